@@ -1,0 +1,215 @@
+"""The one home of coordinates: picture pixels, canvas pixels, grid positions, mirroring and rotation.
+
+Three frames, all (x, y), x to the right and y down:
+
+* **pixels** of a picture, w x h. Integer annotations are used as they are: no half-pixel offset anywhere.
+* **canvas**: the picture scaled so that its long side is ``size`` and centred on a black square.
+* **grid**: a P x P map laid over the canvas. Grid position g stands for the canvas point
+  ``g * size / P + floor(size / P / 2)``, so integer positions are cell centres.
+
+Points are computed in float64: float32 cannot hold 1e-4 px on a large photograph. Floating tensors keep the
+dtype they came with; anything else (lists, arrays of integers) becomes float64. Points live on the CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from PIL import Image
+from torch import Tensor
+
+Pose = Literal["identity", "flip", "rot90", "rot180", "rot-90"]
+"""How the source picture was turned before matching: mirrored left-right, or rotated anticlockwise."""
+
+POSES: tuple[Pose, ...] = get_args(Pose)
+
+PointsLike = Float[Tensor, "*n 2"] | np.ndarray | Sequence[Any]
+
+
+def as_points(xy: PointsLike) -> Float[Tensor, "*n 2"]:
+    """Points as a CPU tensor of shape (..., 2).
+
+    Floating tensors keep their dtype, everything else becomes float64; an empty list becomes shape (0, 2).
+
+    Raises:
+        ValueError: the last axis does not have length 2.
+    """
+    if isinstance(xy, Tensor) and xy.is_floating_point():
+        points = xy.detach().cpu()
+    else:
+        points = torch.as_tensor(np.asarray(xy, dtype=np.float64))
+    if points.numel() == 0 and points.ndim == 1:
+        points = points.reshape(0, 2)
+    if points.ndim == 0 or points.shape[-1] != 2:
+        raise ValueError(f"points must have shape (..., 2), x then y, but came as {tuple(points.shape)}")
+    return points
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """A picture of ``width`` x ``height`` pixels laid on a square canvas of side ``size``.
+
+    The long side is scaled to ``size`` exactly; the short side is rounded to whole pixels (half to even, at
+    least 1) and centred with offset ``(size - short) // 2``.
+
+    Example:
+        >>> canvas = Canvas(width=640, height=480, size=840)
+        >>> canvas.to_canvas([(320, 240)]).tolist()
+        [[420.0, 420.0]]
+        >>> canvas.to_grid(canvas.to_canvas([(320, 240)]), 60).tolist()
+        [[29.5, 29.5]]
+    """
+
+    width: int
+    height: int
+    size: int
+
+    def __post_init__(self) -> None:
+        if min(self.width, self.height, self.size) < 1:
+            raise ValueError(
+                f"picture and canvas need at least one pixel a side, but came as "
+                f"{self.width}x{self.height} on a canvas of {self.size}"
+            )
+
+    @property
+    def scale(self) -> float:
+        """Canvas pixels per picture pixel."""
+        return self.size / max(self.width, self.height)
+
+    @property
+    def inner(self) -> tuple[int, int]:
+        """Width and height, in canvas pixels, of the picture on the canvas."""
+        return self._scaled(self.width), self._scaled(self.height)
+
+    @property
+    def offset(self) -> tuple[int, int]:
+        """Canvas position (x, y) of the picture's top left corner."""
+        inner_width, inner_height = self.inner
+        return (self.size - inner_width) // 2, (self.size - inner_height) // 2
+
+    def _scaled(self, side: int) -> int:
+        return max(1, round(self.size * side / max(self.width, self.height)))
+
+    def to_canvas(self, xy: PointsLike) -> Float[Tensor, "*n 2"]:
+        """Picture pixels to canvas pixels."""
+        points = as_points(xy)
+        moved = points.double() * self.scale + torch.tensor(self.offset, dtype=torch.float64)
+        return moved.to(points.dtype)
+
+    def to_pixels(self, xy: PointsLike) -> Float[Tensor, "*n 2"]:
+        """Canvas pixels to picture pixels; not clamped to the picture."""
+        points = as_points(xy)
+        moved = (points.double() - torch.tensor(self.offset, dtype=torch.float64)) / self.scale
+        return moved.to(points.dtype)
+
+    def to_grid(self, xy: PointsLike, grid: int) -> Float[Tensor, "*n 2"]:
+        """Canvas pixels to positions on a ``grid`` x ``grid`` map; fractional, not clamped."""
+        points = as_points(xy)
+        cell = self.size / grid
+        return ((points.double() - cell // 2) / cell).to(points.dtype)
+
+    def from_grid(self, xy: PointsLike, grid: int) -> Float[Tensor, "*n 2"]:
+        """Positions on a ``grid`` x ``grid`` map to canvas pixels (14 g + 7 at size 840, grid 60)."""
+        points = as_points(xy)
+        cell = self.size / grid
+        return (points.double() * cell + cell // 2).to(points.dtype)
+
+    def patch(self, xy: PointsLike, grid: int) -> Int[Tensor, "*n 2"]:
+        """The cell that holds each canvas point: ``floor(grid / size * xy)``, clamped to the map."""
+        cells = torch.floor(as_points(xy).double() * (grid / self.size))
+        return cells.clamp(0, grid - 1).long()
+
+    def cells(self, grid: int) -> tuple[slice, slice]:
+        """Rows and columns of the ``grid`` x ``grid`` map whose cells touch the picture, not only padding."""
+        corners = [(self.offset[0], self.offset[1])]
+        corners.append((self.offset[0] + self.inner[0] - 1, self.offset[1] + self.inner[1] - 1))
+        (left, top), (right, bottom) = self.patch(corners, grid).tolist()
+        return slice(top, bottom + 1), slice(left, right + 1)
+
+    def render(self, image: Image.Image) -> Image.Image:
+        """The picture scaled (LANCZOS) and centred on the black canvas, as an RGB image.
+
+        Raises:
+            ValueError: the image is not of this canvas's width and height.
+        """
+        if image.size != (self.width, self.height):
+            raise ValueError(
+                f"this canvas is for a picture of {self.width}x{self.height} pixels, got {image.size}"
+            )
+        board = Image.new("RGB", (self.size, self.size))
+        board.paste(image.convert("RGB").resize(self.inner, Image.Resampling.LANCZOS), self.offset)
+        return board
+
+
+_TRANSPOSITION: dict[Pose, Image.Transpose] = {
+    "flip": Image.Transpose.FLIP_LEFT_RIGHT,
+    "rot90": Image.Transpose.ROTATE_90,
+    "rot180": Image.Transpose.ROTATE_180,
+    "rot-90": Image.Transpose.ROTATE_270,
+}
+
+_INVERSE: dict[Pose, Pose] = {
+    "identity": "identity",
+    "flip": "flip",
+    "rot90": "rot-90",
+    "rot180": "rot180",
+    "rot-90": "rot90",
+}
+
+
+def _check_pose(pose: str) -> None:
+    if pose not in POSES:
+        raise ValueError(f"unknown pose {pose!r}; the poses are {', '.join(POSES)}")
+
+
+def pose_image(image: Image.Image, pose: Pose) -> Image.Image:
+    """The picture mirrored or rotated anticlockwise by a multiple of 90 degrees, without resampling."""
+    _check_pose(pose)
+    return image if pose == "identity" else image.transpose(_TRANSPOSITION[pose])
+
+
+def pose_size(size: tuple[int, int], pose: Pose) -> tuple[int, int]:
+    """Width and height of the turned picture."""
+    _check_pose(pose)
+    return (size[1], size[0]) if pose in ("rot90", "rot-90") else size
+
+
+def pose_points(xy: PointsLike, size: tuple[int, int], pose: Pose) -> Float[Tensor, "*n 2"]:
+    """Where pixels of a picture of ``size`` (width, height) lie in the turned picture.
+
+    Mirroring takes x to (w - 1) - x, so whole pixels fall on whole pixels and none leaves the picture.
+
+    Example:
+        >>> pose_points([(0.0, 2.0)], (10, 5), "flip").tolist()
+        [[9.0, 2.0]]
+        >>> pose_points([(0.0, 2.0)], (10, 5), "rot90").tolist()
+        [[2.0, 9.0]]
+    """
+    _check_pose(pose)
+    points = as_points(xy)
+    (x, y), (right, bottom) = points.unbind(-1), (size[0] - 1, size[1] - 1)
+    turned = {
+        "identity": (x, y),
+        "flip": (right - x, y),
+        "rot90": (y, right - x),
+        "rot180": (right - x, bottom - y),
+        "rot-90": (bottom - y, x),
+    }[pose]
+    return torch.stack(turned, dim=-1)
+
+
+def unpose_points(xy: PointsLike, size: tuple[int, int], pose: Pose) -> Float[Tensor, "*n 2"]:
+    """Inverse of `pose_points`; ``size`` is that of the picture before it was turned."""
+    return pose_points(xy, pose_size(size, pose), _INVERSE[pose])
+
+
+def clamp_points(xy: PointsLike, size: tuple[int, int]) -> Float[Tensor, "*n 2"]:
+    """Points moved to the nearest pixel position inside a picture of ``size`` (width, height)."""
+    points = as_points(xy)
+    limit = torch.tensor([size[0] - 1, size[1] - 1], dtype=points.dtype)
+    return torch.minimum(points.clamp(min=0), limit)

@@ -1,0 +1,20 @@
+"""Shapes in signatures are checked at run time in every test, by jaxtyping and beartype."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from jaxtyping import config, install_import_hook
+
+import tests.checker  # noqa: F401  (the hook finds it among the imported modules)
+
+install_import_hook("geoaware", "tests.checker.check")
+
+
+@pytest.fixture
+def unchecked_types() -> Iterator[None]:
+    """Run without the type checks, as users do, to see the library's own refusal of wrong values."""
+    config.update("jaxtyping_disable", True)
+    yield
+    config.update("jaxtyping_disable", False)

@@ -1,0 +1,78 @@
+"""Imports point up the list of DESIGN's layout, never down; nothing heavy happens at import."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).resolve().parents[1] / "src" / "geoaware"
+
+# A part may import the layers before its own and nothing else of the project.
+LAYERS: tuple[frozenset[str], ...] = (
+    frozenset({"_version", "errors"}),
+    frozenset({"optional", "files", "geometry"}),
+    frozenset({"types", "images", "points_file"}),
+    frozenset({"features", "post_processor", "matching", "keypoints", "viz"}),
+    frozenset({"alignment", "data", "metrics", "losses"}),
+    frozenset({"matcher", "training"}),
+    frozenset({"evaluation"}),
+    frozenset({"commands", "demo"}),
+    frozenset({"cli"}),
+    frozenset({"__init__", "__main__"}),
+)
+LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
+
+# viz draws values and knows nothing of how they came about.
+ONLY = {"viz": {"types", "geometry", "errors", "viz"}}
+
+
+def _part(path: Path) -> str:
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def _imported(path: Path) -> set[str]:
+    """Parts of the project that a file imports, anywhere in it."""
+    parts = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        for name in names:
+            pieces = name.split(".")
+            if pieces[0] == "geoaware" and len(pieces) > 1:
+                parts.add(pieces[1])
+    return parts
+
+
+def _wrong_arrows(part: str, imported: set[str]) -> set[str]:
+    allowed = {each for each, level in LEVEL.items() if level < LEVEL[part]} | {part}
+    return imported - (allowed & ONLY.get(part, allowed))
+
+
+@pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda path: str(path.relative_to(SOURCE)))
+def test_imports_point_up(path: Path) -> None:
+    part = _part(path)
+    assert part in LEVEL, f"{part} has no place in the layout: add it to LAYERS"
+    if part != "__init__":
+        assert not _wrong_arrows(part, _imported(path))
+
+
+def test_a_wrong_arrow_is_found() -> None:
+    assert _wrong_arrows("geometry", {"types"}) == {"types"}
+    assert _wrong_arrows("viz", {"types", "matching"}) == {"matching"}
+    assert _wrong_arrows("matching", {"features"}) == {"features"}
+
+
+@pytest.mark.parametrize("module", ["geoaware", "geoaware.cli"])
+def test_nothing_heavy_at_import(module: str) -> None:
+    heavy = ("torch", "transformers", "matplotlib", "scipy", "PIL")
+    code = f"import {module}, sys; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
