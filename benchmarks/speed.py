@@ -1,0 +1,205 @@
+"""Time each fast path against a plain reference in the same run; write medians and spread as JSON.
+
+    python benchmarks/speed.py --out benchmarks/results/speed.json
+
+Speed is measured here and never asserted in a test. Run it on an otherwise idle machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+import geoaware
+from geoaware.alignment import instance_matching_distance, mutual_nn_distance
+from geoaware.matching import similarity, soft_argmax, window_soft_argmax
+
+
+def timed(function: Callable[[], object], runs: int = 7, warmup: int = 2) -> dict[str, float]:
+    """Seconds of a call: median, smallest and largest of several runs after a warm-up."""
+    for _ in range(warmup):
+        function()
+    seconds = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        function()
+        seconds.append(time.perf_counter() - start)
+    return {"median": statistics.median(seconds), "min": min(seconds), "max": max(seconds), "runs": runs}
+
+
+def matching() -> dict[str, Any]:
+    """Ten points on 60 x 60 x 768 against the whole 3600 x 3600 matrix and soft-argmax of every patch."""
+    source, target = torch.randn(768, 60, 60), torch.randn(768, 60, 60)
+    rows, columns = torch.randint(0, 60, (2, 10))
+
+    def ten_points() -> torch.Tensor:
+        return window_soft_argmax(similarity(source[:, rows, columns].T, target))
+
+    def every_patch() -> torch.Tensor:
+        return soft_argmax(similarity(source.flatten(1).T, target))[rows * 60 + columns]
+
+    return compared(timed(ten_points, runs=25), timed(every_patch, runs=5, warmup=1))
+
+
+def mutual_neighbours() -> dict[str, Any]:
+    """Mutual-NN distance of two 60 x 60 x 3968 maps against one matrix product of the same size."""
+    source, target = torch.randn(3968, 60, 60), torch.randn(3968, 60, 60)
+    rows, columns = source.flatten(1).T.contiguous(), target.flatten(1).contiguous()
+    measured = compared(timed(lambda: mutual_nn_distance(source, target)), timed(lambda: rows @ columns))
+    code = (
+        "import resource, torch; from geoaware.alignment import mutual_nn_distance as f;"
+        "a, b = torch.randn(3968, 60, 60), torch.randn(3968, 60, 60);"
+        "f(a[:, :2, :2], b[:, :2, :2]); m = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss;"
+        "before = m(); f(a, b); print((m() - before) / 1024)"
+    )
+    measured["extra_memory_mb"] = round(float(run([sys.executable, "-c", code])), 1)
+    return measured
+
+
+def instance_distance() -> dict[str, Any]:
+    """IMD of two 64 x 64 x 768 maps with a mask of 1,600 pixels against a loop over the mask's pixels."""
+    source, target = torch.randn(768, 64, 64), torch.randn(768, 64, 64)
+    mask = torch.zeros(64, 64)
+    mask[12:52, 12:52] = 1
+
+    def loop() -> float:
+        unit_source, unit_target = (torch.nn.functional.normalize(each, dim=0) for each in (source, target))
+        candidates = unit_target.flatten(1).T.contiguous()
+        total = 0.0
+        pixels = mask.nonzero().tolist()
+        for y, x in pixels:
+            total += (candidates - unit_source[:, y, x]).norm(dim=1).min().item()
+        return total / len(pixels)
+
+    fast = instance_matching_distance(source, target, mask)
+    assert abs(fast - loop()) < 1e-4
+    masked = timed(lambda: instance_matching_distance(source, target, mask), runs=11)
+    return compared(masked, timed(loop, runs=3, warmup=0))
+
+
+def command_line() -> dict[str, Any]:
+    """Whole processes: help, one match from a cold start, and each further picture of a folder."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for count in (1, 21):
+            (folder / str(count)).mkdir()
+            for index in range(count):
+                image = Image.effect_noise((640, 480), 80).convert("RGB")
+                image.save(folder / str(count) / f"{index:02}.jpg")
+        first = folder / "1" / "00.jpg"
+
+        def match(target: Path) -> None:
+            run(
+                [
+                    *GEOAWARE,
+                    "match",
+                    first,
+                    target,
+                    "--point",
+                    "100,100",
+                    "--out",
+                    folder / "o",
+                    "--json",
+                    folder / "j",
+                ]
+            )
+
+        cold = timed(
+            lambda: run(
+                [*GEOAWARE, "match", first, first, "--point", "100,100", "--out", folder / "one.png"]
+            ),
+            5,
+            1,
+        )
+        few, many = timed(lambda: match(folder / "1"), 5, 1), timed(lambda: match(folder / "21"), 3, 0)
+        return {
+            "help": timed(lambda: run([*GEOAWARE, "--help"]), 7, 1),
+            "match_cold": cold,
+            "each_further_picture": {"median": (many["median"] - few["median"]) / 20},
+        }
+
+
+GEOAWARE = [sys.executable, "-m", "geoaware.cli"]
+
+
+def extraction() -> dict[str, Any]:
+    """The embedded extractor on one 640 x 480 picture: reading it excluded, resizing included."""
+    extractor = geoaware.load_extractor("efficientnet-lite0", device="cpu")
+    image = Image.effect_noise((640, 480), 80).convert("RGB")
+    return {"one_picture": timed(lambda: extractor(image), runs=15), "map": list(extractor(image).data.shape)}
+
+
+def compared(fast: dict[str, float], reference: dict[str, float]) -> dict[str, Any]:
+    """Both timings and how many times faster the first is, by medians."""
+    return {"fast": fast, "reference": reference, "times_faster": reference["median"] / fast["median"]}
+
+
+def run(command: list[Any]) -> str:
+    """Standard output of a command that must succeed."""
+    return subprocess.run([str(part) for part in command], check=True, capture_output=True, text=True).stdout
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    names = [line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")]
+    return {
+        "processor": names[0] if names else platform.processor(),
+        "cores": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "geoaware": geoaware.__version__,
+    }
+
+
+def _cpuinfo() -> list[str]:
+    path = Path("/proc/cpuinfo")
+    return path.read_text().splitlines() if path.exists() else []
+
+
+BENCHMARKS = {
+    "matching": matching,
+    "mutual_nn": mutual_neighbours,
+    "imd": instance_distance,
+    "command_line": command_line,
+    "extraction": extraction,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "names", nargs="*", choices=[*BENCHMARKS, []], help="which to run; all when none is named"
+    )
+    parser.add_argument("--out", type=Path, help="write the results to this JSON file")
+    arguments = parser.parse_args()
+    torch.manual_seed(0)
+    results: dict[str, Any] = {"machine": machine()}
+    for name in arguments.names or BENCHMARKS:
+        results[name] = {"what": (BENCHMARKS[name].__doc__ or "").strip(), **BENCHMARKS[name]()}
+        print(json.dumps({name: results[name]}, indent=2), flush=True)
+    results["peak_memory_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    if arguments.out:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        arguments.out.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

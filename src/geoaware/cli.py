@@ -1,0 +1,70 @@
+"""The command line: registers the commands and turns errors into one line and an exit code.
+
+Exit codes: 0 done, 1 failed while working, 2 wrong usage or input.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from geoaware._version import __version__
+from geoaware.commands import examples, info, match
+from geoaware.errors import InputError, MissingDependencyError
+
+app = typer.Typer(
+    name="geoaware",
+    help="Find the same points of one object on another, in another photograph, and tell left from right.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    add_completion=False,
+)
+app.command()(match.match)
+app.command()(info.info)
+app.command()(examples.examples)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"geoaware {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options of every command, before its name."""
+
+
+def main() -> None:
+    """Run the command line; every error is one or two lines on standard error."""
+    try:
+        app()
+    except (InputError, MissingDependencyError) as error:
+        _fail(error, str(error), code=2)
+    except KeyboardInterrupt:
+        typer.echo("interrupted; run the same command again to go on", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(1)
+    except Exception as error:
+        what = " ".join(str(error).split()) or type(error).__name__
+        _fail(error, f"failed while working: {what} ({type(error).__name__}; --debug shows where)", code=1)
+
+
+def _fail(error: Exception, message: str, code: int) -> None:
+    if "--debug" in sys.argv:
+        raise error
+    typer.echo(f"error: {message}", err=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""``geoaware examples``: photographs that installed packages carry, to try things on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from geoaware.errors import MissingDependencyError
+
+
+@dataclass(frozen=True)
+class Example:
+    """A photograph inside an installed package."""
+
+    module: str
+    package: str
+    inside: str
+    about: str
+
+    @property
+    def path(self) -> Path | None:
+        """Where it lies, or ``None`` when the package is not installed or no longer carries it."""
+        spec = find_spec(self.module)
+        if spec is None or not spec.submodule_search_locations:
+            return None
+        path = Path(spec.submodule_search_locations[0]) / self.inside
+        return path if path.is_file() else None
+
+
+EXAMPLES = (
+    Example("gradio", "gradio", "media_assets/images/cheetah.jpg", "a running cheetah, from its right side"),
+    Example("gradio", "gradio", "media_assets/images/cheetah1.jpg", "a cheetah's face"),
+    Example("gradio", "gradio", "test_data/cheetah2.jpg", "a cheetah cub's face"),
+    Example("gradio", "gradio", "media_assets/images/lion.jpg", "a lion lying on a rock"),
+    Example("skimage", "scikit-image", "data/chelsea.png", "a cat's face"),
+)
+
+
+def examples(
+    folder: Annotated[Path, typer.Argument(help="Where to copy the photographs; made if it is not there.")],
+) -> None:
+    """Copy example photographs out of installed packages, with a note of where each comes from.
+
+    Example: geoaware examples photos
+    """
+    from geoaware.files import replacing
+
+    found = [(example, example.path) for example in EXAMPLES]
+    copied = [(example, path) for example, path in found if path is not None]
+    if not copied:
+        raise MissingDependencyError(
+            "no example photographs here; they come with: pip install 'geoaware[examples]'"
+        )
+    for _, path in copied:
+        with replacing(folder / path.name) as draft:
+            draft.write_bytes(path.read_bytes())
+    with replacing(folder / "SOURCES.txt") as draft:
+        draft.write_text(_sources([example for example, _ in copied]), encoding="utf-8")
+    for example, path in copied:
+        typer.echo(f"{folder / path.name}: {example.about} (from {example.package})")
+    for example, missing in found:
+        if missing is None:
+            typer.echo(f"left out {example.inside}: {example.package} is not installed or lacks it", err=True)
+
+
+def _sources(copied: list[Example]) -> str:
+    from importlib import metadata
+
+    lines = ["Photographs copied from installed packages; their own licences apply.", ""]
+    for example in copied:
+        name = example.inside.rsplit("/", 1)[-1]
+        version = metadata.version(example.package)
+        lines.append(f"{name}: {example.inside} of {example.package} {version} ({example.about})")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,40 @@
+"""Options that several commands share, and reading of ``--set key=value``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from geoaware.errors import InputError
+
+ExtractorName = Annotated[
+    str, typer.Option("--extractor", help="Name of the features; `geoaware info` lists them.")
+]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
+Dtype = Annotated[str, typer.Option("--dtype", help="fp32, bf16 or fp16.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="A setting of the extractor; may be repeated."),
+]
+
+
+def parse_settings(given: list[str] | None) -> dict[str, Any]:
+    """``["canvas=448", "weights=folder"]`` to a dictionary; values are read as YAML.
+
+    Raises:
+        InputError: an item is not KEY=VALUE.
+    """
+    import yaml
+
+    settings: dict[str, Any] = {}
+    for item in given or []:
+        key, equals, value = item.partition("=")
+        if not equals or not key.strip():
+            raise InputError(f"--set {item!r} is not of the form key=value")
+        try:
+            parsed = yaml.safe_load(value)
+        except yaml.YAMLError:
+            parsed = value
+        settings[key.strip()] = tuple(parsed) if isinstance(parsed, list) else parsed
+    return settings

@@ -1,0 +1,351 @@
+"""The facade: pictures and points in, matches out. Encode a picture once, query it often.
+
+Example:
+    >>> matcher = Matcher.from_pretrained("lite", device="cpu")        # doctest: +SKIP
+    >>> result = matcher.match("cat1.jpg", "cat2.jpg", [(120, 85)])    # doctest: +SKIP
+    >>> result.points, result.confidence, result.pose                  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from PIL import Image
+from torch import Tensor
+
+from geoaware._version import __version__
+from geoaware.alignment import CANDIDATES, best_pose, match_posed, pose_distances
+from geoaware.errors import InputError
+from geoaware.features import EXTRACTORS, Extractor, load_extractor
+from geoaware.geometry import Canvas, PointsLike, Pose, as_points, pose_image
+from geoaware.images import PictureLike, load_image
+from geoaware.matching import MatchSettings, descriptors, similarity
+from geoaware.types import FeatureMap, Matches
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """How pictures are matched with the features of one extractor, as measured in docs/extractors.md."""
+
+    match: MatchSettings
+    pose: str = "off"
+
+
+_PAPER = MatchSettings(window=11, inside_picture=True)
+
+DEFAULTS: dict[str, Defaults] = {
+    "efficientnet-lite0": Defaults(MatchSettings(window=5, inside_picture=True), pose="off"),
+}
+"""Per extractor; those not named get the paper's zero-shot window (11) and pose alignment (flip)."""
+
+PRESETS: dict[str, str] = {"lite": "efficientnet-lite0"}
+"""Names that `Matcher.from_pretrained` takes beside those of the extractors."""
+
+
+def defaults_of(extractor_name: str) -> Defaults:
+    """Measured defaults of an extractor, or the paper's zero-shot settings."""
+    return DEFAULTS.get(extractor_name, Defaults(_PAPER, pose="flip"))
+
+
+@dataclass
+class Encoded:
+    """A picture with its features, by pose, computed when first needed and kept.
+
+    Attributes:
+        image: upright RGB picture; its pixels are those of all points.
+        maps: features by pose.
+        mask: the object in pixels of the picture, boolean (h, w), if one was given.
+    """
+
+    image: Image.Image
+    maps: dict[Pose, FeatureMap] = field(default_factory=dict)
+    mask: np.ndarray | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        return self.image.size
+
+
+class Matcher:
+    """Extractor and settings behind one method, `match`.
+
+    Args:
+        extractor: what encodes pictures.
+        settings: how similarity becomes position; measured defaults of the extractor when not given.
+        pose: ``"auto"`` (the extractor's measured default), ``"off"``, ``"flip"`` or ``"rotate"``.
+    """
+
+    def __init__(
+        self, extractor: Extractor, settings: MatchSettings | None = None, pose: str = "auto"
+    ) -> None:
+        defaults = defaults_of(extractor.name)
+        self.extractor = extractor
+        self.settings = settings or defaults.match
+        self.pose = self._resolve(pose)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str = "lite",
+        *,
+        pose: str = "auto",
+        settings: MatchSettings | None = None,
+        device: str | torch.device = "auto",
+        dtype: str | torch.dtype = "fp32",
+        **extractor_settings: Any,
+    ) -> Matcher:
+        """A matcher by one name: ``"lite"`` or the name of any extractor.
+
+        Raises:
+            InputError: unknown name or setting, missing weights; the message says what to do.
+        """
+        extractor_name = PRESETS.get(name, name)
+        if extractor_name not in EXTRACTORS:
+            raise InputError(f"unknown matcher {name!r}; known: {', '.join([*PRESETS, *EXTRACTORS])}")
+        extractor = load_extractor(extractor_name, device=device, dtype=dtype, **extractor_settings)
+        return cls(extractor, settings, pose)
+
+    def encode(self, picture: PictureLike | Encoded, mask: np.ndarray | None = None) -> Encoded:
+        """Read a picture and extract its features; give the result to `match` as often as you like.
+
+        Args:
+            picture: path, PIL image or array; an encoded picture is returned as it is.
+            mask: boolean (h, w), the object's pixels; pose alignment then measures on the object only.
+
+        Raises:
+            InputError: the picture cannot be read, or the mask is of another size.
+        """
+        if isinstance(picture, Encoded):
+            return picture
+        image = load_image(picture)
+        if mask is not None and mask.shape != (image.height, image.width):
+            raise InputError(
+                f"the mask has {mask.shape[1]}x{mask.shape[0]} pixels, its picture "
+                f"{image.width}x{image.height}"
+            )
+        return Encoded(image, {"identity": self.extractor(image)}, mask)
+
+    def match(
+        self,
+        source: PictureLike | Encoded,
+        target: PictureLike | Encoded,
+        points: PointsLike,
+        *,
+        pose: str | None = None,
+        flip_pairs: Sequence[tuple[int, int]] | None = None,
+        visible: Sequence[bool] | None = None,
+    ) -> MatchResult:
+        """Find the counterparts of points of the source picture in the target picture.
+
+        Args:
+            source: the picture that the points are on.
+            target: the picture to find them in.
+            points: pixels (x, y) of the source picture, shape (n, 2).
+            pose: overrides the matcher's pose setting for this call.
+            flip_pairs: indices into ``points`` of those that exchange in a mirror (left ear, right ear). With
+                them pose alignment follows the paper; without, partners are found by the features.
+            visible: which points are annotated (with ``flip_pairs``); all when not given.
+
+        Raises:
+            InputError: a picture cannot be read, a point is not a number or lies outside the picture.
+        """
+        here, there = self.encode(source), self.encode(target)
+        pixels = check_points(points, here.size)
+        setting = self.pose if pose is None else self._resolve(pose)
+        chosen, distances = self.align(here, there, setting)
+        matches = match_posed(
+            here.maps,
+            there.maps["identity"],
+            pixels,
+            chosen,
+            self.settings,
+            flip_pairs,
+            None if visible is None else torch.as_tensor(list(visible), dtype=torch.bool),
+        )
+        return MatchResult(here, there, pixels, replace(matches, distances=distances), setting, self)
+
+    def align(self, source: Encoded, target: Encoded, setting: str) -> tuple[Pose, dict[Pose, float]]:
+        """The pose of the source that fits the target best, and every candidate's distance to it.
+
+        IMD is used when the source has a mask, else the mutual-nearest-neighbour distance. With a single
+        candidate nothing is computed and the distances are empty.
+        """
+        candidates = CANDIDATES[setting]
+        if len(candidates) == 1:
+            return candidates[0], {}
+        missing = [pose for pose in candidates if pose not in source.maps]
+        turned = self.extractor([pose_image(source.image, pose) for pose in missing])
+        source.maps.update(zip(missing, turned, strict=True))
+        masks = None
+        if source.mask is not None:
+            masks = {
+                pose: _mask_on_canvas(source.mask, pose, self.extractor.layout.size) for pose in candidates
+            }
+        distances = pose_distances(
+            {pose: source.maps[pose] for pose in candidates}, target.maps["identity"], masks
+        )
+        return best_pose(distances), distances
+
+    def describe(self) -> dict[str, Any]:
+        """Extractor, settings and versions, as written beside every result."""
+        return {
+            "extractor": self.extractor.identity,
+            "settings": asdict(self.settings),
+            "device": str(self.extractor.device),
+            "dtype": str(self.extractor.dtype).removeprefix("torch."),
+            "versions": {"geoaware": __version__, "torch": torch.__version__},
+        }
+
+    def _resolve(self, pose: str) -> str:
+        setting = defaults_of(self.extractor.name).pose if pose == "auto" else pose
+        if setting not in CANDIDATES:
+            raise InputError(f"unknown pose setting {pose!r}; choose auto, {', '.join(CANDIDATES)}")
+        return setting
+
+
+@dataclass(frozen=True)
+class MatchResult:
+    """What `Matcher.match` found, with the pictures it was found in.
+
+    Attributes:
+        source: the encoded picture of the points.
+        target: the encoded picture of the matches.
+        queries: the points asked for, pixels of the source picture.
+        matches: positions, confidences, cycle errors, pose and distances.
+        pose_setting: which poses were tried: a key of `alignment.CANDIDATES`.
+        matcher: what made it.
+    """
+
+    source: Encoded
+    target: Encoded
+    queries: Float[Tensor, "n 2"]
+    matches: Matches
+    pose_setting: str
+    matcher: Matcher
+
+    @property
+    def points(self) -> Float[Tensor, "n 2"]:
+        """Pixels (x, y) of the target picture."""
+        return self.matches.points
+
+    @property
+    def confidence(self) -> Float[Tensor, " n"]:
+        """0 to 1; see `Matches`."""
+        return self.matches.confidence
+
+    @property
+    def cycle_error(self) -> Float[Tensor, " n"]:
+        """In units of the source picture's longer side; see `Matches`."""
+        return self.matches.cycle_error
+
+    @property
+    def pose(self) -> Pose:
+        """How the source was turned."""
+        return self.matches.pose
+
+    @property
+    def distances(self) -> Mapping[Pose, float]:
+        """Of each candidate pose."""
+        return self.matches.distances
+
+    def draw(self, **style: Any) -> Image.Image:
+        """Both pictures side by side with numbered points; see `viz.draw_matches` for the style."""
+        from geoaware.viz import draw_matches
+
+        style = {"confidence": self.confidence, **style}
+        return draw_matches(self.source.image, self.target.image, self.queries, self.points, **style)
+
+    def similarity_map(self, index: int) -> Float[Tensor, "p p"]:
+        """Cosine similarity of one query with every cell of the target's canvas.
+
+        Raises:
+            InputError: there is no such query.
+        """
+        if not 0 <= index < len(self.queries):
+            raise InputError(f"there is no query {index}: the points are numbered 0…{len(self.queries) - 1}")
+        read_from = self.source.maps[self.pose if self.matches.turned[index] else "identity"]
+        query = descriptors(
+            read_from, self.matches.read_at[index : index + 1], self.matcher.settings.interpolate
+        )
+        return similarity(query.float(), self.target.maps["identity"].data)[0]
+
+    def heatmap(self, index: int) -> Image.Image:
+        """The target picture under the similarity map of one query."""
+        from geoaware.viz import draw_heatmap
+
+        return draw_heatmap(
+            self.target.image,
+            self.similarity_map(index),
+            self.target.maps["identity"].canvas,
+            point=self.points[index],
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the pictures, in plain Python values."""
+        matches = [
+            {
+                "query": _rounded(query),
+                "match": _rounded(point),
+                "confidence": round(float(confidence), 4),
+                "cycle_error": round(float(cycle), 4),
+            }
+            for query, point, confidence, cycle in zip(
+                self.queries, self.points, self.confidence, self.cycle_error, strict=True
+            )
+        ]
+        return {
+            "source_size": list(self.source.size),
+            "target_size": list(self.target.size),
+            "pose_setting": self.pose_setting,
+            "pose": self.pose,
+            "distances": {pose: round(value, 5) for pose, value in self.distances.items()},
+            "matches": matches,
+            **self.matcher.describe(),
+        }
+
+    def to_json(self, indent: int | None = 2) -> str:
+        """`to_dict` as JSON."""
+        return json.dumps(self.to_dict(), indent=indent)
+
+
+def check_points(points: PointsLike, size: tuple[int, int]) -> Float[Tensor, "n 2"]:
+    """Points of a picture as float64 of shape (n, 2), after making sure that they lie in it.
+
+    Raises:
+        InputError: wrong shape, NaN or infinity, or outside 0…w-1, 0…h-1; the message names the point.
+    """
+    try:
+        pixels = as_points(points).double()
+    except (TypeError, ValueError) as error:
+        raise InputError(f"points cannot be used: {error}") from None
+    if pixels.ndim != 2:
+        raise InputError(f"points must be a list of (x, y), got shape {tuple(pixels.shape)}")
+    for number, (x, y) in enumerate(pixels.tolist()):
+        if not (math.isfinite(x) and math.isfinite(y)):
+            raise InputError(f"point {number} is ({x}, {y}); coordinates must be finite numbers")
+        if not (0 <= x < size[0] and 0 <= y < size[1]):
+            raise InputError(
+                f"point {number} ({x:g}, {y:g}) lies outside the picture of {size[0]}x{size[1]} pixels "
+                f"(x from 0 to {size[0] - 1}, y from 0 to {size[1] - 1})"
+            )
+    return pixels
+
+
+def _mask_on_canvas(mask: np.ndarray, pose: Pose, size: int) -> Bool[Tensor, "s s"]:
+    image = pose_image(Image.fromarray(mask), pose)
+    canvas = Canvas(*image.size, size)
+    board = Image.new("L", (size, size))
+    board.paste(image.convert("L").resize(canvas.inner, Image.Resampling.NEAREST), canvas.offset)
+    return torch.from_numpy(np.array(board)) > 0
+
+
+def _rounded(point: Tensor) -> list[float]:
+    return [round(float(value), 2) for value in point]

@@ -1,0 +1,173 @@
+"""The command line as a user runs it: whole processes, exit codes, one-line errors."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.toys import face, save_face
+
+
+def geoaware(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "geoaware.cli", *map(str, arguments)]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "120"}
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, timeout=120)
+
+
+def assert_refused(done: subprocess.CompletedProcess[str], *parts: str) -> None:
+    """Exit code 2, one or two lines on standard error, no traceback, nothing on standard output."""
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("error: ")
+    assert len(done.stderr.strip().splitlines()) <= 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    for part in parts:
+        assert part in done.stderr
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    save_face(folder / "a.png", width=200, height=200)
+    (folder / "more").mkdir()
+    save_face(folder / "more" / "b.png", width=300, height=240, colour="lightgray")
+    save_face(folder / "more" / "c.jpg", colour="khaki")
+    return folder
+
+
+def test_one_pair_with_everything(photos: Path, tmp_path: Path) -> None:
+    out, data = tmp_path / "made" / "matches.png", tmp_path / "matches.json"
+    done = geoaware(
+        "match", photos / "a.png", photos / "more" / "b.png", "--point", "70,100", "--point", "130,100",
+        "--out", out, "--json", data, "--pose", "flip",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "confidence" in done.stdout
+    assert "pose: " in done.stdout
+    assert Image.open(out).format == "PNG"
+    content = json.loads(data.read_text())
+    assert [match["query"] for match in content["matches"]] == [[70, 100], [130, 100]]
+    assert set(content["distances"]) == {"identity", "flip"}
+    assert content["extractor"].startswith("efficientnet-lite0")
+    assert content["target_size"] == [300, 240]
+    assert sorted(path.name for path in tmp_path.rglob("*.*")) == ["matches.json", "matches.png"]
+
+
+def test_named_points_and_heat_map(photos: Path, tmp_path: Path) -> None:
+    points = tmp_path / "points.csv"
+    points.write_text("name,x,y\nleft eye,70,100\nnose,100,136\n")
+    heat, data = tmp_path / "heat.png", tmp_path / "m.json"
+    done = geoaware(
+        "match", photos / "a.png", photos / "more" / "c.jpg", "--points", points, "--heatmap", 1,
+        "--out", heat, "--json", data,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "left eye" in done.stdout
+    assert [match["name"] for match in json.loads(data.read_text())["matches"]] == ["left eye", "nose"]
+    assert Image.open(heat).size[0] >= 160
+
+
+def test_a_folder_goes_on_past_a_bad_picture_and_resumes(photos: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "many"
+    folder.mkdir()
+    face().save(folder / "1.png")
+    (folder / "2.png").write_text("not a picture")
+    face(colour="gray").save(folder / "3.png")
+    found = tmp_path / "found"
+    arguments = ("match", photos / "a.png", folder, "--point", "70,100", "--json", found, "--out", found)
+    done = geoaware(*arguments)
+    assert done.returncode == 1
+    assert "2.png: not a picture" in " ".join(done.stderr.split())
+    assert "2 matched, 0 already there, 1 failed" in done.stderr
+    assert sorted(path.name for path in found.iterdir()) == [
+        "1.png.json",
+        "1.png.png",
+        "3.png.json",
+        "3.png.png",
+    ]
+    (found / "3.png.json").unlink()
+    done = geoaware(*arguments, "--skip-existing")
+    assert "1 matched, 1 already there, 1 failed" in done.stderr
+
+
+def test_bad_input_is_refused_in_one_line(photos: Path, tmp_path: Path) -> None:
+    a, b = photos / "a.png", photos / "more" / "b.png"
+    (tmp_path / "empty").mkdir()
+    text = tmp_path / "text.png"
+    text.write_text("no")
+    whole = a.read_bytes()
+    cut = tmp_path / "cut.png"
+    cut.write_bytes(whole[: len(whole) // 2])
+    malformed = tmp_path / "points.csv"
+    malformed.write_text("1,2\n3,four\n")
+    point = ("--point", "5,5")
+    assert_refused(geoaware("match", tmp_path / "absent.png", b, *point), "absent.png", "no such file")
+    assert_refused(geoaware("match", a, tmp_path / "absent", *point), "absent", "no such file")
+    assert_refused(geoaware("match", text, b, *point), "text.png", "not a picture")
+    assert_refused(geoaware("match", a, cut, *point), "cut.png", "damaged")
+    assert_refused(geoaware("match", a, tmp_path / "empty", *point), "empty", "no pictures")
+    assert_refused(geoaware("match", a, b, "--point", "999,5"), "outside the picture of 200x200")
+    assert_refused(geoaware("match", a, b, "--point", "nan,5"), "finite")
+    assert_refused(geoaware("match", a, b, "--point", "5"), "x,y")
+    assert_refused(geoaware("match", a, b), "no points")
+    assert_refused(geoaware("match", a, b, "--points", malformed), "points.csv, line 2")
+    assert_refused(geoaware("match", a, b, *point, "--extractor", "resnet"), "resnet", "efficientnet-lite0")
+    assert_refused(geoaware("match", a, b, *point, "--pose", "spin"), "spin", "rotate")
+    assert_refused(geoaware("match", a, b, *point, "--set", "colour=red"), "colour", "canvas")
+    assert_refused(geoaware("match", a, b, *point, "--heatmap", 4, "--out", tmp_path / "h.png"), "no query 4")
+    assert_refused(geoaware("match", a, b, *point, "--out", tmp_path / "m.xyz"), "m.xyz", ".png")
+    assert_refused(geoaware("match", a, b, *point, "--json", tmp_path), "is a folder")
+    assert_refused(geoaware("match", a, b, *point, "--out", text / "x.png"), "cannot be written")
+    assert_refused(
+        geoaware("match", a, b, *point, "--extractor", "dinov2-base", "--set", f"weights={tmp_path}"),
+        "config.json",
+    )
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_unwritable_folder(photos: Path, tmp_path: Path) -> None:
+    tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    done = geoaware(
+        "match", photos / "a.png", photos / "a.png", "--point", "5,5", "--json", tmp_path / "x.json"
+    )
+    tmp_path.chmod(stat.S_IRWXU)
+    assert_refused(done, "cannot be written")
+
+
+def test_unknown_options_and_commands_are_usage_errors() -> None:
+    for arguments in (("match",), ("match", "a", "b", "--colour"), ("paint",)):
+        done = geoaware(*arguments)
+        assert done.returncode == 2
+        assert "Traceback" not in done.stderr
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    done = geoaware("--debug", "match", tmp_path / "absent.png", tmp_path, "--point", "1,1")
+    assert done.returncode != 0
+    assert "Traceback" in done.stderr
+
+
+def test_info_and_help() -> None:
+    done = geoaware("info", "--json")
+    facts = json.loads(done.stdout)
+    assert facts["extractors"]["efficientnet-lite0"]["here"] == "ready"
+    assert "geoaware" in facts["versions"]
+    assert "dinov2-giant-registers" in geoaware("info").stdout
+    assert "Examples:" in geoaware("match", "--help").stdout
+    assert geoaware("--version").stdout.startswith("geoaware ")
+
+
+def test_examples_come_from_installed_packages(tmp_path: Path) -> None:
+    pytest.importorskip("skimage", reason="needs the extra 'examples'")
+    done = geoaware("examples", tmp_path / "photos")
+    assert done.returncode == 0, done.stderr
+    assert Image.open(tmp_path / "photos" / "chelsea.png").size == (451, 300)
+    assert "chelsea.png" in (tmp_path / "photos" / "SOURCES.txt").read_text()
