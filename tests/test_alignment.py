@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from geoaware.alignment import (
+    PoseRule,
     best_pose,
     flip_partners,
     instance_matching_distance,
@@ -167,6 +168,14 @@ def test_pose_distances_choose_by_mask_or_by_mutual_neighbours() -> None:
     assert by_mask["identity"] == pytest.approx(
         instance_matching_distance(maps["identity"].data, target.data, mask)
     )
+
+
+def test_whole_picture_rule_is_the_imd_without_a_mask() -> None:
+    source, target = (FeatureMap(random_map(seed, 8), Canvas(8, 8, 8), "toy") for seed in (0, 1))
+    distance = pose_distances({"identity": source}, target, rule=PoseRule("imd"))["identity"]
+    everywhere = torch.ones(8, 8)
+    loop = slow.instance_matching_distance(source.data, target.data, everywhere, None, 8)
+    assert distance == pytest.approx(loop, abs=1e-5)
 
 
 def test_mutual_neighbours_ignore_the_padding() -> None:

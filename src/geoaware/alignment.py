@@ -16,7 +16,8 @@ by matching the mirrored source against the source itself (`partner_points`).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -35,6 +36,20 @@ CANDIDATES: dict[str, tuple[Pose, ...]] = {
 """Candidate poses of each setting of ``--pose`` (``auto`` is one of these, by extractor)."""
 
 _ROWS_AT_ONCE = 512
+
+
+@dataclass(frozen=True)
+class PoseRule:
+    """How the pose is chosen when no masks are given.
+
+    Attributes:
+        distance: ``"mutual-nn"`` (paper, table 13), or ``"imd"``: the IMD with the whole picture as the mask.
+        margin: a turned pose must be nearer than the identity by more than this share of its distance. The
+            paper has none; weak features need one.
+    """
+
+    distance: Literal["mutual-nn", "imd"] = "mutual-nn"
+    margin: float = 0.0
 
 
 def instance_matching_distance(
@@ -61,8 +76,7 @@ def instance_matching_distance(
     """
     rows = _masked_descriptors(source, source_mask, resolution, "source")
     columns = _masked_descriptors(target, target_mask, resolution, "target")
-    best = torch.cat([(part @ columns.T).amax(dim=1) for part in rows.split(_ROWS_AT_ONCE)])
-    return _unit_distance(best).mean().item()
+    return _unit_distance(_best_cosines(rows, columns.T)).mean().item()
 
 
 def mutual_nn_distance(source: Float[Tensor, "c h w"], target: Float[Tensor, "c h2 w2"]) -> float:
@@ -96,24 +110,27 @@ def pose_distances(
     target: FeatureMap,
     source_masks: Mapping[Pose, Tensor] | None = None,
     target_mask: Tensor | None = None,
+    rule: PoseRule | None = None,
 ) -> dict[Pose, float]:
-    """Distance of every candidate pose to the target: IMD where source masks are given, else mutual-NN.
+    """Distance of every candidate pose to the target.
 
-    Mutual nearest neighbours are sought on the pictures only: patches of black padding would all agree.
+    Without masks only the pictures are compared: patches of black padding would all agree.
 
     Args:
         sources: features of the source picture turned to each candidate pose.
         target: features of the target picture.
-        source_masks: the source object on each candidate's canvas.
+        source_masks: the source object on each candidate's canvas; given, the distance is IMD on it.
         target_mask: the target object on its canvas, used with source masks only.
+        rule: which distance to take without masks; mutual-NN when not given.
     """
-    if source_masks is None:
-        there = _on_picture(target)
-        return {pose: mutual_nn_distance(_on_picture(each), there) for pose, each in sources.items()}
-    return {
-        pose: instance_matching_distance(each.data, target.data, source_masks[pose], target_mask)
-        for pose, each in sources.items()
-    }
+    if source_masks is not None:
+        return {
+            pose: instance_matching_distance(each.data, target.data, source_masks[pose], target_mask)
+            for pose, each in sources.items()
+        }
+    distance = mutual_nn_distance if (rule or PoseRule()).distance == "mutual-nn" else _whole_picture_distance
+    there = _on_picture(target)
+    return {pose: distance(_on_picture(each), there) for pose, each in sources.items()}
 
 
 def best_pose(distances: Mapping[Pose, float], margin: float = 0.0) -> Pose:
@@ -212,6 +229,14 @@ def _merged(turned: Matches, straight: Matches) -> Matches:
     )
 
 
+def _whole_picture_distance(source: Float[Tensor, "c h w"], target: Float[Tensor, "c h2 w2"]) -> float:
+    """IMD over all cells of the source, at the maps' own resolution."""
+    best = _best_cosines(
+        F.normalize(source.float().flatten(1), dim=0).T, F.normalize(target.float().flatten(1), dim=0)
+    )
+    return _unit_distance(best).mean().item()
+
+
 def _on_picture(features: FeatureMap) -> Float[Tensor, "c h w"]:
     rows, columns = features.canvas.cells(features.grid)
     return features.data[:, rows, columns]
@@ -241,6 +266,11 @@ def _present_cells(features: Float[Tensor, "c h w"]) -> tuple[Float[Tensor, "c n
     norms = columns.square().sum(dim=0).sqrt()
     present = norms > 0
     return (columns, norms) if present.all() else (columns[:, present], norms[present])
+
+
+def _best_cosines(rows: Float[Tensor, "n c"], columns: Float[Tensor, "c m"]) -> Float[Tensor, " n"]:
+    """The largest cosine of each unit row with any unit column, a block of rows at a time."""
+    return torch.cat([(part @ columns).amax(dim=1) for part in rows.split(_ROWS_AT_ONCE)])
 
 
 def _unit_distance(cosine: Tensor) -> Tensor:

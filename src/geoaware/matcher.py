@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from geoaware._version import __version__
-from geoaware.alignment import CANDIDATES, best_pose, match_posed, pose_distances
+from geoaware.alignment import CANDIDATES, PoseRule, best_pose, match_posed, pose_distances
 from geoaware.errors import InputError
 from geoaware.features import EXTRACTORS, Extractor, load_extractor
 from geoaware.geometry import Canvas, PointsLike, Pose, as_points, pose_image
@@ -36,12 +36,15 @@ class Defaults:
 
     match: MatchSettings
     pose: str = "off"
+    pose_rule: PoseRule = field(default_factory=PoseRule)
 
 
 _PAPER = MatchSettings(window=11, inside_picture=True)
 
 DEFAULTS: dict[str, Defaults] = {
-    "efficientnet-lite0": Defaults(MatchSettings(window=5, inside_picture=True), pose="off"),
+    "efficientnet-lite0": Defaults(
+        MatchSettings(window=9, temperature=0.03, inside_picture=True, interpolate=True), pose="off"
+    ),
 }
 """Per extractor; those not named get the paper's zero-shot window (11) and pose alignment (flip)."""
 
@@ -89,6 +92,7 @@ class Matcher:
         defaults = defaults_of(extractor.name)
         self.extractor = extractor
         self.settings = settings or defaults.match
+        self.pose_rule = defaults.pose_rule
         self.pose = self._resolve(pose)
 
     @classmethod
@@ -175,7 +179,7 @@ class Matcher:
     def align(self, source: Encoded, target: Encoded, setting: str) -> tuple[Pose, dict[Pose, float]]:
         """The pose of the source that fits the target best, and every candidate's distance to it.
 
-        IMD is used when the source has a mask, else the mutual-nearest-neighbour distance. With a single
+        IMD is used when the source has a mask, else the distance of the matcher's `PoseRule`. With a single
         candidate nothing is computed and the distances are empty.
         """
         candidates = CANDIDATES[setting]
@@ -190,15 +194,19 @@ class Matcher:
                 pose: _mask_on_canvas(source.mask, pose, self.extractor.layout.size) for pose in candidates
             }
         distances = pose_distances(
-            {pose: source.maps[pose] for pose in candidates}, target.maps["identity"], masks
+            {pose: source.maps[pose] for pose in candidates},
+            target.maps["identity"],
+            masks,
+            rule=self.pose_rule,
         )
-        return best_pose(distances), distances
+        return best_pose(distances, self.pose_rule.margin), distances
 
     def describe(self) -> dict[str, Any]:
         """Extractor, settings and versions, as written beside every result."""
         return {
             "extractor": self.extractor.identity,
             "settings": asdict(self.settings),
+            "pose_rule": asdict(self.pose_rule),
             "device": str(self.extractor.device),
             "dtype": str(self.extractor.dtype).removeprefix("torch."),
             "versions": {"geoaware": __version__, "torch": torch.__version__},

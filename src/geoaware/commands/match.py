@@ -203,5 +203,6 @@ def _save(image: Any, path: Path) -> None:
 
     if path.suffix.lower() not in Image.registered_extensions():
         raise InputError(f"{path}: cannot tell the picture format from {path.suffix!r}; end the name in .png")
+    quick = {"compress_level": 1} if path.suffix.lower() == ".png" else {}
     with replacing(path) as draft:
-        image.save(draft)
+        image.save(draft, **quick)

@@ -63,8 +63,8 @@ def load_extractor(
 
     Example:
         >>> extractor = load_extractor("efficientnet-lite0", device="cpu")
-        >>> extractor.layout.size
-        320
+        >>> extractor.layout.size, extractor.layout.grid
+        (448, 48)
     """
     if name not in EXTRACTORS:
         raise InputError(f"unknown extractor {name!r}; known: {', '.join(EXTRACTORS)}")
