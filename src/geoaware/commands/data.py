@@ -1,0 +1,126 @@
+"""``geoaware data``: build the AP-10K benchmark, check a data set's folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from geoaware.commands.options import parse_settings
+
+if TYPE_CHECKING:
+    from geoaware.data.ap10k_pairs import Benchmark
+    from geoaware.data.check import Findings
+
+app = typer.Typer(help="Build and check data sets.", no_args_is_help=True)
+
+
+@app.command("build-ap10k")
+def build_ap10k(
+    root: Annotated[Path, typer.Argument(metavar="ROOT", help="AP-10K's folder: annotations/ and data/.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Where to write; ROOT/correspondence if not given.")
+    ] = None,
+    annotations: Annotated[
+        list[Path] | None,
+        typer.Option("--annotations", help="Annotation file instead of split 1; may be repeated."),
+    ] = None,
+    exclude: Annotated[
+        Path | None,
+        typer.Option("--exclude", help="List of pictures to leave out, an id or file name a line."),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of the random choice of pairs.")] = 0,
+) -> None:
+    """Build the AP-10K correspondence benchmark from AP-10K's annotation files.
+
+    Writes lists of pairs (JSON lines), the pictures' keypoints and a manifest with counts and hashes: the
+    same bytes on every machine for the same annotations and seed.
+
+    Example: geoaware data build-ap10k ap-10k --exclude several_animals.txt
+    """
+    from rich.console import Console
+
+    from geoaware.data.ap10k_pairs import Rules, build
+
+    with Console(stderr=True).status("building"):
+        benchmark = build(root, out, annotations, exclude, Rules(seed=seed))
+    _print_benchmark(benchmark)
+
+
+@app.command("check")
+def check(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="spair71k, pf-pascal, pf-willow, ap10k, coco or pairs.")
+    ],
+    root: Annotated[Path, typer.Argument(metavar="ROOT", help="The data set's folder.")],
+    split: Annotated[str | None, typer.Option("--split", help="Only this one.")] = None,
+    annotations: Annotated[
+        str | None, typer.Option("--annotations", help="coco: the annotation file, from ROOT.")
+    ] = None,
+    images: Annotated[str | None, typer.Option("--images", help="Folder of the pictures, from ROOT.")] = None,
+    pairs: Annotated[
+        str | None, typer.Option("--pairs", help="Pairs to make (all, a number) or a file of them.")
+    ] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Another option of the loader; may be repeated."),
+    ] = None,
+) -> None:
+    """Say what a data set's folder holds, what is missing or wrong, and where to get it.
+
+    Exit code 0: fine; 2: there are problems.
+
+    Examples:
+
+    geoaware data check spair71k SPair-71k
+
+    geoaware data check coco photos --annotations labels.json --images jpg
+    """
+    from geoaware.data.check import check as look_through
+
+    given: dict[str, Any] = {"annotations": annotations, "images": images, "pairs": pairs}
+    given |= parse_settings(setting)
+    findings = look_through(
+        name, root, split, **{key: value for key, value in given.items() if value is not None}
+    )
+    _print_findings(name, findings)
+    if not findings.fine:
+        raise typer.Exit(2)
+
+
+def _print_benchmark(benchmark: Benchmark) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    manifest = benchmark.manifest
+    table = Table("benchmark", "split", title="pairs", title_justify="left")
+    table.add_column("built", justify="right")
+    table.add_column("paper", justify="right")
+    for name, counts in manifest["pairs"].items():
+        for split, count in counts.items():
+            table.add_row(name, split, f"{count:,}", f"{manifest['paper'][name][split]:,}")
+    console = Console()
+    console.print("pictures: " + ", ".join(f"{count:,} {what}" for what, count in manifest["images"].items()))
+    console.print(table)
+    for warning in benchmark.warnings:
+        typer.echo(f"note: {warning}")
+    typer.echo(f"written to {benchmark.folder}")
+
+
+def _print_findings(name: str, findings: Findings) -> None:
+    from geoaware.data.check import SOURCES
+
+    for fact in findings.facts:
+        typer.echo(f"  {fact}")
+    for warning in findings.warnings:
+        typer.echo(f"note: {warning}")
+    for problem in findings.problems:
+        typer.echo(f"problem: {problem}", err=True)
+    source = SOURCES[name]
+    if findings.problems:
+        typer.echo(f"expected in the root: {source.layout}", err=True)
+    if source.url:
+        typer.echo(f"get it from {source.url} ({source.size}; {source.licence})", err=bool(findings.problems))
+    if findings.fine:
+        typer.echo(f"{name}: fine")

@@ -1,0 +1,124 @@
+"""The AP-10K correspondence benchmark as built by ``geoaware data build-ap10k``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from geoaware.data.ap10k_pairs import CROSS_FAMILY, CROSS_SPECIES, FORMAT, INTRA, MANIFEST, PICTURES, SPLITS
+from geoaware.data.dataset import DataSet, assemble, choose_split, make_box, make_keypoints, read_json
+from geoaware.data.pairs import read_pair_list
+from geoaware.errors import InputError
+from geoaware.keypoints import AP10K
+from geoaware.types import Picture
+
+NAME = "ap10k"
+BENCHMARKS = (INTRA, CROSS_SPECIES, CROSS_FAMILY)
+_ALIASES = {"trn": "trn", "train": "trn", "val": "val", "test": "test"}
+
+
+def load(
+    root: Path,
+    split: str,
+    *,
+    benchmark: str = INTRA,
+    built: str = "correspondence",
+    images: str = "data",
+) -> DataSet:
+    """Pairs of one of the three benchmarks.
+
+    A picture's category is its species, its attributes are species and family. A pair is counted under its
+    species, its family, or both families, by benchmark. Boxes are (x1, y1, x2, y2).
+
+    Args:
+        root: AP-10K's folder; the other names are relative to it.
+        split: trn (or train; intra-species only), val or test.
+        benchmark: intra-species, cross-species or cross-family.
+        built: folder that the builder wrote.
+        images: folder of the pictures.
+
+    Raises:
+        InputError: the benchmark is not built, or its files are missing or not as the builder wrote them.
+    """
+    if benchmark not in BENCHMARKS:
+        raise InputError(f"AP-10K has no benchmark {benchmark!r}; choose {', '.join(BENCHMARKS)}")
+    splits = {name: own for name, own in _ALIASES.items() if own in SPLITS[benchmark]}
+    chosen = choose_split(split, splits, f"AP-10K {benchmark}")
+    folder = root / built
+    manifest = read_manifest(folder)
+    pictures, outside = read_pictures(folder, manifest, root / images)
+    name = f"{benchmark}/{chosen}.jsonl"
+    checked_bytes(folder, name, manifest)
+    if not manifest["pairs"][benchmark][chosen]:
+        raise InputError(
+            f"{folder / name}: has no pairs, AP-10K's annotations were too few; see {MANIFEST} there"
+        )
+    pairs = read_pair_list(folder / name, pictures)
+    categories = {pair.category for pair in pairs} | {picture.category for picture in pictures.values()}
+    schemas = dict.fromkeys(sorted(categories), AP10K)
+    rules = manifest["rules"]
+    notes = [f"AP-10K {benchmark}, built with seed {rules['seed']}"]
+    return assemble(NAME, chosen, schemas, pairs, "box", notes, outside, rules["min_common"])
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The builder's manifest.
+
+    Raises:
+        InputError: there is none, or it is of another version of the builder.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise InputError(
+            f"{path}: no such file; build the benchmark first: geoaware data build-ap10k {folder.parent}"
+        )
+    manifest = read_json(path, "the manifest of the builder")
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise InputError(f"{path}: is not of this version's builder; run geoaware data build-ap10k again")
+    return manifest
+
+
+def read_pictures(
+    folder: Path, manifest: dict[str, Any], images: Path
+) -> tuple[dict[str, Picture], list[str]]:
+    """Every picture of the benchmark by name, and a line for each keypoint outside its picture.
+
+    Raises:
+        InputError: the file is missing, or not as the builder wrote it.
+    """
+    content = json.loads(checked_bytes(folder, PICTURES, manifest))
+    pictures, outside = {}, []
+    for name, entry in content["pictures"].items():
+        size = (entry["size"][0], entry["size"][1])
+        keypoints, strays = make_keypoints(dict(enumerate(entry["points"])), size, name)
+        outside += strays
+        pictures[name] = Picture(
+            id=name,
+            path=images / entry["file_name"],
+            size=size,
+            category=entry["species"],
+            keypoints=keypoints,
+            box=make_box(entry["box"], name),
+            attributes={"species": entry["species"], "family": entry["family"]},
+        )
+    return pictures, outside
+
+
+def checked_bytes(folder: Path, name: str, manifest: dict[str, Any]) -> bytes:
+    """A file of the benchmark, if it is still as the manifest says.
+
+    Raises:
+        InputError: it is missing or was changed.
+    """
+    path = folder / name
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror}); run geoaware data build-ap10k again"
+        ) from None
+    if hashlib.sha256(content).hexdigest() != manifest["files"].get(name, {}).get("sha256"):
+        raise InputError(f"{path}: is not as the manifest says; run geoaware data build-ap10k again")
+    return content

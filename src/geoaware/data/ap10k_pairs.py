@@ -1,0 +1,521 @@
+"""The AP-10K correspondence benchmark, built from AP-10K's own annotation files (paper, appendix B).
+
+The rules, in this order:
+
+1. The annotation files are merged. Pictures on the exclusion list, with several instances, or with fewer than
+   3 visible keypoints (flag 2) are dropped.
+2. Per species, pictures are ordered by image id: the last 30 are for test, the 20 before them for validation,
+   the rest for training. A species with fewer than 50 pictures so has none for training: it is held out.
+3. Intra-species: all combinations for validation and test; for training at most 50 N of them, drawn at
+   random. Of these, pairs with at least 3 keypoints visible in both.
+4. Cross-species: per family with several species, 400 validation and 900 test pairs drawn from the pairs of
+   different species with at least 3 keypoints in common; fewer where there are fewer.
+5. Cross-family: per combination of two families, 20 validation and 30 test pairs, likewise.
+
+The source of a pair is the picture of the lower image id inside a species, else of the species or family that
+comes first (by category id, by name). Everything is sorted before anything is drawn, and draws come from
+SHA-256 (`sampling`): the files depend on the annotations, the exclusion list, the rules and the seed alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import chain, combinations, product
+from pathlib import Path
+from typing import Any
+
+from geoaware.data.coco import HIDDEN, CocoFile, corner_box, keypoint_places, read_coco
+from geoaware.data.dataset import make_keypoints, read_lines, visible_bits
+from geoaware.data.sampling import draw
+from geoaware.errors import InputError
+from geoaware.files import replacing
+from geoaware.keypoints import AP10K
+
+FORMAT = 1
+MANIFEST, PICTURES = "manifest.json", "keypoints.json"
+ANNOTATION_FILES = tuple(f"annotations/ap10k-{part}-split1.json" for part in ("train", "val", "test"))
+OFFICIAL_IMAGES = 10_015
+
+INTRA, CROSS_SPECIES, CROSS_FAMILY = "intra-species", "cross-species", "cross-family"
+SPLITS: Mapping[str, tuple[str, ...]] = {
+    INTRA: ("trn", "val", "test"),
+    CROSS_SPECIES: ("val", "test"),
+    CROSS_FAMILY: ("val", "test"),
+}
+PAPER: Mapping[str, Mapping[str, int]] = {
+    INTRA: {"trn": 260_950, "val": 8_816, "test": 20_630},
+    CROSS_SPECIES: {"val": 4_300, "test": 9_619},
+    CROSS_FAMILY: {"val": 4_200, "test": 6_300},
+}
+"""Numbers of pairs that the paper reports."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """The benchmark's numbers; the defaults are the paper's.
+
+    Attributes:
+        min_visible: visible keypoints a picture must have.
+        min_common: keypoints that both pictures of a pair must show.
+        test_images: pictures of a species for test.
+        val_images: pictures of a species for validation.
+        train_pairs_per_image: limit on training pairs, times the species' number of training pictures.
+        seed: of all draws.
+    """
+
+    min_visible: int = 3
+    min_common: int = 3
+    test_images: int = 30
+    val_images: int = 20
+    train_pairs_per_image: int = 50
+    seed: int = 0
+
+    def images(self, split: str) -> int:
+        """Pictures of a species in an evaluation split."""
+        return self.test_images if split == "test" else self.val_images
+
+
+@dataclass(frozen=True)
+class Animal:
+    """One annotated picture that may enter the benchmark.
+
+    Attributes:
+        image_id: AP-10K's.
+        name: the image id with twelve digits, the picture's name in the lists of pairs.
+        file_name: below AP-10K's data folder.
+        size: width and height in pixels.
+        species: name of the category.
+        species_id: its id.
+        family: its supercategory.
+        box: (x1, y1, x2, y2), or ``None``.
+        points: (x, y) for each of the 17 keypoints, ``None`` where it is not visible.
+        bits: the visible keypoints as a bit set.
+    """
+
+    image_id: int
+    name: str
+    file_name: str
+    size: tuple[int, int]
+    species: str
+    species_id: int
+    family: str
+    box: tuple[float, float, float, float] | None
+    points: tuple[tuple[float, float] | None, ...]
+    bits: int
+
+    def common(self, other: Animal) -> int:
+        """Number of keypoints visible in both."""
+        return (self.bits & other.bits).bit_count()
+
+
+@dataclass(frozen=True)
+class Merged:
+    """The annotation files as one.
+
+    Attributes:
+        images: by id.
+        annotations: of each image id, by annotation id.
+        species: (name, family) by category id.
+        crowds: ids of images with an annotation of a whole group.
+    """
+
+    images: Mapping[int, dict[str, Any]]
+    annotations: Mapping[int, Mapping[int, dict[str, Any]]]
+    species: Mapping[int, tuple[str, str]]
+    crowds: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What passes rule 1, and how much did not and why."""
+
+    animals: tuple[Animal, ...]
+    dropped: Mapping[str, int]
+    hidden_keypoints: int
+    outside_keypoints: int
+
+
+@dataclass(frozen=True)
+class PairLine:
+    """A pair as written: names of two pictures and the category it is counted under."""
+
+    category: str
+    source: str
+    target: str
+
+    def to_json(self) -> str:
+        """One line of a list of pairs."""
+        return (
+            f'{{"id": "{self.source}-{self.target}", "category": {json.dumps(self.category)}, '
+            f'"source": "{self.source}", "target": "{self.target}"}}'
+        )
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A built benchmark.
+
+    Attributes:
+        manifest: as written.
+        warnings: what a user should know before using it, one sentence each.
+        folder: where it was written.
+    """
+
+    manifest: Mapping[str, Any]
+    warnings: tuple[str, ...]
+    folder: Path
+
+
+Splits = dict[str, list[Animal]]
+"""The pictures of a species by split, each list by image id."""
+
+
+def build(
+    root: Path,
+    out: Path | None = None,
+    annotations: Sequence[Path] | None = None,
+    exclude: Path | None = None,
+    rules: Rules | None = None,
+) -> Benchmark:
+    """Build the benchmark and write it: lists of pairs, the pictures' keypoints, and last the manifest.
+
+    Nothing is written before everything is computed. A folder without a manifest is not a benchmark, so one
+    that was interrupted while writing is never taken for a whole one.
+
+    Args:
+        root: AP-10K's folder, with annotations and data.
+        out: where to write; ``correspondence`` in the root when not given.
+        annotations: annotation files; the three of split 1 in the root when not given.
+        exclude: file of pictures with several instances, one image id or file name a line, # for comments.
+        rules: the paper's when not given.
+
+    Raises:
+        InputError: a file is missing or damaged, or no picture passes the rules.
+    """
+    rules, folder = rules or Rules(), out or root / "correspondence"
+    merged = merge(_files(root, annotations))
+    excluded = read_exclusions(exclude, merged) if exclude else frozenset[int]()
+    selection = select(merged, excluded, rules)
+    if not selection.animals:
+        raise InputError(
+            f"{root}: no picture passes the rules ({_told(selection.dropped)}); check the annotations"
+        )
+    species = split_species(selection.animals, rules)
+    lists = {
+        f"{benchmark}/{split}.jsonl": list(_MAKERS[benchmark](species, split, rules))
+        for benchmark, splits in SPLITS.items()
+        for split in splits
+    }
+    texts = {name: "".join(pair.to_json() + "\n" for pair in pairs).encode() for name, pairs in lists.items()}
+    texts[PICTURES] = pictures_text(selection.animals)
+    manifest = {
+        "format": FORMAT,
+        "rules": asdict(rules),
+        "annotations_sha256": content_hash(merged),
+        "excluded_images": sorted(excluded),
+        **_picture_counts(merged, selection, species, rules),
+        "pairs": {
+            benchmark: {split: len(lists[f"{benchmark}/{split}.jsonl"]) for split in splits}
+            for benchmark, splits in SPLITS.items()
+        },
+        "paper": {benchmark: dict(counts) for benchmark, counts in PAPER.items()},
+        "files": {
+            name: {"bytes": len(text), "sha256": hashlib.sha256(text).hexdigest()}
+            for name, text in sorted(texts.items())
+        },
+    }
+    write(folder, texts, manifest)
+    return Benchmark(manifest, tuple(_warnings(manifest)), folder)
+
+
+def merge(files: Sequence[CocoFile]) -> Merged:
+    """Annotation files as one; an entry that stands in several files counts once.
+
+    Raises:
+        InputError: files disagree about an image, an annotation or a species, or have other keypoints.
+    """
+    images: dict[int, dict[str, Any]] = {}
+    annotations: dict[int, dict[int, dict[str, Any]]] = defaultdict(dict)
+    species: dict[int, tuple[str, str]] = {}
+    for file in files:
+        for number, category in file.categories.items():
+            if tuple(file.names(number)) != AP10K.names:
+                raise InputError(f"{file.path}: category {category['name']!r} has not AP-10K's 17 keypoints")
+            _put(
+                species,
+                number,
+                (category["name"], category.get("supercategory", "")),
+                f"{file.path}: category",
+            )
+        for number, image in file.images.items():
+            if not isinstance(number, int):
+                raise InputError(f"{file.path}: image id {number!r} is no whole number")
+            _put(images, number, image, f"{file.path}: image")
+        for annotation in file.annotations:
+            of_image = annotations[annotation["image_id"]]
+            _put(of_image, annotation["id"], annotation, f"{file.path}: annotation")
+    crowds: frozenset[int] = frozenset().union(*(file.crowds for file in files))
+    return Merged(images, annotations, species, crowds)
+
+
+def read_exclusions(path: Path, merged: Merged) -> frozenset[int]:
+    """Image ids of an exclusion list: one image id, file name or file name without suffix a line.
+
+    Raises:
+        InputError: the file is missing, or a line names no picture of the annotations.
+    """
+    known: dict[str, int] = {}
+    for number, image in merged.images.items():
+        file_name = str(image["file_name"])
+        known |= {str(number): number, file_name: number, Path(file_name).stem: number}
+    excluded = set()
+    for line in read_lines(path, "a list of pictures to leave out"):
+        name = line.partition("#")[0].strip()
+        if name and name not in known:
+            raise InputError(f"{path}: no picture {name!r} in the annotations; write image ids or file names")
+        if name:
+            excluded.add(known[name])
+    return frozenset(excluded)
+
+
+def select(merged: Merged, excluded: frozenset[int], rules: Rules) -> Selection:
+    """Rule 1: pictures of a single instance with enough visible keypoints, by image id."""
+    dropped = Counter({"excluded by the list": 0, "several instances": 0, "too few visible keypoints": 0})
+    animals: list[Animal] = []
+    hidden = outside = 0
+    for image_id, instances in sorted(merged.annotations.items()):
+        if image_id in excluded:
+            dropped["excluded by the list"] += 1
+        elif len(instances) > 1 or image_id in merged.crowds:
+            dropped["several instances"] += 1
+        else:
+            (annotation,) = instances.values()
+            animal, strays = _animal(merged, merged.images[image_id], annotation)
+            hidden += sum(flag == HIDDEN for flag in annotation["keypoints"][2::3])
+            outside += len(strays)
+            if animal.bits.bit_count() < rules.min_visible:
+                dropped["too few visible keypoints"] += 1
+            else:
+                animals.append(animal)
+    return Selection(tuple(animals), dict(dropped), hidden, outside)
+
+
+def split_species(animals: Iterable[Animal], rules: Rules) -> dict[str, Splits]:
+    """Rule 2: the pictures of every species, by split; species by category id."""
+    grouped: dict[int, list[Animal]] = defaultdict(list)
+    for animal in animals:
+        grouped[animal.species_id].append(animal)
+    return {members[0].species: split_images(members, rules) for _, members in sorted(grouped.items())}
+
+
+def split_images(members: Sequence[Animal], rules: Rules) -> Splits:
+    """The last pictures by image id for test, those before them for validation, the rest for training."""
+    ordered = sorted(members, key=lambda each: each.image_id)
+    test_from = max(0, len(ordered) - rules.test_images)
+    val_from = max(0, test_from - rules.val_images)
+    return {"trn": ordered[:val_from], "val": ordered[val_from:test_from], "test": ordered[test_from:]}
+
+
+def intra_species(species: Mapping[str, Splits], split: str, rules: Rules) -> Iterator[PairLine]:
+    """Rule 3, species by species."""
+    for name, splits in species.items():
+        members = splits[split]
+        pairs = list(combinations(members, 2))
+        if split == "trn":
+            limit = rules.train_pairs_per_image * len(members)
+            if limit < len(pairs):
+                pairs = [
+                    pairs[each] for each in draw(len(pairs), limit, f"{rules.seed}/{INTRA}/{split}/{name}")
+                ]
+        for source, target in pairs:
+            if source.common(target) >= rules.min_common:
+                yield PairLine(name, source.name, target.name)
+
+
+def cross_species(species: Mapping[str, Splits], split: str, rules: Rules) -> Iterator[PairLine]:
+    """Rule 4, family by family; a pair is counted under its family."""
+    for family, members in sorted(by_family(species, split).items()):
+        pairs = [pair for one, other in combinations(members, 2) for pair in product(one, other)]
+        yield from _drawn(pairs, rules.images(split) ** 2, CROSS_SPECIES, split, family, rules)
+
+
+def cross_family(species: Mapping[str, Splits], split: str, rules: Rules) -> Iterator[PairLine]:
+    """Rule 5, combination by combination; a pair is counted under both names, joined by a plus sign."""
+    families = sorted(by_family(species, split).items())
+    for (one, sources), (other, targets) in combinations(families, 2):
+        pairs = list(product(chain(*sources), chain(*targets)))
+        yield from _drawn(pairs, rules.images(split), CROSS_FAMILY, split, f"{one}+{other}", rules)
+
+
+_MAKERS = {INTRA: intra_species, CROSS_SPECIES: cross_species, CROSS_FAMILY: cross_family}
+
+
+def by_family(species: Mapping[str, Splits], split: str) -> dict[str, list[list[Animal]]]:
+    """For every family with pictures in the split, those of each of its species."""
+    families: dict[str, list[list[Animal]]] = defaultdict(list)
+    for splits in species.values():
+        if splits[split]:
+            families[splits[split][0].family].append(splits[split])
+    return families
+
+
+def pictures_text(animals: Sequence[Animal]) -> bytes:
+    """The pictures' file as bytes: one picture a line, by image id."""
+    lines = [
+        json.dumps(animal.name)
+        + ": "
+        + json.dumps(
+            {
+                "file_name": animal.file_name,
+                "size": animal.size,
+                "species": animal.species,
+                "family": animal.family,
+                "box": animal.box,
+                "points": animal.points,
+            }
+        )
+        for animal in animals
+    ]
+    head = f'{{"format": {FORMAT}, "keypoints": {json.dumps(AP10K.names)}, "pictures": {{\n'
+    return (head + ",\n".join(lines) + "\n}}\n").encode()
+
+
+def content_hash(merged: Merged) -> str:
+    """SHA-256 of the annotations used, whatever their order in the files."""
+    used = [
+        [
+            number,
+            merged.images[number]["file_name"],
+            [_essence(each) for _, each in sorted(instances.items())],
+        ]
+        for number, instances in sorted(merged.annotations.items())
+    ]
+    return hashlib.sha256(json.dumps([sorted(merged.species.items()), used]).encode()).hexdigest()
+
+
+def write(folder: Path, texts: Mapping[str, bytes], manifest: Mapping[str, Any]) -> None:
+    """Write the files, the manifest last; an older manifest goes first, so a torn folder has none.
+
+    Raises:
+        InputError: the folder cannot be written to.
+    """
+    try:
+        (folder / MANIFEST).unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error.strerror}); choose another place") from None
+    for name, text in texts.items():
+        with replacing(folder / name) as draft:
+            draft.write_bytes(text)
+    with replacing(folder / MANIFEST) as draft:
+        draft.write_bytes((json.dumps(manifest, indent=1, ensure_ascii=True) + "\n").encode())
+
+
+def _files(root: Path, given: Sequence[Path] | None) -> list[CocoFile]:
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder; give AP-10K's folder (annotations, data)")
+    paths = list(given) if given else [root / name for name in ANNOTATION_FILES]
+    missing = [path for path in paths if not path.is_file()]
+    if missing and not given:
+        inner = [
+            each
+            for each in sorted(root.iterdir())
+            if all((each / name).is_file() for name in ANNOTATION_FILES)
+        ]
+        remedy = (
+            f"give {inner[0]} as root" if inner else "give AP-10K's folder, or name files by --annotations"
+        )
+        raise InputError(f"{missing[0]}: no such file; {remedy}")
+    return [read_coco(path) for path in sorted(paths)]
+
+
+def _put(known: dict[int, Any], key: int, entry: Any, where: str) -> None:
+    if known.setdefault(key, entry) != entry:
+        raise InputError(
+            f"{where} {key} differs from the one of that id in another file; do not mix releases"
+        )
+
+
+def _animal(
+    merged: Merged, image: Mapping[str, Any], annotation: Mapping[str, Any]
+) -> tuple[Animal, list[str]]:
+    image_id = int(image["id"])
+    where = f"image {image_id} ({image['file_name']})"
+    try:
+        size = (int(image["width"]), int(image["height"]))
+    except (KeyError, TypeError, ValueError):
+        raise InputError(f"{where}: the annotations give no width and height") from None
+    keypoints, outside = make_keypoints(keypoint_places(annotation), size, where)
+    name, family = merged.species[annotation["category_id"]]
+    seen = zip(keypoints.xy.tolist(), keypoints.visible.tolist(), strict=True)
+    animal = Animal(
+        image_id=image_id,
+        name=f"{image_id:012d}",
+        file_name=str(image["file_name"]),
+        size=size,
+        species=name,
+        species_id=annotation["category_id"],
+        family=family,
+        box=corner_box(annotation, where),
+        points=tuple((x, y) if visible else None for (x, y), visible in seen),
+        bits=visible_bits(keypoints),
+    )
+    return animal, outside
+
+
+def _drawn(
+    pairs: Sequence[tuple[Animal, Animal]],
+    wanted: int,
+    benchmark: str,
+    split: str,
+    category: str,
+    rules: Rules,
+) -> Iterator[PairLine]:
+    def usable(number: int) -> bool:
+        source, target = pairs[number]
+        return source.common(target) >= rules.min_common
+
+    for number in draw(len(pairs), wanted, f"{rules.seed}/{benchmark}/{split}/{category}", usable):
+        source, target = pairs[number]
+        yield PairLine(category, source.name, target.name)
+
+
+def _essence(annotation: Mapping[str, Any]) -> list[Any]:
+    return [annotation[key] for key in ("id", "category_id", "keypoints")] + [annotation.get("bbox")]
+
+
+def _picture_counts(
+    merged: Merged, selection: Selection, species: Mapping[str, Splits], rules: Rules
+) -> dict[str, Any]:
+    """What the manifest says of pictures and species."""
+    counts = {name: {split: len(each) for split, each in splits.items()} for name, splits in species.items()}
+    families = {animal.species: animal.family for animal in selection.animals}
+    enough = rules.val_images + rules.test_images
+    return {
+        "images": {"annotated": len(merged.annotations), "used": len(selection.animals), **selection.dropped},
+        "keypoints": {
+            "hidden, not counted": selection.hidden_keypoints,
+            "outside their picture, not counted": selection.outside_keypoints,
+        },
+        "species": {name: {"family": families[name], **splits} for name, splits in sorted(counts.items())},
+        "held_out": sorted(name for name, splits in counts.items() if sum(splits.values()) < enough),
+    }
+
+
+def _warnings(manifest: Mapping[str, Any]) -> Iterator[str]:
+    annotated = manifest["images"]["annotated"]
+    if annotated < OFFICIAL_IMAGES:
+        yield f"{annotated} annotated pictures, AP-10K has {OFFICIAL_IMAGES}: not the whole data set"
+    for benchmark, counts in manifest["pairs"].items():
+        for split, count in counts.items():
+            if not count:
+                yield f"{benchmark} {split}: no pairs, too few pictures"
+    if manifest["held_out"]:
+        yield f"held out, no training pictures: {', '.join(manifest['held_out'])}"
+
+
+def _told(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {what}" for what, count in counts.items())

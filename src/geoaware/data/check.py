@@ -1,0 +1,282 @@
+"""Looks through a data set's folder and tells everything that is wrong with it, not only the first thing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from geoaware.data import ap10k, ap10k_pairs, coco, load, options, pf_pascal, pf_willow, spair
+from geoaware.data.dataset import LEFT_OUT, NO_SUBGROUPS, DataSet, read_json, require_folders
+from geoaware.data.masks import object_mask
+from geoaware.data.proposal_flow import first_file
+from geoaware.errors import InputError
+from geoaware.images import image_size
+from geoaware.types import Picture
+
+SHOWN = 10
+"""Problems of one kind that are listed before the rest is only counted."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a data set comes from.
+
+    Attributes:
+        url: its page; empty for one's own data.
+        licence: in a few words.
+        size: about how much it is.
+        layout: what the root must look like.
+    """
+
+    url: str
+    licence: str
+    size: str
+    layout: str
+
+
+SOURCES: Mapping[str, Source] = {
+    "spair71k": Source(
+        "http://cvlab.postech.ac.kr/research/SPair-71k/",
+        "pictures from PASCAL 3D+ and VOC 2012 (Flickr terms), for research; cite Min et al. 2019",
+        "1,800 pictures, 70,958 pairs, roughly 0.2 GB to download",
+        "JPEGImages/ ImageAnnotation/ PairAnnotation/ Layout/large/{trn,val,test}.txt",
+    ),
+    "pf-pascal": Source(
+        "https://www.di.ens.fr/willow/research/proposalflow/",
+        "pictures from PASCAL VOC (Flickr terms), for research; cite Ham et al. 2017",
+        "about 1,300 pictures, roughly 0.1 GB",
+        "JPEGImages/ Annotations/CLASS/*.mat {trn,val,test}_pairs.csv (the lists come with CNNGeometric and "
+        "later papers' code)",
+    ),
+    "pf-willow": Source(
+        "https://www.di.ens.fr/willow/research/proposalflow/",
+        "for research; cite Ham et al. 2016",
+        "100 pictures, 900 pairs, roughly 10 MB",
+        "SUBCLASS/*.png with SUBCLASS/*.mat beside them; optionally test_pairs.csv",
+    ),
+    "ap10k": Source(
+        "https://github.com/AlexTheBad/AP-10K",
+        "CC BY 4.0; cite Yu et al. 2021",
+        "10,015 pictures, roughly 1 to 2 GB",
+        "annotations/ap10k-{train,val,test}-split1.json data/*.jpg, and correspondence/ made by build-ap10k",
+    ),
+    "coco": Source(
+        "", "your own", "", "annotations.json or SPLIT.json, images/, optionally masks/ (docs/data.md)"
+    ),
+    "pairs": Source("", "your own", "", "pairs.jsonl and the pictures it names (docs/data.md)"),
+}
+
+
+@dataclass
+class Findings:
+    """What a check found.
+
+    Attributes:
+        problems: what must be mended.
+        warnings: what a user should know but published data may really have.
+        facts: what is there.
+    """
+
+    problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    facts: list[str] = field(default_factory=list)
+
+    @property
+    def fine(self) -> bool:
+        """Whether there is nothing to mend."""
+        return not self.problems
+
+    def add_problems(self, lines: Iterable[str]) -> None:
+        """The first few problems of a kind, and how many more there are."""
+        found = list(dict.fromkeys(lines))
+        self.problems += found[:SHOWN]
+        if len(found) > SHOWN:
+            self.problems.append(f"… and {len(found) - SHOWN} more like the last")
+
+
+def check(name: str, root: Path, split: str | None = None, **given: Any) -> Findings:
+    """Look through a data set's folder: what is there, what is missing or inconsistent.
+
+    Unlike loading, this opens every picture's header and every annotation, and goes on after a problem.
+    Keypoints outside their picture and pairs without a common keypoint are left out by the loaders; they are
+    problems in one's own data (coco, pairs) and warnings in published data.
+
+    Args:
+        name: of the data set.
+        root: its folder.
+        split: only this one; every split the data set has (every annotation file) when not given.
+        given: options of the loader.
+
+    Raises:
+        InputError: unknown data set.
+    """
+    options(name)
+    findings = Findings()
+    if not root.is_dir():
+        findings.problems.append(f"{root}: no such folder")
+        return findings
+    _INSPECTORS[name](findings, root, split, given)
+    findings.problems = list(dict.fromkeys(findings.problems))
+    return findings
+
+
+def _inspect_spair(findings: Findings, root: Path, split: str | None, given: Mapping[str, Any]) -> None:
+    if not any(True for _ in _tried(findings, require_folders, root, spair.FOLDERS, "SPair-71k")):
+        return
+    pictures: dict[tuple[str, str], Picture | None] = {}
+    for each in [split] if split else ["trn", "val", "test"]:
+        for data_set in _loaded(findings, spair.NAME, root, each, given):
+            _describe(findings, data_set)
+        own = spair.SPLITS.get(each, each)
+        disagreements: list[str] = []
+        for name, source, target, category in chain(*_tried(findings, spair.layout_pairs, root, own)):
+            for image in (source, target):
+                if (category, image) not in pictures:
+                    read = _tried(findings, spair.read_picture, root, category, image)
+                    pictures[category, image] = next((picture for picture, _ in read), None)
+            sides = [side for side in (pictures[category, source], pictures[category, target]) if side]
+            if len(sides) == 2:
+                disagreements += _spair_pair_problems(root / "PairAnnotation" / own, name, sides)
+        findings.add_problems(disagreements)
+    _check_pictures(findings, [picture for picture in pictures.values() if picture])
+
+
+def _spair_pair_problems(folder: Path, name: str, sides: Sequence[Picture]) -> Iterator[str]:
+    """Where a pair's own annotation and those of its pictures disagree, if it has one."""
+    # ':' cannot be stored on Windows, where unpackers write '_' for it.
+    path = first_file(folder, [f"{name}.json", f"{name.replace(':', '_')}.json"])
+    if path is None:
+        return
+    try:
+        annotation = read_json(path, "the annotation of a pair")
+        ids = [int(each) for each in annotation["kps_ids"]]
+        for picture, points in zip(sides, (annotation["src_kps"], annotation["trg_kps"]), strict=True):
+            listed = [[float(value) for value in point] for point in points]
+            if picture.keypoints.at(ids).tolist() != listed:
+                yield f"{path}: points differ from those of {picture.id} in ImageAnnotation"
+    except InputError as error:
+        yield str(error)
+    except (KeyError, TypeError, ValueError) as error:
+        yield f"{path}: is not an annotation of SPair-71k (at {error})"
+
+
+def _inspect_pf_pascal(findings: Findings, root: Path, split: str | None, given: Mapping[str, Any]) -> None:
+    found = [each for each in ("trn", "val", "test") if first_file(root, pf_pascal.csv_names(each))]
+    if not found and not given.get("pairs"):
+        findings.problems.append(f"{root}: no list of pairs {pf_pascal.csv_names('test')[0]!r} in it")
+    for each in [split] if split else found or ["test"]:
+        for data_set in _loaded(findings, pf_pascal.NAME, root, each, given):
+            _describe(findings, data_set)
+            _check_pictures(findings, data_set.pictures)
+
+
+def _inspect_pf_willow(findings: Findings, root: Path, split: str | None, given: Mapping[str, Any]) -> None:
+    for files in _tried(findings, pf_willow.picture_files, root):
+        mats = [path.with_suffix(".mat") for path in files]
+        findings.add_problems(_messages(pf_willow.read_points, mats))
+    for data_set in _loaded(findings, pf_willow.NAME, root, split or "test", given):
+        _describe(findings, data_set)
+        _check_pictures(findings, data_set.pictures)
+
+
+def _inspect_ap10k(findings: Findings, root: Path, split: str | None, given: Mapping[str, Any]) -> None:
+    missing = [name for name in ap10k_pairs.ANNOTATION_FILES if not (root / name).is_file()]
+    built = root / str(given.get("built") or "correspondence")
+    if not (built / ap10k_pairs.MANIFEST).is_file():
+        findings.add_problems(f"{root / name}: no such file" for name in missing)
+        findings.problems.append(f"{built}: not built yet; run geoaware data build-ap10k {root}")
+        return
+    findings.warnings += [f"{root / name}: no such file, needed to build again" for name in missing]
+    chosen = [str(given["benchmark"])] if given.get("benchmark") else list(ap10k.BENCHMARKS)
+    for benchmark in chosen:
+        for each in [split] if split else ap10k_pairs.SPLITS.get(benchmark, ("test",)):
+            for data_set in _loaded(findings, ap10k.NAME, root, each, {**given, "benchmark": benchmark}):
+                _describe(findings, data_set)
+                _check_pictures(findings, data_set.pictures)
+
+
+def _inspect_coco(findings: Findings, root: Path, split: str | None, given: Mapping[str, Any]) -> None:
+    files = [each for each in ("train", "trn", "val", "test") if (root / f"{each}.json").is_file()]
+    splits = [split] if split else ["all"] if given.get("annotations") else files or ["all"]
+    names = {key: given.get(key) for key in ("annotations", "images", "masks")}
+    for each in splits:
+        for data_set in _loaded(findings, coco.NAME, root, each, given):
+            _describe(findings, data_set, own=True)
+        # Random pairs leave pictures out, so all of them are gone through here.
+        for _, pictures, _ in _tried(findings, coco.open_folder, root, each, **names):
+            _check_pictures(findings, pictures)
+
+
+def _inspect_pairs(findings: Findings, root: Path, split: str | None, given: Mapping[str, Any]) -> None:
+    for data_set in _loaded(findings, "pairs", root, split or "all", given):
+        _describe(findings, data_set, own=True)
+        _check_pictures(findings, data_set.pictures)
+
+
+_INSPECTORS: Mapping[str, Callable[[Findings, Path, str | None, Mapping[str, Any]], None]] = {
+    "spair71k": _inspect_spair,
+    "pf-pascal": _inspect_pf_pascal,
+    "pf-willow": _inspect_pf_willow,
+    "ap10k": _inspect_ap10k,
+    "coco": _inspect_coco,
+    "pairs": _inspect_pairs,
+}
+
+
+def _loaded(
+    findings: Findings, name: str, root: Path, split: str, given: Mapping[str, Any]
+) -> Iterator[DataSet]:
+    return _tried(findings, load, name, root, split, **given)
+
+
+def _tried(findings: Findings, read: Callable[..., Any], *args: Any, **options: Any) -> Iterator[Any]:
+    """What ``read`` returns, or nothing and a problem."""
+    try:
+        result = read(*args, **options)
+    except InputError as error:
+        findings.problems.append(str(error))
+        return
+    yield result
+
+
+def _messages(read: Callable[[Path], Any], paths: Iterable[Path]) -> Iterator[str]:
+    for path in paths:
+        try:
+            read(path)
+        except InputError as error:
+            yield str(error)
+
+
+def _describe(findings: Findings, data_set: DataSet, own: bool = False) -> None:
+    findings.facts.append(
+        f"{data_set.split}: {len(data_set)} pairs, {len(data_set.pictures)} pictures, "
+        f"{len(data_set.categories)} categories"
+    )
+    for note in data_set.notes:
+        said = f"{data_set.split}: {note}"
+        if note.startswith(LEFT_OUT):
+            (findings.problems if own else findings.warnings).append(said)
+        elif note.startswith(NO_SUBGROUPS):
+            findings.warnings.append(said)
+        else:
+            findings.facts.append(said)
+
+
+def _check_pictures(findings: Findings, pictures: Sequence[Picture]) -> None:
+    findings.add_problems(chain.from_iterable(_picture_problems(each) for each in pictures))
+
+
+def _picture_problems(picture: Picture) -> Iterator[str]:
+    try:
+        size = image_size(picture.path)
+        if size != picture.size:
+            yield (
+                f"{picture.path}: has {size[0]}x{size[1]} pixels, its annotation says "
+                f"{picture.size[0]}x{picture.size[1]}"
+            )
+        object_mask(picture)
+    except InputError as error:
+        yield str(error)

@@ -1,0 +1,440 @@
+"""Any file in COCO's keypoint format, and pairs made from its pictures."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from geoaware.data.dataset import (
+    DataSet,
+    ThresholdBase,
+    assemble,
+    azimuth_difference,
+    make_box,
+    make_keypoints,
+    read_json,
+    shortened,
+    visible_bits,
+)
+from geoaware.data.pairs import describe_groups, make_schema, read_pair_list
+from geoaware.data.sampling import draw
+from geoaware.errors import InputError
+from geoaware.images import image_size
+from geoaware.keypoints import AP10K, Schema
+from geoaware.types import Pair, Picture
+
+NAME = "coco"
+DEFAULT_PAIRS = 300
+
+VISIBLE, HIDDEN = 2, 1
+"""COCO's keypoint flags; 0 is not annotated."""
+
+_STANDARD = frozenset({"id", "image_id", "category_id", "keypoints", "num_keypoints", "bbox", "iscrowd"})
+
+
+@dataclass(frozen=True)
+class CocoFile:
+    """A checked annotation file: every annotation has a known picture and category and enough numbers.
+
+    Attributes:
+        path: where it was read from.
+        images: by id.
+        categories: by id; those with keypoints.
+        annotations: those of a single object with keypoints, as they stand.
+        crowds: ids of images with an annotation of a whole group (``iscrowd``).
+        flip_pairs: top-level list, or ``None``.
+        keypoint_groups: top-level list or mapping, or ``None``.
+    """
+
+    path: Path
+    images: Mapping[int, dict[str, Any]]
+    categories: Mapping[int, dict[str, Any]]
+    annotations: tuple[dict[str, Any], ...]
+    crowds: frozenset[int] = frozenset()
+    flip_pairs: Any = None
+    keypoint_groups: Any = None
+
+    def names(self, category: int) -> list[str]:
+        """Keypoint names of a category; the position is the annotation id."""
+        return [str(each) for each in self.categories[category]["keypoints"]]
+
+
+def read_coco(path: Path) -> CocoFile:
+    """Read and check an annotation file.
+
+    Raises:
+        InputError: missing, no JSON, or an entry is missing or inconsistent; names file and entry.
+    """
+    content = read_json(path, "a COCO keypoints file")
+    if not isinstance(content, dict):
+        raise InputError(
+            f"{path}: is no COCO keypoints file (a JSON object with images, annotations, categories)"
+        )
+    images = _by_id(content, "images", path, ("file_name",))
+    categories = {
+        each: entry
+        for each, entry in _by_id(content, "categories", path, ("name",)).items()
+        if isinstance(entry.get("keypoints"), list) and entry["keypoints"]
+    }
+    if not categories:
+        raise InputError(f"{path}: no category lists its 'keypoints'; add their names to the categories")
+    named = Counter(entry["name"] for entry in categories.values())
+    if max(named.values()) > 1:
+        raise InputError(
+            f"{path}: two categories are called {named.most_common(1)[0][0]!r}; names must differ"
+        )
+    annotations = tuple(_annotations(content, path, images, categories))
+    return CocoFile(
+        path,
+        images,
+        categories,
+        annotations,
+        crowds=frozenset(each["image_id"] for each in content["annotations"] if each.get("iscrowd")),
+        flip_pairs=content.get("flip_pairs"),
+        keypoint_groups=content.get("keypoint_groups"),
+    )
+
+
+def load(
+    root: Path,
+    split: str = "all",
+    *,
+    annotations: str | None = None,
+    images: str | None = None,
+    masks: str | None = None,
+    pairs: str | int = DEFAULT_PAIRS,
+    min_common: int = 1,
+    across: bool = False,
+    hidden: bool = False,
+    seed: int = 0,
+) -> DataSet:
+    """Pairs from a COCO keypoints file.
+
+    A picture is one annotated instance. Its id is the file name, with ``#annotation id`` where a file shows
+    several; its attributes are the annotation's own entries beyond COCO's (``azimuth_id``, species …) and
+    ``segmentation``, which `object_mask` decodes. Keypoint ids are positions in the category's list of names.
+
+    Args:
+        root: folder that the other names are relative to.
+        split: looks for SPLIT.json; a mere label if ``annotations`` is given.
+        annotations: the annotation file.
+        images: folder of the pictures; images, data or the root itself when not given.
+        masks: folder of the files named by ``mask_file_name``; masks when not given.
+        pairs: how many random ones for each category, ``"all"`` ordered pairs, or a JSON-lines list of pairs
+            (``{"source": picture id, "target": picture id}``).
+        min_common: keypoints that both pictures of a pair must show.
+        across: pairs of pictures of different categories, those with the same keypoint names, instead.
+        hidden: count keypoints that are annotated but hidden (flag 1) as visible.
+        seed: of the random pairs.
+
+    Raises:
+        InputError: something is missing or wrong; the message names file and entry.
+    """
+    file, pictures, outside = open_folder(root, split, annotations, images, masks, hidden)
+    schemas, notes = read_schemas(file)
+    if len(pictures) < len(file.annotations):
+        notes.append(f"{len(file.annotations) - len(pictures)} annotations show no keypoint and are not used")
+    if str(pairs) != "all" and not _is_count(pairs):
+        made = read_pair_list(root / str(pairs), {picture.id: picture for picture in pictures})
+        notes.append(f"pairs of {Path(str(pairs)).name}")
+    else:
+        wanted = None if str(pairs) == "all" else int(pairs)
+        pools = _across(pictures, schemas) if across else _within(pictures)
+        schemas |= {pool.category: schemas[pool.pictures[0].category] for pool in pools}
+        made = [pair for pool in pools for pair in _pool_pairs(pool, wanted, min_common, seed)]
+        notes.append(_how(made, pools, wanted, seed))
+    _check_schemas(made, schemas, file.path)
+    base: ThresholdBase = "box" if all(picture.box for picture in pictures) else "image"
+    return assemble(NAME, split, schemas, made, base, notes, outside, min_common)
+
+
+def open_folder(
+    root: Path,
+    split: str,
+    annotations: str | None = None,
+    images: str | None = None,
+    masks: str | None = None,
+    hidden: bool = False,
+) -> tuple[CocoFile, list[Picture], list[str]]:
+    """The annotation file of a folder and its pictures, by the names that `load` takes.
+
+    Returns:
+        The file, the pictures, and a line for each keypoint outside its picture.
+
+    Raises:
+        InputError: as `load`.
+    """
+    file = read_coco(_annotation_file(root, split, annotations))
+    pictures, outside = read_pictures(
+        file, _image_folder(root, images, file), root / (masks or "masks"), hidden
+    )
+    return file, pictures, outside
+
+
+def read_schemas(file: CocoFile) -> tuple[dict[str, Schema], list[str]]:
+    """Schema of every category by name, and what was inferred; a category's own entries go before the file's.
+
+    Keypoints called exactly as in AP-10K get the subgroups of AP-10K if the file gives none.
+
+    Raises:
+        InputError: flip pairs or groups cannot be used.
+    """
+    schemas: dict[str, Schema] = {}
+    said: dict[str, list[str]] = defaultdict(list)
+    for number, category in sorted(file.categories.items()):
+        names = file.names(number)
+        pairs = category.get("flip_pairs", _inside(file.flip_pairs, len(names)))
+        groups = category.get("keypoint_groups", _inside(file.keypoint_groups, len(names)))
+        where = f"{file.path}: category {category['name']!r}"
+        as_ap10k = groups is None and tuple(names) == AP10K.names
+        schema, inferred = make_schema(names, pairs, dict(AP10K.subgroups) if as_ap10k else groups, where)
+        if as_ap10k:
+            inferred.append(f"named as in AP-10K, so with its subgroups: {describe_groups(schema)}")
+        schemas[category["name"]] = schema
+        for sentence in inferred:
+            said[sentence].append(category["name"])
+    return schemas, [f"{shortened(categories)}: {sentence}" for sentence, categories in said.items()]
+
+
+def read_pictures(
+    file: CocoFile, images: Path, masks: Path, hidden: bool = False
+) -> tuple[list[Picture], list[str]]:
+    """Every annotation with a visible keypoint as a picture, by image and annotation id.
+
+    Returns:
+        The pictures, and a line for each keypoint outside its picture.
+    """
+    instances = Counter(annotation["image_id"] for annotation in file.annotations)
+    pictures, outside = [], []
+    for annotation in sorted(file.annotations, key=lambda each: (each["image_id"], each["id"])):
+        picture, strays = _picture(file, annotation, images, masks, hidden)
+        outside += strays
+        if not picture.keypoints.visible.any():
+            continue
+        if instances[annotation["image_id"]] > 1:
+            picture = replace(picture, id=f"{picture.id}#{annotation['id']}")
+        pictures.append(picture)
+    return pictures, outside
+
+
+def keypoint_places(
+    annotation: Mapping[str, Any], hidden: bool = False
+) -> dict[int, tuple[float, float] | None]:
+    """Places by id of an annotation's keypoints; ``None`` for those that do not count as visible."""
+    triples = annotation["keypoints"]
+    needed = HIDDEN if hidden else VISIBLE
+    return {
+        row // 3: (triples[row], triples[row + 1]) if triples[row + 2] >= needed else None
+        for row in range(0, len(triples), 3)
+    }
+
+
+def corner_box(annotation: Mapping[str, Any], where: str) -> tuple[float, float, float, float] | None:
+    """COCO's box (x, y, width, height) as (x1, y1, x2, y2); ``None`` where there is none."""
+    values = annotation.get("bbox")
+    if not values:
+        return None
+    try:
+        x, y, width, height = values
+        return make_box((x, y, x + width, y + height), where)
+    except (TypeError, ValueError) as error:
+        raise (
+            error
+            if isinstance(error, InputError)
+            else InputError(f"{where}: bbox {values!r} is not x, y, width, height")
+        ) from None
+
+
+def _picture(
+    file: CocoFile, annotation: dict[str, Any], images: Path, masks: Path, hidden: bool
+) -> tuple[Picture, list[str]]:
+    image = file.images[annotation["image_id"]]
+    where = f"{file.path}: annotation {annotation['id']}"
+    path = images / image["file_name"]
+    given = (image.get("width"), image.get("height"))
+    size = (int(given[0]), int(given[1])) if given[0] and given[1] else image_size(path)
+    keypoints, outside = make_keypoints(keypoint_places(annotation, hidden), size, where)
+    mask = image.get("mask_file_name") or annotation.get("mask_file_name")
+    picture = Picture(
+        id=str(image["file_name"]).replace("\\", "/"),
+        path=path,
+        size=size,
+        category=file.categories[annotation["category_id"]]["name"],
+        keypoints=keypoints,
+        box=corner_box(annotation, where),
+        mask_path=masks / mask if mask else None,
+        attributes={key: value for key, value in annotation.items() if key not in _STANDARD},
+    )
+    return picture, outside
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """Ordered candidate pairs of one category, numbered 0 … total-1, without writing them down."""
+
+    category: str
+    pictures: Sequence[Picture]
+    partners: Sequence[Picture] | None = None
+
+    @property
+    def total(self) -> int:
+        if self.partners is None:
+            return len(self.pictures) * (len(self.pictures) - 1)
+        return 2 * len(self.pictures) * len(self.partners)
+
+    def __getitem__(self, number: int) -> tuple[Picture, Picture]:
+        if self.partners is None:
+            first, second = divmod(number, len(self.pictures) - 1)
+            return self.pictures[first], self.pictures[second + (second >= first)]
+        forward, backward = divmod(number, 2)
+        first, second = divmod(forward, len(self.partners))
+        pair = self.pictures[first], self.partners[second]
+        return pair[::-1] if backward else pair
+
+
+def _within(pictures: Sequence[Picture]) -> list[_Pool]:
+    grouped: dict[str, list[Picture]] = defaultdict(list)
+    for picture in pictures:
+        grouped[picture.category].append(picture)
+    return [_Pool(category, members) for category, members in sorted(grouped.items()) if len(members) > 1]
+
+
+def _across(pictures: Sequence[Picture], schemas: Mapping[str, Schema]) -> list[_Pool]:
+    grouped: dict[str, list[Picture]] = defaultdict(list)
+    for picture in pictures:
+        grouped[picture.category].append(picture)
+    pools = [
+        _Pool(f"{a}+{b}", grouped[a], grouped[b])
+        for a, b in combinations(sorted(grouped), 2)
+        if schemas[a].names == schemas[b].names
+    ]
+    if not pools:
+        raise InputError(
+            "no two categories have the same keypoint names, so there are no pairs across categories"
+        )
+    return pools
+
+
+def _pool_pairs(pool: _Pool, wanted: int | None, min_common: int, seed: int) -> Iterator[Pair]:
+    seen = {
+        picture.id: visible_bits(picture.keypoints) for picture in (*pool.pictures, *(pool.partners or ()))
+    }
+
+    def usable(number: int) -> bool:
+        a, b = pool[number]
+        return (seen[a.id] & seen[b.id]).bit_count() >= min_common
+
+    for number in _chosen(pool, wanted, f"{NAME}/{seed}/{pool.category}", usable):
+        source, target = pool[number]
+        apart = azimuth_difference(source.attributes, target.attributes)
+        yield Pair(f"{source.id}--{target.id}", pool.category, source, target, apart)
+
+
+def _chosen(pool: _Pool, wanted: int | None, key: str, usable: Callable[[int], bool]) -> list[int]:
+    if wanted is None or wanted >= pool.total:
+        return [number for number in range(pool.total) if usable(number)]
+    return draw(pool.total, wanted, key, usable)
+
+
+def _how(pairs: Sequence[Pair], pools: Sequence[_Pool], wanted: int | None, seed: int) -> str:
+    total = sum(pool.total for pool in pools)
+    if wanted is None:
+        return f"all ordered pairs: {len(pairs)} of {total} have enough keypoints in common"
+    return f"{len(pairs)} pairs: up to {wanted} random ones a category (seed {seed}) of {total} ordered pairs"
+
+
+def _check_schemas(pairs: Sequence[Pair], schemas: dict[str, Schema], path: Path) -> None:
+    """A list of pairs may name categories that the annotation file does not have."""
+    for pair in pairs:
+        if schemas[pair.source.category].names != schemas[pair.target.category].names:
+            raise InputError(f"{path}: pair {pair.id} joins categories with different keypoint names")
+        schemas.setdefault(pair.category, schemas[pair.source.category])
+
+
+def _is_count(pairs: str | int) -> bool:
+    if isinstance(pairs, int) or pairs.isdecimal():
+        if int(pairs) < 1:
+            raise InputError(f"pairs={pairs}: at least one pair a category is needed, or 'all'")
+        return True
+    return False
+
+
+def _annotation_file(root: Path, split: str, given: str | None) -> Path:
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder; give the folder of the annotation file as root")
+    if given is not None:
+        return root / given
+    names = [f"{split}.json", f"annotations/{split}.json", "annotations.json"]
+    found = next((root / name for name in names if (root / name).is_file()), None)
+    if found is None:
+        raise InputError(f"{root}: no {' or '.join(names)} in it; name the file with annotations=FILE")
+    return found
+
+
+def _image_folder(root: Path, given: str | None, file: CocoFile) -> Path:
+    if given is not None:
+        return root / given
+    names = [str(image["file_name"]) for image in file.images.values()][:1]
+    candidates = [root / folder for folder in ("images", "data", ".")]
+    return next((each for each in candidates if names and (each / names[0]).is_file()), candidates[0])
+
+
+def _inside(entries: Any, count: int) -> Any:
+    """Those of a file's flip pairs or groups whose ids a category of so many keypoints has."""
+    if not isinstance(entries, (list, dict)):
+        return entries
+    try:
+        if isinstance(entries, dict):
+            return {name: ids for name, ids in entries.items() if max(ids) < count}
+        return [ids for ids in entries if max(ids) < count]
+    except (TypeError, ValueError):
+        return entries
+
+
+def _by_id(content: dict[str, Any], key: str, path: Path, needed: Sequence[str]) -> dict[int, dict[str, Any]]:
+    entries = content.get(key)
+    if not isinstance(entries, list):
+        raise InputError(f"{path}: has no list {key!r}, so is no COCO keypoints file")
+    found: dict[int, dict[str, Any]] = {}
+    for place, entry in enumerate(entries):
+        if not isinstance(entry, dict) or any(name not in entry for name in ("id", *needed)):
+            raise InputError(f"{path}: {key}[{place}] lacks {' or '.join(('id', *needed))}")
+        if not all(isinstance(entry[name], str) for name in needed):
+            raise InputError(f"{path}: {key}[{place}]: {' and '.join(needed)} must be text")
+        if not isinstance(entry["id"], int):
+            raise InputError(f"{path}: {key}[{place}] has the id {entry['id']!r}; expected a whole number")
+        if entry["id"] in found:
+            raise InputError(f"{path}: two {key} have the id {entry['id']}; ids must differ")
+        found[entry["id"]] = entry
+    return found
+
+
+def _annotations(
+    content: dict[str, Any],
+    path: Path,
+    images: Mapping[int, dict[str, Any]],
+    categories: Mapping[int, dict[str, Any]],
+) -> Iterator[dict[str, Any]]:
+    entries = content.get("annotations")
+    if not isinstance(entries, list):
+        raise InputError(f"{path}: has no list 'annotations', so is no COCO keypoints file")
+    for place, entry in enumerate(entries):
+        ids = [entry.get(key) for key in ("image_id", "category_id")] if isinstance(entry, dict) else [None]
+        if not all(isinstance(each, int) for each in ids):
+            raise InputError(f"{path}: annotations[{place}] lacks image_id or category_id")
+        if entry.get("iscrowd") or "keypoints" not in entry or entry["category_id"] not in categories:
+            continue
+        where = f"{path}: annotation {entry.get('id', place)}"
+        if entry["image_id"] not in images:
+            raise InputError(f"{where} belongs to image {entry['image_id']}, which the file does not list")
+        count = len(categories[entry["category_id"]]["keypoints"])
+        values = entry["keypoints"]
+        if not isinstance(values, list) or len(values) != 3 * count:
+            raise InputError(f"{where} must have {3 * count} numbers (x, y, flag for {count} keypoints)")
+        if not all(isinstance(value, (int, float)) for value in values):
+            raise InputError(f"{where} has a keypoint value that is no number")
+        yield entry if isinstance(entry.get("id"), int) else {**entry, "id": place}

@@ -1,0 +1,300 @@
+"""What every loader hands back, and the steps that all of them share."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from geoaware.errors import InputError
+from geoaware.keypoints import Schema
+from geoaware.types import Keypoints, Pair, Picture
+
+ThresholdBase = Literal["box", "image", "keypoints"]
+
+LEFT_OUT, NO_SUBGROUPS = "left out", "no subgroups"
+"""How the notes begin that say what is missing."""
+
+OUTSIDE = "keypoints outside their picture"
+NOTHING_IN_COMMON = "pairs with too few common keypoints"
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Pairs of one split with the meaning of their keypoints; no picture file is open.
+
+    Attributes:
+        name: of the data set, as in `data.LOADERS`.
+        split: of the data set.
+        schemas: by category, for every category of a pair and of a picture.
+        pairs: in a fixed order that does not depend on the machine.
+        threshold_base: what the size of the PCK threshold is usually taken from in this data set.
+        notes: what a user should know (what was inferred, chosen or left out), one sentence each.
+        left_out: how many things of each kind the files hold but the pairs do not.
+    """
+
+    name: str
+    split: str
+    schemas: Mapping[str, Schema]
+    pairs: Sequence[Pair]
+    threshold_base: ThresholdBase
+    notes: tuple[str, ...] = ()
+    left_out: Mapping[str, int] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    @cached_property
+    def pictures(self) -> tuple[Picture, ...]:
+        """Every picture of the pairs once, in the order of first appearance."""
+        return unique_pictures(self.pairs)
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """Categories under which pairs are counted, in alphabetical order."""
+        return tuple(sorted({pair.category for pair in self.pairs}))
+
+    def schema(self, pair: Pair) -> Schema:
+        """What the pair's keypoints mean."""
+        return self.schemas[pair.category]
+
+
+def assemble(
+    name: str,
+    split: str,
+    schemas: Mapping[str, Schema],
+    pairs: Sequence[Pair],
+    threshold_base: ThresholdBase,
+    notes: Iterable[str] = (),
+    outside: Iterable[str] = (),
+    min_common: int = 1,
+) -> DataSet:
+    """Finish a data set: drop pairs that cannot be scored, count what is left out, look for the files.
+
+    Args:
+        name: see `DataSet`.
+        split: see `DataSet`.
+        schemas: see `DataSet`.
+        pairs: as the files have them.
+        threshold_base: see `DataSet`.
+        notes: of the loader.
+        outside: one line for every keypoint that the loader found outside its picture.
+        min_common: keypoints that both pictures of a pair must show.
+
+    Raises:
+        InputError: no pair is left, two have the same id, or picture files are missing.
+    """
+    if not pairs:
+        raise InputError(f"{name}, split {split!r}: has no pairs; check the root and the options")
+    (pair_id, times), *_ = Counter(pair.id for pair in pairs).most_common(1)
+    if times > 1:
+        raise InputError(f"{name}, split {split!r}: {times} pairs have the id {pair_id!r}; ids must differ")
+    kept = with_common(pairs, min_common)
+    if not kept:
+        raise InputError(
+            f"{name}, split {split!r}: none of {len(pairs)} pairs has {min_common} keypoints visible in both "
+            "pictures; check the annotations"
+        )
+    require_files(unique_pictures(kept))
+    strays = list(outside)
+    left_out = {OUTSIDE: len(strays), NOTHING_IN_COMMON: len(pairs) - len(kept)}
+    examples = {
+        OUTSIDE: strays[0] if strays else "",
+        NOTHING_IN_COMMON: f"fewer than {min_common}",
+    }
+    counted = [f"{LEFT_OUT}: {count} {what} ({examples[what]})" for what, count in left_out.items() if count]
+    without = sorted({pair.category for pair in kept if not schemas[pair.category].subgroups})
+    if without:
+        counted.append(f"{NO_SUBGROUPS}, so no geometry-aware keypoints: {shortened(without)}")
+    remaining = {what: count for what, count in left_out.items() if count}
+    return DataSet(name, split, dict(schemas), tuple(kept), threshold_base, (*notes, *counted), remaining)
+
+
+def with_common(pairs: Sequence[Pair], min_common: int = 1) -> list[Pair]:
+    """Pairs whose pictures show at least ``min_common`` keypoints in common, in their order."""
+    seen: dict[int, int] = {}
+    for pair in pairs:
+        for picture in (pair.source, pair.target):
+            if id(picture) not in seen:
+                seen[id(picture)] = visible_bits(picture.keypoints)
+    return [
+        pair for pair in pairs if (seen[id(pair.source)] & seen[id(pair.target)]).bit_count() >= min_common
+    ]
+
+
+def shortened(names: Sequence[str], shown: int = 6) -> str:
+    """Names in a row, the first few and the number of the others."""
+    rest = len(names) - shown
+    return ", ".join(names[:shown]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def visible_bits(keypoints: Keypoints) -> int:
+    """The visible ids as a bit set: cheap to intersect for hundreds of thousands of pairs."""
+    return sum(1 << each for each in keypoints.visible_ids)
+
+
+def unique_pictures(pairs: Iterable[Pair]) -> tuple[Picture, ...]:
+    """Every picture of the pairs once, in the order of first appearance."""
+    found: dict[str, Picture] = {}
+    for pair in pairs:
+        found.setdefault(pair.source.id, pair.source)
+        found.setdefault(pair.target.id, pair.target)
+    return tuple(found.values())
+
+
+def require_files(pictures: Sequence[Picture]) -> None:
+    """Make sure that the picture files exist, without opening them.
+
+    Raises:
+        InputError: some are missing; the message names the first and the number.
+    """
+    missing = [picture.path for picture in pictures if not picture.path.is_file()]
+    if missing:
+        raise InputError(
+            f"{missing[0]}: no such picture ({len(missing)} of {len(pictures)} pictures are missing); "
+            "complete the data set, or give the right root"
+        )
+
+
+def make_keypoints(
+    points: Mapping[int, Any], size: tuple[int, int], where: str
+) -> tuple[Keypoints, list[str]]:
+    """Keypoints from annotated places by id; ``None`` where nothing is annotated.
+
+    A place outside the picture counts as not annotated. Its edge belongs to it, up to and including x = width
+    and y = height, because some data sets count pixels from 1.
+
+    Args:
+        points: (x, y) in pixels by annotation id.
+        size: width and height of the picture.
+        where: what to call the picture in messages.
+
+    Returns:
+        The keypoints, ids rising, and one line for every point outside.
+
+    Raises:
+        InputError: a place is not two finite numbers.
+    """
+    ids = tuple(sorted(points))
+    outside = []
+    rows, visible = [], []
+    for each in ids:
+        place = points[each]
+        x, y = (0.0, 0.0) if place is None else _two_numbers(place, f"{where}: keypoint {each}")
+        inside = 0 <= x <= size[0] and 0 <= y <= size[1]
+        if place is not None and not inside:
+            outside.append(f"{where}: keypoint {each} at ({x:g}, {y:g}), picture {size[0]}x{size[1]}")
+        rows.append((x, y))
+        visible.append(place is not None and inside)
+    xy = torch.tensor(rows, dtype=torch.float64).reshape(len(ids), 2)
+    return Keypoints(ids, xy, torch.tensor(visible, dtype=torch.bool)), outside
+
+
+def _two_numbers(place: Any, where: str) -> tuple[float, float]:
+    try:
+        x, y = (float(each) for each in place)
+    except (TypeError, ValueError):
+        raise InputError(f"{where} is {place!r}; expected two numbers x, y") from None
+    if not (math.isfinite(x) and math.isfinite(y)):
+        raise InputError(f"{where} is ({x}, {y}); coordinates must be finite numbers")
+    return x, y
+
+
+def make_box(values: Any, where: str) -> tuple[float, float, float, float] | None:
+    """A box (x1, y1, x2, y2) from four numbers, or ``None`` from ``None``.
+
+    Raises:
+        InputError: not four finite numbers, or without extent.
+    """
+    if values is None:
+        return None
+    try:
+        x1, y1, x2, y2 = (float(each) for each in values)
+    except (TypeError, ValueError):
+        raise InputError(f"{where}: box {values!r} is not four numbers") from None
+    if not (all(math.isfinite(each) for each in (x1, y1, x2, y2)) and x2 > x1 and y2 > y1):
+        raise InputError(f"{where}: box ({x1:g}, {y1:g}, {x2:g}, {y2:g}) has no extent; corners x1 y1 x2 y2")
+    return x1, y1, x2, y2
+
+
+def azimuth_difference(source: Mapping[str, Any], target: Mapping[str, Any]) -> int | None:
+    """Steps of 45 degrees, 0 to 4, between two ``azimuth_id`` (0 … 7); ``None`` where one is missing."""
+    a, b = source.get("azimuth_id"), target.get("azimuth_id")
+    if a is None or b is None:
+        return None
+    if not (isinstance(a, int) and isinstance(b, int)):
+        raise InputError(f"azimuth_id {a!r} or {b!r} is no whole number; expected 0 … 7")
+    apart = abs(a - b) % 8
+    return min(apart, 8 - apart)
+
+
+def read_json(path: Path, expected: str) -> Any:
+    """Parse a JSON file.
+
+    Args:
+        path: the file.
+        expected: what should be in it, for the message.
+
+    Raises:
+        InputError: the file is missing, unreadable, or no JSON.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; expected {expected}") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: damaged, no valid JSON ({error}); fetch or write it again") from None
+
+
+def read_lines(path: Path, expected: str) -> list[str]:
+    """Lines of a UTF-8 text file that are not empty, without their ends.
+
+    Raises:
+        InputError: the file is missing or is not text.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; expected {expected}") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: is not UTF-8 text; expected {expected}") from None
+    return [line.strip() for line in text.split("\n") if line.strip()]
+
+
+def require_folders(root: Path, names: Sequence[str], data_set: str) -> None:
+    """Make sure that a root has the folders of its data set.
+
+    Raises:
+        InputError: the root or a folder in it is missing; where a folder below has them, it is named.
+    """
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder; give the folder of {data_set} as root")
+    missing = [name for name in names if not (root / name).is_dir()]
+    if missing:
+        inner = [each for each in sorted(root.iterdir()) if all((each / name).is_dir() for name in names)]
+        remedy = f"perhaps give {inner[0]}" if inner else "give the folder that holds it"
+        raise InputError(f"{root}: is not the root of {data_set}, no folder {missing[0]!r} in it; {remedy}")
+
+
+def choose_split(split: str, splits: Mapping[str, str], data_set: str) -> str:
+    """The data set's own name of a split.
+
+    Raises:
+        InputError: there is no such split.
+    """
+    if split not in splits:
+        raise InputError(
+            f"{data_set} has no split {split!r}; choose {', '.join(dict.fromkeys(splits.values()))}"
+        )
+    return splits[split]

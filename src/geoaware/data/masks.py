@@ -1,0 +1,103 @@
+"""Object masks of pictures, read or decoded when asked for: files, COCO run lengths, COCO polygons."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from geoaware.errors import InputError
+from geoaware.images import load_mask
+from geoaware.types import Picture
+
+
+def object_mask(picture: Picture) -> np.ndarray | None:
+    """The picture's object as a boolean array (h, w), or ``None`` where the data set has no mask of it.
+
+    Raises:
+        InputError: the mask cannot be read, is empty, or is of another size than the picture.
+    """
+    segmentation = picture.attributes.get("segmentation")
+    if picture.mask_path is not None:
+        mask = load_mask(picture.mask_path)
+    elif segmentation:
+        mask = decode_segmentation(segmentation, picture.size, picture.id)
+    else:
+        return None
+    if mask.shape != (picture.size[1], picture.size[0]):
+        raise InputError(
+            f"{picture.mask_path or picture.id}: mask of {mask.shape[1]}x{mask.shape[0]} pixels, "
+            f"picture of {picture.size[0]}x{picture.size[1]}"
+        )
+    return mask
+
+
+def decode_segmentation(segmentation: Any, size: tuple[int, int], where: str) -> np.ndarray:
+    """A COCO ``segmentation`` as a boolean array (h, w).
+
+    Args:
+        segmentation: polygons (lists of x y x y …), or run lengths ``{"size": [h, w], "counts": …}`` with
+            counts as a list or as COCO's compressed text.
+        size: width and height of the picture, for polygons.
+        where: what to call the picture in messages.
+
+    Raises:
+        InputError: it is none of these, or its runs do not fill the picture.
+    """
+    try:
+        if isinstance(segmentation, Mapping):
+            height, width = (int(each) for each in segmentation["size"])
+            counts = segmentation["counts"]
+            runs = uncompress(counts) if isinstance(counts, str) else [int(each) for each in counts]
+            return _fill(runs, height, width)
+        return _draw(segmentation, size)
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise InputError(
+            f"{where}: segmentation cannot be read ({error}); expected COCO's RLE or polygons"
+        ) from None
+
+
+def uncompress(text: str) -> list[int]:
+    """Run lengths from COCO's text: numbers in base 32, lowest digit first, as differences.
+
+    A character less 48 holds five bits of the number; its sixth bit says that more follow. The highest bit of
+    the last digit is the sign. From the fourth number on, the run two places before is added.
+
+    Raises:
+        ValueError: the text ends inside a number, or has a character that does not belong there.
+    """
+    runs: list[int] = []
+    value = shift = 0
+    for character in text:
+        code = ord(character) - 48
+        if not 0 <= code < 64:
+            raise ValueError(f"character {character!r} in compressed run lengths")
+        value |= (code & 31) << shift
+        shift += 5
+        if code & 32:
+            continue
+        if code & 16:
+            value -= 1 << shift
+        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+        value = shift = 0
+    if shift:
+        raise ValueError("compressed run lengths end inside a number")
+    return runs
+
+
+def _fill(runs: Sequence[int], height: int, width: int) -> np.ndarray:
+    """Alternate runs of outside and inside down the columns, left to right."""
+    if min(runs, default=0) < 0 or sum(runs) != height * width:
+        raise ValueError(f"runs add up to {sum(runs)}, not to {height} x {width}")
+    inside = np.arange(len(runs)) % 2 == 1
+    return np.repeat(inside, runs).reshape(width, height).T
+
+
+def _draw(polygons: Sequence[Sequence[float]], size: tuple[int, int]) -> np.ndarray:
+    board = Image.new("1", size)
+    pen = ImageDraw.Draw(board)
+    for polygon in polygons:
+        pen.polygon([float(each) for each in polygon], fill=1, outline=1)
+    return np.array(board)

@@ -1,0 +1,243 @@
+"""Lists of pairs as JSON lines: of pictures known by id, or self-contained, of one's own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from geoaware.data.dataset import DataSet, assemble, azimuth_difference, make_box, make_keypoints, read_lines
+from geoaware.errors import InputError
+from geoaware.images import image_size
+from geoaware.keypoints import Schema, part_name
+from geoaware.types import Pair, Picture
+
+NAME = "pairs"
+DEFAULT_CATEGORY = "object"
+
+_PAIR_FORM = (
+    '{"source": "a.jpg", "target": "b.jpg", "source_points": [[x, y], null, …], "target_points": […], '
+    '"category": …}'
+)
+_CATEGORY_FORM = '{"category": "chair", "keypoints": ["front left leg", …]}'
+_KNOWN = frozenset(
+    {"id", "category", "source", "target", "azimuth_difference"}
+    | {f"{side}_{what}" for side in ("source", "target") for what in ("points", "box", "mask")}
+)
+
+
+def read_json_lines(path: Path, expected: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Number (from 1) and object of every line that is not empty.
+
+    Raises:
+        InputError: the file is missing, or a line is no JSON object; the message names the line.
+    """
+    for number, line in enumerate(read_lines(path, expected), start=1):
+        try:
+            entry = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{path}, line {number}: no valid JSON ({error}); expected {expected}") from None
+        if not isinstance(entry, dict):
+            raise InputError(f"{path}, line {number}: {line[:40]!r} is no JSON object; expected {expected}")
+        yield number, entry
+
+
+def read_pair_list(path: Path, pictures: Mapping[str, Picture]) -> list[Pair]:
+    """Pairs of known pictures: ``{"source": id, "target": id}``, optionally ``id`` and ``category``.
+
+    Without a category a pair is counted under its source's.
+
+    Raises:
+        InputError: the file is missing or damaged, or names a picture that is not among ``pictures``.
+    """
+    expected = '{"source": picture id, "target": picture id}, one pair a line'
+    pairs = []
+    for number, entry in read_json_lines(path, expected):
+        try:
+            source, target = pictures[entry["source"]], pictures[entry["target"]]
+        except (KeyError, TypeError) as error:
+            known = ", ".join(list(pictures)[:3])
+            raise InputError(
+                f"{path}, line {number}: no picture or entry {error}; known: {known}, …"
+            ) from None
+        pairs.append(
+            Pair(
+                entry.get("id") or f"{source.id}--{target.id}",
+                entry.get("category") or source.category,
+                source,
+                target,
+                azimuth_difference(source.attributes, target.attributes),
+            )
+        )
+    return pairs
+
+
+def load(root: Path, split: str = "all", *, pairs: str = "pairs.jsonl", images: str = ".") -> DataSet:
+    """A self-contained list of pairs of one's own, one JSON object a line (docs/data.md).
+
+    A pair: ``source`` and ``target`` (files), ``source_points`` and ``target_points`` (one ``[x, y]`` or null
+    for each id 0 … k-1), and optionally ``category``, ``id``, ``source_box`` and ``target_box`` (x1 y1 x2
+    y2), ``source_mask`` and ``target_mask`` (files), ``azimuth_difference``. A category, before its first
+    pair or after: ``category``, ``keypoints`` (names), optionally ``flip_pairs``, ``keypoint_groups`` (ids).
+
+    Args:
+        root: folder that the other names are relative to.
+        split: a label.
+        pairs: the file.
+        images: folder of the pictures and masks.
+
+    Raises:
+        InputError: something is missing or wrong, a point outside its picture too; names file and line.
+    """
+    path = root / pairs
+    reader = _Reader(root / images, path)
+    for number, entry in read_json_lines(path, _PAIR_FORM):
+        reader.line(entry, f"{path}, line {number}")
+    schemas, notes = reader.schemas()
+    return assemble(NAME, split, schemas, reader.pairs, "box" if reader.boxes else "image", notes)
+
+
+@dataclass(frozen=True)
+class _Category:
+    names: list[str]
+    flip_pairs: list[list[int]] | None
+    groups: Any
+
+
+class _Reader:
+    """Takes the lines one by one; a picture with the same points in several pairs is made once."""
+
+    def __init__(self, images: Path, path: Path) -> None:
+        self.images = images
+        self.path = path
+        self.pairs: list[Pair] = []
+        self._pictures: dict[str, Picture] = {}
+        self._versions: dict[str, int] = {}
+        self._categories: dict[str, _Category] = {}
+        self._sizes: dict[Path, tuple[int, int]] = {}
+
+    @property
+    def boxes(self) -> bool:
+        """Whether every picture has a box."""
+        return all(picture.box is not None for picture in self._pictures.values())
+
+    def line(self, entry: dict[str, Any], where: str) -> None:
+        if "keypoints" in entry and "source" not in entry:
+            self._category(entry, where)
+            return
+        unknown = sorted(set(entry) - _KNOWN)
+        if unknown:
+            raise InputError(f"{where}: unknown entry {unknown[0]!r}; known: {', '.join(sorted(_KNOWN))}")
+        category = str(entry.get("category") or DEFAULT_CATEGORY)
+        source, target = (self._side(entry, side, category, where) for side in ("source", "target"))
+        number = len(self.pairs) + 1
+        pair_id = str(entry.get("id") or f"{number:06d}")
+        apart = entry.get("azimuth_difference")
+        if apart is not None and apart not in range(5):
+            raise InputError(f"{where}: azimuth_difference is {apart!r}; expected 0 … 4 steps of 45 degrees")
+        self.pairs.append(Pair(pair_id, category, source, target, apart))
+
+    def schemas(self) -> tuple[dict[str, Schema], list[str]]:
+        """Schema of every category, and what was inferred."""
+        counts: dict[str, int] = {}
+        for picture in self._pictures.values():
+            counts[picture.category] = max(counts.get(picture.category, 0), len(picture.keypoints))
+        schemas, notes = {}, []
+        for category, count in sorted(counts.items()):
+            line = self._categories.get(category, _Category([], None, None))
+            names = line.names or [f"point {each}" for each in range(count)]
+            if count > len(names):
+                raise InputError(
+                    f"{self.path}: {category!r} names {len(names)} keypoints, but pairs have {count}"
+                )
+            schema, inferred = make_schema(names, line.flip_pairs, line.groups, f"{self.path}: {category}")
+            schemas[category] = schema
+            notes += [f"{category}: {each}" for each in inferred]
+        return schemas, notes
+
+    def _category(self, entry: dict[str, Any], where: str) -> None:
+        names = entry["keypoints"]
+        if (
+            not entry.get("category")
+            or not isinstance(names, list)
+            or not all(isinstance(x, str) for x in names)
+        ):
+            raise InputError(f"{where}: a category is described by {_CATEGORY_FORM}")
+        self._categories[str(entry["category"])] = _Category(
+            names, entry.get("flip_pairs"), entry.get("keypoint_groups")
+        )
+
+    def _side(self, entry: dict[str, Any], side: str, category: str, where: str) -> Picture:
+        name, points = entry.get(side), entry.get(f"{side}_points")
+        if not isinstance(name, str) or not isinstance(points, list):
+            raise InputError(f"{where}: no {side!r} or no '{side}_points'; expected {_PAIR_FORM}")
+        path, mask = self.images / name, entry.get(f"{side}_mask")
+        if path not in self._sizes:
+            self._sizes[path] = image_size(path)
+        size = self._sizes[path]
+        keypoints, outside = make_keypoints(dict(enumerate(points)), size, f"{where}: {name}")
+        if outside:
+            raise InputError(
+                f"{outside[0]}: outside; give pixels of this picture, or null where there is nothing"
+            )
+        mask_path = None if mask is None else self.images / str(mask)
+        if mask_path is not None and not mask_path.is_file():
+            raise InputError(f"{mask_path}: no such mask, named in {where}")
+        box = make_box(entry.get(f"{side}_box"), f"{where}: {side}_box")
+        content = json.dumps([name, category, points, box, mask])
+        if content not in self._pictures:
+            self._versions[name] = version = self._versions.get(name, 0) + 1
+            picture_id = Path(name).as_posix() + (f"#{version}" if version > 1 else "")
+            self._pictures[content] = Picture(picture_id, path, size, category, keypoints, box, mask_path)
+        return self._pictures[content]
+
+
+def make_schema(names: list[str], flip_pairs: Any, groups: Any, where: str) -> tuple[Schema, list[str]]:
+    """A schema from what a file says, the rest inferred from the names, and a sentence for each inference.
+
+    Args:
+        names: by id.
+        flip_pairs: list of [id, id], or ``None``.
+        groups: list of lists of ids, or a mapping from name to ids, or ``None``.
+        where: what to call the place in messages.
+
+    Raises:
+        InputError: flip pairs or groups are of another form or name ids that do not exist.
+    """
+    try:
+        named = groups if isinstance(groups, dict) or groups is None else _named(names, groups)
+        schema = Schema.infer(names, None if flip_pairs is None else [(a, b) for a, b in flip_pairs], named)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{where}: flip_pairs or keypoint_groups cannot be used: {error}") from None
+    inferred = []
+    if flip_pairs is None:
+        inferred.append(f"flip pairs inferred from the names: {describe_pairs(schema)}")
+    if groups is None:
+        inferred.append(f"subgroups inferred from the names: {describe_groups(schema)}")
+    return schema, inferred
+
+
+def describe_pairs(schema: Schema) -> str:
+    """Flip pairs by name."""
+    named = [f"{schema.names[a]} / {schema.names[b]}" for a, b in schema.flip_pairs]
+    return ", ".join(named) or "none found"
+
+
+def describe_groups(schema: Schema) -> str:
+    """Subgroups by name, with their keypoints."""
+    named = [
+        f"{part} ({', '.join(schema.names[each] for each in ids)})" for part, ids in schema.subgroups.items()
+    ]
+    return "; ".join(named) or "none found"
+
+
+def _named(names: list[str], groups: list[list[int]]) -> dict[str, tuple[int, ...]]:
+    """Groups by the part that their keypoints' names have in common."""
+    named: dict[str, tuple[int, ...]] = {}
+    for members in groups:
+        label = part_name(names, members) if all(0 <= each < len(names) for each in members) else ""
+        free = label if label and label not in named else f"{label or 'group'} {len(named) + 1}"
+        named[free] = tuple(sorted(members))
+    return named

@@ -1,0 +1,164 @@
+"""PF-PASCAL (Ham et al. 2017): lists of pairs as CSV, points in MAT files."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from geoaware.data.dataset import DataSet, assemble, choose_split, make_box, make_keypoints, require_folders
+from geoaware.data.mat import read_mat
+from geoaware.data.proposal_flow import first_file, numbers, read_csv
+from geoaware.errors import InputError
+from geoaware.images import image_size
+from geoaware.keypoints import Schema
+from geoaware.types import Pair, Picture
+
+NAME = "pf-pascal"
+SPLITS = {"trn": "trn", "train": "trn", "val": "val", "test": "test"}
+CLASSES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
+    "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+"""PASCAL VOC's 20 classes; the lists number them from 1."""
+
+_CSV_FORM = "source_image, target_image, class[, flip][, XA, YA, XB, YB with ';' between numbers]"
+_WITH_POINTS = 7
+
+Points = dict[int, tuple[float, float] | None]
+
+
+def csv_names(split: str) -> list[str]:
+    """Names under which a split's list of pairs is known."""
+    stems = ("trn", "train") if split == "trn" else (split,)
+    return [f"{stem}_pairs{end}.csv" for stem in stems for end in ("", "_pf_pascal")]
+
+
+def load(root: Path, split: str, *, pairs: str | None = None) -> DataSet:
+    """PF-PASCAL's pairs of a split.
+
+    Points come from ``Annotations/CLASS/PICTURE.mat`` (``kps``, one row x y a keypoint, NaN where it is not
+    annotated; the row is the id). Where that file is absent they come from the list of pairs, whose columns
+    hold the pair's common points only: ids then count within the pair, and each pair has its own pictures.
+
+    Training lists may hold pairs a second time to be used mirrored (column ``flip``): mirroring is the
+    training's business here, so each pair counts once and the rest is noted.
+
+    Args:
+        root: folder with JPEGImages, the lists of pairs and, for training pairs, Annotations.
+        split: trn (or train), val or test.
+        pairs: the CSV file; looked for in the root when not given.
+
+    Raises:
+        InputError: something is missing or damaged; the message names the file.
+    """
+    require_folders(root, ("JPEGImages",), "PF-PASCAL")
+    chosen = choose_split(split, SPLITS, "PF-PASCAL")
+    listed = Path(pairs) if pairs else first_file(root, csv_names(chosen))
+    if listed is None:
+        raise InputError(
+            f"{root}: no list of pairs {csv_names(chosen)[0]!r} in it; fetch it, or name it by pairs=FILE"
+        )
+    reader = _Reader(root)
+    made: dict[str, Pair] = {}
+    rows = read_csv(listed, 3, _CSV_FORM)
+    for number, row in enumerate(rows, start=2):
+        pair = reader.pair(row, f"{listed}, line {number}")
+        made.setdefault(pair.id, pair)
+    notes = [f"pairs of {listed.name}"]
+    if len(made) < len(rows):
+        notes.append(
+            f"{len(rows) - len(made)} rows repeat a pair (mirrored copies, say): each pair counts once"
+        )
+    if reader.from_list:
+        notes.append(f"{reader.from_list} pairs without MAT files: keypoint ids count within the pair")
+    schemas = {category: Schema(tuple(map(str, range(count)))) for category, count in reader.counts.items()}
+    return assemble(NAME, chosen, schemas, list(made.values()), "image", notes, reader.outside)
+
+
+def annotation_file(root: Path, category: str, name: str) -> Path:
+    """Where a picture's points are."""
+    return root / "Annotations" / category / f"{name}.mat"
+
+
+class _Reader:
+    """Reads each annotation once while going through a list of pairs."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.outside: list[str] = []
+        self.counts: dict[str, int] = {}
+        self.from_list = 0
+        self._pictures: dict[tuple[str, str], Picture] = {}
+
+    def pair(self, row: list[str], where: str) -> Pair:
+        category = _category(row[2], where)
+        names = [Path(text).name for text in row[:2]]
+        stems = [Path(name).stem for name in names]
+        pair_id = f"{category}/{stems[0]}-{stems[1]}"
+        if all(annotation_file(self.root, category, stem).is_file() for stem in stems):
+            source, target = (self._annotated(category, name) for name in names)
+        elif len(row) >= _WITH_POINTS:
+            self.from_list += 1
+            source, target = self._listed(category, names, row[-4:], pair_id, where)
+        else:
+            missing = annotation_file(self.root, category, stems[0])
+            raise InputError(
+                f"{missing}: no such file, and {where} gives no points; fetch PF-PASCAL's Annotations"
+            )
+        return Pair(pair_id, category, source, target)
+
+    def _annotated(self, category: str, name: str) -> Picture:
+        if (category, name) not in self._pictures:
+            path = annotation_file(self.root, category, Path(name).stem)
+            points: Points = {
+                row: None if math.isnan(x + y) else (float(x), float(y))
+                for row, (x, y) in enumerate(read_mat(path, "kps", columns=2))
+            }
+            box = make_box(read_mat(path, "bbox", columns=4)[0], str(path))
+            self._pictures[category, name] = self._picture(f"{category}/{name}", category, name, points, box)
+        return self._pictures[category, name]
+
+    def _listed(
+        self, category: str, names: list[str], columns: list[str], pair_id: str, where: str
+    ) -> list[Picture]:
+        values = [numbers(column.split(";"), where) for column in columns]
+        if len({len(each) for each in values}) > 1:
+            raise InputError(
+                f"{where}: {[len(each) for each in values]} numbers in XA, YA, XB, YB; must be equal"
+            )
+        sides = []
+        for side, name in enumerate(names):
+            points: Points = dict(enumerate(zip(values[2 * side], values[2 * side + 1], strict=True)))
+            # The same picture has other points in another pair, so its id names the pair too.
+            sides.append(self._picture(f"{category}/{name}@{pair_id}", category, name, points, None))
+        return sides
+
+    def _picture(
+        self,
+        picture_id: str,
+        category: str,
+        name: str,
+        points: Points,
+        box: tuple[float, float, float, float] | None,
+    ) -> Picture:
+        path = self.root / "JPEGImages" / name
+        size = image_size(path)
+        keypoints, strays = make_keypoints(points, size, str(path))
+        self.outside += strays
+        self.counts[category] = max(self.counts.get(category, 0), len(points))
+        return Picture(picture_id, path, size, category, keypoints, box)
+
+
+def _category(text: str, where: str) -> str:
+    """A class by its name or its number from 1."""
+    if text in CLASSES:
+        return text
+    try:
+        number = int(float(text))
+    except ValueError:
+        number = 0
+    if not 1 <= number <= len(CLASSES):
+        raise InputError(
+            f"{where}: class {text!r} is neither a class of PASCAL VOC nor a number 1 … {len(CLASSES)}"
+        )
+    return CLASSES[number - 1]

@@ -1,0 +1,122 @@
+"""PF-WILLOW (Ham et al. 2016): folders of subclasses, each picture with ten points in a MAT file."""
+
+from __future__ import annotations
+
+from itertools import permutations
+from pathlib import Path
+
+from geoaware.data.dataset import DataSet, assemble, choose_split, make_keypoints
+from geoaware.data.mat import read_mat
+from geoaware.data.proposal_flow import first_file, numbers, read_csv
+from geoaware.errors import InputError
+from geoaware.images import SUFFIXES, image_size
+from geoaware.keypoints import Schema
+from geoaware.types import Pair, Picture
+
+NAME = "pf-willow"
+SPLITS = {"test": "test", "all": "test"}
+POINTS = 10
+CSV_NAMES = ["test_pairs.csv", "test_pairs_pf.csv", "test_pairs_pf_willow.csv"]
+
+_COLUMNS = 2 + 4 * POINTS
+_CSV_FORM = f"imageA, imageB, then x and y of {POINTS} points on A, x and y on B ({_COLUMNS} columns)"
+
+
+def load(root: Path, split: str = "test", *, pairs: str = "auto") -> DataSet:
+    """PF-WILLOW's pairs; a category is a subclass, ``car(S)`` for instance.
+
+    Points come from the MAT files (``pts_coord``, row x and row y), ids 0 … 9 by column. A picture without a
+    MAT file takes them from the list of pairs.
+
+    Args:
+        root: folder of the subclasses.
+        split: test, the only one.
+        pairs: ``"all"``: every ordered pair of different pictures of a subclass; a CSV file: the usual list;
+            ``"auto"``: the list if one lies in the root, else all.
+
+    Raises:
+        InputError: something is missing or damaged; the message names the file.
+    """
+    chosen = choose_split(split, SPLITS, "PF-WILLOW")
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder; give the folder of PF-WILLOW's subclasses as root")
+    listed = first_file(root, CSV_NAMES) if pairs == "auto" else None if pairs == "all" else Path(pairs)
+    made, outside = _all_pairs(root) if listed is None else _listed_pairs(root, listed)
+    how = "all ordered pairs inside each subclass" if listed is None else f"pairs of {listed.name}"
+    schema = Schema(tuple(f"point {each}" for each in range(POINTS)))
+    schemas = {pair.category: schema for pair in made}
+    return assemble(NAME, chosen, schemas, made, "keypoints", [how], outside)
+
+
+def picture_files(root: Path) -> list[Path]:
+    """Pictures in the subfolders of the root that have a MAT file beside them, in name order.
+
+    Raises:
+        InputError: there are none.
+    """
+    found = [
+        path
+        for folder in sorted(each for each in root.iterdir() if each.is_dir())
+        for path in sorted(folder.iterdir())
+        if path.suffix.lower() in SUFFIXES and path.with_suffix(".mat").is_file()
+    ]
+    if not found:
+        inner = [each for each in sorted(root.iterdir()) if each.is_dir() and any(each.glob("*/*.mat"))]
+        remedy = f"give {inner[0]}" if inner else "give the folder of the subclasses (car(G), car(M), …)"
+        raise InputError(
+            f"{root}: is not the root of PF-WILLOW, no pictures with MAT files below it; {remedy}"
+        )
+    return found
+
+
+def read_points(path: Path) -> list[tuple[float, float]]:
+    """The ten points (x, y) of a MAT file.
+
+    Raises:
+        InputError: the file is missing or damaged, or has not ten points.
+    """
+    values = read_mat(path, "pts_coord", columns=POINTS)
+    if len(values) < 2:
+        raise InputError(f"{path}: 'pts_coord' has shape {values.shape}; expected rows x and y")
+    return [(float(x), float(y)) for x, y in zip(values[0], values[1], strict=True)]
+
+
+def _all_pairs(root: Path) -> tuple[list[Pair], list[str]]:
+    pictures, outside = [], []
+    for path in picture_files(root):
+        picture, strays = _picture(root, path, read_points(path.with_suffix(".mat")))
+        pictures.append(picture)
+        outside += strays
+    pairs = [_pair(a, b) for a, b in permutations(pictures, 2) if a.category == b.category]
+    return pairs, outside
+
+
+def _listed_pairs(root: Path, path: Path) -> tuple[list[Pair], list[str]]:
+    pictures: dict[Path, Picture] = {}
+    outside: list[str] = []
+    pairs = []
+    for number, row in enumerate(read_csv(path, _COLUMNS, _CSV_FORM), start=2):
+        values = numbers(row[2:_COLUMNS], f"{path}, line {number}")
+        sides = []
+        for name, coordinates in ((row[0], values[: 2 * POINTS]), (row[1], values[2 * POINTS :])):
+            # The list names pictures from the folder above the root: the last two parts are ours.
+            file = root.joinpath(*Path(name).parts[-2:])
+            if file not in pictures:
+                mat = file.with_suffix(".mat")
+                listed = list(zip(coordinates[:POINTS], coordinates[POINTS:], strict=True))
+                pictures[file], strays = _picture(root, file, read_points(mat) if mat.is_file() else listed)
+                outside += strays
+            sides.append(pictures[file])
+        pairs.append(_pair(*sides))
+    return pairs, outside
+
+
+def _picture(root: Path, path: Path, points: list[tuple[float, float]]) -> tuple[Picture, list[str]]:
+    size = image_size(path)
+    keypoints, outside = make_keypoints(dict(enumerate(points)), size, str(path))
+    name = path.relative_to(root).as_posix()
+    return Picture(name, path, size, path.parent.name, keypoints), outside
+
+
+def _pair(source: Picture, target: Picture) -> Pair:
+    return Pair(f"{source.id}-{target.path.name}", source.category, source, target)
