@@ -1,0 +1,519 @@
+"""The first loop: where every pair's keypoints are found, in a file that an interruption cannot harm.
+
+Finished pairs are appended to ``FILE.part``, one whole line at a time, in the order of work. When all are
+there, ``FILE`` is written in the data set's order and the part file goes. A killed run leaves at worst a last
+line cut off; the next run drops it, checks that it would do the same work, and goes on.
+
+The same bytes come out whether or not a run was interrupted, because nothing depends on what was done before:
+pictures are extracted in fixed batches, and the cache only decides how often.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import torch
+from torch import Tensor
+
+from geoaware._version import __version__
+from geoaware.alignment import CANDIDATES, match_posed
+from geoaware.data import DataSet, object_mask
+from geoaware.errors import InputError
+from geoaware.evaluation.predictions import (
+    PART,
+    Header,
+    describe_schema,
+    hash_pairs,
+    make_record,
+    parse_header,
+    record_line,
+)
+from geoaware.evaluation.protocols import Protocol, get_protocol
+from geoaware.files import replacing
+from geoaware.geometry import Pose, pose_image, pose_points
+from geoaware.images import load_image
+from geoaware.matcher import Encoded, Matcher, defaults_of
+from geoaware.matching import MatchSettings, match
+from geoaware.types import FeatureMap, Pair, Picture
+
+if TYPE_CHECKING:
+    from geoaware.features import Extractor
+    from geoaware.keypoints import Schema
+
+MATCHING = ("auto", "paper", "extractor")
+"""Choices of `matching_settings`."""
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class PredictSettings:
+    """How a data set is predicted, beside what the matcher already holds.
+
+    Attributes:
+        protocol: name of the protocol.
+        labels: whether a mirrored source is read at the keypoint's partner as annotated (the † of the paper's
+            tables), else at the partner that the features find.
+        masks: whether the pose is chosen on the annotated object mask of the source (IMD), else by mutual
+            nearest neighbours.
+        batch: pictures extracted together; 0: one on a CPU, eight elsewhere. Part of the header, because the
+            last bits of features can depend on it.
+        cache_bytes: how much the features kept in memory may take.
+    """
+
+    protocol: str = "paper"
+    labels: bool = True
+    masks: bool = False
+    batch: int = 0
+    cache_bytes: int = 2 << 30
+
+    def __post_init__(self) -> None:
+        get_protocol(self.protocol)
+        if self.batch < 0:
+            raise InputError(f"a batch must hold at least one picture, got {self.batch}")
+
+
+def matching_settings(
+    extractor: str, protocol: str, choice: str = "auto", changes: Mapping[str, Any] | None = None
+) -> MatchSettings:
+    """How similarity becomes position in an evaluation.
+
+    Args:
+        extractor: name of the extractor.
+        protocol: name of the protocol.
+        choice: ``"auto"``: the extractor's measured window and temperature, looking where the protocol looks
+            (paper and released: padding too, unclamped; released: cells outside the window count as 0).
+            ``"paper"``: the paper's zero-shot constants.
+            ``"extractor"``: what `Matcher` does for users, whatever the protocol.
+        changes: single settings to change, by their names in `MatchSettings`.
+
+    Raises:
+        InputError: unknown choice, name or value.
+    """
+    if choice not in MATCHING:
+        raise InputError(f"unknown matching {choice!r}; choose {', '.join(MATCHING)}")
+    base = MatchSettings(window=11) if choice == "paper" else defaults_of(extractor).match
+    if choice == "auto":
+        base = replace(base, inside_picture=get_protocol(protocol).inside_picture)
+        base = replace(base, outside="zero") if protocol == "released" else base
+    unknown = sorted(set(changes or {}) - {each.name for each in fields(MatchSettings)})
+    if unknown:
+        known = ", ".join(each.name for each in fields(MatchSettings))
+        raise InputError(f"matching has no setting {', '.join(unknown)}; it has: {known}")
+    try:
+        return replace(base, **(changes or {}))
+    except (ValueError, TypeError) as error:
+        raise InputError(f"matching: {error}") from None
+
+
+def choose_pairs(dataset: DataSet, count: int | None, seed: int = 0) -> DataSet:
+    """The data set with ``count`` of its pairs, chosen by a seed, in its own order; all when ``None``.
+
+    The choice depends on the pairs' ids only, so it is the same on every machine; a smaller choice is part of
+    a larger one.
+
+    Raises:
+        InputError: the count is not positive.
+    """
+    if count is None or count >= len(dataset.pairs):
+        return dataset
+    if count < 1:
+        raise InputError(f"the number of pairs must be at least 1, got {count}")
+    rank = {pair.id: hashlib.sha256(f"{seed}:{pair.id}".encode()).digest() for pair in dataset.pairs}
+    chosen = set(sorted(rank, key=lambda each: rank[each])[:count])
+    return replace(dataset, pairs=tuple(pair for pair in dataset.pairs if pair.id in chosen))
+
+
+def predict(
+    dataset: DataSet,
+    matcher: Matcher,
+    path: str | os.PathLike[str],
+    settings: PredictSettings | None = None,
+    *,
+    restart: bool = False,
+    progress: Progress | None = None,
+) -> Path:
+    """Match every pair of a data set and write the predictions file.
+
+    Args:
+        dataset: what to predict.
+        matcher: extractor, matching settings and pose setting.
+        path: the file to write; beside it ``.part`` holds what is done so far.
+        settings: see there.
+        restart: discard what an earlier run left instead of going on.
+        progress: called with the number of pairs done and to do, after each pair.
+
+    Returns:
+        The path. A whole file of the same run is left as it is.
+
+    Raises:
+        InputError: files of another run are in the way, a picture is missing or damaged, or the protocol does
+            not fit the data set.
+    """
+    goal, chosen = Path(path), settings or PredictSettings()
+    work = _Work(dataset, matcher, chosen)
+    _check(work)
+    header = work.header()
+    part = goal.with_name(goal.name + PART)
+    if restart:
+        goal.unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
+    if goal.exists():
+        _check_whole(goal, header)
+        part.unlink(missing_ok=True)
+        return goal
+    try:
+        goal.parent.mkdir(parents=True, exist_ok=True)
+        file = part.open("a+b")
+    except OSError as error:
+        raise InputError(f"{part}: cannot be written ({error.strerror}); choose another --out") from None
+    with file:
+        done = _resume(file, part, header)
+        _run(work, file, done, progress)
+        _finish(file, goal, work)
+    part.unlink(missing_ok=True)
+    return goal
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Everything that decides the predictions."""
+
+    dataset: DataSet
+    matcher: Matcher
+    settings: PredictSettings
+
+    @property
+    def protocol(self) -> Protocol:
+        return get_protocol(self.settings.protocol)
+
+    @property
+    def batch(self) -> int:
+        return self.settings.batch or (1 if self.matcher.extractor.device.type == "cpu" else 8)
+
+    @property
+    def poses(self) -> tuple[Pose, ...]:
+        return CANDIDATES[self.matcher.pose]
+
+    def header(self) -> Header:
+        """As it comes back from a file."""
+        from PIL import __version__ as pillow
+
+        extractor, described = self.matcher.extractor, self.matcher.describe()
+        categories = sorted({pair.category for pair in self.dataset.pairs})
+        header = Header(
+            protocol=self.settings.protocol,
+            pairs=len(self.dataset.pairs),
+            dataset=self.dataset.name,
+            split=self.dataset.split,
+            extractor=extractor.identity,
+            settings={
+                "matching": asdict(self.matcher.settings),
+                "pose": self.matcher.pose,
+                "labels": self.settings.labels,
+                "masks": self.settings.masks,
+                "batch": self.batch,
+                "device": extractor.device.type,
+                "dtype": described["dtype"],
+            },
+            versions={"geoaware": __version__, "torch": str(torch.__version__), "pillow": pillow},
+            hashes={"pairs": hash_pairs(self.dataset.pairs), "weights": hash_weights(extractor)},
+            schemas={name: describe_schema(self.dataset.schemas[name]) for name in categories},
+        )
+        return parse_header(json.loads(header.to_line()), "header")
+
+
+def hash_weights(extractor: Extractor) -> str:
+    """SHA-256 of an extractor's weights, by name."""
+    digest = hashlib.sha256()
+    for name, value in sorted(extractor.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _check(work: _Work) -> None:
+    """Find out before the work begins what would stop it later.
+
+    Raises:
+        InputError: no pair, a repeated pair id, a target that the protocol cannot be applied to, or a source
+            without the mask that is asked for.
+    """
+    dataset, protocol = work.dataset, work.protocol
+    if not dataset.pairs:
+        raise InputError(f"{dataset.name}, split {dataset.split}: there are no pairs to predict")
+    if len({pair.id for pair in dataset.pairs}) < len(dataset.pairs):
+        raise InputError(f"{dataset.name}, split {dataset.split}: pair ids repeat; each pair needs its own")
+    for target in {pair.target.id: pair.target for pair in dataset.pairs}.values():
+        protocol.size(target)
+    if work.settings.masks:
+        for pair in dataset.pairs:
+            if pair.source.mask_path is None and not pair.source.attributes.get("segmentation"):
+                raise InputError(
+                    f"{pair.source.id}: the data set has no mask of this object; leave out --masks"
+                )
+
+
+def _check_whole(goal: Path, header: Header) -> None:
+    """A whole file is in place: fine if it is of this run.
+
+    Raises:
+        InputError: it is of another run, has lost its end, or is no predictions file.
+    """
+    if goal.is_dir():
+        raise InputError(f"{goal}: is a folder; give the name of a file to write")
+    with goal.open("rb") as file:
+        _check_header(file.readline(), goal, header)
+        if sum(line.endswith(b"\n") for line in file) != header.pairs:
+            raise InputError(f"{goal}: is cut off; give --restart to predict again")
+
+
+def _check_header(line: bytes, path: Path, header: Header) -> None:
+    try:
+        found = parse_header(json.loads(line), f"{path}, line 1")
+    except ValueError as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: exists and is no predictions file; choose another --out") from None
+    if found != header:
+        raise InputError(
+            f"{path}: belongs to another run (different: {_differences(found, header)}); choose "
+            "another --out, or give --restart to throw it away"
+        )
+
+
+def _differences(found: Header, wanted: Header) -> str:
+    """Dotted names of the header's values that differ."""
+    names = []
+    for key, value in asdict(wanted).items():
+        other = getattr(found, key)
+        if value == other:
+            continue
+        inner = (
+            [k for k in {**value, **other} if value.get(k) != other.get(k)] if isinstance(value, dict) else []
+        )
+        names += [f"{key}.{each}" for each in inner] or [key]
+    return ", ".join(names)
+
+
+def _resume(file: BinaryIO, part: Path, header: Header) -> set[str]:
+    """Ids of the pairs that the part file already has; a new or headless file gets its header.
+
+    Only whole lines count: what follows the last line end was being written when the run was killed.
+    """
+    whole = 0
+    done: set[str] = set()
+    file.seek(0)
+    for number, line in enumerate(file, start=1):
+        if not line.endswith(b"\n"):
+            break
+        if number == 1:
+            _check_header(line, part, header)
+        else:
+            done.add(_pair_id(line, part, number))
+        whole += len(line)
+    file.truncate(whole)
+    if not whole:
+        _append(file, header.to_line())
+    return done
+
+
+def _pair_id(line: bytes, part: Path, number: int) -> str:
+    try:
+        return str(json.loads(line)["pair"])
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{part}, line {number}: damaged; give --restart to begin anew") from None
+
+
+def _append(file: BinaryIO, line: str) -> None:
+    """Hand a whole line to the operating system: from here on a killed process cannot lose it."""
+    file.write(line.encode())
+    file.flush()
+
+
+def _run(work: _Work, file: BinaryIO, done: set[str], progress: Progress | None) -> None:
+    pairs = work.dataset.pairs
+    store = _Store(pairs, work)
+    finished = len(done)
+    if progress is not None:
+        progress(finished, len(pairs))
+    for row in store.order:
+        pair = pairs[row]
+        if pair.id in done:
+            continue
+        _append(file, record_line(_record(pair, work, store)))
+        finished += 1
+        if progress is not None:
+            progress(finished, len(pairs))
+
+
+def _finish(file: BinaryIO, goal: Path, work: _Work) -> None:
+    """Write the whole file in the data set's order, line by line from the part file."""
+    file.seek(0)
+    header = file.readline()
+    places: dict[str, int] = {}
+    while True:
+        place = file.tell()
+        line = file.readline()
+        if not line:
+            break
+        places[json.loads(line)["pair"]] = place
+    with replacing(goal) as draft, draft.open("wb") as out:
+        out.write(header)
+        for pair in work.dataset.pairs:
+            file.seek(places[pair.id])
+            out.write(file.readline())
+
+
+def _record(pair: Pair, work: _Work, store: _Store) -> dict[str, Any]:
+    schema = work.dataset.schemas[pair.category]
+    source, target = store.get(pair.source), store.get(pair.target)
+    if work.settings.masks:
+        source = replace(source, mask=object_mask(pair.source))
+    pose, _ = work.matcher.align(source, target, work.matcher.pose)
+    points, flip_pairs, visible = _queries(pair, schema)
+    found = _locate(source.maps, target.maps["identity"], points, pose, work, flip_pairs, visible)
+    row = {each: number for number, each in enumerate(pair.source.keypoints.visible_ids)}
+    predicted = found[[row[each] for each in pair.common_ids]].tolist()
+    if not all(math.isfinite(value) for point in predicted for value in point):
+        raise RuntimeError(
+            f"pair {pair.id}: the features of {pair.source.id} or {pair.target.id} are not finite"
+        )
+    return make_record(pair, schema, work.protocol, predicted, pose)
+
+
+def _queries(pair: Pair, schema: Schema) -> tuple[Tensor, list[tuple[int, int]], Tensor]:
+    """All visible keypoints of the source, so that partners are known even where they are not evaluated.
+
+    A partner that is not visible gets a row, marked so: its keypoint then keeps its straight match.
+
+    Returns:
+        Points (n, 2), the flip pairs as rows of them, and which rows are annotated.
+    """
+    ids = pair.source.keypoints.visible_ids
+    row = {each: number for number, each in enumerate(ids)}
+    places = [*ids]
+    flip_pairs = []
+    for a, b in schema.flip_pairs:
+        known = [each for each in (a, b) if each in ids]
+        if not known:
+            continue
+        for each in (a, b):
+            if each not in row:
+                row[each] = len(places)
+                places.append(known[0])
+        flip_pairs.append((row[a], row[b]))
+    visible = torch.arange(len(places)) < len(ids)
+    return pair.source.keypoints.at(places).double(), flip_pairs, visible
+
+
+def _locate(
+    sources: Mapping[Pose, FeatureMap],
+    target: FeatureMap,
+    points: Tensor,
+    pose: Pose,
+    work: _Work,
+    flip_pairs: Sequence[tuple[int, int]],
+    visible: Tensor,
+) -> Tensor:
+    """Where the points are found, pixels of the target picture."""
+    settings = work.matcher.settings
+    labels = flip_pairs if work.settings.labels else None
+    if pose != "flip" or work.protocol.flip == "pixel" or labels is None:
+        return match_posed(sources, target, points, pose, settings, labels, visible).points
+    partner = torch.arange(len(points))
+    for a, b in labels:
+        partner[a], partner[b] = b, a
+    # Mirroring at the picture's edge, w - x, is mirroring a picture one pixel wider at its last pixel.
+    canvas = sources["identity"].canvas
+    mirrored = pose_points(points[partner], (canvas.width + 1, canvas.height), "flip")
+    turned = match(sources["flip"], target, mirrored, settings).points
+    straight = match(sources["identity"], target, points, settings).points
+    return torch.where(visible[partner][:, None], turned, straight)
+
+
+class _Store:
+    """Encoded pictures, kept within a number of bytes; extracted in batches that never change.
+
+    Pictures are numbered by first appearance; ``batch`` of them in a row are extracted together whenever one
+    is needed. Pairs are worked off in square blocks of pictures that fit the cache, back and forth, so that a
+    picture is rarely extracted twice however the data set orders its pairs.
+    """
+
+    def __init__(self, pairs: Sequence[Pair], work: _Work) -> None:
+        self._features = work.matcher.features
+        self._layout = work.matcher.extractor.layout
+        self._batch = work.batch
+        self._limit = work.settings.cache_bytes
+        self._pictures: dict[Path, Picture] = {}
+        self._poses: dict[Path, tuple[Pose, ...]] = {}
+        for pair in pairs:
+            for picture, poses in ((pair.target, ("identity",)), (pair.source, work.poses)):
+                self._pictures.setdefault(picture.path, picture)
+                before = self._poses.get(picture.path, ())
+                self._poses[picture.path] = before if len(before) > len(poses) else poses
+        self._paths = list(self._pictures)
+        self._number = {path: number for number, path in enumerate(self._paths)}
+        self._kept: OrderedDict[Path, Encoded] = OrderedDict()
+        self._bytes = 0
+        self.order = self._plan(pairs, len(work.poses))
+
+    def get(self, picture: Picture) -> Encoded:
+        """The picture with its features, in every pose if it is the source of any pair."""
+        if picture.path not in self._kept:
+            self._extract(self._number[picture.path] // self._batch)
+        self._kept.move_to_end(picture.path)
+        return self._kept[picture.path]
+
+    def _extract(self, group: int) -> None:
+        """Extract a batch in every pose that its pictures are needed in, and make room for it."""
+        paths = self._paths[group * self._batch : (group + 1) * self._batch]
+        fresh = {path: Encoded(self._load(path)) for path in paths}
+        for pose in dict.fromkeys(pose for path in paths for pose in self._poses[path]):
+            turned = {
+                path: pose_image(fresh[path].image, pose) for path in paths if pose in self._poses[path]
+            }
+            for path, features in zip(turned, self._features(list(turned.values())), strict=True):
+                fresh[path].maps[pose] = features
+        for path, encoded in fresh.items():
+            old = self._kept.pop(path, None)
+            self._bytes += _size(encoded) - (_size(old) if old is not None else 0)
+            self._kept[path] = encoded
+        # The batch just made and the one of the other picture of the pair stay, whatever the limit.
+        while self._bytes > self._limit and len(self._kept) > 2 * self._batch:
+            _, dropped = self._kept.popitem(last=False)
+            self._bytes -= _size(dropped)
+
+    def _load(self, path: Path) -> Any:
+        image, picture = load_image(path), self._pictures[path]
+        if image.size != tuple(picture.size):
+            raise InputError(
+                f"{path}: has {image.width}x{image.height} pixels, its annotation is for "
+                f"{picture.size[0]}x{picture.size[1]}; use the data set's own pictures, as they came"
+            )
+        return image
+
+    def _plan(self, pairs: Sequence[Pair], poses: int) -> list[int]:
+        """Rows of the pairs in the order of work."""
+        each = 4 * self._layout.channels * self._layout.grid**2
+        block = max(self._limit // (each * poses * 2), 1)
+
+        def key(row: int) -> tuple[int, int, int]:
+            down = self._number[pairs[row].source.path] // block
+            across = self._number[pairs[row].target.path] // block
+            return down, -across if down % 2 else across, row
+
+        return sorted(range(len(pairs)), key=key)
+
+
+def _size(encoded: Encoded) -> int:
+    maps = sum(each.data.nbytes for each in encoded.maps.values())
+    return maps + 3 * encoded.image.width * encoded.image.height

@@ -1,0 +1,159 @@
+"""Protocols by name: papers count differently, so a figure is worth nothing without its protocol.
+
+Distances are measured in the target's own pixels throughout. The padded 840 canvas of `paper` scales both
+axes and the threshold base by the same factor, so the same keypoints count as correct there.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from geoaware.errors import InputError
+from geoaware.metrics.averages import Averaging
+
+if TYPE_CHECKING:
+    from geoaware.types import Picture
+
+Base = Literal["box", "image", "keypoints"]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How one line of papers counts.
+
+    Attributes:
+        name: as given to ``--protocol``.
+        about: whose it is, in a line.
+        canvas: side of the padded square on which distances are measured; ``None``: the target's own pixels
+            (the same outcome, see the module).
+        base: what alpha is a share of: the longer side of the target object's box, of the target image, or of
+            the box around the target's visible keypoints.
+        strict: correct is closer than the threshold (``<``); else at most as far (``<=``).
+        averaging: the average that is quoted; all are always computed.
+        alphas: thresholds that are quoted.
+        flip: where a mirrored query is read. ``"pixel"``: at ``(w - 1) - x``, so edge pixels stay in the
+            picture; ``"edge"``: at ``w - x``, as released.
+        inside_picture: whether matches are looked for on the picture only, or on the padding too.
+    """
+
+    name: str
+    about: str
+    canvas: int | None
+    base: Base
+    strict: bool
+    averaging: Averaging
+    alphas: tuple[float, ...]
+    flip: Literal["pixel", "edge"] = "pixel"
+    inside_picture: bool = False
+
+    @property
+    def rule(self) -> str:
+        """What counts as correct, in a line."""
+        base = {"box": "object box", "image": "image", "keypoints": "box of the keypoints"}[self.base]
+        sign = "<" if self.strict else "<="
+        return f"distance {sign} alpha x longer side of the target's {base}"
+
+    def size(self, target: Picture) -> float:
+        """Threshold base of a target picture, in its own pixels.
+
+        Raises:
+            InputError: the picture has no box, or what the base is taken from has no extent.
+        """
+        if self.base == "image":
+            extent = float(max(target.size))
+        elif self.base == "box":
+            if target.box is None:
+                raise InputError(
+                    f"{target.id}: no object box, which protocol {self.name} takes its threshold from; "
+                    "choose another, e.g. --protocol pf-pascal (image) or pf-willow (box of the keypoints)"
+                )
+            x1, y1, x2, y2 = target.box
+            extent = float(max(x2 - x1, y2 - y1))
+        else:
+            extent = _spread(target)
+        if not (math.isfinite(extent) and extent > 0):
+            raise InputError(
+                f"{target.id}: the {self.base} that protocol {self.name} takes its threshold from has no "
+                f"extent ({extent:g} pixels); mend the annotation or leave the picture out"
+            )
+        return extent
+
+
+def _spread(target: Picture) -> float:
+    """Longer side of the box around the visible keypoints; 0 where there is none."""
+    points = target.keypoints.at(target.keypoints.visible_ids).tolist()
+    return max((max(axis) - min(axis) for axis in zip(*points, strict=True)), default=0.0)
+
+
+_SPAIR_ALPHAS = (0.01, 0.05, 0.1)
+_PF_ALPHAS = (0.05, 0.1, 0.15)
+
+PROTOCOLS: dict[str, Protocol] = {
+    each.name: each
+    for each in (
+        Protocol(
+            "paper",
+            "Telling Left from Right, as the paper says (SPair-71k, AP-10K; tables 3 to 5)",
+            canvas=840,
+            base="box",
+            strict=True,
+            averaging="per_image",
+            alphas=_SPAIR_ALPHAS,
+        ),
+        Protocol(
+            "released",
+            "Telling Left from Right, as the released evaluation mirrors points",
+            canvas=840,
+            base="box",
+            strict=True,
+            averaging="per_image",
+            alphas=_SPAIR_ALPHAS,
+            flip="edge",
+        ),
+        Protocol(
+            "dift",
+            "DIFT (Tang et al. 2023) and others that pool all points, in original pixels",
+            canvas=None,
+            base="box",
+            strict=False,
+            averaging="per_point",
+            alphas=_SPAIR_ALPHAS,
+            inside_picture=True,
+        ),
+        Protocol(
+            "pf-pascal",
+            "PF-PASCAL in the paper: shares of the image",
+            canvas=840,
+            base="image",
+            strict=True,
+            averaging="per_image",
+            alphas=_PF_ALPHAS,
+        ),
+        Protocol(
+            "pf-willow",
+            "PF-WILLOW as usual: shares of the box around the target's keypoints",
+            canvas=None,
+            base="keypoints",
+            strict=False,
+            averaging="per_image",
+            alphas=_PF_ALPHAS,
+            inside_picture=True,
+        ),
+    )
+}
+
+FOR_BASE: dict[Base, str] = {"box": "paper", "image": "pf-pascal", "keypoints": "pf-willow"}
+"""The protocol to take where none is named, by what a data set usually takes its threshold from."""
+
+
+def get_protocol(name: str) -> Protocol:
+    """A protocol by name.
+
+    Raises:
+        InputError: there is none of that name; the message lists them.
+    """
+    if name not in PROTOCOLS:
+        raise InputError(f"unknown protocol {name!r}; choose {', '.join(PROTOCOLS)}")
+    return PROTOCOLS[name]

@@ -1,0 +1,350 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from geoaware.alignment import match_posed
+from geoaware.errors import InputError
+from geoaware.evaluation.predict import (
+    PredictSettings,
+    choose_pairs,
+    hash_weights,
+    matching_settings,
+    predict,
+)
+from geoaware.geometry import pose_image, pose_points
+from geoaware.matching import MatchSettings, match
+from geoaware.types import Keypoints, Pair
+from tests.evaluation.tiny import SCHEMA, Sided, tiny_dataset, tiny_matcher
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    return tiny_dataset(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def whole(dataset, tmp_path_factory):
+    """The file of an uninterrupted run."""
+    return predict(
+        dataset, tiny_matcher(), tmp_path_factory.mktemp("whole") / "p.jsonl", PredictSettings(batch=2)
+    )
+
+
+def lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_records_say_what_the_pairs_say(dataset, whole):
+    header, *records = lines(whole)
+    assert header["protocol"] == "paper"
+    assert header["pairs"] == len(dataset.pairs) == len(records)
+    assert header["extractor"] == "sided()"
+    assert header["settings"]["matching"]["window"] == 5
+    assert header["settings"]["pose"] == "flip"
+    assert header["schemas"]["cat"]["flip_pairs"] == [[0, 1], [3, 4]]
+    assert set(header["versions"]) == {"geoaware", "torch", "pillow"}
+    assert len(header["hashes"]["pairs"]) == len(header["hashes"]["weights"]) == 64
+    for pair, record in zip(dataset.pairs, records, strict=True):
+        ids = list(pair.common_ids)
+        assert record["pair"] == pair.id
+        assert (record["source"], record["target"]) == (pair.source.id, pair.target.id)
+        assert record["keypoint_ids"] == ids
+        assert record["truth"] == pair.target.keypoints.at(ids).tolist()
+        assert len(record["predicted"]) == len(ids)
+        x1, y1, x2, y2 = pair.target.box
+        assert record["size"] == max(x2 - x1, y2 - y1)
+        both = {0, 1} <= set(pair.target.keypoints.visible_ids)
+        assert record["geometry_aware"] == [each in (0, 1) and both for each in ids]
+        assert [int(each) for each in record["target_keypoints"]] == list(pair.target.keypoints.visible_ids)
+        assert record["azimuth_difference"] == pair.azimuth_difference
+        assert record["pose"] in ("identity", "flip")
+
+
+def test_predictions_are_those_of_the_matcher(dataset, whole):
+    matcher = tiny_matcher()
+    for pair, record in list(zip(dataset.pairs, lines(whole)[1:], strict=True))[:8]:
+        source, target = (matcher.encode(side.path) for side in (pair.source, pair.target))
+        pose, _ = matcher.align(source, target, "flip")
+        assert record["pose"] == pose
+        # All five keypoints, hidden ones marked: the contract of match_posed, written out.
+        found = match_posed(
+            source.maps,
+            target.maps["identity"],
+            pair.source.keypoints.xy,
+            pose,
+            matcher.settings,
+            SCHEMA.flip_pairs,
+            pair.source.keypoints.visible,
+        )
+        expected = found.points[list(pair.common_ids)]
+        np.testing.assert_allclose(record["predicted"], expected, atol=1e-6)
+
+
+def mirrored_pair(dataset, visible_in_target) -> Pair:
+    """A picture and its mirror image; the source shows both ears, the nose and the left paw."""
+    source = dataset.pairs[0].source
+    seen = torch.tensor([True, True, True, True, False])
+    xy = source.keypoints.xy
+    points = Keypoints(source.keypoints.ids, xy, seen)
+    path = source.path.with_name("mirrored.png")
+    pose_image(Image.open(source.path), "flip").save(path)
+    there = Keypoints(source.keypoints.ids, pose_points(xy, source.size, "flip"), visible_in_target)
+    return Pair(
+        "m",
+        "cat",
+        replace(source, keypoints=points),
+        replace(source, id="mirrored", path=path, keypoints=there),
+    )
+
+
+def test_mirrored_source_is_read_at_the_partner_even_if_that_is_not_evaluated(dataset, tmp_path):
+    # The right ear is annotated in the source alone: not evaluated, but the left ear is read at its place.
+    pair = mirrored_pair(dataset, torch.tensor([True, False, True, True, True]))
+    matcher = tiny_matcher(mode="argmax")
+    only = replace(dataset, pairs=(pair,))
+    record = lines(predict(only, matcher, tmp_path / "p.jsonl"))[1]
+    assert record["pose"] == "flip"
+    assert record["keypoint_ids"] == [0, 2, 3]
+    size, xy = pair.source.size, pair.source.keypoints.xy
+    mirrored = pose_points(xy, size, "flip")
+    ear, nose, paw = torch.tensor(record["predicted"], dtype=torch.float64)
+    # The target is the mirrored source, so each query is found in the cell where it was read.
+    cell = max(size) / 13
+    assert (ear - mirrored[1]).abs().max() <= cell
+    assert (nose - mirrored[2]).abs().max() <= cell
+    # The right paw is not annotated: the left one keeps its straight match.
+    straight = match(
+        matcher.encode(pair.source.path).maps["identity"],
+        matcher.encode(pair.target.path).maps["identity"],
+        xy[3:4],
+        matcher.settings,
+    )
+    assert paw.tolist() == pytest.approx(straight.points[0].tolist())
+
+
+def test_without_labels_partners_come_from_the_features(dataset, tmp_path):
+    pair = mirrored_pair(dataset, torch.tensor([True, True, True, True, True]))
+    only = replace(dataset, pairs=(pair,))
+    labelled = lines(predict(only, tiny_matcher(), tmp_path / "a.jsonl"))[1]
+    free = lines(predict(only, tiny_matcher(), tmp_path / "b.jsonl", PredictSettings(labels=False)))[1]
+    matcher = tiny_matcher()
+    source, target = (matcher.encode(side.path) for side in (pair.source, pair.target))
+    matcher.align(source, target, "flip")
+    points = pair.source.keypoints.at(pair.common_ids)
+    expected = match_posed(source.maps, target.maps["identity"], points, "flip", matcher.settings).points
+    np.testing.assert_allclose(free["predicted"], expected, atol=1e-9)
+    assert labelled["predicted"] != free["predicted"]
+
+
+def test_released_mirrors_at_the_edge(dataset, tmp_path):
+    pair = mirrored_pair(dataset, torch.tensor([True, True, True, True, True]))
+    matcher = tiny_matcher(interpolate=True)
+    only = replace(dataset, pairs=(pair,))
+    record = lines(predict(only, matcher, tmp_path / "p.jsonl", PredictSettings("released")))[1]
+    encoded = matcher.encode(pair.source.path)
+    matcher.align(encoded, encoded, "flip")
+    target = matcher.encode(pair.target.path).maps["identity"]
+    xy, width = pair.source.keypoints.xy, pair.source.size[0]
+    queries = torch.stack([width - xy[[1, 0, 2], 0], xy[[1, 0, 2], 1]], dim=1)
+    expected = match(encoded.maps["flip"], target, queries, matcher.settings).points
+    np.testing.assert_allclose(record["predicted"][:3], expected, atol=1e-9)
+    inside = lines(predict(only, matcher, tmp_path / "q.jsonl", PredictSettings("paper")))[1]
+    assert inside["pose"] == record["pose"] == "flip"
+    assert inside["predicted"] != record["predicted"]
+
+
+def test_masks_choose_the_pose(dataset, tmp_path):
+    with pytest.raises(InputError, match="has no mask of this object; leave out --masks"):
+        predict(dataset, tiny_matcher(), tmp_path / "p.jsonl", PredictSettings(masks=True))
+    pair = mirrored_pair(dataset, torch.tensor([True] * 5))
+    mask = tmp_path / "mask.png"
+    Image.new("L", pair.source.size, 255).save(mask)
+    only = replace(dataset, pairs=(replace(pair, source=replace(pair.source, mask_path=mask)),))
+    header, record = lines(predict(only, tiny_matcher(), tmp_path / "p.jsonl", PredictSettings(masks=True)))
+    assert header["settings"]["masks"] is True
+    assert record["pose"] == "flip"
+
+
+def test_each_picture_and_pose_is_extracted_once(dataset, tmp_path, whole):
+    matcher = tiny_matcher()
+    path = predict(dataset, matcher, tmp_path / "p.jsonl", PredictSettings(batch=2))
+    assert matcher.extractor.count == 2 * 6
+    assert path.read_bytes() == whole.read_bytes()
+
+
+def test_a_small_cache_changes_the_work_but_not_the_file(dataset, tmp_path, whole):
+    matcher = tiny_matcher()
+    path = predict(dataset, matcher, tmp_path / "p.jsonl", PredictSettings(batch=2, cache_bytes=1))
+    assert matcher.extractor.count > 2 * 6
+    assert path.read_bytes() == whole.read_bytes()
+
+
+def cut_positions(content: bytes) -> list[int]:
+    """Inside and at the ends of the header, of a middle line and of the last one."""
+    ends = [place + 1 for place, byte in enumerate(content) if byte == ord("\n")]
+    spots = [
+        0,
+        5,
+        ends[0] - 1,
+        ends[0],
+        ends[0] + 1,
+        ends[7] - 1,
+        ends[7],
+        ends[7] + 40,
+        ends[-1] - 1,
+        ends[-1],
+    ]
+    return sorted(set(spots))
+
+
+def test_cut_anywhere_it_goes_on_and_ends_in_the_same_bytes(dataset, tmp_path, whole):
+    content = whole.read_bytes()
+    for place in cut_positions(content):
+        path = tmp_path / f"{place}.jsonl"
+        part = path.with_name(path.name + ".part")
+        part.write_bytes(content[:place])
+        matcher, seen = tiny_matcher(), []
+        predict(
+            dataset,
+            matcher,
+            path,
+            PredictSettings(batch=2),
+            progress=lambda done, _, seen=seen: seen.append(done),
+        )
+        assert path.read_bytes() == content
+        assert not part.exists()
+        assert seen[0] == max(content[:place].count(b"\n") - 1, 0)
+        assert seen[-1] == len(dataset.pairs)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
+def test_killed_ten_times_it_loses_nothing_and_ends_in_the_same_bytes(tmp_path):
+    command = [sys.executable, "-m", "tests.evaluation.tiny", str(tmp_path), "10", "11"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
+    assert done.returncode == 0, done.stderr
+    counts = [int(each) for each in done.stdout.split()]
+    assert len(counts) == 10
+    assert counts == sorted(counts)
+    assert any(each > 0 for each in counts), "no kill came while pairs were being written"
+    killed = (tmp_path / "killed.jsonl").read_bytes()
+    whole = predict(tiny_dataset(tmp_path), tiny_matcher(), tmp_path / "w.jsonl", PredictSettings(batch=2))
+    assert killed == whole.read_bytes()
+
+
+def test_a_whole_file_is_left_as_it_is(dataset, tmp_path, whole):
+    path = tmp_path / "p.jsonl"
+    path.write_bytes(whole.read_bytes())
+    matcher = tiny_matcher()
+    predict(dataset, matcher, path, PredictSettings(batch=2))
+    assert matcher.extractor.count == 0
+
+
+@pytest.mark.parametrize("name", ["p.jsonl", "p.jsonl.part"])
+def test_another_runs_file_is_not_touched(dataset, tmp_path, whole, name):
+    (tmp_path / name).write_bytes(whole.read_bytes())
+    matcher = tiny_matcher(temperature=0.05)
+    with pytest.raises(
+        InputError, match=r"belongs to another run \(different: settings.matching\).*--restart"
+    ):
+        predict(dataset, matcher, tmp_path / "p.jsonl", PredictSettings(batch=2))
+    assert (tmp_path / name).read_bytes() == whole.read_bytes()
+    predict(dataset, matcher, tmp_path / "p.jsonl", PredictSettings(batch=2), restart=True)
+    assert lines(tmp_path / "p.jsonl")[0]["settings"]["matching"]["temperature"] == 0.05
+    assert not (tmp_path / "p.jsonl.part").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"not json\n", "exists and is no predictions file"),
+        (b'{"a": 1}\n', "not the header of a predictions file"),
+        (b"", "exists and is no predictions file"),
+    ],
+)
+def test_other_files_are_not_overwritten(dataset, tmp_path, content, message):
+    path = tmp_path / "notes.txt"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        predict(dataset, tiny_matcher(), path)
+    assert path.read_bytes() == content
+
+
+def test_a_finished_file_that_lost_its_end_is_noticed(dataset, tmp_path, whole):
+    path = tmp_path / "p.jsonl"
+    path.write_bytes(whole.read_bytes()[:-5])
+    with pytest.raises(InputError, match="is cut off; give --restart"):
+        predict(dataset, tiny_matcher(), path, PredictSettings(batch=2))
+
+
+def test_damage_inside_a_part_file_is_noticed(dataset, tmp_path, whole):
+    rows = whole.read_bytes().split(b"\n")
+    rows[3] = rows[3][:-10]
+    (tmp_path / "p.jsonl.part").write_bytes(b"\n".join(rows))
+    with pytest.raises(InputError, match=r"p.jsonl.part, line 4: damaged; give --restart"):
+        predict(dataset, tiny_matcher(), tmp_path / "p.jsonl", PredictSettings(batch=2))
+
+
+def test_what_the_protocol_cannot_judge_stops_before_anything_is_written(dataset, tmp_path):
+    pair = dataset.pairs[0]
+    boxless = replace(dataset, pairs=(replace(pair, target=replace(pair.target, box=None)),))
+    with pytest.raises(InputError, match="no object box, which protocol paper takes its threshold from"):
+        predict(boxless, tiny_matcher(), tmp_path / "new" / "p.jsonl")
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(InputError, match="there are no pairs to predict"):
+        predict(replace(dataset, pairs=()), tiny_matcher(), tmp_path / "p.jsonl")
+    with pytest.raises(InputError, match="pair ids repeat"):
+        predict(replace(dataset, pairs=(pair, pair)), tiny_matcher(), tmp_path / "p.jsonl")
+
+
+def test_picture_of_another_size_than_annotated(dataset, tmp_path):
+    pair = dataset.pairs[0]
+    wrong = replace(dataset, pairs=(replace(pair, target=replace(pair.target, size=(999, 10))),))
+    with pytest.raises(InputError, match="its annotation is for 999x10"):
+        predict(wrong, tiny_matcher(), tmp_path / "p.jsonl")
+
+
+def test_weights_tell_runs_apart():
+    changed = Sided()
+    torch.nn.init.constant_(changed.scale, 2.0)
+    assert hash_weights(Sided()) == hash_weights(Sided()) != hash_weights(changed)
+
+
+def test_choice_of_pairs(dataset):
+    five, ten = choose_pairs(dataset, 5, seed=3), choose_pairs(dataset, 10, seed=3)
+    assert len(five.pairs) == 5
+    assert {pair.id for pair in five.pairs} < {pair.id for pair in ten.pairs}
+    place = {pair.id: row for row, pair in enumerate(dataset.pairs)}
+    assert [place[pair.id] for pair in ten.pairs] == sorted(place[pair.id] for pair in ten.pairs)
+    turned = replace(dataset, pairs=dataset.pairs[::-1])
+    assert {pair.id for pair in choose_pairs(turned, 5, seed=3).pairs} == {pair.id for pair in five.pairs}
+    assert {pair.id for pair in choose_pairs(dataset, 5, seed=4).pairs} != {pair.id for pair in five.pairs}
+    assert choose_pairs(dataset, None) is dataset
+    assert len(choose_pairs(dataset, 999).pairs) == len(dataset.pairs)
+    with pytest.raises(InputError, match="at least 1, got 0"):
+        choose_pairs(dataset, 0)
+
+
+def test_matching_follows_the_protocol():
+    name = "efficientnet-lite0"
+    assert matching_settings(name, "paper").inside_picture is False
+    assert matching_settings(name, "released").inside_picture is False
+    assert matching_settings(name, "dift").inside_picture is True
+    assert matching_settings(name, "paper", "extractor").inside_picture is True
+    assert matching_settings(name, "dift", "paper") == MatchSettings(window=11)
+    assert matching_settings(name, "paper", "auto", {"window": 3}).window == 3
+    with pytest.raises(InputError, match="unknown matching 'x'"):
+        matching_settings(name, "paper", "x")
+    with pytest.raises(InputError, match="no setting windw; it has: mode, window"):
+        matching_settings(name, "paper", "auto", {"windw": 3})
+    with pytest.raises(InputError, match="temperature and sigma must be positive"):
+        matching_settings(name, "paper", "auto", {"temperature": -1})
