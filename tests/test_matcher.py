@@ -64,9 +64,9 @@ def test_pose_off_computes_no_distance_and_unknown_is_refused(matcher: Matcher) 
 
 def test_a_picture_is_encoded_once_per_pose(matcher: Matcher, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    forward = matcher.extractor.forward
+    levels = matcher.extractor.levels
     monkeypatch.setattr(
-        matcher.extractor, "forward", lambda pixels: seen.append(len(pixels)) or forward(pixels)
+        matcher.extractor, "levels", lambda pixels: seen.append(len(pixels)) or levels(pixels)
     )
     a, b = matcher.encode(face()), matcher.encode(face(colour="gray"))
     for _ in range(3):

@@ -181,3 +181,12 @@ def test_no_points_match_to_nothing() -> None:
     assert len(found) == 0
     assert found.points.shape == (0, 2)
     assert cycle_error(one, one, [], []).shape == (0,)
+
+
+@pytest.mark.parametrize("q", [0, 1, 10, 64, 65])
+def test_similarity_does_not_depend_on_the_memory_layout(q: int) -> None:
+    queries, target = maps(8, q=q, c=33)
+    last = target[None].contiguous(memory_format=torch.channels_last)[0]
+    torch.testing.assert_close(similarity(queries, last), similarity(queries, target), atol=1e-6, rtol=0)
+    given = similarity(queries, last, last.norm(dim=0))
+    torch.testing.assert_close(given, similarity(queries, target), atol=1e-6, rtol=0)

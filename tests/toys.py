@@ -25,7 +25,7 @@ class Patches(Extractor):
         self.scale = nn.Parameter(torch.ones(()))
         self.cell = cell
 
-    def forward(self, pixels: Tensor) -> Tensor:
+    def levels(self, pixels: Tensor) -> tuple[Tensor, ...]:
         # Pooled in float64: the order of a sum must not tell a picture from its mirror image.
         means = F.avg_pool2d(pixels.double(), self.cell) * self.scale
         padded = F.pad(means, (1, 1, 1, 1), mode="replicate")
@@ -33,7 +33,7 @@ class Patches(Extractor):
         rows = [padded[:, :, dy : dy + side] for dy in range(3)]
         middle = [row[..., 1 : side + 1] for row in rows]
         beside = [row[..., :side] + row[..., 2:] for row in rows]
-        return torch.cat(middle + beside, dim=1).float()
+        return (torch.cat(middle + beside, dim=1).float(),)
 
 
 def noise(width: int, height: int, seed: int) -> Image.Image:

@@ -9,6 +9,7 @@ from geoaware._version import __version__
 
 if TYPE_CHECKING:
     from geoaware.errors import InputError
+    from geoaware.evaluation.score import score
     from geoaware.features import load_extractor
     from geoaware.geometry import Canvas
     from geoaware.matcher import Matcher
@@ -24,6 +25,7 @@ _HOMES = {
     "Matches": "types",
     "load_extractor": "features",
     "match": "matching",
+    "score": "evaluation.score",
 }
 
 __all__ = [
@@ -36,6 +38,7 @@ __all__ = [
     "__version__",
     "load_extractor",
     "match",
+    "score",
 ]
 
 

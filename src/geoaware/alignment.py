@@ -245,8 +245,11 @@ def _on_picture(features: FeatureMap) -> Float[Tensor, "c h w"]:
 def _masked_descriptors(
     features: Float[Tensor, "c h w"], mask: Tensor | None, resolution: int, name: str
 ) -> Float[Tensor, "n c"]:
-    resized = F.interpolate(features.float()[None], size=(resolution, resolution), mode="bilinear")[0]
-    unit = F.normalize(resized.flatten(1), dim=0).T
+    # Channels last: a cell's descriptor is read in one piece, here and by the product that follows.
+    stacked = features.float()[None].contiguous(memory_format=torch.channels_last)
+    if features.shape[1:] != (resolution, resolution):
+        stacked = F.interpolate(stacked, size=(resolution, resolution), mode="bilinear")
+    unit = F.normalize(stacked[0].permute(1, 2, 0).flatten(0, 1), dim=1)
     if mask is None:
         return unit
     small = F.interpolate(
@@ -263,7 +266,7 @@ def _masked_descriptors(
 def _present_cells(features: Float[Tensor, "c h w"]) -> tuple[Float[Tensor, "c n"], Float[Tensor, " n"]]:
     """Descriptors that are not zero, as columns, and their norms; the map itself where none is zero."""
     columns = features.float().flatten(1)
-    norms = columns.square().sum(dim=0).sqrt()
+    norms = torch.linalg.vector_norm(columns, dim=0)
     present = norms > 0
     return (columns, norms) if present.all() else (columns[:, present], norms[present])
 

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from geoaware._version import __version__
-from geoaware.commands import examples, info, match
+from geoaware.commands import data, evaluate, examples, info, match
 from geoaware.errors import InputError, MissingDependencyError
 
 app = typer.Typer(
@@ -24,7 +24,11 @@ app = typer.Typer(
 )
 app.command()(match.match)
 app.command()(info.info)
+app.command()(evaluate.evaluate)
+app.command()(evaluate.predict)
+app.command()(evaluate.score)
 app.command()(examples.examples)
+app.add_typer(data.app, name="data")
 
 
 def _print_version(wanted: bool) -> None:

@@ -135,7 +135,11 @@ class Matcher:
                 f"the mask has {mask.shape[1]}x{mask.shape[0]} pixels, its picture "
                 f"{image.width}x{image.height}"
             )
-        return Encoded(image, {"identity": self.extractor(image)}, mask)
+        return Encoded(image, {"identity": self.features([image])[0]}, mask)
+
+    def features(self, images: Sequence[Image.Image]) -> list[FeatureMap]:
+        """What is matched, of each picture; the raw maps that it was made of are let go."""
+        return [replace(each, levels=()) for each in self.extractor(list(images))]
 
     def match(
         self,
@@ -186,7 +190,7 @@ class Matcher:
         if len(candidates) == 1:
             return candidates[0], {}
         missing = [pose for pose in candidates if pose not in source.maps]
-        turned = self.extractor([pose_image(source.image, pose) for pose in missing])
+        turned = self.features([pose_image(source.image, pose) for pose in missing])
         source.maps.update(zip(missing, turned, strict=True))
         masks = None
         if source.mask is not None:

@@ -32,6 +32,7 @@ class MatchSettings:
         sigma: of the Gaussian of ``kernel``, in cells.
         inside_picture: look for matches on the picture only, never on the canvas's black padding, and keep
             them within its pixels. The paper looks everywhere.
+        outside: what a window does to similarities outside: ``"exclude"`` or, as released, ``"zero"``.
         interpolate: read the query descriptor bilinearly between cells; the paper takes the cell that holds
             the point.
     """
@@ -42,6 +43,7 @@ class MatchSettings:
     sigma: float = 5.0
     inside_picture: bool = False
     interpolate: bool = False
+    outside: Literal["exclude", "zero"] = "exclude"
 
     def __post_init__(self) -> None:
         if self.mode not in ("argmax", "soft", "window", "kernel"):
@@ -52,16 +54,23 @@ class MatchSettings:
             raise ValueError(f"temperature and sigma must be positive, got {self.temperature}, {self.sigma}")
 
 
-def similarity(queries: Float[Tensor, "q c"], target: Float[Tensor, "c h w"]) -> Float[Tensor, "q h w"]:
+def similarity(
+    queries: Float[Tensor, "q c"],
+    target: Float[Tensor, "c h w"],
+    norms: Float[Tensor, "h w"] | None = None,
+) -> Float[Tensor, "q h w"]:
     """Cosine similarity of each query descriptor with every cell of the target.
 
     Neither side needs to be normalised; a zero descriptor has similarity 0 with everything.
+
+    Args:
+        queries: one descriptor a row.
+        target: one descriptor a cell.
+        norms: length of each target descriptor, if known (`FeatureMap.norms`); saves a pass over the map.
     """
-    cells = target.flatten(1)
     # Dividing the few rows by the cells' norms is cheaper than making a normalised copy of the map.
-    norms = cells.square().sum(dim=0).sqrt().clamp_min(1e-12)
-    rows = (F.normalize(queries, dim=-1) @ cells) / norms
-    return rows.unflatten(1, target.shape[1:])
+    lengths = target.square().sum(dim=0).sqrt() if norms is None else norms
+    return _products(F.normalize(queries, dim=-1), target) / lengths.clamp_min(1e-12)
 
 
 def argmax(sim: Float[Tensor, "q h w"]) -> Float[Tensor, "q 2"]:
@@ -132,7 +141,7 @@ def positions(sim: Float[Tensor, "q h w"], settings: MatchSettings) -> Float[Ten
         return soft_argmax(sim, settings.temperature)
     if settings.mode == "kernel":
         return kernel_soft_argmax(sim, settings.sigma, settings.temperature)
-    return window_soft_argmax(sim, settings.window, settings.temperature)
+    return window_soft_argmax(sim, settings.window, settings.temperature, settings.outside)
 
 
 def descriptors(features: FeatureMap, points: PointsLike, interpolate: bool = False) -> Float[Tensor, "q c"]:
@@ -209,14 +218,30 @@ def _find(
     rows, columns = slice(0, target.grid), slice(0, target.grid)
     if settings.inside_picture:
         rows, columns = target.canvas.cells(target.grid)
-    searched = target.data[:, rows, columns].float()
-    sim = similarity(descriptors(source, points, settings.interpolate).float(), searched)
+    searched, norms = target.data[:, rows, columns].float(), target.norms[rows, columns]
+    sim = similarity(descriptors(source, points, settings.interpolate).float(), searched, norms)
     cells = positions(sim, settings).double().cpu() + torch.tensor([columns.start, rows.start])
     canvas = target.canvas
     pixels = canvas.to_pixels(canvas.from_grid(cells, target.grid))
     if settings.inside_picture:
         pixels = clamp_points(pixels, (canvas.width, canvas.height))
     return pixels, window_mass(sim, settings.window, settings.temperature).float().cpu()
+
+
+def _products(queries: Float[Tensor, "q c"], target: Float[Tensor, "c h w"]) -> Float[Tensor, "q h w"]:
+    """Dot product of each query with every cell.
+
+    For few queries on a CPU a 1 x 1 convolution of a channels-last map is three times as fast as the thin
+    matrix product. On a GPU it may run at reduced precision, so there the product is taken.
+    """
+    stacked = target[None]
+    if (
+        target.device.type == "cpu"
+        and 0 < len(queries) <= 64
+        and stacked.is_contiguous(memory_format=torch.channels_last)
+    ):
+        return F.conv2d(stacked, queries[:, :, None, None])[0]
+    return (queries @ target.flatten(1)).unflatten(1, target.shape[1:])
 
 
 def _expectation(weights: Float[Tensor, "q h w"]) -> Float[Tensor, "q 2"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +21,34 @@ class FeatureMap:
     """Descriptors of one picture on a square grid, with the canvas that ties the grid to its pixels.
 
     Attributes:
-        data: one descriptor per cell, channels x rows x columns; rows equal columns.
+        data: one descriptor per cell, channels x rows x columns; rows equal columns. Extractors store it
+            channels last, each descriptor in one piece.
         canvas: how the picture was laid on the square that the grid covers.
         extractor: name and settings of what made it; maps of different extractors cannot be matched.
+        levels: the raw maps (c_i, h_i, w_i) that the descriptors were made of, each at its own size: what a
+            post-processor takes. Empty where they were not kept.
     """
 
     data: Float[Tensor, "c p p"]
     canvas: Canvas
     extractor: str
+    levels: tuple[Float[Tensor, "_ _ _"], ...] = ()
 
     @property
     def grid(self) -> int:
         """Cells a side."""
         return self.data.shape[-1]
 
+    @cached_property
+    def norms(self) -> Float[Tensor, "p p"]:
+        """Length of each descriptor, computed once: querying a map often then costs one small product."""
+        return self.data.float().square().sum(dim=0).sqrt()
+
     def to(self, device: torch.device | str) -> FeatureMap:
         """The same map on another device."""
-        return replace(self, data=self.data.to(device))
+        return replace(
+            self, data=self.data.to(device), levels=tuple(level.to(device) for level in self.levels)
+        )
 
     def normalised(self) -> FeatureMap:
         """The same map with unit descriptors (zero descriptors stay zero)."""

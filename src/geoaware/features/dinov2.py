@@ -80,7 +80,7 @@ class Dinov2(Extractor):
         source = chosen.weights or _hub_id(name)
         return cls(name, chosen, _load_model(name, source, chosen.revision))
 
-    def forward(self, pixels: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b c p p"]:
+    def levels(self, pixels: Float[Tensor, "b 3 s s"]) -> tuple[Tensor, ...]:
         """Patch features of the block and facet; class and register tokens are dropped."""
         caught: list[Tensor] = []
 
@@ -94,7 +94,7 @@ class Dinov2(Extractor):
             handle.remove()
         tokens = caught[0][:, self._extra_tokens :]
         grid = self.layout.grid
-        return tokens.transpose(1, 2).unflatten(2, (grid, grid))
+        return (tokens.transpose(1, 2).unflatten(2, (grid, grid)),)
 
 
 def _tap(layer: nn.Module, facet: Facet) -> nn.Module:

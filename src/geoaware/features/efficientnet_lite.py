@@ -5,7 +5,7 @@ How the recipe was found, and what did not help, is in docs/extractors.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,8 +85,8 @@ class EfficientNetLite(Extractor):
         model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
         return cls(name, chosen, model.eval())
 
-    def forward(self, pixels: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b c p p"]:
-        """Unit descriptors of normalised canvases."""
+    def levels(self, pixels: Float[Tensor, "b 3 s s"]) -> tuple[Tensor, ...]:
+        """Outputs of the blocks on both canvases."""
         chosen = self.settings
         pixels = pixels.contiguous(memory_format=torch.channels_last)
         levels = list(self._outputs(pixels, chosen.blocks))
@@ -94,6 +94,10 @@ class EfficientNetLite(Extractor):
             side = (chosen.coarse_canvas,) * 2
             reduced = F.interpolate(pixels.float(), size=side, mode="bilinear", antialias=True)
             levels.extend(self._outputs(reduced.to(pixels.dtype), chosen.coarse_blocks))
+        return tuple(levels)
+
+    def combine(self, levels: Sequence[Tensor]) -> Float[Tensor, "b c p p"]:
+        """Unit descriptors of 1008 channels (with the default blocks)."""
         return F.normalize(torch.cat([self._on_grid(level) for level in levels], dim=1), dim=1)
 
     def _outputs(self, pixels: Tensor, wanted: tuple[int, ...]) -> Iterator[Float[Tensor, "b c h w"]]:

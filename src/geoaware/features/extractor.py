@@ -42,13 +42,16 @@ class Layout:
 
 
 class Extractor(nn.Module, ABC):
-    """Turns pictures into feature maps; a subclass gives `forward` on normalised canvases.
+    """Turns pictures into feature maps; a subclass gives `levels` and, where it has several, `combine`.
 
     Attributes:
         name: as it stands in the table of `geoaware.features`.
         identity: name and every setting that changes the features; maps with different ones do not match.
         layout: canvas, grid, channels, mean and std.
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, name: str, identity: str, layout: Layout) -> None:
         super().__init__()
@@ -58,12 +61,21 @@ class Extractor(nn.Module, ABC):
         self.register_buffer("mean", torch.tensor(layout.mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(layout.std).view(3, 1, 1), persistent=False)
 
-    mean: Tensor
-    std: Tensor
-
     @abstractmethod
+    def levels(self, pixels: Float[Tensor, "b 3 s s"]) -> tuple[Tensor, ...]:
+        """Raw maps (b, c_i, h_i, w_i) of normalised canvases, each at its own size.
+
+        They are what a post-processor takes and what is stored on disk; `combine` makes descriptors of them.
+        """
+
+    def combine(self, levels: Sequence[Tensor]) -> Float[Tensor, "b c p p"]:
+        """Descriptors of the grid from the raw maps; a single map is taken as it is."""
+        (only,) = levels
+        return only
+
     def forward(self, pixels: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b c p p"]:
-        """Features of normalised canvases, in the module's own dtype."""
+        """Descriptors of normalised canvases, in the module's own dtype."""
+        return self.combine(self.levels(pixels))
 
     @property
     def device(self) -> torch.device:
@@ -92,19 +104,34 @@ class Extractor(nn.Module, ABC):
         Raises:
             InputError: a picture cannot be read.
         """
-        if isinstance(pictures, (list, tuple)):
-            return self._extract([load_image(each) for each in pictures])
-        return self._extract([load_image(pictures)])[0]
-
-    @torch.inference_mode()
-    def _extract(self, images: Sequence[Image.Image]) -> list[FeatureMap]:
+        several = isinstance(pictures, (list, tuple))
+        images = [load_image(each) for each in (pictures if several else [pictures])]
         if not images:
             return []
-        canvases = [Canvas(*image.size, self.layout.size) for image in images]
-        boards = [_as_tensor(canvas.render(image)) for canvas, image in zip(canvases, images, strict=True)]
+        levels = self.levels_of(images)
+        maps = [
+            self.feature_map([level[row] for level in levels], image.size) for row, image in enumerate(images)
+        ]
+        return maps if several else maps[0]
+
+    @torch.inference_mode()
+    def levels_of(self, images: Sequence[Image.Image]) -> tuple[Tensor, ...]:
+        """Raw maps (b, c_i, h_i, w_i) of upright RGB pictures, float32, each laid on its own canvas."""
+        boards = [_as_tensor(Canvas(*image.size, self.layout.size).render(image)) for image in images]
         pixels = (torch.stack(boards).to(self.device) / 255 - self.mean.float()) / self.std.float()
-        maps = self.forward(pixels.to(self.dtype)).float()
-        return [FeatureMap(each, canvas, self.identity) for each, canvas in zip(maps, canvases, strict=True)]
+        return tuple(level.float() for level in self.levels(pixels.to(self.dtype)))
+
+    @torch.inference_mode()
+    def feature_map(self, levels: Sequence[Float[Tensor, "_ _ _"]], size: tuple[int, int]) -> FeatureMap:
+        """A picture's feature map from its raw maps, fresh or read from disk.
+
+        Args:
+            levels: as `levels_of` gives them, of one picture.
+            size: width and height of the upright picture.
+        """
+        raw = tuple(level.to(self.device).float() for level in levels)
+        data = self.combine([level[None] for level in raw]).contiguous(memory_format=torch.channels_last)[0]
+        return FeatureMap(data, Canvas(*size, self.layout.size), self.identity, raw)
 
 
 def choose_device(device: str | torch.device = "auto") -> torch.device:
