@@ -246,7 +246,7 @@ def _masked_descriptors(
     features: Float[Tensor, "c h w"], mask: Tensor | None, resolution: int, name: str
 ) -> Float[Tensor, "n c"]:
     # Channels last: a cell's descriptor is read in one piece, here and by the product that follows.
-    stacked = features.float()[None].contiguous(memory_format=torch.channels_last)
+    stacked = features.float().permute(1, 2, 0).contiguous()[None].permute(0, 3, 1, 2)
     if features.shape[1:] != (resolution, resolution):
         stacked = F.interpolate(stacked, size=(resolution, resolution), mode="bilinear")
     unit = F.normalize(stacked[0].permute(1, 2, 0).flatten(0, 1), dim=1)

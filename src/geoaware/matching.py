@@ -234,13 +234,9 @@ def _products(queries: Float[Tensor, "q c"], target: Float[Tensor, "c h w"]) -> 
     For few queries on a CPU a 1 x 1 convolution of a channels-last map is three times as fast as the thin
     matrix product. On a GPU it may run at reduced precision, so there the product is taken.
     """
-    stacked = target[None]
-    if (
-        target.device.type == "cpu"
-        and 0 < len(queries) <= 64
-        and stacked.is_contiguous(memory_format=torch.channels_last)
-    ):
-        return F.conv2d(stacked, queries[:, :, None, None])[0]
+    cells = target.permute(1, 2, 0)
+    if target.device.type == "cpu" and 0 < len(queries) <= 64 and cells.is_contiguous():
+        return F.conv2d(cells[None].permute(0, 3, 1, 2), queries[:, :, None, None])[0]
     return (queries @ target.flatten(1)).unflatten(1, target.shape[1:])
 
 
