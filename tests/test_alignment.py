@@ -16,6 +16,7 @@ from geoaware.alignment import (
     partner_points,
     pose_distances,
 )
+from geoaware.errors import InputError
 from geoaware.geometry import Canvas, pose_points
 from geoaware.matching import MatchSettings, match
 from geoaware.types import FeatureMap
@@ -168,6 +169,14 @@ def test_pose_distances_choose_by_mask_or_by_mutual_neighbours() -> None:
     assert by_mask["identity"] == pytest.approx(
         instance_matching_distance(maps["identity"].data, target.data, mask)
     )
+
+
+def test_pose_rules_are_parsed() -> None:
+    assert PoseRule.parse("mutual-nn") == PoseRule("mutual-nn", 0.0)
+    assert PoseRule.parse("imd:0.01") == PoseRule("imd", 0.01)
+    for text in ("", "nearest", "imd:", "imd:x", "imd:-1", "imd:2"):
+        with pytest.raises(InputError, match="unknown pose rule"):
+            PoseRule.parse(text)
 
 
 def test_whole_picture_rule_is_the_imd_without_a_mask() -> None:

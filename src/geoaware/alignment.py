@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from geoaware.errors import InputError
 from geoaware.geometry import PointsLike, Pose, as_points, pose_points
 from geoaware.matching import MatchSettings, match
 from geoaware.types import FeatureMap, Matches
@@ -50,6 +51,22 @@ class PoseRule:
 
     distance: Literal["mutual-nn", "imd"] = "mutual-nn"
     margin: float = 0.0
+
+    @classmethod
+    def parse(cls, text: str) -> PoseRule:
+        """A rule from ``"mutual-nn"``, ``"imd"`` or, with a margin, ``"imd:0.01"``.
+
+        Raises:
+            InputError: anything else.
+        """
+        name, colon, margin = text.partition(":")
+        try:
+            share = float(margin) if colon else 0.0
+        except ValueError:
+            share = -1.0
+        if name not in ("mutual-nn", "imd") or not 0 <= share < 1:
+            raise InputError(f"unknown pose rule {text!r}; choose mutual-nn, imd, or with a margin imd:0.01")
+        return cls("imd" if name == "imd" else "mutual-nn", share)
 
 
 def instance_matching_distance(
@@ -230,11 +247,14 @@ def _merged(turned: Matches, straight: Matches) -> Matches:
 
 
 def _whole_picture_distance(source: Float[Tensor, "c h w"], target: Float[Tensor, "c h2 w2"]) -> float:
-    """IMD over all cells of the source, at the maps' own resolution."""
-    best = _best_cosines(
-        F.normalize(source.float().flatten(1), dim=0).T, F.normalize(target.float().flatten(1), dim=0)
-    )
-    return _unit_distance(best).mean().item()
+    """IMD over all cells of the source, on maps pooled to at most 24 cells a side: a tenth of the cost."""
+    rows, columns = (F.normalize(_pooled(each).flatten(1), dim=0) for each in (source, target))
+    return _unit_distance(_best_cosines(rows.T, columns)).mean().item()
+
+
+def _pooled(features: Float[Tensor, "c h w"], side: int = 24) -> Float[Tensor, "c h2 w2"]:
+    factor = -(-max(features.shape[1:]) // side)
+    return F.avg_pool2d(features.float()[None], factor, ceil_mode=True)[0]
 
 
 def _on_picture(features: FeatureMap) -> Float[Tensor, "c h w"]:

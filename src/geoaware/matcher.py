@@ -43,7 +43,9 @@ _PAPER = MatchSettings(window=11, inside_picture=True)
 
 DEFAULTS: dict[str, Defaults] = {
     "efficientnet-lite0": Defaults(
-        MatchSettings(window=9, temperature=0.03, inside_picture=True, interpolate=True), pose="off"
+        MatchSettings(window=9, temperature=0.03, inside_picture=True, interpolate=True),
+        pose="flip",
+        pose_rule=PoseRule("imd", margin=0.01),
     ),
 }
 """Per extractor; those not named get the paper's zero-shot window (11) and pose alignment (flip)."""
@@ -84,15 +86,20 @@ class Matcher:
         extractor: what encodes pictures.
         settings: how similarity becomes position; measured defaults of the extractor when not given.
         pose: ``"auto"`` (the extractor's measured default), ``"off"``, ``"flip"`` or ``"rotate"``.
+        pose_rule: how the pose is chosen; measured default of the extractor when not given.
     """
 
     def __init__(
-        self, extractor: Extractor, settings: MatchSettings | None = None, pose: str = "auto"
+        self,
+        extractor: Extractor,
+        settings: MatchSettings | None = None,
+        pose: str = "auto",
+        pose_rule: PoseRule | None = None,
     ) -> None:
         defaults = defaults_of(extractor.name)
         self.extractor = extractor
         self.settings = settings or defaults.match
-        self.pose_rule = defaults.pose_rule
+        self.pose_rule = pose_rule or defaults.pose_rule
         self.pose = self._resolve(pose)
 
     @classmethod
@@ -101,6 +108,7 @@ class Matcher:
         name: str = "lite",
         *,
         pose: str = "auto",
+        pose_rule: PoseRule | None = None,
         settings: MatchSettings | None = None,
         device: str | torch.device = "auto",
         dtype: str | torch.dtype = "fp32",
@@ -115,7 +123,7 @@ class Matcher:
         if extractor_name not in EXTRACTORS:
             raise InputError(f"unknown matcher {name!r}; known: {', '.join([*PRESETS, *EXTRACTORS])}")
         extractor = load_extractor(extractor_name, device=device, dtype=dtype, **extractor_settings)
-        return cls(extractor, settings, pose)
+        return cls(extractor, settings, pose, pose_rule)
 
     def encode(self, picture: PictureLike | Encoded, mask: np.ndarray | None = None) -> Encoded:
         """Read a picture and extract its features; give the result to `match` as often as you like.

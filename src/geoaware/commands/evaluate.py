@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from geoaware.commands.options import Device, Dtype, parse_settings
+from geoaware.commands.options import Device, Dtype, PoseRuleText, parse_pose_rule, parse_settings
 from geoaware.errors import InputError
 
 if TYPE_CHECKING:
@@ -95,6 +95,7 @@ def predict(
     option: DataOption = None,
     extractor: Extractor = "lite",
     pose: Pose = "auto",
+    pose_rule: PoseRuleText = None,
     protocol: ProtocolName = None,
     matching: MatchingChoice = "auto",
     labels: Labels = True,
@@ -118,7 +119,9 @@ def predict(
     geoaware predict --dataset spair71k --root SPair-71k --split test --out spair.jsonl
     """
     data = _DataChoice(dataset, root, split, annotations, option, pairs, seed)
-    run = _Run(extractor, pose, protocol, matching, labels, masks, setting, batch, cache_mb, device, dtype)
+    run = _Run(
+        extractor, pose, pose_rule, protocol, matching, labels, masks, setting, batch, cache_mb, device, dtype
+    )
     path = _predict(data, run, out, restart)
     typer.echo(f"wrote {path}\nnext: geoaware score {path} --by category", err=True)
 
@@ -184,6 +187,7 @@ def evaluate(
     option: DataOption = None,
     extractor: Extractor = "lite",
     pose: Pose = "auto",
+    pose_rule: PoseRuleText = None,
     protocol: ProtocolName = None,
     matching: MatchingChoice = "auto",
     labels: Labels = True,
@@ -212,7 +216,9 @@ def evaluate(
     """
     _check_by(by)
     data = _DataChoice(dataset, root, split, annotations, option, pairs, seed)
-    run = _Run(extractor, pose, protocol, matching, labels, masks, setting, batch, cache_mb, device, dtype)
+    run = _Run(
+        extractor, pose, pose_rule, protocol, matching, labels, masks, setting, batch, cache_mb, device, dtype
+    )
     path = _predict(data, run, out, restart)
     from geoaware.evaluation.score import score_file
 
@@ -264,6 +270,7 @@ class _Run:
 
     extractor: str
     pose: str
+    pose_rule: str | None
     protocol: str | None
     matching: str
     labels: bool
@@ -293,7 +300,13 @@ def _predict(choice: _DataChoice, run: _Run, out: Path | None, restart: bool) ->
     name = PRESETS.get(run.extractor, run.extractor)
     settings = matching_settings(name, protocol.name, run.matching, for_matching)
     matcher = Matcher.from_pretrained(
-        name, pose=run.pose, settings=settings, device=run.device, dtype=run.dtype, **given
+        name,
+        pose=run.pose,
+        pose_rule=parse_pose_rule(run.pose_rule),
+        settings=settings,
+        device=run.device,
+        dtype=run.dtype,
+        **given,
     )
     for note in data.notes:
         typer.echo(f"note: {note}", err=True)

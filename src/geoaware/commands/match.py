@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from geoaware.commands.options import Device, Dtype, Settings, parse_settings
+from geoaware.commands.options import Device, Dtype, PoseRuleText, Settings, parse_pose_rule, parse_settings
 from geoaware.errors import InputError
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def match(
     pose: Annotated[
         str, typer.Option("--pose", help="Turn A to the pose of B: auto (as measured), off, flip, rotate.")
     ] = "auto",
+    pose_rule: PoseRuleText = None,
     mask: Annotated[
         Path | None, typer.Option("--mask", help="Picture of A's object, white on black, to choose the pose.")
     ] = None,
@@ -73,7 +74,14 @@ def match(
 
     from geoaware.matcher import Matcher, check_points
 
-    matcher = Matcher.from_pretrained(model, pose=pose, device=device, dtype=dtype, **parse_settings(setting))
+    matcher = Matcher.from_pretrained(
+        model,
+        pose=pose,
+        pose_rule=parse_pose_rule(pose_rule),
+        device=device,
+        dtype=dtype,
+        **parse_settings(setting),
+    )
     source = matcher.encode(a, object_mask)
     check_points(queries.points, source.size)
     output = _Output(a, queries, out, json_file, heatmap)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from geoaware.errors import InputError
+
+if TYPE_CHECKING:
+    from geoaware.alignment import PoseRule
 
 ExtractorName = Annotated[
     str, typer.Option("--extractor", help="Name of the features; `geoaware info` lists them.")
@@ -17,6 +20,21 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="A setting of the extractor; may be repeated."),
 ]
+
+PoseRuleText = Annotated[
+    str | None,
+    typer.Option(
+        "--pose-rule",
+        help="How the pose is chosen: mutual-nn, imd, or with a margin imd:0.01; as measured if not given.",
+    ),
+]
+
+
+def parse_pose_rule(text: str | None) -> PoseRule | None:
+    """The rule named, or ``None`` for the extractor's own."""
+    from geoaware.alignment import PoseRule
+
+    return None if text is None else PoseRule.parse(text)
 
 
 def parse_settings(given: list[str] | None) -> dict[str, Any]:

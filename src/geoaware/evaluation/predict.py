@@ -218,6 +218,7 @@ class _Work:
             settings={
                 "matching": asdict(self.matcher.settings),
                 "pose": self.matcher.pose,
+                "pose_rule": asdict(self.matcher.pose_rule),
                 "labels": self.settings.labels,
                 "masks": self.settings.masks,
                 "batch": self.batch,

@@ -1,0 +1,112 @@
+"""PCK of an extractor on the annotated pictures, without and with pose alignment, as a Markdown table.
+
+    python benchmarks/accuracy.py DATA [--extractor lite] [--sets pf-willow lspet] [--out predictions]
+
+DATA holds the folders PF-dataset-WILLOW, lspet, badja and quaternius; those absent are left out. Every row is
+a predictions file in --out: an interrupted run goes on, a finished one is only scored again. Per image, per
+cent, with the 95 % interval of a bootstrap over pairs; labels are used (the paper's dagger).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress
+
+from geoaware import data
+from geoaware.alignment import PoseRule
+from geoaware.evaluation.predict import PredictSettings, matching_settings, predict
+from geoaware.evaluation.score import score_file
+from geoaware.matcher import PRESETS, Matcher
+from geoaware.metrics.result import PCKResult
+
+
+@dataclass(frozen=True)
+class Case:
+    """A data set as it is evaluated here: pairs are all, or a seeded choice of so many a category."""
+
+    loader: str
+    folder: str
+    split: str
+    protocol: str
+    options: dict[str, Any]
+
+
+CASES = {
+    "pf-willow": Case("pf-willow", "PF-dataset-WILLOW", "test", "pf-willow", {}),
+    "lspet": Case("coco", "lspet", "val", "paper", {"annotations": "val.json", "pairs": 500}),
+    "badja": Case("coco", "badja", "val", "paper", {"annotations": "annotations.json", "pairs": 150}),
+    "quaternius": Case("coco", "quaternius", "val", "paper", {"annotations": "val.json", "pairs": 60}),
+}
+ALIGNMENTS = {
+    "off": ("off", None),
+    "default": ("auto", None),
+    "mutual-NN flip": ("flip", PoseRule("mutual-nn")),
+}
+
+
+def evaluate(case: Case, root: Path, extractor: str, alignment: str, path: Path) -> PCKResult:
+    """Predict, or go on predicting, to a file and score it."""
+    pose, rule = ALIGNMENTS[alignment]
+    pairs = data.load(case.loader, root / case.folder, case.split, **case.options)
+    settings = matching_settings(PRESETS.get(extractor, extractor), case.protocol)
+    matcher = Matcher.from_pretrained(extractor, pose=pose, pose_rule=rule, settings=settings)
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(f"{case.folder}, {alignment}", total=len(pairs))
+        predict(
+            pairs,
+            matcher,
+            path,
+            PredictSettings(protocol=case.protocol),
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    return score_file(path)
+
+
+def row(name: str, alignment: str, result: PCKResult, path: Path) -> str:
+    """A line of the table."""
+    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()[1:]]
+    turned = sum(record["pose"] != "identity" for record in records) / len(records)
+    interval = result.overall.standard.intervals[result.averaging][result.column(0.1)]
+    cells = [name, alignment, str(len(records)), f"{100 * turned:.0f} %"]
+    cells += [_percent(result.value(alpha)) for alpha in (0.05, 0.1)]
+    cells += [
+        f"{100 * interval.low:.1f} to {100 * interval.high:.1f}",
+        _percent(result.value(0.1, geometry_aware=True)),
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def _percent(share: float) -> str:
+    return "–" if share != share else f"{100 * share:.1f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--extractor", default="lite")
+    parser.add_argument("--sets", nargs="+", choices=list(CASES), default=list(CASES))
+    parser.add_argument("--out", type=Path, default=Path("out/accuracy"))
+    arguments = parser.parse_args()
+    print("| data | pose alignment | pairs | turned | @0.05 | @0.10 | 95 % CI | geometry-aware @0.10 |")
+    print("|---|---|---|---|---|---|---|---|")
+    for name in arguments.sets:
+        case = CASES[name]
+        if not (arguments.data / case.folder).is_dir():
+            print(f"left out {name}: no folder {case.folder}")
+            continue
+        for alignment in ALIGNMENTS:
+            path = arguments.out / f"{arguments.extractor}-{name}-{alignment.replace(' ', '-')}.jsonl"
+            result = evaluate(case, arguments.data, arguments.extractor, alignment, path)
+            print(row(name, alignment, result, path), flush=True)
+
+
+if __name__ == "__main__":
+    main()
