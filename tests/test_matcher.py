@@ -156,7 +156,7 @@ def test_lite_finds_the_parts_of_a_face(lite: Matcher) -> None:
 
 
 def test_names() -> None:
-    with pytest.raises(InputError, match="unknown matcher 'heavy'; known: lite, efficientnet-lite0"):
+    with pytest.raises(InputError, match="unknown extractor 'heavy'; known: efficientnet-lite0"):
         Matcher.from_pretrained("heavy")
     assert defaults_of("dinov2-base").match.window == 11
     assert defaults_of("dinov2-base").pose == "flip"

@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 failed while working, 2 wrong usage or input.
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import Annotated
 
@@ -45,6 +46,16 @@ def _options(
     ] = False,
 ) -> None:
     """Options of every command, before its name."""
+    _show_log()
+
+
+def _show_log() -> None:
+    """What the library has to tell goes to standard error, a line each."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("note: %(message)s"))
+    logger = logging.getLogger("geoaware")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
 
 
 def main() -> None:

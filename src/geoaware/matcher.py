@@ -23,7 +23,7 @@ from torch import Tensor
 from geoaware._version import __version__
 from geoaware.alignment import CANDIDATES, PoseRule, best_pose, match_posed, pose_distances
 from geoaware.errors import InputError
-from geoaware.features import EXTRACTORS, Extractor, load_extractor
+from geoaware.features import Extractor, check_name, load_extractor
 from geoaware.geometry import Canvas, PointsLike, Pose, as_points, pose_image
 from geoaware.images import PictureLike, load_image
 from geoaware.matching import MatchSettings, descriptors, similarity
@@ -120,8 +120,7 @@ class Matcher:
             InputError: unknown name or setting, missing weights; the message says what to do.
         """
         extractor_name = PRESETS.get(name, name)
-        if extractor_name not in EXTRACTORS:
-            raise InputError(f"unknown matcher {name!r}; known: {', '.join([*PRESETS, *EXTRACTORS])}")
+        check_name(extractor_name)
         extractor = load_extractor(extractor_name, device=device, dtype=dtype, **extractor_settings)
         return cls(extractor, settings, pose, pose_rule)
 

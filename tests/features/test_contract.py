@@ -12,6 +12,7 @@ from PIL import Image
 from geoaware.errors import InputError, MissingDependencyError
 from geoaware.features import EXTRACTORS, Extractor, load_extractor
 from geoaware.features.extractor import choose_device, choose_dtype
+from tests.features.tiny import tiny_stable_diffusion
 from tests.toys import noise
 
 
@@ -42,11 +43,16 @@ def load(tmp_path_factory: pytest.TempPathFactory):
     folders = {each: tmp_path_factory.mktemp("weights") for each in (False, True)}
     for registers, folder in folders.items():
         tiny_dinov2(folder, registers)
+    diffusion = {name: tmp_path_factory.mktemp("weights") / name for name in ("sd15", "sd21")}
+    for name, folder in diffusion.items():
+        tiny_stable_diffusion(folder, sd21=name == "sd21")
 
     def loader(name: str, **options: object) -> Extractor:
         if name.startswith("dinov2"):
             weights = str(folders[name.endswith("registers")])
             options = {"weights": weights, "canvas": 84, **options}
+        if name in diffusion:
+            options = {"weights": str(diffusion[name]), "canvas": 192, "crop": 128, **options}
         return load_extractor(name, device="cpu", **options)  # type: ignore[arg-type]
 
     return loader

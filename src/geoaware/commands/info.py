@@ -6,20 +6,46 @@ import json
 import platform
 from importlib import metadata
 from importlib.util import find_spec
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from geoaware.errors import InputError
+
+if TYPE_CHECKING:
+    from geoaware.features import Entry
 
 _PACKAGES = ("geoaware", "torch", "transformers", "pillow", "numpy")
 
 
 def info(
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    convert: Annotated[
+        Path | None,
+        typer.Option(
+            "--convert-captioner",
+            metavar="FILE",
+            help="Instead, take the implicit captioner for sd15 out of an ODISE checkpoint.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Where the captioner goes; beside FILE if not given.")
+    ] = None,
 ) -> None:
     """Show versions, the device that would be used, and the extractors.
 
-    Example: geoaware info
+    Examples:
+
+    geoaware info
+
+    geoaware info --convert-captioner odise_label_coco_50e-b67d2efc.pth --out captioner.safetensors
     """
+    if convert is not None:
+        _convert(convert, out)
+        return
+    if out is not None:
+        raise InputError("--out goes with --convert-captioner FILE")
     facts = _facts()
     if as_json:
         typer.echo(json.dumps(facts, indent=2))
@@ -44,13 +70,19 @@ def _facts() -> dict[str, Any]:
         "python": platform.python_version(),
         "device": str(choose_device()),
         "extractors": {
-            name: {"about": entry.about, "here": _state(entry.needs, entry.extra)}
-            for name, entry in EXTRACTORS.items()
+            name: {"about": entry.about, "here": _state(entry)} for name, entry in EXTRACTORS.items()
         },
     }
 
 
-def _state(needs: tuple[str, ...], extra: str | None) -> str:
-    if all(find_spec(module) for module in needs):
-        return "ready" if extra else "needs its weights"
-    return f"pip install 'geoaware[{extra}]'"
+def _state(entry: Entry) -> str:
+    if all(find_spec(module) for module in entry.needs):
+        return "ready" if entry.has_weights else "needs its weights"
+    return f"pip install 'geoaware[{entry.extra}]'"
+
+
+def _convert(checkpoint: Path, out: Path | None) -> None:
+    from geoaware.features.captioner import convert_captioner
+
+    written = convert_captioner(checkpoint, out)
+    typer.echo(f"{written}: use it with --extractor sd15 --set captioner={written}")

