@@ -129,7 +129,8 @@ class Matcher:
 
         Args:
             picture: path, PIL image or array; an encoded picture is returned as it is.
-            mask: boolean (h, w), the object's pixels; pose alignment then measures on the object only.
+            mask: boolean (h, w), the object's pixels. Given for the source, pose alignment measures on the
+                object only, as in the paper; given for the target too, on both, as in the released code.
 
         Raises:
             InputError: the picture cannot be read, or the mask is of another size.
@@ -204,11 +205,15 @@ class Matcher:
             masks = {
                 pose: _mask_on_canvas(source.mask, pose, self.extractor.layout.size) for pose in candidates
             }
+        restricted = None
+        if target.mask is not None:
+            restricted = _mask_on_canvas(target.mask, "identity", self.extractor.layout.size)
         distances = pose_distances(
             {pose: source.maps[pose] for pose in candidates},
             target.maps["identity"],
             masks,
-            rule=self.pose_rule,
+            restricted,
+            self.pose_rule,
         )
         return best_pose(distances, self.pose_rule.margin), distances
 

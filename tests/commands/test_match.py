@@ -60,6 +60,27 @@ def test_one_pair_with_everything(photos: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.rglob("*.*")) == ["matches.json", "matches.png"]
 
 
+def test_masks_choose_the_pose(photos: Path, tmp_path: Path) -> None:
+    a, b = photos / "a.png", photos / "more" / "b.png"
+    masks = []
+    for name, size in (("a.png", (200, 200)), ("b.png", (300, 240))):
+        mask = Image.new("L", size)
+        mask.paste(255, (size[0] // 4, size[1] // 4, size[0] * 3 // 4, size[1] * 3 // 4))
+        mask.save(tmp_path / name)
+        masks.append(tmp_path / name)
+    data = tmp_path / "m.json"
+    distances = []
+    for options in ((), ("--mask", masks[0]), ("--mask", masks[0], "--target-mask", masks[1])):
+        done = geoaware("match", a, b, "--point", "70,100", "--pose", "flip", "--json", data, *options)
+        assert done.returncode == 0, done.stderr
+        distances.append(json.loads(data.read_text())["distances"]["identity"])
+    # The nearest among fewer cells is never nearer; measured on the object it is another number altogether.
+    assert distances[0] != distances[1]
+    assert distances[2] > distances[1]
+    assert_refused(geoaware("match", a, b, "--point", "5,5", "--target-mask", masks[1]), "--mask")
+    assert_refused(geoaware("match", a, b, "--point", "5,5", "--mask", masks[1]), "300x240", "200x200")
+
+
 def test_named_points_and_heat_map(photos: Path, tmp_path: Path) -> None:
     points = tmp_path / "points.csv"
     points.write_text("name,x,y\nleft eye,70,100\nnose,100,136\n")

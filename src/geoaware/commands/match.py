@@ -46,6 +46,9 @@ def match(
     mask: Annotated[
         Path | None, typer.Option("--mask", help="Picture of A's object, white on black, to choose the pose.")
     ] = None,
+    target_mask: Annotated[
+        Path | None, typer.Option("--target-mask", help="The same of B; with --mask only, B not a folder.")
+    ] = None,
     skip_existing: Annotated[
         bool, typer.Option("--skip-existing", help="With a folder: go on where an earlier run stopped.")
     ] = False,
@@ -70,7 +73,9 @@ def match(
     targets = list_images(b) if b.is_dir() else [b]
     if heatmap is not None and out is None:
         raise InputError("--heatmap needs --out FILE to write the picture to")
-    object_mask = None if mask is None else load_mask(mask)
+    if target_mask is not None and (mask is None or b.is_dir()):
+        raise InputError("--target-mask goes with --mask, and with a single picture as B")
+    source_object, target_object = (None if path is None else load_mask(path) for path in (mask, target_mask))
 
     from geoaware.matcher import Matcher, check_points
 
@@ -82,13 +87,13 @@ def match(
         dtype=dtype,
         **parse_settings(setting),
     )
-    source = matcher.encode(a, object_mask)
+    source = matcher.encode(a, source_object)
     check_points(queries.points, source.size)
     output = _Output(a, queries, out, json_file, heatmap)
     if b.is_dir():
         _match_folder(matcher, source, targets, output, skip_existing)
     else:
-        result = _run(matcher, source, b, queries)
+        result = _run(matcher, source, matcher.encode(b, target_object), queries)
         output.write(result, b, out, json_file)
         _print_result(result, queries)
 
@@ -138,7 +143,7 @@ def _queries(point: list[str] | None, points: Path | None) -> QueryPoints:
     return QueryPoints([parse_point(each) for each in point])
 
 
-def _run(matcher: Matcher, source: Encoded, target: Path, queries: QueryPoints) -> MatchResult:
+def _run(matcher: Matcher, source: Encoded, target: Path | Encoded, queries: QueryPoints) -> MatchResult:
     return matcher.match(source, target, queries.points, flip_pairs=queries.flip_pairs)
 
 
