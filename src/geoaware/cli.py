@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from geoaware._version import __version__
-from geoaware.commands import data, evaluate, examples, info, match
+from geoaware.commands import data, evaluate, examples, extract, info, match
 from geoaware.errors import InputError, MissingDependencyError
 
 app = typer.Typer(
@@ -29,6 +29,7 @@ app.command()(evaluate.evaluate)
 app.command()(evaluate.predict)
 app.command()(evaluate.score)
 app.command()(examples.examples)
+app.command()(extract.extract)
 app.add_typer(data.app, name="data")
 
 

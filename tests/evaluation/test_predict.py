@@ -17,7 +17,6 @@ from geoaware.errors import InputError
 from geoaware.evaluation.predict import (
     PredictSettings,
     choose_pairs,
-    hash_weights,
     matching_settings,
     predict,
 )
@@ -316,7 +315,7 @@ def test_picture_of_another_size_than_annotated(dataset, tmp_path):
 def test_weights_tell_runs_apart():
     changed = Sided()
     torch.nn.init.constant_(changed.scale, 2.0)
-    assert hash_weights(Sided()) == hash_weights(Sided()) != hash_weights(changed)
+    assert Sided().weights_hash() == Sided().weights_hash() != changed.weights_hash()
 
 
 def test_choice_of_pairs(dataset):

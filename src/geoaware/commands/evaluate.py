@@ -72,6 +72,10 @@ Setting = Annotated[
 ]
 Batch = Annotated[int, typer.Option("--batch", help="Pictures extracted together; 0: by device.")]
 CacheSize = Annotated[int, typer.Option("--cache-mb", help="Memory for features, in megabytes.")]
+CacheFolder = Annotated[
+    Path | None,
+    typer.Option("--cache", help="Read features from `geoaware extract`'s folder, and keep new ones there."),
+]
 Restart = Annotated[bool, typer.Option("--restart", help="Throw away what an earlier run wrote to the file.")]
 
 Alpha = Annotated[
@@ -106,6 +110,7 @@ def predict(
     setting: Setting = None,
     batch: Batch = 0,
     cache_mb: CacheSize = 2048,
+    cache: CacheFolder = None,
     device: Device = "auto",
     dtype: Dtype = "fp32",
     restart: Restart = False,
@@ -120,7 +125,19 @@ def predict(
     """
     data = _DataChoice(dataset, root, split, annotations, option, pairs, seed)
     run = _Run(
-        extractor, pose, pose_rule, protocol, matching, labels, masks, setting, batch, cache_mb, device, dtype
+        extractor,
+        pose,
+        pose_rule,
+        protocol,
+        matching,
+        labels,
+        masks,
+        setting,
+        batch,
+        cache_mb,
+        cache,
+        device,
+        dtype,
     )
     path = _predict(data, run, out, restart)
     typer.echo(f"wrote {path}\nnext: geoaware score {path} --by category", err=True)
@@ -198,6 +215,7 @@ def evaluate(
     setting: Setting = None,
     batch: Batch = 0,
     cache_mb: CacheSize = 2048,
+    cache: CacheFolder = None,
     device: Device = "auto",
     dtype: Dtype = "fp32",
     restart: Restart = False,
@@ -217,7 +235,19 @@ def evaluate(
     _check_by(by)
     data = _DataChoice(dataset, root, split, annotations, option, pairs, seed)
     run = _Run(
-        extractor, pose, pose_rule, protocol, matching, labels, masks, setting, batch, cache_mb, device, dtype
+        extractor,
+        pose,
+        pose_rule,
+        protocol,
+        matching,
+        labels,
+        masks,
+        setting,
+        batch,
+        cache_mb,
+        cache,
+        device,
+        dtype,
     )
     path = _predict(data, run, out, restart)
     from geoaware.evaluation.score import score_file
@@ -278,6 +308,7 @@ class _Run:
     setting: list[str] | None
     batch: int
     cache_mb: int
+    cache: Path | None
     device: str
     dtype: str
 
@@ -288,6 +319,7 @@ def _predict(choice: _DataChoice, run: _Run, out: Path | None, restart: bool) ->
 
     from geoaware.evaluation.predict import PredictSettings, matching_settings, predict
     from geoaware.evaluation.protocols import FOR_BASE, get_protocol
+    from geoaware.features.store import CachedExtractor, FeatureStore
     from geoaware.matcher import PRESETS, Matcher
     from geoaware.matching import MatchSettings
 
@@ -308,6 +340,8 @@ def _predict(choice: _DataChoice, run: _Run, out: Path | None, restart: bool) ->
         dtype=run.dtype,
         **given,
     )
+    if run.cache is not None:
+        matcher.extractor = CachedExtractor(matcher.extractor, FeatureStore.of(run.cache, matcher.extractor))
     for note in data.notes:
         typer.echo(f"note: {note}", err=True)
     pictures = len({side.path for pair in data.pairs for side in (pair.source, pair.target)})

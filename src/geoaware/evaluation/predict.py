@@ -45,7 +45,6 @@ from geoaware.matching import MatchSettings, match
 from geoaware.types import FeatureMap, Pair, Picture
 
 if TYPE_CHECKING:
-    from geoaware.features import Extractor
     from geoaware.keypoints import Schema
 
 MATCHING = ("auto", "paper", "extractor")
@@ -224,21 +223,13 @@ class _Work:
                 "batch": self.batch,
                 "device": extractor.device.type,
                 "dtype": described["dtype"],
+                "stored": extractor.stored,
             },
             versions={"geoaware": __version__, "torch": str(torch.__version__), "pillow": pillow},
-            hashes={"pairs": hash_pairs(self.dataset.pairs), "weights": hash_weights(extractor)},
+            hashes={"pairs": hash_pairs(self.dataset.pairs), "weights": extractor.weights_hash()},
             schemas={name: describe_schema(self.dataset.schemas[name]) for name in categories},
         )
         return parse_header(json.loads(header.to_line()), "header")
-
-
-def hash_weights(extractor: Extractor) -> str:
-    """SHA-256 of an extractor's weights, by name."""
-    digest = hashlib.sha256()
-    for name, value in sorted(extractor.state_dict().items()):
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def _check(work: _Work) -> None:

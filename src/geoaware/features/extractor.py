@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from geoaware.errors import InputError
+from geoaware.features.weights import digest
 from geoaware.geometry import Canvas
 from geoaware.images import PictureLike, load_image
 from geoaware.types import FeatureMap
@@ -48,10 +49,12 @@ class Extractor(nn.Module, ABC):
         name: as it stands in the table of `geoaware.features`.
         identity: name and every setting that changes the features; maps with different ones do not match.
         layout: canvas, grid, channels, mean and std.
+        stored: how features were rounded on disk before use (``fp16``, ``int8``); ``None`` if they were not.
     """
 
     mean: Tensor
     std: Tensor
+    stored: str | None = None
 
     def __init__(self, name: str, identity: str, layout: Layout) -> None:
         super().__init__()
@@ -86,6 +89,10 @@ class Extractor(nn.Module, ABC):
     def dtype(self) -> torch.dtype:
         """Of the weights and so of the computation; feature maps are float32 in any case."""
         return next(self.parameters()).dtype
+
+    def weights_hash(self) -> str:
+        """SHA-256 of the weights, by name, in the dtype that they compute in; the whole of them is read."""
+        return digest(self.state_dict().items()).hex()
 
     @overload
     def __call__(self, pictures: PictureLike) -> FeatureMap: ...

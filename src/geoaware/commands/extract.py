@@ -1,0 +1,238 @@
+"""``geoaware extract``: the features of a folder of pictures, on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from geoaware.commands.options import Device, Settings, parse_settings
+from geoaware.errors import InputError
+
+if TYPE_CHECKING:
+    from geoaware.features import Extractor
+    from geoaware.features.extraction import Shard, Survey
+    from geoaware.features.store import FeatureStore
+    from geoaware.geometry import Pose
+
+
+def extract(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of the pictures.")],
+    cache: Annotated[Path, typer.Option("--cache", help="Where the features go; may hold several sets.")],
+    extractor: Annotated[
+        str, typer.Option("--extractor", help="`lite` or an extractor that `geoaware info` lists.")
+    ] = "lite",
+    poses: Annotated[
+        str,
+        typer.Option("--poses", help="Comma-separated: identity, flip, rot90, rot180, rot-90; or all."),
+    ] = "identity",
+    stored: Annotated[
+        str, typer.Option("--dtype-stored", help="fp16, fp32, or int8 with a scale for each channel.")
+    ] = "fp16",
+    recursive: Annotated[
+        bool, typer.Option("--recursive", help="Look into the folders inside DIR too.")
+    ] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Extract nothing; read every file and list what is wrong.")
+    ] = False,
+    batch: Annotated[
+        str, typer.Option("--batch", metavar="N|auto", help="Pictures at a time; auto: by free memory.")
+    ] = "auto",
+    max_memory: Annotated[
+        float | None,
+        typer.Option("--max-memory", metavar="GB", help="What weights and computation may take together."),
+    ] = None,
+    device: Device = "auto",
+    dtype: Annotated[
+        str,
+        typer.Option("--dtype", help="fp32, bf16, fp16; auto: by free memory (with several processes fp32)."),
+    ] = "fp32",
+    setting: Settings = None,
+) -> None:
+    """Extract the features of a folder of pictures into a cache, to be read many times.
+
+    A run that was stopped goes on where it was when the same command is given again. Under torchrun or
+    accelerate launch each process takes its share of the pictures.
+
+    Examples:
+
+    geoaware extract photos/ --extractor lite --cache features/ --poses identity,flip
+
+    geoaware extract photos/ --extractor lite --cache features/ --poses identity,flip --check
+
+    torchrun --nproc_per_node 4 -m geoaware.cli extract photos/ --extractor dinov2-base --cache features/
+    """
+    turned, size, limit = _poses(poses), _batch(batch), _bytes(max_memory)
+
+    from geoaware.features.extraction import Shard, list_pictures
+    from geoaware.features.store import FeatureStore
+    from geoaware.features.stored_file import STORED
+
+    if stored not in STORED:
+        raise InputError(f"features cannot be stored as {stored!r}; choose {', '.join(STORED)}")
+    shard = Shard.from_environment()
+    paths = shard.of(list_pictures(folder, recursive))
+    loaded = _load(extractor, device, dtype, limit, shard, parse_settings(setting))
+    store = FeatureStore.of(cache, loaded, stored)
+    if check:
+        _check(paths, turned, store, shard)
+    else:
+        _extract(_Job(paths, turned, store, shard), loaded, size, _left(limit, loaded))
+
+
+class _Job:
+    """The pictures of this process and where their features go."""
+
+    def __init__(self, paths: list[Path], poses: tuple[Pose, ...], store: FeatureStore, shard: Shard) -> None:
+        self.paths, self.poses, self.store, self.shard = paths, poses, store, shard
+
+    def say(self, text: str) -> None:
+        """A line on standard error, with the process's number when there are several."""
+        who = f"[{self.shard.rank + 1} of {self.shard.world}] " if self.shard.world > 1 else ""
+        typer.echo(who + text, err=True)
+
+
+def _extract(job: _Job, extractor: Extractor, batch: int | None, limit: int | None) -> None:
+    """Look for what is missing, extract it, and leave a manifest."""
+    from geoaware.features import extraction
+
+    job.store.prepare()
+    with _progress("looking", len(job.paths), job.shard) as advance:
+        work = extraction.survey(job.paths, job.poses, job.store, advance)
+    before = f"{len(job.paths)} pictures, {work.there} files already there"
+    try:
+        with _progress("extracting", work.files, job.shard) as advance:
+            written = extraction.extract(
+                work,
+                extractor,
+                job.store,
+                batch=batch,
+                memory=limit,
+                shard=job.shard,
+                announce=lambda estimate: job.say(f"{before}; {estimate}"),
+                progress=advance,
+            )
+    finally:
+        _leave_manifest(job.store)
+    _report(job, work, written)
+
+
+def _leave_manifest(store: FeatureStore) -> None:
+    """Bring the manifest up to date with the files; without room for it, the next run does so."""
+    from contextlib import suppress
+
+    from geoaware.features.store import DiskFullError
+
+    if store.folder.is_dir():
+        with suppress(DiskFullError, InputError):
+            store.update_manifest()
+
+
+def _report(job: _Job, work: Survey, written: int) -> None:
+    for line in work.failed:
+        job.say(f"failed: {line}")
+    job.say(f"{written} extracted, {work.there} already there, {len(work.failed)} failed")
+    typer.echo(job.store.folder)
+    if work.failed:
+        raise typer.Exit(1)
+
+
+def _check(paths: list[Path], poses: tuple[Pose, ...], store: FeatureStore, shard: Shard) -> None:
+    """List what is missing or damaged; exit code 2 if anything is."""
+    from geoaware.features import extraction
+
+    job = _Job(paths, poses, store, shard)
+    files = len(store.entries()[shard.rank :: shard.world])
+    with _progress("checking", files, shard) as advance:
+        missing, wrong = extraction.check(paths, poses, store, shard, advance)
+    for line in [*wrong, *missing]:
+        typer.echo(line)
+    job.say(f"{files} files read: {len(missing)} missing, {len(wrong)} damaged or unreadable")
+    if missing or wrong:
+        job.say("to mend: the same command without --check extracts what is missing or damaged")
+        raise typer.Exit(2)
+
+
+def _load(
+    name: str, device: str, dtype: str, limit: int | None, shard: Shard, settings: dict[str, Any]
+) -> Extractor:
+    from geoaware.features import choose_device, load_extractor
+    from geoaware.features.extractor import choose_dtype
+    from geoaware.features.memory import choose_dtype_by_memory, weights_size
+    from geoaware.matcher import PRESETS
+
+    where = choose_device(shard.device(device))
+    known = PRESETS.get(name, name)
+    if dtype != "auto":
+        return load_extractor(known, device=where, dtype=dtype, **settings)
+    extractor = load_extractor(known, device="cpu", dtype="fp32", **settings)
+    if shard.world > 1:
+        # Processes that see different free memory would make different sets.
+        return extractor.to(where)
+    chosen = choose_dtype_by_memory(weights_size(extractor), where, limit, shard.sharers(where))
+    typer.echo(f"computing in {chosen} on {where}", err=True)
+    return extractor.to(device=where, dtype=choose_dtype(chosen, where))
+
+
+def _left(limit: int | None, extractor: Extractor) -> int | None:
+    """What the computation may take when the weights are counted.
+
+    Raises:
+        InputError: the weights alone take more than is allowed.
+    """
+    from geoaware.features.memory import weights_size
+
+    if limit is None:
+        return None
+    name = str(extractor.dtype).removeprefix("torch.")
+    weights = weights_size(extractor, {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}[name])
+    if weights >= limit:
+        raise InputError(
+            f"the weights of {extractor.name} take {weights / 1e9:.2f} GB, --max-memory allows "
+            f"{limit / 1e9:.2f}; allow more, or use --dtype bf16"
+        )
+    return limit - weights
+
+
+@contextmanager
+def _progress(what: str, total: int, shard: Shard) -> Iterator[Any]:
+    """A bar with the time left on standard error; only the first process shows one."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    hidden = shard.rank != 0 or not total or not console.is_terminal
+    with Progress(*columns, console=console, disable=hidden) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda count: progress.advance(task, count)
+
+
+def _poses(given: str) -> tuple[Pose, ...]:
+    from geoaware.geometry import POSES
+
+    names = [each.strip() for each in given.split(",") if each.strip()]
+    wanted = set(POSES) if names == ["all"] else set(names)
+    unknown = sorted(wanted - set(POSES))
+    if unknown or not wanted:
+        raise InputError(f"unknown poses {given!r}; choose among {', '.join(POSES)}, comma-separated, or all")
+    return tuple(pose for pose in POSES if pose in wanted)
+
+
+def _batch(given: str) -> int | None:
+    if given == "auto":
+        return None
+    if not given.isdecimal() or int(given) < 1:
+        raise InputError(f"--batch takes a number of pictures or auto, got {given!r}")
+    return int(given)
+
+
+def _bytes(gigabytes: float | None) -> int | None:
+    if gigabytes is None:
+        return None
+    if not gigabytes > 0:
+        raise InputError(f"--max-memory takes gigabytes above 0, got {gigabytes:g}")
+    return int(gigabytes * 1e9)

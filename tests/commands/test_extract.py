@@ -1,0 +1,154 @@
+"""`geoaware extract` as a user runs it: whole processes, one and several."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from geoaware.commands import extract as command
+from geoaware.errors import InputError
+from geoaware.features import EXTRACTORS, Entry
+from geoaware.features.store import FeatureStore
+from tests.commands.test_match import assert_refused
+from tests.features.toy_extraction import Toy, photos, snapshot
+
+ROOT = Path(__file__).resolve().parents[2]
+MODULE = "tests.commands.toy_program"
+
+
+def start(*arguments: object, launcher: tuple[str, ...] = (), **environment: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", *launcher, MODULE, "extract", *map(str, arguments)]
+    variables = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120", **environment}
+    return subprocess.Popen(
+        command, cwd=ROOT, env=variables, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def extract(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    process = start(*arguments, **environment)
+    out, error = process.communicate(timeout=120)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, error)
+
+
+def common(folder: Path, cache: Path) -> tuple[object, ...]:
+    return folder, "--extractor", "toy", "--cache", cache, "--poses", "flip,identity", "--device", "cpu"
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A folder of pictures, one of them unreadable, and the cache that one process makes of it."""
+    folder, cache = tmp_path_factory.mktemp("photos"), tmp_path_factory.mktemp("cache")
+    photos(folder, 7)
+    photos(folder / "more", 2, size=(30, 30))
+    (folder / "007.jpg").write_text("not a picture")
+    done = extract(*common(folder, cache), "--recursive")
+    assert done.returncode == 1, done.stderr
+    assert "10 pictures, 0 files already there; 18 files to extract" in done.stderr
+    assert "MB on disk" in done.stderr
+    assert "007.jpg: not a picture" in done.stderr
+    assert "18 extracted, 0 already there, 1 failed" in done.stderr
+    store = FeatureStore.open(cache)
+    assert done.stdout.strip() == str(store.folder)
+    return folder, cache
+
+
+def test_features_are_those_of_the_extractor(alone: tuple[Path, Path]) -> None:
+    import torch
+
+    from geoaware.geometry import pose_image
+    from geoaware.images import load_image
+
+    folder, cache = alone
+    store = FeatureStore.open(cache)
+    picture = folder / "more" / "001.png"
+    for pose in ("identity", "flip"):
+        exact = Toy()(pose_image(load_image(picture), pose)).levels
+        read = store.read(store.picture(picture), pose).levels
+        assert all(torch.equal(a.half(), b) for a, b in zip(exact, read, strict=True))
+    assert json.loads((store.folder / "manifest.json").read_text())["files"] == 18
+
+
+def test_a_second_run_skips_a_check_lists_and_a_third_mends(tmp_path: Path) -> None:
+    folder, cache = photos(tmp_path / "in", 4), tmp_path / "cache"
+    assert extract(*common(folder, cache)).returncode == 0
+    before = snapshot(cache)
+    done = extract(*common(folder, cache), "--check")
+    assert done.returncode == 0, done.stdout
+    assert "8 files read: 0 missing, 0 damaged" in done.stderr
+    cut, lost, *_ = sorted(cache.rglob("*.safetensors"))
+    cut.write_bytes(cut.read_bytes()[:-7])
+    lost.unlink()
+    done = extract(*common(folder, cache), "--check")
+    assert done.returncode == 2
+    assert f"{cut}: damaged or cut off" in done.stdout
+    assert "no features (" in done.stdout
+    assert "7 files read: 1 missing, 1 damaged" in done.stderr
+    assert "without --check" in done.stderr
+    done = extract(*common(folder, cache))
+    assert "2 extracted, 6 already there" in done.stderr
+    assert snapshot(cache) == before
+
+
+def test_two_processes_by_environment_make_what_one_makes(alone: tuple[Path, Path], tmp_path: Path) -> None:
+    folder, cache = alone
+    both = [
+        start(*common(folder, tmp_path), "--recursive", RANK=str(rank), WORLD_SIZE="2") for rank in (0, 1)
+    ]
+    ends = [process.communicate(timeout=120) for process in both]
+    assert sorted(process.returncode for process in both) == [0, 1], ends
+    assert "[1 of 2] 5 pictures" in ends[0][1]
+    assert "[2 of 2] 5 pictures" in ends[1][1]
+    assert snapshot(tmp_path) == snapshot(cache)
+    assert FeatureStore.open(tmp_path).folder.name == FeatureStore.open(cache).folder.name
+    manifests = [(FeatureStore.open(each).folder / "manifest.json").read_text() for each in (tmp_path, cache)]
+    assert manifests[0] == manifests[1]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch.distributed.run") is None, reason="no torchrun here")
+def test_torchrun(tmp_path: Path) -> None:
+    folder, cache = photos(tmp_path / "in", 5), tmp_path / "cache"
+    launcher = ("torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m")
+    process = start(*common(folder, cache), launcher=launcher)
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 0, error
+    assert "[1 of 2] 6 extracted" in error
+    assert "[2 of 2] 4 extracted" in error
+    assert json.loads((FeatureStore.open(cache).folder / "manifest.json").read_text())["files"] == 10
+
+
+def test_bad_input_is_refused_in_one_line(alone: tuple[Path, Path], tmp_path: Path) -> None:
+    toy = ("--extractor", "toy", "--device", "cpu")
+    assert_refused(extract(alone[0], "--cache", alone[0] / "000.png", *toy), "000.png", "choose another")
+    assert_refused(extract(alone[0], "--cache", tmp_path / "c", *toy, RANK="4", WORLD_SIZE="2"), "RANK 4")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"folder": "empty"}, "empty: no pictures in this folder; --recursive"),
+        ({"folder": "nowhere"}, "nowhere: no such folder"),
+        ({"poses": "flip,spin"}, "unknown poses 'flip,spin'; choose among identity, flip"),
+        ({"batch": "0"}, "--batch takes a number of pictures or auto, got '0'"),
+        ({"max_memory": -1.0}, "--max-memory takes gigabytes above 0, got -1"),
+        ({"max_memory": 1e-9}, "the weights of toy take 0.00 GB, --max-memory allows 0.00"),
+        ({"max_memory": 1e-5, "recursive": True}, "one picture takes 0.00 GB on cpu"),
+        ({"stored": "int4"}, "cannot be stored as 'int4'; choose fp16, fp32, int8"),
+        ({"extractor": "resnet"}, "unknown extractor 'resnet'"),
+    ],
+)
+def test_options_that_cannot_be(
+    alone: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict, message: str
+) -> None:
+    monkeypatch.setitem(EXTRACTORS, "toy", Entry("tests.features.toy_extraction", "Toy", "a toy"))
+    (tmp_path / "empty").mkdir()
+    folder = tmp_path / given.pop("folder") if "folder" in given else alone[0]
+    with pytest.raises(InputError) as caught:
+        command.extract(folder, tmp_path / "c", **{"extractor": "toy", "device": "cpu", **given})
+    assert message in str(caught.value)
+    assert not snapshot(tmp_path)
