@@ -79,13 +79,13 @@ def mutual_neighbours() -> dict[str, Any]:
     rows, columns = source.flatten(1).T.contiguous(), target.flatten(1).contiguous()
     measured = compared(timed(lambda: mutual_nn_distance(source, target)), timed(lambda: rows @ columns))
     code = (
-        "import os, resource, torch; from geoaware.alignment import mutual_nn_distance as f;"
-        "before = int(open('/proc/self/statm').read().split()[1]) * os.sysconf('SC_PAGE_SIZE') / 2**20;"
-        "a, b = torch.randn(3968, 60, 60), torch.randn(3968, 60, 60); f(a, b);"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before)"
+        "import re, torch; from geoaware.alignment import mutual_nn_distance as f;"
+        "kib = lambda key: int(re.search(key + r':\\s+(\\d+)', open('/proc/self/status').read())[1]);"
+        "before = kib('VmRSS'); a, b = torch.randn(3968, 60, 60), torch.randn(3968, 60, 60); f(a, b);"
+        "print((kib('VmHWM') - before) / 1024)"
     )
     # Growth of a process from before the two maps (109 MiB) are made to the peak of the call; Linux only.
-    if Path("/proc/self/statm").exists():
+    if Path("/proc/self/status").exists():
         measured["memory_with_inputs_mib"] = round(float(run([sys.executable, "-c", code])), 1)
     return measured
 

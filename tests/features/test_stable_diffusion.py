@@ -477,3 +477,12 @@ def test_a_missing_extra_says_what_to_install(folder: Path, monkeypatch: pytest.
     monkeypatch.setitem(sys.modules, "diffusers", None)
     with pytest.raises(MissingDependencyError, match=r"pip install 'geoaware\[sd\]'"):
         load(folder)
+
+
+def test_memory_can_be_limited_after_loading(folder: Path) -> None:
+    plain, limited = load(folder, **SMALL), load(folder, **SMALL)
+    limited.limit_memory(2**20)
+    assert limited.settings.max_memory == load(folder, **SMALL, max_memory=2**-10).settings.max_memory
+    picture = noise(192, 192, 11)
+    close(limited(picture).levels, plain(picture).levels)
+    assert limited.identity == plain.identity

@@ -80,7 +80,10 @@ def extract(
     if check:
         _check(paths, turned, store, shard)
     else:
-        _extract(_Job(paths, turned, store, shard), loaded, size, _left(limit, loaded))
+        left = _left(limit, loaded)
+        if left is not None:
+            loaded.limit_memory(left)
+        _extract(_Job(paths, turned, store, shard), loaded, size, left)
 
 
 class _Job:

@@ -90,6 +90,9 @@ class Extractor(nn.Module, ABC):
         """Of the weights and so of the computation; feature maps are float32 in any case."""
         return next(self.parameters()).dtype
 
+    def limit_memory(self, size: int) -> None:
+        """Keep the computation within ``size`` bytes where the network can; features stay the same."""
+
     def weights_hash(self) -> str:
         """SHA-256 of the weights, by name, in the dtype that they compute in; the whole of them is read."""
         return digest(self.state_dict().items()).hex()

@@ -47,6 +47,11 @@ class Fused(Extractor):
         super().__init__(name, identity, Layout(lead.size, lead.grid, channels, lead.mean, lead.std))
         self.parts = nn.ModuleList(parts)
 
+    def limit_memory(self, size: int) -> None:
+        """Parts run one after the other: each may take all of it."""
+        for part in self._parts():
+            part.limit_memory(size)
+
     def levels(self, pixels: Float[Tensor, "b 3 s s"]) -> tuple[Tensor, ...]:
         """Raw maps of all parts from one canvas, scaled for each part.
 

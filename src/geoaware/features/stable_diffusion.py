@@ -179,7 +179,7 @@ class StableDiffusion(Extractor):
         self.signal = _signal(settings.timestep)
         self._encoder_width: int = vae.config.block_out_channels[0]
         if settings.max_memory is not None:
-            self._slice_attention(int(settings.max_memory * _GIB / 4))
+            self.limit_memory(int(settings.max_memory * _GIB))
 
     @classmethod
     def load(cls, name: str, **settings: Any) -> StableDiffusion:
@@ -201,6 +201,11 @@ class StableDiffusion(Extractor):
         vae = load_network(diffusers.AutoencoderKL, source, "vae", use_safetensors=True)
         unet = load_network(diffusers.UNet2DConditionModel, source, "unet", use_safetensors=True)
         return cls(name, chosen, vae, unet, prompt, captioner, clip)
+
+    def limit_memory(self, size: int) -> None:
+        """As the setting ``max_memory``, in bytes."""
+        self.settings = replace(self.settings, max_memory=size / _GIB)
+        self._slice_attention(size // 4)
 
     def levels(self, pixels: Float[Tensor, "b 3 s s"]) -> tuple[Tensor, ...]:
         """Maps s3, s4 and s5 of the whole canvas."""
