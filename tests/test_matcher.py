@@ -7,10 +7,14 @@ import pytest
 import torch
 from PIL import Image
 
+from geoaware.alignment import PoseRule
 from geoaware.errors import InputError
+from geoaware.features import load_extractor
 from geoaware.geometry import pose_image, pose_points
-from geoaware.matcher import Matcher, check_points, defaults_of
-from geoaware.matching import MatchSettings
+from geoaware.matcher import Defaults, Matcher, check_points, choose_post_processor, defaults_of
+from geoaware.matching import MatchSettings, descriptors, similarity
+from geoaware.post_processor import PostProcessor
+from tests.test_blending import LITE_CHANNELS, random_network
 from tests.toys import Patches, face, noise
 
 PATCH = MatchSettings("window", window=5, inside_picture=True)
@@ -153,6 +157,160 @@ def test_lite_finds_the_parts_of_a_face(lite: Matcher) -> None:
     result = lite.match(a, b, parts * torch.tensor([200.0, 200.0]))
     away = (result.points - parts * torch.tensor([300.0, 240.0])).norm(dim=1)
     assert (away < 0.1 * 300).sum() >= 4, away
+
+
+@pytest.fixture
+def shipped_lite(tmp_path, monkeypatch) -> PostProcessor:
+    """A post-processor in the place of the one that is shipped for lite."""
+    identity = load_extractor("efficientnet-lite0", device="cpu").identity
+    network = random_network(12, LITE_CHANNELS, extractor=identity, matching={"window": 7, "blend": 0.25})
+    network.save_pretrained(tmp_path / "lite")
+    monkeypatch.setattr("geoaware.blending.SHIPPED", tmp_path)
+    return network
+
+
+def test_similarity_is_that_of_refined_and_plain_features_by_their_shares() -> None:
+    extractor, network = Patches().eval(), random_network()
+    a, b = noise(117, 117, 1), noise(117, 65, 2)
+    points = torch.tensor([[3.0, 4.0], [60.0, 60.0], [110.0, 90.0]])
+
+    def similarities(**options: object) -> torch.Tensor:
+        one, other = Matcher(extractor, PATCH, "off", **options).features([a, b])  # type: ignore[arg-type]
+        return similarity(descriptors(one, points), other.data)
+
+    plain, alone = similarities(), similarities(post_processor=network)
+    assert (plain - alone).abs().max() > 0.05
+    for blend in (0.3, 0.75):
+        found = similarities(post_processor=network, blend=blend)
+        torch.testing.assert_close(found, blend * alone + (1 - blend) * plain, atol=1e-5, rtol=0)
+
+
+def test_a_blend_of_zero_is_no_post_processor() -> None:
+    extractor = Patches().eval()
+    plain, zero = Matcher(extractor), Matcher(extractor, post_processor=random_network(), blend=0)
+    assert zero.describe() == plain.describe()
+    assert (zero.pose, zero.settings, zero.post_processor, zero.blend) == (
+        plain.pose,
+        plain.settings,
+        None,
+        0,
+    )
+    a, b = (each.features([face()])[0] for each in (plain, zero))
+    assert a.data.equal(b.data)
+    assert a.extractor == b.extractor == "patches(13, 9)"
+    assert Matcher(extractor, blend=0).identity == extractor.identity
+    for blend in (0.5, 1.0, -1.0):
+        with pytest.raises(InputError, match=f"a blend of {blend} needs a post-processor"):
+            Matcher(extractor, blend=blend)
+
+
+@pytest.mark.parametrize("pose", ["off", "flip", "rotate"])
+def test_matching_with_a_post_processor(pose: str) -> None:
+    network = random_network(grid=20)
+    matcher = Matcher(Patches().eval(), PATCH, pose, post_processor=network, blend=0.5)
+    picture = noise(130, 117, 0)
+    points = [(10.0, 20.0), (64.0, 58.0), (129.0, 116.0)]
+    result = matcher.match(picture, picture, points)
+    assert result.pose == "identity"
+    assert (result.points - torch.tensor(points)).abs().max() <= 130 / 13
+    assert result.similarity_map(0).shape == (20, 20)
+    content = json.loads(result.to_json())
+    assert content["post_processor"] == network.weights_hash()
+    assert content["blend"] == 0.5
+    assert content["extractor"] == matcher.identity == matcher.features([picture])[0].extractor
+    assert matcher.map_bytes == matcher.features([picture])[0].data.nbytes
+
+
+def test_features_of_other_blends_are_not_matched() -> None:
+    extractor, network = Patches().eval(), random_network()
+    half, whole = (Matcher(extractor, PATCH, "off", post_processor=network, blend=b) for b in (0.5, 1))
+    with pytest.raises(ValueError, match="cannot match features of"):
+        whole.match(half.encode(face()), face(), [(5, 5)])
+
+
+def test_how_features_are_matched_by_default() -> None:
+    lite = MatchSettings(window=9, temperature=0.03, inside_picture=True, interpolate=True)
+    assert defaults_of("efficientnet-lite0") == Defaults(lite, "flip", PoseRule("imd", 0.01), 1.0)
+    paper = MatchSettings(window=15, temperature=0.02, inside_picture=True, interpolate=True)
+    assert defaults_of("efficientnet-lite0", random_network()) == Defaults(
+        paper, "off", PoseRule("imd", 0.01), 1.0
+    )
+    assert defaults_of("sd15+dinov2-base", random_network()).match == MatchSettings(
+        window=15, inside_picture=True
+    )
+    measured = random_network(
+        matching={
+            "window": 5,
+            "temperature": 0.04,
+            "blend": 0.6,
+            "pose": "rotate",
+            "pose_rule": "mutual-nn:0.02",
+            "inside_picture": False,
+        }
+    )
+    match = MatchSettings(window=5, temperature=0.04, inside_picture=False, interpolate=True)
+    expected = Defaults(match, "rotate", PoseRule("mutual-nn", 0.02), 0.6)
+    assert defaults_of("efficientnet-lite0", measured) == expected
+    by_itself = Matcher(Patches().eval(), post_processor=measured)
+    assert (by_itself.pose, by_itself.blend, by_itself.settings.window) == ("rotate", 0.6, 5)
+    rule = PoseRule("imd")
+    told = Matcher(Patches().eval(), PATCH, "off", rule, measured, blend=0.9)
+    assert (told.pose, told.blend, told.settings, told.pose_rule) == ("off", 0.9, PATCH, rule)
+
+
+@pytest.mark.parametrize(
+    ("measured", "message"),
+    [
+        ({"windw": 3}, "unknown key 'windw'; there are mode, window, temperature"),
+        ({"pose": "spin"}, "unknown pose 'spin'; there are off, flip, rotate"),
+        ({"pose_rule": "imd:x"}, "unknown pose rule 'imd:x'"),
+        ({"temperature": -1}, "temperature and sigma must be positive"),
+        ({"window": "wide"}, "info.matching in the post-processor's config"),
+        ({"blend": "half"}, "info.matching in the post-processor's config"),
+        (["window"], "info.matching in the post-processor's config"),
+        ({"blend": 1.5}, r"the blend must be 0 .* got 1.5"),
+    ],
+)
+@pytest.mark.usefixtures("unchecked_types")
+def test_what_weights_say_of_themselves_is_checked(measured, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Matcher(Patches().eval(), post_processor=random_network(matching=measured))
+
+
+def test_lite_brings_the_shipped_post_processor(shipped_lite: PostProcessor, tmp_path) -> None:
+    matcher = Matcher.from_pretrained("lite", device="cpu")
+    assert matcher.refiner is not None
+    assert matcher.refiner.weights == shipped_lite.weights_hash()
+    assert (matcher.blend, matcher.settings.window, matcher.pose) == (0.25, 7, "off")
+    assert matcher.features([face()])[0].data.shape == (128 + 1008, 48, 48)
+    bare = Matcher.from_pretrained("efficientnet-lite0", device="cpu")
+    none = Matcher.from_pretrained("lite", post_processor="none", device="cpu")
+    assert bare.describe() == none.describe()
+    assert bare.post_processor is none.post_processor is None
+    assert bare.settings == defaults_of("efficientnet-lite0").match
+    chosen = Matcher.from_pretrained(
+        "efficientnet-lite0", post_processor=tmp_path / "lite", blend=1, device="cpu"
+    )
+    assert chosen.features([face()])[0].data.shape == (128, 12, 12)
+    with pytest.raises(InputError, match=r"was trained on features of efficientnet-lite0\(canvas=448"):
+        Matcher.from_pretrained("lite", device="cpu", canvas=320)
+
+
+def test_choice_of_the_post_processor(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("geoaware.blending.SHIPPED", tmp_path)
+    network = random_network()
+    for name in ("lite", "efficientnet-lite0"):
+        assert choose_post_processor(name) is None  # nothing is shipped
+        assert choose_post_processor(name, "none") is choose_post_processor(name, None) is None
+        assert choose_post_processor(name, network) is network
+    network.save_pretrained(tmp_path / "lite")
+    network.save_pretrained(tmp_path / "dinov2-base")
+    assert choose_post_processor("dinov2-base") is None
+    found = choose_post_processor("lite")
+    assert found is not None
+    assert found.weights_hash() == network.weights_hash()
+    with pytest.raises(InputError, match=r"a.pth: no such file"):
+        choose_post_processor("lite", tmp_path / "a.pth")
 
 
 def test_names() -> None:

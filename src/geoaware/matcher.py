@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -22,21 +23,31 @@ from torch import Tensor
 
 from geoaware._version import __version__
 from geoaware.alignment import CANDIDATES, PoseRule, best_pose, match_posed, pose_distances
+from geoaware.blending import Refiner, load_post_processor, shipped
 from geoaware.errors import InputError
 from geoaware.features import Extractor, check_name, load_extractor
 from geoaware.geometry import Canvas, PointsLike, Pose, as_points, pose_image
 from geoaware.images import PictureLike, load_image
 from geoaware.matching import MatchSettings, descriptors, similarity
+from geoaware.post_processor import PostProcessor
 from geoaware.types import FeatureMap, Matches
 
 
 @dataclass(frozen=True)
 class Defaults:
-    """How pictures are matched with the features of one extractor, as measured in docs/extractors.md."""
+    """How pictures are matched with the features of one extractor, as measured in docs/extractors.md.
+
+    Attributes:
+        match: how similarity becomes position.
+        pose: a key of `alignment.CANDIDATES`.
+        pose_rule: how the pose is chosen.
+        blend: share of a post-processor's descriptors in the similarity, where there is one.
+    """
 
     match: MatchSettings
     pose: str = "off"
     pose_rule: PoseRule = field(default_factory=PoseRule)
+    blend: float = 1.0
 
 
 _PAPER = MatchSettings(window=11, inside_picture=True)
@@ -51,12 +62,56 @@ DEFAULTS: dict[str, Defaults] = {
 """Per extractor; those not named get the paper's zero-shot window (11) and pose alignment (flip)."""
 
 PRESETS: dict[str, str] = {"lite": "efficientnet-lite0"}
-"""Names that `Matcher.from_pretrained` takes beside those of the extractors."""
+"""Names that `Matcher.from_pretrained` takes beside those of the extractors.
+
+Each is an extractor with the post-processor that is shipped under the same name, if there is one.
+"""
 
 
-def defaults_of(extractor_name: str) -> Defaults:
-    """Measured defaults of an extractor, or the paper's zero-shot settings."""
-    return DEFAULTS.get(extractor_name, Defaults(_PAPER, pose="flip"))
+def defaults_of(extractor_name: str, post_processor: PostProcessor | None = None) -> Defaults:
+    """How features are best matched: the one place where this is decided.
+
+    Args:
+        extractor_name: plain, its measured defaults, or else the paper's zero-shot settings.
+        post_processor: with one, the paper's supervised settings without pose alignment, looking where and
+            reading as the extractor does; changed by what was measured for the weights, ``info["matching"]``:
+            settings of `MatchSettings`, ``pose``, ``pose_rule`` (``"imd:0.01"``) and ``blend``.
+
+    Raises:
+        InputError: ``info["matching"]`` has an unknown key or an impossible value.
+    """
+    plain = DEFAULTS.get(extractor_name, Defaults(_PAPER, pose="flip"))
+    if post_processor is None:
+        return plain
+    match = MatchSettings(inside_picture=plain.match.inside_picture, interpolate=plain.match.interpolate)
+    measured = post_processor.info.get("matching", {})
+    try:
+        return _changed(Defaults(match, pose="off", pose_rule=plain.pose_rule), measured)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"info.matching in the post-processor's config: {error}") from None
+
+
+def choose_post_processor(
+    name: str, place: str | os.PathLike[str] | PostProcessor | None = "auto"
+) -> PostProcessor | None:
+    """The post-processor that goes with a name.
+
+    Args:
+        name: as for `Matcher.from_pretrained`.
+        place: ``"auto"``: the one shipped under the name of a preset, none for the name of an extractor.
+            ``"none"`` or ``None``: none. Anything else: see `blending.load_post_processor`.
+
+    Raises:
+        InputError: nothing is at the place, or it is no post-processor.
+    """
+    if place is None or isinstance(place, PostProcessor):
+        return place
+    if place == "none":
+        return None
+    if place != "auto":
+        return load_post_processor(place)
+    folder = shipped().get(name) if name in PRESETS else None
+    return None if folder is None else load_post_processor(folder)
 
 
 @dataclass
@@ -80,13 +135,25 @@ class Encoded:
 
 
 class Matcher:
-    """Extractor and settings behind one method, `match`.
+    """Extractor, post-processor and settings behind one method, `match`.
 
     Args:
         extractor: what encodes pictures.
-        settings: how similarity becomes position; measured defaults of the extractor when not given.
-        pose: ``"auto"`` (the extractor's measured default), ``"off"``, ``"flip"`` or ``"rotate"``.
-        pose_rule: how the pose is chosen; measured default of the extractor when not given.
+        settings: how similarity becomes position; as measured (`defaults_of`) when not given.
+        pose: ``"auto"`` (as measured), ``"off"``, ``"flip"`` or ``"rotate"``.
+        pose_rule: how the pose is chosen; as measured when not given.
+        post_processor: refines the features, with its weights as they are now. It is moved to the extractor's
+            device and put in evaluation mode.
+        blend: share of the refined descriptors in the similarity, the rest being the extractor's own: 1
+            matches the refined alone, 0 is the same as no post-processor. As measured when not given.
+
+    Attributes:
+        refiner: the post-processor at work; ``None`` without one.
+        defaults: what stands for all that was not given, as measured.
+
+    Raises:
+        InputError: unknown pose, a blend out of range or without a post-processor, or a post-processor that
+            was trained on other features.
     """
 
     def __init__(
@@ -95,11 +162,21 @@ class Matcher:
         settings: MatchSettings | None = None,
         pose: str = "auto",
         pose_rule: PoseRule | None = None,
+        post_processor: PostProcessor | None = None,
+        blend: float | None = None,
     ) -> None:
-        defaults = defaults_of(extractor.name)
+        if post_processor is None and blend:
+            raise InputError(f"a blend of {blend} needs a post-processor; give one (--post-processor PLACE)")
+        if blend == 0:
+            post_processor = None
+        self.defaults = defaults_of(extractor.name, post_processor)
         self.extractor = extractor
-        self.settings = settings or defaults.match
-        self.pose_rule = pose_rule or defaults.pose_rule
+        self.refiner: Refiner | None = None
+        if post_processor is not None:
+            share = self.defaults.blend if blend is None else blend
+            self.refiner = Refiner(post_processor, extractor, share)
+        self.settings = settings or self.defaults.match
+        self.pose_rule = pose_rule or self.defaults.pose_rule
         self.pose = self._resolve(pose)
 
     @classmethod
@@ -110,19 +187,58 @@ class Matcher:
         pose: str = "auto",
         pose_rule: PoseRule | None = None,
         settings: MatchSettings | None = None,
+        post_processor: str | os.PathLike[str] | PostProcessor | None = "auto",
+        blend: float | None = None,
         device: str | torch.device = "auto",
         dtype: str | torch.dtype = "fp32",
         **extractor_settings: Any,
     ) -> Matcher:
         """A matcher by one name: ``"lite"`` or the name of any extractor.
 
+        Args:
+            name: ``"lite"`` brings the post-processor that is shipped with the package, if there is one; the
+                name of an extractor gives its features as they are.
+            pose: see `Matcher`.
+            pose_rule: see `Matcher`.
+            settings: see `Matcher`.
+            post_processor: ``"auto"``, as the name has it; ``"none"``; or one to use: a saved folder, a
+                released checkpoint (``.PTH``), the name of a shipped one, a hub id, or the network itself.
+            blend: see `Matcher`.
+            device: of extractor and post-processor.
+            dtype: that the extractor computes in; the post-processor computes in float32.
+            **extractor_settings: see `load_extractor`.
+
         Raises:
-            InputError: unknown name or setting, missing weights; the message says what to do.
+            InputError: unknown name or setting, missing weights, a post-processor for another extractor; the
+                message says what to do.
         """
         extractor_name = PRESETS.get(name, name)
         check_name(extractor_name)
+        network = choose_post_processor(name, post_processor)
         extractor = load_extractor(extractor_name, device=device, dtype=dtype, **extractor_settings)
-        return cls(extractor, settings, pose, pose_rule)
+        return cls(extractor, settings, pose, pose_rule, network, blend)
+
+    @property
+    def post_processor(self) -> PostProcessor | None:
+        """The network that refines the features, if any."""
+        return None if self.refiner is None else self.refiner.network
+
+    @property
+    def blend(self) -> float:
+        """Share of the refined descriptors in the similarity; 0 without a post-processor."""
+        return 0.0 if self.refiner is None else self.refiner.blend
+
+    @property
+    def identity(self) -> str:
+        """Of the features that are matched: extractor, and post-processor and blend if there is one."""
+        return self.extractor.identity if self.refiner is None else self.refiner.identity
+
+    @property
+    def map_bytes(self) -> int:
+        """What the features of one picture in one pose take in memory."""
+        layout = self.extractor.layout
+        channels, grid = (layout.channels, layout.grid) if self.refiner is None else self.refiner.shape
+        return 4 * channels * grid**2
 
     def encode(self, picture: PictureLike | Encoded, mask: np.ndarray | None = None) -> Encoded:
         """Read a picture and extract its features; give the result to `match` as often as you like.
@@ -147,7 +263,10 @@ class Matcher:
 
     def features(self, images: Sequence[Image.Image]) -> list[FeatureMap]:
         """What is matched, of each picture; the raw maps that it was made of are let go."""
-        return [replace(each, levels=()) for each in self.extractor(list(images))]
+        plain = self.extractor(list(images))
+        if self.refiner is None:
+            return [replace(each, levels=()) for each in plain]
+        return [self.refiner(each) for each in plain]
 
     def match(
         self,
@@ -218,9 +337,13 @@ class Matcher:
         return best_pose(distances, self.pose_rule.margin), distances
 
     def describe(self) -> dict[str, Any]:
-        """Extractor, settings and versions, as written beside every result."""
+        """Features, settings and versions, as written beside every result."""
+        refined = {}
+        if self.refiner is not None:
+            refined = {"post_processor": self.refiner.weights, "blend": self.refiner.blend}
         return {
-            "extractor": self.extractor.identity,
+            "extractor": self.identity,
+            **refined,
             "settings": asdict(self.settings),
             "pose_rule": asdict(self.pose_rule),
             "device": str(self.extractor.device),
@@ -229,7 +352,7 @@ class Matcher:
         }
 
     def _resolve(self, pose: str) -> str:
-        setting = defaults_of(self.extractor.name).pose if pose == "auto" else pose
+        setting = self.defaults.pose if pose == "auto" else pose
         if setting not in CANDIDATES:
             raise InputError(f"unknown pose setting {pose!r}; choose auto, {', '.join(CANDIDATES)}")
         return setting
@@ -361,6 +484,29 @@ def check_points(points: PointsLike, size: tuple[int, int]) -> Float[Tensor, "n 
                 f"(x from 0 to {size[0] - 1}, y from 0 to {size[1] - 1})"
             )
     return pixels
+
+
+def _changed(defaults: Defaults, measured: Mapping[str, Any]) -> Defaults:
+    """Defaults with single values changed, given by the names of `MatchSettings`, pose, pose_rule, blend.
+
+    Raises:
+        TypeError, AttributeError: a value is of the wrong kind.
+        ValueError: an unknown name, or a value that cannot be.
+    """
+    of_match = [each.name for each in fields(MatchSettings)]
+    known = [*of_match, "pose", "pose_rule", "blend"]
+    unknown = sorted(set(measured) - set(known))
+    if unknown:
+        raise ValueError(f"unknown key {unknown[0]!r}; there are {', '.join(known)}")
+    pose, rule = measured.get("pose", defaults.pose), measured.get("pose_rule")
+    if pose not in CANDIDATES:
+        raise ValueError(f"unknown pose {pose!r}; there are {', '.join(CANDIDATES)}")
+    return Defaults(
+        replace(defaults.match, **{key: measured[key] for key in of_match if key in measured}),
+        pose,
+        defaults.pose_rule if rule is None else PoseRule.parse(rule),
+        float(measured.get("blend", defaults.blend)),
+    )
 
 
 def _mask_on_canvas(mask: np.ndarray, pose: Pose, size: int) -> Bool[Tensor, "s s"]:

@@ -10,8 +10,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 from PIL import Image
+from typer.testing import CliRunner
 
+from geoaware.commands import info
+from tests.test_blending import LITE_CHANNELS, random_network
 from tests.toys import face, save_face
 
 
@@ -79,6 +83,30 @@ def test_masks_choose_the_pose(photos: Path, tmp_path: Path) -> None:
     assert distances[2] > distances[1]
     assert_refused(geoaware("match", a, b, "--point", "5,5", "--target-mask", masks[1]), "--mask")
     assert_refused(geoaware("match", a, b, "--point", "5,5", "--mask", masks[1]), "300x240", "200x200")
+
+
+def test_a_post_processor(photos: Path, tmp_path: Path) -> None:
+    network = random_network(12, LITE_CHANNELS)
+    network.save_pretrained(tmp_path / "saved")
+    other = random_network(12, (8, 8), extractor="dinov2-base()")
+    other.save_pretrained(tmp_path / "other")
+    data = tmp_path / "m.json"
+    call = ("match", photos / "a.png", photos / "more" / "b.png", "--point", "70,100")
+    done = geoaware(*call, "--json", data, "--post-processor", tmp_path / "saved", "--blend", 0.7)
+    assert done.returncode == 0, done.stderr
+    content = json.loads(data.read_text())
+    assert content["post_processor"] == network.weights_hash()
+    assert content["blend"] == 0.7
+    assert content["pose_setting"] == "off"
+    assert content["settings"]["window"] == 15
+    plain = ("--extractor", "efficientnet-lite0", "--json", data)
+    assert geoaware(*call, *plain).returncode == 0
+    assert "post_processor" not in json.loads(data.read_text())
+    assert_refused(geoaware(*call, "--post-processor", tmp_path / "other"), "dinov2-base()", "remedy: ")
+    assert_refused(geoaware(*call, "--post-processor", tmp_path / "no.PTH"), "no.PTH: no such file")
+    assert_refused(geoaware(*call, *plain, "--blend", 0.5), "--post-processor PLACE")
+    saved = ("--post-processor", tmp_path / "saved")
+    assert_refused(geoaware(*call, *saved, "--blend", 2), "the blend must be 0", "got 2.0")
 
 
 def test_named_points_and_heat_map(photos: Path, tmp_path: Path) -> None:
@@ -184,6 +212,20 @@ def test_info_and_help() -> None:
     assert "dinov2-giant-registers" in geoaware("info").stdout
     assert "Examples:" in geoaware("match", "--help").stdout
     assert geoaware("--version").stdout.startswith("geoaware ")
+
+
+def test_info_lists_shipped_post_processors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("geoaware.blending.SHIPPED", tmp_path)
+    network = random_network(12, (8, 8), extractor="dinov2-base(canvas=840)", matching={"blend": 0.6})
+    network.save_pretrained(tmp_path / "small")
+    app = typer.Typer()
+    app.command()(info.info)
+    facts = json.loads(CliRunner().invoke(app, ["--json"]).stdout)
+    count = sum(each.numel() for each in network.parameters())
+    line = {"parameters": count, "extractor": "dinov2-base(canvas=840)", "blend": 0.6}
+    assert facts["post_processors"] == {"small": line}
+    shown = CliRunner().invoke(app, []).stdout
+    assert f"post-processor small: {count:,} parameters, blend 0.6, for dinov2-base\n" in shown
 
 
 def test_examples_come_from_installed_packages(tmp_path: Path) -> None:

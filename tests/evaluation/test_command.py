@@ -3,14 +3,19 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 import typer
 from typer.testing import CliRunner
 
 from geoaware.commands import evaluate as commands
 from geoaware.errors import InputError
+from geoaware.features import load_extractor
+from geoaware.post_processor import PostProcessor
 from tests.data import shared
 from tests.evaluation.test_score import write
 from tests.metrics.records import make_records
+from tests.test_blending import LITE_CHANNELS, random_network
+from tests.toys import save_face
 
 app = typer.Typer()
 for command in (commands.predict, commands.score, commands.evaluate):
@@ -65,6 +70,102 @@ def test_score_refuses(tmp_path, monkeypatch, options, message):
     with pytest.raises(InputError, match=message):
         run("score", path, *options)
     assert [each.name for each in tmp_path.iterdir()] == ["p.jsonl"]
+
+
+@pytest.fixture
+def two_faces(tmp_path):
+    """The options that choose a data set of one pair."""
+    eyes = [[56, 80], [104, 80]]
+    save_face(tmp_path / "a.png")
+    save_face(tmp_path / "b.png", colour="gray")
+    pair = {"source": "a.png", "target": "b.png", "source_points": eyes, "target_points": eyes}
+    (tmp_path / "pairs.jsonl").write_text(json.dumps(pair), encoding="utf-8")
+    return ["--dataset", "pairs", "--root", tmp_path, "--split", "mine", "--device", "cpu"]
+
+
+@pytest.fixture
+def for_lite() -> PostProcessor:
+    identity = load_extractor("efficientnet-lite0", device="cpu").identity
+    return random_network(12, LITE_CHANNELS, extractor=identity, matching={"window": 7, "blend": 0.25})
+
+
+def header_of(path):
+    return json.loads(path.read_text(encoding="utf-8").splitlines()[0])
+
+
+def test_predict_with_a_post_processor(two_faces, for_lite, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("geoaware.blending.SHIPPED", tmp_path / "shipped")
+    for_lite.save_pretrained(tmp_path / "shipped" / "lite")
+    names = ("lite", "efficientnet-lite0")
+    for name in names:
+        assert "PCK by category" in run("evaluate", *two_faces, "--extractor", name)
+    with_it, without = (header_of(tmp_path / f"pairs-mine-{name}-pf-pascal.jsonl") for name in names)
+    assert with_it["hashes"]["post_processor"] == for_lite.weights_hash()
+    assert with_it["settings"]["blend"] == 0.25
+    assert with_it["settings"]["matching"]["window"] == 7
+    assert with_it["settings"]["pose"] == "off"
+    assert "post_processor" not in without["hashes"]
+    assert without["settings"]["matching"]["window"] == 9
+    # The preset without its post-processor is the extractor, to the last byte.
+    run("predict", *two_faces, "--post-processor", "none", "--out", "none.jsonl")
+    run("predict", *two_faces, "--blend", 0, "--out", "zero.jsonl")
+    plain = (tmp_path / "pairs-mine-efficientnet-lite0-pf-pascal.jsonl").read_bytes()
+    assert (tmp_path / "none.jsonl").read_bytes() == (tmp_path / "zero.jsonl").read_bytes() == plain
+    torch.save(for_lite.state_dict(), tmp_path / "best.PTH")
+    chosen = [
+        *two_faces,
+        "--extractor",
+        "efficientnet-lite0",
+        "--post-processor",
+        "best.PTH",
+        "--pose",
+        "flip",
+    ]
+    run("predict", *chosen, "--blend", 0.5, "--set", "window=3", "--out", "told.jsonl")
+    told = header_of(tmp_path / "told.jsonl")
+    assert told["hashes"]["post_processor"] == for_lite.weights_hash()
+    assert (told["settings"]["blend"], told["settings"]["pose"]) == (0.5, "flip")
+    assert told["settings"]["matching"]["window"] == 3
+    assert told["settings"]["matching"]["temperature"] == 0.02
+    assert "per image" in run("score", "told.jsonl")
+
+
+def test_predict_from_stored_features_with_a_post_processor(two_faces, for_lite, tmp_path):
+    for_lite.save_pretrained(tmp_path / "saved")
+    asked = [*two_faces, "--extractor", "efficientnet-lite0", "--post-processor", tmp_path / "saved"]
+    paths = [tmp_path / f"{number}.jsonl" for number in range(3)]
+    run("predict", *asked, "--out", paths[0])
+    for path in paths[1:]:
+        run("predict", *asked, "--cache", tmp_path / "cache", "--out", path)
+    assert paths[1].read_bytes() == paths[2].read_bytes()
+    fresh, stored = (header_of(path) for path in paths[:2])
+    assert stored["settings"] == {**fresh["settings"], "stored": "fp16"}
+    assert stored["hashes"] == fresh["hashes"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ["--post-processor", "other"],
+            r"was trained on features of dinov2-base\(\), not of efficientnet-lite0",
+        ),
+        (["--post-processor", "absent.PTH"], "absent.PTH: no such file"),
+        (["--post-processor", "fitting", "--blend", "1.5"], "the blend must be 0 .* got 1.5"),
+        (["--post-processor", "none", "--blend", "0.5"], "a blend of 0.5 needs a post-processor"),
+        (["--post-processor", "odd"], "info.matching in the post-processor's config: unknown key 'windw'"),
+    ],
+)
+def test_predict_refuses_a_post_processor(two_faces, for_lite, tmp_path, monkeypatch, options, message):
+    monkeypatch.chdir(tmp_path)
+    for_lite.save_pretrained("fitting")
+    for name, info in (("other", {"extractor": "dinov2-base()"}), ("odd", {"matching": {"windw": 3}})):
+        for_lite.info = info
+        for_lite.save_pretrained(name)
+    with pytest.raises(InputError, match=message):
+        run("predict", *two_faces, *options)
+    assert not list(tmp_path.glob("pairs-*"))
 
 
 def test_evaluate_real_pictures(tmp_path):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -21,9 +22,12 @@ from geoaware.evaluation.predict import (
     predict,
 )
 from geoaware.geometry import pose_image, pose_points
+from geoaware.matcher import Matcher, defaults_of
 from geoaware.matching import MatchSettings, match
+from geoaware.post_processor import PostProcessor
 from geoaware.types import Keypoints, Pair
 from tests.evaluation.tiny import SCHEMA, Sided, tiny_dataset, tiny_matcher
+from tests.test_blending import random_network
 
 
 @pytest.fixture(scope="module")
@@ -331,6 +335,78 @@ def test_choice_of_pairs(dataset):
     assert len(choose_pairs(dataset, 999).pairs) == len(dataset.pairs)
     with pytest.raises(InputError, match="at least 1, got 0"):
         choose_pairs(dataset, 0)
+
+
+def sided_matcher(network: PostProcessor | None, **options: object) -> Matcher:
+    return Matcher(Sided(), MatchSettings(window=5), "flip", post_processor=network, **options)
+
+
+def test_a_post_processor_is_in_the_header_and_only_then(dataset, tmp_path, whole):
+    network = random_network(20, (9,))
+    few, how = choose_pairs(dataset, 6), PredictSettings(batch=2)
+    plain, with_it = (
+        lines(predict(few, matcher, tmp_path / f"{number}.jsonl", how))
+        for number, matcher in enumerate((sided_matcher(None), sided_matcher(network, blend=0.4)))
+    )
+    assert set(plain[0]["hashes"]) == {"pairs", "weights"}
+    assert "blend" not in plain[0]["settings"]
+    assert with_it[0]["hashes"] == {**plain[0]["hashes"], "post_processor": network.weights_hash()}
+    assert with_it[0]["settings"] == {**plain[0]["settings"], "blend": 0.4}
+    assert with_it[0]["extractor"] == f"sided() + {network.identity} (blend 0.4)"
+    assert {key for key in plain[0] if plain[0][key] != with_it[0][key]} == {
+        "extractor",
+        "hashes",
+        "settings",
+    }
+    assert [record["predicted"] for record in plain[1:]] != [record["predicted"] for record in with_it[1:]]
+    zero = predict(few, sided_matcher(network, blend=0), tmp_path / "zero.jsonl", how)
+    assert zero.read_bytes() == (tmp_path / "0.jsonl").read_bytes()
+
+
+def test_predictions_with_a_post_processor_go_on_and_are_not_mixed(dataset, tmp_path):
+    network, few, how = random_network(13, (9,)), choose_pairs(dataset, 6), PredictSettings(batch=2)
+    path = predict(few, sided_matcher(network, blend=0.4), tmp_path / "p.jsonl", how)
+    content = path.read_bytes()
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(content[: len(content) * 2 // 3])
+    path.unlink()
+    predict(few, sided_matcher(network, blend=0.4), path, how)
+    assert path.read_bytes() == content
+    for matcher, what in (
+        (sided_matcher(network, blend=0.5), "extractor, settings.blend"),
+        (
+            sided_matcher(random_network(12, (9,)), blend=0.4),
+            "extractor, hashes.post_processor",
+        ),
+        (sided_matcher(None), "extractor, settings.blend, hashes.post_processor"),
+    ):
+        with pytest.raises(InputError, match=re.escape(f"another run (different: {what})")):
+            predict(few, matcher, path, how)
+
+
+def test_predictions_with_a_post_processor_are_those_of_the_matcher(dataset, tmp_path):
+    network, few = random_network(20, (9,)), choose_pairs(dataset, 4)
+    matcher = sided_matcher(network, blend=0.4)
+    # A cache too small for anything: maps are made anew, in batches that never change.
+    path = predict(few, matcher, tmp_path / "p.jsonl", PredictSettings(cache_bytes=1))
+    for pair, record in zip(few.pairs, lines(path)[1:], strict=True):
+        result = matcher.match(pair.source.path, pair.target.path, pair.source.keypoints.xy, pose="off")
+        if record["pose"] == "identity":
+            found = result.points[list(pair.common_ids)]
+            np.testing.assert_allclose(record["predicted"], found, atol=1e-6)
+    assert any(record["pose"] == "identity" for record in lines(path)[1:])
+
+
+def test_matching_follows_the_post_processor():
+    name, network = "efficientnet-lite0", random_network(matching={"window": 7, "temperature": 0.05})
+    assert matching_settings(name, "paper", post_processor=random_network()).window == 15
+    found = matching_settings(name, "paper", post_processor=network)
+    assert found == MatchSettings(window=7, temperature=0.05, interpolate=True)
+    assert matching_settings(name, "dift", post_processor=network).inside_picture is True
+    for_users = matching_settings(name, "paper", "extractor", post_processor=network)
+    assert for_users == defaults_of(name, network).match
+    assert matching_settings(name, "paper", "paper", post_processor=network) == MatchSettings(window=15)
+    assert matching_settings(name, "paper", "auto", {"window": 3}, network).window == 3
 
 
 def test_matching_follows_the_protocol():

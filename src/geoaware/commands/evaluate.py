@@ -8,11 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from geoaware.commands.options import Device, Dtype, PoseRuleText, parse_pose_rule, parse_settings
+from geoaware.commands.options import (
+    Blend,
+    Device,
+    Dtype,
+    PoseRuleText,
+    PostProcessorPlace,
+    parse_pose_rule,
+    parse_settings,
+)
 from geoaware.errors import InputError
 
 if TYPE_CHECKING:
     from geoaware.data import DataSet
+    from geoaware.matcher import Matcher
     from geoaware.metrics.result import PCKResult
 
 Dataset = Annotated[
@@ -44,7 +53,7 @@ MatchingChoice = Annotated[
     str,
     typer.Option(
         "--matching",
-        help="auto: the extractor's measured window, looking where the protocol looks; paper: its zero-shot "
+        help="auto: the window measured for the features, looking where the protocol looks; paper: its "
         "constants; extractor: as `geoaware match` does.",
     ),
 ]
@@ -98,6 +107,8 @@ def predict(
     annotations: Annotations = None,
     option: DataOption = None,
     extractor: Extractor = "lite",
+    post_processor: PostProcessorPlace = "auto",
+    blend: Blend = None,
     pose: Pose = "auto",
     pose_rule: PoseRuleText = None,
     protocol: ProtocolName = None,
@@ -126,6 +137,8 @@ def predict(
     data = _DataChoice(dataset, root, split, annotations, option, pairs, seed)
     run = _Run(
         extractor,
+        post_processor,
+        blend,
         pose,
         pose_rule,
         protocol,
@@ -203,6 +216,8 @@ def evaluate(
     annotations: Annotations = None,
     option: DataOption = None,
     extractor: Extractor = "lite",
+    post_processor: PostProcessorPlace = "auto",
+    blend: Blend = None,
     pose: Pose = "auto",
     pose_rule: PoseRuleText = None,
     protocol: ProtocolName = None,
@@ -236,6 +251,8 @@ def evaluate(
     data = _DataChoice(dataset, root, split, annotations, option, pairs, seed)
     run = _Run(
         extractor,
+        post_processor,
+        blend,
         pose,
         pose_rule,
         protocol,
@@ -299,6 +316,8 @@ class _Run:
     """With what to predict."""
 
     extractor: str
+    post_processor: str
+    blend: float | None
     pose: str
     pose_rule: str | None
     protocol: str | None
@@ -317,29 +336,15 @@ def _predict(choice: _DataChoice, run: _Run, out: Path | None, restart: bool) ->
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from geoaware.evaluation.predict import PredictSettings, matching_settings, predict
+    from geoaware.evaluation.predict import PredictSettings, predict
     from geoaware.evaluation.protocols import FOR_BASE, get_protocol
     from geoaware.features.store import CachedExtractor, FeatureStore
-    from geoaware.matcher import PRESETS, Matcher
-    from geoaware.matching import MatchSettings
 
     if run.protocol is not None:
         get_protocol(run.protocol)
     data = choice.load()
     protocol = get_protocol(run.protocol or FOR_BASE[data.threshold_base])
-    given = parse_settings(run.setting)
-    for_matching = {key: given.pop(key) for key in list(given) if key in MatchSettings.__dataclass_fields__}
-    name = PRESETS.get(run.extractor, run.extractor)
-    settings = matching_settings(name, protocol.name, run.matching, for_matching)
-    matcher = Matcher.from_pretrained(
-        name,
-        pose=run.pose,
-        pose_rule=parse_pose_rule(run.pose_rule),
-        settings=settings,
-        device=run.device,
-        dtype=run.dtype,
-        **given,
-    )
+    matcher = _matcher(run, protocol.name)
     if run.cache is not None:
         matcher.extractor = CachedExtractor(matcher.extractor, FeatureStore.of(run.cache, matcher.extractor))
     for note in data.notes:
@@ -347,11 +352,11 @@ def _predict(choice: _DataChoice, run: _Run, out: Path | None, restart: bool) ->
     pictures = len({side.path for pair in data.pairs for side in (pair.source, pair.target)})
     typer.echo(
         f"{data.name} {data.split}: {len(data.pairs):,} pairs of {pictures:,} pictures, "
-        f"{matcher.extractor.identity}\n"
+        f"{matcher.identity}\n"
         f"protocol {protocol.name}: correct is {protocol.rule}",
         err=True,
     )
-    path = out or Path(f"{data.name}-{data.split}-{name}-{protocol.name}.jsonl")
+    path = out or Path(f"{data.name}-{data.split}-{run.extractor}-{protocol.name}.jsonl")
     how = PredictSettings(protocol.name, run.labels, run.masks, run.batch, run.cache_mb * 2**20)
     columns = (TextColumn("predicting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
@@ -364,6 +369,31 @@ def _predict(choice: _DataChoice, run: _Run, out: Path | None, restart: bool) ->
             restart=restart,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
+
+
+def _matcher(run: _Run, protocol: str) -> Matcher:
+    """The matcher of a run; what is wrong with its settings is found before the extractor is loaded."""
+    from geoaware.evaluation.predict import matching_settings
+    from geoaware.matcher import PRESETS, Matcher, choose_post_processor
+    from geoaware.matching import MatchSettings
+
+    given = parse_settings(run.setting)
+    for_matching = {key: given.pop(key) for key in list(given) if key in MatchSettings.__dataclass_fields__}
+    network = choose_post_processor(run.extractor, run.post_processor)
+    if run.blend == 0:
+        network = None
+    extractor = PRESETS.get(run.extractor, run.extractor)
+    return Matcher.from_pretrained(
+        run.extractor,
+        pose=run.pose,
+        pose_rule=parse_pose_rule(run.pose_rule),
+        settings=matching_settings(extractor, protocol, run.matching, for_matching, network),
+        post_processor=network,
+        blend=run.blend,
+        device=run.device,
+        dtype=run.dtype,
+        **given,
+    )
 
 
 def _check_by(by: str | None) -> None:

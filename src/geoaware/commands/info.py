@@ -33,7 +33,7 @@ def info(
         Path | None, typer.Option("--out", help="Where the captioner goes; beside FILE if not given.")
     ] = None,
 ) -> None:
-    """Show versions, the device that would be used, and the extractors.
+    """Show versions, the device that would be used, the extractors and the post-processors that are shipped.
 
     Examples:
 
@@ -60,6 +60,12 @@ def info(
     for name, line in facts["extractors"].items():
         table.add_row(name, line["about"], line["here"])
     console.print(table)
+    for name, line in facts["post_processors"].items():
+        console.print(
+            f"post-processor {name}: {line['parameters']:,} parameters, blend {line['blend']:g}, for "
+            f"{line['extractor'].partition('(')[0]}",
+            highlight=False,
+        )
 
 
 def _facts() -> dict[str, Any]:
@@ -72,7 +78,25 @@ def _facts() -> dict[str, Any]:
         "extractors": {
             name: {"about": entry.about, "here": _state(entry)} for name, entry in EXTRACTORS.items()
         },
+        "post_processors": _shipped(),
     }
+
+
+def _shipped() -> dict[str, dict[str, Any]]:
+    """By name: number of parameters, identity of the extractor, the blend that is taken if none is given."""
+    from geoaware.blending import load_post_processor, shipped
+    from geoaware.matcher import defaults_of
+
+    found = {}
+    for name, folder in shipped().items():
+        network = load_post_processor(folder)
+        extractor = network.info.get("extractor", "unknown")
+        found[name] = {
+            "parameters": sum(each.numel() for each in network.parameters()),
+            "extractor": extractor,
+            "blend": defaults_of(extractor, network).blend,
+        }
+    return found
 
 
 def _state(entry: Entry) -> str:

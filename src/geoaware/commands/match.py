@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from geoaware.commands.options import Device, Dtype, PoseRuleText, Settings, parse_pose_rule, parse_settings
+from geoaware.commands.options import (
+    Blend,
+    Device,
+    Dtype,
+    PoseRuleText,
+    PostProcessorPlace,
+    Settings,
+    parse_pose_rule,
+    parse_settings,
+)
 from geoaware.errors import InputError
 
 if TYPE_CHECKING:
@@ -39,6 +48,8 @@ def match(
     model: Annotated[
         str, typer.Option("--extractor", help="`lite` or an extractor that `geoaware info` lists.")
     ] = "lite",
+    post_processor: PostProcessorPlace = "auto",
+    blend: Blend = None,
     pose: Annotated[
         str, typer.Option("--pose", help="Turn A to the pose of B: auto (as measured), off, flip, rotate.")
     ] = "auto",
@@ -83,6 +94,8 @@ def match(
         model,
         pose=pose,
         pose_rule=parse_pose_rule(pose_rule),
+        post_processor=post_processor,
+        blend=blend,
         device=device,
         dtype=dtype,
         **parse_settings(setting),

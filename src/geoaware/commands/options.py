@@ -14,6 +14,23 @@ if TYPE_CHECKING:
 ExtractorName = Annotated[
     str, typer.Option("--extractor", help="Name of the features; `geoaware info` lists them.")
 ]
+PostProcessorPlace = Annotated[
+    str,
+    typer.Option(
+        "--post-processor",
+        metavar="PLACE",
+        help="What makes the features geometry-aware: a folder that `geoaware train` wrote, a released .PTH "
+        "file, or none; auto: the one shipped with `lite`, none for other extractors.",
+    ),
+]
+Blend = Annotated[
+    float | None,
+    typer.Option(
+        "--blend",
+        metavar="SHARE",
+        help="Of the post-processor's features, 0 (none) to 1 (they alone); as measured if not given.",
+    ),
+]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
 Dtype = Annotated[str, typer.Option("--dtype", help="fp32, bf16 or fp16.")]
 Settings = Annotated[

@@ -46,6 +46,7 @@ from geoaware.types import FeatureMap, Pair, Picture
 
 if TYPE_CHECKING:
     from geoaware.keypoints import Schema
+    from geoaware.post_processor import PostProcessor
 
 MATCHING = ("auto", "paper", "extractor")
 """Choices of `matching_settings`."""
@@ -81,25 +82,33 @@ class PredictSettings:
 
 
 def matching_settings(
-    extractor: str, protocol: str, choice: str = "auto", changes: Mapping[str, Any] | None = None
+    extractor: str,
+    protocol: str,
+    choice: str = "auto",
+    changes: Mapping[str, Any] | None = None,
+    post_processor: PostProcessor | None = None,
 ) -> MatchSettings:
     """How similarity becomes position in an evaluation.
 
     Args:
         extractor: name of the extractor.
         protocol: name of the protocol.
-        choice: ``"auto"``: the extractor's measured window and temperature, looking where the protocol looks
-            (paper and released: padding too, unclamped; released: cells outside the window count as 0).
-            ``"paper"``: the paper's zero-shot constants.
+        choice: ``"auto"``: the window and temperature measured for the features (`matcher.defaults_of`),
+            looking where the protocol looks (paper and released: padding too, unclamped; released: cells
+            outside the window count as 0).
+            ``"paper"``: the paper's constants, zero-shot or, with a post-processor, supervised.
             ``"extractor"``: what `Matcher` does for users, whatever the protocol.
         changes: single settings to change, by their names in `MatchSettings`.
+        post_processor: what refines the features, if anything does.
 
     Raises:
         InputError: unknown choice, name or value.
     """
     if choice not in MATCHING:
         raise InputError(f"unknown matching {choice!r}; choose {', '.join(MATCHING)}")
-    base = MatchSettings(window=11) if choice == "paper" else defaults_of(extractor).match
+    base = defaults_of(extractor, post_processor).match
+    if choice == "paper":
+        base = MatchSettings(window=11 if post_processor is None else 15)
     if choice == "auto":
         base = replace(base, inside_picture=get_protocol(protocol).inside_picture)
         base = replace(base, outside="zero") if protocol == "released" else base
@@ -144,7 +153,7 @@ def predict(
 
     Args:
         dataset: what to predict.
-        matcher: extractor, matching settings and pose setting.
+        matcher: extractor, post-processor, matching settings and pose setting.
         path: the file to write; beside it ``.part`` holds what is done so far.
         settings: see there.
         restart: discard what an earlier run left instead of going on.
@@ -206,14 +215,14 @@ class _Work:
         """As it comes back from a file."""
         from PIL import __version__ as pillow
 
-        extractor, described = self.matcher.extractor, self.matcher.describe()
+        extractor, refiner = self.matcher.extractor, self.matcher.refiner
         categories = sorted({pair.category for pair in self.dataset.pairs})
         header = Header(
             protocol=self.settings.protocol,
             pairs=len(self.dataset.pairs),
             dataset=self.dataset.name,
             split=self.dataset.split,
-            extractor=extractor.identity,
+            extractor=self.matcher.identity,
             settings={
                 "matching": asdict(self.matcher.settings),
                 "pose": self.matcher.pose,
@@ -222,11 +231,16 @@ class _Work:
                 "masks": self.settings.masks,
                 "batch": self.batch,
                 "device": extractor.device.type,
-                "dtype": described["dtype"],
+                "dtype": self.matcher.describe()["dtype"],
                 "stored": extractor.stored,
+                **({} if refiner is None else {"blend": refiner.blend}),
             },
             versions={"geoaware": __version__, "torch": str(torch.__version__), "pillow": pillow},
-            hashes={"pairs": hash_pairs(self.dataset.pairs), "weights": extractor.weights_hash()},
+            hashes={
+                "pairs": hash_pairs(self.dataset.pairs),
+                "weights": extractor.weights_hash(),
+                **({} if refiner is None else {"post_processor": refiner.weights}),
+            },
             schemas={name: describe_schema(self.dataset.schemas[name]) for name in categories},
         )
         return parse_header(json.loads(header.to_line()), "header")
@@ -442,7 +456,7 @@ class _Store:
 
     def __init__(self, pairs: Sequence[Pair], work: _Work) -> None:
         self._features = work.matcher.features
-        self._layout = work.matcher.extractor.layout
+        self._map_bytes = work.matcher.map_bytes
         self._batch = work.batch
         self._limit = work.settings.cache_bytes
         self._pictures: dict[Path, Picture] = {}
@@ -495,8 +509,7 @@ class _Store:
 
     def _plan(self, pairs: Sequence[Pair], poses: int) -> list[int]:
         """Rows of the pairs in the order of work."""
-        each = 4 * self._layout.channels * self._layout.grid**2
-        block = max(self._limit // (each * poses * 2), 1)
+        block = max(self._limit // (self._map_bytes * poses * 2), 1)
 
         def key(row: int) -> tuple[int, int, int]:
             down = self._number[pairs[row].source.path] // block

@@ -40,10 +40,11 @@ class Header:
         pairs: number of records that a whole file has.
         dataset: name of the data set.
         split: of the data set.
-        extractor: name and settings of the features.
+        extractor: name and settings of the features that are matched, post-processor and blend included.
         settings: everything else that decides the predictions (matching, pose, device, dtype …).
         versions: of the packages that compute.
-        hashes: SHA-256 of the pairs with their annotations and of the extractor's weights.
+        hashes: SHA-256 of the pairs with their annotations, of the extractor's weights and of the
+            post-processor's, if there is one.
         schemas: by category: names (by annotation id), flip_pairs and subgroups of its keypoints.
     """
 
