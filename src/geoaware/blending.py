@@ -81,18 +81,18 @@ class Refiner:
 
 
 def blended(
-    refined: Float[Tensor, "1 c p p"], plain: Float[Tensor, "1 d q q"], blend: float
-) -> Float[Tensor, "1 _ _ _"]:
+    refined: Float[Tensor, "b c p p"], plain: Float[Tensor, "b d q q"], blend: float, grid: int | None = None
+) -> Float[Tensor, "b _ _ _"]:
     """One map whose cosine similarities are ``blend`` times the refined plus ``1 - blend`` times the plain.
 
-    The coarser of the two is first enlarged bilinearly to the other's grid. Channels last; with a blend of 1
-    the refined map as it is, not normalised.
+    Both are first brought bilinearly to ``grid`` cells a side, the finer grid of the two when not given.
+    Channels last; with a blend of 1 the refined map as it is, not normalised.
     """
     if blend == 1:
         return refined.contiguous(memory_format=torch.channels_last)
-    grid = (max(refined.shape[-1], plain.shape[-1]),) * 2
+    side = grid or max(refined.shape[-1], plain.shape[-1])
     parts = [
-        share**0.5 * F.normalize(_enlarged(each, grid), dim=1)
+        share**0.5 * F.normalize(_resized(each, side), dim=1)
         for each, share in ((refined, blend), (plain, 1 - blend))
     ]
     return torch.cat(parts, dim=1).contiguous(memory_format=torch.channels_last)
@@ -119,8 +119,10 @@ def shipped() -> dict[str, Path]:
     return {config.parent.name: config.parent for config in sorted(SHIPPED.glob(f"*/{CONFIG}"))}
 
 
-def _enlarged(features: Float[Tensor, "1 c _ _"], grid: tuple[int, int]) -> Float[Tensor, "1 c p p"]:
-    return features if features.shape[-2:] == grid else F.interpolate(features, size=grid, mode="bilinear")
+def _resized(features: Float[Tensor, "b c _ _"], side: int) -> Float[Tensor, "b c p p"]:
+    if features.shape[-1] == side:
+        return features
+    return F.interpolate(features, size=(side, side), mode="bilinear")
 
 
 def _check_fit(network: PostProcessor, extractor: Extractor) -> None:

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from geoaware._version import __version__
-from geoaware.commands import data, evaluate, examples, extract, info, match
+from geoaware.commands import ablation, data, evaluate, examples, extract, info, match, train
 from geoaware.errors import InputError, MissingDependencyError
 
 app = typer.Typer(
@@ -30,6 +30,8 @@ app.command()(evaluate.predict)
 app.command()(evaluate.score)
 app.command()(examples.examples)
 app.command()(extract.extract)
+app.command()(train.train)
+app.command()(ablation.ablation)
 app.add_typer(data.app, name="data")
 
 

@@ -1,0 +1,6 @@
+"""What training minimises: pure functions of descriptors and annotated positions (paper, section 4.2)."""
+
+from geoaware.losses.contrastive import contrastive_loss
+from geoaware.losses.dense import dense_errors, dense_loss, read_descriptors
+
+__all__ = ["contrastive_loss", "dense_errors", "dense_loss", "read_descriptors"]

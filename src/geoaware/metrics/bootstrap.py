@@ -1,0 +1,157 @@
+"""How sure a mean over pairs is, when pictures are shared between pairs and training was repeated.
+
+Resampling pairs, as `averages.bootstrap` does for the figures of one predictions file, takes pairs as if each
+came from pictures of its own. When a comparison is made on many pairs of few pictures, that is too narrow: a
+picture that is hard to match is hard in all its pairs, so ten times the pairs is not ten times the evidence.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int, Shaped
+from scipy.special import stdtrit
+
+_CONFIDENCE = 0.95
+_DRAWS_AT_ONCE = 50
+_DECIMALS = 6
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean with its 95 % confidence interval; NaN bounds where fewer than two pairs have a value.
+
+    Attributes:
+        value: over all pairs and trainings.
+        low: lower bound.
+        high: upper bound.
+    """
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def margin(self) -> float:
+        """Half the interval."""
+        return (self.high - self.low) / 2
+
+    @property
+    def sign(self) -> int:
+        """1 or -1 where the whole interval is above or below 0, else 0."""
+        return int(self.low > 0) - int(self.high < 0)
+
+
+def estimate(
+    values: Float[np.ndarray, "s p m"],
+    source: Sequence[str],
+    target: Sequence[str],
+    *,
+    draws: int = 1000,
+    seed: int = 0,
+) -> tuple[Estimate, ...]:
+    """Means over pairs and trainings, with intervals for other pictures and other seeds.
+
+    For a comparison give the differences of two ways, pair by pair: what is hard for both then cancels.
+
+    The variance has two parts, which are added:
+
+    * **pictures**: pictures are drawn with replacement, and a pair counts as often as its source times as
+      often as its target was drawn (the pigeonhole bootstrap, Owen 2007). Drawing pairs alone would be too
+      narrow, because pairs that share a picture succeed and fail together. But this product counts what is
+      peculiar to one couple of pictures three times, so twice the variance from drawing couples is taken
+      off again; what is left is at least that of drawing couples.
+    * **trainings**: the variance of the means of the trainings, over their number. With one training there is
+      none, and the interval says nothing on what another seed would give.
+
+    The interval is Student's t with the degrees of freedom of Welch and Satterthwaite: three trainings do not
+    show their spread as well as three hundred pictures do.
+
+    Args:
+        values: of s trainings (the same pairs each), p pairs and m figures; NaN where a pair has none.
+        source: id of each pair's source picture.
+        target: id of its target picture.
+        draws: number of resamples.
+        seed: of the resampling; the same values and seed give the same intervals.
+
+    Raises:
+        ValueError: the ids are not as many as the pairs, or a value is missing in one training only.
+    """
+    if not len(source) == len(target) == values.shape[1]:
+        raise ValueError(
+            f"{values.shape[1]} pairs, {len(source)} sources and {len(target)} targets do not agree"
+        )
+    known = ~np.isnan(values)
+    if not (known == known[:1]).all():
+        raise ValueError("a pair has a value in some trainings and none in others; are the pairs the same?")
+    each_training = _means(np.where(known, values, 0.0).sum(axis=1), known.sum(axis=1))
+    value = each_training.mean(axis=0)
+    pictures = _picture_variance(values.mean(axis=0), source, target, draws, seed)
+    count = len(values)
+    trainings = each_training.var(axis=0, ddof=1) / count if count > 1 else np.zeros_like(value)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        freedom = (pictures + trainings) ** 2 / (
+            pictures**2 / (len({*source, *target}) - 1) + trainings**2 / max(count - 1, 1)
+        )
+    margin = np.sqrt(pictures + trainings) * stdtrit(freedom, (1 + _CONFIDENCE) / 2)
+    margin = np.where(pictures + trainings == 0, 0.0, margin)
+    bounds = zip(value.tolist(), (value - margin).tolist(), (value + margin).tolist(), strict=True)
+    return tuple(Estimate(*(round(each, _DECIMALS) for each in three)) for three in bounds)
+
+
+def _picture_variance(
+    values: Float[np.ndarray, "p m"], source: Sequence[str], target: Sequence[str], draws: int, seed: int
+) -> Float[np.ndarray, " m"]:
+    """Variance of the mean over pairs that comes from which pictures were there; NaN below two pairs."""
+    ends = _numbers(source, target)
+    # Both orders of two pictures are one couple: they are not drawn apart.
+    _, couple = np.unique(np.sort(ends, axis=1), axis=0, return_inverse=True)
+    known = ~np.isnan(values)
+    columns = np.concatenate([np.where(known, values, 0.0), known], axis=1)
+    generator = np.random.default_rng(seed)
+    by_picture, by_couple = [], []
+    for start in range(0, draws, _DRAWS_AT_ONCE):
+        size = min(_DRAWS_AT_ONCE, draws - start)
+        pictures = _multiplicities(generator, size, int(ends.max(initial=-1)) + 1)
+        product = pictures[:, ends[:, 0]] * pictures[:, ends[:, 1]]
+        # A picture paired with itself is one picture, not two that were drawn alike.
+        itself = ends[:, 0] == ends[:, 1]
+        product[:, itself] = pictures[:, ends[itself, 0]]
+        couples = _multiplicities(generator, size, int(couple.max(initial=-1)) + 1)
+        by_picture.append(product @ columns)
+        by_couple.append(couples[:, couple.ravel()] @ columns)
+    of_pictures, of_couples = (_variance(np.concatenate(each)) for each in (by_picture, by_couple))
+    variance = np.maximum(of_pictures - 2 * of_couples, of_couples)
+    return np.where(known.sum(axis=0) < 2, math.nan, variance)
+
+
+def _numbers(source: Sequence[str], target: Sequence[str]) -> Int[np.ndarray, "p 2"]:
+    """Pictures as numbers from 0, by first appearance."""
+    number: dict[str, int] = {}
+    pairs = zip(source, target, strict=True)
+    ends = [[number.setdefault(each, len(number)) for each in pair] for pair in pairs]
+    return np.array(ends, dtype=np.int64).reshape(-1, 2)
+
+
+def _multiplicities(generator: np.random.Generator, draws: int, count: int) -> Float[np.ndarray, "d n"]:
+    """How often each of ``count`` things is drawn in each resample."""
+    chosen = generator.integers(0, max(count, 1), size=(draws, count))
+    return np.stack([np.bincount(row, minlength=count) for row in chosen]).astype(np.float64)
+
+
+def _variance(sums: Float[np.ndarray, "d n"]) -> Float[np.ndarray, " m"]:
+    """Variance over the draws of sum by count; the first half of the columns are sums."""
+    totals, counts = np.split(sums, 2, axis=1)
+    means = _means(totals, counts)
+    drawn = (~np.isnan(means)).sum(axis=0)
+    centred = np.where(np.isnan(means), 0.0, means - _means(np.nansum(means, axis=0), drawn))
+    return _means((centred**2).sum(axis=0), np.maximum(drawn - 1, 0))
+
+
+def _means(sums: Shaped[np.ndarray, "*n"], counts: Shaped[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
+    """Sums by counts; NaN where nothing was counted."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(counts > 0, sums / counts, math.nan)

@@ -1,0 +1,83 @@
+"""The features that a run needs: extracted where they are missing, then read from the store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from threading import Lock
+
+import torch
+from torch import Tensor
+
+from geoaware.errors import InputError
+from geoaware.features import Extractor
+from geoaware.features.extraction import Shard, extract, survey
+from geoaware.features.store import FeatureStore
+from geoaware.geometry import Pose
+from geoaware.training.augment import Example
+
+Bar = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+"""Shows progress: a title and a total in, what to call with each advance out."""
+
+
+class StoredFeatures:
+    """Raw maps of pictures by path and pose, from one store.
+
+    Args:
+        store: where they are.
+    """
+
+    def __init__(self, store: FeatureStore) -> None:
+        self.store = store
+        self._hashes: dict[Path, str] = {}
+        # Training reads ahead in a thread of its own, while validation reads too.
+        self._lock = Lock()
+
+    def levels(self, path: Path, pose: Pose = "identity") -> tuple[Tensor, ...]:
+        """Raw maps (c_i, h_i, w_i), float32.
+
+        Raises:
+            InputError: they are missing or damaged.
+        """
+        with self._lock:
+            if path not in self._hashes:
+                self._hashes[path] = self.store.picture(path)
+            stored = self.store.read(self._hashes[path], pose)
+        return tuple(level.float() for level in stored.levels)
+
+    def batch(self, examples: Sequence[Example]) -> tuple[Tensor, ...]:
+        """Raw maps (v, c_i, h_i, w_i) of all views of the examples, one after the other."""
+        views = [
+            self.levels(example.group.pictures[place].path, pose)
+            for example in examples
+            for place, pose in example.views
+        ]
+        return tuple(torch.stack(level) for level in zip(*views, strict=True))
+
+
+def complete(
+    store: FeatureStore, extractor: Extractor, paths: Iterable[Path], poses: Sequence[Pose], bar: Bar
+) -> int:
+    """Extract what the store lacks of the pictures; under several processes this one's share.
+
+    Returns:
+        How many files were written.
+
+    Raises:
+        InputError: a picture cannot be read, or the disk is too small; what is finished stays.
+    """
+    shard = Shard.from_environment()
+    share = shard.of(sorted(set(paths)))
+    store.prepare()
+    with bar("looking for features", len(share)) as advance:
+        work = survey(share, poses, store, advance)
+    if not work.failed and work.tasks:
+        with bar("extracting features", work.files) as advance:
+            written = extract(work, extractor, store, shard=shard, progress=advance)
+        store.update_manifest()
+    else:
+        written = 0
+    if work.failed:
+        raise InputError(f"{work.failed[0]} ({len(work.failed)} pictures failed; mend them and run again)")
+    return written

@@ -1,0 +1,85 @@
+"""PCK of a network during training, on features that are cached: mean over pairs, pose alignment off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+from geoaware.blending import Refiner
+from geoaware.data import DataSet
+from geoaware.evaluation.protocols import FOR_BASE, get_protocol
+from geoaware.features import Extractor
+from geoaware.matching import MatchSettings, match
+from geoaware.metrics.pck import as_xy, distances, within
+from geoaware.training.features import StoredFeatures
+from geoaware.types import FeatureMap
+
+_KEPT_BYTES = 3 << 30
+
+
+@dataclass(frozen=True)
+class Score:
+    """PCK of one data set, per image.
+
+    Attributes:
+        standard: mean over all pairs, a share.
+        geometry_aware: mean over the pairs that have such keypoints; NaN where none has.
+    """
+
+    standard: float
+    geometry_aware: float
+
+
+@torch.inference_mode()
+def validate(
+    refiner: Refiner,
+    extractor: Extractor,
+    sets: Sequence[DataSet],
+    features: StoredFeatures,
+    settings: MatchSettings,
+    alpha: float,
+) -> list[Score]:
+    """PCK at ``alpha`` of each data set, under the protocol that its boxes suggest.
+
+    Args:
+        refiner: the network at work, blended as it will be matched.
+        extractor: of the features.
+        sets: with their pairs.
+        features: of every picture, upright.
+        settings: of the matching.
+        alpha: threshold, as a share.
+    """
+    channels, grid = refiner.shape
+
+    @lru_cache(maxsize=max(8, _KEPT_BYTES // (4 * channels * grid**2)))
+    def matched(path: Path, width: int, height: int) -> FeatureMap:
+        return refiner(extractor.feature_map(features.levels(path), (width, height)))
+
+    return [_score(each, matched, settings, alpha) for each in sets]
+
+
+def _score(
+    data: DataSet,
+    matched: Callable[[Path, int, int], FeatureMap],
+    settings: MatchSettings,
+    alpha: float,
+) -> Score:
+    protocol = get_protocol(FOR_BASE[data.threshold_base])
+    standard, aware = [], []
+    for pair in data.pairs:
+        source, target = (matched(each.path, *each.size) for each in (pair.source, pair.target))
+        matches = match(source, target, pair.source.keypoints.at(pair.common_ids), settings)
+        far = distances(
+            as_xy(matches.points, "found"), as_xy(pair.target.keypoints.at(pair.common_ids), "true")
+        )
+        correct = within(far, alpha * protocol.size(pair.target), protocol.strict).tolist()
+        ids = data.schemas[pair.category].geometry_aware_ids(pair.source.keypoints, pair.target.keypoints)
+        hits = [value for each, value in zip(pair.common_ids, correct, strict=True) if each in ids]
+        standard.append(sum(correct) / len(correct))
+        if hits:
+            aware.append(sum(hits) / len(hits))
+    return Score(sum(standard) / len(standard), sum(aware) / len(aware) if aware else float("nan"))

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from geoaware.blending import Refiner
+from geoaware.data import DataSet, load
+from geoaware.evaluation.predict import predict
+from geoaware.evaluation.score import score_file
+from geoaware.features import Extractor, load_extractor
+from geoaware.features.store import CachedExtractor, FeatureStore
+from geoaware.keypoints import Schema
+from geoaware.matcher import Matcher
+from geoaware.matching import MatchSettings
+from geoaware.post_processor import PostProcessor
+from geoaware.training.features import StoredFeatures, complete
+from geoaware.training.loop import _silent
+from geoaware.training.validation import Score, validate
+from tests.training.tiny import CHANNELS, EXTRACTOR
+
+pytest.importorskip("efficientnet_lite_pytorch")
+
+
+@pytest.fixture(scope="module")
+def extractor() -> Extractor:
+    torch.set_num_threads(1)
+    return load_extractor("efficientnet-lite0", device="cpu", **EXTRACTOR)
+
+
+@pytest.fixture(scope="module")
+def sets(data: Path) -> list[DataSet]:
+    return [load("coco", data, "train", pairs=5), load("coco", data, "val")]
+
+
+@pytest.fixture(scope="module")
+def store(extractor: Extractor, sets: list[DataSet], cache: Path) -> FeatureStore:
+    store = FeatureStore.of(cache, extractor)
+    complete(store, extractor, [each.path for data in sets for each in data.pictures], ["identity"], _silent)
+    return store
+
+
+@pytest.fixture(scope="module")
+def network() -> PostProcessor:
+    torch.manual_seed(1)
+    return PostProcessor(CHANNELS, width=128, grid=16, dropout=0.5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "alpha", "blend"),
+    [
+        (MatchSettings(), 0.3, 1.0),
+        (MatchSettings(window=3, temperature=0.1), 0.25, 1.0),
+        (MatchSettings(window=5, inside_picture=True, interpolate=True), 0.35, 0.6),
+    ],
+)
+def test_figures_are_those_of_an_evaluation_without_pose_alignment(
+    settings: MatchSettings, alpha: float, blend: float, extractor, sets, store, network, tmp_path: Path
+) -> None:
+    refiner = Refiner(network, extractor, blend)
+    found = validate(refiner, extractor, sets, StoredFeatures(store), settings, alpha)
+    cached = CachedExtractor(extractor, store)
+    matcher = Matcher(cached, settings, pose="off", post_processor=network, blend=blend)
+    for data, score in zip(sets, found, strict=True):
+        result = score_file(predict(data, matcher, tmp_path / f"{data.split}.jsonl"), alphas=[alpha], draws=0)
+        assert score.standard == pytest.approx(result.value(alpha, "per_image"))
+        assert score.geometry_aware == pytest.approx(result.value(alpha, "per_image", geometry_aware=True))
+        assert 0 < score.standard < 1
+        assert score.standard != score.geometry_aware
+
+
+def score(data: DataSet, extractor: Extractor, store: FeatureStore, network: PostProcessor) -> Score:
+    refiner = Refiner(network, extractor)
+    (found,) = validate(refiner, extractor, [data], StoredFeatures(store), MatchSettings(), 0.1)
+    return found
+
+
+def test_the_threshold_is_what_the_data_set_takes_it_from(sets, extractor, store, network) -> None:
+    """Shares of the picture are wider than shares of the object's box."""
+    box = score(sets[1], extractor, store, network)
+    image = score(replace(sets[1], threshold_base="image"), extractor, store, network)
+    assert image.standard > box.standard
+
+
+def test_without_geometry_aware_keypoints_there_is_no_such_figure(sets, extractor, store, network) -> None:
+    names = sets[1].schemas["cat"].names
+    plain = replace(sets[1], schemas=dict.fromkeys(sets[1].schemas, Schema(names)))
+    found, wanted = (score(data, extractor, store, network) for data in (plain, sets[1]))
+    assert math.isnan(found.geometry_aware)
+    assert found.standard == wanted.standard
