@@ -1,10 +1,11 @@
 """PCK of an extractor on the annotated pictures, without and with pose alignment, as a Markdown table.
 
-    python benchmarks/accuracy.py DATA [--extractor lite] [--sets pf-willow lspet] [--out predictions]
+    python benchmarks/accuracy.py DATA [--extractor lite efficientnet-lite0] [--sets lspet] [--out FOLDER]
 
 DATA holds the folders PF-dataset-WILLOW, lspet, badja and quaternius; those absent are left out. Every row is
 a predictions file in --out: an interrupted run goes on, a finished one is only scored again. Per image, per
-cent, with the 95 % interval of a bootstrap over pairs; labels are used (the paper's dagger).
+cent, with the 95 % interval of a bootstrap over pairs; labels are used (the paper's dagger). `lite` is the
+embedded extractor with the post-processor that is shipped, `efficientnet-lite0` the same without, zero-shot.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from geoaware import data
 from geoaware.alignment import PoseRule
 from geoaware.evaluation.predict import PredictSettings, matching_settings, predict
 from geoaware.evaluation.score import score_file
-from geoaware.matcher import PRESETS, Matcher
+from geoaware.matcher import Matcher
 from geoaware.metrics.result import PCKResult
 
 
@@ -50,12 +52,16 @@ ALIGNMENTS = {
 }
 
 
-def evaluate(case: Case, root: Path, extractor: str, alignment: str, path: Path) -> PCKResult:
+def evaluate(
+    case: Case, root: Path, extractor: str, post_processor: str, alignment: str, path: Path
+) -> PCKResult:
     """Predict, or go on predicting, to a file and score it."""
     pose, rule = ALIGNMENTS[alignment]
     pairs = data.load(case.loader, root / case.folder, case.split, **case.options)
-    settings = matching_settings(PRESETS.get(extractor, extractor), case.protocol)
-    matcher = Matcher.from_pretrained(extractor, pose=pose, pose_rule=rule, settings=settings)
+    matcher = Matcher.from_pretrained(extractor, pose=pose, pose_rule=rule, post_processor=post_processor)
+    matcher.settings = matching_settings(
+        matcher.extractor.name, case.protocol, post_processor=matcher.post_processor
+    )
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(f"{case.folder}, {alignment}", total=len(pairs))
         predict(
@@ -68,12 +74,12 @@ def evaluate(case: Case, root: Path, extractor: str, alignment: str, path: Path)
     return score_file(path)
 
 
-def row(name: str, alignment: str, result: PCKResult, path: Path) -> str:
+def row(name: str, extractor: str, alignment: str, result: PCKResult, path: Path) -> str:
     """A line of the table."""
     records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()[1:]]
     turned = sum(record["pose"] != "identity" for record in records) / len(records)
     interval = result.overall.standard.intervals[result.averaging][result.column(0.1)]
-    cells = [name, alignment, str(len(records)), f"{100 * turned:.0f} %"]
+    cells = [name, extractor, alignment, str(len(records)), f"{100 * turned:.0f} %"]
     cells += [_percent(result.value(alpha)) for alpha in (0.05, 0.1)]
     cells += [
         f"{100 * interval.low:.1f} to {100 * interval.high:.1f}",
@@ -91,21 +97,23 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("data", type=Path)
-    parser.add_argument("--extractor", default="lite")
+    parser.add_argument("--extractor", nargs="+", default=["efficientnet-lite0", "lite"])
+    parser.add_argument("--post-processor", default="auto", help="a folder, none, or auto: as shipped")
+    parser.add_argument("--alignment", nargs="+", choices=list(ALIGNMENTS), default=list(ALIGNMENTS))
     parser.add_argument("--sets", nargs="+", choices=list(CASES), default=list(CASES))
     parser.add_argument("--out", type=Path, default=Path("out/accuracy"))
     arguments = parser.parse_args()
-    print("| data | pose alignment | pairs | turned | @0.05 | @0.10 | 95 % CI | geometry-aware @0.10 |")
-    print("|---|---|---|---|---|---|---|---|")
+    print("| data | features | pose | pairs | turned | @0.05 | @0.10 | 95 % CI | geometry-aware @0.10 |")
+    print("|---|---|---|---|---|---|---|---|---|")
     for name in arguments.sets:
         case = CASES[name]
         if not (arguments.data / case.folder).is_dir():
             print(f"left out {name}: no folder {case.folder}")
             continue
-        for alignment in ALIGNMENTS:
-            path = arguments.out / f"{arguments.extractor}-{name}-{alignment.replace(' ', '-')}.jsonl"
-            result = evaluate(case, arguments.data, arguments.extractor, alignment, path)
-            print(row(name, alignment, result, path), flush=True)
+        for extractor, alignment in product(arguments.extractor, arguments.alignment):
+            path = arguments.out / f"{extractor}-{name}-{alignment.replace(' ', '-')}.jsonl"
+            result = evaluate(case, arguments.data, extractor, arguments.post_processor, alignment, path)
+            print(row(name, extractor, alignment, result, path), flush=True)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from geoaware.geometry import Canvas
     from geoaware.matcher import Matcher
     from geoaware.matching import MatchSettings, match
+    from geoaware.post_processor import PostProcessor
     from geoaware.types import FeatureMap, Matches
 
 _HOMES = {
@@ -23,6 +24,7 @@ _HOMES = {
     "MatchSettings": "matching",
     "Matcher": "matcher",
     "Matches": "types",
+    "PostProcessor": "post_processor",
     "load_extractor": "features",
     "match": "matching",
     "score": "evaluation.score",
@@ -35,6 +37,7 @@ __all__ = [
     "MatchSettings",
     "Matcher",
     "Matches",
+    "PostProcessor",
     "__version__",
     "load_extractor",
     "match",

@@ -155,6 +155,7 @@ class PostProcessor(nn.Module):
         super().__init__()
         self.settings = PostProcessorSettings(tuple(channels), width, grid, dropout, tuple(context), centred)
         self.info: dict[str, Any] = {}
+        self._hashed: tuple[tuple[tuple[int, int], ...], str] | None = None
         self.bottleneck_layers = nn.ModuleList(nn.Sequential(_Bottleneck(c, width)) for c in channels)
         self.context_layers = nn.ModuleList(_Bottleneck(width, width, dilation) for dilation in context)
         self.mixing_weights = nn.Parameter(torch.ones(len(channels)))
@@ -224,7 +225,18 @@ class PostProcessor(nn.Module):
         return f"post-processor {self.weights_hash()[:16]}"
 
     def weights_hash(self) -> str:
-        """SHA-256 of the weights and the settings: of all that decides the refined maps."""
+        """SHA-256 of the weights and the settings: of all that decides the refined maps.
+
+        Computed anew when a weight has changed only: `refine` asks for it with every picture.
+        """
+        state = tuple(
+            (each.data_ptr(), 0 if each.is_inference() else each._version) for each in self.parameters()
+        )
+        if self._hashed is None or self._hashed[0] != state:
+            self._hashed = state, self._digest()
+        return self._hashed[1]
+
+    def _digest(self) -> str:
         settings = torch.tensor(list(repr(replace(self.settings, dropout=0.0)).encode()))
         return digest([*self.state_dict().items(), ("settings", settings)]).hex()
 

@@ -66,3 +66,18 @@ def dense_loss(
     if reduction == "sum" or not errors:
         return sum(errors)
     return sum(errors) / len(errors)
+
+
+def distillation_loss(
+    queries: Tensor, target: Tensor, plain_queries: Tensor, plain_target: Tensor, temperature: float
+) -> float:
+    """Mean over the queries of sum p log(p / q), p from the plain similarities and q from the refined."""
+    total = 0.0
+    for query, plain in zip(queries, plain_queries, strict=True):
+        shares = []
+        for row, cells in ((plain, plain_target), (query, target)):
+            values = [each / temperature for each in similarity(row[None], cells).flatten().tolist()]
+            total_of = sum(math.exp(each - max(values)) for each in values)
+            shares.append([math.exp(each - max(values)) / total_of for each in values])
+        total += sum(p * math.log(p / q) for p, q in zip(*shares, strict=True) if p > 0)
+    return total / len(queries)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geoaware.training.augment import Example, make_example, place_labels, target_positions
@@ -169,6 +169,7 @@ visible = st.sets(st.integers(0, 4), min_size=2)
 weight = st.sampled_from([0.0, 0.25, 1.0, 3.0])
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.lists(visible, min_size=2, max_size=4), st.tuples(weight, weight, weight))
 def test_dense_weights_add_up_to_one(seen: list[set[int]], weights: tuple[float, float, float]) -> None:
     pictures = tuple(picture(str(number), sorted(each)) for number, each in enumerate(seen))

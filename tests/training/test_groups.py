@@ -4,7 +4,7 @@ from collections import Counter
 from itertools import permutations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geoaware.errors import InputError
@@ -31,6 +31,7 @@ def test_an_epoch_is_a_permutation_and_the_next_one_another() -> None:
     assert epochs[0] != [pair.id for pair in FOUR.pairs]
 
 
+@settings(deadline=None, max_examples=30)
 @given(st.lists(st.integers(0, 60), min_size=1, max_size=20))
 def test_a_group_depends_on_its_number_alone(order: list[int]) -> None:
     straight = names(PairGroups([FOUR], [None], "7/0"), range(61))

@@ -334,7 +334,7 @@ def test_weights_for_other_raw_maps(run: Run, tmp_path: Path) -> None:
     PostProcessor((80, 80), 128, 8).save_pretrained(tmp_path / "saved")
     with pytest.raises(InputError, match=r"saved: takes maps of \(80, 80\) channels, .* gives \(80, 192\)"):
         run(start=str(tmp_path / "saved"), **QUICK)
-    with pytest.raises(InputError, match="no post-processor at '.*nowhere'"):
+    with pytest.raises(InputError, match=r"no post-processor at '.*nowhere'"):
         run(start=str(tmp_path / "nowhere"), **QUICK)
 
 

@@ -95,6 +95,8 @@ def _bars(main: bool) -> Iterator[tuple[Any, Show]]:
             progress.start()
             steps.append(progress.add_task("training", total=total, figures=""))
         progress.update(steps[0], completed=done, total=total, figures=_shown(figures))
+        if "validation" in figures and not progress.console.is_terminal:
+            typer.echo(f"step {done} of {total}: {_shown(figures)}", err=True)
 
     try:
         yield bar, show

@@ -9,6 +9,7 @@ from typing import Any, overload
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
@@ -75,6 +76,13 @@ class Extractor(nn.Module, ABC):
         """Descriptors of the grid from the raw maps; a single map is taken as it is."""
         (only,) = levels
         return only
+
+    def combine_on(self, levels: Sequence[Tensor], grid: int) -> Float[Tensor, "b c q q"]:
+        """`combine` for a map of ``grid`` cells a side, which training takes on a coarser grid."""
+        combined = self.combine(levels)
+        if combined.shape[-1] == grid:
+            return combined
+        return F.interpolate(combined, size=(grid, grid), mode="bilinear")
 
     def forward(self, pixels: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b c p p"]:
         """Descriptors of normalised canvases, in the module's own dtype."""

@@ -414,6 +414,10 @@ class CachedExtractor(Extractor):
         """As the extractor inside does."""
         return self.extractor.combine(levels)
 
+    def combine_on(self, levels: Sequence[Tensor], grid: int) -> Float[Tensor, "b c q q"]:
+        """As the extractor inside does."""
+        return self.extractor.combine_on(levels, grid)
+
     @torch.inference_mode()
     def feature_map(self, levels: Sequence[Float[Tensor, "_ _ _"]], size: tuple[int, int]) -> Any:
         """As the extractor inside does."""

@@ -1,4 +1,4 @@
-"""What a training run does: defaults < YAML file < ``--set``; an unknown key is an error that lists the others.
+"""What a training run does: defaults < YAML file < ``--set``; an unknown key is an error that lists the rest.
 
 A file states only what differs from the defaults, which are the paper's. Files that ship with the package are
 known by name (``geoaware train spair71k``).
@@ -77,6 +77,8 @@ class Loss(_Part):
     Attributes:
         dense: weight of the dense loss.
         sparse: weight of the sparse loss.
+        keep: weight of the distillation loss, which holds points that nobody annotated to the extractor's own
+            similarities; not in the paper, so 0.
         temperature: of the soft-argmax.
         window: side of its window in cells; the whole map when not given (paper).
         noise: standard deviation of the noise on target positions, as a share of half the longer side of the
@@ -88,6 +90,7 @@ class Loss(_Part):
 
     dense: Weight = 1.0
     sparse: Weight = 1.0
+    keep: Weight = 0.0
     temperature: Positive = 0.02
     window: Count | None = None
     noise: Weight = 0.1

@@ -51,6 +51,7 @@ class Log:
         if not self._active:
             return
         self._file.write(json.dumps({"step": step, **values}) + "\n")
+        self._file.flush()
         for name, value in values.items():
             self._board.add_scalar(name.replace(" ", "_"), value, step)
 

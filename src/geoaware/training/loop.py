@@ -349,7 +349,7 @@ def _run_stages(run: _Run, show: Show | None) -> None:
 def _run_stage(run: _Run, number: int, show: Show | None) -> None:
     stage, progress = run.config.stages[number], run.progress
     blend = run.config.matching.blend
-    step = Step(run.network, run.config.loss, run.config.seed, blend, run.extractor.combine)
+    step = Step(run.network, run.config.loss, run.config.seed, blend, run.extractor.combine_on)
     trained = [each for each in step.parameters() if each.requires_grad]
     optimiser = torch.optim.AdamW(trained, lr=stage.learning_rate, weight_decay=stage.weight_decay)
     length = _schedule_steps(run, number)
@@ -398,6 +398,7 @@ def _after_step(
     values = {
         "dense": float(figures.losses.dense.mean()),
         "sparse": float(figures.losses.sparse.mean()),
+        "keep": float(figures.losses.keep.mean()),
         "gradient": figures.norm,
         "learning_rate": figures.rate,
     }
@@ -517,9 +518,8 @@ class _Worker:
                 f"the gradient is not finite at step {run.progress.total + 1} ({names}); {_NEXT}"
             )
         self.optimiser.step()
-        dense = torch.cat([each.dense for each in seen])
-        sparse = torch.cat([each.sparse for each in seen])
-        gathered = run.accelerator.gather(torch.stack([dense, sparse], dim=1))
+        values = [torch.stack([each.dense, each.sparse, each.keep], dim=1) for each in seen]
+        gathered = run.accelerator.gather(torch.cat(values))
         return Losses(*gathered.unbind(1)), float(norm)
 
 

@@ -11,10 +11,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from geoaware.blending import blended
-from geoaware.losses import contrastive_loss, dense_errors, read_descriptors
+from geoaware.losses import contrastive_loss, dense_errors, distillation_loss, read_descriptors
 from geoaware.post_processor import PostProcessor
 from geoaware.training.augment import Example, Labels, Term, target_positions
 from geoaware.training.config import Loss
+
+_DRAWN, _KEPT = 64, 32
+"""Points drawn on a view for the distillation, and those used at most."""
+
+_AROUND, _APART = 1.5, 1.25
+"""Cells: how far around the keypoints points are drawn, and how far from each keypoint they stay."""
 
 
 @dataclass(frozen=True)
@@ -24,10 +30,12 @@ class Losses:
     Attributes:
         dense: mean over a group's pairs, in cells.
         sparse: likewise.
+        keep: mean over a group's views.
     """
 
     dense: Float[Tensor, " g"]
     sparse: Float[Tensor, " g"]
+    keep: Float[Tensor, " g"]
 
 
 class Step(nn.Module):
@@ -40,7 +48,7 @@ class Step(nn.Module):
         loss: the objective.
         seed: of the noise on target positions.
         blend: share of the refined descriptors in what is matched; the rest are the extractor's own.
-        combine: makes the extractor's descriptors of its raw maps.
+        combine: makes the extractor's descriptors of its raw maps, on a grid of so many cells.
     """
 
     def __init__(
@@ -49,7 +57,7 @@ class Step(nn.Module):
         loss: Loss,
         seed: int,
         blend: float = 1.0,
-        combine: Callable[[Sequence[Tensor]], Tensor] | None = None,
+        combine: Callable[[Sequence[Tensor], int], Tensor] | None = None,
     ) -> None:
         super().__init__()
         self.network = network
@@ -67,27 +75,36 @@ class Step(nn.Module):
             levels: raw maps of the examples' views, one after the other.
             examples: the groups.
         """
-        maps = self._matched(levels)
-        parts = maps.split([len(example.views) for example in examples])
+        refined, plain = self.network(levels).float(), self._plain(levels)
+        grid = self.network.settings.grid
+        maps = refined if self.blend == 1 or plain is None else blended(refined, plain, self.blend, grid)
+        counts = [len(example.views) for example in examples]
         # The network may run in bfloat16; positions need more digits.
         with torch.autocast(maps.device.type, enabled=False):
-            pairs = [self._group(*each) for each in zip(parts, examples, strict=True)]
-        dense, sparse = (torch.stack(each) for each in zip(*pairs, strict=True))
-        total = self.loss.dense * dense + self.loss.sparse * sparse
-        return total, Losses(dense.detach(), sparse.detach())
+            parts = zip(maps.split(counts), self._split(plain, counts), examples, strict=True)
+            losses = [self._group(*each) for each in parts]
+        dense, sparse, keep = (torch.stack(each) for each in zip(*losses, strict=True))
+        total = self.loss.dense * dense + self.loss.sparse * sparse + self.loss.keep * keep
+        return total, Losses(dense.detach(), sparse.detach(), keep.detach())
 
-    def _matched(self, levels: Sequence[Tensor]) -> Float[Tensor, "v c p p"]:
-        """Refined maps, blended with the extractor's own where they are to be matched so."""
-        refined = self.network(levels).float()
-        if self.blend == 1 or self.combine is None:
-            return refined
+    def _plain(self, levels: Sequence[Tensor]) -> Float[Tensor, "v d p p"] | None:
+        """The extractor's own descriptors on the network's grid, where they are needed."""
+        if self.combine is None or (self.blend == 1 and not self.loss.keep):
+            return None
         with torch.no_grad():
-            plain = self.combine(levels)
-        return blended(refined, plain, self.blend, self.network.settings.grid)
+            return self.combine(levels, self.network.settings.grid)
 
-    def _group(self, maps: Float[Tensor, "v c p p"], example: Example) -> tuple[Tensor, Tensor]:
+    def _split(self, plain: Tensor | None, counts: list[int]) -> Sequence[Tensor | None]:
+        return [None] * len(counts) if plain is None else plain.split(counts)
+
+    def _group(
+        self, maps: Float[Tensor, "v c p p"], plain: Float[Tensor, "v d p p"] | None, example: Example
+    ) -> tuple[Tensor, Tensor, Tensor]:
         noise = torch.Generator().manual_seed(self.seed * 1_000_003 + example.group.number)
-        return group_losses(maps, example, self.loss, self.network.logit_scale, noise)
+        dense, sparse = group_losses(maps, example, self.loss, self.network.logit_scale, noise)
+        if plain is None or not self.loss.keep:
+            return dense, sparse, dense.detach() * 0.0
+        return dense, sparse, keeping_loss(maps, plain, example, noise)
 
 
 def group_losses(
@@ -107,19 +124,20 @@ def group_losses(
         generator: of the noise, on the CPU.
     """
     device = maps.device
-    # Read once for each view: reading is what the backward pass pays for, once a map.
+    # Unbound and read once for each view: the backward pass pays a whole map for every use of one.
+    views = maps.unbind()
     read = [
         read_descriptors(each, labels.xy.to(device))
-        for each, labels in zip(maps, example.labels, strict=True)
+        for each, labels in zip(views, example.labels, strict=True)
     ]
-    dense, sparse = maps.sum() * 0.0, logit_scale * 0.0
+    dense, sparse = read[0].sum() * 0.0, logit_scale * 0.0
     if loss.dense:
         for target, terms in _by_target(example.terms).items():
             queries = torch.cat([read[term.source][term.ids.to(device)] for term in terms])
             truth = torch.cat([_noisy(example.labels, term, loss, generator) for term in terms]).to(device)
             weights = torch.cat([_row_weights(term, loss) for term in terms]).to(device)
             dense = (
-                dense + dense_errors(queries, maps[target], truth, loss.temperature, loss.window) @ weights
+                dense + dense_errors(queries, views[target], truth, loss.temperature, loss.window) @ weights
             )
     if loss.sparse:
         for term in example.terms:
@@ -128,6 +146,46 @@ def group_losses(
                 ends = read[term.source][ids], read[term.target][ids]
                 sparse = sparse + term.sparse * contrastive_loss(*ends, logit_scale)
     return dense, sparse
+
+
+def keeping_loss(
+    maps: Float[Tensor, "v c p p"],
+    plain: Float[Tensor, "v d p p"],
+    example: Example,
+    generator: torch.Generator,
+) -> Float[Tensor, ""]:
+    """Distillation at points of the object that nobody annotated; see `losses.distillation_loss`.
+
+    For every view, points drawn on a view of another picture are looked for in it.
+
+    Args:
+        maps: refined maps of the example's views.
+        plain: the extractor's own, on the same grid.
+        example: labels say where the object is and what is annotated.
+        generator: of the draws, on the CPU.
+    """
+    refined, own = maps.unbind(), plain.unbind()
+    total = read_descriptors(refined[0], torch.zeros(0, 2, device=maps.device)).sum()
+    for target, (place, _) in enumerate(example.views):
+        others = [row for row, (other, _) in enumerate(example.views) if other != place]
+        if not others:
+            continue
+        source = others[int(torch.randint(len(others), (1,), generator=generator))]
+        xy = _unannotated(example.labels[source], maps.shape[-1], generator).to(maps.device)
+        total = total + distillation_loss(
+            read_descriptors(refined[source], xy), refined[target], read_descriptors(own[source], xy), own[target]
+        )
+    return total / len(example.views)
+
+
+def _unannotated(labels: Labels, grid: int, generator: torch.Generator) -> Float[Tensor, "n 2"]:
+    """Random positions in the box around a view's keypoints, none within a cell or so of one of them."""
+    annotated = labels.xy[labels.visible]
+    low, high = annotated.amin(dim=0) - _AROUND, annotated.amax(dim=0) + _AROUND
+    drawn = low + torch.rand(_DRAWN, 2, generator=generator) * (high - low)
+    inside = ((drawn >= 0) & (drawn <= grid - 1)).all(dim=1)
+    free = torch.cdist(drawn, annotated).amin(dim=1) > _APART
+    return drawn[inside & free][:_KEPT]
 
 
 def _by_target(terms: Sequence[Term]) -> dict[int, list[Term]]:
