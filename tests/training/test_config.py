@@ -8,7 +8,20 @@ import yaml
 from geoaware.errors import InputError
 from geoaware.features import check_name
 from geoaware.matching import MatchSettings
-from geoaware.training.config import CONFIGS, TrainConfig, find_config, load_config, parse_config
+from geoaware.training.config import (
+    CONFIGS,
+    DataChoice,
+    Flips,
+    Loss,
+    Matching,
+    Network,
+    Stage,
+    TrainConfig,
+    Validation,
+    find_config,
+    load_config,
+    parse_config,
+)
 
 STAGES = [{"data": [{"name": "coco", "root": "faces"}], "steps": 3}]
 SHIPPED = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
@@ -27,6 +40,7 @@ def test_the_defaults_are_the_paper_s() -> None:
     assert (config.loss.dense, config.loss.sparse, config.loss.noise) == (1.0, 1.0, 0.1)
     assert (config.loss.temperature, config.loss.window, config.loss.reduction) == (0.02, None, "mean")
     assert config.loss.target == "position"
+    assert (config.loss.keep, config.network.context, config.network.centred) == (0.0, (), False), "not in it"
     assert (stage.learning_rate, stage.weight_decay, stage.rising) == (1.25e-3, 1e-3, 0.3)
     assert (stage.batch, stage.accumulate, stage.pictures) == (1, 1, None)
     assert (config.network.width, config.network.grid, config.network.dropout) == (768, 60, 0.2)
@@ -64,24 +78,25 @@ def test_pf_pascal_is_trained_without_flips() -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "valid"),
+    ("key", "value", "kind"),
     [
-        ("losses", {}, "extractor, extractor_settings, root, cache"),
-        ("loss.tau", 1, "dense, sparse, temperature, window"),
-        ("network.depth", 3, "width, grid, dropout"),
-        ("flips.triple", 1, "double, single, self"),
-        ("stages.0.lr", 1, "data, pictures, mix, epochs, steps"),
-        ("stages.0.data.0.path", "x", "name, root, split, options, share"),
-        ("validation.data.0.folder", "x", "name, root, split, options, share"),
-        ("validation.often", 1, "data, every, pairs, alpha"),
-        ("matching.mode", "argmax", "window, temperature"),
+        ("losses", {}, TrainConfig),
+        ("loss.tau", 1, Loss),
+        ("network.depth", 3, Network),
+        ("flips.triple", 1, Flips),
+        ("stages.0.lr", 1, Stage),
+        ("stages.0.data.0.path", "x", DataChoice),
+        ("validation.data.0.folder", "x", DataChoice),
+        ("validation.often", 1, Validation),
+        ("matching.mode", "argmax", Matching),
     ],
 )
-def test_an_unknown_key_at_any_depth_lists_the_valid_ones(tmp_path, key, value, valid) -> None:
+def test_an_unknown_key_at_any_depth_lists_the_valid_ones(tmp_path, key, value, kind) -> None:
     path = file(tmp_path, {"stages": STAGES, "validation": {"data": [{"name": "coco", "root": "faces"}]}})
     with pytest.raises(InputError) as caught:
         load_config(path, {key: value})
-    assert str(caught.value).startswith(f"{path}: unknown key {key!r}; there are {valid}")
+    valid = ", ".join(kind.model_fields)
+    assert str(caught.value) == f"{path}: unknown key {key!r}; there are {valid}"
 
 
 def test_values_by_dotted_key_go_before_the_file_s(tmp_path: Path) -> None:

@@ -125,6 +125,19 @@ def test_the_same_run_twice_is_the_same_and_another_seed_another(run: Run, tmp_p
     assert not a["mixing_weights"].equal(c["mixing_weights"])
 
 
+def test_dropout_is_drawn_anew_at_every_step(run: Run, tmp_path: Path) -> None:
+    """With weights that do not move, a single pair and no noise, nothing else tells the steps apart."""
+    one = {"name": "coco", "root": ".", "split": "val", "options": {"pairs": 1}}
+    still: dict[str, Any] = {"data": [one], "steps": 4, "learning_rate": 1e-12}
+    changes = {"flips": NO_FLIPS, "validation": {}, "loss__noise": 0.0, "log_every": 1}
+    # Each of the two kinds of animals has one pair, and each epoch both.
+    counts = []
+    for name, dropout in (("dropped", 0.2), ("whole", 0.0)):
+        run(name, stages=[still], network__dropout=dropout, **changes)
+        counts.append(len({line["dense"] for line in lines(tmp_path / name)}))
+    assert counts == [4, 2]
+
+
 def test_a_finished_run_is_left_as_it_is(run: Run, tmp_path: Path) -> None:
     run()
     before = traces(tmp_path / "run")
@@ -205,6 +218,7 @@ STAGES: dict[str, Any] = {
         },
     ],
     "validation__every": 4, "save_every": 3, "log_every": 2,
+    "loss__keep": 0.5, "matching__blend": 0.7, "network__context": (2,), "network__centred": True,
 }  # fmt: skip
 
 

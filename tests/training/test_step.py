@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import permutations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from geoaware.post_processor import PostProcessor
@@ -139,10 +141,13 @@ def test_the_loss_of_blended_descriptors() -> None:
     """Cosines are 0.6 of the network's and 0.4 of the extractor's own; only the network has gradients."""
     example = make_example(pair_group(), Flips(), SIZE, GRID)
     levels, net = levels_of(example), network()
-    own = torch.nn.functional.interpolate(levels[1], size=(GRID, GRID), mode="bilinear")
-    found, parts = Step(net, QUIET, 0, 0.6, lambda given: given[1])(levels, [example])
+
+    def combine(given: Sequence[Tensor], grid: int) -> Tensor:
+        return F.interpolate(given[1], size=(grid, grid), mode="bilinear")
+
+    found, parts = Step(net, QUIET, 0, 0.6, combine)(levels, [example])
     refined = net(levels)
-    unit, own = (torch.nn.functional.normalize(each, dim=1) for each in (refined, own))
+    unit, own = (F.normalize(each, dim=1) for each in (refined, combine(levels, GRID)))
     both = torch.cat([math.sqrt(0.6) * unit, math.sqrt(0.4) * own], dim=1)
     wanted = group_losses(both, example, QUIET, net.logit_scale, generator())
     torch.testing.assert_close((parts.dense[0], parts.sparse[0]), wanted)

@@ -1,0 +1,59 @@
+"""The post-processor that comes with the package: whole, documented, and worth having."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from geoaware import data
+from geoaware.blending import shipped
+from geoaware.evaluation.predict import PredictSettings, choose_pairs, matching_settings, predict
+from geoaware.evaluation.score import score_file
+from geoaware.matcher import PRESETS, Matcher
+from geoaware.metrics.result import PCKResult
+from geoaware.post_processor import PostProcessor
+from tests.data import shared
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_it_is_small_and_says_where_it_comes_from(name: str) -> None:
+    folder = shipped()[name]
+    assert sum(file.stat().st_size for file in folder.iterdir()) < 16e6
+    network = PostProcessor.from_pretrained(name)
+    assert {"extractor", "matching", "training", "figures", "data", "command", "licence"} <= set(network.info)
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert card == network.card()
+
+
+def test_the_preset_brings_it_and_the_bare_extractor_does_not() -> None:
+    assert Matcher.from_pretrained("lite", device="cpu").post_processor is not None
+    assert Matcher.from_pretrained(PRESETS["lite"], device="cpu").post_processor is None
+
+
+def evaluated(name: str, case: tuple[str, str, str, str, dict[str, object]], out: Path) -> PCKResult:
+    loader, folder, split, protocol, options = case
+    pairs = choose_pairs(data.load(loader, shared(folder), split, **options), 60)
+    matcher = Matcher.from_pretrained(name, device="cpu")
+    matcher.settings = matching_settings(
+        matcher.extractor.name, protocol, post_processor=matcher.post_processor
+    )
+    return score_file(predict(pairs, matcher, out / f"{name}.jsonl", PredictSettings(protocol=protocol)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("case", "gain"),
+    [
+        (("coco", "lspet", "val", "paper", {"pairs": 100}), 0.03),
+        (("coco", "quaternius", "val", "paper", {"pairs": 20}), 0.1),
+        (("pf-willow", "PF-dataset-WILLOW", "test", "pf-willow", {}), -0.03),
+    ],
+    ids=["people", "quadrupeds", "other objects"],
+)
+def test_it_helps_where_it_was_taught_and_does_no_harm_elsewhere(
+    case: tuple[str, str, str, str, dict[str, object]], gain: float, tmp_path: Path
+) -> None:
+    """Sixty pairs are few: the margins are wide. The full figures are those of the model card."""
+    with_it, without = (evaluated(name, case, tmp_path) for name in ("lite", PRESETS["lite"]))
+    assert with_it.value(0.1) > without.value(0.1) + gain
