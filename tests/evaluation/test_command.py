@@ -7,6 +7,7 @@ import torch
 import typer
 from typer.testing import CliRunner
 
+from geoaware.blending import load_post_processor
 from geoaware.commands import evaluate as commands
 from geoaware.errors import InputError
 from geoaware.features import load_extractor
@@ -124,7 +125,8 @@ def test_predict_with_a_post_processor(two_faces, for_lite, tmp_path, monkeypatc
     ]
     run("predict", *chosen, "--blend", 0.5, "--set", "window=3", "--out", "told.jsonl")
     told = header_of(tmp_path / "told.jsonl")
-    assert told["hashes"]["post_processor"] == for_lite.weights_hash()
+    released = load_post_processor(tmp_path / "best.PTH")
+    assert told["hashes"]["post_processor"] == released.weights_hash()
     assert (told["settings"]["blend"], told["settings"]["pose"]) == (0.5, "flip")
     assert told["settings"]["matching"]["window"] == 3
     assert told["settings"]["matching"]["temperature"] == 0.02
