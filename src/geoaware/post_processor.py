@@ -437,5 +437,9 @@ def _as_markdown(content: Any) -> list[str]:
     if isinstance(content, str):
         return [content]
     if isinstance(content, Mapping):
-        return [f"- {key}: {value}" for key, value in content.items()]
+        lines = []
+        for key, value in content.items():
+            inner = _as_markdown(value) if isinstance(value, Mapping) else []
+            lines += [f"- {key}:", *(f"  {line}" for line in inner)] if inner else [f"- {key}: {value}"]
+        return lines
     return ["```json", json.dumps(content, indent=1), "```"]

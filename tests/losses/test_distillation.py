@@ -38,7 +38,9 @@ def test_the_same_similarities_cost_nothing_whatever_the_channels() -> None:
     _, _, queries, target = maps()
     turned = torch.linalg.qr(torch.randn(7, 7, dtype=torch.float64))[0]
     rotated = torch.einsum("ij,jhw->ihw", turned, target) * 3
-    assert distillation_loss(queries @ turned.T, rotated, queries, target).item() == pytest.approx(0, abs=1e-9)
+    assert distillation_loss(queries @ turned.T, rotated, queries, target).item() == pytest.approx(
+        0, abs=1e-9
+    )
 
 
 def test_gradients() -> None:

@@ -173,7 +173,10 @@ def keeping_loss(
         source = others[int(torch.randint(len(others), (1,), generator=generator))]
         xy = _unannotated(example.labels[source], maps.shape[-1], generator).to(maps.device)
         total = total + distillation_loss(
-            read_descriptors(refined[source], xy), refined[target], read_descriptors(own[source], xy), own[target]
+            read_descriptors(refined[source], xy),
+            refined[target],
+            read_descriptors(own[source], xy),
+            own[target],
         )
     return total / len(example.views)
 
