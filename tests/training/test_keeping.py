@@ -81,8 +81,8 @@ def test_the_step_adds_it_with_its_weight_and_asks_for_plain_maps_only_then() ->
     assert not asked
     total, losses = Step(network, Loss(keep=0.5), 0, 1.0, combine)(levels, [example()])
     assert asked == [GRID]
-    assert float(losses.keep) > 0.01
+    assert losses.keep.item() > 0.01
     torch.testing.assert_close(total, without + 0.5 * losses.keep)
     blended, _ = Step(network, Loss(), 0, 0.5, combine)(levels, [example()])
     assert asked == [GRID, GRID]
-    assert abs(float(blended - without)) > 1e-3
+    assert abs((blended - without).item()) > 1e-3
