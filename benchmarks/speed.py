@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -24,6 +22,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from machine import machine
 from PIL import Image
 
 import geoaware
@@ -172,25 +171,6 @@ def compared(fast: dict[str, float], reference: dict[str, float]) -> dict[str, A
 def run(command: list[Any]) -> str:
     """Standard output of a command that must succeed."""
     return subprocess.run([str(part) for part in command], check=True, capture_output=True, text=True).stdout
-
-
-def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
-    names = [line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")]
-    return {
-        "processor": names[0] if names else platform.processor(),
-        "cores": os.cpu_count(),
-        "torch_threads": torch.get_num_threads(),
-        "system": platform.system(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "geoaware": geoaware.__version__,
-    }
-
-
-def _cpuinfo() -> list[str]:
-    path = Path("/proc/cpuinfo")
-    return path.read_text().splitlines() if path.exists() else []
 
 
 BENCHMARKS = {

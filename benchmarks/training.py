@@ -19,8 +19,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import re
 import statistics
 import subprocess
@@ -33,9 +31,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from machine import machine
 from torch import Tensor
 
-import geoaware
 from geoaware.losses import contrastive_loss, dense_errors, read_descriptors
 from geoaware.matching import soft_argmax
 from geoaware.post_processor import PostProcessor
@@ -213,22 +211,6 @@ def _mib(key: str) -> float:
     found = re.search(rf"{key}:\s+(\d+)", Path("/proc/self/status").read_text(encoding="ascii"))
     assert found is not None
     return int(found[1]) / 1024
-
-
-def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return {
-        "processor": names[0] if names else platform.processor(),
-        "cores": os.cpu_count(),
-        "torch_threads": torch.get_num_threads(),
-        "system": platform.system(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "geoaware": geoaware.__version__,
-    }
 
 
 def measure(runs: int) -> dict[str, Any]:

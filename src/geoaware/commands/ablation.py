@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from geoaware.commands.options import Device, parse_settings
+from geoaware.commands.options import ConfigSettings, Device, parse_settings
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -28,12 +28,7 @@ def ablation(
         str, typer.Argument(help="A YAML file, or the name of a configuration that is shipped.")
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder of the training runs and their predictions.")],
-    setting: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="Change a value, by its dotted key; may be repeated."
-        ),
-    ] = None,
+    setting: ConfigSettings = None,
     seeds: Annotated[int, typer.Option("--seeds", help="Training runs of each row.")] = 3,
     rows: Annotated[
         list[str] | None,

@@ -38,6 +38,11 @@ Settings = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="A setting of the extractor; may be repeated."),
 ]
 
+ConfigSettings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a value, by its dotted key; may be repeated."),
+]
+
 PoseRuleText = Annotated[
     str | None,
     typer.Option(

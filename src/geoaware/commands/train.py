@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from geoaware.commands.options import Device, parse_settings
+from geoaware.commands.options import ConfigSettings, Device, parse_settings
 
 if TYPE_CHECKING:
     from geoaware.training.loop import Show
@@ -19,12 +19,7 @@ def train(
     config: Annotated[
         str, typer.Argument(help="A YAML file, or the name of a configuration that is shipped.")
     ],
-    setting: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="Change a value, by its dotted key; may be repeated."
-        ),
-    ] = None,
+    setting: ConfigSettings = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder of the run; runs/CONFIG if not given.")
     ] = None,

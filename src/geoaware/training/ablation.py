@@ -27,12 +27,11 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import yaml
 from jaxtyping import Float
 
-from geoaware.data import DataSet, load
+from geoaware.data import DataSet
 from geoaware.errors import InputError
-from geoaware.evaluation.predict import PredictSettings, choose_pairs, predict
+from geoaware.evaluation.predict import PredictSettings, predict
 from geoaware.evaluation.predictions import read
 from geoaware.evaluation.protocols import FOR_BASE, get_protocol
 from geoaware.features import Extractor, load_extractor
@@ -44,9 +43,9 @@ from geoaware.metrics.counts import GEOMETRY_AWARE, STANDARD, correct_points, co
 from geoaware.metrics.errors import ERROR_TYPES
 from geoaware.metrics.report import ERROR_LABELS
 from geoaware.post_processor import PostProcessor
-from geoaware.training.config import Flips, TrainConfig, Validation, parse_config
+from geoaware.training.config import Flips, TrainConfig, Validation, load_config
 from geoaware.training.features import Bar
-from geoaware.training.loop import CONFIG, LAST, train
+from geoaware.training.loop import CONFIG, LAST, load_validation, train
 
 ALPHAS = (0.05, 0.1)
 """Thresholds of the PCK; the kinds of mistake are told at the last."""
@@ -351,11 +350,7 @@ class _Work:
     @cached_property
     def sets(self) -> list[DataSet]:
         """The validation sets, with the same pairs for every row and seed."""
-        loaded = [
-            load(each.name, Path(self.config.root) / each.root, each.split, **each.options)
-            for each in self.config.validation.data
-        ]
-        return [choose_pairs(each, self.config.validation.pairs, self.config.seed) for each in loaded]
+        return load_validation(self.config)
 
     @cached_property
     def names(self) -> list[str]:
@@ -445,8 +440,7 @@ def _is_of(config: TrainConfig, folder: Path) -> bool:
     path = folder / CONFIG
     if not path.is_file():
         return False
-    found = parse_config(yaml.safe_load(path.read_text(encoding="utf-8")), str(path))
-    return found.model_dump(mode="json") == config.model_dump(mode="json")
+    return load_config(path).model_dump(mode="json") == config.model_dump(mode="json")
 
 
 def _bar(show: Show, title: str) -> Bar:

@@ -32,14 +32,12 @@ class Progress:
         step: steps of the stage that are done.
         total: steps of the run that are done.
         best: highest validation figure so far, a share; -1 before the first.
-        best_step: step of the run that it was measured at.
     """
 
     stage: int = 0
     step: int = 0
     total: int = 0
     best: float = -1.0
-    best_step: int = 0
 
 
 def save(

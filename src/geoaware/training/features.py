@@ -58,11 +58,8 @@ class StoredFeatures:
 
 def complete(
     store: FeatureStore, extractor: Extractor, paths: Iterable[Path], poses: Sequence[Pose], bar: Bar
-) -> int:
+) -> None:
     """Extract what the store lacks of the pictures; under several processes this one's share.
-
-    Returns:
-        How many files were written.
 
     Raises:
         InputError: a picture cannot be read, or the disk is too small; what is finished stays.
@@ -74,10 +71,7 @@ def complete(
         work = survey(share, poses, store, advance)
     if not work.failed and work.tasks:
         with bar("extracting features", work.files) as advance:
-            written = extract(work, extractor, store, shard=shard, progress=advance)
+            extract(work, extractor, store, shard=shard, progress=advance)
         store.update_manifest()
-    else:
-        written = 0
     if work.failed:
         raise InputError(f"{work.failed[0]} ({len(work.failed)} pictures failed; mend them and run again)")
-    return written

@@ -108,7 +108,6 @@ class _Run:
     progress: Progress
     saved: checkpoint.Saved | None
     log: Log
-    say: Callable[[str], None]
 
     @property
     def main(self) -> bool:
@@ -126,10 +125,7 @@ def _prepare(
 ) -> _Run:
     accelerate = require("accelerate", extra="train")
     sets = [[_load(choice, config.root) for choice in stage.data] for stage in config.stages]
-    validation = [
-        choose_pairs(_load(choice, config.root), config.validation.pairs, config.seed)
-        for choice in config.validation.data
-    ]
+    validation = load_validation(config)
     if config.flips.used:
         for each in (data for stage in sets for data in stage):
             _check_flips(each)
@@ -172,8 +168,13 @@ def _prepare(
         progress,
         saved,
         lines,
-        say,
     )
+
+
+def load_validation(config: TrainConfig) -> list[DataSet]:
+    """The validation sets, cut down to the pairs asked for, chosen by the seed."""
+    sets = [_load(choice, config.root) for choice in config.validation.data]
+    return [choose_pairs(each, config.validation.pairs, config.seed) for each in sets]
 
 
 def _load(choice: DataChoice, root: str) -> DataSet:
@@ -437,7 +438,7 @@ def _validate(run: _Run) -> dict[str, float]:
     mean = sum(each.standard for each in scores) / len(scores)
     run.log.write(progress.total, {**figures, "validation": mean, "seconds": time.monotonic() - began})
     if mean > progress.best:
-        progress.best, progress.best_step = mean, progress.total
+        progress.best = mean
         at = {key: round(100 * value, 2) for key, value in figures.items()}
         info = {**run.network.info, "validation": {"step": progress.total, **at}}
         kept, run.network.info = run.network.info, info

@@ -81,7 +81,8 @@ class Step(nn.Module):
         counts = [len(example.views) for example in examples]
         # The network may run in bfloat16; positions need more digits.
         with torch.autocast(maps.device.type, enabled=False):
-            parts = zip(maps.split(counts), self._split(plain, counts), examples, strict=True)
+            own = [None] * len(counts) if plain is None else plain.split(counts)
+            parts = zip(maps.split(counts), own, examples, strict=True)
             losses = [self._group(*each) for each in parts]
         dense, sparse, keep = (torch.stack(each) for each in zip(*losses, strict=True))
         total = self.loss.dense * dense + self.loss.sparse * sparse + self.loss.keep * keep
@@ -93,9 +94,6 @@ class Step(nn.Module):
             return None
         with torch.no_grad():
             return self.combine(levels, self.network.settings.grid)
-
-    def _split(self, plain: Tensor | None, counts: list[int]) -> Sequence[Tensor | None]:
-        return [None] * len(counts) if plain is None else plain.split(counts)
 
     def _group(
         self, maps: Float[Tensor, "v c p p"], plain: Float[Tensor, "v d p p"] | None, example: Example
