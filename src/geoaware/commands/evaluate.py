@@ -2,88 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from geoaware.commands.options import (
-    Blend,
-    Device,
-    Dtype,
-    PoseRuleText,
-    PostProcessorPlace,
-    parse_pose_rule,
-    parse_settings,
+from geoaware.commands.choices import (
+    Annotations,
+    Batch,
+    CacheFolder,
+    CacheSize,
+    DataChoice,
+    DataOption,
+    Dataset,
+    Extractor,
+    Labels,
+    Masks,
+    MatchingChoice,
+    Pairs,
+    Pose,
+    ProtocolName,
+    Root,
+    RunChoice,
+    Seed,
+    Setting,
+    Split,
 )
+from geoaware.commands.options import Blend, Device, Dtype, PoseRuleText, PostProcessorPlace
 from geoaware.errors import InputError
 
 if TYPE_CHECKING:
-    from geoaware.data import DataSet
-    from geoaware.matcher import Matcher
     from geoaware.metrics.result import PCKResult
 
-Dataset = Annotated[
-    str, typer.Option("--dataset", help="spair71k, pf-pascal, pf-willow, ap10k, coco or pairs.")
-]
-Root = Annotated[Path, typer.Option("--root", help="Folder of the data set.")]
-Split = Annotated[str, typer.Option("--split", help="Its split: trn, val, test …")]
-Annotations = Annotated[
-    str | None, typer.Option("--annotations", help="Annotation file of a COCO data set, if not SPLIT.json.")
-]
-DataOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--option", metavar="KEY=VALUE", help="An option of the data set's loader; may be repeated."
-    ),
-]
-Extractor = Annotated[
-    str, typer.Option("--extractor", help="`lite` or an extractor that `geoaware info` lists.")
-]
-Pose = Annotated[str, typer.Option("--pose", help="Turn the source: auto (as measured), off, flip, rotate.")]
-ProtocolName = Annotated[
-    str | None,
-    typer.Option(
-        "--protocol",
-        help="paper, released, dift, pf-pascal, pf-willow; the data set's usual one if not given.",
-    ),
-]
-MatchingChoice = Annotated[
-    str,
-    typer.Option(
-        "--matching",
-        help="auto: the window measured for the features, looking where the protocol looks; paper: its "
-        "constants; extractor: as `geoaware match` does.",
-    ),
-]
-Labels = Annotated[
-    bool,
-    typer.Option(
-        "--labels/--no-labels", help="In a mirrored source, read at the annotated flip partner (†)."
-    ),
-]
-Masks = Annotated[
-    bool, typer.Option("--masks/--no-masks", help="Choose the pose on the source's annotated object mask.")
-]
-Pairs = Annotated[str, typer.Option("--pairs", metavar="N|all", help="How many pairs, chosen by --seed.")]
-Seed = Annotated[int, typer.Option("--seed", help="Of the choice of pairs.")]
 Out = Annotated[
     Path | None, typer.Option("--out", help="Predictions file to write; named after the run if not given.")
-]
-Setting = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="A setting of the matching (window, temperature …) or of the extractor; may be repeated.",
-    ),
-]
-Batch = Annotated[int, typer.Option("--batch", help="Pictures extracted together; 0: by device.")]
-CacheSize = Annotated[int, typer.Option("--cache-mb", help="Memory for features, in megabytes.")]
-CacheFolder = Annotated[
-    Path | None,
-    typer.Option("--cache", help="Read features from `geoaware extract`'s folder, and keep new ones there."),
 ]
 Restart = Annotated[bool, typer.Option("--restart", help="Throw away what an earlier run wrote to the file.")]
 
@@ -134,8 +86,8 @@ def predict(
 
     geoaware predict --dataset spair71k --root SPair-71k --split test --out spair.jsonl
     """
-    data = _DataChoice(dataset, root, split, annotations, option, pairs, seed)
-    run = _Run(
+    data = DataChoice(dataset, root, split, annotations, option, pairs, seed)
+    run = RunChoice(
         extractor,
         post_processor,
         blend,
@@ -248,8 +200,8 @@ def evaluate(
     geoaware evaluate --dataset pf-willow --root PF-dataset-WILLOW --split test
     """
     _check_by(by)
-    data = _DataChoice(dataset, root, split, annotations, option, pairs, seed)
-    run = _Run(
+    data = DataChoice(dataset, root, split, annotations, option, pairs, seed)
+    run = RunChoice(
         extractor,
         post_processor,
         blend,
@@ -277,76 +229,16 @@ def evaluate(
     typer.echo(_what_next(path, result), err=True)
 
 
-@dataclass(frozen=True)
-class _DataChoice:
-    """Which pairs."""
-
-    dataset: str
-    root: Path
-    split: str
-    annotations: str | None
-    option: list[str] | None
-    pairs: str
-    seed: int
-
-    def load(self) -> DataSet:
-        """The data set, cut down to the pairs asked for."""
-        from geoaware.data import load, options
-        from geoaware.evaluation.predict import choose_pairs
-
-        given = parse_settings(self.option)
-        if self.annotations is not None:
-            given["annotations"] = self.annotations
-        draws_pairs = "seed" in options(self.dataset)
-        if draws_pairs:
-            # Such a loader makes the pairs itself; it would give its usual number before we could choose.
-            given = {"pairs": self.pairs or None, "seed": self.seed, **given}
-        data = load(self.dataset, self.root, self.split, **given)
-        if draws_pairs or self.pairs in ("", "all"):
-            return data
-        if not self.pairs.isdecimal():
-            raise InputError(
-                f"--pairs {self.pairs!r}: give a number or all; a list of pairs is --option pairs=FILE"
-            )
-        return choose_pairs(data, int(self.pairs), self.seed)
-
-
-@dataclass(frozen=True)
-class _Run:
-    """With what to predict."""
-
-    extractor: str
-    post_processor: str
-    blend: float | None
-    pose: str
-    pose_rule: str | None
-    protocol: str | None
-    matching: str
-    labels: bool
-    masks: bool
-    setting: list[str] | None
-    batch: int
-    cache_mb: int
-    cache: Path | None
-    device: str
-    dtype: str
-
-
-def _predict(choice: _DataChoice, run: _Run, out: Path | None, restart: bool) -> Path:
+def _predict(choice: DataChoice, run: RunChoice, out: Path | None, restart: bool) -> Path:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from geoaware.evaluation.predict import PredictSettings, predict
-    from geoaware.evaluation.protocols import FOR_BASE, get_protocol
-    from geoaware.features.store import CachedExtractor, FeatureStore
+    from geoaware.evaluation.predict import predict
 
-    if run.protocol is not None:
-        get_protocol(run.protocol)
+    run.check()
     data = choice.load()
-    protocol = get_protocol(run.protocol or FOR_BASE[data.threshold_base])
-    matcher = _matcher(run, protocol.name)
-    if run.cache is not None:
-        matcher.extractor = CachedExtractor(matcher.extractor, FeatureStore.of(run.cache, matcher.extractor))
+    protocol = run.protocol_for(data)
+    matcher = run.matcher(protocol.name)
     for note in data.notes:
         typer.echo(f"note: {note}", err=True)
     pictures = len({side.path for pair in data.pairs for side in (pair.source, pair.target)})
@@ -357,7 +249,6 @@ def _predict(choice: _DataChoice, run: _Run, out: Path | None, restart: bool) ->
         err=True,
     )
     path = out or Path(f"{data.name}-{data.split}-{run.extractor}-{protocol.name}.jsonl")
-    how = PredictSettings(protocol.name, run.labels, run.masks, run.batch, run.cache_mb * 2**20)
     columns = (TextColumn("predicting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("predicting", total=len(data.pairs))
@@ -365,35 +256,10 @@ def _predict(choice: _DataChoice, run: _Run, out: Path | None, restart: bool) ->
             data,
             matcher,
             path,
-            how,
+            run.how(protocol.name),
             restart=restart,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-
-
-def _matcher(run: _Run, protocol: str) -> Matcher:
-    """The matcher of a run; what is wrong with its settings is found before the extractor is loaded."""
-    from geoaware.evaluation.predict import matching_settings
-    from geoaware.matcher import PRESETS, Matcher, choose_post_processor
-    from geoaware.matching import MatchSettings
-
-    given = parse_settings(run.setting)
-    for_matching = {key: given.pop(key) for key in list(given) if key in MatchSettings.__dataclass_fields__}
-    network = choose_post_processor(run.extractor, run.post_processor)
-    if run.blend == 0:
-        network = None
-    extractor = PRESETS.get(run.extractor, run.extractor)
-    return Matcher.from_pretrained(
-        run.extractor,
-        pose=run.pose,
-        pose_rule=parse_pose_rule(run.pose_rule),
-        settings=matching_settings(extractor, protocol, run.matching, for_matching, network),
-        post_processor=network,
-        blend=run.blend,
-        device=run.device,
-        dtype=run.dtype,
-        **given,
-    )
 
 
 def _check_by(by: str | None) -> None:
