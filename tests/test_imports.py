@@ -21,9 +21,9 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"alignment", "blending", "data", "metrics", "losses"}),
     frozenset({"matcher"}),
     frozenset({"evaluation"}),
-    frozenset({"training", "transfer", "gallery"}),
-    frozenset({"analyses"}),
-    frozenset({"commands", "demo"}),
+    frozenset({"training", "gallery", "demo"}),
+    frozenset({"analyses", "transfer"}),
+    frozenset({"commands"}),
     frozenset({"cli"}),
     frozenset({"__init__", "__main__"}),
 )

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from geoaware._version import __version__
-from geoaware.commands import ablation, data, evaluate, examples, extract, info, match, train
+from geoaware.commands import ablation, data, evaluate, examples, extract, gallery, info, match, train
 from geoaware.errors import InputError, MissingDependencyError
 
 app = typer.Typer(
@@ -32,6 +32,7 @@ app.command()(examples.examples)
 app.command()(extract.extract)
 app.command()(train.train)
 app.command()(ablation.ablation)
+app.command()(gallery.gallery)
 app.add_typer(data.app, name="data")
 
 
