@@ -322,11 +322,11 @@ class Matcher:
         masks = None
         if source.mask is not None:
             masks = {
-                pose: _mask_on_canvas(source.mask, pose, self.extractor.layout.size) for pose in candidates
+                pose: mask_on_canvas(source.mask, pose, self.extractor.layout.size) for pose in candidates
             }
         restricted = None
         if target.mask is not None:
-            restricted = _mask_on_canvas(target.mask, "identity", self.extractor.layout.size)
+            restricted = mask_on_canvas(target.mask, "identity", self.extractor.layout.size)
         distances = pose_distances(
             {pose: source.maps[pose] for pose in candidates},
             target.maps["identity"],
@@ -509,7 +509,8 @@ def _changed(defaults: Defaults, measured: Mapping[str, Any]) -> Defaults:
     )
 
 
-def _mask_on_canvas(mask: np.ndarray, pose: Pose, size: int) -> Bool[Tensor, "s s"]:
+def mask_on_canvas(mask: np.ndarray, pose: Pose, size: int) -> Bool[Tensor, "s s"]:
+    """A mask (h, w) of the upright picture, turned and laid on a canvas of ``size`` as its picture is."""
     image = pose_image(Image.fromarray(mask), pose)
     canvas = Canvas(*image.size, size)
     board = Image.new("L", (size, size))

@@ -1,0 +1,252 @@
+"""``geoaware pose``: from which side pictures show their object, by comparison with template pictures."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from geoaware.commands.choices import CacheFolder, Extractor, RunChoice
+from geoaware.commands.options import Blend, Device, Dtype, PostProcessorPlace, Settings
+from geoaware.errors import InputError
+
+if TYPE_CHECKING:
+    from geoaware.evaluation.pose import PosePrediction
+    from geoaware.evaluation.pose_run import PoseWork
+    from geoaware.types import Picture
+
+
+def pose(
+    pictures: Annotated[
+        list[Path], typer.Argument(metavar="PICTURES", help="Pictures, or folders of pictures.")
+    ],
+    templates: Annotated[
+        Path,
+        typer.Option(
+            "--templates",
+            metavar="DIR",
+            help="A folder for each template set, in it left, right, front and back (.jpg, .png …).",
+        ),
+    ],
+    extractor: Extractor = "lite",
+    post_processor: PostProcessorPlace = "auto",
+    blend: Blend = None,
+    metric: Annotated[
+        str,
+        typer.Option(
+            "--metric", help="imd: instance matching distance; mutual-nn: mutual nearest neighbours."
+        ),
+    ] = "imd",
+    masks: Annotated[
+        Path | None,
+        typer.Option(
+            "--masks", metavar="DIR", help="Masks of the pictures' objects, of the same names, for imd."
+        ),
+    ] = None,
+    template_masks: Annotated[
+        bool,
+        typer.Option(
+            "--template-masks",
+            help="Compare with the templates' objects only: left_mask.png … beside them.",
+        ),
+    ] = False,
+    labels: Annotated[
+        Path | None,
+        typer.Option("--labels", metavar="FILE", help="True poses, JSON or CSV: prints the accuracies."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Write poses, votes and distances as JSON.")
+    ] = None,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Throw away what an earlier run wrote to --out.")
+    ] = False,
+    cache: CacheFolder = None,
+    device: Device = "auto",
+    dtype: Dtype = "fp32",
+    setting: Settings = None,
+) -> None:
+    """Predict whether pictures show their object from the left, the right, the front or the back.
+
+    In each template set the nearest template has a vote; most votes win.
+
+    With --out, the same command again goes on where a run was stopped, and reads a finished one.
+
+    Examples:
+
+    geoaware pose photos/ --templates cats/
+
+    geoaware pose photos/ --templates cats/ --masks masks/ --labels poses.csv --out poses.json
+    """
+    run = RunChoice(
+        extractor=extractor,
+        post_processor=post_processor,
+        blend=blend,
+        pose="off",
+        pose_rule=None,
+        protocol=None,
+        matching="auto",
+        labels=True,
+        masks=masks is not None,
+        setting=setting,
+        batch=1,
+        cache_mb=0,
+        cache=cache,
+        device=device,
+        dtype=dtype,
+    )
+    from geoaware.evaluation.pose import PoseSettings, read_template_sets
+    from geoaware.evaluation.pose_run import PoseWork
+
+    how = PoseSettings(metric, masks is not None, template_masks)  # type: ignore[arg-type]
+    sets = read_template_sets(templates, template_masks)
+    chosen = read_pictures(pictures, masks)
+    truth = None if labels is None else read_labels(labels, [each.id for each in chosen])
+    work = PoseWork(run.matcher("paper"), {"": sets}, chosen, how)
+    found = _predict(work, out, restart)
+    for each in found:
+        typer.echo(_line(each, None if truth is None else truth.get(each.picture)))
+    if truth is not None:
+        from geoaware.evaluation.pose import accuracy_grid, confusion_grid, score_poses
+        from geoaware.metrics.report import as_text
+
+        scores = score_poses(found, truth)
+        for grid in (accuracy_grid(scores), confusion_grid(scores)):
+            typer.echo("\n" + as_text([grid]))
+
+
+def _predict(work: PoseWork, out: Path | None, restart: bool) -> list[PosePrediction]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from geoaware.evaluation.pose_run import predict_poses
+
+    sets = len(work.templates[""])
+    typer.echo(
+        f"pictures: {len(work.pictures):,}, template sets: {sets:,}, {work.matcher.identity}", err=True
+    )
+    columns = (TextColumn("predicting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("predicting", total=len(work.pictures))
+        found = predict_poses(
+            work,
+            out,
+            restart=restart,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    if out is not None:
+        typer.echo(f"wrote {out}; the same command again reads it", err=True)
+    return found
+
+
+def _line(found: PosePrediction, truth: str | None) -> str:
+    """``cat1.jpg: left (8 of 10 sets; left 0.412, …)``: mean distances, and the label where it differs."""
+    sets = len(found.distances)
+    means = ", ".join(
+        f"{pose} {sum(each[pose] for each in found.distances.values()) / sets:.4f}" for pose in found.votes
+    )
+    wrong = f", labelled {truth}" if truth not in (None, found.pose) else ""
+    return f"{found.picture}: {found.pose}{wrong} ({found.votes[found.pose]} of {sets} sets; {means})"
+
+
+def read_pictures(paths: Sequence[Path], masks: Path | None = None) -> list[Picture]:
+    """Pictures of one's own; folders stand for the pictures directly in them.
+
+    A picture's id is its path from the folder that all of them have in common.
+
+    Args:
+        paths: files and folders; what is named twice counts once.
+        masks: folder with a mask of the same name, but any suffix, for each picture.
+
+    Raises:
+        InputError: nothing there, an unreadable picture, or a mask is missing.
+    """
+    from geoaware.evaluation.pose import bare_picture
+    from geoaware.images import list_images
+
+    files: dict[Path, None] = {}
+    for path in paths:
+        if not path.exists():
+            raise InputError(f"{path}: no such file")
+        inside = list_images(path) if path.is_dir() else [path]
+        files.update(dict.fromkeys(each.absolute() for each in inside))
+    common = os.path.commonpath([each.parent for each in files])
+    return [
+        bare_picture(
+            each.relative_to(common).as_posix(), each, None if masks is None else _mask_of(each, masks)
+        )
+        for each in files
+    ]
+
+
+def _mask_of(picture: Path, folder: Path) -> Path:
+    from geoaware.images import SUFFIXES
+
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; give the folder of the masks")
+    names = [picture.with_suffix(suffix).name for suffix in (picture.suffix, ".png", *sorted(SUFFIXES))]
+    found = next((folder / name for name in names if (folder / name).is_file()), None)
+    if found is None:
+        raise InputError(f"{folder}: no mask of {picture.name} in it; add {names[1]}, or leave out --masks")
+    return found
+
+
+def read_labels(path: Path, pictures: Sequence[str]) -> dict[str, str]:
+    """True poses from a JSON object ``{"cat1.jpg": "left", …}`` or from CSV lines ``cat1.jpg,left``.
+
+    Args:
+        path: the file; CSV unless it ends in .json. A first CSV line ``picture,pose`` is a heading.
+        pictures: ids of the pictures to be predicted.
+
+    Raises:
+        InputError: the file cannot be read, names a picture that is not among them or twice, or no pose.
+    """
+    from geoaware.evaluation.pose import DIRECTIONS
+
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; give a JSON or CSV file of picture and pose") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as UTF-8 text ({error})") from None
+    known, labels = set(pictures), dict[str, str]()
+    for name, given in (
+        _json_labels(text, path) if path.suffix.lower() == ".json" else _csv_labels(text, path)
+    ):
+        if name not in known:
+            raise InputError(
+                f"{path}: {name!r} is not among the pictures ({', '.join(pictures[:3])} …); name pictures "
+                "as they are printed"
+            )
+        if given not in DIRECTIONS:
+            raise InputError(f"{path}: {name!r} has the pose {given!r}; choose {', '.join(DIRECTIONS)}")
+        if name in labels:
+            raise InputError(f"{path}: {name!r} stands there twice; leave one of them")
+        labels[name] = given
+    if not labels:
+        raise InputError(f"{path}: has no labels; write picture and pose, such as {pictures[0]},left")
+    return labels
+
+
+def _json_labels(text: str, path: Path) -> Iterator[tuple[str, Any]]:
+    try:
+        # As pairs: a dictionary would hide a picture that stands there twice.
+        pairs = json.loads(text, object_pairs_hook=list)
+        yield from ((str(name), given) for name, given in pairs)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise InputError(f'{path}: is no JSON object of {{"picture": "pose"}} ({error})') from None
+
+
+def _csv_labels(text: str, path: Path) -> Iterator[tuple[str, str]]:
+    for number, row in enumerate(csv.reader(io.StringIO(text)), start=1):
+        cells = [cell.strip() for cell in row]
+        if not any(cells) or (number == 1 and cells == ["picture", "pose"]):
+            continue
+        if len(cells) != 2:
+            raise InputError(f"{path}, line {number}: expected picture,pose, got {len(cells)} values")
+        yield cells[0], cells[1]
