@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from geoaware.blending import Refiner
 from geoaware.errors import InputError
-from geoaware.evaluation.predictions import Header, record_line
+from geoaware.evaluation.predictions import Header, read, record_line
 from geoaware.metrics.bootstrap import Estimate
+from geoaware.post_processor import PostProcessor
 from geoaware.training import ablation
 from geoaware.training.ablation import (
     FULL,
@@ -420,3 +422,27 @@ def test_the_released_preset_is_ablated_as_it_runs(data, cache, tmp_path) -> Non
     # Its own flips are off but for the double and the self flip.
     alone = replace(FULL).configure(given.as_released(), 0).flips
     assert alone == Flips(single=0.0)
+
+
+def blended(data: Path, cache: Path, **changes) -> TrainConfig:
+    """Refined maps of 4 cells a side, blended with the extractor's of 8."""
+    network = {"width": 128, "grid": 4}
+    return small(data, cache, **{"network": network, "matching": {"window": 5, "blend": 0.5}, **changes})
+
+
+def test_rows_are_matched_in_the_blend_of_the_configuration(data, cache, tmp_path) -> None:
+    given = blended(data, cache, stages__0__steps=1)
+    ablate(given, tmp_path, seeds=1, rows=["without window"])
+    paths = sorted(tmp_path.rglob("faces-*.jsonl"))
+    assert [read(path)[0].settings["blend"] for path in paths] == [0.5] * 4
+    # On the finer grid a window of 5 is not the whole map, so the rows differ.
+    assert len({path.read_bytes().partition(b"\n")[2] for path in paths}) == 4
+
+
+@pytest.mark.parametrize(("window", "blend", "same"), [(5, 1.0, True), (5, 0.5, False), (8, 0.5, True)])
+def test_the_whole_map_is_that_which_is_matched(data, cache, tmp_path, window, blend, same) -> None:
+    given = blended(data, cache, matching={"window": window, "blend": blend})
+    work = ablation._Work(given, choose_rows(["without window"]), tmp_path, "cpu", False, print, print)
+    network = PostProcessor((work.extractor.layout.channels,), **given.network.model_dump())
+    assert work.grid == Refiner(network, work.extractor, blend).shape[1] == (4 if blend == 1 else 8)
+    assert ablation._same_as_full(work.rows[1], work) == same

@@ -502,3 +502,21 @@ def test_damaged_features_stop_the_run_and_keep_what_is_done(run: Run, tmp_path:
     shutil.rmtree(cache)
     run(cache=str(cache), **QUICK)
     assert traces(tmp_path / "run") == traces(tmp_path / "whole")
+
+
+def test_keypoints_of_a_data_set_can_be_left_out(data: Path, cache: Path, tmp_path: Path) -> None:
+    choice = {"name": "coco", "root": ".", "split": "val", "keypoints": ["left eye", "right eye"]}
+    (found,) = loop.load_validation(config(data, cache, validation__data=[choice]))
+    assert {each for pair in found.pairs for each in pair.common_ids} == {2, 3}
+    # A stage trains on what it is told: keypoints that there are not, it refuses.
+    wrong = config(data, cache, stages__0__data__0__keypoints=["nose", "beak"])
+    with pytest.raises(
+        InputError, match="coco, split train: there is no keypoint 'beak'; its keypoints: left"
+    ):
+        train(wrong, tmp_path / "out")
+    # Other keypoints, other labels: another loss from the first step on.
+    losses: list[float] = []
+    for keypoints in (None, ["left ear", "right ear"]):
+        given = config(data, cache, stages__0__data__0__keypoints=keypoints, stages__0__steps=1)
+        train(given, tmp_path / str(keypoints), show=lambda _, __, figures: losses.append(figures["dense"]))
+    assert len(set(losses)) == 2

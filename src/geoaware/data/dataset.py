@@ -6,7 +6,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -115,6 +115,52 @@ def assemble(
         counted.append(f"{NO_SUBGROUPS}, so no geometry-aware keypoints: {shortened(without)}")
     remaining = {what: count for what, count in left_out.items() if count}
     return DataSet(name, split, dict(schemas), tuple(kept), threshold_base, (*notes, *counted), remaining)
+
+
+def with_keypoints(data: DataSet, names: Sequence[str]) -> DataSet:
+    """The data set with only the named keypoints visible; ids, boxes and the meaning of keypoints stay.
+
+    Whatever follows from visible keypoints follows from the named ones then: common and geometry-aware
+    keypoints, and thresholds taken from the box around them. Pairs left without a common keypoint go.
+
+    Args:
+        data: as loaded.
+        names: of keypoints, as its schemas have them, of any category.
+
+    Raises:
+        InputError: no name is given, no category has a keypoint of one of the names, or no pair is left.
+    """
+    where = f"{data.name}, split {data.split}"
+    known = list(dict.fromkeys(str(name) for schema in data.schemas.values() for name in schema.names))
+    unknown = [name for name in names if name not in known]
+    if unknown or not names:
+        what = f"there is no keypoint {unknown[0]!r}" if unknown else "no keypoint is named"
+        raise InputError(f"{where}: {what}; its keypoints: {', '.join(known)}")
+    wanted = {
+        category: {number for number, name in enumerate(schema.names) if name in names}
+        for category, schema in data.schemas.items()
+    }
+    kept = {
+        id(picture): _only(picture, wanted[picture.category])
+        for pair in data.pairs
+        for picture in (pair.source, pair.target)
+    }
+    pairs = [replace(each, source=kept[id(each.source)], target=kept[id(each.target)]) for each in data.pairs]
+    remaining = with_common(pairs)
+    if not remaining:
+        raise InputError(
+            f"{where}: none of {len(pairs)} pairs shows one of the keypoints {shortened(names)} in both "
+            "pictures; name others"
+        )
+    note = f"restricted to the keypoints {', '.join(names)}: {len(remaining)} of {len(pairs)} pairs show one"
+    return replace(data, pairs=tuple(remaining), notes=(*data.notes, note))
+
+
+def _only(picture: Picture, ids: set[int]) -> Picture:
+    """The picture with other keypoints invisible."""
+    points = picture.keypoints
+    among = torch.tensor([each in ids for each in points.ids], dtype=torch.bool)
+    return replace(picture, keypoints=replace(points, visible=points.visible & among))
 
 
 def with_common(pairs: Sequence[Pair], min_common: int = 1) -> list[Pair]:

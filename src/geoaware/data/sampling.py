@@ -7,8 +7,9 @@ free to change between versions. Published lists of pairs must not, so every dra
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
-from itertools import islice
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate, islice
 
 
 def permutation(total: int, key: str) -> Iterator[int]:
@@ -30,6 +31,20 @@ def draw(total: int, wanted: int, key: str, accept: Callable[[int], bool] = lamb
     Fewer when fewer are accepted; all of them, when ``wanted`` is the total or more.
     """
     return sorted(islice(filter(accept, permutation(total, key)), wanted))
+
+
+def pick(weights: Sequence[float], key: str) -> int:
+    """A place in ``weights``, each as likely as its share of their sum; never one of weight 0.
+
+    Raises:
+        ValueError: there is no positive weight, or a negative one.
+    """
+    bounds = list(accumulate(weights))
+    if not bounds or bounds[-1] <= 0 or min(weights) < 0:
+        raise ValueError(f"weights must be 0 or more, one at least above 0, got {list(weights)}")
+    # 53 bits are what a float holds, so the share is below 1 and its product with the sum at most the sum.
+    chosen = bisect_right(bounds, _below(2**53, key) / 2**53 * bounds[-1])
+    return min(chosen, bisect_left(bounds, bounds[-1]))
 
 
 def _below(limit: int, key: str) -> int:

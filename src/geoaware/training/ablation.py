@@ -34,8 +34,7 @@ from geoaware.errors import InputError
 from geoaware.evaluation.predict import PredictSettings, predict
 from geoaware.evaluation.predictions import read
 from geoaware.evaluation.protocols import FOR_BASE, get_protocol
-from geoaware.features import Extractor, load_extractor
-from geoaware.features.store import CachedExtractor, FeatureStore
+from geoaware.features import Extractor
 from geoaware.matcher import Matcher
 from geoaware.matching import Mode
 from geoaware.metrics.bootstrap import Estimate, estimate
@@ -44,7 +43,7 @@ from geoaware.metrics.errors import ERROR_TYPES
 from geoaware.metrics.report import ERROR_LABELS
 from geoaware.post_processor import PostProcessor
 from geoaware.training.config import Flips, TrainConfig, Validation, load_config
-from geoaware.training.features import Bar
+from geoaware.training.features import Bar, cached_extractor
 from geoaware.training.loop import CONFIG, LAST, load_validation, train
 
 ALPHAS = (0.05, 0.1)
@@ -357,14 +356,19 @@ class _Work:
         """What to call the validation sets; numbered where two are called the same."""
         chosen = [(Path(self.config.root) / each.root, each) for each in self.config.validation.data]
         names = [f"{folder.name or each.name} {each.split}" for folder, each in chosen]
-        times = Counter(map(_slug, names))
-        return [f"{name} {row + 1}" if times[_slug(name)] > 1 else name for row, name in enumerate(names)]
+        times = Counter(map(slug, names))
+        return [f"{name} {row + 1}" if times[slug(name)] > 1 else name for row, name in enumerate(names)]
+
+    @cached_property
+    def grid(self) -> int:
+        """Cells a side of the maps that are matched, as `Refiner.shape` has it of a trained network."""
+        own = self.config.network.grid
+        return own if self.config.matching.blend == 1 else max(own, self.extractor.layout.grid)
 
     @cached_property
     def extractor(self) -> Extractor:
         """Reads the features of the cache."""
-        plain = load_extractor(self.config.extractor, device=self.device, **self.config.extractor_settings)
-        return CachedExtractor(plain, FeatureStore.of(self.config.cache, plain, self.config.stored))
+        return cached_extractor(self.config, self.device)
 
 
 def _check(work: _Work, seeds: int) -> None:
@@ -384,7 +388,7 @@ def _check(work: _Work, seeds: int) -> None:
             "leave these rows out (--rows)"
         )
     for row in work.rows:
-        if row is not FULL and _same_as_full(row, config):
+        if row is not FULL and _same_as_full(row, work):
             raise InputError(
                 f"the row {row.name!r} would be the same as 'full': the configuration does not use what it "
                 "leaves out; use it, or leave the row out (--rows)"
@@ -394,16 +398,17 @@ def _check(work: _Work, seeds: int) -> None:
             work.say(f"note: {note}")
 
 
-def _same_as_full(row: Row, config: TrainConfig) -> bool:
-    same_weights = row.configure(config, config.seed) == FULL.configure(config, config.seed)
-    whole_map = config.matching.window >= config.network.grid
-    return same_weights and (row.mode == "window" or (row.mode == "soft" and whole_map))
+def _same_as_full(row: Row, work: _Work) -> bool:
+    config = work.config
+    if row.configure(config, config.seed) != FULL.configure(config, config.seed):
+        return False
+    return row.mode == "window" or (row.mode == "soft" and config.matching.window >= work.grid)
 
 
 def _run(work: _Work, rows: Sequence[Row], seed: int, title: str) -> dict[str, list[Path]]:
     """Predictions of the rows that share a training run, by name of the row; what is not there is made."""
-    folder = work.out / _slug(rows[0].trained_as) / f"seed{seed}"
-    paths = {row.name: [folder / f"{_slug(name)}-{row.mode}.jsonl" for name in work.names] for row in rows}
+    folder = work.out / slug(rows[0].trained_as) / f"seed{seed}"
+    paths = {row.name: [folder / f"{slug(name)}-{row.mode}.jsonl" for name in work.names] for row in rows}
     wanted = rows[0].configure(work.config, seed)
     finished = all(path.is_file() for each in paths.values() for path in each)
     if work.restart or not (finished and _is_of(wanted, folder)):
@@ -424,7 +429,8 @@ def _run(work: _Work, rows: Sequence[Row], seed: int, title: str) -> dict[str, l
 
 def _predict(work: _Work, row: Row, network: PostProcessor, data: DataSet, path: Path, title: str) -> None:
     settings = replace(work.config.matching.settings(), mode=row.mode)
-    matcher = Matcher(work.extractor, settings, pose="off", post_processor=network, blend=1.0)
+    blend = work.config.matching.blend
+    matcher = Matcher(work.extractor, settings, pose="off", post_processor=network, blend=blend)
     predict(
         data,
         matcher,
@@ -491,6 +497,6 @@ def _points(difference: Estimate) -> str:
     return f"{value} points, 95 % {low} to {high}"
 
 
-def _slug(name: str) -> str:
+def slug(name: str) -> str:
     """A name as part of a path, the same on every file system."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")

@@ -50,6 +50,7 @@ class DataChoice(_Part):
         root: the data set's folder, relative to the run's ``root``.
         split: to load.
         options: of the loader.
+        keypoints: names of those to use; the others count as not annotated. All when not given.
         share: of the groups that are drawn from this data set, relative to the others of its stage; by
             default each has as many as it has pairs (pictures, when groups are drawn from pictures).
     """
@@ -58,6 +59,7 @@ class DataChoice(_Part):
     root: str
     split: str = "trn"
     options: dict[str, Any] = {}
+    keypoints: Annotated[list[str], Field(min_length=1)] | None = None
     share: Positive | None = None
 
 

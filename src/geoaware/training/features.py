@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from geoaware.errors import InputError
-from geoaware.features import Extractor
+from geoaware.features import Extractor, load_extractor
 from geoaware.features.extraction import Shard, extract, survey
-from geoaware.features.store import FeatureStore
+from geoaware.features.store import CachedExtractor, FeatureStore
 from geoaware.geometry import Pose
 from geoaware.training.augment import Example
+from geoaware.training.config import TrainConfig
 
 Bar = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 """Shows progress: a title and a total in, what to call with each advance out."""
@@ -54,6 +55,12 @@ class StoredFeatures:
             for place, pose in example.views
         ]
         return tuple(torch.stack(level) for level in zip(*views, strict=True))
+
+
+def cached_extractor(config: TrainConfig, device: str) -> CachedExtractor:
+    """A run's extractor, reading the run's cache and keeping there what it had to compute."""
+    plain = load_extractor(config.extractor, device=device, **config.extractor_settings)
+    return CachedExtractor(plain, FeatureStore.of(config.cache, plain, config.stored))
 
 
 def complete(

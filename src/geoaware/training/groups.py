@@ -6,16 +6,15 @@ number of processes can share the groups of a step without talking to one anothe
 
 from __future__ import annotations
 
-import random
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import permutations
+from itertools import islice, permutations
 
 from geoaware.data import DataSet
 from geoaware.data.dataset import unique_pictures, with_common
-from geoaware.data.sampling import permutation
+from geoaware.data.sampling import permutation, pick
 from geoaware.errors import InputError
 from geoaware.keypoints import Schema
 from geoaware.training.config import Stage
@@ -88,9 +87,10 @@ class PairGroups:
         if not self._by_share:
             epoch, place = divmod(number, len(self._pairs))
             return self._order(epoch)[place]
-        chance = random.Random(f"{self._key}/{number}")
-        (chosen,) = chance.choices(range(len(self._shares)), self._shares)
-        return chance.randrange(self._starts[chosen], self._starts[chosen + 1])
+        key = f"{self._key}/{number}"
+        chosen = pick(self._shares, f"{key}/set")
+        start, end = self._starts[chosen : chosen + 2]
+        return start + next(permutation(end - start, key))
 
     def _permutation(self, epoch: int) -> list[int]:
         return list(permutation(len(self._pairs), f"{self._key}/epoch {epoch}"))
@@ -128,9 +128,9 @@ class PictureGroups:
             InputError: no two pictures drawn have enough keypoints in common.
         """
         for attempt in range(_DRAWS):
-            chance = random.Random(f"{self._key}/{number}/{attempt}")
-            ((schema, pool),) = chance.choices(self._pools, self._chances)
-            pictures = chance.sample(pool, self._count)
+            key = f"{self._key}/{number}/{attempt}"
+            schema, pool = self._pools[pick(self._chances, f"{key}/pool")]
+            pictures = [pool[place] for place in islice(permutation(len(pool), key), self._count)]
             seen = [schema.visibility(picture.keypoints) for picture in pictures]
             pairs = tuple(
                 (a, b)

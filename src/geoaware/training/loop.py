@@ -27,6 +27,8 @@ from torch import Tensor
 from geoaware._version import __version__
 from geoaware.blending import Refiner
 from geoaware.data import DataSet, load
+from geoaware.data.dataset import with_keypoints
+from geoaware.data.sampling import permutation
 from geoaware.errors import InputError
 from geoaware.evaluation.predict import choose_pairs
 from geoaware.features import Extractor, load_extractor
@@ -178,7 +180,8 @@ def load_validation(config: TrainConfig) -> list[DataSet]:
 
 
 def _load(choice: DataChoice, root: str) -> DataSet:
-    return load(choice.name, Path(root) / choice.root, choice.split, **choice.options)
+    data = load(choice.name, Path(root) / choice.root, choice.split, **choice.options)
+    return data if choice.keypoints is None else with_keypoints(data, choice.keypoints)
 
 
 def _check_flips(data: DataSet) -> None:
@@ -501,7 +504,7 @@ class _Worker:
         run, stage = self.run, self.run.config.stages[self.number]
         share = stage.batch // run.accelerator.num_processes
         rank, device = run.accelerator.process_index, run.accelerator.device
-        torch.manual_seed(hash((run.config.seed, self.number, step, rank)) % 2**63)
+        torch.manual_seed(next(permutation(2**63, f"{run.config.seed}/{self.number}/{step}/{rank}")))
         self.optimiser.zero_grad(set_to_none=True)
         seen = []
         for row, (levels, examples) in enumerate(parts):
