@@ -12,7 +12,20 @@ from typing import Annotated
 import typer
 
 from geoaware._version import __version__
-from geoaware.commands import ablation, data, evaluate, examples, extract, gallery, info, match, train
+from geoaware.commands import (
+    ablation,
+    data,
+    demo,
+    evaluate,
+    examples,
+    extract,
+    gallery,
+    info,
+    match,
+    pose,
+    reproduce,
+    train,
+)
 from geoaware.errors import InputError, MissingDependencyError
 
 app = typer.Typer(
@@ -33,6 +46,9 @@ app.command()(extract.extract)
 app.command()(train.train)
 app.command()(ablation.ablation)
 app.command()(gallery.gallery)
+app.command()(pose.pose)
+app.command()(reproduce.reproduce)
+app.command()(demo.demo)
 app.add_typer(data.app, name="data")
 
 

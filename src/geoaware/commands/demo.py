@@ -1,0 +1,62 @@
+"""``geoaware demo``: a page in the browser to click points and see their matches."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from geoaware.commands.options import Device, Dtype, PostProcessorPlace
+
+
+def demo(
+    host: Annotated[
+        str, typer.Option("--host", help="Address to listen at; 0.0.0.0 lets other machines in.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="Port to listen at; 0 takes one that is free.")
+    ] = 7860,
+    extractor: Annotated[
+        str,
+        typer.Option(
+            "--extractor",
+            help="Features at the start: `lite` or an extractor that `geoaware info` lists. `lite` and "
+            "`efficientnet-lite0` can be chosen on the page in any case.",
+        ),
+    ] = "lite",
+    post_processor: PostProcessorPlace = "auto",
+    device: Device = "auto",
+    dtype: Dtype = "fp32",
+    max_upload_mb: Annotated[
+        float, typer.Option("--max-upload-mb", min=0.1, max=1000, help="Largest file taken, in megabytes.")
+    ] = 20,
+    max_megapixels: Annotated[
+        float, typer.Option("--max-megapixels", min=0.1, max=170, help="Largest picture taken, once decoded.")
+    ] = 40,
+) -> None:
+    """Serve a page on which points clicked on one picture appear on another.
+
+    Open the address that it prints in a browser; Ctrl-C ends it. Pictures stay on this machine.
+
+    Examples:
+
+    geoaware demo
+
+    geoaware demo --extractor dinov2-base --device cuda --port 8000
+    """
+    from geoaware.commands.examples import EXAMPLES
+    from geoaware.demo.security import Limits, is_loopback
+    from geoaware.demo.server import DemoSettings, serve
+    from geoaware.demo.session import Features
+
+    settings = DemoSettings(
+        host, port, Features(extractor, post_processor), device, dtype, Limits(max_upload_mb, max_megapixels)
+    )
+    if not is_loopback(host):
+        typer.echo(
+            f"warning: everyone who can reach this machine at {host} can use the demo; it has no password",
+            err=True,
+        )
+    photographs = [(path, example.about) for example in EXAMPLES if (path := example.path) is not None]
+    serve(settings, photographs, lambda url: typer.echo(f"open {url} in a browser; Ctrl-C ends the demo"))
+    typer.echo("ended; its temporary files are deleted", err=True)

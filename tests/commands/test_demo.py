@@ -1,0 +1,156 @@
+"""``geoaware demo`` as a process: where it listens, what it says, and that it leaves nothing behind."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.commands.test_match import assert_refused
+from tests.toys import save_face
+
+COMMAND = [sys.executable, "-m", "geoaware.cli", "demo"]
+PATIENCE = 120
+
+
+@dataclass
+class Program:
+    """A running demo, with folders of its own for temporary files and to run in."""
+
+    process: subprocess.Popen[str]
+    temporary: Path
+    here: Path
+
+    def address(self) -> str:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line.startswith("open http://"), line
+        return urlsplit(line.split()[1]).netloc
+
+    def end(self, number: int) -> str:
+        """Send a signal; exit code 0, and nothing on the disk. What it said on standard error."""
+        self.process.send_signal(number)
+        _, errors = self.process.communicate(timeout=PATIENCE)
+        assert self.process.returncode == 0, errors
+        assert list(self.temporary.iterdir()) == []
+        assert list(self.here.iterdir()) == []
+        return errors
+
+
+@contextmanager
+def started(folder: Path, *options: str) -> Iterator[Program]:
+    pytest.importorskip("gradio", reason="needs gradio (pip install 'geoaware[demo]')")
+    temporary, here = folder / "tmp", folder / "here"
+    for each in (temporary, here):
+        each.mkdir()
+    process = subprocess.Popen(
+        [*COMMAND, "--port", "0", "--device", "cpu", *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=here,
+        env={**os.environ, "TMPDIR": str(temporary), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
+    )
+    try:
+        yield Program(process, temporary, here)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_it_ends_and_leaves_nothing_behind(tmp_path: Path, name: str) -> None:
+    picture = save_face(tmp_path / "a.png").read_bytes()
+    with started(tmp_path) as demo:
+        address = demo.address()
+        head = b'--edge\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
+        connection = http.client.HTTPConnection(address, timeout=PATIENCE)
+        form = {"Content-Type": "multipart/form-data; boundary=edge"}
+        connection.request("POST", "/gradio_api/upload", head + picture + b"\r\n--edge--\r\n", form)
+        uploaded = Path(json.loads(connection.getresponse().read())[0])
+        assert uploaded.read_bytes() == picture
+        assert uploaded.is_relative_to(demo.temporary)
+        connection.request(
+            "GET", "/gradio_api/heartbeat/tab"
+        )  # never ends by itself, as that of an open page
+        connection.getresponse().readline()
+        errors = demo.end(getattr(signal, name))
+        assert "ended; its temporary files are deleted" in errors
+        assert "Traceback" not in errors
+        assert "warning" not in errors
+        connection.close()
+
+
+@pytest.mark.slow
+def test_asked_to_end_before_it_serves(tmp_path: Path) -> None:
+    with started(tmp_path) as demo:
+        until = time.monotonic() + PATIENCE
+        while not any(demo.temporary.glob("geoaware-demo-*")):
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        demo.end(signal.SIGTERM)
+
+
+@pytest.mark.slow
+def test_others_are_let_in_only_with_a_warning(tmp_path: Path) -> None:
+    with started(tmp_path, "--host", "0.0.0.0") as demo:
+        address = demo.address()
+        assert address.startswith("127.0.0.1:"), "what a browser on this machine opens"
+        assert "warning: everyone who can reach this machine at 0.0.0.0" in demo.end(signal.SIGTERM)
+
+
+def run(*options: str, program: list[str] = COMMAND) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "120", "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [*program, *options], capture_output=True, text=True, env=environment, timeout=PATIENCE
+    )
+
+
+def test_a_port_in_use() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = run("--port", str(port))
+    assert_refused(done, f"cannot listen at 127.0.0.1, port {port}", "--port 0 takes one that is free")
+
+
+def test_an_address_of_another_machine() -> None:
+    done = run("--host", "192.0.2.1", "--port", "0")
+    assert done.returncode == 2
+    assert "error: cannot listen at 192.0.2.1" in done.stderr
+
+
+def test_unknown_features() -> None:
+    assert_refused(run("--extractor", "nonesuch", "--port", "0"), "unknown extractor 'nonesuch'")
+
+
+def test_without_gradio() -> None:
+    code = "import sys; sys.modules['gradio'] = None; from geoaware import cli; cli.main()"
+    done = run("--port", "0", program=[sys.executable, "-c", code, "demo"])
+    assert_refused(done, "the package 'gradio' is not installed: pip install 'geoaware[demo]'")
+
+
+@pytest.mark.parametrize("option", ["--max-upload-mb=0", "--max-megapixels=500", "--port=70000"])
+def test_limits_that_cannot_be(option: str) -> None:
+    done = run(option)
+    assert done.returncode == 2
+    assert option.split("=")[0] in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_help_shows_an_example() -> None:
+    done = run("--help")
+    assert done.returncode == 0
+    assert "geoaware demo --extractor dinov2-base --device cuda --port 8000" in done.stdout
