@@ -3,7 +3,13 @@ from __future__ import annotations
 import pytest
 
 from geoaware.errors import InputError
-from geoaware.metrics.plots import azimuth_sensitivity, category_bars, pck_against_alpha, pck_against_window
+from geoaware.metrics.plots import (
+    azimuth_sensitivity,
+    category_bars,
+    dumbbells,
+    pck_against_alpha,
+    pck_against_window,
+)
 from tests.metrics.records import make_records, make_result
 
 
@@ -54,6 +60,32 @@ def test_window_curve_is_in_the_order_of_windows():
     lines = pck_against_window(results).axes[0].lines
     assert list(lines[0].get_xdata()) == [1, 5, 15]
     assert lines[0].get_ydata()[0] == pytest.approx(100 * results[1].value(0.01))
+
+
+def test_window_curve_leaves_room_above_the_highest():
+    results = [windowed(15), windowed(1)]
+    axes = pck_against_window(results).axes[0]
+    highest = max(max(line.get_ydata()) for line in axes.lines)
+    assert highest < axes.get_ylim()[1] <= highest + 20
+
+
+def test_dumbbells_join_both_shares_of_every_subject():
+    nan = float("nan")
+    groups = [("cat", {"plain": (0.5, 0.25), "refined": (0.75, 1.0)}), ("dog", {"plain": (0.1, nan)})]
+    axes = dumbbells(groups, "PCK in %", ("all", "aware")).axes[0]
+    joined = [line for line in axes.lines if len(line.get_xdata()) == 2 and line.get_marker() == "None"]
+    drawn = {tuple(line.get_xdata()): line.get_ydata() for line in joined}
+    assert (50.0, 25.0) in drawn
+    assert (75.0, 100.0) in drawn
+    # The first group stands above the second, and no two subjects of a group on one another.
+    assert drawn[50.0, 25.0][0] < drawn[75.0, 100.0][0] < 0.5
+    assert axes.yaxis_inverted()
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["plain", "refined", "all", "aware"]
+
+
+def test_dumbbells_of_one_subject_need_no_name_for_it():
+    axes = dumbbells([("cat", {"share": (1.0, 0.5)})], "share in %", ("of pairs", "of points")).axes[0]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["of pairs", "of points"]
 
 
 @pytest.mark.parametrize(

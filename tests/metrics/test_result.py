@@ -12,7 +12,7 @@ import pytest
 from geoaware.errors import InputError
 from geoaware.metrics.averages import AVERAGINGS
 from geoaware.metrics.errors import ERROR_TYPES
-from geoaware.metrics.report import to_text
+from geoaware.metrics.report import Grid, as_markdown, as_text, to_text
 from tests.metrics.records import CATEGORIES, PARTNERS, make_records, make_result
 from tests.reference import metrics as reference
 
@@ -248,3 +248,12 @@ def test_json_csv_and_markdown_hold_the_same_figures():
     assert len(tables) == 6
     for table in tables:
         assert len({line.count(" | ") for line in table.splitlines()}) == 1
+
+
+def test_a_grid_as_markdown_and_text():
+    grid = Grid("Cats", ("name", "PCK"), (("a | b", "1.0"),), "A note.")
+    assert as_markdown(grid).splitlines() == [
+        *("**Cats**", "", "| name | PCK |", "| :--- | ---: |", "| a \\| b | 1.0 |", "", "A note."),
+    ]
+    text = as_text([grid, Grid("Dogs", ("name",), ())])
+    assert text.index("Cats") < text.index("a | b") < text.index("A note.") < text.index("Dogs")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One analysis of one data set.
+    """One analysis of one data set, or of several side by side.
 
     Attributes:
         name: of the analysis: ``table9``, ``fig4`` …
@@ -23,9 +23,11 @@ class Outcome:
         about: what is measured, and where the paper does it, in a sentence or two.
         grids: the tables; the paper's rows stand in them beside ours, marked as the paper's.
         finding: one or two sentences made of the figures, so that they cannot say anything else.
-        plots: figures by file name without suffix.
+        plots: figures by file name without suffix; of one data set, its label is added when they are written.
         figures: every number of the tables as plain values (shares 0 to 1, ``None`` where there is none).
         predictions: the predictions files that everything was computed from.
+        data: the data set as a heading names it; empty where it is several. Filled in by `conduct`.
+        left_out: what could not be measured on this data and why, a sentence each.
     """
 
     name: str
@@ -36,3 +38,5 @@ class Outcome:
     plots: Mapping[str, Figure] = field(default_factory=dict)
     figures: Mapping[str, Any] = field(default_factory=dict)
     predictions: tuple[Path, ...] = ()
+    data: str = ""
+    left_out: tuple[str, ...] = ()

@@ -41,7 +41,7 @@ def figures(result: PCKResult) -> dict[str, Figure]:
 def category_bars(result: PCKResult, alpha: float | None = None) -> Figure:
     """PCK of the standard and the geometry-aware set, a pair of bars per category (paper, figure 4)."""
     chosen = result.headline_alpha if alpha is None else alpha
-    column, averaging = result.column(chosen), _within(result.averaging)
+    column, averaging = result.column(chosen), within_category(result.averaging)
     groups = [
         (name, {kind: each.sets[kind].values[averaging][column] for kind, *_ in _SETS})
         for name, each in result.by_category.items()
@@ -97,6 +97,8 @@ def pck_against_window(results: Sequence[PCKResult]) -> Figure:
         InputError: fewer than two results, a result that does not say its window, two of the same window, or
             results that cannot be compared.
     """
+    from matplotlib.ticker import MaxNLocator
+
     ordered = sorted(((_window(each), each) for each in results), key=lambda each: each[0])
     windows = [window for window, _ in ordered]
     if len(windows) < 2 or len(set(windows)) < len(windows):
@@ -118,9 +120,65 @@ def pck_against_window(results: Sequence[PCKResult]) -> Figure:
     axes.set_xlabel("side of the soft-argmax window in cells")
     axes.set_ylabel(f"PCK in % ({LABELS[first.averaging]})")
     axes.set_xticks(_readable(windows))
-    axes.set_ylim(0, 100)
+    axes.set_ylim(0, _top(axes))
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     axes.legend(frameon=False, title="alpha, set", loc="upper left", bbox_to_anchor=(1.02, 1))
     return figure
+
+
+def dumbbells(
+    groups: Sequence[tuple[str, Mapping[str, tuple[float, float]]]],
+    label: str,
+    ends: tuple[str, str] = ("all keypoints", "geometry-aware"),
+) -> Figure:
+    """Two shares of several subjects in several groups: a filled and an open mark, joined by a line.
+
+    Args:
+        groups: from top to bottom, each with both shares (0 to 1) of every subject; NaN is not drawn.
+        label: of the axis of shares, which is in per cent.
+        ends: what the filled and the open marks stand for.
+    """
+    from matplotlib.lines import Line2D
+
+    subjects = list(dict.fromkeys(subject for _, of in groups for subject in of))
+    figure, axes = _figure(7.0, 1.3 + len(groups) * (0.16 + 0.19 * len(subjects)))
+    axes.grid(axis="y", visible=False)
+    axes.grid(axis="x", color="#dddddd", linewidth=0.8)
+    for number, subject in enumerate(subjects):
+        colour, marker = _PALETTE[number % len(_PALETTE)], _MARKERS[number % len(_MARKERS)]
+        offset = 0.72 * ((number + 0.5) / len(subjects) - 0.5)
+        for row, (_, of) in enumerate(groups):
+            first, second = (100 * each for each in of.get(subject, (math.nan, math.nan)))
+            place = row + offset
+            axes.plot([first, second], [place, place], color=colour, linewidth=1.2)
+            axes.plot(second, place, marker, color=colour, markerfacecolor="white", markersize=6)
+            axes.plot(first, place, marker, color=colour, markersize=6)
+    axes.set_yticks(range(len(groups)), [name for name, _ in groups])
+    axes.tick_params(axis="y", length=0)
+    axes.set_ylim(len(groups) - 0.4, -0.6)
+    axes.set_xlim(-2, 102)
+    axes.set_xlabel(label)
+    for row in range(1, len(groups)):
+        axes.axhline(row - 0.5, color="#eeeeee", linewidth=0.8)
+    handles = [
+        Line2D([], [], color=_PALETTE[n % len(_PALETTE)], marker=_MARKERS[n % len(_MARKERS)], label=subject)
+        for n, subject in enumerate(subjects)
+        if len(subjects) > 1
+    ]
+    colour = "#555555" if handles else _PALETTE[0]
+    handles += [
+        Line2D([], [], color=colour, linestyle="", marker="o", markerfacecolor=face, label=name)
+        for name, face in zip(ends, (colour, "white"), strict=True)
+    ]
+    axes.legend(
+        handles=handles, frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0, 1.0), borderaxespad=0.2
+    )
+    return figure
+
+
+def within_category(averaging: Averaging) -> Averaging:
+    """The average that is defined inside one category."""
+    return "per_point" if averaging.endswith("per_point") else "per_image"
 
 
 def save(plots: Mapping[str, Figure], folder: str | os.PathLike[str]) -> list[Path]:
@@ -132,11 +190,6 @@ def save(plots: Mapping[str, Figure], folder: str | os.PathLike[str]) -> list[Pa
             figure.savefig(draft, dpi=_DPI, bbox_inches="tight", metadata={"Software": None})
         paths.append(path)
     return paths
-
-
-def _within(averaging: Averaging) -> Averaging:
-    """The average that is defined inside one category."""
-    return "per_point" if averaging.endswith("per_point") else "per_image"
 
 
 def _window(result: PCKResult) -> int:
@@ -156,6 +209,12 @@ def _comparable(result: PCKResult) -> tuple[object, ...]:
     }
     same = [about.get(key) for key in ("dataset", "split", "extractor", "hashes")]
     return (result.protocol, result.alphas, settings, *same)
+
+
+def _top(axes: Axes) -> float:
+    """A round per cent above all lines, so that low figures are not pressed together."""
+    highest = axes.dataLim.ymax
+    return min(100.0, 10 * math.ceil(highest / 10 + 0.1))
 
 
 def _readable(ticks: Sequence[int]) -> list[int]:
@@ -197,10 +256,10 @@ def _legend_above(axes: Axes) -> None:
     axes.legend(frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0, 1.0))
 
 
-def _figure(width: float) -> tuple[Figure, Axes]:
+def _figure(width: float, height: float = 4.0) -> tuple[Figure, Axes]:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, 4.0))
+    figure = Figure(figsize=(width, height))
     axes = figure.subplots()
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#dddddd", linewidth=0.8)

@@ -1,4 +1,4 @@
-"""A `PCKResult` as text, rich tables, JSON, CSV and Markdown."""
+"""Tables as text, rich tables and Markdown; a `PCKResult` as these, JSON and CSV."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from geoaware.errors import InputError
-from geoaware.metrics.averages import AVERAGINGS, LABELS, Scores
+from geoaware.metrics.averages import AVERAGINGS, LABELS, Averaging, Scores
 from geoaware.metrics.errors import ERROR_TYPES
 
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ ERROR_LABELS = {
     "swap_lr": "swap LR",
     "pck_dagger": "PCK†",
 }
-_MISSING = "–"
+MISSING = "–"
+"""Stands where there is no figure."""
 
 
 @dataclass(frozen=True)
@@ -61,32 +62,41 @@ def grids(result: PCKResult, by: By | None = None) -> list[Grid]:
 
 def tables(result: PCKResult, by: By | None = None) -> Iterator[Table]:
     """`grids` as rich tables."""
+    return map(as_table, grids(result, by))
+
+
+def as_table(grid: Grid) -> Table:
+    """A grid as a rich table."""
     from rich import box
     from rich.table import Table
 
-    for grid in grids(result, by):
-        table = Table(
-            title=grid.title,
-            caption=grid.note or None,
-            box=box.SIMPLE_HEAD,
-            title_justify="left",
-            caption_justify="left",
-        )
-        for number, name in enumerate(grid.columns):
-            table.add_column(name, justify="left" if number == 0 else "right", no_wrap=number > 0)
-        for row in grid.rows:
-            table.add_row(*row)
-        yield table
+    table = Table(
+        title=grid.title,
+        caption=grid.note or None,
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
+        caption_justify="left",
+    )
+    for number, name in enumerate(grid.columns):
+        table.add_column(name, justify="left" if number == 0 else "right", no_wrap=number > 0)
+    for row in grid.rows:
+        table.add_row(*row)
+    return table
 
 
 def to_text(result: PCKResult, by: By | None = None) -> str:
     """The tables as plain text, as wide as they need: no figure is ever cut."""
+    return as_text(grids(result, by))
+
+
+def as_text(several: Sequence[Grid]) -> str:
+    """Grids as plain text, as wide as they need."""
     from rich.console import Console
     from rich.measure import Measurement
 
     out = io.StringIO()
     console = Console(file=out, width=10_000, force_terminal=False, color_system=None)
-    for table in tables(result, by):
+    for table in map(as_table, several):
         console.print(table, width=Measurement.get(console, console.options, table).maximum)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()).strip("\n")
 
@@ -96,12 +106,12 @@ def to_markdown(result: PCKResult) -> str:
     found = [*grids(result, "category"), _keypoints(result)]
     if result.by_azimuth:
         found += _azimuth(result)
-    return "\n\n".join(_markdown(grid) for grid in found) + "\n"
+    return "\n\n".join(as_markdown(grid) for grid in found) + "\n"
 
 
 def to_dict(result: PCKResult) -> dict[str, Any]:
     """Plain values; NaN becomes ``None``."""
-    return _plain(
+    return plain(
         {
             "protocol": result.protocol,
             "averaging": result.averaging,
@@ -185,18 +195,18 @@ def _main(result: PCKResult) -> Grid:
                 (
                     (LABELS[averaging] + mark) if number == 0 else "",
                     f"{alpha:g}",
-                    _percent(standard.values[averaging][number]),
-                    _interval(standard, averaging, number),
-                    _percent(aware.values[averaging][number]),
-                    _interval(aware, averaging, number),
-                    _percent(sets.gap(averaging)[number]),
+                    percent(standard.values[averaging][number]),
+                    interval(standard, averaging, number),
+                    percent(aware.values[averaging][number]),
+                    interval(aware, averaging, number),
+                    percent(sets.gap(averaging)[number]),
                 )
             )
     note = (
         f"* the average that protocol {result.protocol} quotes. "
         f"{sets.standard.pairs:,} pairs, {sets.standard.keypoints:,} keypoints; "
-        f"geometry-aware: {_percent(sets.pair_share)} % of the pairs, "
-        f"{_percent(sets.keypoint_share)} % of the keypoints."
+        f"geometry-aware: {percent(sets.pair_share)} % of the pairs, "
+        f"{percent(sets.keypoint_share)} % of the keypoints."
     )
     columns = ("average", "alpha", "standard", "95 % CI", "geometry-aware", "95 % CI", "relative gap")
     return Grid(_title(result), columns, tuple(rows), note)
@@ -212,7 +222,7 @@ def _errors(result: PCKResult) -> Grid:
     rows = []
     for averaging in AVERAGINGS[:2]:
         for kind, scores in result.errors.sets.items():
-            values = [_percent(value) for value in scores.values[averaging]]
+            values = [percent(value) for value in scores.values[averaging]]
             rows.append((f"{LABELS[averaging]}, {_set_label(kind)}", *values))
     title = f"Kinds of mistake at alpha {result.error_alpha:g} in per cent (PCK† + miss + swap = 100)"
     return Grid(title, ("average, set", *(ERROR_LABELS[each] for each in ERROR_TYPES)), tuple(rows))
@@ -230,7 +240,7 @@ def _azimuth(result: PCKResult) -> list[Grid]:
         )
     named = [(f"{step} ({45 * step}°)", each) for step, each in result.by_azimuth.items()]
     rows = [
-        (name, *(_percent(v) for v in sets["standard"]), *(_percent(v) for v in sets["geometry_aware"]))
+        (name, *(percent(v) for v in sets["standard"]), *(percent(v) for v in sets["geometry_aware"]))
         for name, sets in result.sensitivity.items()
     ]
     heads = [f"{kind} {alpha:g}" for kind in ("standard", "geo.") for alpha in result.alphas]
@@ -240,7 +250,7 @@ def _azimuth(result: PCKResult) -> list[Grid]:
             "Sensitivity to azimuth, (max - min) / max over the subsets, in per cent",
             ("category", *heads),
             tuple(rows),
-            f"{_MISSING}: fewer than two azimuth differences occur.",
+            f"{MISSING}: fewer than two azimuth differences occur.",
         ),
     ]
 
@@ -255,10 +265,10 @@ def _breakdown(result: PCKResult, what: str, named: Sequence[tuple[str, Comparis
                     name,
                     LABELS[averaging],
                     f"{each.standard.pairs:,}",
-                    *(_percent(v) for v in each.standard.values[averaging]),
+                    *(percent(v) for v in each.standard.values[averaging]),
                     f"{each.geometry_aware.pairs:,}",
-                    *(_percent(v) for v in each.geometry_aware.values[averaging]),
-                    _percent(each.gap(averaging)[result.column(result.headline_alpha)]),
+                    *(percent(v) for v in each.geometry_aware.values[averaging]),
+                    percent(each.gap(averaging)[result.column(result.headline_alpha)]),
                 )
             )
     alphas = tuple(f"{alpha:g}" for alpha in result.alphas)
@@ -274,9 +284,9 @@ def _keypoints(result: PCKResult) -> Grid:
             f"{each.category}: {each.name}",
             str(each.id),
             f"{each.keypoints['standard']:,}",
-            *(_percent(v) for v in each.values["standard"]),
+            *(percent(v) for v in each.values["standard"]),
             f"{each.keypoints['geometry_aware']:,}",
-            *(_percent(v) for v in each.values["geometry_aware"]),
+            *(percent(v) for v in each.values["geometry_aware"]),
         )
         for each in result.by_keypoint
     )
@@ -302,15 +312,17 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
+def plain(value: Any) -> Any:
+    """A value as JSON takes it: tuples as lists, NaN as ``None``."""
+    if isinstance(value, Mapping):
+        return {key: plain(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(each) for each in value]
+        return [plain(each) for each in value]
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def _markdown(grid: Grid) -> str:
+def as_markdown(grid: Grid) -> str:
+    """A grid as a Markdown table below its title, the note last."""
     rule = [":---", *["---:"] * (len(grid.columns) - 1)]
     lines = [f"**{grid.title}**", "", _row(grid.columns), _row(rule), *(_row(row) for row in grid.rows)]
     return "\n".join([*lines, "", grid.note] if grid.note else lines)
@@ -320,15 +332,17 @@ def _row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def _percent(share: float) -> str:
-    return _MISSING if math.isnan(share) else f"{100 * share:.1f}"
+def percent(share: float) -> str:
+    """A share as per cent with one digit; `MISSING` for NaN."""
+    return MISSING if math.isnan(share) else f"{100 * share:.1f}"
 
 
-def _interval(scores: Scores, averaging: Any, number: int) -> str:
+def interval(scores: Scores, averaging: Averaging, number: int) -> str:
+    """The 95 % interval of a column in per cent; `MISSING` where none was computed."""
     spans = scores.intervals.get(averaging)
     if not spans or math.isnan(spans[number].low):
-        return _MISSING
-    return f"{_percent(spans[number].low)} to {_percent(spans[number].high)}"
+        return MISSING
+    return f"{percent(spans[number].low)} to {percent(spans[number].high)}"
 
 
 def _cell(value: float) -> str:
