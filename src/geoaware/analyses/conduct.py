@@ -182,8 +182,9 @@ def _fitting(
         reasons += missing
     if not everything and (not found or (partly and len(study.sets) == 1)):
         raise InputError(
-            f"{analysis.name} ({analysis.about}) cannot be made: {[*reasons, *partly][0]}\nremedy: give data that has "
-            "it with --dataset; `geoaware reproduce all` leaves out what is not possible"
+            f"{analysis.name} ({analysis.about}) cannot be made: {[*reasons, *partly][0]}\n"
+            "remedy: give data that has it with --dataset; `geoaware reproduce all` leaves out what is not "
+            "possible"
         )
     for reason in reasons:
         left_out.setdefault(reason, []).append(analysis.name)

@@ -113,7 +113,7 @@ def reproduce(
     from geoaware.analyses.conduct import conduct, to_text, write
     from geoaware.analyses.study import FEATURES, Study, Telling, keep_out_of_git
     from geoaware.analyses.trained_rows import trained_rows
-    from geoaware.commands.train import _bars
+    from geoaware.commands.train import bars
 
     chosen = [each for each in choose(name) if training or not each.trains or name == each.name]
     trained = None if ablation is None else trained_rows(ablation)
@@ -145,7 +145,7 @@ def reproduce(
     if cache is None:
         keep_out_of_git(features)
     bench = _bench(run, post_processor)
-    with _bars(True) as (bar, steps):
+    with bars(True) as (bar, steps):
         work = Study(
             sets,
             bench,

@@ -55,7 +55,7 @@ def train(
         if main:
             typer.echo(text, err=True)
 
-    with _bars(main) as (bar, show):
+    with bars(main) as (bar, show):
         best = run(chosen, folder, device=device, restart=restart, bar=bar, show=show, say=say)
     say(f"best weights: {best}\nuse them: geoaware match A B --point x,y --post-processor {best}")
     if main:
@@ -63,7 +63,7 @@ def train(
 
 
 @contextmanager
-def _bars(main: bool) -> Iterator[tuple[Any, Show]]:
+def bars(main: bool) -> Iterator[tuple[Any, Show]]:
     """A bar for each preparation, then one for the steps with the latest figures."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
