@@ -88,6 +88,10 @@ def test_table5_names_its_rows_and_compares_the_steps(tmp_path):
         "plain features, window, pose",
     ]
     assert cells(grid, "plain features, window, pose")[:3] == ["95.0"] * 3
+    axes = outcome.plots[""].axes[0]
+    assert [text.get_text() for text in axes.get_yticklabels()] == [row[0] for row in grid.rows[:3]]
+    # Of a row a line, then an open and a filled mark; the last row's filled mark is its PCK of all keypoints.
+    assert axes.lines[8].get_xdata()[0] == pytest.approx(95.0)
     first, second = outcome.finding.split("; ")
     assert first.startswith("At 0.1, plain features, window against plain features, argmax: higher (+100.0")
     assert second.startswith(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from geoaware.analyses.outcome import Outcome
 from geoaware.analyses.paper import TABLE_9
@@ -18,7 +20,11 @@ from geoaware.analyses.wording import (
     verdict,
 )
 from geoaware.metrics.errors import ERROR_TYPES
+from geoaware.metrics.plots import dumbbells
 from geoaware.metrics.report import ERROR_LABELS, Grid, percent, plain
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _NAMED = ("pck_dagger", "miss", "swap", "swap_lr", "jitter")
 
@@ -56,6 +62,7 @@ def table9(case: Case) -> Outcome:
         grids=tuple(grids),
         finding=sentence(*(_against(case, subject) for subject in runs if subject != ZERO_SHOT))
         or _largest(runs[ZERO_SHOT]),
+        plots={"": _plot(runs, first.error_alpha)},
         figures=plain(
             {
                 "alpha": first.error_alpha,
@@ -71,6 +78,16 @@ def table9(case: Case) -> Outcome:
         ),
         predictions=case.paths,
     )
+
+
+def _plot(runs: Mapping[str, Run], alpha: float) -> Figure:
+    """Every kind with every subject, all keypoints and the geometry-aware ones."""
+    errors = {subject: [_errors(run, kind) for kind in SETS] for subject, run in runs.items()}
+    groups = [
+        (ERROR_LABELS[each], {subject: (both[0][each], both[1][each]) for subject, both in errors.items()})
+        for each in ERROR_TYPES
+    ]
+    return dumbbells(groups, f"share of the keypoints at alpha {alpha:g} in %")
 
 
 def _errors(run: Run, kind: str) -> dict[str, float]:

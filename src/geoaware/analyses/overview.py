@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from geoaware.analyses.outcome import Outcome
 from geoaware.analyses.paper import TABLE_9, PaperRow, supervised_rows, zero_shot_rows
@@ -19,13 +20,18 @@ from geoaware.analyses.wording import (
     headline_interval,
     paper_cells,
     pck_grid,
+    pck_groups,
+    pck_rows,
     pck_values,
     sentence,
     verdict,
 )
 from geoaware.metrics.averages import LABELS, Averaging
-from geoaware.metrics.plots import within_category
+from geoaware.metrics.plots import dumbbells, within_category
 from geoaware.metrics.report import MISSING, Grid, percent, plain
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def with_and_without_pose(bench: Bench) -> list[Variant]:
@@ -83,6 +89,7 @@ def table2(case: Case) -> Outcome:
         "only the averages are in the text that we have.",
         grids=(Grid(f"PCK@{alpha:g} in per cent", ("method", *names, "all"), tuple(rows)),),
         finding=sentence(*(_above(runs, subject, alpha) for subject in runs if subject != ZERO_SHOT)),
+        plots={"": _by_category(runs, names, alpha)},
         figures=plain(
             {
                 "alpha": alpha,
@@ -166,6 +173,7 @@ def table5(case: Case) -> Outcome:
         "from its tables 9 and 12, which have the same rows.",
         grids=(pck_grid("PCK in per cent", "what is matched", rows, paper),),
         finding=sentence(f"at 0.1, {said[0]}", *said[1:]),
+        plots={"": pck_rows(rows)},
         figures=plain({"rows": [{"row": name, **figures_of(run)} for name, run in rows]}),
         predictions=case.paths,
     )
@@ -219,6 +227,7 @@ def _overview(
             for case in cases
             if (said := sentence(*_subject_differences(case, metric)))
         ),
+        plots={"": pck_groups([(case.title, dict(_methods(case))) for case in cases])},
         figures=plain(
             {
                 case.label: [{"row": method, **figures_of(run)} for method, run in _methods(case)]
@@ -227,6 +236,19 @@ def _overview(
         ),
         predictions=tuple(path for case in cases for path in case.paths),
     )
+
+
+def _by_category(runs: Mapping[str, Run], names: Sequence[str], alpha: float) -> Figure:
+    """Every subject in every category, in both averages that table 2 mixes."""
+    averages: tuple[Averaging, Averaging] = ("per_image", "per_point")
+
+    def ends(run: Run, name: str) -> tuple[float, float]:
+        values = run.result.by_category[name].standard.values
+        image, point = (values[each][run.result.column(alpha)] for each in averages)
+        return image, point
+
+    groups = [(name, {subject: ends(run, name) for subject, run in runs.items()}) for name in names]
+    return dumbbells(groups, f"PCK@{alpha:g} in %", (LABELS[averages[0]], LABELS[averages[1]]))
 
 
 def _methods(case: Case) -> Iterator[tuple[str, Run]]:

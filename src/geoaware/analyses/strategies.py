@@ -14,6 +14,7 @@ from geoaware.analyses.wording import (
     headline_interval,
     pck_cells,
     pck_grid,
+    pck_rows,
     sentence,
     verdict,
 )
@@ -51,6 +52,7 @@ def table12(case: Case) -> Outcome:
             f"against argmax, both with it: {verdict(usual.minus(argmax)[HEADLINE])}",
             f"against soft-argmax: {verdict(usual.minus(soft)[HEADLINE])}",
         ),
+        plots={"": pck_rows(rows)},
         figures=plain({"rows": [{"row": name, **figures_of(run)} for name, run in rows]}),
         predictions=case.paths,
     )
@@ -103,6 +105,7 @@ def table13(case: Case) -> Outcome:
         "whole picture, by IMD on an annotated mask (section E.1, table 13).",
         grids=(Grid("PCK in per cent, zero-shot", columns, rows, note),),
         finding=sentence(f"at 0.1, against no alignment: {said[0]}", *said[1:]),
+        plots={"": pck_rows((_ALIGNMENTS[pose], run) for pose, run in runs.items())},
         figures=plain(
             {
                 "rows": [

@@ -16,6 +16,7 @@ from geoaware.analyses.wording import (
     figures_of,
     names_of,
     pck_cells,
+    pck_rows,
     pck_values,
     sentence,
     verdict,
@@ -87,7 +88,7 @@ def fig18(case: Case) -> Outcome:
 
 def table7(case: Case) -> Outcome:
     """Window against Gaussian kernel: default, and best for each alpha."""
-    grids, said, figures = [], [], {}
+    grids, said, figures, plots = [], [], {}, {}
     for subject in _subjects_of(case):
         by_window, by_sigma = _of_windows(case, subject), _of_sigmas(case, subject)
         own, usual = case.runs[Variant(subject, pose="off")], by_sigma[DEFAULT_SIGMA]
@@ -108,6 +109,8 @@ def table7(case: Case) -> Outcome:
                 f"best {verdict(top[0].minus(top[1])[HEADLINE])}",
             )
         )
+        named = (f"{own_name}, default", "best window", f"kernel, sigma {DEFAULT_SIGMA:g}", "best kernel")
+        plots[f"table7-{slug(subject)}"] = pck_rows(zip(named, (own, top[0], usual, top[1]), strict=True))
         figures[subject] = {
             "windows": {_name(side): figures_of(run) for side, run in by_window.items()},
             "kernels": {f"sigma {sigma:g}": figures_of(run) for sigma, run in by_sigma.items()},
@@ -119,6 +122,7 @@ def table7(case: Case) -> Outcome:
         "Gaussian around it (section D.2, table 7). What is best was chosen on these same pairs.",
         grids=tuple(grids),
         finding=" ".join(said),
+        plots=plots,
         figures=plain(figures),
         predictions=case.paths,
     )

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from geoaware.analyses.paper import PaperRow
 from geoaware.analyses.study import Run
 from geoaware.metrics.averages import LABELS, Averaging
 from geoaware.metrics.bootstrap import Estimate
+from geoaware.metrics.plots import dumbbells
 from geoaware.metrics.report import MISSING, Grid, interval, percent
 from geoaware.metrics.result import PCKResult
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SETS = ("standard", "geometry_aware")
 
@@ -109,6 +113,24 @@ def sentence(*parts: str) -> str:
 def known(values: Iterable[float]) -> list[float]:
     """Those that are not NaN."""
     return [each for each in values if not math.isnan(each)]
+
+
+def pck_rows(rows: Iterable[tuple[str, Run]]) -> Figure:
+    """A row a run: all keypoints and the geometry-aware ones, at the headline alpha."""
+    return pck_groups([(name, {"": run}) for name, run in rows])
+
+
+def pck_groups(groups: Sequence[tuple[str, Mapping[str, Run]]]) -> Figure:
+    """Likewise, several runs a group, which may be of different data sets."""
+    result = next(run.result for _, runs in groups for run in runs.values())
+    ends = [(name, {each: _both_sets(run.result) for each, run in runs.items()}) for name, runs in groups]
+    return dumbbells(ends, f"PCK@{result.headline_alpha:g} in % ({LABELS[result.averaging]})")
+
+
+def _both_sets(result: PCKResult) -> tuple[float, float]:
+    column = result.column(result.headline_alpha)
+    standard, aware = (pck_values(result, kind)[column] for kind in SETS)
+    return standard, aware
 
 
 def pck_grid(title: str, what: str, rows: Sequence[tuple[str, Run]], paper: Sequence[PaperRow]) -> Grid:
