@@ -25,6 +25,7 @@ from geoaware.commands import (
     pose,
     reproduce,
     train,
+    transfer,
 )
 from geoaware.errors import InputError, MissingDependencyError
 
@@ -49,6 +50,7 @@ app.command()(gallery.gallery)
 app.command()(pose.pose)
 app.command()(reproduce.reproduce)
 app.command()(demo.demo)
+app.command()(transfer.transfer)
 app.add_typer(data.app, name="data")
 
 

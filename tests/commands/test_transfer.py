@@ -1,0 +1,183 @@
+"""`geoaware transfer` as a user runs it: with a toy extractor, and once with `lite`."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from geoaware.commands import transfer as command
+from geoaware.errors import InputError
+from geoaware.evaluation import score_file
+from geoaware.features import EXTRACTORS, Entry
+from tests.data import shared
+from tests.features.toy_extraction import Toy
+from tests.transfer.test_evaluate import annotated
+from tests.transfer.tiny import photos, write_sources
+
+app = typer.Typer()
+app.command()(command.transfer)
+
+
+@pytest.fixture(autouse=True)
+def toy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(EXTRACTORS, "toy", Entry("tests.features.toy_extraction", "Toy", "a toy"))
+    for name in ("RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def run(*arguments: object, code: int = 0) -> Any:
+    options = ("--extractor", "toy", "--device", "cpu")
+    result = CliRunner().invoke(app, [*map(str, arguments), *options], catch_exceptions=False)
+    assert result.exit_code == code, result.output
+    return result
+
+
+def refused(message: str, *arguments: object) -> None:
+    with pytest.raises(InputError, match=message):
+        run(*arguments)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return write_sources(tmp_path / "s", [(0, 0), (9, 9)])
+
+
+def test_a_folder_is_annotated(tmp_path: Path, source: Path) -> None:
+    folder, out = photos(tmp_path / "photos"), tmp_path / "out.json"
+    (folder / "002.png").write_bytes(b"")
+    result = run(source, folder, "--out", out, "--review", tmp_path / "r.html", "--threshold", "0.1", code=1)
+    assert result.stdout.strip() == str(out)
+    assert "cat: 5 keypoints, 2 sources, 5 targets" in result.stderr
+    assert "flip pairs inferred from the names" in result.stderr
+    assert "failed: 002.png: not a picture that can be read" in result.stderr
+    assert "4 annotated, 1 failed" in result.stderr
+    content = json.loads(out.read_text())
+    assert [each["file_name"] for each in content["images"]] == ["000.png", "001.png", "003.png", "004.png"]
+    assert content["info"]["run"]["settings"]["threshold"] == 0.1
+    assert "003.png" in (tmp_path / "r.html").read_text()
+    # The same command again only says what came out.
+    before = out.stat().st_mtime_ns
+    assert "4 annotated, 1 failed" in run(source, folder, "--out", out, "--threshold", "0.1", code=1).stderr
+    assert out.stat().st_mtime_ns == before
+
+
+def test_sources_among_the_pictures_are_left_out(tmp_path: Path, source: Path) -> None:
+    photos(source.parent / "images", 2)
+    result = run(source, source.parent / "images", "--out", tmp_path / "out.json")
+    assert "note: 2 targets left out, their pictures are sources" in result.stderr
+    assert "2 annotated, 0 failed" in result.stderr
+
+
+def test_options_reach_the_run(tmp_path: Path, source: Path) -> None:
+    out = tmp_path / "out.json"
+    run(
+        source, photos(tmp_path / "photos", 1), "--out", out, "--root", tmp_path, "--nearest", 1,
+        "--keep-guesses", "--no-crop", "--no-masks", "--pose", "off", "--set", "window=3", "--batch", 3,
+    )  # fmt: skip
+    content = json.loads(out.read_text())
+    settings = content["info"]["run"]["settings"]
+    assert content["images"][0]["file_name"] == "photos/000.png"
+    assert settings["vote"]["nearest"] == 1
+    assert (settings["keep_guesses"], settings["below"], settings["masks"]) == (True, 0.0, False)
+    assert (settings["pose"], settings["matching"]["window"], settings["batch"]) == ("off", 3, 3)
+    assert len(content["annotations"][0]["guesses"]) == 5
+
+
+def test_an_evaluation(tmp_path: Path, source: Path) -> None:
+    truth, out, folder = annotated(tmp_path), tmp_path / "out.json", tmp_path / "figures"
+    result = run(source, "--targets", truth, "--out", out, "--evaluate", "--report", folder)
+    assert "PCK in per cent" in result.stdout
+    assert "Marked visible, in %, of 15 keypoints (14 visible)" in result.stdout
+    assert "expected calibration error" in result.stdout
+    predictions = folder / "out.predictions.jsonl"
+    assert str(score_file(predictions)) in result.stdout
+    assert {"evaluation.json", "reliability.png"} <= {each.name for each in folder.iterdir()}
+    again = run(source, "--targets", truth, "--out", out, "--evaluate")
+    assert again.stdout == result.stdout
+    assert (tmp_path / "out.predictions.jsonl").read_bytes() == predictions.read_bytes()
+
+
+def test_shards_and_merge(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    truth, alone, out = annotated(tmp_path), tmp_path / "alone.json", tmp_path / "out.json"
+    run(source, "--targets", truth, "--out", alone, "--keep-guesses")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        result = run(source, "--targets", truth, "--out", out, "--keep-guesses")
+        assert f"[{int(rank) + 1} of 2] {2 - int(rank)} annotated, 0 failed" in result.stderr
+        assert "with --merge" in result.stderr
+        assert result.stdout == ""
+    monkeypatch.delenv("WORLD_SIZE")
+    monkeypatch.delenv("RANK")
+    result = run(source, "--targets", truth, "--out", out, "--keep-guesses", "--merge", "--evaluate")
+    assert "PCK in per cent" in result.stdout
+    assert out.read_bytes() == alone.read_bytes()
+
+
+def test_mistakes_are_found_before_the_work(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(name: str, **options: Any) -> None:
+        raise AssertionError("the extractor was loaded")
+
+    monkeypatch.setattr(Toy, "load", never)
+    folder, truth, out = photos(tmp_path / "photos", 1), annotated(tmp_path), tmp_path / "out.json"
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    either = "either as files and folders or by --targets"
+    refused(either, source, "--out", out)
+    refused(either, source, folder, "--targets", truth, "--out", out)
+    refused("give --evaluate too", source, folder, "--out", out, "--report", tmp_path / "r")
+    refused("name the same file", source, folder, "--out", out, "--review", out)
+    refused("--review-count must be at least 1", source, folder, "--out", out, "--review-count", 0)
+    refused("--evaluate needs annotated targets", source, folder, "--out", out, "--evaluate")
+    refused("unknown protocol 'x'", source, "--targets", truth, "--out", out, "--evaluate", "--protocol", "x")
+    refused("the threshold is a probability", source, folder, "--out", out, "--threshold", 2)
+    refused("nearest sources must be 0", source, folder, "--out", out, "--nearest", -1)
+    refused("no pictures in this folder", source, empty, "--out", out)
+    refused("no such file; give a COCO-keypoints JSON", tmp_path / "x.json", folder, "--out", out)
+    refused("no category 'dog'", source, folder, "--out", out, "--category", "dog")
+    assert not list(tmp_path.glob("out.json*"))
+
+
+def test_one_line_and_exit_code_2(tmp_path: Path) -> None:
+    """Through the real program; registered there by the command line itself."""
+    code = (
+        "from geoaware import cli\nfrom geoaware.commands import transfer\n"
+        "if all(each.callback is not transfer.transfer for each in cli.app.registered_commands):\n"
+        "    cli.app.command()(transfer.transfer)\ncli.main()"
+    )
+    command = [sys.executable, "-c", code, "transfer", "nowhere.json", "photos", "--out", "out.json"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: nowhere.json: no such file")
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_people_of_lspet(tmp_path: Path) -> None:
+    """With the shipped weights: five annotated people find the joints of others far better than chance."""
+    root = shared("lspet")
+    for name, start, count in (("train", 100, 5), ("val", 0, 6)):
+        content = json.loads((root / f"{name}.json").read_text())
+        content["images"] = content["images"][start : start + count]
+        kept = {each["id"] for each in content["images"]}
+        content["annotations"] = [each for each in content["annotations"] if each["image_id"] in kept]
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    arguments = [
+        tmp_path / "train.json", "--source-images", root / "images", "--targets", tmp_path / "val.json",
+        "--targets-images", root / "images", "--out", tmp_path / "out.json", "--evaluate", "--device", "cpu",
+    ]  # fmt: skip
+    result = CliRunner().invoke(app, [*map(str, arguments)], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert "adapted to" in json.loads((tmp_path / "out.json").read_text())["info"]["calibration"]["origin"]
+    assert score_file(tmp_path / "out.predictions.jsonl", draws=0).value(0.1) > 0.2
+    assert re.search(r"Marked visible, in %, of 84 keypoints", result.stdout)
