@@ -1,12 +1,13 @@
-"""Writing files whole or not at all."""
+"""Writing files whole or not at all, and files that a run appends to and goes on with."""
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from geoaware.errors import InputError
 
@@ -40,6 +41,45 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
+
+
+def append_line(file: BinaryIO, line: str) -> None:
+    """Hand a whole line to the operating system: from here on a killed process cannot lose it."""
+    file.write(line.encode())
+    file.flush()
+
+
+def check_same_run(found: Mapping[str, Any], wanted: Mapping[str, Any], path: Path, depth: int = 2) -> None:
+    """Make sure that what lies at ``path`` is of the run that goes on with it.
+
+    Args:
+        found: what the file says of its run.
+        wanted: what this run says of itself.
+        path: for the message.
+        depth: levels of mappings that the message looks into.
+
+    Raises:
+        InputError: they differ; the message names the values that do.
+    """
+    if found != wanted:
+        raise InputError(
+            f"{path}: belongs to another run (different: {', '.join(_differing(found, wanted, depth))}); "
+            "choose another --out, or give --restart to throw it away"
+        )
+
+
+def _differing(found: Mapping[str, Any], wanted: Mapping[str, Any], depth: int) -> list[str]:
+    """Dotted names of the values that differ, in the order of ``wanted``."""
+    names = []
+    for key in {**wanted, **found}:
+        one, other = found.get(key), wanted.get(key)
+        if one == other:
+            continue
+        if depth > 1 and isinstance(one, Mapping) and isinstance(other, Mapping):
+            names += [f"{key}.{each}" for each in _differing(one, other, depth - 1)]
+        else:
+            names.append(key)
+    return names
 
 
 def _umask() -> int:

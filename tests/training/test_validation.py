@@ -17,8 +17,7 @@ from geoaware.keypoints import Schema
 from geoaware.matcher import Matcher
 from geoaware.matching import MatchSettings
 from geoaware.post_processor import PostProcessor
-from geoaware.training.features import StoredFeatures, complete
-from geoaware.training.loop import _silent
+from geoaware.training.features import StoredFeatures, complete, silent
 from geoaware.training.validation import Score, validate
 from tests.training.tiny import CHANNELS, EXTRACTOR
 
@@ -39,7 +38,7 @@ def sets(data: Path) -> list[DataSet]:
 @pytest.fixture(scope="module")
 def store(extractor: Extractor, sets: list[DataSet], cache: Path) -> FeatureStore:
     store = FeatureStore.of(cache, extractor)
-    complete(store, extractor, [each.path for data in sets for each in data.pictures], ["identity"], _silent)
+    complete(store, extractor, [each.path for data in sets for each in data.pictures], ["identity"], silent)
     return store
 
 

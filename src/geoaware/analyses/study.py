@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -33,7 +33,7 @@ from geoaware.metrics.bootstrap import Estimate, estimate
 from geoaware.metrics.result import PCKResult
 from geoaware.training.ablation import METRICS, pair_values
 from geoaware.training.config import TrainConfig
-from geoaware.training.features import Bar
+from geoaware.training.features import Bar, silent
 from geoaware.training.loop import Show as Steps
 from geoaware.types import Picture
 
@@ -204,7 +204,7 @@ class Telling:
         say: takes lines on what happens.
     """
 
-    bar: Bar = lambda title, total: nullcontext(lambda _: None)
+    bar: Bar = silent
     steps: Steps = lambda done, total, figures: None
     say: Callable[[str], None] = lambda _: None
 

@@ -14,14 +14,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geoaware.analyses.outcome import Outcome
-from geoaware.analyses.study import PREDICTIONS, Run, StudySet, keep_out_of_git
+from geoaware.analyses.study import PREDICTIONS, Run, StudySet, Telling, keep_out_of_git
 from geoaware.analyses.wording import (
     HEADLINE,
     HEADLINE_AWARE,
@@ -44,7 +43,7 @@ from geoaware.metrics.report import MISSING, Grid, plain
 from geoaware.post_processor import PostProcessor
 from geoaware.training.ablation import METRICS, slug
 from geoaware.training.config import TrainConfig, Validation
-from geoaware.training.features import Bar, cached_extractor
+from geoaware.training.features import Bar, cached_extractor, silent
 from geoaware.training.loop import LAST, Show, train
 
 if TYPE_CHECKING:
@@ -145,7 +144,7 @@ def transfer_table(
     """
     if not tests:
         raise InputError(f"{name} needs a data set to test on; name one (--dataset)")
-    work = _Work(config, out, device, restart, bar or _silent, show, say)
+    work = _Work(config, out, device, restart, bar or silent, show, say)
     run = f"trained on {_trained_on(config)}"
     tables = _measure(work, {run: config}, tests, blends)
     said = [_verdicts(tables, row) for row in tables[0].trained]
@@ -184,7 +183,7 @@ def unseen(
         DivergedError: the loss of a run became NaN or infinite.
     """
     halves = _halves(config, test)
-    work = _Work(config, out, device, restart, bar or _silent, show, say)
+    work = _Work(config, out, device, restart, bar or silent, show, say)
     runs = {
         f"keep {each:g}": config.model_copy(update={"loss": config.loss.model_copy(update={"keep": each})})
         for each in keep
@@ -291,14 +290,7 @@ def _predicted(work: _Work, test: StudySet, row: str, network: PostProcessor | N
     matcher = Matcher(work.extractor, settings, pose="off", post_processor=network, blend=blend)
     keep_out_of_git(work.out / PREDICTIONS)
     path = work.out / PREDICTIONS / test.config.label / _PART / f"{slug(row)}.jsonl"
-    done = 0
-    with work.bar(f"{test.title}: {row}", len(test.data)) as advance:
-
-        def follow(finished: int, _: int) -> None:
-            nonlocal done
-            advance(finished - done)
-            done = finished
-
+    with Telling(work.bar).progress(f"{test.title}: {row}", len(test.data)) as follow:
         predict(test.data, matcher, path, PredictSettings(protocol), restart=work.restart, progress=follow)
     return Run(row, path, score_file(path))
 
@@ -461,7 +453,3 @@ def _plot(tables: Sequence[_Table]) -> Figure:
     axes.set_xlabel("PCK@0.10 less zero-shot, in points (95 % interval)")
     axes.legend(frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0, 1.0))
     return figure
-
-
-def _silent(title: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
-    return nullcontext(lambda _: None)

@@ -27,7 +27,7 @@ from geoaware.evaluation.pose import (
     TemplateSets,
 )
 from geoaware.evaluation.predictions import PART
-from geoaware.files import replacing
+from geoaware.files import append_line, check_same_run, replacing
 from geoaware.matcher import Matcher
 from geoaware.types import Picture
 
@@ -137,7 +137,9 @@ def predict_poses(
     except OSError as error:
         raise InputError(f"{part}: cannot be written ({error.strerror}); choose another --out") from None
     with file:
-        done = _run(work, _resume(file, part, header), lambda each: _append(file, each.to_dict()), progress)
+        done = _run(
+            work, _resume(file, part, header), lambda each: append_line(file, _line(each.to_dict())), progress
+        )
     found = [done[each.id] for each in work.pictures]
     with replacing(goal) as draft:
         content = {**header, "poses": [each.to_dict() for each in found]}
@@ -172,10 +174,8 @@ def _run(
     return done
 
 
-def _append(file: BinaryIO, content: Mapping[str, Any]) -> None:
-    """Hand a whole line to the operating system: from here on a killed process cannot lose it."""
-    file.write((json.dumps(content, ensure_ascii=False) + "\n").encode())
-    file.flush()
+def _line(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, ensure_ascii=False) + "\n"
 
 
 def _resume(file: BinaryIO, part: Path, header: dict[str, Any]) -> dict[str, PosePrediction]:
@@ -188,14 +188,14 @@ def _resume(file: BinaryIO, part: Path, header: dict[str, Any]) -> dict[str, Pos
             break
         content = _parse(line, f"{part}, line {number}")
         if number == 1:
-            _check_header(content, part, header)
+            check_same_run(content, header, part)
         else:
             found = _prediction(content, f"{part}, line {number}")
             done[found.picture] = found
         whole += len(line)
     file.truncate(whole)
     if not whole:
-        _append(file, header)
+        append_line(file, _line(header))
     return done
 
 
@@ -204,7 +204,7 @@ def _read_whole(goal: Path, header: dict[str, Any]) -> list[PosePrediction]:
         raise InputError(f"{goal}: is a folder; give the name of a file to write")
     content = _parse(goal.read_bytes(), str(goal))
     poses = content.pop("poses", None)
-    _check_header(content, goal, header)
+    check_same_run(content, header, goal)
     if not isinstance(poses, list):
         raise InputError(f"{goal}: holds no poses; give --restart to predict again")
     return [_prediction(each, f"{goal}, pose {number}") for number, each in enumerate(poses, start=1)]
@@ -218,27 +218,6 @@ def _parse(raw: bytes, where: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"{where}: is not what `geoaware pose` writes; choose another --out, or --restart")
     return content
-
-
-def _check_header(found: Mapping[str, Any], path: Path, header: Mapping[str, Any]) -> None:
-    different = _differences(found, header)
-    if different:
-        raise InputError(
-            f"{path}: belongs to another run (different: {', '.join(different)}); choose another --out, or "
-            "give --restart to throw it away"
-        )
-
-
-def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any], before: str = "") -> list[str]:
-    """Dotted names of the values that differ, two levels deep."""
-    names: list[str] = []
-    for key in sorted({*found, *wanted}):
-        one, other = found.get(key), wanted.get(key)
-        if isinstance(one, dict) and isinstance(other, dict) and not before:
-            names += _differences(one, other, f"{key}.")
-        elif one != other:
-            names.append(before + key)
-    return names
 
 
 def _prediction(content: Any, where: str) -> PosePrediction:

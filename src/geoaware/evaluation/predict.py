@@ -37,7 +37,7 @@ from geoaware.evaluation.predictions import (
     record_line,
 )
 from geoaware.evaluation.protocols import Protocol, get_protocol
-from geoaware.files import replacing
+from geoaware.files import append_line, check_same_run, replacing
 from geoaware.geometry import Pose, pose_image, pose_points
 from geoaware.images import load_image
 from geoaware.matcher import Encoded, Matcher, defaults_of
@@ -289,25 +289,7 @@ def _check_header(line: bytes, path: Path, header: Header) -> None:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path}: exists and is no predictions file; choose another --out") from None
-    if found != header:
-        raise InputError(
-            f"{path}: belongs to another run (different: {_differences(found, header)}); choose "
-            "another --out, or give --restart to throw it away"
-        )
-
-
-def _differences(found: Header, wanted: Header) -> str:
-    """Dotted names of the header's values that differ."""
-    names = []
-    for key, value in asdict(wanted).items():
-        other = getattr(found, key)
-        if value == other:
-            continue
-        inner = (
-            [k for k in {**value, **other} if value.get(k) != other.get(k)] if isinstance(value, dict) else []
-        )
-        names += [f"{key}.{each}" for each in inner] or [key]
-    return ", ".join(names)
+    check_same_run(asdict(found), asdict(header), path)
 
 
 def _resume(file: BinaryIO, part: Path, header: Header) -> set[str]:
@@ -328,7 +310,7 @@ def _resume(file: BinaryIO, part: Path, header: Header) -> set[str]:
         whole += len(line)
     file.truncate(whole)
     if not whole:
-        _append(file, header.to_line())
+        append_line(file, header.to_line())
     return done
 
 
@@ -337,12 +319,6 @@ def _pair_id(line: bytes, part: Path, number: int) -> str:
         return str(json.loads(line)["pair"])
     except (ValueError, KeyError, TypeError):
         raise InputError(f"{part}, line {number}: damaged; give --restart to begin anew") from None
-
-
-def _append(file: BinaryIO, line: str) -> None:
-    """Hand a whole line to the operating system: from here on a killed process cannot lose it."""
-    file.write(line.encode())
-    file.flush()
 
 
 def _run(work: _Work, file: BinaryIO, done: set[str], progress: Progress | None) -> None:
@@ -355,7 +331,7 @@ def _run(work: _Work, file: BinaryIO, done: set[str], progress: Progress | None)
         pair = pairs[row]
         if pair.id in done:
             continue
-        _append(file, record_line(_record(pair, work, store)))
+        append_line(file, record_line(_record(pair, work, store)))
         finished += 1
         if progress is not None:
             progress(finished, len(pairs))

@@ -20,8 +20,8 @@ from geoaware.evaluation.predictions import Header, keypoint_names, read
 from geoaware.evaluation.protocols import get_protocol
 from geoaware.gallery.entries import Entry, Match
 from geoaware.geometry import POSES
-from geoaware.metrics.counts import PointTable, correct_points
-from geoaware.metrics.errors import ERROR_TYPES, classify
+from geoaware.metrics.counts import PointTable, correct_points, error_flags
+from geoaware.metrics.errors import ERROR_TYPES
 from geoaware.metrics.pck import distances
 from geoaware.types import Picture
 
@@ -92,13 +92,6 @@ def judge(path: Path, alpha: float = 0.1) -> Judged:
         raise InputError(f"alpha must be a positive share such as 0.1, got {alpha}")
     header, table = read(path)
     strict = get_protocol(header.protocol).strict
-    types = None
-    if table.has_targets:
-        start, end = table.first[table.pair], table.first[table.pair + 1]
-        limit = alpha * table.size[table.pair]
-        types = classify(
-            table.predicted, table.target, start, end, table.wanted, table.partner, limit, strict
-        )
     counts = np.bincount(table.pair, minlength=len(table.category))
     return Judged(
         path,
@@ -108,7 +101,7 @@ def judge(path: Path, alpha: float = 0.1) -> Judged:
         np.concatenate([[0], np.cumsum(counts)]),
         distances(table.predicted, table.truth) / table.size[table.pair],
         correct_points(table, (alpha,), strict)[:, 0],
-        types,
+        error_flags(table, alpha, strict),
     )
 
 

@@ -97,21 +97,28 @@ def correct_points(table: PointTable, alphas: tuple[float, ...], strict: bool) -
     return within(apart[:, None], limits, strict)
 
 
+def error_flags(table: PointTable, alpha: float, strict: bool) -> Bool[np.ndarray, "n 5"] | None:
+    """Kinds of mistake of each point, columns as `ERROR_TYPES`; ``None`` without target keypoints."""
+    if not table.has_targets:
+        return None
+    return classify(
+        table.predicted,
+        table.target,
+        table.first[table.pair],
+        table.first[table.pair + 1],
+        table.wanted,
+        table.partner,
+        alpha * table.size[table.pair],
+        strict,
+    )
+
+
 def count(table: PointTable, correct: Bool[np.ndarray, "n a"], error_alpha: float, strict: bool) -> Counts:
     """Count per pair; pairs come out in an order that their content alone decides."""
     pairs = len(table.category)
-    kinds = np.zeros((len(table.pair), 0), dtype=bool)
-    if table.has_targets:
-        kinds = classify(
-            table.predicted,
-            table.target,
-            table.first[table.pair],
-            table.first[table.pair + 1],
-            table.wanted,
-            table.partner,
-            error_alpha * table.size[table.pair],
-            strict,
-        )
+    kinds = error_flags(table, error_alpha, strict)
+    if kinds is None:
+        kinds = np.zeros((len(table.pair), 0), dtype=bool)
     flags = np.concatenate([np.ones((len(table.pair), 1), dtype=bool), correct, kinds], axis=1)
     sums = np.stack(
         [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from threading import Lock
 
@@ -20,6 +20,11 @@ from geoaware.training.config import TrainConfig
 
 Bar = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 """Shows progress: a title and a total in, what to call with each advance out."""
+
+
+def silent(title: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
+    """A `Bar` that shows nothing."""
+    return nullcontext(lambda _: None)
 
 
 class StoredFeatures:

@@ -15,7 +15,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ from geoaware.training import checkpoint, log
 from geoaware.training.augment import Example, make_example
 from geoaware.training.checkpoint import Progress
 from geoaware.training.config import SPAIR_PAIRS, DataChoice, Network, Stage, TrainConfig, load_config
-from geoaware.training.features import Bar, StoredFeatures, complete
+from geoaware.training.features import Bar, StoredFeatures, complete, silent
 from geoaware.training.groups import PairGroups, PictureGroups, make_groups
 from geoaware.training.log import Log
 from geoaware.training.step import Losses, Step
@@ -87,7 +87,7 @@ def train(
         InputError: a setting, data set or file does not fit; the folder belongs to another run.
         DivergedError: the loss became NaN or infinite.
     """
-    run = _prepare(config.as_released(), out, device, restart, bar or _silent, say)
+    run = _prepare(config.as_released(), out, device, restart, bar or silent, say)
     try:
         _run_stages(run, show)
     finally:
@@ -538,7 +538,3 @@ def _check_finite(losses: Tensor, examples: Sequence[Example], run: _Run) -> Non
         raise DivergedError(
             f"the loss is {float(losses[wrong[0]])} at step {run.progress.total + 1}, {name}; {_NEXT}"
         )
-
-
-def _silent(title: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
-    return nullcontext(lambda _: None)

@@ -24,6 +24,7 @@ from geoaware._version import __version__
 from geoaware.errors import InputError
 from geoaware.evaluation.predictions import PART
 from geoaware.features.extraction import Shard
+from geoaware.files import append_line, check_same_run
 from geoaware.images import load_image
 from geoaware.matcher import Matcher
 from geoaware.transfer.calibration import Calibration
@@ -41,6 +42,9 @@ from geoaware.types import FeatureMap
 
 FORMAT = "geoaware transfer"
 FORMAT_VERSION = 1
+
+_DEPTH = 3
+"""Levels that a message on differing runs looks into: ``settings.vote.rivals``."""
 
 SHOWN = 20
 """So many failures are quoted; all of them are in the result."""
@@ -100,7 +104,7 @@ def transfer(
         if share.world == 1:
             goal.unlink(missing_ok=True)
     elif earlier is not None:
-        _check_same(earlier["run"], run, goal)
+        check_same_run(earlier["run"], run, goal, _DEPTH)
         part.unlink(missing_ok=True)
         return _outcome(goal)
     _check_shards(goal, share)
@@ -116,7 +120,7 @@ def transfer(
                 voters = Voters(sources, matcher, work.settings, progress)
                 if known is None:
                     known = voters.calibrate(progress)
-                    _append(file, {"run": run, "calibration": asdict(known)})
+                    append_line(file, write_line({"run": run, "calibration": asdict(known)}))
                 _annotate(work, voters, known, file, done, progress)
     except BaseException:
         if not part.stat().st_size:
@@ -240,7 +244,7 @@ def _annotate(
             features = next(maps) if isinstance(each, _Opened) else None
             if place < done:
                 continue
-            _append(file, _record(target, each, features, voters, known))
+            append_line(file, write_line(_record(target, each, features, voters, known)))
             finished += 1
             if progress is not None:
                 progress("annotating", finished, len(numbers))
@@ -320,28 +324,6 @@ def _check_goal(goal: Path, sources: Sources, targets: Targets) -> dict[str, Any
     return found
 
 
-def _check_same(found: Mapping[str, Any], wanted: Mapping[str, Any], path: Path) -> None:
-    if found != wanted:
-        raise InputError(
-            f"{path}: belongs to another run (different: {', '.join(_differences(found, wanted))}); choose "
-            "another --out, or give --restart to throw it away"
-        )
-
-
-def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Dotted names of the values that differ."""
-    names: list[str] = []
-    for key in {**wanted, **found}:
-        mine, other = wanted.get(key), found.get(key)
-        if mine == other:
-            continue
-        if isinstance(mine, dict) and isinstance(other, dict):
-            names += _differences(other, mine, f"{prefix}{key}.")
-        else:
-            names.append(f"{prefix}{key}")
-    return names
-
-
 def _check_shards(goal: Path, share: Shard) -> None:
     """Part files of another number of processes would never be finished.
 
@@ -370,7 +352,7 @@ def _resume(file: BinaryIO, part: Path, run: Mapping[str, Any]) -> tuple[Calibra
             break
         if number == 0:
             head = _head(part)
-            _check_same(head["run"], run, part)
+            check_same_run(head["run"], run, part, _DEPTH)
             known = Calibration(**head["calibration"])
         whole += len(line)
     file.truncate(whole)
@@ -391,12 +373,6 @@ def _head(part: Path) -> dict[str, Any]:
         return dict(head)
     except (OSError, ValueError, KeyError, TypeError):
         raise InputError(f"{part}: is no part of a transfer; remove it, or choose another --out") from None
-
-
-def _append(file: BinaryIO, value: Any) -> None:
-    """Hand a whole line to the operating system: from here on a killed process cannot lose it."""
-    file.write(write_line(value).encode())
-    file.flush()
 
 
 def _finish(goal: Path, parts: Sequence[Path], sources: Sources, targets: Targets) -> Outcome:
