@@ -13,6 +13,7 @@ dtype they came with; anything else (lists, arrays of integers) becomes float64.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -144,6 +145,61 @@ class Canvas:
         board = Image.new("RGB", (self.size, self.size))
         board.paste(image.convert("RGB").resize(self.inner, Image.Resampling.LANCZOS), self.offset)
         return board
+
+
+@dataclass(frozen=True)
+class Placement:
+    """An object turned, scaled, mirrored and moved on a canvas, as training shows it.
+
+    Mirrored first, left-right about ``pivot``, then turned about it (clockwise on the screen, as y points down)
+    and scaled, then moved so that ``pivot`` comes to lie on ``centre``.
+
+    Attributes:
+        pivot: point (x, y) of the canvas as it was.
+        centre: where it comes to lie.
+        scale: how many times larger.
+        degrees: of the turn.
+        mirrored: whether left and right are exchanged.
+
+    Example:
+        >>> Placement((10.0, 10.0), (20.0, 10.0), scale=2.0, mirrored=True).place([(11.0, 10.0)]).tolist()
+        [[18.0, 10.0]]
+    """
+
+    pivot: tuple[float, float]
+    centre: tuple[float, float]
+    scale: float = 1.0
+    degrees: float = 0.0
+    mirrored: bool = False
+
+    @property
+    def matrix(self) -> Float[Tensor, "2 2"]:
+        """What an offset from the pivot becomes as an offset from the centre."""
+        angle = math.radians(self.degrees)
+        cos, sin = self.scale * math.cos(angle), self.scale * math.sin(angle)
+        first = -1.0 if self.mirrored else 1.0
+        return torch.tensor([[cos * first, -sin], [sin * first, cos]], dtype=torch.float64)
+
+    def place(self, xy: PointsLike) -> Float[Tensor, "*n 2"]:
+        """Where canvas points come to lie."""
+        points = as_points(xy)
+        offset = points.double() - torch.tensor(self.pivot, dtype=torch.float64)
+        moved = offset @ self.matrix.T + torch.tensor(self.centre, dtype=torch.float64)
+        return moved.to(points.dtype)
+
+    def sampling(self, size: int) -> Float[Tensor, "2 3"]:
+        """The matrix that ``torch.nn.functional.affine_grid`` takes to show it (``align_corners=False``).
+
+        Args:
+            size: side of the canvas, before and after.
+        """
+        inverse = torch.linalg.inv(self.matrix)
+        # In affine_grid's frame the corners of the canvas, half a pixel outside its outer pixels, are -1 and 1.
+        middle = (size - 1) / 2
+        centre = torch.tensor(self.centre, dtype=torch.float64) - middle
+        pivot = torch.tensor(self.pivot, dtype=torch.float64) - middle
+        moved = (pivot - inverse @ centre) / (size / 2)
+        return torch.cat([inverse, moved[:, None]], dim=1).float()
 
 
 _TRANSPOSITION: dict[Pose, Image.Transpose] = {

@@ -23,13 +23,12 @@ from typing import Any, overload
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from geoaware.errors import InputError
-from geoaware.features.weights import digest
+from geoaware.features.weights import digest, read_safetensors
 from geoaware.files import replacing
 from geoaware.types import FeatureMap
 
@@ -269,7 +268,7 @@ class PostProcessor(nn.Module):
             network = cls(**config["settings"])
         except (TypeError, InputError) as error:
             raise InputError(f"{folder / CONFIG}: settings are not of a post-processor ({error})") from None
-        _load_state(network, _read_safetensors(folder / WEIGHTS), folder / WEIGHTS)
+        _load_state(network, read_safetensors(folder / WEIGHTS), folder / WEIGHTS)
         network.info = config["info"]
         return network.eval()
 
@@ -385,16 +384,6 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
     ):
         raise InputError(f"{path}: is no state dict (names with tensors); give a released checkpoint")
     return content
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; the folder is not complete") from None
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: damaged, cannot be read ({error}); copy it anew") from None
 
 
 def _read_config(path: Path) -> dict[str, Any]:

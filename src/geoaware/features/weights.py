@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from geoaware.errors import InputError
@@ -89,6 +89,21 @@ def digest(tensors: Iterable[tuple[str, Tensor]]) -> bytes:
         total.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
         total.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return total.digest()
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file, on the CPU.
+
+    Raises:
+        InputError: it is missing or damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; the folder is not complete") from None
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: damaged, cannot be read ({error}); copy it anew") from None
 
 
 def _check_config(kind: str, source: Source, part: str | None) -> None:

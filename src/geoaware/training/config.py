@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -28,6 +28,7 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 Weight = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Model = TypeVar("Model", bound=BaseModel)
 
 
 def _with_tuples(settings: dict[str, Any]) -> dict[str, Any]:
@@ -38,11 +39,13 @@ def _with_tuples(settings: dict[str, Any]) -> dict[str, Any]:
 ExtractorSettings = Annotated[dict[str, Any], AfterValidator(_with_tuples)]
 
 
-class _Part(BaseModel):
+class Part(BaseModel):
+    """Settings: frozen, and an unknown key is an error."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class DataChoice(_Part):
+class DataChoice(Part):
     """A split of a data set.
 
     Attributes:
@@ -63,7 +66,7 @@ class DataChoice(_Part):
     share: Positive | None = None
 
 
-class Network(_Part):
+class Network(Part):
     """Shape of the post-processor, beside the channels, which are the extractor's."""
 
     width: Count = 768
@@ -73,7 +76,7 @@ class Network(_Part):
     centred: bool = False
 
 
-class Loss(_Part):
+class Loss(Part):
     """The objective of a pair; see `geoaware.losses`.
 
     Attributes:
@@ -100,7 +103,7 @@ class Loss(_Part):
     target: Literal["position", "flow"] = "position"
 
 
-class Flips(_Part):
+class Flips(Part):
     """Weights of the pose-variant pairs (section 4.3); the pair as it is has weight 1."""
 
     double: Weight = 1.0
@@ -113,7 +116,7 @@ class Flips(_Part):
         return max(self.double, self.single, self.self) > 0
 
 
-class Stage(_Part):
+class Stage(Part):
     """One schedule over one or several data sets; later stages go on with the weights of earlier ones.
 
     Attributes:
@@ -142,7 +145,7 @@ class Stage(_Part):
     weight_decay: Weight = 1e-3
 
 
-class Validation(_Part):
+class Validation(Part):
     """What decides which weights are the best: mean PCK over data sets, per image, pose alignment off.
 
     Attributes:
@@ -158,7 +161,7 @@ class Validation(_Part):
     alpha: Positive = 0.1
 
 
-class Matching(_Part):
+class Matching(Part):
     """How the trained descriptors are matched: in validation, and by `Matcher` afterwards.
 
     Attributes:
@@ -186,7 +189,7 @@ class Matching(_Part):
         return MatchSettings(**chosen)
 
 
-class TrainConfig(_Part):
+class TrainConfig(Part):
     """A whole run.
 
     Attributes:
@@ -251,6 +254,30 @@ def load_config(place: str | os.PathLike[str], changes: Mapping[str, Any] | None
         InputError: no such file, no YAML, an unknown key, or a value that cannot be.
     """
     path = find_config(place)
+    return parse_config(_read_yaml(path, TrainConfig, changes), str(path))
+
+
+def load_model(
+    model: type[Model], place: str | os.PathLike[str], changes: Mapping[str, Any] | None, folder: Path
+) -> Model:
+    """Settings of any class from a YAML file or one that ships in a folder, checked by the class alone.
+
+    Raises:
+        InputError: no such file, no YAML, an unknown key, or a value that cannot be.
+    """
+    path = find_config(place, folder)
+    try:
+        return model.model_validate(_read_yaml(path, model, changes))
+    except ValidationError as error:
+        raise InputError(f"{path}: {_explain(error, model)}") from None
+
+
+def _read_yaml(path: Path, model: type[BaseModel], changes: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A file's content with values changed by dotted key.
+
+    Raises:
+        InputError: it cannot be read, or is no mapping.
+    """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -259,11 +286,11 @@ def load_config(place: str | os.PathLike[str], changes: Mapping[str, Any] | None
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     if not isinstance(content, dict):
         raise InputError(
-            f"{path}: is no configuration; expected keys such as {', '.join(_keys(TrainConfig))}"
+            f"{path}: is no configuration; expected keys such as {', '.join(_keys(model))}"
         )
     for key, value in (changes or {}).items():
         _change(content, key, value)
-    return parse_config(content, str(path))
+    return content
 
 
 def parse_config(content: Mapping[Any, Any], where: str) -> TrainConfig:
@@ -275,7 +302,7 @@ def parse_config(content: Mapping[Any, Any], where: str) -> TrainConfig:
     try:
         config = TrainConfig.model_validate(content)
     except ValidationError as error:
-        raise InputError(f"{where}: {_explain(error)}") from None
+        raise InputError(f"{where}: {_explain(error, TrainConfig)}") from None
     for key, window in (("loss", config.loss.window), ("matching", config.matching.window)):
         if window is not None and window % 2 == 0 and window < config.network.grid:
             raise InputError(f"{where}: {key}.window must be odd, or the whole grid, got {window}")
@@ -287,17 +314,17 @@ def parse_config(content: Mapping[Any, Any], where: str) -> TrainConfig:
     return config
 
 
-def find_config(place: str | os.PathLike[str]) -> Path:
-    """A file, or a shipped configuration by its name.
+def find_config(place: str | os.PathLike[str], folder: Path = CONFIGS) -> Path:
+    """A file, or by its name a configuration that ships in ``folder``.
 
     Raises:
         InputError: neither exists.
     """
     path = Path(place)
-    shipped = CONFIGS / f"{place}.yaml"
+    shipped = folder / f"{place}.yaml"
     if path.is_file() or not shipped.is_file():
         if not path.is_file():
-            names = ", ".join(sorted(each.stem for each in CONFIGS.glob("*.yaml")))
+            names = ", ".join(sorted(each.stem for each in folder.glob("*.yaml")))
             raise InputError(f"{path}: no such file; give a YAML file or one that is shipped: {names}")
         return path
     return shipped
@@ -326,19 +353,18 @@ def _change(content: dict[str, Any], key: str, value: Any) -> None:
         raise InputError(f"--set {key}: there is no {last!r} to set")
 
 
-def _explain(error: ValidationError) -> str:
+def _explain(error: ValidationError, model: type[BaseModel]) -> str:
     """The first problem in one line; an unknown key, with the valid ones, goes before others it may cause."""
     first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
     key = ".".join(str(each) for each in first["loc"])
     if first["type"] != "extra_forbidden":
         came = "" if first["type"] == "missing" else f" (got {first.get('input')!r})"
         return f"{key}: {first['msg'][0].lower()}{first['msg'][1:]}{came}"
-    return f"unknown key {key!r}; there are {', '.join(_keys(_model_at(first['loc'][:-1])))}"
+    return f"unknown key {key!r}; there are {', '.join(_keys(_model_at(model, first['loc'][:-1])))}"
 
 
-def _model_at(way: Sequence[int | str]) -> type[BaseModel]:
-    """The settings class that a key's way leads to."""
-    model: type[BaseModel] = TrainConfig
+def _model_at(model: type[BaseModel], way: Sequence[int | str]) -> type[BaseModel]:
+    """The settings class that a key's way leads to, from ``model`` on."""
     for step in way:
         if isinstance(step, int):
             continue

@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 import yaml
+from pydantic import BaseModel
 from torch import Tensor
 
 from geoaware._version import __version__
@@ -126,7 +127,7 @@ def _prepare(
     config: TrainConfig, out: Path, device: str, restart: bool, bar: Bar, say: Callable[[str], None]
 ) -> _Run:
     accelerate = require("accelerate", extra="train")
-    sets = [[_load(choice, config.root) for choice in stage.data] for stage in config.stages]
+    sets = [[load_set(choice, config.root) for choice in stage.data] for stage in config.stages]
     validation = load_validation(config)
     if config.flips.used:
         for each in (data for stage in sets for data in stage):
@@ -145,7 +146,7 @@ def _prepare(
     PostProcessorSettings((1,), **config.network.model_dump())
     begun = None if config.start is None else _begun(config.start, config.network, extractor)
     with accelerator.main_process_first():
-        saved = _open_folder(config, out, restart and accelerator.is_main_process)
+        saved = open_folder(config, out, restart and accelerator.is_main_process)
     features = _features(config, extractor, stages, validation, bar)
     accelerator.wait_for_everyone()
     network = _network(config, extractor, features.levels(stages[0].pictures[0].path), begun)
@@ -175,11 +176,12 @@ def _prepare(
 
 def load_validation(config: TrainConfig) -> list[DataSet]:
     """The validation sets, cut down to the pairs asked for, chosen by the seed."""
-    sets = [_load(choice, config.root) for choice in config.validation.data]
+    sets = [load_set(choice, config.root) for choice in config.validation.data]
     return [choose_pairs(each, config.validation.pairs, config.seed) for each in sets]
 
 
-def _load(choice: DataChoice, root: str) -> DataSet:
+def load_set(choice: DataChoice, root: str) -> DataSet:
+    """A split of a data set, with the keypoints chosen."""
     data = load(choice.name, Path(root) / choice.root, choice.split, **choice.options)
     return data if choice.keypoints is None else with_keypoints(data, choice.keypoints)
 
@@ -210,8 +212,19 @@ def _check_batch(stage: Stage, number: int, processes: int) -> None:
         )
 
 
-def _open_folder(config: TrainConfig, out: Path, restart: bool) -> checkpoint.Saved | None:
+def open_folder(
+    config: BaseModel, out: Path, restart: bool, read: Callable[[Path], BaseModel] = load_config
+) -> checkpoint.Saved | None:
     """Make the run's folder, or make sure that it belongs to this run.
+
+    Args:
+        config: of the run.
+        out: the folder.
+        restart: throw away what is in it.
+        read: reads the settings of the run that it belongs to.
+
+    Returns:
+        Where that run is, if it has begun.
 
     Raises:
         InputError: it belongs to another run, or cannot be written to.
@@ -229,7 +242,7 @@ def _open_folder(config: TrainConfig, out: Path, restart: bool) -> checkpoint.Sa
             shutil.rmtree(out / folder, ignore_errors=True)
     # Without a checkpoint there is nothing to lose: the settings of a run that never began may be mended.
     if path.exists() and (out / checkpoint.FILE).exists():
-        found = load_config(path)
+        found = read(path)
         differing = _differences(found.model_dump(mode="json"), wanted)
         if differing:
             raise InputError(
@@ -437,7 +450,7 @@ def _validate(run: _Run) -> dict[str, float]:
         config.validation.alpha,
     )
     run.network.train()
-    figures = _named(config.validation.data, scores)
+    figures = named_scores(config.validation.data, scores)
     mean = sum(each.standard for each in scores) / len(scores)
     run.log.write(progress.total, {**figures, "validation": mean, "seconds": time.monotonic() - began})
     if mean > progress.best:
@@ -450,7 +463,8 @@ def _validate(run: _Run) -> dict[str, float]:
     return {"validation": mean, **figures}
 
 
-def _named(choices: Sequence[DataChoice], scores: Sequence[Score]) -> dict[str, float]:
+def named_scores(choices: Sequence[DataChoice], scores: Sequence[Score]) -> dict[str, float]:
+    """Scores by the name of their data set, split and part."""
     named = {}
     for choice, score in zip(choices, scores, strict=True):
         named[f"{choice.root} {choice.split} standard"] = score.standard

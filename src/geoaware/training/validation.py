@@ -59,15 +59,23 @@ def validate(
     def matched(path: Path, width: int, height: int) -> FeatureMap:
         return refiner(extractor.feature_map(features.levels(path), (width, height)))
 
-    return [_score(each, matched, settings, alpha) for each in sets]
+    return [score(each, matched, settings, alpha) for each in sets]
 
 
-def _score(
+def score(
     data: DataSet,
     matched: Callable[[Path, int, int], FeatureMap],
     settings: MatchSettings,
     alpha: float,
 ) -> Score:
+    """PCK of one data set.
+
+    Args:
+        data: with its pairs.
+        matched: the feature map of a picture, by its path, width and height.
+        settings: of the matching.
+        alpha: threshold, as a share.
+    """
     protocol = get_protocol(FOR_BASE[data.threshold_base])
     standard, aware = [], []
     for pair in data.pairs:

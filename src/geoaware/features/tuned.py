@@ -1,0 +1,336 @@
+"""The embedded backbone taught people and quadrupeds, beside the one that was not: `efficientnet-lite0-tuned`.
+
+A `TunedNetwork` is EfficientNet-Lite0 with a small decoder, trained as a whole (`geoaware tune`): its descriptors
+tell left from right, and its presence says where something is that it was taught. The extractor lays them beside
+the plain descriptors of `EfficientNetLite`, each by its share, as `geoaware.blending` does for a post-processor.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from geoaware.errors import InputError
+from geoaware.features.efficientnet_lite import (
+    MEAN,
+    STD,
+    EfficientNetLite,
+    folded,
+    imagenet_network,
+)
+from geoaware.features.extractor import Extractor, Layout
+from geoaware.features.settings import describe, make_settings
+from geoaware.features.weights import digest, read_safetensors
+from geoaware.files import replacing
+
+FORMAT = "geoaware tuned network 1"
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+
+SHIPPED = Path(__file__).resolve().parents[1] / "weights"
+"""Folder of the weights that come with the package."""
+
+CANVAS = 448
+"""Side of the canvas: that of the plain extractor, so that both see the same pixels."""
+
+_TAKEN = {2: 24, 4: 40, 10: 112, 15: 320}
+"""Blocks that the decoder reads, the last at strides 4, 8, 16 and 32, with their channels."""
+
+GRID = CANVAS // 8
+"""Cells a side of the tuned descriptors' own map."""
+
+
+@dataclass(frozen=True)
+class TunedShape:
+    """Shape of the decoder.
+
+    Attributes:
+        descriptor: channels of a descriptor.
+        width: channels inside.
+        context: dilations of the residual blocks at stride 16, which see the whole body.
+        detail: how many residual blocks follow at stride 8.
+    """
+
+    descriptor: int = 128
+    width: int = 256
+    context: tuple[int, ...] = (1, 2, 4, 1, 2, 4)
+    detail: int = 2
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "context", tuple(self.context))
+        if min(self.descriptor, self.width, *self.context) < 1 or self.width % 4 or self.detail < 0:
+            raise InputError(
+                f"descriptor, width (a multiple of 4) and dilations must be positive, got {self}"
+            )
+
+
+class TunedNetwork(nn.Module):
+    """Pixels to unit descriptors and presence, at stride 8.
+
+    The maps of strides 32 and 16 are added, freed of their resolution's limits by dilated residual blocks, and
+    brought to stride 8, where those of strides 8 and 4 add what is fine.
+
+    Args:
+        shape: of the decoder.
+        backbone: an EfficientNet-Lite0 of ``efficientnet_lite_pytorch``, with its batch normalisations.
+
+    Attributes:
+        info: where the weights come from and what was measured; kept in ``config.json``.
+    """
+
+    def __init__(self, shape: TunedShape, backbone: Any) -> None:
+        super().__init__()
+        self.shape = shape
+        self.info: dict[str, Any] = {}
+        self.stem = nn.Sequential(backbone._conv_stem, backbone._bn0, backbone._swish)
+        self.blocks = nn.ModuleList(backbone._blocks)
+        self.lateral = nn.ModuleDict(
+            {str(index): _normed(channels, shape.width, 1) for index, channels in _TAKEN.items()}
+        )
+        self.context = nn.ModuleList(_Residual(shape.width, dilation) for dilation in shape.context)
+        self.detail = nn.ModuleList(_Residual(shape.width, 1) for _ in range(shape.detail))
+        self.out = nn.Conv2d(shape.width, shape.descriptor + 1, 1)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(
+        self, pixels: Float[Tensor, "b 3 s s"]
+    ) -> tuple[Float[Tensor, "b d g g"], Float[Tensor, "b 1 g g"]]:
+        """Unit descriptors, and the logit of being on an object of a kind that was taught.
+
+        Args:
+            pixels: normalised canvases whose side is a multiple of 32.
+        """
+        fine, eighth, sixteenth, last = self._laterals(pixels.contiguous(memory_format=torch.channels_last))
+        x = F.relu(sixteenth + _enlarged(last))
+        for block in self.context:
+            x = block(x)
+        x = F.relu(_enlarged(x) + eighth + F.avg_pool2d(fine, 2))
+        for block in self.detail:
+            x = block(x)
+        found = self.out(x).float()
+        return F.normalize(found[:, :-1], dim=1), found[:, -1:]
+
+    def _laterals(self, pixels: Tensor) -> list[Tensor]:
+        x, taken = self.stem(pixels), []
+        for index, block in enumerate(self.blocks):
+            x = block(x)
+            if index in _TAKEN:
+                taken.append(self.lateral[str(index)](x))
+        return taken
+
+    def folded(self) -> TunedNetwork:
+        """The network itself, for use only: batch normalisations become part of the convolutions."""
+        self.eval()
+        _fold_pairs(self)
+        for block in self.blocks:
+            folded(block)
+        return self
+
+    def weights_hash(self) -> str:
+        """SHA-256 of weights and shape."""
+        shape = torch.tensor(list(repr(self.shape).encode()))
+        return digest([*self.state_dict().items(), ("shape", shape)]).hex()
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
+        """Write ``model.safetensors`` (convolutions in half precision), ``config.json`` and ``README.md``.
+
+        Raises:
+            InputError: the folder cannot be written to.
+        """
+        place = Path(folder)
+        state = {
+            name: (value.half() if value.ndim == 4 else value).detach().cpu().contiguous()
+            for name, value in self.state_dict().items()
+            if value.is_floating_point()
+        }
+        config = {"format": FORMAT, "shape": asdict(self.shape), "info": self.info}
+        text = json.dumps(config, indent=1) + "\n"
+        with replacing(place / WEIGHTS) as draft:
+            save_file(state, draft)
+        with replacing(place / CONFIG) as draft:
+            draft.write_text(text, encoding="utf-8")
+        return place
+
+    @classmethod
+    def from_imagenet(cls, shape: TunedShape) -> TunedNetwork:
+        """ImageNet's weights under an untrained decoder.
+
+        Raises:
+            MissingDependencyError: the packages of the network and its weights are not installed.
+        """
+        return cls(shape, imagenet_network())
+
+    @classmethod
+    def from_pretrained(cls, place: str | os.PathLike[str]) -> TunedNetwork:
+        """Weights that come with the package (by name), or of a folder that `save_pretrained` wrote.
+
+        Raises:
+            InputError: nothing is there, or it is damaged or of another format.
+            MissingDependencyError: the package of the network is not installed.
+        """
+        folder = Path(place)
+        if not folder.is_dir() and (SHIPPED / str(place) / CONFIG).is_file():
+            folder = SHIPPED / str(place)
+        shape, info = _read_config(folder / CONFIG)
+        network = cls(shape, imagenet_network(weights=False))
+        state = {name: value.float() for name, value in read_safetensors(folder / WEIGHTS).items()}
+        wanted = {name: value for name, value in network.state_dict().items() if value.is_floating_point()}
+        wrong = sorted(
+            name
+            for name in {**wanted, **state}
+            if name not in wanted or name not in state or wanted[name].shape != state[name].shape
+        )
+        if wrong:
+            raise InputError(
+                f"{folder / WEIGHTS}: is not of the network in its {CONFIG} ({wrong[0]} is missing, unknown or of "
+                "another shape); copy the folder anew"
+            )
+        network.load_state_dict(state, strict=False)
+        network.info = info
+        return network.eval()
+
+
+@dataclass(frozen=True)
+class TunedSettings:
+    """Settings of `Tuned`.
+
+    Attributes:
+        weights: name of weights that come with the package, or a folder that ``geoaware tune`` wrote.
+        share: of the tuned descriptors in the similarity, where presence is 1; the rest are the plain ones'.
+        gated: whether presence scales the share, so that objects that were not taught keep the plain descriptors.
+        grid: cells a side of the map.
+    """
+
+    weights: str = "lite-tuned"
+    share: float = 0.6
+    gated: bool = True
+    grid: int = GRID
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= 1:
+            raise InputError(f"share must be 0 (plain alone) to 1 (tuned alone), got {self.share}")
+        if not 1 <= self.grid <= CANVAS:
+            raise InputError(f"the grid must have 1 to {CANVAS} cells a side, got {self.grid}")
+
+
+class Tuned(Extractor):
+    """Tuned and plain descriptors on one map, whose cosine similarity mixes those of both by their shares."""
+
+    def __init__(self, name: str, settings: TunedSettings, network: TunedNetwork, plain: EfficientNetLite) -> None:
+        channels = network.shape.descriptor + plain.layout.channels
+        identity = f"{describe(name, settings)} {network.weights_hash()[:16]}"
+        super().__init__(name, identity, Layout(CANVAS, settings.grid, channels, MEAN, STD))
+        self.settings = settings
+        self.network = network.folded()
+        self.plain = plain
+
+    @classmethod
+    def load(cls, name: str, **settings: Any) -> Tuned:
+        """Load by table name; see `TunedSettings` for the settings.
+
+        Raises:
+            InputError: the weights are not there or damaged.
+            MissingDependencyError: the packages of the network and its weights are not installed.
+        """
+        chosen = make_settings(TunedSettings, name, settings)
+        network = TunedNetwork.from_pretrained(chosen.weights)
+        return cls(name, chosen, network, EfficientNetLite.load("efficientnet-lite0"))
+
+    def levels(self, pixels: Float[Tensor, "b 3 s s"]) -> tuple[Tensor, ...]:
+        """Tuned descriptors, presence (a probability), then the plain extractor's raw maps."""
+        descriptors, presence = self.network(pixels)
+        return descriptors, presence.sigmoid(), *self.plain.levels(pixels)
+
+    def combine(self, levels: Sequence[Tensor]) -> Float[Tensor, "b c p p"]:
+        """Unit descriptors: tuned by the root of their share, plain by the root of the rest."""
+        return self.combine_on(levels, self.settings.grid)
+
+    def combine_on(self, levels: Sequence[Tensor], grid: int) -> Float[Tensor, "b c q q"]:
+        """Likewise on a grid of another number of cells."""
+        tuned, presence, *raw = levels
+        share = self.settings.share * (presence if self.settings.gated else torch.ones_like(presence))
+        plain = self.plain.combine_on(raw, grid)
+        share = _resized(share, grid)
+        tuned = F.normalize(_resized(tuned, grid), dim=1)
+        return torch.cat([share.sqrt() * tuned, (1 - share).sqrt() * plain], dim=1)
+
+
+class _Residual(nn.Module):
+    """A bottleneck with a dilated convolution in the middle, added to what comes in."""
+
+    def __init__(self, width: int, dilation: int) -> None:
+        super().__init__()
+        inner = width // 4
+        self.way = nn.Sequential(
+            *_normed(width, inner, 1), nn.ReLU(), *_normed(inner, inner, 3, dilation), nn.ReLU(), *_normed(inner, width, 1)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x + self.way(x))
+
+
+def _normed(incoming: int, outgoing: int, side: int, dilation: int = 1) -> nn.Sequential:
+    padding = dilation * (side // 2)
+    convolution = nn.Conv2d(incoming, outgoing, side, padding=padding, dilation=dilation, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(outgoing))
+
+
+def _enlarged(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2, mode="bilinear")
+
+
+def _resized(x: Tensor, grid: int) -> Tensor:
+    return x if x.shape[-1] == grid else F.interpolate(x, size=(grid, grid), mode="bilinear")
+
+
+def _fold_pairs(module: nn.Module) -> None:
+    """Fold batch normalisations that follow a convolution in a `Sequential`, wherever one is."""
+    for child in module.modules():
+        if not isinstance(child, nn.Sequential):
+            continue
+        for place in range(len(child) - 1):
+            first, second = child[place], child[place + 1]
+            if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
+                child[place], child[place + 1] = fuse_conv_bn_eval(first, second), nn.Identity()
+
+
+def _read_config(path: Path) -> tuple[TunedShape, dict[str, Any]]:
+    """Shape and info.
+
+    Raises:
+        InputError: no such file, or none of a tuned network.
+    """
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        shipped = ", ".join(sorted(each.parent.name for each in SHIPPED.glob(f"*/{CONFIG}") if _is_tuned(each)))
+        raise InputError(
+            f"{path}: no such file; give a folder written by geoaware tune, or weights that are shipped: "
+            f"{shipped or 'none'}"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); copy the folder anew") from None
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        raise InputError(f"{path}: is not the config of a {FORMAT}; give a folder written by geoaware tune")
+    known = {each.name for each in fields(TunedShape)}
+    shape, info = config.get("shape"), config.get("info")
+    if not isinstance(shape, dict) or not isinstance(info, dict) or set(shape) - known:
+        raise InputError(f"{path}: damaged, or of a newer geoaware; copy the folder anew")
+    return TunedShape(**shape), info
+
+
+def _is_tuned(path: Path) -> bool:
+    try:
+        return bool(json.loads(path.read_text(encoding="utf-8")).get("format") == FORMAT)
+    except (OSError, ValueError, AttributeError):
+        return False
