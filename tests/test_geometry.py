@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -10,6 +13,7 @@ from PIL import Image
 from geoaware.geometry import (
     POSES,
     Canvas,
+    Placement,
     as_points,
     clamp_points,
     pose_image,
@@ -142,3 +146,92 @@ def test_an_unknown_pose_is_refused_with_the_known_ones() -> None:
 
 def test_clamp_moves_outside_points_to_the_edge_pixel() -> None:
     assert clamp_points([(-3, 2), (9.7, 99)], (10, 5)).tolist() == [[0, 2], [9, 4]]
+
+
+def shown(pixels: torch.Tensor, placement: Placement) -> torch.Tensor:
+    """One channel (s, s), as torch resamples it."""
+    size = pixels.shape[-1]
+    grid = F.affine_grid(placement.sampling(size)[None], [1, 1, size, size], align_corners=False)
+    return F.grid_sample(pixels[None, None], grid, align_corners=False)[0, 0]
+
+
+class TestPlacement:
+    def test_by_hand(self) -> None:
+        """Offset (3, 1) of the pivot: mirrored (-3, 1), turned clockwise (-1, -3), twice as far (-2, -6)."""
+        placement = Placement((10.0, 20.0), (30.0, 5.0), scale=2.0, degrees=90.0, mirrored=True)
+        expected = torch.tensor([[28.0, -1.0], [30.0, 5.0]], dtype=torch.float64)
+        torch.testing.assert_close(placement.place([(13, 21), (10, 20)]), expected)
+        moved = Placement((1.0, 1.0), (4.0, 3.0)).place([(0.5, 7.0)])
+        assert moved.tolist() == [[3.5, 9.0]]
+
+    @pytest.mark.parametrize(
+        ("degrees", "mirrored", "pose"),
+        [
+            (0.0, False, "identity"),
+            (0.0, True, "flip"),
+            (90.0, False, "rot-90"),
+            (180.0, False, "rot180"),
+            (-90.0, False, "rot90"),
+        ],
+    )
+    def test_about_the_middle_it_is_the_pose(self, degrees: float, mirrored: bool, pose) -> None:
+        middle = (4.0, 4.0)
+        placement = Placement(middle, middle, degrees=degrees, mirrored=mirrored)
+        points = torch.tensor([[0.0, 0.0], [8.0, 3.0], [1.5, 6.25]], dtype=torch.float64)
+        torch.testing.assert_close(placement.place(points), pose_points(points, (9, 9), pose))
+
+    def test_it_is_mirrored_before_it_is_turned(self) -> None:
+        """What lies right of the pivot comes to lie left, and from there, clockwise, above."""
+        placement = Placement((0.0, 0.0), (0.0, 0.0), degrees=90.0, mirrored=True)
+        torch.testing.assert_close(
+            placement.place([(1, 0)]), torch.tensor([[0.0, -1.0]], dtype=torch.float64)
+        )
+
+    @given(st.floats(0.2, 5), st.floats(-180, 180), st.booleans(), st.data())
+    def test_the_way_back(self, scale: float, degrees: float, mirrored: bool, data: st.DataObject) -> None:
+        """Turned by the other angle; a mirrored one by the same, as it is mirrored first both ways."""
+        place = st.tuples(st.floats(-500, 500), st.floats(-500, 500))
+        pivot, centre, point = (data.draw(place) for _ in range(3))
+        there = Placement(pivot, centre, scale, degrees, mirrored)
+        back = Placement(centre, pivot, 1 / scale, degrees if mirrored else -degrees, mirrored)
+        found = back.place(there.place([point]))
+        torch.testing.assert_close(found, torch.tensor([point], dtype=torch.float64), atol=1e-8, rtol=0)
+        length = math.dist(there.place([point])[0].tolist(), centre)
+        assert length == pytest.approx(scale * math.dist(point, pivot), abs=1e-8)
+
+    def test_points_keep_their_dtype_and_shape(self) -> None:
+        placement = Placement((1.0, 2.0), (3.0, 4.0), 1.5, 30.0)
+        assert placement.place(torch.ones(2, 5, 2)).shape == (2, 5, 2)
+        assert placement.place(torch.ones(3, 2)).dtype == torch.float32
+        assert placement.place([(1, 1)]).dtype == torch.float64
+        assert placement.place([]).shape == (0, 2)
+
+    @pytest.mark.parametrize("size", [16, 17])
+    @pytest.mark.parametrize("mirrored", [False, True])
+    @pytest.mark.parametrize("degrees", [0.0, 90.0, 180.0, 270.0])
+    def test_a_bright_pixel_moves_as_a_whole(self, size: int, mirrored: bool, degrees: float) -> None:
+        """Whole moves and quarter turns put pixels on pixels, on canvases of even and odd sides."""
+        placement = Placement((6.0, 7.0), (8.0, 9.0), degrees=degrees, mirrored=mirrored)
+        pixels = torch.zeros(size, size)
+        pixels[4, 3] = 1
+        ((x, y),) = placement.place([(3, 4)]).round().long().tolist()
+        expected = torch.zeros(size, size)
+        expected[y, x] = 1
+        torch.testing.assert_close(shown(pixels, placement), expected, atol=1e-4, rtol=0)
+
+    @pytest.mark.parametrize(
+        "placement",
+        [
+            Placement((30.0, 24.0), (40.0, 28.0), 1.6, 25.0),
+            Placement((30.0, 24.0), (35.5, 29.25), 0.7, -130.0, mirrored=True),
+            Placement((12.0, 50.0), (40.0, 52.0), 1.2, 0.0, mirrored=True),
+        ],
+    )
+    def test_a_spot_moves_where_the_points_go(self, placement: Placement) -> None:
+        along = torch.arange(64.0)
+        spot = torch.exp(-((along[None] - 26) ** 2 + (along[:, None] - 31) ** 2) / (2 * 2.0**2))
+        found = shown(spot, placement)
+        centre = (
+            torch.stack([(found.sum(dim=0) * along).sum(), (found.sum(dim=1) * along).sum()]) / found.sum()
+        )
+        torch.testing.assert_close(centre, placement.place(torch.tensor([26.0, 31.0])), atol=0.02, rtol=0)

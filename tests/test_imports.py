@@ -22,7 +22,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"matcher"}),
     frozenset({"evaluation"}),
     frozenset({"training", "gallery", "demo"}),
-    frozenset({"analyses", "transfer"}),
+    frozenset({"analyses", "transfer", "tuning"}),
     frozenset({"commands"}),
     frozenset({"cli"}),
     frozenset({"__init__", "__main__"}),

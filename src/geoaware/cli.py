@@ -26,6 +26,7 @@ from geoaware.commands import (
     reproduce,
     train,
     transfer,
+    tune,
 )
 from geoaware.errors import InputError, MissingDependencyError
 
@@ -45,6 +46,7 @@ app.command()(evaluate.score)
 app.command()(examples.examples)
 app.command()(extract.extract)
 app.command()(train.train)
+app.command()(tune.tune)
 app.command()(ablation.ablation)
 app.command()(gallery.gallery)
 app.command()(pose.pose)

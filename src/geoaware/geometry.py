@@ -151,8 +151,8 @@ class Canvas:
 class Placement:
     """An object turned, scaled, mirrored and moved on a canvas, as training shows it.
 
-    Mirrored first, left-right about ``pivot``, then turned about it (clockwise on the screen, as y points down)
-    and scaled, then moved so that ``pivot`` comes to lie on ``centre``.
+    Mirrored first, left-right about ``pivot``, then turned about it (clockwise on the screen, as y points
+    down) and scaled, then moved so that ``pivot`` comes to lie on ``centre``.
 
     Attributes:
         pivot: point (x, y) of the canvas as it was.
@@ -194,7 +194,7 @@ class Placement:
             size: side of the canvas, before and after.
         """
         inverse = torch.linalg.inv(self.matrix)
-        # In affine_grid's frame the corners of the canvas, half a pixel outside its outer pixels, are -1 and 1.
+        # In affine_grid's frame the canvas' corners, half a pixel outside its outer pixels, are -1 and 1.
         middle = (size - 1) / 2
         centre = torch.tensor(self.centre, dtype=torch.float64) - middle
         pivot = torch.tensor(self.pivot, dtype=torch.float64) - middle

@@ -58,10 +58,14 @@ DEFAULTS: dict[str, Defaults] = {
         pose="flip",
         pose_rule=PoseRule("imd", margin=0.01),
     ),
+    "efficientnet-lite0-tuned": Defaults(
+        MatchSettings(window=11, temperature=0.03, inside_picture=True, interpolate=True),
+        pose_rule=PoseRule("imd", margin=0.01),
+    ),
 }
 """Per extractor; those not named get the paper's zero-shot window (11) and pose alignment (flip)."""
 
-PRESETS: dict[str, str] = {"lite": "efficientnet-lite0"}
+PRESETS: dict[str, str] = {"lite": "efficientnet-lite0", "lite-tuned": "efficientnet-lite0-tuned"}
 """Names that `Matcher.from_pretrained` takes beside those of the extractors.
 
 Each is an extractor with the post-processor that is shipped under the same name, if there is one.
@@ -193,7 +197,7 @@ class Matcher:
         dtype: str | torch.dtype = "fp32",
         **extractor_settings: Any,
     ) -> Matcher:
-        """A matcher by one name: ``"lite"`` or the name of any extractor.
+        """A matcher by one name: ``"lite"``, ``"lite-tuned"`` or the name of any extractor.
 
         Args:
             name: ``"lite"`` brings the post-processor that is shipped with the package, if there is one; the

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from geoaware.errors import InputError
-from geoaware.features.weights import digest, read_safetensors
+from geoaware.features.weights import digest, model_card, read_safetensors
 from geoaware.files import replacing
 from geoaware.types import FeatureMap
 
@@ -298,10 +298,7 @@ class PostProcessor(nn.Module):
         """The model card: everything in `info`, a section each."""
         parameters = sum(each.numel() for each in self.parameters())
         shape = ", ".join(f"{key} {value}" for key, value in asdict(self.settings).items())
-        lines = ["# Post-processor for geoaware", "", f"{parameters:,} parameters: {shape}.", ""]
-        for title, content in self.info.items():
-            lines += [f"## {title.replace('_', ' ').capitalize()}", "", *_as_markdown(content), ""]
-        return "\n".join(lines)
+        return model_card("Post-processor for geoaware", f"{parameters:,} parameters: {shape}.", self.info)
 
     @classmethod
     def _from_state(
@@ -414,21 +411,8 @@ def _find_folder(place: str | os.PathLike[str], revision: str | None) -> Path:
         return Path(snapshot_download(str(place), revision=revision, allow_patterns=[WEIGHTS, CONFIG, CARD]))
     except Exception as error:  # the hub's errors have no common class but Exception
         why = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        shipped = ", ".join(sorted(each.name for each in SHIPPED.glob("*") if each.is_dir())) or "none"
+        shipped = ", ".join(sorted(each.parent.name for each in SHIPPED.glob(f"*/{CONFIG}"))) or "none"
         raise InputError(
             f"no post-processor at {str(place)!r} ({why})\n"
             f"remedy: give a folder written by geoaware train, a hub id, or one that is shipped: {shipped}"
         ) from None
-
-
-def _as_markdown(content: Any) -> list[str]:
-    """Text as it is, a mapping as a list, anything else in a code block."""
-    if isinstance(content, str):
-        return [content]
-    if isinstance(content, Mapping):
-        lines = []
-        for key, value in content.items():
-            inner = _as_markdown(value) if isinstance(value, Mapping) else []
-            lines += [f"- {key}:", *(f"  {line}" for line in inner)] if inner else [f"- {key}: {value}"]
-        return lines
-    return ["```json", json.dumps(content, indent=1), "```"]

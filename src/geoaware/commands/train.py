@@ -103,7 +103,7 @@ def bars(main: bool) -> Iterator[tuple[Any, Show]]:
 
 def _shown(figures: dict[str, float]) -> str:
     """The latest losses and the best validation figure, in a few characters."""
-    names = {"dense": "dense {:.2f}", "sparse": "sparse {:.2f}"}
+    names = {"cells": "cells {:.2f}", "dense": "dense {:.2f}", "sparse": "sparse {:.2f}"}
     parts = [text.format(figures[name]) for name, text in names.items() if name in figures]
     if "best" in figures:
         parts.append(f"best PCK {100 * figures['best']:.1f}")

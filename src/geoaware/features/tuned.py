@@ -1,12 +1,15 @@
-"""The embedded backbone taught people and quadrupeds, beside the one that was not: `efficientnet-lite0-tuned`.
+"""The embedded backbone taught people and quadrupeds, beside the untaught one: `efficientnet-lite0-tuned`.
 
-A `TunedNetwork` is EfficientNet-Lite0 with a small decoder, trained as a whole (`geoaware tune`): its descriptors
-tell left from right, and its presence says where something is that it was taught. The extractor lays them beside
-the plain descriptors of `EfficientNetLite`, each by its share, as `geoaware.blending` does for a post-processor.
+A `TunedNetwork` is EfficientNet-Lite0 with a small decoder, trained as a whole (`geoaware tune`): its
+descriptors tell left from right, and its presence says where something is that it was taught. The extractor
+lays them beside the plain descriptors of `EfficientNetLite`, each by its share, as `geoaware.blending` does
+for a post-processor. How large the share is depends on the picture: nothing is taken where the picture shows
+none of what was taught.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from collections.abc import Sequence
@@ -31,13 +34,13 @@ from geoaware.features.efficientnet_lite import (
 )
 from geoaware.features.extractor import Extractor, Layout
 from geoaware.features.settings import describe, make_settings
-from geoaware.features.weights import digest, read_safetensors
+from geoaware.features.weights import digest, model_card, read_safetensors
 from geoaware.files import replacing
 
 FORMAT = "geoaware tuned network 1"
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 
-SHIPPED = Path(__file__).resolve().parents[1] / "weights"
+SHIPPED = Path(__file__).resolve().parents[1] / "weights" / "tuned"
 """Folder of the weights that come with the package."""
 
 CANVAS = 448
@@ -45,6 +48,9 @@ CANVAS = 448
 
 _TAKEN = {2: 24, 4: 40, 10: 112, 15: 320}
 """Blocks that the decoder reads, the last at strides 4, 8, 16 and 32, with their channels."""
+
+_STEEP = 50.0
+"""How fast the share rises with familiarity: from a tenth to nine tenths of it within 0.09."""
 
 GRID = CANVAS // 8
 """Cells a side of the tuned descriptors' own map."""
@@ -59,16 +65,28 @@ class TunedShape:
         width: channels inside.
         context: dilations of the residual blocks at stride 16, which see the whole body.
         detail: how many residual blocks follow at stride 8.
+        keypoints: of each kind of object that is taught.
     """
 
     descriptor: int = 128
     width: int = 256
     context: tuple[int, ...] = (1, 2, 4, 1, 2, 4)
     detail: int = 2
+    keypoints: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "context", tuple(self.context))
-        if min(self.descriptor, self.width, *self.context) < 1 or self.width % 4 or self.detail < 0:
+        object.__setattr__(self, "keypoints", tuple(self.keypoints))
+        numbers = (self.descriptor, self.width, self.detail, *self.context, *self.keypoints)
+        if not all(isinstance(each, int) for each in numbers):
+            raise InputError(
+                f"descriptor, width, detail, dilations and keypoints must be whole numbers, got {self}"
+            )
+        if (
+            min(self.descriptor, self.width, *self.context, *self.keypoints) < 1
+            or self.width % 4
+            or self.detail < 0
+        ):
             raise InputError(
                 f"descriptor, width (a multiple of 4) and dilations must be positive, got {self}"
             )
@@ -77,16 +95,20 @@ class TunedShape:
 class TunedNetwork(nn.Module):
     """Pixels to unit descriptors and presence, at stride 8.
 
-    The maps of strides 32 and 16 are added, freed of their resolution's limits by dilated residual blocks, and
-    brought to stride 8, where those of strides 8 and 4 add what is fine.
+    The maps of strides 32 and 16 are added, freed of their resolution's limits by dilated residual blocks,
+    and brought to stride 8, where those of strides 8 and 4 add what is fine.
 
     Args:
         shape: of the decoder.
         backbone: an EfficientNet-Lite0 of ``efficientnet_lite_pytorch``, with its batch normalisations.
 
     Attributes:
+        centres: mean unit descriptor of every keypoint on the pictures that were trained on, kind after kind;
+            zero before training ends.
         info: where the weights come from and what was measured; kept in ``config.json``.
     """
+
+    centres: Tensor
 
     def __init__(self, shape: TunedShape, backbone: Any) -> None:
         super().__init__()
@@ -100,6 +122,7 @@ class TunedNetwork(nn.Module):
         self.context = nn.ModuleList(_Residual(shape.width, dilation) for dilation in shape.context)
         self.detail = nn.ModuleList(_Residual(shape.width, 1) for _ in range(shape.detail))
         self.out = nn.Conv2d(shape.width, shape.descriptor + 1, 1)
+        self.register_buffer("centres", torch.zeros(sum(shape.keypoints), shape.descriptor))
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(
@@ -120,6 +143,23 @@ class TunedNetwork(nn.Module):
         found = self.out(x).float()
         return F.normalize(found[:, :-1], dim=1), found[:, -1:]
 
+    def familiarity(
+        self, descriptors: Float[Tensor, "b d g g"], presence: Float[Tensor, "b 1 g g"]
+    ) -> Float[Tensor, "b kinds"]:
+        """How well each picture shows the keypoints of every kind that was taught.
+
+        The mean over a kind's keypoints of the highest cosine similarity with their centre anywhere in the
+        picture, similarities counting by presence: about 0.9 and more for pictures like those trained on.
+
+        Args:
+            descriptors: unit.
+            presence: probabilities.
+        """
+        alike = torch.einsum("kd,bdhw->bkhw", F.normalize(self.centres, dim=1), descriptors)
+        best = (alike * presence).flatten(2).amax(dim=2)
+        kinds = best.split(self.shape.keypoints, dim=1) if self.shape.keypoints else ()
+        return torch.stack([best.new_zeros(len(best)), *(each.mean(dim=1) for each in kinds)], dim=1)[:, 1:]
+
     def _laterals(self, pixels: Tensor) -> list[Tensor]:
         x, taken = self.stem(pixels), []
         for index, block in enumerate(self.blocks):
@@ -129,12 +169,15 @@ class TunedNetwork(nn.Module):
         return taken
 
     def folded(self) -> TunedNetwork:
-        """The network itself, for use only: batch normalisations become part of the convolutions."""
-        self.eval()
+        """A copy for use only, whose batch normalisations are part of the convolutions: the same, faster."""
+        network = copy.deepcopy(self).eval()
+        network._fold()
+        return network
+
+    def _fold(self) -> None:
         _fold_pairs(self)
         for block in self.blocks:
             folded(block)
-        return self
 
     def weights_hash(self) -> str:
         """SHA-256 of weights and shape."""
@@ -159,7 +202,15 @@ class TunedNetwork(nn.Module):
             save_file(state, draft)
         with replacing(place / CONFIG) as draft:
             draft.write_text(text, encoding="utf-8")
+        with replacing(place / CARD) as draft:
+            draft.write_text(self.card(), encoding="utf-8")
         return place
+
+    def card(self) -> str:
+        """The model card: everything in `info`, a section each."""
+        shape = ", ".join(f"{key} {value}" for key, value in asdict(self.shape).items())
+        count = sum(each.numel() for each in self.parameters())
+        return model_card("Tuned network for geoaware", f"{count:,} parameters: {shape}.", self.info)
 
     @classmethod
     def from_imagenet(cls, shape: TunedShape) -> TunedNetwork:
@@ -192,8 +243,8 @@ class TunedNetwork(nn.Module):
         )
         if wrong:
             raise InputError(
-                f"{folder / WEIGHTS}: is not of the network in its {CONFIG} ({wrong[0]} is missing, unknown or of "
-                "another shape); copy the folder anew"
+                f"{folder / WEIGHTS}: is not of the network in its {CONFIG} ({wrong[0]} is missing, unknown "
+                "or of another shape); copy the folder anew"
             )
         network.load_state_dict(state, strict=False)
         network.info = info
@@ -206,19 +257,25 @@ class TunedSettings:
 
     Attributes:
         weights: name of weights that come with the package, or a folder that ``geoaware tune`` wrote.
-        share: of the tuned descriptors in the similarity, where presence is 1; the rest are the plain ones'.
-        gated: whether presence scales the share, so that objects that were not taught keep the plain descriptors.
+        share: of the tuned descriptors in the similarity, for pictures of what was taught; the rest are the
+            plain ones'.
+        familiar: for each kind that was taught, the `TunedNetwork.familiarity` at which a picture gets
+            half the share. Below all of them, as with objects that were not taught, descriptors are the
+            plain ones. When not given, as measured for the weights (``info["familiar"]``); empty: all get the
+            share.
         grid: cells a side of the map.
     """
 
-    weights: str = "lite-tuned"
-    share: float = 0.6
-    gated: bool = True
+    weights: str = "lite"
+    share: float = 0.7
+    familiar: tuple[float, ...] | None = None
     grid: int = GRID
 
     def __post_init__(self) -> None:
         if not 0 <= self.share <= 1:
             raise InputError(f"share must be 0 (plain alone) to 1 (tuned alone), got {self.share}")
+        if not all(0 <= each <= 1 for each in self.familiar or ()):
+            raise InputError(f"familiar must be 0 to 1 for each kind, got {self.familiar}")
         if not 1 <= self.grid <= CANVAS:
             raise InputError(f"the grid must have 1 to {CANVAS} cells a side, got {self.grid}")
 
@@ -226,11 +283,22 @@ class TunedSettings:
 class Tuned(Extractor):
     """Tuned and plain descriptors on one map, whose cosine similarity mixes those of both by their shares."""
 
-    def __init__(self, name: str, settings: TunedSettings, network: TunedNetwork, plain: EfficientNetLite) -> None:
+    familiar: Tensor
+
+    def __init__(
+        self, name: str, settings: TunedSettings, network: TunedNetwork, plain: EfficientNetLite
+    ) -> None:
         channels = network.shape.descriptor + plain.layout.channels
         identity = f"{describe(name, settings)} {network.weights_hash()[:16]}"
         super().__init__(name, identity, Layout(CANVAS, settings.grid, channels, MEAN, STD))
         self.settings = settings
+        familiar = settings.familiar if settings.familiar is not None else network.info.get("familiar", ())
+        if familiar and len(familiar) != len(network.shape.keypoints):
+            raise InputError(
+                f"familiar needs a value for each of the {len(network.shape.keypoints)} kinds of object that "
+                f"were taught, got {tuple(familiar)}"
+            )
+        self.register_buffer("familiar", torch.tensor(familiar, dtype=torch.float32), persistent=False)
         self.network = network.folded()
         self.plain = plain
 
@@ -258,11 +326,24 @@ class Tuned(Extractor):
     def combine_on(self, levels: Sequence[Tensor], grid: int) -> Float[Tensor, "b c q q"]:
         """Likewise on a grid of another number of cells."""
         tuned, presence, *raw = levels
-        share = self.settings.share * (presence if self.settings.gated else torch.ones_like(presence))
-        plain = self.plain.combine_on(raw, grid)
-        share = _resized(share, grid)
-        tuned = F.normalize(_resized(tuned, grid), dim=1)
-        return torch.cat([share.sqrt() * tuned, (1 - share).sqrt() * plain], dim=1)
+        share = self.shares(tuned, presence).view(-1, 1, 1, 1)
+        refined = (
+            tuned if tuned.shape[-1] == grid else F.interpolate(tuned, size=(grid, grid), mode="bilinear")
+        )
+        parts = (
+            share.sqrt() * F.normalize(refined, dim=1),
+            (1 - share).sqrt() * self.plain.combine_on(raw, grid),
+        )
+        return torch.cat(parts, dim=1)
+
+    def shares(
+        self, descriptors: Float[Tensor, "b d g g"], presence: Float[Tensor, "b 1 g g"]
+    ) -> Float[Tensor, " b"]:
+        """Share of the tuned descriptors on each picture."""
+        if not len(self.familiar):
+            return descriptors.new_full((len(descriptors),), self.settings.share)
+        beyond = self.network.familiarity(descriptors, presence) - self.familiar
+        return self.settings.share * torch.sigmoid(_STEEP * beyond).amax(dim=1)
 
 
 class _Residual(nn.Module):
@@ -272,7 +353,11 @@ class _Residual(nn.Module):
         super().__init__()
         inner = width // 4
         self.way = nn.Sequential(
-            *_normed(width, inner, 1), nn.ReLU(), *_normed(inner, inner, 3, dilation), nn.ReLU(), *_normed(inner, width, 1)
+            *_normed(width, inner, 1),
+            nn.ReLU(),
+            *_normed(inner, inner, 3, dilation),
+            nn.ReLU(),
+            *_normed(inner, width, 1),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -287,10 +372,6 @@ def _normed(incoming: int, outgoing: int, side: int, dilation: int = 1) -> nn.Se
 
 def _enlarged(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2, mode="bilinear")
-
-
-def _resized(x: Tensor, grid: int) -> Tensor:
-    return x if x.shape[-1] == grid else F.interpolate(x, size=(grid, grid), mode="bilinear")
 
 
 def _fold_pairs(module: nn.Module) -> None:
@@ -313,7 +394,9 @@ def _read_config(path: Path) -> tuple[TunedShape, dict[str, Any]]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        shipped = ", ".join(sorted(each.parent.name for each in SHIPPED.glob(f"*/{CONFIG}") if _is_tuned(each)))
+        shipped = ", ".join(
+            sorted(each.parent.name for each in SHIPPED.glob(f"*/{CONFIG}") if _is_tuned(each))
+        )
         raise InputError(
             f"{path}: no such file; give a folder written by geoaware tune, or weights that are shipped: "
             f"{shipped or 'none'}"
@@ -326,7 +409,15 @@ def _read_config(path: Path) -> tuple[TunedShape, dict[str, Any]]:
     shape, info = config.get("shape"), config.get("info")
     if not isinstance(shape, dict) or not isinstance(info, dict) or set(shape) - known:
         raise InputError(f"{path}: damaged, or of a newer geoaware; copy the folder anew")
-    return TunedShape(**shape), info
+    values: dict[str, Any] = {
+        key: tuple(each) if isinstance(each, list) else each for key, each in shape.items()
+    }
+    try:
+        return TunedShape(**values), info
+    except (TypeError, InputError) as error:
+        raise InputError(
+            f"{path}: damaged, its shape is of no network ({error}); copy the folder anew"
+        ) from None
 
 
 def _is_tuned(path: Path) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,3 +115,24 @@ def _check_config(kind: str, source: Source, part: str | None) -> None:
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+
+
+def model_card(title: str, about: str, info: Mapping[str, Any]) -> str:
+    """A model card in Markdown: a title, a sentence, and all that is known of weights, a section each."""
+    lines = [f"# {title}", "", about, ""]
+    for name, content in info.items():
+        lines += [f"## {name.replace('_', ' ').capitalize()}", "", *_as_markdown(content), ""]
+    return "\n".join(lines)
+
+
+def _as_markdown(content: Any) -> list[str]:
+    """Text as it is, a mapping as a list, anything else in a code block."""
+    if isinstance(content, str):
+        return [content]
+    if isinstance(content, Mapping):
+        lines = []
+        for key, value in content.items():
+            inner = _as_markdown(value) if isinstance(value, Mapping) else []
+            lines += [f"- {key}:", *(f"  {line}" for line in inner)] if inner else [f"- {key}: {value}"]
+        return lines
+    return ["```json", json.dumps(content, indent=1), "```"]

@@ -272,7 +272,7 @@ def load_model(
         raise InputError(f"{path}: {_explain(error, model)}") from None
 
 
-def _read_yaml(path: Path, model: type[BaseModel], changes: Mapping[str, Any] | None) -> dict[str, Any]:
+def _read_yaml(path: Path, model: type[BaseModel], changes: Mapping[str, Any] | None) -> dict[Any, Any]:
     """A file's content with values changed by dotted key.
 
     Raises:
@@ -285,9 +285,7 @@ def _read_yaml(path: Path, model: type[BaseModel], changes: Mapping[str, Any] | 
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     if not isinstance(content, dict):
-        raise InputError(
-            f"{path}: is no configuration; expected keys such as {', '.join(_keys(model))}"
-        )
+        raise InputError(f"{path}: is no configuration; expected keys such as {', '.join(_keys(model))}")
     for key, value in (changes or {}).items():
         _change(content, key, value)
     return content
@@ -330,7 +328,7 @@ def find_config(place: str | os.PathLike[str], folder: Path = CONFIGS) -> Path:
     return shipped
 
 
-def _change(content: dict[str, Any], key: str, value: Any) -> None:
+def _change(content: dict[Any, Any], key: str, value: Any) -> None:
     """Set a dotted key; numbers are places in a list.
 
     Raises:

@@ -213,7 +213,11 @@ def _check_batch(stage: Stage, number: int, processes: int) -> None:
 
 
 def open_folder(
-    config: BaseModel, out: Path, restart: bool, read: Callable[[Path], BaseModel] = load_config
+    config: BaseModel,
+    out: Path,
+    restart: bool,
+    read: Callable[[Path], BaseModel] = load_config,
+    results: Sequence[str] = (BEST, LAST),
 ) -> checkpoint.Saved | None:
     """Make the run's folder, or make sure that it belongs to this run.
 
@@ -222,6 +226,7 @@ def open_folder(
         out: the folder.
         restart: throw away what is in it.
         read: reads the settings of the run that it belongs to.
+        results: folders in it that hold what came of the run.
 
     Returns:
         Where that run is, if it has begun.
@@ -238,7 +243,7 @@ def open_folder(
     if restart:
         for file in (path, out / checkpoint.FILE, out / log.FILE):
             file.unlink(missing_ok=True)
-        for folder in (BEST, LAST, log.TENSORBOARD):
+        for folder in (*results, log.TENSORBOARD):
             shutil.rmtree(out / folder, ignore_errors=True)
     # Without a checkpoint there is nothing to lose: the settings of a run that never began may be mended.
     if path.exists() and (out / checkpoint.FILE).exists():

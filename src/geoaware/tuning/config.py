@@ -1,4 +1,4 @@
-"""What a tuning run does: defaults < YAML file < ``--set``; an unknown key is an error that lists the rest."""
+"""What a tuning run does: defaults < YAML file < ``--set``; an unknown key's error lists the rest."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ class Views(Part):
         upside: chance of a rotation by any angle instead.
         mirror: chance of showing the mirror image.
         colour: strength of the changes of light and colour.
-        recolour: chance of another coat for an object that has a mask: blotches of colour, or of a photograph.
+        recolour: chance of another coat for an object that has a mask: blotches of colour, or of a
+            photograph.
         background: chance of another picture behind an object that has a mask.
         cover: chance of a rectangle of noise before the object.
         shuffle: chance of a view cut into tiles that change places: it shows no object and has no keypoints.
@@ -86,7 +87,7 @@ class Checks(Part):
         alpha: of the PCK.
     """
 
-    data: list[DataChoice] = []
+    data: list[DataChoice] = Field(default_factory=list)
     every: Count = 1000
     window: Count = 9
     temperature: Positive = 0.04

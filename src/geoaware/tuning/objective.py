@@ -1,10 +1,11 @@
 """What tuning minimises, over every view of a step against every other with the same keypoints.
 
 Four parts. For an annotated keypoint, read in one view and looked for in another: the cross-entropy of its
-similarities over all cells, whose wanted distribution is a narrow Gaussian around the true place, and the paper's
-dense loss (equation 3), the distance of the soft-argmax from it. Prototypes, one learned descriptor a keypoint,
-are looked for as well: they steady the training and are thrown away. For points that nobody annotated the
-same cross-entropy between two views of one picture, so that descriptors stay of use there. And presence.
+similarities over all cells, whose wanted distribution is a narrow Gaussian around the true place, and the
+paper's dense loss (equation 3), the distance of the soft-argmax from it. Prototypes, one learned descriptor a
+keypoint, are looked for as well: they steady the training and are thrown away. For points that nobody
+annotated the same cross-entropy between two views of one picture, so that descriptors stay of use there. And
+presence.
 """
 
 from __future__ import annotations
@@ -76,7 +77,9 @@ class Criterion(nn.Module):
             if rows:
                 xy = torch.stack([batch.labels[row] for row in rows]).to(descriptors)
                 visible = torch.stack([batch.visible[row] for row in rows])
-                sums.append(self._group(descriptors[rows], xy, visible, F.normalize(prototypes, dim=1), scale))
+                sums.append(
+                    self._group(descriptors[rows], xy, visible, F.normalize(prototypes, dim=1), scale)
+                )
         cells, dense, count = torch.stack(sums).sum(dim=0).unbind()
         count = count.clamp(min=1)
         return Parts(
@@ -93,7 +96,7 @@ class Criterion(nn.Module):
         visible: Bool[Tensor, "v k"],
         prototypes: Float[Tensor, "k d"],
         scale: Float[Tensor, ""],
-    ) -> Float[Tensor, "3"]:
+    ) -> Float[Tensor, 3]:
         """Sums of cross-entropy and distance over the searches of a group's keypoints, and their number."""
         queries = F.normalize(read(maps, xy), dim=2)
         wanted = gaussians(xy, maps.shape[-1], self.weights.spread)
@@ -105,7 +108,12 @@ class Criterion(nn.Module):
                 continue
             sought = torch.cat([queries[seen, keypoint], prototype[None]])
             entropy, far = searches(
-                sought, maps[seen], wanted[seen, keypoint], xy[seen, keypoint], scale, bool(self.weights.dense)
+                sought,
+                maps[seen],
+                wanted[seen, keypoint],
+                xy[seen, keypoint],
+                scale,
+                bool(self.weights.dense),
             )
             # A view's own keypoint is no search.
             counted = torch.ones_like(entropy)

@@ -1,4 +1,4 @@
-"""Annotated pictures as training reads them: on their canvas, with regions, decoded once and kept in memory."""
+"""Annotated pictures as training reads them: on canvases, with regions, decoded once and kept in memory."""
 
 from __future__ import annotations
 
@@ -171,8 +171,9 @@ def _taught(sets: Sequence[DataSet], shares: Sequence[float | None]) -> tuple[Ta
         for picture in unique_pictures(data.pairs):
             schema = data.schemas[picture.category]
             if int(picture.keypoints.visible.sum()) >= 2:
-                by_schema.setdefault(tuple(schema.names), []).append(picture)
-                schemas[tuple(schema.names)] = schema
+                names = tuple(schema.names[each] for each in range(len(schema)))
+                by_schema.setdefault(names, []).append(picture)
+                schemas[names] = schema
         where = f"{data.name}, split {data.split}"
         if not by_schema:
             raise InputError(f"{where}: no picture has two visible keypoints; there is nothing to learn")
@@ -190,9 +191,7 @@ def _taught(sets: Sequence[DataSet], shares: Sequence[float | None]) -> tuple[Ta
     return tuple(groups)
 
 
-def _box(
-    picture: Picture, canvas: Canvas, seen: Float[Tensor, "k 2"]
-) -> tuple[float, float, float, float]:
+def _box(picture: Picture, canvas: Canvas, seen: Float[Tensor, "k 2"]) -> tuple[float, float, float, float]:
     if picture.box is None:
         corners = torch.stack([seen.amin(dim=0), seen.amax(dim=0)])
     else:

@@ -1,7 +1,7 @@
 """The run: steps, validations and checkpoints in a folder; stopped at any moment, it goes on.
 
-What lies in the run's folder: ``config.yaml``, ``checkpoint.safetensors``, ``log.jsonl`` and ``tensorboard/`` as
-for ``geoaware train``, and ``weights/``, which `TunedNetwork.from_pretrained` takes.
+What lies in the run's folder: ``config.yaml``, ``checkpoint.safetensors``, ``log.jsonl`` and
+``tensorboard/`` as for ``geoaware train``, and ``weights/``, which `TunedNetwork.from_pretrained` takes.
 """
 
 from __future__ import annotations
@@ -10,23 +10,25 @@ import copy
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import torch
+import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from geoaware._version import __version__
 from geoaware.data import DataSet
 from geoaware.data.sampling import permutation
 from geoaware.errors import InputError
-from geoaware.features.extractor import choose_device
 from geoaware.features.efficientnet_lite import MEAN, STD, EfficientNetLite
+from geoaware.features.extractor import choose_device
 from geoaware.features.tuned import CANVAS, GRID, Tuned, TunedNetwork, TunedSettings, TunedShape
+from geoaware.geometry import Canvas
 from geoaware.images import load_image
 from geoaware.matching import MatchSettings
 from geoaware.training import checkpoint
@@ -35,12 +37,15 @@ from geoaware.training.log import Log
 from geoaware.training.loop import DivergedError, Show, load_set, named_scores, open_folder
 from geoaware.training.validation import score
 from geoaware.tuning.config import TuneConfig, load_config
-from geoaware.tuning.objective import Criterion, Parts
+from geoaware.tuning.objective import Criterion, Parts, read
 from geoaware.tuning.pictures import Pictures
 from geoaware.tuning.views import Batch, make_batch
 from geoaware.types import FeatureMap
 
 WEIGHTS = "weights"
+
+CENTRED = 200
+"""Pictures of each kind that the centres are the means of."""
 
 
 class Learner(nn.Module):
@@ -130,9 +135,9 @@ def _prepare(config: TuneConfig, out: Path, device: str, restart: bool, say: Cal
         int(config.memory * 2**30),
         config.workers or os.cpu_count() or 1,
     )
-    saved = open_folder(config, out, restart, load_config)
+    saved = open_folder(config, out, restart, load_config, results=(WEIGHTS,))
     torch.manual_seed(config.seed)
-    network = _network(config)
+    network = _network(config, [len(each.schema) for each in pictures.groups])
     criterion = Criterion(
         [len(each.schema) for each in pictures.groups], network.shape.descriptor, config.objective
     )
@@ -153,19 +158,21 @@ def _prepare(config: TuneConfig, out: Path, device: str, restart: bool, say: Cal
     )
 
 
-def _network(config: TuneConfig) -> TunedNetwork:
+def _network(config: TuneConfig, keypoints: Sequence[int]) -> TunedNetwork:
     """A new network, or the one to go on from.
 
     Raises:
         InputError: the latter is not there, or of another shape.
     """
-    shape = TunedShape(**config.shape.model_dump())
+    shape = TunedShape(**config.shape.model_dump(), keypoints=tuple(keypoints))
     if config.start is None:
         network = TunedNetwork.from_imagenet(shape)
     else:
         network = TunedNetwork.from_pretrained(config.start)
         if network.shape != shape:
-            raise InputError(f"{config.start}: has {network.shape}, the run {shape}; set shape accordingly")
+            raise InputError(
+                f"{config.start}: has {network.shape}, the run {shape}; set shape and data accordingly"
+            )
     network.info = {
         "training": config.model_dump(mode="json", exclude_defaults=True, exclude={"root"}),
         "versions": {"geoaware": __version__, "torch": str(torch.__version__)},
@@ -175,7 +182,9 @@ def _network(config: TuneConfig) -> TunedNetwork:
 
 def _optimiser(learner: Learner, config: TuneConfig) -> torch.optim.Optimizer:
     """AdamW: slower for the backbone, weights decay in convolutions alone."""
-    backbone = {id(each) for part in (learner.network.stem, learner.network.blocks) for each in part.parameters()}
+    backbone = {
+        id(each) for part in (learner.network.stem, learner.network.blocks) for each in part.parameters()
+    }
     groups: dict[tuple[bool, bool], list[Tensor]] = {}
     for each in (*learner.network.parameters(), *learner.criterion.parameters()):
         groups.setdefault((id(each) in backbone, each.ndim > 1), []).append(each)
@@ -213,6 +222,8 @@ def _steps(run: _Run, show: Show | None) -> None:
             shown = {**figures, "seconds": time.monotonic() - began}
             if run.validation and (last or done % config.validation.every == 0):
                 shown |= _validate(run)
+            if last:
+                run.learner.average.centres.copy_(centres(run.learner.average, run.pictures, run.device))
             if last or done % config.save_every == 0:
                 _save(run)
             if show is not None:
@@ -252,8 +263,8 @@ def _step(run: _Run, step: int, batch: Batch) -> dict[str, float]:
     values = torch.stack([loss, norm, parts.cells, parts.dense, parts.own, parts.presence]).tolist()
     if not all(math.isfinite(each) for each in values[:2]):
         raise DivergedError(
-            f"the loss is {values[0]}, its gradient {values[1]} at step {step + 1}; the checkpoint before it is "
-            "kept; lower learning_rate"
+            f"the loss is {values[0]}, its gradient {values[1]} at step {step + 1}; the checkpoint before it "
+            "is kept; lower learning_rate"
         )
     run.optimiser.step()
     run.schedule.step()
@@ -267,8 +278,8 @@ def _validate(run: _Run) -> dict[str, float]:
     began = time.monotonic()
     checks = run.config.validation
     plain = EfficientNetLite.load("efficientnet-lite0")
-    settings = TunedSettings(share=1.0, gated=False)
-    extractor = Tuned("efficientnet-lite0-tuned", settings, copy.deepcopy(run.learner.average), plain)
+    settings = TunedSettings(share=1.0, familiar=())
+    extractor = Tuned("efficientnet-lite0-tuned", settings, run.learner.average, plain)
     extractor = extractor.to(run.device).eval()
 
     @lru_cache(maxsize=2000)
@@ -276,15 +287,40 @@ def _validate(run: _Run) -> dict[str, float]:
         return extractor(load_image(path))
 
     matching = MatchSettings(
-        window=checks.window, temperature=checks.temperature, inside_picture=True, interpolate=True)
+        window=checks.window, temperature=checks.temperature, inside_picture=True, interpolate=True
+    )
     scores = [score(each, matched, matching, checks.alpha) for each in run.validation]
     figures = named_scores(checks.data, scores)
     mean = sum(each.standard for each in scores) / len(scores)
     run.progress.best = max(run.progress.best, mean)
-    run.log.write(
-        run.progress.total, {**figures, "validation": mean, "seconds": time.monotonic() - began}
-    )
+    run.log.write(run.progress.total, {**figures, "validation": mean, "seconds": time.monotonic() - began})
     return {**figures, "validation": mean, "best": run.progress.best}
+
+
+@torch.inference_mode()
+def centres(
+    network: TunedNetwork, pictures: Pictures, device: torch.device, count: int = CENTRED
+) -> Float[Tensor, "k d"]:
+    """Mean unit descriptor of every keypoint, kind after kind; zero for one that no picture shows.
+
+    Args:
+        network: as it will be used.
+        pictures: trained on.
+        device: of the network.
+        count: pictures of each kind that are looked at, evenly spread over them.
+    """
+    mean, std = (torch.tensor(each, device=device).view(3, 1, 1) for each in (MEAN, STD))
+    canvas = Canvas(CANVAS, CANVAS, CANVAS)
+    found = []
+    for number, kind in enumerate(pictures.groups):
+        step = max(1, len(kind.pictures) // count)
+        total = torch.zeros(len(kind.schema), network.shape.descriptor, device=device)
+        for (shown,) in (pictures.read([(number, each)]) for each in kind.pictures[::step][:count]):
+            descriptors, _ = network((shown.pixels[None].to(device) / 255 - mean) / std)
+            xy = canvas.to_grid(shown.xy, GRID).to(device)
+            total += read(descriptors, xy[None])[0] * shown.visible[:, None].to(device)
+        found.append(F.normalize(total, dim=1))
+    return torch.cat(found)
 
 
 def _save(run: _Run) -> None:

@@ -1,6 +1,7 @@
-"""Pictures as they are shown: turned, scaled, mirrored with exchanged labels, in other light, before other scenes.
+"""Pictures as shown: turned, scaled, mirrored with exchanged labels, in other light, before other scenes.
 
-Labels are computed on the CPU, pixels on the device of the training. All that is random comes from one generator.
+Labels are computed on the CPU, pixels on the device of the training. All that is random comes from one
+generator.
 """
 
 from __future__ import annotations
@@ -125,7 +126,7 @@ def _cover(shown: Shown, placement: Placement, views: Views, generator: torch.Ge
 def _labels(
     shown: Shown, placement: Placement, cover: Rectangle | None, schema: Schema, size: int
 ) -> tuple[Float[Tensor, "k 2"], Bool[Tensor, " k"]]:
-    """Keypoints of a view in canvas pixels, under the names that they have in the mirror, if it is mirrored."""
+    """Keypoints of a view in canvas pixels; of a mirrored one, under the names they have in the mirror."""
     xy = placement.place(shown.xy)
     visible = shown.visible & _inside(xy, size)
     if cover is not None:
@@ -171,7 +172,9 @@ def _render(
 ) -> tuple[Float[Tensor, "v 3 s s"], Float[Tensor, "v g g"]]:
     """Pixels and regions of the views."""
     size, count = pictures[0].pixels.shape[-1], len(placed)
-    pixels = torch.stack([each.pixels for each in pictures]).to(device).repeat_interleave(2, dim=0).float() / 255
+    pixels = (
+        torch.stack([each.pixels for each in pictures]).to(device).repeat_interleave(2, dim=0).float() / 255
+    )
     regions = torch.stack([each.regions for each in pictures]).to(device).repeat_interleave(2, dim=0)
     regions = regions.float()[:, None]
     masked = torch.tensor([each.masked for each in pictures]).repeat_interleave(2)
@@ -199,8 +202,9 @@ def _render(
     for row, cover in enumerate(covers):
         if cover is not None:
             x1, y1, x2, y2 = (round(min(max(each, 0), size)) for each in cover)
-            shade = torch.rand(3, 1, 1, generator=generator).to(device)
-            scenes[row, :, y1:y2, x1:x2] = (shade + 0.2 * torch.randn_like(scenes[row, :, y1:y2, x1:x2])).clamp(0, 1)
+            shade = torch.rand(3, 1, 1, generator=generator)
+            grains = torch.randn(3, max(y2 - y1, 0), max(x2 - x1, 0), generator=generator)
+            scenes[row, :, y1:y2, x1:x2] = (shade + 0.2 * grains).clamp(0, 1).to(device)
     return scenes, found
 
 
@@ -210,7 +214,7 @@ def _tinted(
     photographs: Int[Tensor, " n"],
     generator: torch.Generator,
 ) -> Float[Tensor, "v 3 s s"]:
-    """Other coats: blotches of colour mixed in, or what a photograph shows in the light that falls on the coat."""
+    """Other coats: blotches of colour, or what a photograph shows in the light that falls on the coat."""
     count, size = len(pixels), pixels.shape[-1]
     blotches = torch.rand(count, 3, 6, 6, generator=generator)
     strength = torch.rand(count, 1, 1, 1, generator=generator)
@@ -218,7 +222,9 @@ def _tinted(
     if len(photographs):
         chosen = photographs[torch.randint(len(photographs), (count,), generator=generator)].to(pixels.device)
         grey = pixels.mean(dim=1, keepdim=True)
-        light = grey / ((grey * where).sum(dim=(2, 3), keepdim=True) / where.sum(dim=(2, 3), keepdim=True).clamp(min=1)).clamp(min=0.05)
+        area = where.sum(dim=(2, 3), keepdim=True).clamp(min=1)
+        usual = (grey * where).sum(dim=(2, 3), keepdim=True) / area
+        light = grey / usual.clamp(min=0.05)
         real = (torch.rand(count, 1, 1, 1, generator=generator) < 0.5).to(pixels)
         colour = real * (pixels[chosen] * light).clamp(0, 1) + (1 - real) * colour
         strength = 0.6 * strength + 0.3 * real.cpu()

