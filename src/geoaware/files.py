@@ -43,6 +43,12 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise
 
 
+def sweep(folder: Path) -> None:
+    """Remove what writers that were killed left behind in a folder: files that `replacing` never renamed."""
+    for draft in folder.rglob(".*.part*"):
+        draft.unlink(missing_ok=True)
+
+
 def append_line(file: BinaryIO, line: str) -> None:
     """Hand a whole line to the operating system: from here on a killed process cannot lose it."""
     file.write(line.encode())

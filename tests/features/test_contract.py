@@ -86,14 +86,18 @@ def test_bf16_is_near_fp32(name: str, load) -> None:
 
 @pytest.mark.parametrize("name", EXTRACTORS)
 def test_settings_are_checked_and_part_of_the_identity(name: str, load) -> None:
-    with pytest.raises(InputError, match=r"no setting colour; it has: .*canvas"):
+    # The tuned network has the canvas that it was trained on.
+    setting = "grid" if name.endswith("-tuned") else "canvas"
+    with pytest.raises(InputError, match=rf"no setting colour; it has: .*{setting}"):
         load(name, colour="red")
-    assert load(name, canvas=112 if name.startswith("dino") else 256).identity != load(name).identity
+    other = {setting: 112 if name.startswith("dino") else 256 if setting == "canvas" else 28}
+    assert load(name, **other).identity != load(name).identity
 
 
 def test_unknown_names_list_the_known_ones() -> None:
     with pytest.raises(
-        InputError, match=r"unknown extractor 'resnet'; known: efficientnet-lite0, dinov2-small"
+        InputError,
+        match="unknown extractor 'resnet'; known: efficientnet-lite0, efficientnet-lite0-tuned, dinov2-sm",
     ):
         load_extractor("resnet")
 

@@ -155,7 +155,7 @@ class TunedNetwork(nn.Module):
             descriptors: unit.
             presence: probabilities.
         """
-        alike = torch.einsum("kd,bdhw->bkhw", F.normalize(self.centres, dim=1), descriptors)
+        alike = torch.einsum("kd,bdhw->bkhw", F.normalize(self.centres.to(descriptors), dim=1), descriptors)
         best = (alike * presence).flatten(2).amax(dim=2)
         kinds = best.split(self.shape.keypoints, dim=1) if self.shape.keypoints else ()
         return torch.stack([best.new_zeros(len(best)), *(each.mean(dim=1) for each in kinds)], dim=1)[:, 1:]

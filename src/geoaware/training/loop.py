@@ -35,7 +35,7 @@ from geoaware.evaluation.predict import choose_pairs
 from geoaware.features import Extractor, load_extractor
 from geoaware.features.extraction import Shard
 from geoaware.features.store import FeatureStore
-from geoaware.files import replacing
+from geoaware.files import replacing, sweep
 from geoaware.geometry import Pose
 from geoaware.optional import require
 from geoaware.post_processor import PostProcessor, PostProcessorSettings
@@ -146,6 +146,8 @@ def _prepare(
     PostProcessorSettings((1,), **config.network.model_dump())
     begun = None if config.start is None else _begun(config.start, config.network, extractor)
     with accelerator.main_process_first():
+        if accelerator.is_main_process:
+            sweep(out)
         saved = open_folder(config, out, restart and accelerator.is_main_process)
     features = _features(config, extractor, stages, validation, bar)
     accelerator.wait_for_everyone()

@@ -28,6 +28,7 @@ from geoaware.errors import InputError
 from geoaware.features.efficientnet_lite import MEAN, STD, EfficientNetLite
 from geoaware.features.extractor import choose_device
 from geoaware.features.tuned import CANVAS, GRID, Tuned, TunedNetwork, TunedSettings, TunedShape
+from geoaware.files import sweep
 from geoaware.geometry import Canvas
 from geoaware.images import load_image
 from geoaware.matching import MatchSettings
@@ -135,6 +136,7 @@ def _prepare(config: TuneConfig, out: Path, device: str, restart: bool, say: Cal
         int(config.memory * 2**30),
         config.workers or os.cpu_count() or 1,
     )
+    sweep(out)
     saved = open_folder(config, out, restart, load_config, results=(WEIGHTS,))
     torch.manual_seed(config.seed)
     network = _network(config, [len(each.schema) for each in pictures.groups])
