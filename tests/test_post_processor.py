@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from geoaware.errors import InputError
+from geoaware.features.weights import CARD, CONFIG, WEIGHTS
 from geoaware.geometry import Canvas
 from geoaware.losses import contrastive_loss
-from geoaware.post_processor import CARD, CONFIG, WEIGHTS, PostProcessor
+from geoaware.post_processor import PostProcessor
 from geoaware.types import FeatureMap
 from tests.reference import post_processor as slow
 

