@@ -60,6 +60,7 @@ DEFAULTS: dict[str, Defaults] = {
     ),
     "efficientnet-lite0-tuned": Defaults(
         MatchSettings(window=11, temperature=0.03, inside_picture=True, interpolate=True),
+        pose="flip",
         pose_rule=PoseRule("imd", margin=0.01),
     ),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,11 +73,11 @@ def same_state(a: TunedNetwork, b: TunedNetwork) -> bool:
 class TestShape:
     @pytest.mark.parametrize(
         "values",
-        [{"descriptor": 0}, {"width": 0}, {"width": 18}, {"context": (1, 0)}, {"detail": -1}],
+        [{"descriptor": 0}, {"width": 0}, {"width": 18}, {"context": (1, 0)}, {"detail": -1}, {"plain": 0}],
     )
     def test_what_cannot_be(self, values: dict[str, Any]) -> None:
         with pytest.raises(
-            InputError, match=r"width \(a multiple of 4\) and dilations must be positive, got Tuned"
+            InputError, match=r"width \(a multiple of 4\), plain and dilations must be positive, got Tuned"
         ):
             TunedShape(**values)
 
@@ -110,6 +111,23 @@ class TestForward:
         row, column = divmod(int(moved.argmax()), 12)
         assert row >= 9
         assert column <= 4
+
+    def test_early_maps_can_be_changed(self, network: TunedNetwork) -> None:
+        """Those of strides 2 and 4, before anything reads them."""
+        sides = []
+
+        def note(maps: Tensor) -> Tensor:
+            sides.append(maps.shape[-1])
+            return maps
+
+        def halve(maps: Tensor) -> Tensor:
+            return maps / 2
+
+        with torch.inference_mode():
+            same, other = network(pixels(), note), network(pixels(), halve)
+        assert sides == [SIDE // 2, SIDE // 4]
+        assert torch.equal(same[0], outputs(network)[0])
+        assert float((other[0] - same[0]).abs().max()) > 0.01
 
     def test_every_part_gets_a_gradient(self, network: TunedNetwork) -> None:
         descriptors, presence = network.train()(pixels())
@@ -164,7 +182,8 @@ class TestHash:
         assert len(hashes) == 2
 
 
-KINDS = TunedShape(descriptor=8, width=16, context=(1,), detail=0, keypoints=(3, 2))
+PLAIN = 6
+KINDS = TunedShape(descriptor=8, width=16, context=(1,), detail=0, keypoints=(3, 2), plain=PLAIN)
 
 
 @pytest.fixture(scope="module")
@@ -173,41 +192,49 @@ def of_kinds() -> TunedNetwork:
     torch.manual_seed(2)
     network = TunedNetwork.from_imagenet(KINDS).eval()
     network.centres.copy_(torch.randn(5, 8))
+    network.plain_centres.copy_(torch.randn(5, PLAIN))
     return network
 
 
-def maps(channels: int = 8, grid: int = 7) -> tuple[Tensor, Tensor]:
-    """Unit descriptors and presence of three pictures, as the network might find them."""
+def maps(channels: int = 8, grid: int = 7, plain: int = PLAIN) -> tuple[Tensor, Tensor, Tensor]:
+    """Unit descriptors, presence and unit plain descriptors of three pictures, as they might be found."""
     generator = torch.Generator().manual_seed(3)
     descriptors = F.normalize(torch.randn(3, channels, grid, grid, generator=generator), dim=1)
-    return descriptors, torch.rand(3, 1, grid, grid, generator=generator)
+    presence = torch.rand(3, 1, grid, grid, generator=generator)
+    return descriptors, presence, F.normalize(torch.randn(3, plain, 5, 5, generator=generator), dim=1)
 
 
 class TestFamiliarity:
     def test_it_is_the_slow_loop(self, of_kinds: TunedNetwork) -> None:
-        descriptors, presence = maps()
-        found = of_kinds.familiarity(descriptors, presence)
+        descriptors, presence, plain = maps()
+        found = of_kinds.familiarity(descriptors, presence, plain)
         assert found.shape == (3, 2)
         for picture in range(3):
             for kind, members in enumerate(((0, 1, 2), (3, 4))):
                 best = []
                 for keypoint in members:
-                    centre = of_kinds.centres[keypoint]
-                    cells = [
-                        float(F.cosine_similarity(centre, descriptors[picture, :, row, column], dim=0))
-                        * float(presence[picture, 0, row, column])
-                        for row in range(7)
-                        for column in range(7)
+                    tuned = [
+                        float(F.cosine_similarity(of_kinds.centres[keypoint], cell, dim=0)) * float(there)
+                        for cell, there in zip(
+                            descriptors[picture].flatten(1).T, presence[picture].flatten(), strict=True
+                        )
                     ]
-                    best.append(max(cells))
+                    alone = [
+                        float(F.cosine_similarity(of_kinds.plain_centres[keypoint], cell, dim=0))
+                        for cell in plain[picture].flatten(1).T
+                    ]
+                    best.append((max(tuned) + max(alone)) / 2)
                 assert float(found[picture, kind]) == pytest.approx(sum(best) / len(best), abs=1e-5)
 
     def test_a_network_without_kinds(self, network: TunedNetwork) -> None:
-        assert network.familiarity(*maps()).shape == (3, 0)
+        assert network.familiarity(*maps(plain=SHAPE.plain)).shape == (3, 0)
 
     def test_a_picture_of_the_centres_alone_is_as_familiar_as_can_be(self, of_kinds: TunedNetwork) -> None:
-        descriptors = F.normalize(of_kinds.centres[:4], dim=1).T.reshape(1, 8, 2, 2)
-        found = of_kinds.familiarity(descriptors, torch.ones(1, 1, 2, 2))
+        descriptors, plain = (
+            F.normalize(each[:4], dim=1).T.reshape(1, -1, 2, 2)
+            for each in (of_kinds.centres, of_kinds.plain_centres)
+        )
+        found = of_kinds.familiarity(descriptors, torch.ones(1, 1, 2, 2), plain)
         assert float(found[0, 0]) == pytest.approx(1, abs=1e-5)
         assert float(found[0, 1]) < 1
 
@@ -218,12 +245,21 @@ def plain() -> EfficientNetLite:
 
 
 @pytest.fixture(scope="module")
+def beside(of_kinds: TunedNetwork, plain: EfficientNetLite) -> TunedNetwork:
+    """The same beside real plain descriptors."""
+    network = copy.deepcopy(of_kinds)
+    network.shape = replace(KINDS, plain=plain.layout.channels)
+    network.plain_centres = torch.randn(5, plain.layout.channels, generator=torch.Generator().manual_seed(5))
+    return network
+
+
+@pytest.fixture(scope="module")
 def levels(plain: EfficientNetLite) -> list[Tensor]:
     generator = torch.Generator().manual_seed(4)
     layout = plain.settings.blocks + plain.settings.coarse_blocks
     channels = [plain.blocks[index]._project_conv.out_channels for index in layout]
     raw = [torch.randn(3, each, 6, 6, generator=generator) for each in channels]
-    return [*maps(), *raw]
+    return [*maps()[:2], *raw]
 
 
 class TestTuned:
@@ -234,20 +270,23 @@ class TestTuned:
     def tuned(self, network: TunedNetwork, plain: EfficientNetLite, **settings: Any) -> Tuned:
         return Tuned("tiny", TunedSettings(**{"grid": self.GRID, **settings}), network, plain).eval()
 
-    def familiarities(self, network: TunedNetwork, levels: list[Tensor]) -> Tensor:
-        return network.familiarity(levels[0], levels[1])
+    def plain_map(self, plain: EfficientNetLite, levels: list[Tensor]) -> Tensor:
+        return plain.combine_on(levels[2:], self.GRID)
+
+    def shares(self, extractor: Tuned, levels: list[Tensor]) -> Tensor:
+        return extractor.shares(levels[0], levels[1], self.plain_map(extractor.plain, levels))
 
     @pytest.mark.parametrize("share", [0.0, 0.65, 1.0])
     @pytest.mark.parametrize("familiar", [(), (0.3, 0.3), (1.0, 1.0)])
     def test_descriptors_are_unit(
         self,
-        of_kinds: TunedNetwork,
+        beside: TunedNetwork,
         plain: EfficientNetLite,
         levels: list[Tensor],
         share: float,
         familiar: tuple[float, ...],
     ) -> None:
-        extractor = self.tuned(of_kinds, plain, share=share, familiar=familiar)
+        extractor = self.tuned(beside, plain, share=share, familiar=familiar)
         found = extractor.combine(levels)
         assert found.shape == (3, extractor.layout.channels, self.GRID, self.GRID)
         assert extractor.layout.channels == 8 + plain.layout.channels
@@ -258,70 +297,81 @@ class TestTuned:
     @pytest.mark.parametrize("familiar", [(), (0.3, 0.3)])
     def test_a_share_of_0_is_the_plain_extractor(
         self,
-        of_kinds: TunedNetwork,
+        beside: TunedNetwork,
         plain: EfficientNetLite,
         levels: list[Tensor],
         familiar: tuple[float, ...],
     ) -> None:
-        found = self.tuned(of_kinds, plain, share=0.0, familiar=familiar).combine(levels).flatten(2)
+        found = self.tuned(beside, plain, share=0.0, familiar=familiar).combine(levels).flatten(2)
         alone = plain.combine_on(levels[2:], self.GRID).flatten(2)
         torch.testing.assert_close(found[0].T @ found[1], alone[0].T @ alone[1], atol=1e-5, rtol=1e-4)
 
     def test_the_similarity_mixes_those_of_both(
-        self, of_kinds: TunedNetwork, plain: EfficientNetLite, levels: list[Tensor]
+        self, beside: TunedNetwork, plain: EfficientNetLite, levels: list[Tensor]
     ) -> None:
-        found = self.tuned(of_kinds, plain, share=0.7, familiar=()).combine_on(levels, 7).flatten(2)
+        found = self.tuned(beside, plain, share=0.7, familiar=()).combine_on(levels, 7).flatten(2)
         alone, refined = plain.combine_on(levels[2:], 7).flatten(2), levels[0].flatten(2)
         expected = 0.7 * refined[0].T @ refined[1] + 0.3 * alone[0].T @ alone[1]
         torch.testing.assert_close(found[0].T @ found[1], expected, atol=1e-5, rtol=1e-4)
 
     def test_without_thresholds_every_picture_gets_the_share(
-        self, of_kinds: TunedNetwork, plain: EfficientNetLite, levels: list[Tensor]
+        self, beside: TunedNetwork, plain: EfficientNetLite, levels: list[Tensor]
     ) -> None:
-        extractor = self.tuned(of_kinds, plain, share=0.65, familiar=())
-        torch.testing.assert_close(extractor.shares(levels[0], levels[1]), torch.full((3,), 0.65))
+        extractor = self.tuned(beside, plain, share=0.65, familiar=())
+        torch.testing.assert_close(self.shares(extractor, levels), torch.full((3,), 0.65))
         norms = extractor.combine(levels)[:, :8].norm(dim=1)
         torch.testing.assert_close(norms, torch.full_like(norms, 0.65**0.5))
 
     def test_far_below_the_thresholds_nothing_is_taken(
-        self, of_kinds: TunedNetwork, plain: EfficientNetLite, levels: list[Tensor]
+        self, beside: TunedNetwork, plain: EfficientNetLite, levels: list[Tensor]
     ) -> None:
         faint = [levels[0], 0.1 * levels[1], *levels[2:]]
-        assert float(self.familiarities(of_kinds, faint).max()) < 0.2
-        found = self.tuned(of_kinds, plain, share=0.65, familiar=(1.0, 1.0)).combine(faint)
+        plain_map = self.plain_map(plain, faint)
+        assert float(beside.familiarity(*faint[:2], plain_map).max()) < 0.2
+        found = self.tuned(beside, plain, share=0.65, familiar=(1.0, 1.0)).combine(faint)
         assert float(found[:, :8].abs().max()) < 1e-6
 
     def test_at_the_threshold_of_its_best_kind_a_picture_gets_half(
-        self, of_kinds: TunedNetwork, plain: EfficientNetLite, levels: list[Tensor]
+        self, beside: TunedNetwork, plain: EfficientNetLite, levels: list[Tensor]
     ) -> None:
-        at = float(self.familiarities(of_kinds, levels)[1, 0])
-        shares = self.tuned(of_kinds, plain, share=0.6, familiar=(at, 1.0)).shares(levels[0], levels[1])
+        at = float(beside.familiarity(*levels[:2], self.plain_map(plain, levels))[1, 0])
+        shares = self.shares(self.tuned(beside, plain, share=0.6, familiar=(at, 1.0)), levels)
         assert float(shares[1]) == pytest.approx(0.3, abs=1e-4)
 
     def test_a_picture_of_either_kind_gets_the_share(
-        self, of_kinds: TunedNetwork, plain: EfficientNetLite, levels: list[Tensor]
+        self, beside: TunedNetwork, plain: EfficientNetLite, levels: list[Tensor]
     ) -> None:
         for familiar in ((0.0, 1.0), (1.0, 0.0)):
-            extractor = self.tuned(of_kinds, plain, share=0.6, familiar=familiar)
+            extractor = self.tuned(beside, plain, share=0.6, familiar=familiar)
             torch.testing.assert_close(
-                extractor.shares(levels[0], levels[1]), torch.full((3,), 0.6), atol=1e-3, rtol=0
+                self.shares(extractor, levels), torch.full((3,), 0.6), atol=1e-3, rtol=0
             )
 
     def test_thresholds_are_those_of_the_weights_unless_given(
-        self, of_kinds: TunedNetwork, plain: EfficientNetLite
+        self, beside: TunedNetwork, plain: EfficientNetLite
     ) -> None:
-        network = copy.deepcopy(of_kinds)
+        network = copy.deepcopy(beside)
         assert not len(self.tuned(network, plain).familiar)
         network.info = {"familiar": [0.8, 0.7]}
         torch.testing.assert_close(self.tuned(network, plain).familiar, torch.tensor([0.8, 0.7]))
         assert not len(self.tuned(network, plain, familiar=()).familiar)
 
+    def test_the_share_is_the_same_on_every_grid(
+        self, beside: TunedNetwork, plain: EfficientNetLite, levels: list[Tensor]
+    ) -> None:
+        at = float(beside.familiarity(*levels[:2], self.plain_map(plain, levels))[1, 0])
+        extractor = self.tuned(beside, plain, share=0.6, familiar=(at, 1.0))
+        for grid in (4, 7, self.GRID):
+            parts = extractor.combine_on(levels, grid)[:, :8].norm(dim=1) ** 2
+            wanted = self.shares(extractor, levels).view(3, 1, 1).expand_as(parts)
+            torch.testing.assert_close(parts, wanted)
+
     @pytest.mark.parametrize("familiar", [(0.5,), (0.5, 0.5, 0.5)])
     def test_another_number_of_thresholds(
-        self, of_kinds: TunedNetwork, plain: EfficientNetLite, familiar: tuple[float, ...]
+        self, beside: TunedNetwork, plain: EfficientNetLite, familiar: tuple[float, ...]
     ) -> None:
         with pytest.raises(InputError, match="a value for each of the 2 kinds of object that were taught"):
-            self.tuned(of_kinds, plain, familiar=familiar)
+            self.tuned(beside, plain, familiar=familiar)
 
     @pytest.mark.parametrize(
         ("settings", "message"),

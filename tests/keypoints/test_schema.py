@@ -131,6 +131,12 @@ def test_wrong_schemas(subgroups: dict[str, tuple[int, ...]], flip_pairs: tuple,
         Schema(("a", "b", "c"), subgroups, flip_pairs)
 
 
+def test_a_skeleton_joins_keypoints_that_there_are() -> None:
+    assert Schema(("a", "b", "c"), skeleton=((0, 2), (2, 1))).skeleton == ((0, 2), (2, 1))
+    with pytest.raises(ValueError, match=r"skeleton \(\(0, 3\),\) names ids outside 0 … 2"):
+        Schema(("a", "b", "c"), skeleton=((0, 3),))
+
+
 def test_names_by_id() -> None:
     assert Schema({0: "ear", 2: "tail"}).names == ("ear", "keypoint 1", "tail")
 

@@ -112,6 +112,48 @@ def own(views: Tensor, points: Tensor, known: Tensor, log_scale: float, spread: 
     return sum(entropies) / len(entropies) if entropies else 0.0
 
 
+BACK = AT_LABEL = 3.0
+FOUND_SPREAD = 1.5
+
+
+def best_cell(query: Vector, view: Tensor) -> tuple[int, int]:
+    """Column and row of the cell whose descriptor is most like a query."""
+    cells = [(column, row) for row in range(view.shape[1]) for column in range(view.shape[2])]
+    return max(cells, key=lambda cell: dot(query, view[:, cell[1], cell[0]].tolist()))
+
+
+def keep(
+    views: Tensor,
+    plain: Tensor,
+    points: Tensor,
+    known: Tensor,
+    labels: Sequence[Tensor],
+    visible: Sequence[Tensor],
+    groups: Sequence[int],
+    log_scale: float,
+) -> float:
+    """Mean cross-entropy of points that plain descriptors find in the group's next picture, and find back."""
+    scale, entropies = min(math.exp(log_scale), LARGEST_SCALE), []
+    pictures = len(groups) // 2
+    for picture in range(pictures):
+        first = 2 * picture
+        others = [each % pictures for each in range(picture + 1, picture + 1 + pictures)]
+        other = 2 * next(each for each in others if groups[2 * each] == groups[first]) + 1
+        annotated = [
+            place for place, seen in zip(labels[first].tolist(), visible[first].tolist(), strict=True) if seen
+        ]
+        for point, counts in enumerate(known[picture].tolist()):
+            here = points[picture, 0, point].tolist()
+            if not counts or any(math.dist(here, place) <= AT_LABEL for place in annotated):
+                continue
+            column, row = best_cell(read(plain[first], *here), plain[other])
+            back = best_cell(plain[other][:, row, column].tolist(), plain[first])
+            if math.dist(back, here) <= BACK:
+                query = unit(read(views[first], *here))
+                entropies.append(search(query, views[other], column, row, scale, FOUND_SPREAD)[0])
+    return sum(entropies) / len(entropies) if entropies else 0.0
+
+
 def presence(logits: Tensor, regions: Tensor) -> float:
     """Half the mean of -log p over cells on objects, half that of -log(1 - p) over cells outside."""
     sums, counts = {OBJECT: 0.0, OUTSIDE: 0.0}, {OBJECT: 0, OUTSIDE: 0}

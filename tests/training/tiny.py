@@ -35,7 +35,7 @@ def draw_data(folder: Path) -> Path:
             "images": [image for image, _ in drawn],
             "annotations": [annotation for _, annotation in drawn],
             "categories": [
-                {"id": number, "name": name, "keypoints": list(NAMES)}
+                {"id": number, "name": name, "keypoints": list(NAMES), "skeleton": [[1, 3], [2, 4], [4, 5]]}
                 for number, name in enumerate(("cat", "fox"))
             ],
             "flip_pairs": FLIP_PAIRS,

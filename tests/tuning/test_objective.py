@@ -11,7 +11,17 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from geoaware.tuning.config import Objective
-from geoaware.tuning.objective import Criterion, Parts, gaussians, presence_loss, read, searches
+from geoaware.tuning.objective import (
+    Criterion,
+    Parts,
+    far_from_labels,
+    following,
+    gaussians,
+    plain_searches,
+    presence_loss,
+    read,
+    searches,
+)
 from geoaware.tuning.pictures import OBJECT, OUTSIDE, UNKNOWN
 from geoaware.tuning.views import Batch
 from tests.reference import tuning as slow
@@ -43,6 +53,7 @@ def made_batch(
         rows,
         (GRID - 1) * drawn(len(groups), 2, points, 2),
         drawn(len(groups), points) < known,
+        (torch.arange(len(rows)), torch.ones(len(rows))),
     )
 
 
@@ -62,6 +73,7 @@ def expected(made: Criterion, descriptors: Tensor, presence: Tensor, batch: Batc
 
 
 def values(parts: Parts) -> list[float]:
+    """All but what is kept of plain descriptors."""
     return [each.item() for each in (parts.cells, parts.dense, parts.own, parts.presence)]
 
 
@@ -171,9 +183,9 @@ class TestCriterion:
         assert none.presence.item() == pytest.approx(full.presence.item())
 
     def test_total_by_hand(self) -> None:
-        parts = Parts(*(torch.tensor(each) for each in (1.0, 10.0, 100.0, 1000.0)))
-        weights = Objective(cells=2, dense=0.5, own=0.25, presence=0.125)
-        assert parts.total(weights).item() == 2 + 5 + 25 + 125
+        parts = Parts(*(torch.tensor(each) for each in (1.0, 10.0, 100.0, 10_000.0, 1000.0)))
+        weights = Objective(cells=2, dense=0.5, own=0.25, presence=0.125, keep=0.5)
+        assert parts.total(weights).item() == 2 + 5 + 25 + 5000 + 125
 
     def test_gradients(self) -> None:
         """Of everything that is learned, by finite differences."""
@@ -186,6 +198,23 @@ class TestCriterion:
             made.log_scale.fill_(1.0)
         inputs = maps(9, 4).requires_grad_(), logits(9, 4).requires_grad_()
         assert torch.autograd.gradcheck(total, (*inputs, *made.parameters()), fast_mode=True)
+
+    def test_a_point_on_a_limb_is_a_keypoint_without_a_prototype(self) -> None:
+        """One more label on each view of the second kind: two searches more, none from a prototype."""
+        batch, made, descriptors = made_batch(6, (1,), 0.0), criterion(), maps(6, 2)
+        places = torch.tensor([[1.0, 2.5], [3.5, 0.0]]).double()
+        more = replace(
+            batch,
+            labels=[torch.cat([each, places[row : row + 1]]) for row, each in enumerate(batch.labels)],
+            visible=[torch.cat([each, torch.tensor([True])]) for each in batch.visible],
+        )
+        searched = []
+        for row in range(2):
+            query = slow.unit(slow.read(descriptors[row], *places[row].tolist()))
+            searched.append(slow.search(query, descriptors[1 - row], *places[1 - row].tolist(), 20.0, 0.7))
+        parts = made(descriptors, logits(6, 2), more)
+        assert parts.cells.item() == pytest.approx((searched[0][0] + searched[1][0]) / 2)
+        assert parts.dense.item() == pytest.approx((searched[0][1] + searched[1][1]) / 2)
 
     def test_a_view_s_own_keypoint_teaches_nothing(self) -> None:
         """With a prototype alone to search it, nothing pulls at the descriptor that is read."""
@@ -200,6 +229,77 @@ class TestCriterion:
         goal = gaussians(torch.tensor([[2.0, 3.0]]).double(), GRID, 0.7)[0]
         pull = 20 * (shares.view(GRID, GRID) - goal) * query[:, None, None]
         torch.testing.assert_close(descriptors.grad[0], pull)
+
+
+def plain_maps(seed: int, views: int) -> Tensor:
+    """Of three channels that change slowly over the map, so that points are found back."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.randn(views, 3, 2, 2, generator=generator, dtype=torch.float64)
+    return F.normalize(F.interpolate(coarse, size=(GRID, GRID), mode="bilinear", align_corners=True), dim=1)
+
+
+class TestKept:
+    @settings(max_examples=15, deadline=None)
+    @given(st.integers(0, 10_000), st.sampled_from([(0, 1, 0), (0, 0, 0), (1,)]), st.sampled_from([0.0, 0.4]))
+    def test_fast_equals_slow(self, seed: int, groups: tuple[int, ...], seen: float) -> None:
+        views = 2 * len(groups)
+        batch, made = made_batch(seed, groups, seen, 0.8, 6), criterion(seed)
+        descriptors, plain = maps(seed, views), plain_maps(seed, views)
+        wanted = slow.keep(
+            descriptors, plain, batch.own, batch.known, batch.labels, batch.visible, batch.groups,
+            made.log_scale.item(),
+        )  # fmt: skip
+        found = made(descriptors, logits(seed, views), batch, plain).keep.item()
+        assert found == pytest.approx(wanted, abs=1e-9)
+
+    def test_some_points_are_kept(self) -> None:
+        """Or the comparison above would be one of zeros."""
+        found = [
+            criterion()(maps(seed, 6), logits(seed, 6), made_batch(seed, seen=0.2), plain_maps(seed, 6)).keep
+            for seed in range(10)
+        ]
+        assert sum(each.item() > 0 for each in found) > 5
+
+    def test_without_plain_descriptors_nothing_is_kept(self) -> None:
+        assert criterion()(maps(1, 6), logits(1, 6), made_batch(1)).keep.item() == 0
+
+    def test_no_point_that_counts(self) -> None:
+        batch = made_batch(2, known=0.0)
+        assert criterion()(maps(2, 6), logits(2, 6), batch, plain_maps(2, 6)).keep.item() == 0
+
+    def test_gradients(self) -> None:
+        batch, made = made_batch(9, (0, 1), 0.0, 1.0, 6), criterion(9)
+        plain = plain_maps(9, 4)
+        with torch.no_grad():
+            made.log_scale.fill_(1.0)
+        descriptors = maps(9, 4).requires_grad_()
+
+        def kept(descriptors: Tensor, _: Tensor) -> Tensor:
+            return made(descriptors, logits(9, 4), batch, plain).keep
+
+        assert kept(descriptors, made.log_scale).item() > 0
+        assert torch.autograd.gradcheck(kept, (descriptors, made.log_scale), fast_mode=True)
+
+    def test_the_next_picture_of_the_group(self) -> None:
+        """A lone one is its own: its second view."""
+        assert following([0, 0, 1, 1, 0, 0, 2, 2, 0, 0]) == [5, 3, 9, 7, 1]
+
+    def test_where_points_are_found_by_hand(self) -> None:
+        """Each cell of the target looks like one of the source, the columns exchanged."""
+        source = torch.eye(4).view(1, 4, 2, 2)
+        found, back = plain_searches(source, source.flip(3), torch.tensor([[[0.0, 0.0], [1.0, 1.0]]]))
+        assert found.tolist() == [[[1.0, 0.0], [0.0, 1.0]]]
+        assert back.tolist() == [[[0.0, 0.0], [1.0, 1.0]]]
+
+    def test_annotated_points_teach_themselves(self) -> None:
+        """Three cells around a visible keypoint of the first view are left to it."""
+        batch = made_batch(3, (0,), 0.0, points=3)
+        batch.own[0, 0] = torch.tensor([[1.0, 1.0], [1.0, 4.5], [5.0, 1.0]])
+        batch.labels[0][1] = torch.tensor([1.0, 1.5])
+        batch.visible[0][1] = True
+        assert far_from_labels(batch).tolist() == [[False, False, True]]
+        batch.visible[0][1] = False
+        assert far_from_labels(batch).tolist() == [[True, True, True]]
 
 
 class TestSearches:

@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,7 @@ class TestRun:
         assert load_config(folder / "config.yaml") == config(data)
         assert list((folder / "tensorboard").glob("events*"))
         assert [(done, total) for done, total, _ in shown] == [(1, 4), (2, 4), (3, 4), (4, 4)]
-        names = ("loss", "gradient", "cells", "dense", "own", "presence")
+        names = ("loss", "gradient", "cells", "dense", "own", "keep", "presence")
         assert [line["step"] for line in lines(folder)] == [2, 4]
         for line, first in zip(lines(folder), (0, 2), strict=True):
             for name in names:
@@ -99,11 +100,7 @@ class TestRun:
             assert line["loss"] > 0
         weight = config(data).objective
         for _, _, each in shown:
-            parts = (each["cells"], each["dense"], each["own"], each["presence"])
-            total = sum(
-                a * b
-                for a, b in zip((weight.cells, weight.dense, weight.own, weight.presence), parts, strict=True)
-            )
+            total = sum(each[name] * getattr(weight, name) for name in names[2:])
             assert each["loss"] == pytest.approx(total, rel=1e-5)
 
     def test_the_weights_are_the_average_in_half_precision(self, run: Run, tmp_path: Path) -> None:
@@ -255,7 +252,7 @@ class TestStart:
             for name in a
             if not torch.allclose(a[name].float(), b[name].float(), atol=1e-5)
             and "running" not in name
-            and name != "centres"
+            and "centres" not in name
         ]
         assert not moved
         assert TunedNetwork.from_pretrained(tmp_path / "second" / "weights").info["training"]["start"] == str(
@@ -290,7 +287,7 @@ class TestDiverging:
                 parts = original(self, *given)
                 seen.append(1)
                 if len(seen) == step:
-                    return Parts(parts.cells * factor, parts.dense, parts.own, parts.presence)
+                    return replace(parts, cells=parts.cells * factor)
                 return parts
 
             monkeypatch.setattr(Criterion, "forward", forward)
@@ -320,7 +317,7 @@ class TestDiverging:
         def forward(self: Learner, *given: Any) -> Parts:
             parts = original(self, *given)
             # The root of 0 has an infinite slope, and 0 times that is no number.
-            return Parts(parts.cells + (parts.cells * 0).sqrt(), parts.dense, parts.own, parts.presence)
+            return replace(parts, cells=parts.cells + (parts.cells * 0).sqrt())
 
         monkeypatch.setattr(Learner, "forward", forward)
         with pytest.raises(

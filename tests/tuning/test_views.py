@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from geoaware.geometry import Canvas
+from geoaware.keypoints import Schema
 from geoaware.tuning.pictures import OBJECT, OUTSIDE, UNKNOWN, Shown
-from geoaware.tuning.views import Batch
+from geoaware.tuning.views import Batch, restyled
 from tests.training.toy_sets import SCHEMA
 from tests.tuning.tiny import PLACES, SIZE, batch_of, left_half, shown, slopes
 
@@ -116,6 +117,105 @@ class TestLabels:
         assert batch.pixels.shape == (6, 3, SIZE, SIZE)
         assert batch.regions.shape == (6, 32, 32)
         assert not torch.equal(batch.labels[0], batch.labels[1]), "two views differ"
+
+
+JOINED = replace(SCHEMA, skeleton=((0, 2), (1, 3), (4, 4)))
+"""Ears joined to eyes, and the nose to itself."""
+
+
+class TestLimbs:
+    @pytest.mark.parametrize("mirror", [0.0, 1.0])
+    def test_they_show_the_pixels_between_the_ends_of_one_limb(self, mirror: float) -> None:
+        """The same limb and place on every view; in a mirror, of the partners."""
+        seen = 0
+        names = torch.tensor(PLACES)[list(SCHEMA.partners) if mirror else slice(None)]
+        for seed in range(10):
+            batch = batch_of([shown(slopes())], seed, schema=JOINED, limbs=4, mirror=mirror)
+            places = []
+            for row in range(2):
+                assert len(batch.labels[row]) == len(batch.visible[row]) == 9
+                there = 255 * read(batch.pixels[row], on_canvas(batch.labels[row]))[5:, :2]
+                places.append(there)
+                for place, visible in zip(there, batch.visible[row][5:], strict=True):
+                    away = []
+                    for first, second in JOINED.skeleton:
+                        start, along = names[first], names[second] - names[first]
+                        share = ((place - start) @ along / (along @ along).clamp(min=1)).clamp(0, 1)
+                        away.append(float(torch.dist(place, start + share * along)))
+                    assert not visible or min(away) < 0.3
+                    seen += int(visible)
+            both = batch.visible[0][5:] & batch.visible[1][5:]
+            torch.testing.assert_close(places[0][both], places[1][both], atol=0.3, rtol=0)
+        assert seen > 40
+
+    def test_both_ends_must_be_visible(self) -> None:
+        """Without the left ear (0) nothing on its limb, but all of the rest."""
+        for seed in range(8):
+            batch = batch_of(
+                [shown(visible=(1, 2, 3, 4))], seed, schema=JOINED, limbs=12, mirror=0.0,
+                smaller=0.5, larger=0.6,
+            )  # fmt: skip
+            labels, visible = on_canvas(batch.labels[0]), batch.visible[0]
+            start, end = labels[0], labels[2]
+            for place, there in zip(labels[5:], visible[5:], strict=True):
+                apart = torch.dist(place, start) + torch.dist(place, end) - torch.dist(start, end)
+                assert bool(there) == (float(apart) > 1e-3)
+
+    def test_what_leaves_the_view_or_is_covered_is_not_visible(self) -> None:
+        hidden = 0
+        for seed in range(10):
+            batch = batch_of([shown()], seed, schema=JOINED, limbs=6, smaller=2.0, larger=3.0)
+            for labels, visible in zip(batch.labels, batch.visible, strict=True):
+                places = on_canvas(labels)[5:]
+                inside = ((places >= 0) & (places <= SIZE - 1)).all(dim=1)
+                assert not bool((visible[5:] & ~inside).any())
+                hidden += int((~inside).sum())
+        assert hidden > 0
+
+    @pytest.mark.parametrize(("schema", "limbs"), [(SCHEMA, 3), (JOINED, 0)])
+    def test_none_without_a_skeleton_or_if_none_are_wanted(self, schema: Schema, limbs: int) -> None:
+        batch = batch_of([shown()], schema=schema, limbs=limbs)
+        assert [len(each) for each in batch.labels] == [5, 5]
+
+
+class TestStyles:
+    def test_by_hand(self) -> None:
+        """Mean 2 and deviation 1 against mean 10 and deviation 4, and halfway between."""
+        first, second = torch.tensor([1.0, 3.0]), torch.tensor([6.0, 14.0])
+        maps = torch.stack([first, second]).view(2, 1, 1, 2)
+        ratio = 2.0**0.5  # Deviations are those of a sample.
+        order = torch.tensor([1, 0])
+        found = restyled(maps, order, torch.tensor([0.0, 1.0]))[:, 0, 0]
+        torch.testing.assert_close(found, torch.tensor([[6.0, 14.0], [6.0, 14.0]]), atol=0.02, rtol=0)
+        half = restyled(maps, order, torch.tensor([0.5, 1.0]))[0, 0, 0]
+        torch.testing.assert_close(half, torch.tensor([3.5, 8.5]), atol=0.02, rtol=0)
+        assert float(half.std() / ratio) == pytest.approx(2.5, abs=0.02)
+
+    def test_views_that_keep_all_of_theirs_are_the_same(self) -> None:
+        maps = torch.randn(4, 3, 5, 5, generator=torch.Generator().manual_seed(1))
+        order = torch.tensor([2, 3, 1, 0])
+        assert restyled(maps, order, torch.ones(4)) is maps
+        found = restyled(maps, order, torch.tensor([1.0, 0.2, 1.0, 0.7]))
+        torch.testing.assert_close(found[::2], maps[::2])
+        assert not torch.allclose(found[1::2], maps[1::2], atol=0.01)
+
+    def test_gradients_pass_through_the_maps_alone(self) -> None:
+        """The statistics are taken as given: the slope is the factor."""
+        maps = torch.randn(2, 1, 3, 3, generator=torch.Generator().manual_seed(1), requires_grad=True)
+        found = restyled(maps, torch.tensor([1, 0]), torch.tensor([0.0, 1.0]))
+        found.sum().backward()
+        deviations = maps.detach().std(dim=(1, 2, 3)) + 1e-3
+        ratio = float(deviations[1] / deviations[0])
+        torch.testing.assert_close(maps.grad[0], torch.full((1, 3, 3), ratio))
+
+    @pytest.mark.parametrize("chance", [0.0, 0.3, 1.0])
+    def test_chances(self, chance: float) -> None:
+        drawn = [batch_of([shown()] * 4, seed, styles=chance).styles for seed in range(20)]
+        kept = torch.cat([share for _, share in drawn])
+        assert float((kept < 1).float().mean()) == pytest.approx(chance, abs=0.12)
+        assert bool((kept >= 0).all())
+        for order, _ in drawn:
+            assert sorted(order.tolist()) == list(range(8))
 
 
 class TestPlaces:

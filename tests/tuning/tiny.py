@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from geoaware.keypoints import Schema
 from geoaware.tuning.config import TuneConfig, Views
 from geoaware.tuning.pictures import OBJECT, OUTSIDE, Shown
 from geoaware.tuning.views import Batch, make_batch
@@ -22,7 +23,7 @@ CANVAS, GRID = 96, 12
 """In place of the network's own 448 and 56: a step takes a twentieth of the time."""
 
 STILL: dict[str, float] = {
-    "colour": 0, "recolour": 0, "background": 0, "cover": 0, "shuffle": 0
+    "colour": 0, "recolour": 0, "background": 0, "cover": 0, "shuffle": 0, "styles": 0
 }  # fmt: skip
 """Views that are only placed."""
 
@@ -118,10 +119,16 @@ def left_half(size: int = SIZE) -> Tensor:
 
 
 def batch_of(
-    pictures: Sequence[Shown], seed: int = 0, points: int = 5, grid: int = 32, **views: float
+    pictures: Sequence[Shown],
+    seed: int = 0,
+    points: int = 5,
+    grid: int = 32,
+    schema: Schema = SCHEMA,
+    limbs: int = 0,
+    **views: float,
 ) -> Batch:
     """Views that are only placed, but for what is changed."""
     generator = torch.Generator().manual_seed(seed)
     chosen = Views(**{**STILL, **views})
-    schemas = [SCHEMA] * (1 + max(each.group for each in pictures))
-    return make_batch(pictures, schemas, chosen, points, grid, generator, torch.device("cpu"))
+    schemas = [schema] * (1 + max(each.group for each in pictures))
+    return make_batch(pictures, schemas, chosen, points, limbs, grid, generator, torch.device("cpu"))

@@ -194,10 +194,22 @@ def read_schemas(file: CocoFile) -> tuple[dict[str, Schema], list[str]]:
         schema, inferred = make_schema(names, pairs, dict(AP10K.subgroups) if as_ap10k else groups, where)
         if as_ap10k:
             inferred.append(f"named as in AP-10K, so with its subgroups: {describe_groups(schema)}")
-        schemas[category["name"]] = schema
+        schemas[category["name"]] = replace(schema, skeleton=_limbs(category, len(names)))
         for sentence in inferred:
             said[sentence].append(category["name"])
     return schemas, [f"{shortened(categories)}: {sentence}" for sentence, categories in said.items()]
+
+
+def _limbs(category: Mapping[str, Any], count: int) -> tuple[tuple[int, int], ...]:
+    """Joined keypoints, 0-based; what in a category's skeleton is no two of its keypoints is passed over."""
+    limbs = category.get("skeleton")
+    return tuple(
+        (limb[0] - 1, limb[1] - 1)
+        for limb in (limbs if isinstance(limbs, list) else ())
+        if isinstance(limb, list)
+        and len(limb) == 2
+        and all(isinstance(each, int) and 1 <= each <= count for each in limb)
+    )
 
 
 def read_pictures(

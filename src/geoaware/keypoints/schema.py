@@ -28,6 +28,7 @@ class Schema:
         subgroups: name of a part to the ids of the keypoints that show it (all four paws, say), at least two
             each: those that only the geometry tells apart (paper, section 3.1 and table 6).
         flip_pairs: ids that exchange when the picture is mirrored; every id in one pair at most.
+        skeleton: pairs of ids that a limb, or another part of the body, joins.
 
     Example:
         >>> cat = Schema(("left ear", "right ear", "nose"), {"ear": (0, 1)}, ((0, 1),))
@@ -41,17 +42,23 @@ class Schema:
     names: Sequence[str] | Mapping[int, str]
     subgroups: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     flip_pairs: tuple[tuple[int, int], ...] = ()
+    skeleton: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
         names = self.names
         if isinstance(names, Mapping):
             names = [names.get(each, f"keypoint {each}") for each in range(max(names, default=-1) + 1)]
         groups = {name: tuple(members) for name, members in self.subgroups.items()}
-        pairs = tuple((pair[0], pair[1]) for pair in self.flip_pairs)
+        pairs, limbs = (
+            tuple((pair[0], pair[1]) for pair in each) for each in (self.flip_pairs, self.skeleton)
+        )
         _check_ids(len(names), groups, pairs)
+        if not all(0 <= each < len(names) for limb in limbs for each in limb):
+            raise ValueError(f"skeleton {limbs} names ids outside 0 … {len(names) - 1}")
         object.__setattr__(self, "names", tuple(names))
         object.__setattr__(self, "subgroups", groups)
         object.__setattr__(self, "flip_pairs", pairs)
+        object.__setattr__(self, "skeleton", limbs)
 
     @classmethod
     def infer(

@@ -41,6 +41,8 @@ class Views(Part):
             photograph.
         background: chance of another picture behind an object that has a mask.
         cover: chance of a rectangle of noise before the object.
+        styles: chance of a view that takes on some of another's style inside the network: the mean and
+            deviation of the channels of early maps (MixStyle, Zhou et al. 2021).
         shuffle: chance of a view cut into tiles that change places: it shows no object and has no keypoints.
     """
 
@@ -53,7 +55,8 @@ class Views(Part):
     recolour: Chance = 0.5
     background: Chance = 0.7
     cover: Chance = 0.4
-    shuffle: Chance = 0.1
+    styles: Chance = 0.5
+    shuffle: Chance = 0.05
 
 
 class Objective(Part):
@@ -63,17 +66,23 @@ class Objective(Part):
         cells: cross-entropy over the target's cells, for annotated keypoints.
         dense: the paper's dense loss, in cells.
         own: cross-entropy for points that nobody annotated, between two views of one picture.
+        keep: cross-entropy for points that nobody annotated, between one picture and another, where the plain
+            descriptors find them and find them back.
         presence: of being on an object.
         spread: standard deviation of the wanted distribution around a keypoint, in cells.
         points: that nobody annotated, a picture.
+        limbs: points between two keypoints that a limb joins, a step and set of keypoints; they count as
+            keypoints.
     """
 
     cells: Weight = 1.0
     dense: Weight = 0.05
     own: Weight = 0.5
+    keep: Weight = 0.3
     presence: Weight = 0.3
     spread: Positive = 0.7
-    points: Annotated[int, Field(ge=0)] = 24
+    points: Annotated[int, Field(ge=0)] = 48
+    limbs: Annotated[int, Field(ge=0)] = 6
 
 
 class Checks(Part):

@@ -3,7 +3,8 @@
 Four parts. For an annotated keypoint, read in one view and looked for in another: the cross-entropy of its
 similarities over all cells, whose wanted distribution is a narrow Gaussian around the true place, and the
 paper's dense loss (equation 3), the distance of the soft-argmax from it. Prototypes, one learned descriptor a
-keypoint, are looked for as well: they steady the training and are thrown away. For points that nobody
+keypoint, are looked for as well: they steady the training and are thrown away. Points on the limbs between
+keypoints are keypoints without a prototype. For points that nobody
 annotated the same cross-entropy between two views of one picture, so that descriptors stay of use there. And
 presence.
 """
@@ -11,6 +12,7 @@ presence.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,6 +27,10 @@ from geoaware.tuning.views import Batch
 _SCALE, _LARGEST = 20.0, 60.0
 """Factor of the cosines in the softmax: at first, and at most."""
 
+_BACK, _AT_LABEL, _FOUND_SPREAD = 3.0, 3.0, 1.5
+"""What is kept of the plain descriptors, in cells: how near to itself a point must be found back, how far it
+must be from annotated ones, and the standard deviation of the wanted distribution."""
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -33,6 +39,7 @@ class Parts:
     cells: Float[Tensor, ""]
     dense: Float[Tensor, ""]
     own: Float[Tensor, ""]
+    keep: Float[Tensor, ""]
     presence: Float[Tensor, ""]
 
     def total(self, weights: Objective) -> Float[Tensor, ""]:
@@ -41,6 +48,7 @@ class Parts:
             weights.cells * self.cells
             + weights.dense * self.dense
             + weights.own * self.own
+            + weights.keep * self.keep
             + weights.presence * self.presence
         )
 
@@ -61,7 +69,11 @@ class Criterion(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(math.log(_SCALE)))
 
     def forward(
-        self, descriptors: Float[Tensor, "v d g g"], presence: Float[Tensor, "v 1 g g"], batch: Batch
+        self,
+        descriptors: Float[Tensor, "v d g g"],
+        presence: Float[Tensor, "v 1 g g"],
+        batch: Batch,
+        plain: Float[Tensor, "v c g g"] | None = None,
     ) -> Parts:
         """The parts of a step's loss.
 
@@ -69,6 +81,7 @@ class Criterion(nn.Module):
             descriptors: unit, of each view.
             presence: logits.
             batch: labels.
+            plain: unit descriptors of the plain extractor, of each view; without, nothing is kept of them.
         """
         scale = self.log_scale.exp().clamp(max=_LARGEST)
         sums = [descriptors.new_zeros(3)]
@@ -86,27 +99,31 @@ class Criterion(nn.Module):
             cells / count,
             dense / count,
             self._own(descriptors, batch, scale),
+            self._keep(descriptors, batch, scale, plain),
             presence_loss(presence, batch.regions),
         )
 
     def _group(
         self,
         maps: Float[Tensor, "v d g g"],
-        xy: Float[Tensor, "v k 2"],
-        visible: Bool[Tensor, "v k"],
+        xy: Float[Tensor, "v n 2"],
+        visible: Bool[Tensor, "v n"],
         prototypes: Float[Tensor, "k d"],
         scale: Float[Tensor, ""],
     ) -> Float[Tensor, 3]:
-        """Sums of cross-entropy and distance over the searches of a group's keypoints, and their number."""
+        """Sums of cross-entropy and distance over the searches of a group's keypoints, and their number.
+
+        The first ``k`` of ``n`` labels have prototypes, the rest are points on limbs.
+        """
         queries = F.normalize(read(maps, xy), dim=2)
         wanted = gaussians(xy, maps.shape[-1], self.weights.spread)
         total = maps.new_zeros(3)
-        for keypoint, prototype in enumerate(prototypes):
+        for keypoint in range(xy.shape[1]):
             # Found on the CPU: to ask a GPU for every keypoint would keep it waiting.
             seen = visible[:, keypoint].nonzero().flatten().to(maps.device)
             if not len(seen):
                 continue
-            sought = torch.cat([queries[seen, keypoint], prototype[None]])
+            sought = torch.cat([queries[seen, keypoint], prototypes[keypoint : keypoint + 1]])
             entropy, far = searches(
                 sought,
                 maps[seen],
@@ -131,6 +148,63 @@ class Criterion(nn.Module):
         wanted = gaussians(xy[:, 1], maps.shape[-1], self.weights.spread).flatten(2)
         entropy = torch.logsumexp(logits, dim=2) - (logits * wanted).sum(dim=2)
         return (entropy * known).sum() / known.sum()
+
+    def _keep(
+        self,
+        maps: Float[Tensor, "v d g g"],
+        batch: Batch,
+        scale: Tensor,
+        plain: Float[Tensor, "v c g g"] | None,
+    ) -> Float[Tensor, ""]:
+        """Points of a picture's first view, sought in the second view of the next picture of its group."""
+        if plain is None or not batch.known.any():
+            return maps.new_zeros(())
+        others, xy = following(batch.groups), batch.own[:, 0].to(maps)
+        with torch.no_grad():
+            found, back = plain_searches(plain[::2], plain[others], xy.to(plain))
+            wanted = gaussians(found.to(maps), maps.shape[-1], _FOUND_SPREAD).flatten(2)
+            known = batch.known & far_from_labels(batch)
+            returned = torch.linalg.vector_norm(back - xy, dim=2) <= _BACK
+            counted = (known.to(returned.device) & returned).to(maps)
+        queries = F.normalize(read(maps[::2], xy), dim=2)
+        logits = scale * queries @ maps[others].flatten(2)
+        entropy = torch.logsumexp(logits, dim=2) - (logits * wanted).sum(dim=2)
+        return (entropy * counted).sum() / counted.sum().clamp(min=1)
+
+
+def following(groups: Sequence[int]) -> list[int]:
+    """For each picture, the row of the second view of the next one of its group, after the last the first.
+
+    Args:
+        groups: of each view, two a picture.
+    """
+    of_picture = groups[::2]
+    members = {
+        group: [each for each, its in enumerate(of_picture) if its == group] for group in set(of_picture)
+    }
+    after = {each: row[(n + 1) % len(row)] for row in members.values() for n, each in enumerate(row)}
+    return [2 * after[each] + 1 for each in range(len(of_picture))]
+
+
+def plain_searches(
+    sources: Float[Tensor, "n c g g"], targets: Float[Tensor, "n c g g"], xy: Float[Tensor, "n p 2"]
+) -> tuple[Float[Tensor, "n p 2"], Float[Tensor, "n p 2"]]:
+    """The cells where plain descriptors find points, and the cells of the sources where they find those."""
+    cells = targets.flatten(2)
+    best = (read(sources, xy) @ cells).argmax(dim=2)
+    there = cells.transpose(1, 2).gather(1, best[..., None].expand(-1, -1, cells.shape[1]))
+    back = (there @ sources.flatten(2)).argmax(dim=2)
+    grid = targets.shape[-1]
+    found, returned = (torch.stack([each % grid, each // grid], dim=2) for each in (best, back))
+    return found.to(xy), returned.to(xy)
+
+
+def far_from_labels(batch: Batch) -> Bool[Tensor, "n p"]:
+    """Which of the points nobody annotated are at no annotated one, on the first view."""
+    rows = []
+    for xy, labels, visible in zip(batch.own[:, 0], batch.labels[::2], batch.visible[::2], strict=True):
+        rows.append((torch.cdist(xy, labels[visible]) > _AT_LABEL).all(dim=1))
+    return torch.stack(rows)
 
 
 def searches(

@@ -18,7 +18,6 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from geoaware._version import __version__
@@ -40,10 +39,13 @@ from geoaware.training.validation import score
 from geoaware.tuning.config import TuneConfig, load_config
 from geoaware.tuning.objective import Criterion, Parts, read
 from geoaware.tuning.pictures import Pictures
-from geoaware.tuning.views import Batch, make_batch
+from geoaware.tuning.views import Batch, make_batch, restyled
 from geoaware.types import FeatureMap
 
 WEIGHTS = "weights"
+
+_PLAIN_AT_ONCE = 32
+"""Views whose plain descriptors are computed at once."""
 
 CENTRED = 200
 """Pictures of each kind that the centres are the means of."""
@@ -58,11 +60,13 @@ class Learner(nn.Module):
         self.criterion = criterion
         self.average = copy.deepcopy(network).requires_grad_(False).eval()
 
-    def forward(self, pixels: Tensor, batch: Batch, precision: torch.dtype) -> Parts:
+    def forward(
+        self, pixels: Tensor, batch: Batch, precision: torch.dtype, plain: Tensor | None = None
+    ) -> Parts:
         """The parts of a step's loss; the network may compute in bfloat16, the losses do not."""
         with torch.autocast(pixels.device.type, precision, enabled=precision != torch.float32):
-            descriptors, presence = self.network(pixels)
-        return self.criterion(descriptors.float(), presence.float(), batch)
+            descriptors, presence = self.network(pixels, lambda maps: restyled(maps, *batch.styles))
+        return self.criterion(descriptors.float(), presence.float(), batch, plain)
 
     @torch.no_grad()
     def follow(self, decay: float) -> None:
@@ -86,6 +90,22 @@ class _Run:
     log: Log
     mean: Tensor
     std: Tensor
+    plain: EfficientNetLite
+
+    def plain_maps(self, pixels: Tensor, precision: torch.dtype) -> Tensor | None:
+        """The plain extractor's descriptors on the grid of the tuned ones, if the loss looks at them."""
+        if not self.config.objective.keep:
+            return None
+        with (
+            torch.inference_mode(),
+            torch.autocast(pixels.device.type, precision, enabled=precision != torch.float32),
+        ):
+            return torch.cat(
+                [
+                    self.plain.combine_on(self.plain.levels(part), GRID).to(precision)
+                    for part in pixels.split(_PLAIN_AT_ONCE)
+                ]
+            )
 
 
 def tune(
@@ -156,7 +176,19 @@ def _prepare(config: TuneConfig, out: Path, device: str, restart: bool, say: Cal
     mean, std = (torch.tensor(each, device=place).view(3, 1, 1) for each in (MEAN, STD))
     log = Log(out, progress.total)
     return _Run(
-        config, out, place, pictures, validation, learner, optimiser, schedule, progress, log, mean, std
+        config,
+        out,
+        place,
+        pictures,
+        validation,
+        learner,
+        optimiser,
+        schedule,
+        progress,
+        log,
+        mean,
+        std,
+        EfficientNetLite.load("efficientnet-lite0").to(place).eval(),
     )
 
 
@@ -225,7 +257,7 @@ def _steps(run: _Run, show: Show | None) -> None:
             if run.validation and (last or done % config.validation.every == 0):
                 shown |= _validate(run)
             if last:
-                run.learner.average.centres.copy_(centres(run.learner.average, run.pictures, run.device))
+                learn_centres(run.learner.average, run.plain, run.pictures)
             if last or done % config.save_every == 0:
                 _save(run)
             if show is not None:
@@ -243,7 +275,10 @@ def _read(run: _Run, step: int) -> Batch:
     shown = pictures.read(pictures.draw(config.pictures, key))
     generator = torch.Generator().manual_seed(next(permutation(2**63, key)))
     schemas = [each.schema for each in pictures.groups]
-    return make_batch(shown, schemas, config.views, config.objective.points, GRID, generator, run.device)
+    objective = config.objective
+    return make_batch(
+        shown, schemas, config.views, objective.points, objective.limbs, GRID, generator, run.device
+    )
 
 
 def _step(run: _Run, step: int, batch: Batch) -> dict[str, float]:
@@ -257,12 +292,15 @@ def _step(run: _Run, step: int, batch: Batch) -> dict[str, float]:
     learner.average.eval()
     run.optimiser.zero_grad(set_to_none=True)
     precision = torch.bfloat16 if config.precision == "bf16" else torch.float32
-    parts = learner((batch.pixels - run.mean) / run.std, batch, precision)
+    pixels = (batch.pixels - run.mean) / run.std
+    parts = learner(pixels, batch, precision, run.plain_maps(pixels, precision))
     loss = parts.total(config.objective)
     loss.backward()
     trained = [*learner.network.parameters(), *learner.criterion.parameters()]
     norm = torch.nn.utils.clip_grad_norm_(trained, 5.0)
-    values = torch.stack([loss, norm, parts.cells, parts.dense, parts.own, parts.presence]).tolist()
+    values = torch.stack(
+        [loss, norm, parts.cells, parts.dense, parts.own, parts.keep, parts.presence]
+    ).tolist()
     if not all(math.isfinite(each) for each in values[:2]):
         raise DivergedError(
             f"the loss is {values[0]}, its gradient {values[1]} at step {step + 1}; the checkpoint before it "
@@ -271,7 +309,8 @@ def _step(run: _Run, step: int, batch: Batch) -> dict[str, float]:
     run.optimiser.step()
     run.schedule.step()
     learner.follow(min(config.average, (1 + step) / (10 + step)))
-    return dict(zip(("loss", "gradient", "cells", "dense", "own", "presence"), values, strict=True))
+    names = ("loss", "gradient", "cells", "dense", "own", "keep", "presence")
+    return dict(zip(names, values, strict=True))
 
 
 @torch.inference_mode()
@@ -279,9 +318,8 @@ def _validate(run: _Run) -> dict[str, float]:
     """PCK of the averaged network's descriptors alone."""
     began = time.monotonic()
     checks = run.config.validation
-    plain = EfficientNetLite.load("efficientnet-lite0")
     settings = TunedSettings(share=1.0, familiar=())
-    extractor = Tuned("efficientnet-lite0-tuned", settings, run.learner.average, plain)
+    extractor = Tuned("efficientnet-lite0-tuned", settings, run.learner.average, run.plain)
     extractor = extractor.to(run.device).eval()
 
     @lru_cache(maxsize=2000)
@@ -300,29 +338,39 @@ def _validate(run: _Run) -> dict[str, float]:
 
 
 @torch.inference_mode()
-def centres(
-    network: TunedNetwork, pictures: Pictures, device: torch.device, count: int = CENTRED
-) -> Float[Tensor, "k d"]:
-    """Mean unit descriptor of every keypoint, kind after kind; zero for one that no picture shows.
+def learn_centres(
+    network: TunedNetwork, plain: EfficientNetLite, pictures: Pictures, count: int = CENTRED
+) -> None:
+    """Set a network's centres: mean unit descriptors, tuned and plain, of every keypoint, kind after kind.
+
+    Those of a keypoint that no picture shows are zero.
 
     Args:
         network: as it will be used.
+        plain: the extractor beside which it will be used, on the same device.
         pictures: trained on.
-        device: of the network.
         count: pictures of each kind that are looked at, evenly spread over them.
     """
+    device = network.centres.device
     mean, std = (torch.tensor(each, device=device).view(3, 1, 1) for each in (MEAN, STD))
     canvas = Canvas(CANVAS, CANVAS, CANVAS)
-    found = []
+    found: list[tuple[Tensor, Tensor]] = []
     for number, kind in enumerate(pictures.groups):
         step = max(1, len(kind.pictures) // count)
-        total = torch.zeros(len(kind.schema), network.shape.descriptor, device=device)
+        sums = tuple(each.new_zeros(len(kind.schema), each.shape[1]) for each in _buffers(network))
         for (shown,) in (pictures.read([(number, each)]) for each in kind.pictures[::step][:count]):
-            descriptors, _ = network((shown.pixels[None].to(device) / 255 - mean) / std)
-            xy = canvas.to_grid(shown.xy, GRID).to(device)
-            total += read(descriptors, xy[None])[0] * shown.visible[:, None].to(device)
-        found.append(F.normalize(total, dim=1))
-    return torch.cat(found)
+            pixels = (shown.pixels[None].to(device) / 255 - mean) / std
+            xy = canvas.to_grid(shown.xy, GRID).to(device)[None]
+            maps = network(pixels)[0], plain.combine_on(plain.levels(pixels), GRID)
+            for total, each in zip(sums, maps, strict=True):
+                total += F.normalize(read(each, xy)[0], dim=1) * shown.visible[:, None].to(device)
+        found.append((F.normalize(sums[0], dim=1), F.normalize(sums[1], dim=1)))
+    for buffer, each in zip(_buffers(network), zip(*found, strict=True), strict=True):
+        buffer.copy_(torch.cat(each))
+
+
+def _buffers(network: TunedNetwork) -> tuple[Tensor, Tensor]:
+    return network.centres, network.plain_centres
 
 
 def _save(run: _Run) -> None:

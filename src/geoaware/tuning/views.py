@@ -36,11 +36,12 @@ class Batch:
     Attributes:
         pixels: 0…1, not yet normalised.
         regions: as in `Shown`, at the centres of the grid's cells.
-        labels: keypoints of each view by annotation id, on the grid.
+        labels: keypoints of each view by annotation id, then the points on limbs, on the grid.
         visible: which are there.
         groups: number of each view's set of keypoints.
         own: points of each picture that nobody annotated, on the grid of its first and of its second view.
         known: which of these are on both views, one not the mirror image of the other.
+        styles: views whose style each view takes on, and the share of its own that it keeps.
     """
 
     pixels: Float[Tensor, "v 3 s s"]
@@ -50,6 +51,31 @@ class Batch:
     groups: list[int]
     own: Float[Tensor, "n 2 p 2"]
     known: Bool[Tensor, "n p"]
+    styles: tuple[Int[Tensor, " v"], Float[Tensor, " v"]]
+
+
+@dataclass(frozen=True)
+class Limbs:
+    """Points on limbs: the first end, the second, and how far from the first."""
+
+    first: Int[Tensor, " m"]
+    second: Int[Tensor, " m"]
+    share: Float[Tensor, "m 1"]
+
+    @classmethod
+    def draw(cls, schema: Schema, count: int, generator: torch.Generator) -> Limbs:
+        """Any points of any limbs; none without a skeleton."""
+        ends = torch.tensor(schema.skeleton, dtype=torch.long).view(-1, 2)
+        count = count if len(ends) else 0
+        chosen = ends[torch.randint(max(1, len(ends)), (count,), generator=generator)]
+        return cls(chosen[:, 0], chosen[:, 1], torch.rand(count, 1, generator=generator))
+
+    def add(
+        self, xy: Float[Tensor, "k 2"], visible: Bool[Tensor, " k"]
+    ) -> tuple[Float[Tensor, "n 2"], Bool[Tensor, " n"]]:
+        """Keypoints with the points that are on limbs of which both ends are visible."""
+        between = torch.lerp(xy[self.first], xy[self.second], self.share)
+        return torch.cat([xy, between]), torch.cat([visible, visible[self.first] & visible[self.second]])
 
 
 def make_batch(
@@ -57,6 +83,7 @@ def make_batch(
     schemas: Sequence[Schema],
     views: Views,
     points: int,
+    limbs: int,
     grid: int,
     generator: torch.Generator,
     device: torch.device,
@@ -68,6 +95,7 @@ def make_batch(
         schemas: of each group.
         views: how pictures are shown.
         points: that nobody annotated, a picture.
+        limbs: points on limbs, a group.
         grid: cells a side of the descriptors.
         generator: of all that is random, on the CPU.
         device: of the pixels.
@@ -79,9 +107,10 @@ def make_batch(
     placed = [each for pair in placements for each in pair]
     covers = [_cover(*each, views, generator) for each in zip(shown, placed, strict=True)]
     whole = torch.rand(len(shown), generator=generator) >= views.shuffle
+    between = [Limbs.draw(each, limbs, generator) for each in schemas]
     labels, visible = [], []
     for row, (each, placement, cover) in enumerate(zip(shown, placed, covers, strict=True)):
-        xy, seen = _labels(each, placement, cover, schemas[each.group], size)
+        xy, seen = _labels(each, placement, cover, schemas[each.group], between[each.group], size)
         labels.append(canvas.to_grid(xy, grid))
         visible.append(seen & whole[row])
     ends = [_own(*each, points, generator) for each in zip(pictures, placements, strict=True)]
@@ -92,7 +121,40 @@ def make_batch(
         pixels[row] = _shuffled(pixels[row], generator)
         regions[row] = torch.where(regions[row] == OBJECT, OUTSIDE, regions[row])
     groups = [each.group for each in shown]
-    return Batch(pixels, regions, labels, visible, groups, canvas.to_grid(own, grid), known)
+    styles = _styles(len(shown), views.styles, generator)
+    return Batch(pixels, regions, labels, visible, groups, canvas.to_grid(own, grid), known, styles)
+
+
+def _styles(
+    count: int, chance: float, generator: torch.Generator
+) -> tuple[Int[Tensor, " v"], Float[Tensor, " v"]]:
+    """Whose style each view takes on, and what it keeps of its own: mostly near all or near nothing."""
+    order = torch.randperm(count, generator=generator)
+    drawn, changed = torch.rand(2, count, generator=generator).unbind()
+    # The arcsine law, Beta(1/2, 1/2).
+    kept = torch.sin(torch.pi / 2 * drawn) ** 2
+    return order, torch.where(changed < chance, kept, torch.ones_like(kept))
+
+
+def restyled(
+    maps: Float[Tensor, "v c h w"], order: Int[Tensor, " v"], kept: Float[Tensor, " v"]
+) -> Float[Tensor, "v c h w"]:
+    """Maps whose channels' mean and deviation are partly those of other views (MixStyle, Zhou et al. 2021).
+
+    Args:
+        maps: of an early layer.
+        order: whose style each view takes on.
+        kept: share of its own style; maps of which all is kept are the same as before.
+    """
+    if bool((kept == 1).all()):
+        return maps
+    with torch.no_grad():
+        deviation, mean = torch.std_mean(maps.float(), dim=(2, 3), keepdim=True)
+        deviation = deviation + 1e-3
+        share = kept.to(deviation).view(-1, 1, 1, 1)
+        factor = torch.lerp(deviation[order] / deviation, torch.ones_like(deviation), share)
+        shift = torch.lerp(mean[order], mean, share) - factor * mean
+    return maps * factor.to(maps.dtype) + shift.to(maps.dtype)
 
 
 def _place(shown: Shown, views: Views, size: int, generator: torch.Generator) -> Placement:
@@ -124,18 +186,25 @@ def _cover(shown: Shown, placement: Placement, views: Views, generator: torch.Ge
 
 
 def _labels(
-    shown: Shown, placement: Placement, cover: Rectangle | None, schema: Schema, size: int
+    shown: Shown,
+    placement: Placement,
+    cover: Rectangle | None,
+    schema: Schema,
+    limbs: Limbs,
+    size: int,
 ) -> tuple[Float[Tensor, "k 2"], Bool[Tensor, " k"]]:
-    """Keypoints of a view in canvas pixels; of a mirrored one, under the names they have in the mirror."""
-    xy = placement.place(shown.xy)
-    visible = shown.visible & _inside(xy, size)
+    """Keypoints and points on limbs of a view, in canvas pixels.
+
+    Those of a mirrored view are under the names that they have in the mirror.
+    """
+    names = list(schema.partners) if placement.mirrored else list(range(len(schema)))
+    xy, visible = limbs.add(shown.xy[names], shown.visible[names])
+    xy = placement.place(xy)
+    visible = visible & _inside(xy, size)
     if cover is not None:
         low, high = torch.tensor(cover[:2]), torch.tensor(cover[2:])
         visible = visible & ~((xy > low) & (xy < high)).all(dim=1)
-    if not placement.mirrored:
-        return xy, visible
-    partners = list(schema.partners)
-    return xy[partners], visible[partners]
+    return xy, visible
 
 
 def _own(
