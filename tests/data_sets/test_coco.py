@@ -87,6 +87,25 @@ def test_given_flip_pairs_and_groups(tmp_path: Path) -> None:
             load("coco", made_up(tmp_path, flip_pairs=wrong), "all")
 
 
+@pytest.mark.parametrize(
+    ("skeleton", "limbs"),
+    [
+        ([[1, 3], [2, 3]], ((0, 2), (1, 2))),
+        ([[1, 3], [0, 2], [2, 4], [1], [1, 2, 3], "1 2", [1.0, 2], None], ((0, 2),)),
+        ([], ()),
+        (None, ()),
+        ({"1": 2}, ()),
+    ],
+)
+def test_the_skeleton_counts_from_one_and_may_be_sloppy(
+    tmp_path: Path, skeleton: Any, limbs: tuple[tuple[int, int], ...]
+) -> None:
+    """It decides nothing that is scored, so what joins no two keypoints is passed over."""
+    category = {"id": 4, "name": "cat", "keypoints": NAMES, "skeleton": skeleton}
+    found = load("coco", made_up(tmp_path, categories=[category]), "all")
+    assert found.schemas["cat"].skeleton == limbs
+
+
 def test_random_pairs_follow_from_the_seed(tmp_path: Path) -> None:
     root = made_up(tmp_path)
     chosen = [

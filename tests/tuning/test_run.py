@@ -12,17 +12,23 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
+from geoaware.data import load
 from geoaware.errors import InputError
+from geoaware.features.efficientnet_lite import MEAN, STD, EfficientNetLite
 from geoaware.features.tuned import TunedNetwork, TunedShape
+from geoaware.geometry import Canvas
+from geoaware.images import load_image
 from geoaware.training import checkpoint, log
 from geoaware.training.loop import DivergedError
 from geoaware.tuning import run as running
 from geoaware.tuning.config import TuneConfig, load_config
 from geoaware.tuning.objective import Criterion, Parts
 from geoaware.tuning.run import Learner, tune
+from tests.reference import tuning as slow
 from tests.training.tiny import draw_data, edit
 from tests.tuning.tiny import CANVAS, GRID, config, draw_sets
 
@@ -136,6 +142,31 @@ class TestRun:
             moved = (saved.network[f"network.{part}"] - fresh.state_dict()[part]).abs().max()
             assert 0 < float(moved) < 0.2, part
         assert saved.network["criterion.log_scale"].item() != pytest.approx(math.log(20), abs=1e-6)
+
+    def test_centres_are_the_means_over_the_pictures(self, run: Run, data: Path) -> None:
+        """Of the network and of the plain extractor, read at the keypoints that each picture shows."""
+        folder = run(steps=1, data=PLAIN)
+        network, plain = TunedNetwork.from_pretrained(folder), EfficientNetLite.load("efficientnet-lite0")
+        pictures = load("coco", data / "plain", "train").pictures
+        canvas_of = {each.path: Canvas(*each.size, CANVAS) for each in pictures}
+        sums = [torch.zeros(5, 8), torch.zeros(5, network.shape.plain)]
+        for picture in pictures:
+            canvas = canvas_of[picture.path]
+            pixels = torch.tensor(list(canvas.render(load_image(picture.path)).tobytes()))
+            pixels = pixels.view(CANVAS, CANVAS, 3).permute(2, 0, 1)[None].float() / 255
+            mean, std = (torch.tensor(each).view(3, 1, 1) for each in (MEAN, STD))
+            with torch.inference_mode():
+                pixels = (pixels - mean) / std
+                maps = network(pixels)[0], plain.combine_on(plain.levels(pixels), GRID)
+            for row, keypoint in enumerate(picture.keypoints.ids):
+                if not picture.keypoints.visible[row]:
+                    continue
+                at = canvas.to_grid(canvas.to_canvas(picture.keypoints.xy[row][None]), GRID)[0].tolist()
+                for total, each in zip(sums, maps, strict=True):
+                    total[keypoint] += torch.tensor(slow.unit(slow.read(each[0], *at)))
+        for buffer, total in zip((network.centres, network.plain_centres), sums, strict=True):
+            # The network that was saved has its convolutions in half precision.
+            torch.testing.assert_close(buffer, F.normalize(total, dim=1), atol=5e-3, rtol=0)
 
     def test_the_same_run_twice_is_the_same_and_another_seed_another(self, run: Run, tmp_path: Path) -> None:
         for name, seed in (("a", 0), ("b", 0), ("c", 1)):
