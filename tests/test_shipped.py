@@ -41,7 +41,7 @@ def test_the_preset_of_the_tuned_network_has_no_post_processor() -> None:
     matcher = Matcher.from_pretrained("lite-tuned", device="cpu")
     assert matcher.post_processor is None
     assert matcher.extractor.name == "efficientnet-lite0-tuned"
-    assert matcher.pose == "off"
+    assert matcher.pose == "flip"
 
 
 def test_the_preset_brings_it_and_the_bare_extractor_does_not() -> None:

@@ -472,7 +472,7 @@ class TestRefusals:
     def test_another_format(self, folder: Path, config: object) -> None:
         (folder / CONFIG).write_text(json.dumps(config))
         with pytest.raises(
-            InputError, match=r"config\.json: is not the config of a geoaware tuned network 1; give"
+            InputError, match=r"config\.json: is not the config of a geoaware tuned network 2; give"
         ):
             TunedNetwork.from_pretrained(folder)
 

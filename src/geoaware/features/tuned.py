@@ -42,7 +42,7 @@ from geoaware.features.weights import (
     write_pretrained,
 )
 
-FORMAT = "geoaware tuned network 1"
+FORMAT = "geoaware tuned network 2"
 
 SHIPPED = Path(__file__).resolve().parents[1] / "weights" / "tuned"
 """Folder of the weights that come with the package."""

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from geoaware._version import __version__
@@ -88,8 +89,6 @@ class _Run:
     schedule: torch.optim.lr_scheduler.LRScheduler
     progress: Progress
     log: Log
-    mean: Tensor
-    std: Tensor
     plain: EfficientNetLite
 
     def plain_maps(self, pixels: Tensor, precision: torch.dtype) -> Tensor | None:
@@ -173,23 +172,9 @@ def _prepare(config: TuneConfig, out: Path, device: str, restart: bool, say: Cal
         schedule.load_state_dict(saved.schedule)
         progress = saved.progress
         say(f"going on at step {progress.total}")
-    mean, std = (torch.tensor(each, device=place).view(3, 1, 1) for each in (MEAN, STD))
+    plain = EfficientNetLite.load("efficientnet-lite0").to(place).eval()
     log = Log(out, progress.total)
-    return _Run(
-        config,
-        out,
-        place,
-        pictures,
-        validation,
-        learner,
-        optimiser,
-        schedule,
-        progress,
-        log,
-        mean,
-        std,
-        EfficientNetLite.load("efficientnet-lite0").to(place).eval(),
-    )
+    return _Run(config, out, place, pictures, validation, learner, optimiser, schedule, progress, log, plain)
 
 
 def _network(config: TuneConfig, keypoints: Sequence[int]) -> TunedNetwork:
@@ -292,25 +277,29 @@ def _step(run: _Run, step: int, batch: Batch) -> dict[str, float]:
     learner.average.eval()
     run.optimiser.zero_grad(set_to_none=True)
     precision = torch.bfloat16 if config.precision == "bf16" else torch.float32
-    pixels = (batch.pixels - run.mean) / run.std
+    pixels = _normalised(batch.pixels)
     parts = learner(pixels, batch, precision, run.plain_maps(pixels, precision))
     loss = parts.total(config.objective)
     loss.backward()
     trained = [*learner.network.parameters(), *learner.criterion.parameters()]
     norm = torch.nn.utils.clip_grad_norm_(trained, 5.0)
-    values = torch.stack(
-        [loss, norm, parts.cells, parts.dense, parts.own, parts.keep, parts.presence]
-    ).tolist()
-    if not all(math.isfinite(each) for each in values[:2]):
+    figures = {"loss": loss, "gradient": norm, **vars(parts)}
+    values = dict(zip(figures, torch.stack(list(figures.values())).tolist(), strict=True))
+    if not math.isfinite(values["loss"]) or not math.isfinite(values["gradient"]):
         raise DivergedError(
-            f"the loss is {values[0]}, its gradient {values[1]} at step {step + 1}; the checkpoint before it "
-            "is kept; lower learning_rate"
+            f"the loss is {values['loss']}, its gradient {values['gradient']} at step {step + 1}; the "
+            "checkpoint before it is kept; lower learning_rate"
         )
     run.optimiser.step()
     run.schedule.step()
     learner.follow(min(config.average, (1 + step) / (10 + step)))
-    names = ("loss", "gradient", "cells", "dense", "own", "keep", "presence")
-    return dict(zip(names, values, strict=True))
+    return values
+
+
+def _normalised(pixels: Float[Tensor, "v 3 s s"]) -> Float[Tensor, "v 3 s s"]:
+    """Pixels of 0…1 as the networks take them."""
+    mean, std = (torch.tensor(each, device=pixels.device).view(3, 1, 1) for each in (MEAN, STD))
+    return (pixels - mean) / std
 
 
 @torch.inference_mode()
@@ -352,14 +341,13 @@ def learn_centres(
         count: pictures of each kind that are looked at, evenly spread over them.
     """
     device = network.centres.device
-    mean, std = (torch.tensor(each, device=device).view(3, 1, 1) for each in (MEAN, STD))
     canvas = Canvas(CANVAS, CANVAS, CANVAS)
     found: list[tuple[Tensor, Tensor]] = []
     for number, kind in enumerate(pictures.groups):
         step = max(1, len(kind.pictures) // count)
         sums = tuple(each.new_zeros(len(kind.schema), each.shape[1]) for each in _buffers(network))
         for (shown,) in (pictures.read([(number, each)]) for each in kind.pictures[::step][:count]):
-            pixels = (shown.pixels[None].to(device) / 255 - mean) / std
+            pixels = _normalised(shown.pixels[None].to(device) / 255)
             xy = canvas.to_grid(shown.xy, GRID).to(device)[None]
             maps = network(pixels)[0], plain.combine_on(plain.levels(pixels), GRID)
             for total, each in zip(sums, maps, strict=True):
