@@ -98,6 +98,7 @@ class TestKeys:
         ({"pictures": 1}, "pictures: input should be greater than or equal to 2 (got 1)"),
         ({"data": []}, "data: "),
         ({"views.mirror": 1.5}, "views.mirror: input should be less than or equal to 1 (got 1.5)"),
+        ({"views.smaller": 2}, "views: value error, smaller (2.0) must not be above larger (1.7)"),
         ({"views.smaller": 0}, "views.smaller: input should be greater than 0 (got 0)"),
         ({"objective.points": -1}, "objective.points: "),
         ({"objective.cells": -0.5}, "objective.cells: "),

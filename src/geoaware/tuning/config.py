@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from geoaware.training.config import CONFIGS as TRAINING
 from geoaware.training.config import Count, DataChoice, Part, Positive, Seed, Weight, load_model
@@ -57,6 +57,12 @@ class Views(Part):
     cover: Chance = 0.4
     styles: Chance = 0.5
     shuffle: Chance = 0.05
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Views:
+        if self.smaller > self.larger:
+            raise ValueError(f"smaller ({self.smaller}) must not be above larger ({self.larger})")
+        return self
 
 
 class Objective(Part):
