@@ -43,6 +43,10 @@ ConfigSettings = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Change a value, by its dotted key; may be repeated."),
 ]
 
+RestartRun = Annotated[
+    bool, typer.Option("--restart", help="Throw away what an earlier run left in the folder.")
+]
+
 PoseRuleText = Annotated[
     str | None,
     typer.Option(

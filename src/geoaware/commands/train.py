@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from geoaware.commands.options import ConfigSettings, Device, parse_settings
+from geoaware.commands.options import ConfigSettings, Device, RestartRun, parse_settings
 
 if TYPE_CHECKING:
     from geoaware.training.loop import Show
@@ -24,9 +24,7 @@ def train(
         Path | None, typer.Option("--out", help="Folder of the run; runs/CONFIG if not given.")
     ] = None,
     device: Device = "auto",
-    restart: Annotated[
-        bool, typer.Option("--restart", help="Throw away what an earlier run left in the folder.")
-    ] = False,
+    restart: RestartRun = False,
 ) -> None:
     """Train a post-processor on cached features; what is missing in the cache is extracted first.
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from geoaware.commands.options import ConfigSettings, Device, parse_settings
+from geoaware.commands.options import ConfigSettings, Device, RestartRun, parse_settings
 from geoaware.commands.train import bars
 
 
@@ -20,9 +20,7 @@ def tune(
         Path | None, typer.Option("--out", help="Folder of the run; runs/tune-CONFIG if not given.")
     ] = None,
     device: Device = "auto",
-    restart: Annotated[
-        bool, typer.Option("--restart", help="Throw away what an earlier run left in the folder.")
-    ] = False,
+    restart: RestartRun = False,
 ) -> None:
     """Train the embedded backbone with a decoder: the weights of efficientnet-lite0-tuned.
 

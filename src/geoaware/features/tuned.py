@@ -174,8 +174,10 @@ class TunedNetwork(nn.Module):
         tuned_best = (_alike(self.centres, descriptors) * presence).flatten(2).amax(dim=2)
         plain_best = _alike(self.plain_centres, plain).flatten(2).amax(dim=2)
         best = (tuned_best + plain_best) / 2
-        kinds = best.split(self.shape.keypoints, dim=1) if self.shape.keypoints else ()
-        return torch.stack([best.new_zeros(len(best)), *(each.mean(dim=1) for each in kinds)], dim=1)[:, 1:]
+        if not self.shape.keypoints:
+            return best
+        kinds = best.split(self.shape.keypoints, dim=1)
+        return torch.stack([each.mean(dim=1) for each in kinds], dim=1)
 
     def _laterals(self, pixels: Tensor, early: Callable[[Tensor], Tensor]) -> list[Tensor]:
         x, taken = early(self.stem(pixels)), []

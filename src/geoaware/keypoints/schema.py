@@ -52,9 +52,7 @@ class Schema:
         pairs, limbs = (
             tuple((pair[0], pair[1]) for pair in each) for each in (self.flip_pairs, self.skeleton)
         )
-        _check_ids(len(names), groups, pairs)
-        if not all(0 <= each < len(names) for limb in limbs for each in limb):
-            raise ValueError(f"skeleton {limbs} names ids outside 0 … {len(names) - 1}")
+        _check_ids(len(names), groups, pairs, limbs)
         object.__setattr__(self, "names", tuple(names))
         object.__setattr__(self, "subgroups", groups)
         object.__setattr__(self, "flip_pairs", pairs)
@@ -166,7 +164,12 @@ class Schema:
         return matrix
 
 
-def _check_ids(count: int, groups: Mapping[str, tuple[int, ...]], pairs: Sequence[tuple[int, int]]) -> None:
+def _check_ids(
+    count: int,
+    groups: Mapping[str, tuple[int, ...]],
+    pairs: Sequence[tuple[int, int]],
+    limbs: Sequence[tuple[int, int]],
+) -> None:
     for name, members in groups.items():
         if len(set(members)) < 2 or len(set(members)) < len(members):
             raise ValueError(f"subgroup {name!r} needs at least two different keypoints, got {members}")
@@ -177,3 +180,5 @@ def _check_ids(count: int, groups: Mapping[str, tuple[int, ...]], pairs: Sequenc
         raise ValueError(f"flip pairs {tuple(pairs)} name ids outside 0 … {count - 1}")
     if len(set(paired)) < len(paired):
         raise ValueError(f"flip pairs {tuple(pairs)} name an id twice")
+    if not all(0 <= each < count for limb in limbs for each in limb):
+        raise ValueError(f"skeleton {tuple(limbs)} names ids outside 0 … {count - 1}")

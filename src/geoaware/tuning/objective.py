@@ -141,13 +141,9 @@ class Criterion(nn.Module):
     def _own(self, maps: Float[Tensor, "v d g g"], batch: Batch, scale: Tensor) -> Float[Tensor, ""]:
         if not self.weights.own or not batch.known.any():
             return maps.new_zeros(())
-        xy, known = batch.own.to(maps), batch.known.to(maps)
-        cells = maps[1::2].flatten(2)
-        queries = F.normalize(read(maps[::2], xy[:, 0]), dim=2)
-        logits = scale * queries @ cells
-        wanted = gaussians(xy[:, 1], maps.shape[-1], self.weights.spread).flatten(2)
-        entropy = torch.logsumexp(logits, dim=2) - (logits * wanted).sum(dim=2)
-        return (entropy * known).sum() / known.sum()
+        xy = batch.own.to(maps)
+        wanted = gaussians(xy[:, 1], maps.shape[-1], self.weights.spread)
+        return mean_entropy(maps[::2], maps[1::2], xy[:, 0], wanted, batch.known.to(maps), scale)
 
     def _keep(
         self,
@@ -162,14 +158,34 @@ class Criterion(nn.Module):
         others, xy = following(batch.groups), batch.own[:, 0].to(maps)
         with torch.no_grad():
             found, back = plain_searches(plain[::2], plain[others], xy.to(plain))
-            wanted = gaussians(found.to(maps), maps.shape[-1], _FOUND_SPREAD).flatten(2)
+            wanted = gaussians(found.to(maps), maps.shape[-1], _FOUND_SPREAD)
             known = batch.known & far_from_labels(batch)
             returned = torch.linalg.vector_norm(back - xy, dim=2) <= _BACK
             counted = (known.to(returned.device) & returned).to(maps)
-        queries = F.normalize(read(maps[::2], xy), dim=2)
-        logits = scale * queries @ maps[others].flatten(2)
-        entropy = torch.logsumexp(logits, dim=2) - (logits * wanted).sum(dim=2)
-        return (entropy * counted).sum() / counted.sum().clamp(min=1)
+        return mean_entropy(maps[::2], maps[others], xy, wanted, counted, scale)
+
+
+def mean_entropy(
+    sources: Float[Tensor, "n d g g"],
+    targets: Float[Tensor, "n d g g"],
+    xy: Float[Tensor, "n p 2"],
+    wanted: Float[Tensor, "n p g g"],
+    counted: Float[Tensor, "n p"],
+    scale: Float[Tensor, ""],
+) -> Float[Tensor, ""]:
+    """Mean cross-entropy of points, each read in a source and looked for in its target; 0 where none counts.
+
+    Args:
+        sources: unit maps.
+        targets: unit maps.
+        xy: the points in the sources.
+        wanted: distributions over the targets' cells.
+        counted: 1 for points that count, 0 for the rest.
+        scale: factor of the cosines.
+    """
+    logits = scale * F.normalize(read(sources, xy), dim=2) @ targets.flatten(2)
+    entropy = torch.logsumexp(logits, dim=2) - (logits * wanted.flatten(2)).sum(dim=2)
+    return (entropy * counted).sum() / counted.sum().clamp(min=1)
 
 
 def following(groups: Sequence[int]) -> list[int]:

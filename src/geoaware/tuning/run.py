@@ -158,10 +158,9 @@ def _prepare(config: TuneConfig, out: Path, device: str, restart: bool, say: Cal
     sweep(out)
     saved = open_folder(config, out, restart, load_config, results=(WEIGHTS,))
     torch.manual_seed(config.seed)
-    network = _network(config, [len(each.schema) for each in pictures.groups])
-    criterion = Criterion(
-        [len(each.schema) for each in pictures.groups], network.shape.descriptor, config.objective
-    )
+    counts = [len(each.schema) for each in pictures.groups]
+    network = _network(config, counts)
+    criterion = Criterion(counts, network.shape.descriptor, config.objective)
     learner = Learner(network, criterion).to(place)
     optimiser = _optimiser(learner, config)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, config))
@@ -249,14 +248,10 @@ def _steps(run: _Run, show: Show | None) -> None:
                 show(done, config.steps, shown)
 
 
-def _key(run: _Run, step: int) -> str:
-    return f"{run.config.seed}/tune/{step}"
-
-
 def _read(run: _Run, step: int) -> Batch:
     """The views of a step, made while the step before it is computed."""
-    key = _key(run, step)
     config, pictures = run.config, run.pictures
+    key = f"{config.seed}/tune/{step}"
     shown = pictures.read(pictures.draw(config.pictures, key))
     generator = torch.Generator().manual_seed(next(permutation(2**63, key)))
     schemas = [each.schema for each in pictures.groups]
@@ -342,23 +337,22 @@ def learn_centres(
     """
     device = network.centres.device
     canvas = Canvas(CANVAS, CANVAS, CANVAS)
-    found: list[tuple[Tensor, Tensor]] = []
+    buffers = network.centres, network.plain_centres
+    for buffer in buffers:
+        buffer.zero_()
+    begin = 0
     for number, kind in enumerate(pictures.groups):
+        rows = slice(begin, begin + len(kind.schema))
+        begin = rows.stop
         step = max(1, len(kind.pictures) // count)
-        sums = tuple(each.new_zeros(len(kind.schema), each.shape[1]) for each in _buffers(network))
         for (shown,) in (pictures.read([(number, each)]) for each in kind.pictures[::step][:count]):
             pixels = _normalised(shown.pixels[None].to(device) / 255)
             xy = canvas.to_grid(shown.xy, GRID).to(device)[None]
             maps = network(pixels)[0], plain.combine_on(plain.levels(pixels), GRID)
-            for total, each in zip(sums, maps, strict=True):
-                total += F.normalize(read(each, xy)[0], dim=1) * shown.visible[:, None].to(device)
-        found.append((F.normalize(sums[0], dim=1), F.normalize(sums[1], dim=1)))
-    for buffer, each in zip(_buffers(network), zip(*found, strict=True), strict=True):
-        buffer.copy_(torch.cat(each))
-
-
-def _buffers(network: TunedNetwork) -> tuple[Tensor, Tensor]:
-    return network.centres, network.plain_centres
+            for buffer, each in zip(buffers, maps, strict=True):
+                buffer[rows] += F.normalize(read(each, xy)[0], dim=1) * shown.visible[:, None].to(device)
+    for buffer in buffers:
+        buffer.copy_(F.normalize(buffer, dim=1))
 
 
 def _save(run: _Run) -> None:
