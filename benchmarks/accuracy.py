@@ -21,11 +21,11 @@ from rich.console import Console
 from rich.progress import Progress
 
 from geoaware import data
-from geoaware.alignment import PoseRule
 from geoaware.evaluation.predict import PredictSettings, matching_settings, predict
+from geoaware.evaluation.result import PCKResult
 from geoaware.evaluation.score import score_file
 from geoaware.matcher import Matcher
-from geoaware.metrics.result import PCKResult
+from geoaware.method.alignment import PoseRule
 
 
 @dataclass(frozen=True)

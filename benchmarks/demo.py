@@ -22,14 +22,14 @@ from typing import Any
 import torch
 from machine import machine
 
-from geoaware.demo.server import DemoSettings, load_matchers
-from geoaware.demo.session import Features, Session
-from geoaware.images import load_image
+from geoaware.apps.demo.server import DemoSettings, load_matchers
+from geoaware.apps.demo.session import Features, Session
+from geoaware.data.images import load_image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from tests.apps.demo.serving import running
 from tests.browser import browser
-from tests.demo.serving import running
 from tests.toys import face
 
 CLICKS = 20

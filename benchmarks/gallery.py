@@ -25,7 +25,7 @@ from machine import machine
 from geoaware import data
 from geoaware.evaluation.predictions import Header, describe_schema, make_record, record_line
 from geoaware.evaluation.protocols import get_protocol
-from geoaware.gallery import entries, judge, write_gallery
+from geoaware.report.gallery import entries, judge, write_gallery
 
 SORT = """key => new Promise(done => {
   const start = performance.now(), select = document.getElementById("sort");

@@ -26,8 +26,8 @@ from machine import machine
 from PIL import Image
 
 import geoaware
-from geoaware.alignment import instance_matching_distance, mutual_nn_distance
-from geoaware.matching import similarity, soft_argmax, window_soft_argmax
+from geoaware.method.alignment import instance_matching_distance, mutual_nn_distance
+from geoaware.method.matching import similarity, soft_argmax, window_soft_argmax
 
 
 def timed(function: Callable[[], object], runs: int = 7, warmup: int = 2) -> dict[str, float]:
@@ -78,7 +78,7 @@ def mutual_neighbours() -> dict[str, Any]:
     rows, columns = source.flatten(1).T.contiguous(), target.flatten(1).contiguous()
     measured = compared(timed(lambda: mutual_nn_distance(source, target)), timed(lambda: rows @ columns))
     code = (
-        "import re, torch; from geoaware.alignment import mutual_nn_distance as f;"
+        "import re, torch; from geoaware.method.alignment import mutual_nn_distance as f;"
         "kib = lambda key: int(re.search(key + r':\\s+(\\d+)', open('/proc/self/status').read())[1]);"
         "before = kib('VmRSS'); a, b = torch.randn(3968, 60, 60), torch.randn(3968, 60, 60); f(a, b);"
         "print((kib('VmHWM') - before) / 1024)"

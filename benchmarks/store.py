@@ -19,8 +19,8 @@ from typing import Any
 
 import torch
 
-from geoaware.features.store import FeatureStore
-from geoaware.features.stored_file import STORED, SetKey, Stored
+from geoaware.store.feature_store import FeatureStore
+from geoaware.store.stored_file import STORED, SetKey, Stored
 
 SHAPES = ((640, 60, 60), (1280, 30, 30), (1280, 15, 15), (768, 60, 60))
 PICTURES = ("0" * 64, "1" * 64)
@@ -98,8 +98,8 @@ def pck(data: Any, name: str, folder: Path) -> dict[str, Any]:
     from geoaware.evaluation.protocols import FOR_BASE
     from geoaware.evaluation.score import score_file
     from geoaware.features import load_extractor
-    from geoaware.features.store import CachedExtractor
     from geoaware.matcher import Matcher
+    from geoaware.store.feature_store import CachedExtractor
 
     extractor = load_extractor(name, device="cpu")
     settings = PredictSettings(FOR_BASE[data.threshold_base])

@@ -34,9 +34,9 @@ import torch.nn.functional as F
 from machine import machine
 from torch import Tensor
 
-from geoaware.losses import contrastive_loss, dense_errors, read_descriptors
-from geoaware.matching import soft_argmax
-from geoaware.post_processor import PostProcessor
+from geoaware.method.losses import contrastive_loss, dense_errors, read_descriptors
+from geoaware.method.matching import soft_argmax
+from geoaware.method.post_processor import PostProcessor
 
 SIDES = (60, 30, 15, 60)
 KEYPOINTS = 15

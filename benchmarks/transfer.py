@@ -28,21 +28,21 @@ import torch
 from machine import machine
 from torch import Tensor
 
+from geoaware.apps.transfer import Sources, TransferSettings, Vote, Voters, VoteSettings, read_sources
+from geoaware.apps.transfer.calibration import fit
+from geoaware.apps.transfer.crop import Window, crop_window
+from geoaware.apps.transfer.evaluate import visibility
+from geoaware.apps.transfer.sources import open_window
+from geoaware.apps.transfer.vote import Evidence, Queries
+from geoaware.apps.transfer.voters import judge
 from geoaware.data import object_mask
 from geoaware.data.coco import open_folder
 from geoaware.data.sampling import permutation
 from geoaware.evaluation.score import score
-from geoaware.features.store import CachedExtractor, FeatureStore
-from geoaware.keypoints import Schema
 from geoaware.matcher import Matcher
-from geoaware.transfer import Sources, TransferSettings, Vote, Voters, VoteSettings, read_sources
-from geoaware.transfer.calibration import fit
-from geoaware.transfer.crop import Window, crop_window
-from geoaware.transfer.evaluate import visibility
-from geoaware.transfer.sources import open_window
-from geoaware.transfer.vote import Evidence, Queries
-from geoaware.transfer.voters import judge
-from geoaware.types import FeatureMap, Keypoints, Matches, Pair, Picture
+from geoaware.method.keypoints import Schema
+from geoaware.method.types import FeatureMap, Keypoints, Matches, Pair, Picture
+from geoaware.store.feature_store import CachedExtractor, FeatureStore
 
 SETS = ("lspet", "quaternius")
 SEED = "transfer"
@@ -281,7 +281,7 @@ def one_run(given: argparse.Namespace) -> None:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     from tests.toys import Patches, noise
 
-    from geoaware.transfer import list_targets, transfer
+    from geoaware.apps.transfer import list_targets, transfer
 
     torch.set_num_threads(1)
     photos = given.folder / "photos"

@@ -7,14 +7,14 @@ import pytest
 import torch
 from PIL import Image
 
-from geoaware.alignment import PoseRule
-from geoaware.errors import InputError
 from geoaware.features import load_extractor
-from geoaware.geometry import pose_image, pose_points
 from geoaware.matcher import Defaults, Matcher, check_points, choose_post_processor, defaults_of
-from geoaware.matching import MatchSettings, descriptors, similarity
-from geoaware.post_processor import PostProcessor
-from tests.test_blending import LITE_CHANNELS, random_network
+from geoaware.method.alignment import PoseRule
+from geoaware.method.geometry import pose_image, pose_points
+from geoaware.method.matching import MatchSettings, descriptors, similarity
+from geoaware.method.post_processor import PostProcessor
+from geoaware.runs.errors import InputError
+from tests.features.test_refined import LITE_CHANNELS, random_network
 from tests.toys import Patches, face, noise
 
 PATCH = MatchSettings("window", window=5, inside_picture=True)
@@ -165,7 +165,7 @@ def shipped_lite(tmp_path, monkeypatch) -> PostProcessor:
     identity = load_extractor("efficientnet-lite0", device="cpu").identity
     network = random_network(12, LITE_CHANNELS, extractor=identity, matching={"window": 7, "blend": 0.25})
     network.save_pretrained(tmp_path / "lite")
-    monkeypatch.setattr("geoaware.blending.SHIPPED", tmp_path)
+    monkeypatch.setattr("geoaware.features.refined.SHIPPED", tmp_path)
     return network
 
 
@@ -297,7 +297,7 @@ def test_lite_brings_the_shipped_post_processor(shipped_lite: PostProcessor, tmp
 
 
 def test_choice_of_the_post_processor(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("geoaware.blending.SHIPPED", tmp_path)
+    monkeypatch.setattr("geoaware.features.refined.SHIPPED", tmp_path)
     network = random_network()
     for name in ("lite", "efficientnet-lite0"):
         assert choose_post_processor(name) is None  # nothing is shipped

@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 
 from geoaware import data
-from geoaware.blending import shipped
 from geoaware.evaluation.predict import PredictSettings, choose_pairs, matching_settings, predict
+from geoaware.evaluation.result import PCKResult
 from geoaware.evaluation.score import score_file
+from geoaware.features.refined import shipped
 from geoaware.features.tuned import SHIPPED as TUNED
 from geoaware.features.tuned import TunedNetwork
 from geoaware.matcher import PRESETS, Matcher
-from geoaware.metrics.result import PCKResult
-from geoaware.post_processor import PostProcessor
-from tests.data import shared
+from geoaware.method.post_processor import PostProcessor
+from tests.shared_data import shared
 
 
 @pytest.mark.parametrize("name", shipped())

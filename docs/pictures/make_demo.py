@@ -15,8 +15,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from make import LOOKS, PARTS, animal
+from tests.apps.demo.serving import running
 from tests.browser import browser
-from tests.demo.serving import running
 
 SHOWN = ("eye", "tail", "left back paw")
 SIZES = {"desktop": (1280, 800), "phone": (390, 844)}

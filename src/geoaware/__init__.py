@@ -8,25 +8,25 @@ from typing import TYPE_CHECKING, Any
 from geoaware._version import __version__
 
 if TYPE_CHECKING:
-    from geoaware.errors import InputError
     from geoaware.evaluation.score import score
     from geoaware.features import load_extractor
-    from geoaware.geometry import Canvas
     from geoaware.matcher import Matcher
-    from geoaware.matching import MatchSettings, match
-    from geoaware.post_processor import PostProcessor
-    from geoaware.types import FeatureMap, Matches
+    from geoaware.method.geometry import Canvas
+    from geoaware.method.matching import MatchSettings, match
+    from geoaware.method.post_processor import PostProcessor
+    from geoaware.method.types import FeatureMap, Matches
+    from geoaware.runs.errors import InputError
 
 _HOMES = {
-    "Canvas": "geometry",
-    "FeatureMap": "types",
-    "InputError": "errors",
-    "MatchSettings": "matching",
+    "Canvas": "method.geometry",
+    "FeatureMap": "method.types",
+    "InputError": "runs.errors",
+    "MatchSettings": "method.matching",
     "Matcher": "matcher",
-    "Matches": "types",
-    "PostProcessor": "post_processor",
+    "Matches": "method.types",
+    "PostProcessor": "method.post_processor",
     "load_extractor": "features",
-    "match": "matching",
+    "match": "method.matching",
     "score": "evaluation.score",
 }
 

@@ -28,7 +28,7 @@ from geoaware.commands import (
     transfer,
     tune,
 )
-from geoaware.errors import InputError, MissingDependencyError
+from geoaware.runs.errors import InputError, MissingDependencyError
 
 app = typer.Typer(
     name="geoaware",

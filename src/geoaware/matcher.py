@@ -22,15 +22,15 @@ from PIL import Image
 from torch import Tensor
 
 from geoaware._version import __version__
-from geoaware.alignment import CANDIDATES, PoseRule, best_pose, match_posed, pose_distances
-from geoaware.blending import Refiner, load_post_processor, shipped
-from geoaware.errors import InputError
+from geoaware.data.images import PictureLike, load_image
 from geoaware.features import Extractor, check_name, load_extractor
-from geoaware.geometry import Canvas, PointsLike, Pose, as_points, pose_image
-from geoaware.images import PictureLike, load_image
-from geoaware.matching import MatchSettings, descriptors, similarity
-from geoaware.post_processor import PostProcessor
-from geoaware.types import FeatureMap, Matches
+from geoaware.features.refined import Refiner, load_post_processor, shipped
+from geoaware.method.alignment import CANDIDATES, PoseRule, best_pose, match_posed, pose_distances
+from geoaware.method.geometry import Canvas, PointsLike, Pose, as_points, pose_image
+from geoaware.method.matching import MatchSettings, descriptors, similarity
+from geoaware.method.post_processor import PostProcessor
+from geoaware.method.types import FeatureMap, Matches
+from geoaware.runs.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -410,7 +410,7 @@ class MatchResult:
 
     def draw(self, **style: Any) -> Image.Image:
         """Both pictures side by side with numbered points; see `viz.draw_matches` for the style."""
-        from geoaware.viz import draw_matches
+        from geoaware.drawing import draw_matches
 
         style = {"confidence": self.confidence, **style}
         return draw_matches(self.source.image, self.target.image, self.queries, self.points, **style)
@@ -431,7 +431,7 @@ class MatchResult:
 
     def heatmap(self, index: int) -> Image.Image:
         """The target picture under the similarity map of one query."""
-        from geoaware.viz import draw_heatmap
+        from geoaware.drawing import draw_heatmap
 
         return draw_heatmap(
             self.target.image,

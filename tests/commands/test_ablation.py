@@ -10,10 +10,10 @@ from typer.testing import CliRunner
 
 from geoaware import cli
 from geoaware.commands import ablation as commands
-from geoaware.errors import InputError
-from geoaware.metrics.bootstrap import Estimate
-from geoaware.training import ablation
-from geoaware.training.ablation import METRICS, ROWS, Ablation, Figure, SetFigures, verdict
+from geoaware.evaluation.statistics import Estimate
+from geoaware.runs.errors import InputError
+from geoaware.studies import ablation
+from geoaware.studies.ablation import METRICS, ROWS, Ablation, Figure, SetFigures, verdict
 
 app = typer.Typer()
 app.command()(commands.ablation)

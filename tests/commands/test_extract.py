@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from geoaware.commands import extract as command
-from geoaware.errors import InputError
 from geoaware.features import EXTRACTORS, Entry
-from geoaware.features.store import FeatureStore
+from geoaware.runs.errors import InputError
+from geoaware.store.feature_store import FeatureStore
 from tests.commands.test_match import assert_refused
-from tests.features.toy_extraction import Toy, photos, snapshot
+from tests.store.toy_extraction import Toy, photos, snapshot
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULE = "tests.commands.toy_program"
@@ -61,8 +61,8 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def test_features_are_those_of_the_extractor(alone: tuple[Path, Path]) -> None:
     import torch
 
-    from geoaware.geometry import pose_image
-    from geoaware.images import load_image
+    from geoaware.data.images import load_image
+    from geoaware.method.geometry import pose_image
 
     folder, cache = alone
     store = FeatureStore.open(cache)
@@ -145,7 +145,7 @@ def test_bad_input_is_refused_in_one_line(alone: tuple[Path, Path], tmp_path: Pa
 def test_options_that_cannot_be(
     alone: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict, message: str
 ) -> None:
-    monkeypatch.setitem(EXTRACTORS, "toy", Entry("tests.features.toy_extraction", "Toy", "a toy"))
+    monkeypatch.setitem(EXTRACTORS, "toy", Entry("tests.store.toy_extraction", "Toy", "a toy"))
     (tmp_path / "empty").mkdir()
     folder = tmp_path / given.pop("folder") if "folder" in given else alone[0]
     with pytest.raises(InputError) as caught:

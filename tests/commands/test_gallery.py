@@ -9,9 +9,9 @@ import typer
 from typer.testing import CliRunner, Result
 
 from geoaware.commands.gallery import gallery
-from geoaware.errors import InputError
-from tests.gallery.small import EVIL, EXACT, MIXED, write_data, write_predictions
-from tests.gallery.test_write import content, pictures
+from geoaware.runs.errors import InputError
+from tests.report.gallery.small import EVIL, EXACT, MIXED, write_data, write_predictions
+from tests.report.gallery.test_write import content, pictures
 
 
 @pytest.fixture(scope="module")

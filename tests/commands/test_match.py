@@ -15,7 +15,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from geoaware.commands import info
-from tests.test_blending import LITE_CHANNELS, random_network
+from tests.features.test_refined import LITE_CHANNELS, random_network
 from tests.toys import face, save_face
 
 
@@ -215,7 +215,7 @@ def test_info_and_help() -> None:
 
 
 def test_info_lists_shipped_post_processors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("geoaware.blending.SHIPPED", tmp_path)
+    monkeypatch.setattr("geoaware.features.refined.SHIPPED", tmp_path)
     network = random_network(12, (8, 8), extractor="dinov2-base(canvas=840)", matching={"blend": 0.6})
     network.save_pretrained(tmp_path / "small")
     app = typer.Typer()

@@ -17,12 +17,12 @@ from typer.testing import CliRunner
 from geoaware.commands import pose as command
 from geoaware.commands.choices import RunChoice
 from geoaware.data import load, object_mask
-from geoaware.errors import InputError
 from geoaware.matcher import Matcher
+from geoaware.runs.errors import InputError
+from tests.apps.pose.test_pose import SIZE, columns, object_picture, write_set
 from tests.commands.test_match import assert_refused, geoaware
-from tests.data import shared
-from tests.evaluation.test_pose import SIZE, columns, object_picture, write_set
 from tests.evaluation.tiny import Sided
+from tests.shared_data import shared
 
 
 @pytest.fixture(autouse=True)

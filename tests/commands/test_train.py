@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from geoaware.commands import train as command
-from geoaware.errors import InputError
-from geoaware.post_processor import PostProcessor
+from geoaware.method.post_processor import PostProcessor
+from geoaware.runs.errors import InputError
 from tests.commands.test_match import assert_refused, geoaware
 from tests.training.tiny import draw_data, settings
 

@@ -14,13 +14,13 @@ import typer
 from typer.testing import CliRunner
 
 from geoaware.commands import transfer as command
-from geoaware.errors import InputError
 from geoaware.evaluation import score_file
 from geoaware.features import EXTRACTORS, Entry
-from tests.data import shared
-from tests.features.toy_extraction import Toy
-from tests.transfer.test_evaluate import annotated
-from tests.transfer.tiny import photos, write_sources
+from geoaware.runs.errors import InputError
+from tests.apps.transfer.test_evaluate import annotated
+from tests.apps.transfer.tiny import photos, write_sources
+from tests.shared_data import shared
+from tests.store.toy_extraction import Toy
 
 app = typer.Typer()
 app.command()(command.transfer)
@@ -28,7 +28,7 @@ app.command()(command.transfer)
 
 @pytest.fixture(autouse=True)
 def toy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(EXTRACTORS, "toy", Entry("tests.features.toy_extraction", "Toy", "a toy"))
+    monkeypatch.setitem(EXTRACTORS, "toy", Entry("tests.store.toy_extraction", "Toy", "a toy"))
     for name in ("RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
 

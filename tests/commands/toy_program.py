@@ -11,7 +11,7 @@ from geoaware.features import EXTRACTORS, Entry
 
 def main() -> None:
     torch.set_num_threads(1)
-    EXTRACTORS["toy"] = Entry("tests.features.toy_extraction", "Toy", "a toy")
+    EXTRACTORS["toy"] = Entry("tests.store.toy_extraction", "Toy", "a toy")
     if all(command.callback is not extract.extract for command in cli.app.registered_commands):
         cli.app.command()(extract.extract)
     cli.main()

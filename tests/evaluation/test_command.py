@@ -7,15 +7,15 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from geoaware.blending import load_post_processor
 from geoaware.commands import evaluate as commands
-from geoaware.errors import InputError
 from geoaware.features import load_extractor
-from geoaware.post_processor import PostProcessor
-from tests.data import shared
+from geoaware.features.refined import load_post_processor
+from geoaware.method.post_processor import PostProcessor
+from geoaware.runs.errors import InputError
+from tests.evaluation.records import make_records
 from tests.evaluation.test_score import write
-from tests.metrics.records import make_records
-from tests.test_blending import LITE_CHANNELS, random_network
+from tests.features.test_refined import LITE_CHANNELS, random_network
+from tests.shared_data import shared
 from tests.toys import save_face
 
 app = typer.Typer()
@@ -96,7 +96,7 @@ def header_of(path):
 
 def test_predict_with_a_post_processor(two_faces, for_lite, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("geoaware.blending.SHIPPED", tmp_path / "shipped")
+    monkeypatch.setattr("geoaware.features.refined.SHIPPED", tmp_path / "shipped")
     for_lite.save_pretrained(tmp_path / "shipped" / "lite")
     names = ("lite", "efficientnet-lite0")
     for name in names:

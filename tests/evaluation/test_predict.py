@@ -13,21 +13,21 @@ import pytest
 import torch
 from PIL import Image
 
-from geoaware.alignment import match_posed
-from geoaware.errors import InputError
 from geoaware.evaluation.predict import (
     PredictSettings,
     choose_pairs,
     matching_settings,
     predict,
 )
-from geoaware.geometry import pose_image, pose_points
 from geoaware.matcher import Matcher, defaults_of
-from geoaware.matching import MatchSettings, match
-from geoaware.post_processor import PostProcessor
-from geoaware.types import Keypoints, Pair
+from geoaware.method.alignment import match_posed
+from geoaware.method.geometry import pose_image, pose_points
+from geoaware.method.matching import MatchSettings, match
+from geoaware.method.post_processor import PostProcessor
+from geoaware.method.types import Keypoints, Pair
+from geoaware.runs.errors import InputError
 from tests.evaluation.tiny import SCHEMA, Sided, tiny_dataset, tiny_matcher
-from tests.test_blending import random_network
+from tests.features.test_refined import random_network
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from geoaware.errors import InputError
 from geoaware.evaluation.protocols import FOR_BASE, PROTOCOLS, get_protocol
-from geoaware.geometry import Canvas
-from geoaware.types import Keypoints, Picture
+from geoaware.method.geometry import Canvas
+from geoaware.method.types import Keypoints, Picture
+from geoaware.runs.errors import InputError
 
 POINTS = Keypoints(
     (0, 1, 2), torch.tensor([[10.0, 20.0], [40.0, 25.0], [0.0, 90.0]]), torch.tensor([True, True, False])

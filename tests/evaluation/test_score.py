@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from geoaware.errors import InputError
 from geoaware.evaluation import score, score_file
 from geoaware.evaluation.predict import PredictSettings, predict
 from geoaware.evaluation.predictions import FORMAT, read
-from geoaware.types import Matches
+from geoaware.method.types import Matches
+from geoaware.runs.errors import InputError
+from tests.evaluation.records import SCHEMAS, make_records, make_result
 from tests.evaluation.tiny import SCHEMA, tiny_dataset, tiny_matcher
-from tests.metrics.records import SCHEMAS, make_records, make_result
 
 HEADER = {"format": FORMAT, "format_version": 1, "protocol": "paper", "schemas": SCHEMAS}
 

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from geoaware.data import DataSet
 from geoaware.evaluation.predict import PredictSettings, predict
 from geoaware.features import Extractor, Layout
-from geoaware.keypoints import Schema
 from geoaware.matcher import Matcher
-from geoaware.matching import MatchSettings
-from geoaware.types import Keypoints, Pair, Picture
+from geoaware.method.keypoints import Schema
+from geoaware.method.matching import MatchSettings
+from geoaware.method.types import Keypoints, Pair, Picture
 from tests.toys import noise
 
 SCHEMA = Schema(["left ear", "right ear", "nose", "left paw", "right paw"], {"ear": (0, 1)}, ((0, 1), (3, 4)))

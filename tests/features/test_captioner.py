@@ -13,7 +13,6 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from geoaware.commands.info import info
-from geoaware.errors import InputError
 from geoaware.features.captioner import (
     CLIP_MEAN,
     CLIP_STD,
@@ -23,6 +22,7 @@ from geoaware.features.captioner import (
     convert_captioner,
     load_captioner,
 )
+from geoaware.runs.errors import InputError
 from tests.features.tiny import EMBEDDING, TEXT, odise_state
 from tests.reference.captioner import context_of, time_of
 

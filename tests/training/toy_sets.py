@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from geoaware.data import DataSet
-from geoaware.keypoints import Schema
-from geoaware.types import Keypoints, Pair, Picture
+from geoaware.method.keypoints import Schema
+from geoaware.method.types import Keypoints, Pair, Picture
 
 SCHEMA = Schema(("left ear", "right ear", "left eye", "right eye", "nose"), {"ear": (0, 1)}, ((0, 1), (2, 3)))
 

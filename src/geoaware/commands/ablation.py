@@ -16,8 +16,8 @@ from geoaware.commands.options import ConfigSettings, Device, parse_settings
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from geoaware.metrics.bootstrap import Estimate
-    from geoaware.training.ablation import Ablation, SetFigures, Show
+    from geoaware.evaluation.statistics import Estimate
+    from geoaware.studies.ablation import Ablation, SetFigures, Show
 
 _MISSING = "–"
 _MARKS = {"better": " ▲", "worse": " ▼", "not distinguishable": ""}
@@ -63,9 +63,9 @@ def ablation(
 
     geoaware ablation my.yaml --rows "without flips" --seeds 5 --out runs/flips
     """
-    from geoaware.files import replacing
-    from geoaware.training.ablation import ablate
-    from geoaware.training.config import load_config
+    from geoaware.runs.files import replacing
+    from geoaware.studies.ablation import ablate
+    from geoaware.training.post_processor.config import load_config
 
     chosen = load_config(config, parse_settings(setting))
     names = None if rows is None else [name for each in rows for name in each.split(",")]
@@ -146,7 +146,7 @@ def _tables(found: Ablation) -> Iterator[tuple[str, Table]]:
 
 
 def _table(found: Ablation, data: SetFigures, differences: bool) -> Table:
-    from geoaware.training.ablation import FULL, METRICS
+    from geoaware.studies.ablation import FULL, METRICS
 
     table = _empty([metric.label for metric in METRICS])
     for row in found.rows:
@@ -162,7 +162,7 @@ def _table(found: Ablation, data: SetFigures, differences: bool) -> Table:
 
 
 def _paper_table(found: Ablation) -> Table:
-    from geoaware.training.ablation import METRICS
+    from geoaware.studies.ablation import METRICS
 
     known = [metric for metric in METRICS if metric.key in found.rows[0].paper]
     table = _empty([metric.label for metric in known])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from geoaware.commands.options import parse_pose_rule, parse_settings
-from geoaware.errors import InputError
+from geoaware.runs.errors import InputError
 
 if TYPE_CHECKING:
     from geoaware.data import DataSet
@@ -160,9 +160,9 @@ class RunChoice:
         What is wrong with the settings is found before the extractor is loaded.
         """
         from geoaware.evaluation.predict import matching_settings
-        from geoaware.features.store import CachedExtractor, FeatureStore
         from geoaware.matcher import PRESETS, Matcher, choose_post_processor
-        from geoaware.matching import MatchSettings
+        from geoaware.method.matching import MatchSettings
+        from geoaware.store.feature_store import CachedExtractor, FeatureStore
 
         given = parse_settings(self.setting)
         for_matching = {

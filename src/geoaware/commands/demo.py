@@ -44,10 +44,10 @@ def demo(
 
     geoaware demo --extractor dinov2-base --device cuda --port 8000
     """
+    from geoaware.apps.demo.security import Limits, is_loopback
+    from geoaware.apps.demo.server import DemoSettings, serve
+    from geoaware.apps.demo.session import Features
     from geoaware.commands.examples import EXAMPLES
-    from geoaware.demo.security import Limits, is_loopback
-    from geoaware.demo.server import DemoSettings, serve
-    from geoaware.demo.session import Features
 
     settings = DemoSettings(
         host, port, Features(extractor, post_processor), device, dtype, Limits(max_upload_mb, max_megapixels)

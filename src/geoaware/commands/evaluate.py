@@ -29,10 +29,10 @@ from geoaware.commands.choices import (
     Split,
 )
 from geoaware.commands.options import Blend, Device, Dtype, PoseRuleText, PostProcessorPlace
-from geoaware.errors import InputError
+from geoaware.runs.errors import InputError
 
 if TYPE_CHECKING:
-    from geoaware.metrics.result import PCKResult
+    from geoaware.evaluation.result import PCKResult
 
 Out = Annotated[
     Path | None, typer.Option("--out", help="Predictions file to write; named after the run if not given.")
@@ -268,8 +268,8 @@ def _check_by(by: str | None) -> None:
 
 
 def _report(result: PCKResult, by: Any, json: bool, csv: Path | None, markdown: Path | None) -> None:
-    from geoaware.files import replacing
-    from geoaware.metrics.report import to_text
+    from geoaware.evaluation.tables import to_text
+    from geoaware.runs.files import replacing
 
     # Made first: a breakdown that cannot be shown must not leave some of the files behind.
     text = result.to_json() if json else to_text(result, by)
@@ -281,7 +281,7 @@ def _report(result: PCKResult, by: Any, json: bool, csv: Path | None, markdown: 
 
 
 def _plot(result: PCKResult, others: list[PCKResult], folder: Path) -> None:
-    from geoaware.metrics.plots import figures, pck_against_window, save
+    from geoaware.report.plots import figures, pck_against_window, save
 
     plots = figures(result)
     if others:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from geoaware.errors import MissingDependencyError
+from geoaware.runs.errors import MissingDependencyError
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def examples(
 
     Example: geoaware examples photos
     """
-    from geoaware.files import replacing
+    from geoaware.runs.files import replacing
 
     found = [(example, example.path) for example in EXAMPLES]
     copied = [(example, path) for example, path in found if path is not None]

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from geoaware.commands.options import Device, Settings, parse_settings
-from geoaware.errors import InputError
+from geoaware.runs.errors import InputError
 
 if TYPE_CHECKING:
     from geoaware.features import Extractor
-    from geoaware.features.extraction import Shard, Survey
-    from geoaware.features.store import FeatureStore
-    from geoaware.geometry import Pose
+    from geoaware.method.geometry import Pose
+    from geoaware.store.extraction import Shard, Survey
+    from geoaware.store.feature_store import FeatureStore
 
 
 def extract(
@@ -67,9 +67,9 @@ def extract(
     """
     turned, size, limit = _poses(poses), _batch(batch), _bytes(max_memory)
 
-    from geoaware.features.extraction import Shard, list_pictures
-    from geoaware.features.store import FeatureStore
-    from geoaware.features.stored_file import STORED
+    from geoaware.store.extraction import Shard, list_pictures
+    from geoaware.store.feature_store import FeatureStore
+    from geoaware.store.stored_file import STORED
 
     if stored not in STORED:
         raise InputError(f"features cannot be stored as {stored!r}; choose {', '.join(STORED)}")
@@ -127,7 +127,7 @@ def _leave_manifest(store: FeatureStore) -> None:
     """Bring the manifest up to date with the files; without room for it, the next run does so."""
     from contextlib import suppress
 
-    from geoaware.features.store import DiskFullError
+    from geoaware.store.feature_store import DiskFullError
 
     if store.folder.is_dir():
         with suppress(DiskFullError, InputError):
@@ -164,8 +164,8 @@ def _load(
 ) -> Extractor:
     from geoaware.features import choose_device, load_extractor
     from geoaware.features.extractor import choose_dtype
-    from geoaware.features.memory import choose_dtype_by_memory, weights_size
     from geoaware.matcher import PRESETS
+    from geoaware.store.memory import choose_dtype_by_memory, weights_size
 
     where = choose_device(shard.device(device))
     known = PRESETS.get(name, name)
@@ -186,7 +186,7 @@ def _left(limit: int | None, extractor: Extractor) -> int | None:
     Raises:
         InputError: the weights alone take more than is allowed.
     """
-    from geoaware.features.memory import weights_size
+    from geoaware.store.memory import weights_size
 
     if limit is None:
         return None
@@ -215,7 +215,7 @@ def _progress(what: str, total: int, shard: Shard) -> Iterator[Any]:
 
 
 def _poses(given: str) -> tuple[Pose, ...]:
-    from geoaware.geometry import POSES
+    from geoaware.method.geometry import POSES
 
     names = [each.strip() for each in given.split(",") if each.strip()]
     wanted = set(POSES) if names == ["all"] else set(names)

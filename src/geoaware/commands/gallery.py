@@ -9,10 +9,10 @@ import typer
 
 from geoaware.commands.choices import Annotations, DataOption
 from geoaware.commands.options import parse_settings
-from geoaware.errors import InputError
+from geoaware.runs.errors import InputError
 
 if TYPE_CHECKING:
-    from geoaware.gallery import Judged
+    from geoaware.report.gallery import Judged
 
 
 def gallery(
@@ -63,7 +63,7 @@ def gallery(
     if pairs is not None and worst is not None:
         raise InputError("--pairs and --worst are two choices of pairs; give one of them")
 
-    from geoaware.gallery import entries, find_pictures, judge, write_gallery
+    from geoaware.report.gallery import entries, find_pictures, judge, write_gallery
 
     runs = [judge(each, alpha) for each in predictions]
     first = runs[0]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from geoaware.errors import InputError
+from geoaware.runs.errors import InputError
 
 if TYPE_CHECKING:
     from geoaware.features import Entry
@@ -84,7 +84,7 @@ def _facts() -> dict[str, Any]:
 
 def _shipped() -> dict[str, dict[str, Any]]:
     """By name: number of parameters, identity of the extractor, the blend that is taken if none is given."""
-    from geoaware.blending import load_post_processor, shipped
+    from geoaware.features.refined import load_post_processor, shipped
     from geoaware.matcher import defaults_of
 
     found = {}

@@ -19,11 +19,11 @@ from geoaware.commands.options import (
     parse_pose_rule,
     parse_settings,
 )
-from geoaware.errors import InputError
+from geoaware.runs.errors import InputError
 
 if TYPE_CHECKING:
+    from geoaware.data.points_file import QueryPoints
     from geoaware.matcher import Encoded, Matcher, MatchResult
-    from geoaware.points_file import QueryPoints
 
 
 def match(
@@ -75,7 +75,7 @@ def match(
 
     geoaware match cat1.jpg photos/ --points ears.csv --json found/ --out pictures/
     """
-    from geoaware.images import list_images, load_mask
+    from geoaware.data.images import list_images, load_mask
 
     queries = _queries(point, points)
     for path in (a, b):
@@ -127,7 +127,7 @@ class _Output:
         return picture, None if self.json_file is None else self.json_file / f"{target.name}.json"
 
     def write(self, result: MatchResult, target: Path, picture: Path | None, data: Path | None) -> None:
-        from geoaware.files import replacing
+        from geoaware.runs.files import replacing
 
         if picture is not None:
             image = (
@@ -145,7 +145,7 @@ class _Output:
 
 
 def _queries(point: list[str] | None, points: Path | None) -> QueryPoints:
-    from geoaware.points_file import QueryPoints, parse_point, read_points
+    from geoaware.data.points_file import QueryPoints, parse_point, read_points
 
     if points is not None and point:
         raise InputError("give the points either by --point or by --points FILE, not both")
@@ -225,7 +225,7 @@ def _save(image: Any, path: Path) -> None:
     """Write a PIL image in the format of the suffix."""
     from PIL import Image
 
-    from geoaware.files import replacing
+    from geoaware.runs.files import replacing
 
     if path.suffix.lower() not in Image.registered_extensions():
         raise InputError(f"{path}: cannot tell the picture format from {path.suffix!r}; end the name in .png")

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from geoaware.errors import InputError
+from geoaware.runs.errors import InputError
 
 if TYPE_CHECKING:
-    from geoaware.alignment import PoseRule
+    from geoaware.method.alignment import PoseRule
 
 ExtractorName = Annotated[
     str, typer.Option("--extractor", help="Name of the features; `geoaware info` lists them.")
@@ -58,7 +58,7 @@ PoseRuleText = Annotated[
 
 def parse_pose_rule(text: str | None) -> PoseRule | None:
     """The rule named, or ``None`` for the extractor's own."""
-    from geoaware.alignment import PoseRule
+    from geoaware.method.alignment import PoseRule
 
     return None if text is None else PoseRule.parse(text)
 

@@ -14,12 +14,12 @@ import typer
 
 from geoaware.commands.choices import CacheFolder, Extractor, RunChoice
 from geoaware.commands.options import Blend, Device, Dtype, PostProcessorPlace, Settings
-from geoaware.errors import InputError
+from geoaware.runs.errors import InputError
 
 if TYPE_CHECKING:
-    from geoaware.evaluation.pose import PosePrediction
-    from geoaware.evaluation.pose_run import PoseWork
-    from geoaware.types import Picture
+    from geoaware.apps.pose.prediction import PosePrediction
+    from geoaware.apps.pose.run import PoseWork
+    from geoaware.method.types import Picture
 
 
 def pose(
@@ -100,8 +100,8 @@ def pose(
         device=device,
         dtype=dtype,
     )
-    from geoaware.evaluation.pose import PoseSettings, read_template_sets
-    from geoaware.evaluation.pose_run import PoseWork
+    from geoaware.apps.pose.prediction import PoseSettings, read_template_sets
+    from geoaware.apps.pose.run import PoseWork
 
     how = PoseSettings(metric, masks is not None, template_masks)  # type: ignore[arg-type]
     sets = read_template_sets(templates, template_masks)
@@ -112,8 +112,8 @@ def pose(
     for each in found:
         typer.echo(_line(each, None if truth is None else truth.get(each.picture)))
     if truth is not None:
-        from geoaware.evaluation.pose import accuracy_grid, confusion_grid, score_poses
-        from geoaware.metrics.report import as_text
+        from geoaware.apps.pose.prediction import accuracy_grid, confusion_grid, score_poses
+        from geoaware.evaluation.tables import as_text
 
         scores = score_poses(found, truth)
         for grid in (accuracy_grid(scores), confusion_grid(scores)):
@@ -124,7 +124,7 @@ def _predict(work: PoseWork, out: Path | None, restart: bool) -> list[PosePredic
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from geoaware.evaluation.pose_run import predict_poses
+    from geoaware.apps.pose.run import predict_poses
 
     sets = len(work.templates[""])
     typer.echo(
@@ -166,8 +166,8 @@ def read_pictures(paths: Sequence[Path], masks: Path | None = None) -> list[Pict
     Raises:
         InputError: nothing there, an unreadable picture, or a mask is missing.
     """
-    from geoaware.evaluation.pose import bare_picture
-    from geoaware.images import list_images
+    from geoaware.apps.pose.prediction import bare_picture
+    from geoaware.data.images import list_images
 
     files: dict[Path, None] = {}
     for path in paths:
@@ -185,7 +185,7 @@ def read_pictures(paths: Sequence[Path], masks: Path | None = None) -> list[Pict
 
 
 def _mask_of(picture: Path, folder: Path) -> Path:
-    from geoaware.images import SUFFIXES
+    from geoaware.data.images import SUFFIXES
 
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give the folder of the masks")
@@ -206,7 +206,7 @@ def read_labels(path: Path, pictures: Sequence[str]) -> dict[str, str]:
     Raises:
         InputError: the file cannot be read, names a picture that is not among them or twice, or no pose.
     """
-    from geoaware.evaluation.pose import DIRECTIONS
+    from geoaware.apps.pose.prediction import DIRECTIONS
 
     try:
         text = path.read_text(encoding="utf-8-sig")

@@ -25,12 +25,12 @@ from geoaware.commands.choices import (
     Setting,
 )
 from geoaware.commands.options import Device, Dtype, PostProcessorPlace, parse_settings
-from geoaware.errors import InputError
+from geoaware.runs.errors import InputError
 
 if TYPE_CHECKING:
-    from geoaware.analyses.catalogue import Analysis
-    from geoaware.analyses.study import StudyConfig, StudySet, Training
-    from geoaware.analyses.variants import Bench
+    from geoaware.studies.catalogue import Analysis
+    from geoaware.studies.study import StudyConfig, StudySet, Training
+    from geoaware.studies.variants import Bench
 
 
 def reproduce(
@@ -109,11 +109,11 @@ def reproduce(
 
     geoaware reproduce all --dataset shared --root DATA --out docs/results
     """
-    from geoaware.analyses.catalogue import choose
-    from geoaware.analyses.conduct import conduct, to_text, write
-    from geoaware.analyses.study import FEATURES, Study, Telling, keep_out_of_git
-    from geoaware.analyses.trained_rows import trained_rows
     from geoaware.commands.train import bars
+    from geoaware.studies.catalogue import choose
+    from geoaware.studies.conduct import conduct, to_text, write
+    from geoaware.studies.study import FEATURES, Study, Telling, keep_out_of_git
+    from geoaware.studies.trained_rows import trained_rows
 
     chosen = [each for each in choose(name) if training or not each.trains or name == each.name]
     trained = None if ablation is None else trained_rows(ablation)
@@ -174,7 +174,9 @@ def _load(
     Raises:
         InputError: data is not there, or an option does not go with the rest.
     """
-    from geoaware.analyses.study import (
+    from geoaware.evaluation.protocols import FOR_BASE, get_protocol
+    from geoaware.studies.ablation import slug
+    from geoaware.studies.study import (
         PAPER,
         SetConfig,
         StudyConfig,
@@ -183,8 +185,6 @@ def _load(
         load_set,
         load_study,
     )
-    from geoaware.evaluation.protocols import FOR_BASE, get_protocol
-    from geoaware.training.ablation import slug
 
     if choice.dataset and not is_study(choice.dataset):
         if not choice.split:
@@ -213,8 +213,8 @@ def _trainings(
     Raises:
         InputError: a configuration is wrong, or is given where nothing is trained.
     """
-    from geoaware.analyses.study import Training, TrainingConfig
-    from geoaware.training.config import load_config
+    from geoaware.studies.study import Training, TrainingConfig
+    from geoaware.training.post_processor.config import load_config
 
     named = {each.name: study.trainings.get(each.name) for each in chosen if each.trains}
     if config is not None:
@@ -242,10 +242,10 @@ def _bench(run: RunChoice, post_processor: str) -> Bench:
         InputError: unknown names, missing weights, a post-processor for other features, or a setting of the
             matching, which is for the analyses to vary.
     """
-    from geoaware.analyses.variants import Bench
-    from geoaware.blending import Refiner
+    from geoaware.features.refined import Refiner
     from geoaware.matcher import choose_post_processor
-    from geoaware.matching import MatchSettings
+    from geoaware.method.matching import MatchSettings
+    from geoaware.studies.variants import Bench
 
     varied = [key for key in parse_settings(run.setting) if key in MatchSettings.__dataclass_fields__]
     if varied:

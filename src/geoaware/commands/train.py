@@ -12,7 +12,7 @@ import typer
 from geoaware.commands.options import ConfigSettings, Device, RestartRun, parse_settings
 
 if TYPE_CHECKING:
-    from geoaware.training.loop import Show
+    from geoaware.training.post_processor.loop import Show
 
 
 def train(
@@ -41,9 +41,9 @@ def train(
 
     geoaware train my.yaml --set stages.0.steps=2000 --set loss.window=15
     """
-    from geoaware.features.extraction import Shard
-    from geoaware.training.config import find_config, load_config
-    from geoaware.training.loop import train as run
+    from geoaware.store.extraction import Shard
+    from geoaware.training.post_processor.config import find_config, load_config
+    from geoaware.training.post_processor.loop import train as run
 
     chosen = load_config(config, parse_settings(setting))
     folder = out or Path("runs") / find_config(config).stem

@@ -12,11 +12,11 @@ import typer
 
 from geoaware.commands.choices import Batch, CacheFolder, Extractor, Pose, RunChoice, Setting
 from geoaware.commands.options import Blend, Device, Dtype, PoseRuleText, PostProcessorPlace
-from geoaware.errors import InputError
+from geoaware.runs.errors import InputError
 
 if TYPE_CHECKING:
-    from geoaware.features.extraction import Shard
-    from geoaware.transfer import Outcome, Sources, Targets, TransferSettings
+    from geoaware.apps.transfer import Outcome, Sources, Targets, TransferSettings
+    from geoaware.store.extraction import Shard
 
 
 def transfer(
@@ -127,8 +127,14 @@ def transfer(
     if review_count < 1:
         raise InputError(f"--review-count must be at least 1, got {review_count}")
 
-    from geoaware.features.extraction import Shard
-    from geoaware.transfer import TransferSettings, VoteSettings, list_targets, read_sources, read_targets
+    from geoaware.apps.transfer import (
+        TransferSettings,
+        VoteSettings,
+        list_targets,
+        read_sources,
+        read_targets,
+    )
+    from geoaware.store.extraction import Shard
 
     settings = TransferSettings(
         VoteSettings(nearest=nearest),
@@ -190,7 +196,7 @@ class _Job:
 
 
 def _transfer(job: _Job, run: RunChoice, out: Path) -> Outcome:
-    from geoaware.transfer import transfer
+    from geoaware.apps.transfer import transfer
 
     matcher = run.matcher("paper")
     with _progress(job.shard) as progress:
@@ -207,15 +213,15 @@ def _transfer(job: _Job, run: RunChoice, out: Path) -> Outcome:
 
 
 def _merge(sources: Sources, targets: Targets, out: Path) -> Outcome:
-    from geoaware.transfer import merge
+    from geoaware.apps.transfer import merge
 
     return merge(sources, targets, out)
 
 
 def _check_evaluation(targets: Targets, protocol: str | None) -> None:
     """Find out before the work what would stop the evaluation."""
+    from geoaware.apps.transfer.evaluate import check_annotated
     from geoaware.evaluation.protocols import get_protocol
-    from geoaware.transfer.evaluate import check_annotated
 
     check_annotated(targets)
     if protocol is not None:
@@ -225,8 +231,8 @@ def _check_evaluation(targets: Targets, protocol: str | None) -> None:
 def _evaluate(
     out: Path, sources: Sources, targets: Targets, report: Path | None, protocol: str | None, hidden: bool
 ) -> None:
-    from geoaware.metrics.report import to_text
-    from geoaware.transfer import evaluate
+    from geoaware.apps.transfer import evaluate
+    from geoaware.evaluation.tables import to_text
 
     predictions = (report or out.parent) / f"{out.stem}.predictions.jsonl"
     found = evaluate.evaluate(out, sources, targets, predictions, protocol, hidden)
@@ -239,7 +245,7 @@ def _evaluate(
 
 
 def _review(out: Path, sources: Sources, targets: Targets, page: Path, most: int) -> None:
-    from geoaware.transfer.review import write_review
+    from geoaware.apps.transfer.review import write_review
 
     typer.echo(f"wrote {write_review(out, sources, targets, page, most)}", err=True)
 

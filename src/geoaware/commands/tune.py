@@ -34,8 +34,8 @@ def tune(
 
     geoaware match A B --point 120,85 --extractor lite-tuned --set weights=runs/tune-lite/weights
     """
-    from geoaware.tuning.config import load_config, run_folder
-    from geoaware.tuning.run import tune as run
+    from geoaware.training.backbone.config import load_config, run_folder
+    from geoaware.training.backbone.run import tune as run
 
     chosen = load_config(config, parse_settings(setting))
     with bars(True) as (_, show):

@@ -15,7 +15,7 @@ from typing import Any
 from geoaware.data import ap10k, coco, pairs, pf_pascal, pf_willow, spair
 from geoaware.data.dataset import DataSet, ThresholdBase
 from geoaware.data.masks import object_mask
-from geoaware.errors import InputError
+from geoaware.runs.errors import InputError
 
 LOADERS: Mapping[str, Callable[..., DataSet]] = {
     module.NAME: module.load for module in (spair, pf_pascal, pf_willow, ap10k, coco, pairs)

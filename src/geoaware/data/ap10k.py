@@ -10,9 +10,9 @@ from typing import Any
 from geoaware.data.ap10k_pairs import CROSS_FAMILY, CROSS_SPECIES, FORMAT, INTRA, MANIFEST, PICTURES, SPLITS
 from geoaware.data.dataset import DataSet, assemble, choose_split, make_box, make_keypoints, read_json
 from geoaware.data.pairs import read_pair_list
-from geoaware.errors import InputError
-from geoaware.keypoints import AP10K
-from geoaware.types import Picture
+from geoaware.method.keypoints import AP10K
+from geoaware.method.types import Picture
+from geoaware.runs.errors import InputError
 
 NAME = "ap10k"
 BENCHMARKS = (INTRA, CROSS_SPECIES, CROSS_FAMILY)

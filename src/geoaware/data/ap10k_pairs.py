@@ -31,9 +31,9 @@ from typing import Any
 from geoaware.data.coco import HIDDEN, CocoFile, corner_box, keypoint_places, read_coco
 from geoaware.data.dataset import make_keypoints, read_lines, visible_bits
 from geoaware.data.sampling import draw
-from geoaware.errors import InputError
-from geoaware.files import replacing
-from geoaware.keypoints import AP10K
+from geoaware.method.keypoints import AP10K
+from geoaware.runs.errors import InputError
+from geoaware.runs.files import replacing
 
 FORMAT = 1
 MANIFEST, PICTURES = "manifest.json", "keypoints.json"

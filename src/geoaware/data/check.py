@@ -10,11 +10,11 @@ from typing import Any
 
 from geoaware.data import ap10k, ap10k_pairs, coco, load, options, pf_pascal, pf_willow, spair
 from geoaware.data.dataset import LEFT_OUT, NO_SUBGROUPS, DataSet, read_json, require_folders
+from geoaware.data.images import image_size
 from geoaware.data.masks import object_mask
 from geoaware.data.proposal_flow import first_file
-from geoaware.errors import InputError
-from geoaware.images import image_size
-from geoaware.types import Picture
+from geoaware.method.types import Picture
+from geoaware.runs.errors import InputError
 
 SHOWN = 10
 """Problems of one kind that are listed before the rest is only counted."""

@@ -20,12 +20,12 @@ from geoaware.data.dataset import (
     shortened,
     visible_bits,
 )
+from geoaware.data.images import image_size
 from geoaware.data.pairs import describe_groups, make_schema, read_pair_list
 from geoaware.data.sampling import draw
-from geoaware.errors import InputError
-from geoaware.images import image_size
-from geoaware.keypoints import AP10K, Schema
-from geoaware.types import Pair, Picture
+from geoaware.method.keypoints import AP10K, Schema
+from geoaware.method.types import Pair, Picture
+from geoaware.runs.errors import InputError
 
 NAME = "coco"
 DEFAULT_PAIRS = 300

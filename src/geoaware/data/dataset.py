@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 import torch
 
-from geoaware.errors import InputError
-from geoaware.keypoints import Schema
-from geoaware.types import Keypoints, Pair, Picture
+from geoaware.method.keypoints import Schema
+from geoaware.method.types import Keypoints, Pair, Picture
+from geoaware.runs.errors import InputError
 
 ThresholdBase = Literal["box", "image", "keypoints"]
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from geoaware.errors import InputError
-from geoaware.images import load_mask
-from geoaware.types import Picture
+from geoaware.data.images import load_mask
+from geoaware.method.types import Picture
+from geoaware.runs.errors import InputError
 
 
 def object_mask(picture: Picture) -> np.ndarray | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from geoaware.errors import InputError
+from geoaware.runs.errors import InputError
 
 
 def read_mat(path: Path, key: str, columns: int | None = None) -> np.ndarray:

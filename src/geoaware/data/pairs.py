@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from geoaware.data.dataset import DataSet, assemble, azimuth_difference, make_box, make_keypoints, read_lines
-from geoaware.errors import InputError
-from geoaware.images import image_size
-from geoaware.keypoints import Schema, part_name
-from geoaware.types import Pair, Picture
+from geoaware.data.images import image_size
+from geoaware.method.keypoints import Schema, part_name
+from geoaware.method.types import Pair, Picture
+from geoaware.runs.errors import InputError
 
 NAME = "pairs"
 DEFAULT_CATEGORY = "object"

@@ -6,12 +6,12 @@ import math
 from pathlib import Path
 
 from geoaware.data.dataset import DataSet, assemble, choose_split, make_box, make_keypoints, require_folders
+from geoaware.data.images import image_size
 from geoaware.data.mat import read_mat
 from geoaware.data.proposal_flow import first_file, numbers, read_csv
-from geoaware.errors import InputError
-from geoaware.images import image_size
-from geoaware.keypoints import Schema
-from geoaware.types import Pair, Picture
+from geoaware.method.keypoints import Schema
+from geoaware.method.types import Pair, Picture
+from geoaware.runs.errors import InputError
 
 NAME = "pf-pascal"
 SPLITS = {"trn": "trn", "train": "trn", "val": "val", "test": "test"}

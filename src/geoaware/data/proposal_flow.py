@@ -7,7 +7,7 @@ import io
 from pathlib import Path
 
 from geoaware.data.dataset import read_lines
-from geoaware.errors import InputError
+from geoaware.runs.errors import InputError
 
 
 def read_csv(path: Path, min_columns: int, expected: str) -> list[list[str]]:

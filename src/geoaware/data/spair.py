@@ -22,9 +22,9 @@ from geoaware.data.dataset import (
     read_lines,
     require_folders,
 )
-from geoaware.errors import InputError
-from geoaware.keypoints import SPAIR71K
-from geoaware.types import Pair, Picture
+from geoaware.method.keypoints import SPAIR71K
+from geoaware.method.types import Pair, Picture
+from geoaware.runs.errors import InputError
 
 NAME = "spair71k"
 SPLITS = {"trn": "trn", "train": "trn", "val": "val", "test": "test"}

@@ -24,9 +24,8 @@ import torch
 from torch import Tensor
 
 from geoaware._version import __version__
-from geoaware.alignment import CANDIDATES, match_posed
 from geoaware.data import DataSet, object_mask
-from geoaware.errors import InputError
+from geoaware.data.images import load_image
 from geoaware.evaluation.predictions import (
     PART,
     Header,
@@ -37,16 +36,17 @@ from geoaware.evaluation.predictions import (
     record_line,
 )
 from geoaware.evaluation.protocols import Protocol, get_protocol
-from geoaware.files import append_line, check_same_run, replacing
-from geoaware.geometry import Pose, pose_image, pose_points
-from geoaware.images import load_image
 from geoaware.matcher import Encoded, Matcher, defaults_of
-from geoaware.matching import MatchSettings, match
-from geoaware.types import FeatureMap, Pair, Picture
+from geoaware.method.alignment import CANDIDATES, match_posed
+from geoaware.method.geometry import Pose, pose_image, pose_points
+from geoaware.method.matching import MatchSettings, match
+from geoaware.method.types import FeatureMap, Pair, Picture
+from geoaware.runs.errors import InputError
+from geoaware.runs.files import append_line, check_same_run, replacing
 
 if TYPE_CHECKING:
-    from geoaware.keypoints import Schema
-    from geoaware.post_processor import PostProcessor
+    from geoaware.method.keypoints import Schema
+    from geoaware.method.post_processor import PostProcessor
 
 MATCHING = ("auto", "paper", "extractor")
 """Choices of `matching_settings`."""

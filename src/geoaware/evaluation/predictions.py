@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geoaware.errors import InputError
-from geoaware.metrics.counts import PointTable
-from geoaware.metrics.geometry_aware import pair_mask
+from geoaware.evaluation.counts import PointTable
+from geoaware.method.metrics.geometry_aware import pair_mask
+from geoaware.runs.errors import InputError
 
 if TYPE_CHECKING:
     from geoaware.evaluation.protocols import Protocol
-    from geoaware.keypoints import Schema
-    from geoaware.types import Pair
+    from geoaware.method.keypoints import Schema
+    from geoaware.method.types import Pair
 
 FORMAT = "geoaware predictions"
 FORMAT_VERSION = 1

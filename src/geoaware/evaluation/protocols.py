@@ -10,11 +10,11 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from geoaware.errors import InputError
-from geoaware.metrics.averages import Averaging
+from geoaware.evaluation.averages import Averaging
+from geoaware.runs.errors import InputError
 
 if TYPE_CHECKING:
-    from geoaware.types import Picture
+    from geoaware.method.types import Picture
 
 Base = Literal["box", "image", "keypoints"]
 

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from geoaware.errors import InputError
 from geoaware.evaluation.predictions import (
     describe_schema,
     from_records,
@@ -17,11 +16,12 @@ from geoaware.evaluation.predictions import (
     read,
 )
 from geoaware.evaluation.protocols import Protocol, get_protocol
-from geoaware.metrics.result import PCKResult, Scoring, build
+from geoaware.evaluation.result import PCKResult, Scoring, build
+from geoaware.runs.errors import InputError
 
 if TYPE_CHECKING:
-    from geoaware.keypoints import Schema
-    from geoaware.types import Matches, Pair
+    from geoaware.method.keypoints import Schema
+    from geoaware.method.types import Matches, Pair
 
 
 def score_file(
@@ -85,7 +85,7 @@ def score(
         >>> points = pair.source.keypoints.at(pair.common_ids)  # doctest: +SKIP
         >>> print(score(match(source, target, points), pair))   # doctest: +SKIP
     """
-    from geoaware.types import Matches, Pair
+    from geoaware.method.types import Matches, Pair
 
     found = [matches] if isinstance(matches, Matches) else list(matches)
     pairs = [pair] if isinstance(pair, Pair) else list(pair)

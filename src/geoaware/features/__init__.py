@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from geoaware.errors import InputError
 from geoaware.features.extractor import Extractor, Layout, choose_device, choose_dtype
 from geoaware.features.fused import Fused, check_parts, split_settings
+from geoaware.runs.errors import InputError
 
 __all__ = ["EXTRACTORS", "Entry", "Extractor", "Layout", "check_name", "choose_device", "load_extractor"]
 

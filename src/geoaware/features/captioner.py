@@ -17,8 +17,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from geoaware.errors import InputError
-from geoaware.files import replacing
+from geoaware.runs.errors import InputError
+from geoaware.runs.files import replacing
 
 CLIP_HUB_ID = "openai/clip-vit-large-patch14-336"
 

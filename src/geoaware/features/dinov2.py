@@ -12,10 +12,10 @@ from typing import Any, Literal, get_args
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from geoaware.errors import InputError
 from geoaware.features.extractor import Extractor, Layout
 from geoaware.features.settings import describe, make_settings
-from geoaware.features.weights import Source, load_network
+from geoaware.runs.errors import InputError
+from geoaware.runs.weights import Source, load_network
 
 Facet = Literal["token", "key", "query", "value"]
 

@@ -15,10 +15,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from geoaware.errors import InputError
 from geoaware.features.extractor import Extractor, Layout
 from geoaware.features.settings import describe, make_settings
-from geoaware.optional import require
+from geoaware.runs.errors import InputError
+from geoaware.runs.optional import require
 
 MEAN, STD = (127 / 255,) * 3, (128 / 255,) * 3
 """The weights were trained on (value - 127) / 128."""

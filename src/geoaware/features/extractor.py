@@ -14,11 +14,11 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 
-from geoaware.errors import InputError
-from geoaware.features.weights import digest
-from geoaware.geometry import Canvas
-from geoaware.images import PictureLike, load_image
-from geoaware.types import FeatureMap
+from geoaware.data.images import PictureLike, load_image
+from geoaware.method.geometry import Canvas
+from geoaware.method.types import FeatureMap
+from geoaware.runs.errors import InputError
+from geoaware.runs.weights import digest
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

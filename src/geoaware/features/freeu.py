@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from geoaware.errors import InputError
+from geoaware.runs.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 
-from geoaware.errors import InputError
 from geoaware.features.extractor import Extractor, Layout
+from geoaware.runs.errors import InputError
 
 
 class Fused(Extractor):

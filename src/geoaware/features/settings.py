@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, fields
 from typing import Any, TypeVar
 
-from geoaware.errors import InputError
+from geoaware.runs.errors import InputError
 
 T = TypeVar("T")
 

@@ -21,14 +21,14 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from geoaware.errors import InputError
 from geoaware.features.captioner import CLIP_HUB_ID, ImplicitCaptioner, clip_pixels, load_captioner
 from geoaware.features.extractor import Extractor, Layout
 from geoaware.features.freeu import FreeU
 from geoaware.features.settings import describe, make_settings
 from geoaware.features.unet import DecoderMaps, SlicedAttention
-from geoaware.features.weights import Source, digest, load_network
-from geoaware.optional import require
+from geoaware.runs.errors import InputError
+from geoaware.runs.optional import require
+from geoaware.runs.weights import Source, digest, load_network
 
 Crops = Literal["2x2", "none"]
 

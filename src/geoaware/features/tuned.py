@@ -2,7 +2,7 @@
 
 A `TunedNetwork` is EfficientNet-Lite0 with a small decoder, trained as a whole (`geoaware tune`): its
 descriptors tell left from right, and its presence says where something is that it was taught. The extractor
-lays them beside the plain descriptors of `EfficientNetLite`, each by its share, as `geoaware.blending` does
+lays them beside the plain descriptors of `EfficientNetLite`, each by its share, as `geoaware.features.refined` does
 for a post-processor. How large the share is depends on the picture: nothing is taken where the picture shows
 none of what was taught. Both descriptors are asked for that: the tuned ones alone take a motorbike for a man.
 """
@@ -23,7 +23,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from geoaware.errors import InputError
 from geoaware.features.efficientnet_lite import (
     MEAN,
     STD,
@@ -33,7 +32,8 @@ from geoaware.features.efficientnet_lite import (
 )
 from geoaware.features.extractor import Extractor, Layout
 from geoaware.features.settings import describe, make_settings
-from geoaware.features.weights import (
+from geoaware.runs.errors import InputError
+from geoaware.runs.weights import (
     CONFIG,
     WEIGHTS,
     digest,

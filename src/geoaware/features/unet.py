@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from geoaware.errors import InputError
 from geoaware.features.freeu import FreeU
+from geoaware.runs.errors import InputError
 
 _UP = ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D")
 _LAST = 2  # of a decoder level: its input is the map, taken before the skip connection joins it

@@ -1,5 +1,1 @@
-"""Training of post-processors on cached features (paper, sections 4.2, 4.3 and appendix A)."""
-
-from geoaware.training.config import TrainConfig, load_config
-
-__all__ = ["TrainConfig", "load_config"]
+"""Training: of post-processors on stored features, and of the backbone itself."""

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import torch
 
-from geoaware.blending import Refiner
 from geoaware.data import DataSet
 from geoaware.evaluation.protocols import FOR_BASE, get_protocol
 from geoaware.features import Extractor
-from geoaware.matching import MatchSettings, match
-from geoaware.metrics.pck import as_xy, distances, within
-from geoaware.training.features import StoredFeatures
-from geoaware.types import FeatureMap
+from geoaware.features.refined import Refiner
+from geoaware.method.matching import MatchSettings, match
+from geoaware.method.metrics.pck import as_xy, distances, within
+from geoaware.method.types import FeatureMap
+from geoaware.training.post_processor.features import StoredFeatures
 
 _KEPT_BYTES = 3 << 30
 

@@ -1,0 +1,80 @@
+"""The parts of the page that are written as HTML; whatever a visitor named is escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+from geoaware.apps.demo.session import NAMES, Row, Session
+
+WELCOME = "Bring two pictures of the same kind of thing, then click points on picture A."
+_POSES = {"identity": "as it is", "flip": "mirrored"}
+
+
+def table(rows: Sequence[Row], chosen: int | None) -> str:
+    """The matches as a table whose first column chooses the point."""
+    if not rows:
+        return '<div class="panel"><h2>Matches</h2><p class="faint">None yet.</p></div>'
+    lines = []
+    for index, row in enumerate(rows):
+        lines.append(
+            f'<tr{_marked(index == chosen)}><td><button type="button" class="number" '
+            f'style="background:{row.colour}" data-index="{index}" '
+            f'aria-pressed="{str(index == chosen).lower()}" '
+            f'aria-label="Choose point {row.number}">{row.number}</button></td>'
+            f"<td>{_xy(row.query)}</td><td>{_xy(row.match)}</td>"
+            f'<td><span class="bar"><i style="width:{100 * row.confidence:.0f}%"></i></span>'
+            f'{row.confidence:.2f}</td><td class="wide">{row.cycle_error:.3f}</td></tr>'
+        )
+    return (
+        '<div class="panel"><h2>Matches</h2><table><thead><tr><th scope="col">Point</th>'
+        '<th scope="col">On A</th><th scope="col">On B</th><th scope="col">Confidence</th>'
+        '<th scope="col" class="wide" title="How far from the point its match leads back to, in units of '
+        "picture A's longer side\">Cycle error</th></tr></thead>"
+        f"<tbody>{''.join(lines)}</tbody></table></div>"
+    )
+
+
+def pose(session: Session) -> str:
+    """Which poses of picture A were tried, and which was chosen."""
+    if not session.aligned:
+        text = '<p class="faint">Off: picture A is matched as it is.</p>'
+    elif not session.distances:
+        text = '<p class="faint">The two distances appear when both pictures are here.</p>'
+    else:
+        lines = [
+            f'<tr{_marked(tried == session.pose)}><td>{_POSES.get(tried, tried)}</td><td data-pose="{tried}">'
+            f"{distance:.4f}</td><td>{'chosen' if tried == session.pose else ''}</td></tr>"
+            for tried, distance in session.distances.items()
+        ]
+        text = (
+            '<table><thead><tr><th scope="col">Picture A</th><th scope="col">Distance to B</th><th></th></tr>'
+            f"</thead><tbody>{''.join(lines)}</tbody></table>"
+        )
+    return f'<div class="panel">{text}</div>'
+
+
+def _marked(chosen: bool) -> str:
+    return ' class="chosen"' if chosen else ""
+
+
+def hint(session: Session, rows: Sequence[Row]) -> str:
+    """What to do next."""
+    missing = [name for side, name in NAMES.items() if session.image(side) is None]
+    if len(missing) == 2:
+        return WELCOME
+    if missing:
+        return f"Now bring {missing[0]}."
+    if not rows:
+        return "Click a point on picture A."
+    many = "1 point" if len(rows) == 1 else f"{len(rows)} points"
+    return f"{many} matched. Low confidence: picture B has several such places, or none."
+
+
+def note(text: str, bad: bool = False) -> str:
+    """One line to the visitor, read out by screen readers: a state, or what went wrong."""
+    return f'<p class="note{" bad" if bad else ""}" role="{"alert" if bad else "status"}">{escape(text)}</p>'
+
+
+def _xy(point: tuple[float, float]) -> str:
+    return f"{point[0]:.0f}, {point[1]:.0f}"

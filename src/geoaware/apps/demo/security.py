@@ -1,0 +1,215 @@
+"""What strangers may send and fetch: pictures within limits, and the few addresses that the page needs."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, UnidentifiedImageError
+
+from geoaware.data.images import load_image
+from geoaware.runs.errors import InputError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
+"""What is decoded, told by the file's content. Pillow knows more, some by running other programs (EPS)."""
+
+LARGEST_REQUEST = 65536
+"""Bytes of any request that is not an upload: a click is a few hundred."""
+
+FETCH = "mine"
+"""Folder of the addresses under which a visitor's own pictures are fetched, by tokens nobody can guess."""
+
+PAGE = "/"
+UPLOAD = "/gradio_api/upload"
+
+_EXACT = frozenset(
+    {
+        PAGE,
+        UPLOAD,
+        "/config",
+        "/theme.css",
+        "/manifest.json",
+        "/favicon.ico",
+        "/robots.txt",
+        "/gradio_api/info",
+        "/gradio_api/startup-events",
+        "/gradio_api/upload_progress",
+        "/gradio_api/run/predict",
+    }
+)
+_BELOW = (f"/{FETCH}/", "/assets/", "/static/", "/gradio_api/heartbeat/")
+"""Visitors' pictures, gradio's own program and style, the connection that tells that a tab is still open."""
+
+_HEADERS = (
+    (
+        b"content-security-policy",
+        b"default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
+        b"style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
+        b"frame-ancestors 'none'",
+    ),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+)
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Of one picture.
+
+    Attributes:
+        megabytes: of the file, a million bytes each.
+        megapixels: once decoded, a million pixels each.
+    """
+
+    megabytes: float = 20
+    megapixels: float = 40
+
+    @property
+    def bytes(self) -> int:
+        """Of the file."""
+        return round(self.megabytes * 1_000_000)
+
+
+def read_picture(path: Path, limits: Limits, name: str | None = None) -> Image.Image:
+    """A picture that a stranger sent, upright RGB. Its pixels are counted before any is decoded.
+
+    Args:
+        path: where it lies.
+        limits: beyond which it is refused.
+        name: by which messages call it; the file's own when not given.
+
+    Raises:
+        InputError: too many bytes or pixels, or not a picture of one of `FORMATS`.
+    """
+    called = name or path.name
+    refused = f"{called} is not a picture that can be read; give a JPEG, PNG, WebP, BMP, TIFF or GIF file."
+    try:
+        if path.stat().st_size > limits.bytes:
+            raise InputError(too_many_bytes(called, limits))
+        with Image.open(path, formats=FORMATS) as image:
+            width, height = image.size
+            if width * height > limits.megapixels * 1_000_000:
+                raise InputError(_too_many_pixels(called, f"{width} x {height} pixels", limits))
+            return load_image(image)
+    except InputError:
+        raise
+    except FileNotFoundError:
+        raise InputError(f"{called} is no longer here; choose the picture again.") from None
+    except Image.DecompressionBombError:
+        raise InputError(_too_many_pixels(called, "far more pixels", limits)) from None
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, TypeError, KeyError):
+        raise InputError(refused) from None
+
+
+def too_many_bytes(name: str, limits: Limits) -> str:
+    """Why a file is refused."""
+    return f"{name} is larger than {limits.megabytes:g} MB, the most that is taken here; scale it down first."
+
+
+def _too_many_pixels(name: str, has: str, limits: Limits) -> str:
+    return (
+        f"{name} has {has}, more than the {limits.megapixels:g} megapixels taken here; scale it down first."
+    )
+
+
+def uploaded(path: object, folder: Path) -> Path:
+    """A path that a browser says it has uploaded to, if it lies in the folder of uploads.
+
+    Raises:
+        InputError: it does not.
+    """
+    if isinstance(path, str) and "\0" not in path:
+        resolved = Path(path).resolve()
+        if resolved.is_relative_to(folder.resolve()) and resolved.is_file():
+            return resolved
+    raise InputError("That is not a picture that was uploaded here; choose it again.")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a host."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class Guard:
+    """Lets through only the requests that the page makes; stands before everything else (ASGI).
+
+    No address of a file is let through: what visitors may fetch is held in memory.
+    Bodies must state their length and keep to the limits. Served to this machine alone, the name by which
+    the server is called must be this machine's: other pages cannot reach it by a name of their own that
+    points here (DNS rebinding).
+
+    Args:
+        app: what answers.
+        limits: of an upload.
+        host: bound to.
+    """
+
+    def __init__(
+        self, app: Callable[[Scope, Receive, Send], Awaitable[None]], limits: Limits, host: str
+    ) -> None:
+        self._app = app
+        self._most_upload = limits.bytes + LARGEST_REQUEST  # the form around the file
+        self._names = {host, f"[{host}]", "localhost", "127.0.0.1", "[::1]"} if is_loopback(host) else None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or refuse it."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        refusal = (404, "no such address") if scope["type"] != "http" else self._refusal(scope)
+        if refusal is not None:
+            await _refuse(send, *refusal)
+            return
+
+        async def send_guarded(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", []), *_HEADERS]
+            await send(message)
+
+        await self._app(scope, receive, send_guarded)
+
+    def _refusal(self, scope: Scope) -> tuple[int, str] | None:
+        headers = {key.lower(): value.decode("latin-1") for key, value in scope["headers"]}
+        name = headers.get(b"host", "")
+        bare = name.rpartition(":")[0] if ":" in name.rpartition("]")[2] else name
+        if self._names is not None and bare.lower() not in self._names:
+            return 421, "this server answers to 127.0.0.1 and localhost"
+        if not _is_open(scope["path"]):
+            return 404, "no such address"
+        if scope["method"] not in ("GET", "HEAD", "POST", "OPTIONS"):
+            return 405, "no such method"
+        if scope["method"] == "POST":
+            return self._body_refusal(scope["path"], headers.get(b"content-length"))
+        return None
+
+    def _body_refusal(self, path: str, length: str | None) -> tuple[int, str] | None:
+        if length is None or not length.isdecimal():
+            return 411, "a request with a body must state its length"
+        most = self._most_upload if path == UPLOAD else LARGEST_REQUEST
+        return (413, f"larger than the {most} bytes taken here") if int(length) > most else None
+
+
+def _is_open(path: str) -> bool:
+    if path in _EXACT:
+        return True
+    plain = "\\" not in path and "\0" not in path and ".." not in path.split("/")
+    return plain and path.startswith(_BELOW)
+
+
+async def _refuse(send: Send, status: int, reason: str) -> None:
+    text = reason.encode()
+    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(text)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": [*headers, *_HEADERS]})
+    await send({"type": "http.response.body", "body": text})

@@ -1,0 +1,274 @@
+"""Serving the page: its address, its temporary folder, and an end that leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from geoaware.apps.demo.security import FETCH, Guard, Limits
+from geoaware.apps.demo.session import Features, Matchers, Session, Sessions
+from geoaware.matcher import Matcher
+from geoaware.runs.errors import InputError
+from geoaware.runs.optional import require
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+ALWAYS = ("lite", "efficientnet-lite0")
+"""Extractors on offer whatever was asked for: their weights come with the extra `lite`."""
+
+
+@dataclass(frozen=True)
+class DemoSettings:
+    """What is served, and where.
+
+    Attributes:
+        host: name or address to listen at; 127.0.0.1: this machine alone.
+        port: 0 takes one that is free.
+        features: chosen at the start, and on offer beside those of `ALWAYS`.
+        device: see `Matcher.from_pretrained`.
+        dtype: the same.
+        limits: of a picture.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 7860
+    features: Features = field(default_factory=Features)
+    device: str = "auto"
+    dtype: str = "fp32"
+    limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True)
+class Demo:
+    """A server ready to run, by ``server.run(sockets=[listener])``.
+
+    Attributes:
+        server: of uvicorn.
+        listener: bound to the address.
+        url: to open in a browser.
+        folder: of its temporary files; gone when it ends.
+        visitors: the sessions.
+    """
+
+    server: Any
+    listener: socket.socket
+    url: str
+    folder: Path
+    visitors: Sessions
+
+
+def serve(settings: DemoSettings, examples: Sequence[tuple[Path, str]], ready: Callable[[str], None]) -> None:
+    """Serve the demo until the process is asked to end (Ctrl-C, SIGTERM, SIGHUP).
+
+    Args:
+        settings: what, and where.
+        examples: photographs on offer, with a few words about each.
+        ready: called with the address just before requests are answered.
+
+    Raises:
+        InputError: the address cannot be had, or the features cannot be loaded.
+        MissingDependencyError: gradio is not installed.
+    """
+    with _ending() as ending, prepared(settings, examples) as demo:
+        ready(demo.url)
+        ending.server = demo.server
+        demo.server.run(sockets=[demo.listener])
+
+
+@contextmanager
+def prepared(settings: DemoSettings, examples: Sequence[tuple[Path, str]] = ()) -> Iterator[Demo]:
+    """A server with its page, its listening socket and its temporary folder, which all end with the block.
+
+    Raises:
+        InputError: see `serve`.
+        MissingDependencyError: see `serve`.
+    """
+    with (
+        _listening(settings.host, settings.port) as listener,
+        tempfile.TemporaryDirectory(prefix="geoaware-demo-") as name,
+        _environment(_variables(Path(name))),
+    ):
+        require("gradio", extra="demo")
+        matchers = load_matchers(settings)
+        visitors = Sessions(lambda: Session(matchers, settings.features))
+        folder = Path(name).resolve()
+        app = _app(settings, matchers, visitors, folder, examples)
+        url = _url(settings.host, listener.getsockname()[1])
+        yield Demo(_server(app, settings), listener, url, folder, visitors)
+
+
+def load_matchers(settings: DemoSettings) -> Matchers:
+    """Those on offer, the first of them loaded.
+
+    Raises:
+        InputError: the features of the settings cannot be loaded; the message says what to do.
+    """
+    matchers = Matchers(
+        [settings.features.extractor, *ALWAYS],
+        [settings.features.post_processor, "auto", "none"],
+        lambda name, place: Matcher.from_pretrained(
+            name, post_processor=place, device=settings.device, dtype=settings.dtype
+        ),
+    )
+    matchers.get(settings.features)
+    return matchers
+
+
+def _app(
+    settings: DemoSettings,
+    matchers: Matchers,
+    visitors: Sessions,
+    folder: Path,
+    examples: Sequence[tuple[Path, str]],
+) -> FastAPI:
+    """The page, and the visitors' pictures beside it."""
+    import gradio as gr
+    from fastapi import FastAPI, Response
+
+    from geoaware.apps.demo.page import Example, Place, build, look
+
+    app = FastAPI(openapi_url=None)
+
+    @app.get(f"/{FETCH}/{{token}}")
+    def mine(token: str) -> Response:
+        found = visitors.served(token)
+        if found is None:
+            return Response("no such address", 404, media_type="text/plain")
+        return Response(found.data, media_type=found.kind, headers={"cache-control": "private, no-store"})
+
+    place = Place(folder, settings.limits, [Example(path, about) for path, about in examples])
+    gr.mount_gradio_app(
+        app,
+        build(visitors, matchers, settings.features, place),
+        "/",
+        footer_links=[],
+        run_history=False,
+        max_file_size=settings.limits.bytes,
+        show_error=False,
+        allowed_paths=[],
+        ssr_mode=False,
+        enable_monitoring=False,
+        mcp_server=False,
+        pwa=False,
+        **look(),
+    )
+    return app
+
+
+def _server(app: FastAPI, settings: DemoSettings) -> Any:
+    """What serves the page, behind its guard."""
+    import uvicorn
+    from starlette.routing import Mount
+
+    inside: Any = next(route.app for route in app.routes if isinstance(route, Mount))
+
+    class Server(uvicorn.Server):
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            inside.stop_event.set()  # the connections of open pages, which do not end by themselves
+            await super().shutdown(sockets)
+
+    return Server(
+        uvicorn.Config(
+            Guard(app, settings.limits, settings.host),
+            log_level="warning",
+            ws="none",
+            server_header=False,
+            timeout_graceful_shutdown=2,
+        )
+    )
+
+
+def _variables(folder: Path) -> dict[str, str]:
+    """What gradio reads from the environment: files go to the folder, nothing goes to its makers."""
+    return {
+        "GRADIO_TEMP_DIR": str(folder),
+        "GRADIO_EXAMPLES_CACHE": str(folder / "examples"),
+        "GRADIO_ANALYTICS_ENABLED": "False",
+        "GRADIO_ROOT_PATH": "",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Environment variables while the block runs, then as they were."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _listening(host: str, port: int) -> Iterator[socket.socket]:
+    """A socket bound to the address.
+
+    Raises:
+        InputError: it is in use or not this machine's.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server((host, port), family=family)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(
+            f"cannot listen at {host}, port {port} ({reason}); choose another host, or another port "
+            "(--port 0 takes one that is free)"
+        ) from None
+    with listener:
+        yield listener
+
+
+class _Ended(BaseException):
+    """The process was asked to end before there was a server to end."""
+
+
+@dataclass
+class _Ending:
+    """What to end when asked to, and whether that happened."""
+
+    server: Any = None
+    asked: bool = False
+
+    def __call__(self, number: int, frame: object) -> None:
+        """As a handler of signals: only the first does anything, the tidying up is not interrupted."""
+        first, self.asked = not self.asked, True
+        if self.server is not None:
+            self.server.should_exit = True
+        elif first:
+            raise _Ended
+
+
+@contextmanager
+def _ending() -> Iterator[_Ending]:
+    """Let a signal end the block, in good order, instead of the process."""
+    ending = _Ending()
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.signal(number, ending) for number in numbers}
+    try:
+        yield ending
+    except _Ended:
+        pass
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _url(host: str, port: int) -> str:
+    """An address that a browser on this machine can open."""
+    if host in ("0.0.0.0", "::"):
+        host = "127.0.0.1" if host == "0.0.0.0" else "::1"
+    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"

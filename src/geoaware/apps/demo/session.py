@@ -1,0 +1,429 @@
+"""One visitor's pictures, points and matches: all that the demo does, without a page.
+
+Example:
+    >>> session = Session(Matchers(["lite"], ["auto"]), Features("lite"))     # doctest: +SKIP
+    >>> session.bring("source", load_image("cat1.jpg"))                       # doctest: +SKIP
+    >>> session.bring("target", load_image("cat2.jpg"))                       # doctest: +SKIP
+    >>> session.click(120, 85)                                                # doctest: +SKIP
+    >>> session.rows()[0].match, session.distances                            # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import io
+import secrets
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from PIL import Image
+
+from geoaware.drawing.layout import fit, resized
+from geoaware.matcher import Encoded, Matcher, MatchResult
+from geoaware.method.alignment import match_posed
+from geoaware.method.geometry import Pose, as_points
+from geoaware.runs.errors import InputError
+
+Side = Literal["source", "target"]
+
+NAMES: dict[Side, str] = {"source": "picture A", "target": "picture B"}
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Okabe and Ito's, strongest first; of the points in turn."""
+
+LONGEST = 1280
+"""Pixels of the longer side of a picture on the page; clicks and matches are in pixels of the original."""
+
+MOST_POINTS = 60
+"""On one picture: more cannot be told apart, and the cost of a click stays bounded."""
+
+MOST_SESSIONS = 16
+"""Held at once; two pictures of 40 megapixels and their features take up to 300 MB."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """What is matched: names as `Matcher.from_pretrained` takes them."""
+
+    extractor: str = "lite"
+    post_processor: str = "auto"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One match as it is shown; positions in pixels of the two pictures."""
+
+    number: int
+    colour: str
+    query: tuple[float, float]
+    match: tuple[float, float]
+    confidence: float
+    cycle_error: float
+
+
+class Matchers:
+    """The matchers that can be chosen: each loaded when first asked for, once, and shared by all visitors.
+
+    Args:
+        extractors: names on offer, for `Matcher.from_pretrained`.
+        post_processors: places on offer.
+        load: makes a matcher of an extractor and a post-processor.
+
+    Attributes:
+        network: held while a network runs: visitors take turns instead of slowing each other down.
+    """
+
+    def __init__(
+        self,
+        extractors: Sequence[str],
+        post_processors: Sequence[str],
+        load: Callable[[str, str], Matcher] | None = None,
+    ) -> None:
+        self.extractors = tuple(dict.fromkeys(extractors))
+        self.post_processors = tuple(dict.fromkeys(post_processors))
+        self.network = threading.Lock()
+        self._load = load or (lambda name, place: Matcher.from_pretrained(name, post_processor=place))
+        self._loaded: dict[Features, Matcher] = {}
+        self._loading = threading.Lock()
+
+    def get(self, features: Features) -> Matcher:
+        """The matcher of a choice.
+
+        Raises:
+            InputError: the choice is not on offer (a forged request could name any file), or extractor and
+                post-processor do not go together.
+        """
+        for name, offered in (
+            (features.extractor, self.extractors),
+            (features.post_processor, self.post_processors),
+        ):
+            if name not in offered:
+                raise InputError(f"{name!r} is not on offer here; there are {', '.join(offered)}")
+        with self._loading:
+            if features not in self._loaded:
+                self._loaded[features] = self._load(features.extractor, features.post_processor)
+            return self._loaded[features]
+
+
+@dataclass(frozen=True)
+class Served:
+    """Something a browser may fetch, under a name that cannot be guessed.
+
+    Attributes:
+        data: the content.
+        kind: its media type.
+        token: 192 random bits.
+    """
+
+    data: bytes
+    kind: str
+    token: str = field(default_factory=lambda: secrets.token_urlsafe(24))
+
+    @classmethod
+    def picture(cls, image: Image.Image) -> Served:
+        """A picture as a browser shows it: JPEG, at most 1280 pixels on its longer side."""
+        small = resized(image, fit(image.size, LONGEST, LONGEST)) if max(image.size) > LONGEST else image
+        file = io.BytesIO()
+        small.save(file, "JPEG", quality=88)
+        return cls(file.getvalue(), "image/jpeg")
+
+
+@dataclass
+class _Shown:
+    """A picture of a visitor, as a browser shows it, with its features by what made them."""
+
+    image: Image.Image
+    served: Served
+    encoded: dict[Features, Encoded] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """The poses of two pictures compared, which does not depend on the points."""
+
+    source: Encoded
+    target: Encoded
+    setting: str
+    pose: Pose
+    distances: dict[Pose, float]
+
+    def fits(self, source: Encoded, target: Encoded, setting: str) -> bool:
+        return self.source is source and self.target is target and self.setting == setting
+
+
+class Session:
+    """What one visitor sees. Methods may be called from any thread; one that raises changes nothing.
+
+    Args:
+        matchers: shared with other visitors.
+        features: chosen at the start.
+
+    Attributes:
+        features: chosen now.
+        points: on the source picture, pixels (x, y).
+        chosen: index of the point whose heat map is shown; the last one clicked. ``None`` without points.
+        heated: whether the heat map is shown.
+        result: of the points; ``None`` until there are both pictures.
+    """
+
+    def __init__(self, matchers: Matchers, features: Features) -> None:
+        self.features = features
+        self.points: tuple[tuple[float, float], ...] = ()
+        self.chosen: int | None = None
+        self.heated = False
+        self.result: MatchResult | None = None
+        self._pictures: dict[Side, _Shown] = {}
+        self._aligning: bool | None = None
+        self._compared: _Comparison | None = None
+        self._heat: tuple[MatchResult, int, Served] | None = None
+        self._download: Served | None = None
+        self._matchers = matchers
+        self._lock = threading.RLock()
+
+    @property
+    def aligned(self) -> bool:
+        """Whether the source picture is tried mirrored too; as measured for the features until it is set."""
+        return self._pose_setting != "off"
+
+    @property
+    def distances(self) -> Mapping[Pose, float]:
+        """Of the poses that were tried to the target; empty without alignment or pictures."""
+        return {} if self.result is None else self.result.distances
+
+    @property
+    def pose(self) -> Pose | None:
+        """How the source was turned; ``None`` until there are both pictures."""
+        return None if self.result is None else self.result.pose
+
+    def image(self, side: Side) -> Image.Image | None:
+        """The picture of a side, upright RGB; ``None`` until one is brought."""
+        shown = self._pictures.get(side)
+        return None if shown is None else shown.image
+
+    def bring(self, side: Side, image: Image.Image) -> None:
+        """Take a picture, as `geoaware.data.images` reads it; a new source picture starts without points."""
+        with self._changing():
+            self._pictures = {**self._pictures, side: _Shown(image, Served.picture(image))}
+            if side == "source":
+                self.points, self.chosen = (), None
+
+    def click(self, x: float, y: float) -> None:
+        """Match one more point, given in pixels of the source picture.
+
+        Raises:
+            InputError: a picture is missing, the point lies outside, or there are enough points.
+        """
+        with self._changing():
+            missing = [name for side, name in NAMES.items() if side not in self._pictures]
+            if missing:
+                raise InputError(f"Bring {' and '.join(missing)} first, then click a point on picture A.")
+            width, height = self._pictures["source"].image.size
+            if not (0 <= x < width and 0 <= y < height):
+                raise InputError(
+                    f"({x:.0f}, {y:.0f}) lies outside picture A, {width} x {height} pixels; click inside it."
+                )
+            if len(self.points) == MOST_POINTS:
+                raise InputError(f"{MOST_POINTS} points are as many as there can be; clear or undo some.")
+            self.points = (*self.points, (float(x), float(y)))
+            self.chosen = len(self.points) - 1
+
+    def choose(self, index: int) -> None:
+        """Choose the point whose heat map is shown.
+
+        Raises:
+            InputError: there is no such point.
+        """
+        with self._lock:
+            if not 0 <= index < len(self.points):
+                raise InputError(f"There is no point {index + 1}; there are {len(self.points)}.")
+            self.chosen = index
+
+    def undo(self) -> None:
+        """Take the last point away; without points nothing happens."""
+        with self._changing():
+            self.points = self.points[:-1]
+            self.chosen = len(self.points) - 1 if self.points else None
+
+    def clear(self) -> None:
+        """Take all points away."""
+        with self._changing():
+            self.points, self.chosen = (), None
+
+    def use(self, features: Features) -> None:
+        """Match with other features from now on, the points that there are too.
+
+        Raises:
+            InputError: they are not on offer or do not go together.
+        """
+        with self._changing():
+            self.features = features
+
+    def align(self, wanted: bool) -> None:
+        """Turn pose alignment on or off."""
+        with self._changing():
+            self._aligning = wanted
+
+    def rows(self) -> list[Row]:
+        """The matches in the order of the points; numbers start at 1."""
+        with self._lock:
+            found = self.result
+        if found is None:
+            return []
+        columns = (found.queries, found.points, found.confidence, found.cycle_error)
+        return [
+            Row(index + 1, COLOURS[index % len(COLOURS)], (qx, qy), (x, y), confidence, cycle)
+            for index, ((qx, qy), (x, y), confidence, cycle) in enumerate(
+                zip(*(column.tolist() for column in columns), strict=True)
+            )
+        ]
+
+    def heatmap(self) -> Image.Image | None:
+        """The target picture under the similarity map of the chosen point; ``None`` if there is none."""
+        with self._lock:
+            found, chosen = self.result, self.chosen
+        return None if found is None or chosen is None else found.heatmap(chosen)
+
+    def to_json(self) -> str:
+        """The matches as `MatchResult.to_json` writes them.
+
+        Raises:
+            InputError: there are none.
+        """
+        return self._finished().to_json()
+
+    def draw(self) -> Image.Image:
+        """Both pictures side by side with the matches, numbered as on the page.
+
+        Raises:
+            InputError: there are none.
+        """
+        found = self._finished()
+        return found.draw(labels=[str(number + 1) for number in range(len(found.points))])
+
+    def picture(self, side: Side) -> Served | None:
+        """The picture of a side for the browser; ``None`` until one is brought."""
+        shown = self._pictures.get(side)
+        return None if shown is None else shown.served
+
+    def heat(self) -> Served | None:
+        """The heat map for the browser, drawn once; ``None`` unless it is to be shown and there is one."""
+        with self._lock:
+            found, chosen = self.result, self.chosen
+            if not self.heated or found is None or chosen is None:
+                return None
+            if self._heat is None or self._heat[0] is not found or self._heat[1] != chosen:
+                self._heat = (found, chosen, Served.picture(found.heatmap(chosen)))
+            return self._heat[2]
+
+    def download(self, kind: Literal["json", "png"]) -> Served:
+        """The matches as a file for the browser; the one before it can no longer be fetched.
+
+        Raises:
+            InputError: there are none.
+        """
+        if kind == "json":
+            made = Served(self.to_json().encode(), "application/json")
+        else:
+            file = io.BytesIO()
+            self.draw().save(file, "PNG", compress_level=1)
+            made = Served(file.getvalue(), "image/png")
+        self._download = made
+        return made
+
+    def served(self, token: str) -> Served | None:
+        """What this visitor may fetch under a token, if it is one of theirs."""
+        heat = None if self._heat is None else self._heat[2]
+        mine = [*(shown.served for shown in self._pictures.values()), heat, self._download]
+        return next((each for each in mine if each is not None and each.token == token), None)
+
+    def _finished(self) -> MatchResult:
+        with self._lock:
+            found = self.result
+        if found is None or not len(found.points):
+            raise InputError("There are no matches yet; click a point on picture A.")
+        return found
+
+    @property
+    def _pose_setting(self) -> str:
+        """A key of `alignment.CANDIDATES`."""
+        measured = self._matchers.get(self.features).pose
+        if self._aligning is None:
+            return measured
+        if not self._aligning:
+            return "off"
+        return "flip" if measured == "off" else measured
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """A change of state and the matching that follows from it: both are done, or neither."""
+        with self._lock:
+            before = dict(self.__dict__)
+            try:
+                yield
+                self.result = self._matched()
+            except BaseException:
+                self.__dict__.update(before)
+                raise
+
+    def _matched(self) -> MatchResult | None:
+        """Match all points: as fast as one, once the pictures are encoded and their poses compared."""
+        matcher, setting = self._matchers.get(self.features), self._pose_setting
+        with self._matchers.network:
+            here, there = (self._encoded(side, matcher) for side in NAMES)
+            if here is None or there is None:
+                return None
+            if self._compared is None or not self._compared.fits(here, there, setting):
+                self._compared = _Comparison(here, there, setting, *matcher.align(here, there, setting))
+        pose, distances = self._compared.pose, self._compared.distances
+        queries = as_points(self.points).double()
+        matches = match_posed(here.maps, there.maps["identity"], queries, pose, matcher.settings)
+        return MatchResult(here, there, queries, replace(matches, distances=distances), setting, matcher)
+
+    def _encoded(self, side: Side, matcher: Matcher) -> Encoded | None:
+        shown = self._pictures.get(side)
+        if shown is None:
+            return None
+        if self.features not in shown.encoded:
+            shown.encoded[self.features] = matcher.encode(shown.image)
+        return shown.encoded[self.features]
+
+
+class Sessions:
+    """Everyone's session by the key of their browser tab; the longest unused goes when there are too many.
+
+    Args:
+        make: a new session.
+        most: held at once.
+    """
+
+    def __init__(self, make: Callable[[], Session], most: int = MOST_SESSIONS) -> None:
+        self._make, self._most = make, most
+        self._held: OrderedDict[str, Session] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def of(self, key: str) -> Session:
+        """The session of a key, made when it is new."""
+        with self._lock:
+            if key not in self._held:
+                self._held[key] = self._make()
+            self._held.move_to_end(key)
+            while len(self._held) > self._most:
+                self._held.popitem(last=False)
+            return self._held[key]
+
+    def served(self, token: str) -> Served | None:
+        """What lies under a token, whoever's it is: to know the token is to be let in."""
+        with self._lock:
+            held = list(self._held.values())
+        return next((found for each in held if (found := each.served(token)) is not None), None)
+
+    def drop(self, key: str) -> None:
+        """Forget a session, if there is one: its tab was closed."""
+        with self._lock:
+            self._held.pop(key, None)

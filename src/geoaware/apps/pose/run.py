@@ -1,0 +1,251 @@
+"""A run of pose prediction: its file, that an interruption cannot harm, and what makes two runs the same.
+
+Finished pictures are appended to ``FILE.part``, one whole line at a time. When all are there, ``FILE`` is
+written in their order and the part file goes, as `evaluation.predict` does it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from PIL import __version__ as pillow_version
+
+from geoaware._version import __version__
+from geoaware.apps.pose.prediction import (
+    DIRECTIONS,
+    PosePrediction,
+    PosePredictor,
+    PoseSettings,
+    TemplateSets,
+)
+from geoaware.evaluation.predictions import PART
+from geoaware.matcher import Matcher
+from geoaware.method.types import Picture
+from geoaware.runs.errors import InputError
+from geoaware.runs.files import append_line, check_same_run, replacing
+
+FORMAT = "geoaware poses"
+FORMAT_VERSION = 1
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class PoseWork:
+    """Everything that decides the predictions of a run.
+
+    Attributes:
+        matcher: whose features are compared.
+        templates: template sets by category.
+        pictures: to predict; each is compared with the templates of its own category.
+        settings: see there.
+        about: what the pictures are (dataset, split …), as it will stand in the file.
+    """
+
+    matcher: Matcher
+    templates: Mapping[str, TemplateSets]
+    pictures: Sequence[Picture]
+    settings: PoseSettings = field(default_factory=PoseSettings)
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    def header(self) -> dict[str, Any]:
+        """What was predicted with what; no time and no place, so that runs compare."""
+        extractor, refiner = self.matcher.extractor, self.matcher.refiner
+        shown = [
+            each
+            for _, sets in sorted(self.templates.items())
+            for _, members in sorted(sets.items())
+            for each in (members[pose] for pose in DIRECTIONS)
+        ]
+        return {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            **self.about,
+            "extractor": self.matcher.identity,
+            "settings": {
+                **asdict(self.settings),
+                "device": extractor.device.type,
+                "dtype": self.matcher.describe()["dtype"],
+                "stored": extractor.stored,
+            },
+            "versions": {"geoaware": __version__, "torch": str(torch.__version__), "pillow": pillow_version},
+            "hashes": {
+                "weights": extractor.weights_hash(),
+                **({} if refiner is None else {"post_processor": refiner.weights}),
+                "pictures": _hash_pictures(self.pictures, self.settings.masks),
+                "templates": _hash_pictures(shown, self.settings.template_masks),
+            },
+            "templates": {
+                category: {
+                    name: {pose: members[pose].id for pose in DIRECTIONS} for name, members in sets.items()
+                }
+                for category, sets in self.templates.items()
+            },
+        }
+
+
+def predict_poses(
+    work: PoseWork,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    restart: bool = False,
+    progress: Progress | None = None,
+) -> list[PosePrediction]:
+    """Predict the pose of every picture, in their order.
+
+    Pictures are extracted one at a time, category by category, with the templates of one category in memory.
+
+    Args:
+        work: what to predict with what.
+        path: a JSON file to write. Until it is whole, ``.part`` beside it holds what is done, so that the
+            same call goes on after an interruption; a whole file of the same work is read instead.
+        restart: throw away what an earlier run left.
+        progress: called with the number of pictures done and to do.
+
+    Raises:
+        InputError: no pictures, a category without templates, a file of another run is in the way, or a
+            picture or mask cannot be used.
+    """
+    if not work.pictures:
+        raise InputError("there are no pictures to predict the pose of")
+    bare = sorted({each.category for each in work.pictures if not work.templates.get(each.category)})
+    if bare:
+        raise InputError(f"category {bare[0]!r} has pictures to predict and no template set")
+    if path is None:
+        done = _run(work, {}, lambda _: None, progress)
+        return [done[each.id] for each in work.pictures]
+    header, goal = json.loads(json.dumps(work.header())), Path(path)
+    part = goal.with_name(goal.name + PART)
+    if restart:
+        goal.unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
+    if goal.exists():
+        found = _read_whole(goal, header)
+        if progress is not None:
+            progress(len(found), len(found))
+        return found
+    try:
+        goal.parent.mkdir(parents=True, exist_ok=True)
+        file = part.open("a+b")
+    except OSError as error:
+        raise InputError(f"{part}: cannot be written ({error.strerror}); choose another --out") from None
+    with file:
+        done = _run(
+            work, _resume(file, part, header), lambda each: append_line(file, _line(each.to_dict())), progress
+        )
+    found = [done[each.id] for each in work.pictures]
+    with replacing(goal) as draft:
+        content = {**header, "poses": [each.to_dict() for each in found]}
+        draft.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    part.unlink(missing_ok=True)
+    return found
+
+
+def _run(
+    work: PoseWork,
+    done: dict[str, PosePrediction],
+    keep: Callable[[PosePrediction], None],
+    progress: Progress | None,
+) -> dict[str, PosePrediction]:
+    """Predict what is not done yet; the templates of a category are encoded when its first picture comes."""
+    total = len(work.pictures)
+    if progress is not None:
+        progress(len(done), total)
+    current, predictor = None, None
+    for picture in sorted(work.pictures, key=lambda each: each.category):
+        if picture.id in done:
+            continue
+        if predictor is None or picture.category != current:
+            predictor = None  # Let the last category's templates go before the next come.
+            current = picture.category
+            predictor = PosePredictor(work.matcher, work.templates[current], work.settings)
+        found = PosePrediction(picture.id, picture.category, predictor.distances(picture))
+        keep(found)
+        done[picture.id] = found
+        if progress is not None:
+            progress(len(done), total)
+    return done
+
+
+def _line(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, ensure_ascii=False) + "\n"
+
+
+def _resume(file: BinaryIO, part: Path, header: dict[str, Any]) -> dict[str, PosePrediction]:
+    """What the part file has; only whole lines count, the last may have been cut off by a kill."""
+    whole = 0
+    done: dict[str, PosePrediction] = {}
+    file.seek(0)
+    for number, line in enumerate(file, start=1):
+        if not line.endswith(b"\n"):
+            break
+        content = _parse(line, f"{part}, line {number}")
+        if number == 1:
+            check_same_run(content, header, part)
+        else:
+            found = _prediction(content, f"{part}, line {number}")
+            done[found.picture] = found
+        whole += len(line)
+    file.truncate(whole)
+    if not whole:
+        append_line(file, _line(header))
+    return done
+
+
+def _read_whole(goal: Path, header: dict[str, Any]) -> list[PosePrediction]:
+    if goal.is_dir():
+        raise InputError(f"{goal}: is a folder; give the name of a file to write")
+    content = _parse(goal.read_bytes(), str(goal))
+    poses = content.pop("poses", None)
+    check_same_run(content, header, goal)
+    if not isinstance(poses, list):
+        raise InputError(f"{goal}: holds no poses; give --restart to predict again")
+    return [_prediction(each, f"{goal}, pose {number}") for number, each in enumerate(poses, start=1)]
+
+
+def _parse(raw: bytes, where: str) -> dict[str, Any]:
+    try:
+        content = json.loads(raw)
+    except (ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict):
+        raise InputError(f"{where}: is not what `geoaware pose` writes; choose another --out, or --restart")
+    return content
+
+
+def _prediction(content: Any, where: str) -> PosePrediction:
+    try:
+        distances = {
+            str(name): {pose: float(each[pose]) for pose in DIRECTIONS}
+            for name, each in content["distances"].items()
+        }
+        return PosePrediction(str(content["picture"]), str(content["category"]), distances)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise InputError(f"{where}: damaged; give --restart to begin anew") from None
+
+
+def _hash_pictures(pictures: Sequence[Picture], masks: bool) -> str:
+    """SHA-256 of ids, categories and the bytes of all files."""
+    digest = hashlib.sha256()
+    for each in pictures:
+        parts = [json.dumps([each.id, each.category]).encode(), _read(each.path)]
+        if masks:
+            drawn = json.dumps(each.attributes.get("segmentation"), sort_keys=True).encode()
+            parts.append(drawn if each.mask_path is None else _read(each.mask_path))
+        for part in parts:
+            digest.update(hashlib.sha256(part).digest())
+    return digest.hexdigest()
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None

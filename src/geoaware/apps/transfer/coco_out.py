@@ -1,0 +1,255 @@
+"""The result: part files of records, put together to a COCO-keypoints file without holding it in memory.
+
+The result is written with one entry a line, so that it can be read back line by line. Its first line ends
+where the list of failed pictures begins, and says of which run it is.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from geoaware.apps.transfer.crop import Box
+from geoaware.apps.transfer.sources import Sources
+from geoaware.apps.transfer.targets import Target, Targets
+from geoaware.data.coco import VISIBLE
+from geoaware.runs.errors import InputError
+from geoaware.runs.files import replacing
+
+DESCRIPTION = "Keypoints carried over by geoaware transfer"
+
+BOX_MARGIN = 0.1
+"""Added on every side of the box around keypoints, as a share of its longer side, where no box is given."""
+
+Record = Mapping[str, Any]
+"""A line of a part file: ``n`` (the target's number), then ``failed`` (why), or ``size`` (of the picture),
+``points`` ([x, y] or null, by keypoint), ``probability``, ``source`` (row), ``pose`` and ``distance``."""
+
+
+def write_line(value: Any) -> str:
+    """JSON on one line, with the line's end."""
+    return _json(value) + "\n"
+
+
+def read_records(parts: Sequence[Path]) -> Iterator[Record]:
+    """Records of all targets in their order, from the part files of all shards by rank.
+
+    Shard r of w holds targets r, r + w, r + 2 w …; so the files are read in turn.
+    """
+    files = [path.open(encoding="utf-8") for path in parts]
+    try:
+        for file in files:
+            file.readline()
+        while True:
+            for file in files:
+                line = file.readline()
+                if not line:
+                    return
+                yield json.loads(line)
+    finally:
+        for file in files:
+            file.close()
+
+
+def write_result(
+    out: Path,
+    parts: Sequence[Path],
+    sources: Sources,
+    targets: Targets,
+    run: Mapping[str, Any],
+    calibration: Mapping[str, Any],
+) -> None:
+    """Put the records of finished part files together.
+
+    Args:
+        out: the file to write, whole or not at all.
+        parts: of all shards, by rank.
+        sources: whose keypoints were carried over.
+        targets: in the order of the records.
+        run: the run's header.
+        calibration: parameters of the probabilities.
+    """
+    settings = run["settings"]
+    entry = category_entry(sources, targets)
+
+    def images() -> Iterator[Any]:
+        last = None
+        for record, target in _good(parts, targets):
+            if target.image_id != last:
+                last = target.image_id
+                width, height = record["size"]
+                yield {"id": last, "file_name": target.name, "width": width, "height": height}
+
+    def annotations() -> Iterator[Any]:
+        for record, target in _good(parts, targets):
+            yield annotation(record, target, entry["id"], sources, settings)
+
+    info = {
+        "description": DESCRIPTION,
+        "run": run,
+        "calibration": calibration,
+        "failed_targets": sum("failed" in each for each in read_records(parts)),
+    }
+    extra = {"flip_pairs": [list(pair) for pair in sources.schema.flip_pairs]}
+    if sources.keypoint_groups is not None:
+        extra["keypoint_groups"] = sources.keypoint_groups
+    with replacing(out) as draft, draft.open("w", encoding="utf-8", newline="\n") as file:
+        file.write('{"info":' + _json(info)[:-1] + ',"failed":[\n')
+        _write_list(file, _failed(parts, targets))
+        file.write(']},\n"licenses":[],\n')
+        for key, value in extra.items():
+            file.write(f'"{key}":{_json(value)},\n')
+        for key, values in (("categories", [entry]), ("images", images()), ("annotations", annotations())):
+            file.write(f'"{key}":[\n')
+            _write_list(file, values)
+            file.write("]}\n" if key == "annotations" else "],\n")
+
+
+def read_run(path: Path) -> dict[str, Any] | None:
+    """``info`` of a result without the failures; ``None`` if `write_result` did not write the file."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            found = json.loads(file.readline(1 << 24) + "]}}")["info"]
+        return found if found["description"] == DESCRIPTION and isinstance(found["run"], dict) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def read_failures(path: Path) -> Iterator[dict[str, str]]:
+    """``file_name`` and ``reason`` of every target that failed, from a result."""
+    with path.open(encoding="utf-8") as file:
+        file.readline()
+        yield from _entries(file)
+
+
+def read_results(path: Path) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Image and annotation of every target that did not fail, from a result, in the order of the targets."""
+    with path.open(encoding="utf-8") as above, path.open(encoding="utf-8") as below:
+        _seek(above, "images", path)
+        _seek(below, "annotations", path)
+        images = _entries(above)
+        image: dict[str, Any] = {"id": None}
+        for each in _entries(below):
+            while image["id"] != each["image_id"]:
+                image = next(images)
+            yield image, each
+
+
+def category_entry(sources: Sources, targets: Targets) -> dict[str, Any]:
+    """The category of the result: the sources', under the id that the targets' file has for it."""
+    own = sources.category
+    number = own["id"] if targets.category_id is None else targets.category_id
+    return {
+        "id": number,
+        "name": sources.name,
+        "supercategory": str(own.get("supercategory") or sources.name),
+        "keypoints": list(sources.schema.names),
+        "skeleton": own.get("skeleton") or [],
+        "flip_pairs": [list(pair) for pair in sources.schema.flip_pairs],
+    }
+
+
+def annotation(
+    record: Record, target: Target, category_id: int, sources: Sources, settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The annotation of one target; keypoints below the threshold are 0, 0, 0 as COCO wants it."""
+    points, chances = record["points"], record["probability"]
+    shown = [
+        point is not None and chance >= settings["threshold"]
+        for point, chance in zip(points, chances, strict=True)
+    ]
+    box = _given_box(target) or _box_around(points, shown, record["size"])
+    given = target.annotation or {}
+    entry: dict[str, Any] = {
+        "id": target.id,
+        "image_id": target.image_id,
+        "category_id": category_id,
+        "keypoints": [
+            value
+            for point, seen in zip(points, shown, strict=True)
+            for value in ((*point, VISIBLE) if seen else (0, 0, 0))
+        ],
+        "num_keypoints": sum(shown),
+        "bbox": box,
+        "area": given.get("area") or round(box[2] * box[3], 2),
+        "segmentation": given.get("segmentation") or [],
+        "iscrowd": 0,
+        "score": _mean([chance for chance, seen in zip(chances, shown, strict=True) if seen]),
+        "keypoint_scores": chances,
+        "source": sources.pictures[record["source"]].id,
+        "pose": record["pose"],
+        "distance": record["distance"],
+    }
+    if settings["keep_guesses"]:
+        entry["guesses"] = [
+            None if point is None else [*point, chance] for point, chance in zip(points, chances, strict=True)
+        ]
+    return entry
+
+
+def _given_box(target: Target) -> list[float] | None:
+    values = None if target.annotation is None else target.annotation.get("bbox")
+    return list(values) if values else None
+
+
+def _box_around(points: Sequence[Any], shown: Sequence[bool], size: Sequence[int]) -> list[float]:
+    """COCO's x, y, width, height around what is shown, else around every guess, with `BOX_MARGIN`."""
+    visible = [point for point, seen in zip(points, shown, strict=True) if seen]
+    chosen = visible or [point for point in points if point is not None]
+    (x1, x2), (y1, y2) = ((min(axis), max(axis)) for axis in zip(*chosen, strict=True))
+    extra = BOX_MARGIN * max(x2 - x1, y2 - y1)
+    corners: Box = (
+        max(0.0, x1 - extra),
+        max(0.0, y1 - extra),
+        min(float(size[0]), x2 + extra),
+        min(float(size[1]), y2 + extra),
+    )
+    left, top, right, bottom = corners
+    return [round(each, 2) for each in (left, top, right - left, bottom - top)]
+
+
+def _good(parts: Sequence[Path], targets: Targets) -> Iterator[tuple[Record, Target]]:
+    for record, target in zip(read_records(parts), targets, strict=True):
+        if "failed" not in record:
+            yield record, target
+
+
+def _failed(parts: Sequence[Path], targets: Targets) -> Iterator[dict[str, str]]:
+    for record, target in zip(read_records(parts), targets, strict=True):
+        if "failed" in record:
+            yield {"file_name": target.name, "reason": record["failed"]}
+
+
+def _write_list(file: TextIO, values: Iterable[Any]) -> None:
+    """One entry a line, with commas between."""
+    before = ""
+    for value in values:
+        file.write(before + _json(value))
+        before = ",\n"
+    file.write("\n" if before else "")
+
+
+def _entries(file: TextIO) -> Iterator[dict[str, Any]]:
+    """The entries of a list whose opening line has been read."""
+    for line in file:
+        if line.startswith("]"):
+            return
+        yield json.loads(line.rstrip("\n").removesuffix(","))
+
+
+def _seek(file: TextIO, key: str, path: Path) -> None:
+    for line in file:
+        if line == f'"{key}":[\n':
+            return
+    raise InputError(f"{path}: is not as geoaware transfer wrote it; give --restart to make it anew")
+
+
+def _mean(values: Sequence[float]) -> float:
+    return round(math.fsum(values) / len(values), 4) if values else 0.0
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)

@@ -1,0 +1,47 @@
+"""Which part of a picture to encode when the object's box is known."""
+
+from __future__ import annotations
+
+from geoaware.runs.errors import InputError
+
+Box = tuple[float, float, float, float]
+"""Corners x1, y1, x2, y2 in pixels of the whole picture."""
+
+Window = tuple[int, int, int, int]
+"""Left, top, right, bottom in whole pixels, right and bottom exclusive: what PIL's ``crop`` takes.
+
+A pixel (x, y) of the picture is the pixel (x - left, y - top) of the crop.
+"""
+
+
+def crop_window(
+    box: Box | None, size: tuple[int, int], margin: float = 0.3, below: float = 0.5, where: str = "the box"
+) -> Window:
+    """The part of a picture to encode: the whole picture, or the box of a small object with a margin.
+
+    Args:
+        box: the object's, or ``None``.
+        size: width and height of the picture.
+        margin: added on every side, as a share of the box's longer side.
+        below: the box is cut out if its longer side is less than this share of the picture's; 0: never.
+        where: what to call the box in messages.
+
+    Raises:
+        InputError: the box lies outside the picture.
+    """
+    width, height = size
+    whole = (0, 0, width, height)
+    if box is None:
+        return whole
+    x1, y1, x2, y2 = box
+    if x1 >= width or y1 >= height or x2 <= 0 or y2 <= 0:
+        raise InputError(
+            f"{where} ({x1:g}, {y1:g}, {x2:g}, {y2:g}) lies outside the picture of {width}x{height} pixels"
+        )
+    longer = max(x2 - x1, y2 - y1)
+    if longer >= below * max(size):
+        return whole
+    extra = margin * longer
+    left, top = max(0, int(x1 - extra)), max(0, int(y1 - extra))
+    right, bottom = min(width, int(x2 + extra) + 1), min(height, int(y2 + extra) + 1)
+    return left, top, right, bottom

@@ -1,0 +1,391 @@
+"""How good a transfer was, where the targets are annotated.
+
+Two questions apart. *Where*: PCK of every guess at a keypoint that is visible in the target, whatever its
+probability, through the predictions file that `geoaware score` reads. *Whether*: of the keypoints that were
+marked visible, how many are (precision), of the visible ones how many were marked (recall), and whether a
+probability of 0.7 is right seven times in ten (reliability, expected calibration error).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+
+from geoaware.apps.transfer.calibration import ALPHA
+from geoaware.apps.transfer.coco_out import read_results, read_run
+from geoaware.apps.transfer.sources import Sources
+from geoaware.apps.transfer.targets import Target, Targets
+from geoaware.data.coco import keypoint_places
+from geoaware.data.dataset import make_keypoints
+from geoaware.evaluation.predictions import Header, describe_schema, hash_pairs, make_record, record_line
+from geoaware.evaluation.protocols import FOR_BASE, Protocol, get_protocol
+from geoaware.evaluation.result import PCKResult
+from geoaware.evaluation.score import score_file
+from geoaware.method.types import Keypoints, Pair, Picture
+from geoaware.runs.errors import InputError
+from geoaware.runs.files import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+BINS = 10
+THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+
+_BLUE, _ORANGE, _BLACK = "#0072B2", "#E69F00", "#000000"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What one threshold does.
+
+    Attributes:
+        threshold: keypoints of at least this probability are marked visible.
+        shown: share of all keypoints that are.
+        precision: share of the shown that are visible in the target.
+        recall: share of the visible that are shown.
+        right: share of the shown that are visible and in their place.
+    """
+
+    threshold: float
+    shown: float
+    precision: float
+    recall: float
+    right: float
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Keypoints of similar probability.
+
+    Attributes:
+        low: smallest probability.
+        high: largest, exclusive but for 1.
+        keypoints: how many.
+        probability: their mean.
+        right: share that is visible and in its place.
+    """
+
+    low: float
+    high: float
+    keypoints: int
+    probability: float
+    right: float
+
+
+@dataclass(frozen=True)
+class Visibility:
+    """Figures on probabilities and on what was marked visible; shares, NaN where there is nothing to share.
+
+    Attributes:
+        keypoints: of all targets, visible or not.
+        visible: how many of them are visible in their target.
+        at: figures of the run's own threshold.
+        others: figures of `THRESHOLDS`.
+        bins: `BINS` of equal width; those that are empty are left out.
+        calibration_error: expected calibration error: mean over the keypoints of the difference between
+            probability and share right of their bin.
+    """
+
+    keypoints: int
+    visible: int
+    at: Shown
+    others: tuple[Shown, ...]
+    bins: tuple[Bin, ...]
+    calibration_error: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Every figure of a transfer.
+
+    Attributes:
+        places: PCK and what belongs to it, of all guesses at visible keypoints.
+        visibility: see there.
+        predictions: the file that ``places`` was computed from.
+        targets: how many were evaluated.
+        failed: how many had failed, which count nowhere.
+    """
+
+    places: PCKResult
+    visibility: Visibility
+    predictions: Path
+    targets: int
+    failed: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain Python values; NaN becomes ``None``."""
+        own = {"targets": self.targets, "failed": self.failed, "visibility": asdict(self.visibility)}
+        return {**_plain(own), "places": self.places.to_dict()}
+
+
+def evaluate(
+    out: Path,
+    sources: Sources,
+    targets: Targets,
+    predictions: Path,
+    protocol: str | None = None,
+    hidden: bool = False,
+    draws: int = 1000,
+) -> Evaluation:
+    """Compare a result with the annotations of its targets.
+
+    Args:
+        out: the result, with guesses (``keep_guesses``).
+        sources: of the run.
+        targets: of the run, from a file with keypoints.
+        predictions: file to write, for `geoaware score`.
+        protocol: decides what counts as the right place; by box where every target has one, else by picture.
+        hidden: count keypoints that are annotated but hidden (flag 1) as visible.
+        draws: bootstrap resamples behind the confidence intervals.
+
+    Raises:
+        InputError: the targets have no keypoints, the result no guesses, or the protocol cannot be applied.
+    """
+    info = read_run(out)
+    if info is None or not info["run"]["settings"]["keep_guesses"]:
+        raise InputError(f"{out}: holds no guesses to evaluate; make it with --keep-guesses or --evaluate")
+    check_annotated(targets)
+    boxes = all(each.box is not None for each in targets)
+    rules = get_protocol(protocol or FOR_BASE["box" if boxes else "image"])
+    by_id = {each.id: each for each in targets}
+    pairs: list[Pair] = []
+    lines: list[str] = []
+    chances: list[float] = []
+    visible: list[bool] = []
+    right: list[bool] = []
+    for image, entry in read_results(out):
+        target = by_id[entry["id"]]
+        pair = _pair(target, image, entry, sources, hidden)
+        guesses = entry["guesses"]
+        truth = pair.target.keypoints
+        chances += entry["keypoint_scores"]
+        visible += sources.schema.visibility(truth).tolist()
+        right += _right(guesses, truth, rules, pair.target)
+        if pair.common_ids:
+            found = [guesses[each][:2] for each in pair.common_ids]
+            pairs.append(pair)
+            lines.append(record_line(make_record(pair, sources.schema, rules, found, entry["pose"])))
+    if not pairs:
+        raise InputError(f"{targets.file}: no visible keypoint in the targets that the sources have too")
+    header = _header(info["run"], sources, targets, pairs, rules)
+    with replacing(predictions) as draft, draft.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines([header.to_line(), *lines])
+    figures = visibility(
+        np.array(chances), np.array(visible), np.array(right), info["run"]["settings"]["threshold"]
+    )
+    return Evaluation(
+        score_file(predictions, draws=draws),
+        figures,
+        predictions,
+        len(targets) - info["failed_targets"],
+        info["failed_targets"],
+    )
+
+
+def check_annotated(targets: Targets) -> None:
+    """Make sure that targets can be evaluated.
+
+    Raises:
+        InputError: they do not come from a file, or one has no keypoints.
+    """
+    if targets.file is None:
+        raise InputError("--evaluate needs annotated targets; give their COCO-keypoints file with --targets")
+    without = next((each for each in targets if not (each.annotation or {}).get("keypoints")), None)
+    if without is not None:
+        raise InputError(f"{targets.file}: {without.name} has no keypoints annotated; --evaluate needs them")
+
+
+def visibility(
+    probability: Float[np.ndarray, " n"],
+    visible: Bool[np.ndarray, " n"],
+    right: Bool[np.ndarray, " n"],
+    threshold: float,
+) -> Visibility:
+    """Figures from every keypoint of every target.
+
+    Args:
+        probability: given to the keypoint; 0 where there was no guess.
+        visible: whether it is visible in the target.
+        right: whether it is visible and the guess in its place.
+        threshold: of the run.
+    """
+    bins = _bins(probability, right)
+    error = sum(each.keypoints * abs(each.probability - each.right) for each in bins)
+    return Visibility(
+        len(probability),
+        int(visible.sum()),
+        _shown(probability, visible, right, threshold),
+        tuple(_shown(probability, visible, right, each) for each in THRESHOLDS),
+        bins,
+        _share(error, len(probability)),
+    )
+
+
+def reliability_diagram(figures: Visibility) -> Figure:
+    """Share right against probability, by bin, over how many keypoints each bin holds."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(5.0, 5.6), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
+    upper.plot([0, 1], [0, 1], "--", color=_BLACK, linewidth=1, label="as it should be")
+    upper.plot(
+        [each.probability for each in figures.bins],
+        [each.right for each in figures.bins],
+        "o-",
+        color=_BLUE,
+        linewidth=2,
+        clip_on=False,
+        label=f"found (calibration error {100 * figures.calibration_error:.1f} %)",
+    )
+    lower.bar(
+        [(each.low + each.high) / 2 for each in figures.bins],
+        [each.keypoints for each in figures.bins],
+        width=0.9 / BINS,
+        color=_ORANGE,
+        edgecolor=_BLACK,
+        linewidth=0.5,
+    )
+    for axes in (upper, lower):
+        axes.axvline(figures.at.threshold, color=_BLACK, linewidth=1, linestyle=":")
+        axes.spines[["top", "right"]].set_visible(False)
+    upper.text(figures.at.threshold + 0.01, 0.01, "threshold", fontsize=8)
+    upper.set_ylabel(f"visible and within {ALPHA:g} of the box")
+    upper.set(xlim=(0, 1), ylim=(0, 1))
+    upper.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
+    lower.set_xlabel("probability given")
+    lower.set_ylabel("keypoints")
+    lower.yaxis.set_major_locator(MaxNLocator(3, integer=True))
+    return figure
+
+
+def to_text(figures: Visibility) -> str:
+    """The figures on visibility as a table of plain text."""
+    rows = [["threshold", "shown", "precision", "recall", "in place"]]
+    for each in sorted({figures.at, *figures.others}, key=lambda each: each.threshold):
+        shares = (each.shown, each.precision, each.recall, each.right)
+        mark = "*" if each.threshold == figures.at.threshold else ""
+        rows.append([f"{each.threshold:g}{mark}", *(_percent(share) for share in shares)])
+    lines = ["  ".join([row[0].ljust(9), *(cell.rjust(9) for cell in row[1:])]) for row in rows]
+    return "\n".join(
+        [
+            f"Marked visible, in %, of {figures.keypoints:,} keypoints ({figures.visible:,} visible)",
+            *lines,
+            f"*: of this run; in place: share of the shown that is visible and within {ALPHA:g} of the box;",
+            f"expected calibration error {100 * figures.calibration_error:.1f} %",
+        ]
+    )
+
+
+def save_report(found: Evaluation, folder: Path) -> list[Path]:
+    """Write ``evaluation.json``, ``reliability.png`` and the plots of `PCKResult` into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    figures, diagram = folder / "evaluation.json", folder / "reliability.png"
+    with replacing(figures) as draft:
+        draft.write_text(json.dumps(found.to_dict(), indent=2) + "\n", encoding="utf-8", newline="\n")
+    with replacing(diagram) as draft:
+        reliability_diagram(found.visibility).savefig(draft, dpi=150, metadata={"Software": None})
+    return [figures, diagram, *found.places.save_plots(folder)]
+
+
+def _pair(
+    target: Target, image: Mapping[str, Any], entry: Mapping[str, Any], sources: Sources, hidden: bool
+) -> Pair:
+    """The target against all sources as one picture, which shows what there is a guess for."""
+    size = (int(image["width"]), int(image["height"]))
+    annotation = target.annotation or {}
+    truth, _ = make_keypoints(keypoint_places(annotation, hidden), size, target.name)
+    there = Picture(_id(target), target.path, size, sources.name, truth, target.box)
+    first, count = sources.pictures[0], len(sources.pictures)
+    guessed = Keypoints(
+        tuple(range(len(sources.schema))),
+        torch.zeros(len(sources.schema), 2, dtype=torch.float64),
+        torch.tensor([each is not None for each in entry["guesses"]]),
+    )
+    name = f"{count} source" + "s" * (count != 1)
+    here = Picture(name, first.path, first.size, sources.name, guessed, first.box)
+    return Pair(_id(target), sources.name, here, there)
+
+
+def _id(target: Target) -> str:
+    return f"{target.name}#{target.id}"
+
+
+def _right(guesses: Any, truth: Keypoints, rules: Protocol, target: Picture) -> list[bool]:
+    """Whether each keypoint of the schema is visible and its guess within `ALPHA` of the threshold base."""
+    limit = ALPHA * rules.size(target)
+    places = dict(zip(truth.ids, truth.xy.tolist(), strict=True))
+    seen = set(truth.visible_ids)
+    return [
+        each in seen and guess is not None and math.dist(guess[:2], places[each]) < limit
+        for each, guess in enumerate(guesses)
+    ]
+
+
+def _header(
+    run: Mapping[str, Any], sources: Sources, targets: Targets, pairs: list[Pair], rules: Protocol
+) -> Header:
+    """What was predicted with what."""
+    return Header(
+        protocol=rules.name,
+        pairs=len(pairs),
+        dataset=targets.file.name if targets.file is not None else "",
+        split=f"transfer from {len(sources.pictures)}",
+        extractor=run["extractor"],
+        settings=run["settings"],
+        versions=run["versions"],
+        hashes={"pairs": hash_pairs(pairs), **run["hashes"]},
+        schemas={sources.name: describe_schema(sources.schema)},
+    )
+
+
+def _shown(
+    probability: Float[np.ndarray, " n"],
+    visible: Bool[np.ndarray, " n"],
+    right: Bool[np.ndarray, " n"],
+    threshold: float,
+) -> Shown:
+    marked = probability >= threshold
+    both = int((marked & visible).sum())
+    return Shown(
+        threshold,
+        _share(int(marked.sum()), len(probability)),
+        _share(both, int(marked.sum())),
+        _share(both, int(visible.sum())),
+        _share(int((marked & right).sum()), int(marked.sum())),
+    )
+
+
+def _bins(probability: Float[np.ndarray, " n"], right: Bool[np.ndarray, " n"]) -> tuple[Bin, ...]:
+    place = np.minimum((probability * BINS).astype(int), BINS - 1)
+    found = []
+    for each in range(BINS):
+        here = place == each
+        if here.any():
+            mean, share = float(probability[here].mean()), float(right[here].mean())
+            found.append(Bin(each / BINS, (each + 1) / BINS, int(here.sum()), mean, share))
+    return tuple(found)
+
+
+def _share(part: float, whole: int) -> float:
+    return part / whole if whole else math.nan
+
+
+def _percent(share: float) -> str:
+    return "–" if math.isnan(share) else f"{100 * share:.1f}"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -1,0 +1,91 @@
+"""A gallery of a result, to look at what was found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from geoaware.apps.transfer.coco_out import read_results, read_run
+from geoaware.apps.transfer.sources import Sources
+from geoaware.apps.transfer.targets import Targets
+from geoaware.data.coco import VISIBLE
+from geoaware.method.keypoints import Schema
+from geoaware.method.types import Picture
+from geoaware.runs.errors import InputError
+
+if TYPE_CHECKING:
+    from geoaware.report.gallery import Entry, Match
+
+
+def write_review(out: Path, sources: Sources, targets: Targets, page: Path, most: int = 200) -> Path:
+    """Write a page that shows a result: each target beside the source that fitted it best.
+
+    Args:
+        out: the result; with guesses, the keypoints below the threshold are shown too, hollow.
+        sources: of the run.
+        targets: of the run.
+        page: HTML file to write.
+        most: targets at most, spread evenly over the result.
+
+    Raises:
+        InputError: there is nothing to show, or the page cannot be written.
+    """
+    from geoaware.report.gallery import write_gallery
+
+    info = read_run(out) or {}
+    there = len(targets) - info["failed_targets"]
+    if not there:
+        raise InputError(f"{out}: every target failed, so there is nothing to review")
+    step = -(-there // most)
+    run = info["run"]
+    about = {
+        "Result": out.name,
+        "Sources": f"{len(sources.pictures)} pictures of {sources.path.name}",
+        "Shown": f"{-(-there // step)} of {there} targets" + (f", one in {step}" if step > 1 else ""),
+        "Features": run["extractor"],
+        "Threshold": f"{run['settings']['threshold']:g}; keypoints of a smaller probability are not visible",
+        "Probability": info["calibration"]["origin"],
+    }
+    title = f"{sources.name}: {there} pictures annotated from {len(sources.pictures)}"
+    return write_gallery(_entries(out, sources, targets, step), page, title=title, about=about)
+
+
+def _entries(out: Path, sources: Sources, targets: Targets, step: int) -> Iterator[Entry]:
+    from geoaware.report.gallery import Entry
+
+    pictures = {each.id: each for each in sources.pictures}
+    for image, found in islice(read_results(out), 0, None, step):
+        source = pictures[found["source"]]
+        seen = f"{found['num_keypoints']} of {len(sources.schema)} keypoints visible"
+        yield Entry(
+            f"{image['file_name']}#{found['id']}",
+            sources.name,
+            source.path,
+            targets.folder / image["file_name"],
+            tuple(_matches(found, source, sources.schema)),
+            pose=found["pose"],
+            note=f"{seen}, score {found['score']:.2f}",
+        )
+
+
+def _matches(found: Mapping[str, Any], source: Picture, schema: Schema) -> Iterator[Match]:
+    """What is shown of each keypoint, beside where the best-fitting source has it."""
+    from geoaware.report.gallery import Match
+
+    ids = source.keypoints.visible_ids
+    places = dict(zip(ids, source.keypoints.at(ids).tolist(), strict=True))
+    guesses = found.get("guesses") or [None] * len(schema)
+    for each, name in enumerate(schema.names):
+        x, y, flag = found["keypoints"][3 * each : 3 * each + 3]
+        shown = (x, y) if flag else guesses[each]
+        if shown is not None:
+            yield Match(
+                str(name),
+                each,
+                tuple(places[each]) if each in places else None,
+                (shown[0], shown[1]),
+                confidence=found["keypoint_scores"][each],
+                visible=flag == VISIBLE,
+            )

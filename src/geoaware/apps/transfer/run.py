@@ -1,0 +1,413 @@
+"""Carry keypoints from annotated pictures to a collection, picture by picture, to a COCO-keypoints file.
+
+Like predictions (`evaluation.predict`), finished targets are appended to ``OUT.part``, a whole line at a time
+and in order, so a killed run goes on where it stopped and writes the same bytes as one that was not killed.
+Nothing is kept of a picture once its line is written.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from glob import escape
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from PIL import Image
+
+from geoaware._version import __version__
+from geoaware.apps.transfer.calibration import Calibration
+from geoaware.apps.transfer.coco_out import (
+    read_failures,
+    read_run,
+    write_line,
+    write_result,
+)
+from geoaware.apps.transfer.crop import Window, crop_window
+from geoaware.apps.transfer.sources import Progress, Sources
+from geoaware.apps.transfer.targets import Target, Targets
+from geoaware.apps.transfer.voters import TransferSettings, Voters
+from geoaware.data.images import load_image
+from geoaware.evaluation.predictions import PART
+from geoaware.matcher import Matcher
+from geoaware.method.types import FeatureMap
+from geoaware.runs.errors import InputError
+from geoaware.runs.files import append_line, check_same_run
+from geoaware.store.extraction import Shard
+
+FORMAT = "geoaware transfer"
+FORMAT_VERSION = 1
+
+_DEPTH = 3
+"""Levels that a message on differing runs looks into: ``settings.vote.rivals``."""
+
+SHOWN = 20
+"""So many failures are quoted; all of them are in the result."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run, or a process's share of it, ended.
+
+    Attributes:
+        out: the result; ``None`` where other processes' shares are missing still.
+        targets: how many there were.
+        failed: how many of them failed.
+        reasons: of the first failures, a line each.
+    """
+
+    out: Path | None
+    targets: int
+    failed: int
+    reasons: tuple[str, ...]
+
+
+def transfer(
+    sources: Sources,
+    targets: Targets,
+    matcher: Matcher,
+    out: str | os.PathLike[str],
+    settings: TransferSettings | None = None,
+    *,
+    shard: Shard | None = None,
+    restart: bool = False,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Annotate the targets and write a COCO-keypoints file.
+
+    Args:
+        sources: annotated pictures.
+        targets: pictures or objects to annotate.
+        matcher: extractor, post-processor, matching settings and pose setting.
+        out: the file to write; beside it ``.part`` holds what is done so far.
+        settings: see there.
+        shard: this process's share, where several work on one result; `merge` puts theirs together.
+        restart: discard what an earlier run left instead of going on.
+        progress: see `Progress`.
+
+    Raises:
+        InputError: files of another run are in the way, or a source picture cannot be read. A target that
+            cannot be read is counted, the rest goes on.
+    """
+    goal, share = Path(out), shard or Shard()
+    work = _Work(sources, targets, matcher, settings or TransferSettings(), share)
+    run = work.run()
+    part = part_path(goal, share)
+    earlier = _check_goal(goal, sources, targets)
+    if restart:
+        part.unlink(missing_ok=True)
+        if share.world == 1:
+            goal.unlink(missing_ok=True)
+    elif earlier is not None:
+        check_same_run(earlier["run"], run, goal, _DEPTH)
+        part.unlink(missing_ok=True)
+        return _outcome(goal)
+    _check_shards(goal, share)
+    try:
+        goal.parent.mkdir(parents=True, exist_ok=True)
+        file = part.open("a+b")
+    except OSError as error:
+        raise InputError(f"{part}: cannot be written ({error.strerror}); choose another --out") from None
+    try:
+        with file:
+            known, done = _resume(file, part, run)
+            if known is None or done < len(work.numbers):
+                voters = Voters(sources, matcher, work.settings, progress)
+                if known is None:
+                    known = voters.calibrate(progress)
+                    append_line(file, write_line({"run": run, "calibration": asdict(known)}))
+                _annotate(work, voters, known, file, done, progress)
+    except BaseException:
+        if not part.stat().st_size:
+            part.unlink()
+        raise
+    if share.world > 1:
+        return Outcome(None, len(work.numbers), *_failures(part, work))
+    return _finish(goal, [part], sources, targets)
+
+
+def merge(sources: Sources, targets: Targets, out: str | os.PathLike[str]) -> Outcome:
+    """Put the shares of several processes together, when all of them are done.
+
+    Raises:
+        InputError: there are none, one is missing or not finished, or they are not of this run.
+    """
+    goal = Path(out)
+    _check_goal(goal, sources, targets)
+    parts = sorted(goal.parent.glob(f"{escape(goal.name)}{PART}-*-of-*"))
+    if not parts:
+        raise InputError(f"{goal}{PART}-0-of-N: no such file; nothing is there to be merged")
+    world = _world(parts[0])
+    wanted = [part_path(goal, Shard(rank, world)) for rank in range(world)]
+    wrong = [each for each in parts if each not in wanted] or [each for each in wanted if each not in parts]
+    if wrong:
+        raise InputError(
+            f"{wrong[0]}: {'is of another number of processes' if wrong[0].exists() else 'is missing'}; "
+            f"run all {world} processes first"
+        )
+    first = _head(wanted[0])["run"]
+    about = {"hash": sources.hash(), "count": len(sources.pictures)}
+    if first["sources"] != about or first["targets"] != {"hash": targets.hash(), "count": len(targets)}:
+        raise InputError(f"{wanted[0]}: is of other sources or targets; give those of the run")
+    for rank, path in enumerate(wanted):
+        if _head(path)["run"] != first:
+            raise InputError(f"{path}: is of another run than {wanted[0].name}; run it again with --restart")
+        with path.open("rb") as file:
+            lines = sum(line.endswith(b"\n") for line in file) - 1
+        if lines != len(range(rank, len(targets), world)):
+            raise InputError(f"{path}: is not finished; run process {rank} of {world} again")
+    return _finish(goal, wanted, sources, targets)
+
+
+def part_path(goal: Path, shard: Shard) -> Path:
+    """Where a process puts what it has done."""
+    suffix = PART if shard.world == 1 else f"{PART}-{shard.rank}-of-{shard.world}"
+    return goal.with_name(goal.name + suffix)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Everything that decides the result."""
+
+    sources: Sources
+    targets: Targets
+    matcher: Matcher
+    settings: TransferSettings
+    shard: Shard
+
+    @property
+    def batch(self) -> int:
+        return self.settings.batch or (1 if self.matcher.extractor.device.type == "cpu" else 8)
+
+    @property
+    def numbers(self) -> range:
+        """Places of this process's targets."""
+        return range(self.shard.rank, len(self.targets), self.shard.world)
+
+    def run(self) -> dict[str, Any]:
+        """What tells this run from others, as it comes back from a file; no time and no place."""
+        from PIL import __version__ as pillow
+
+        matcher, refiner = self.matcher, self.matcher.refiner
+        values = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "category": self.sources.name,
+            "sources": {"hash": self.sources.hash(), "count": len(self.sources.pictures)},
+            "targets": {"hash": self.targets.hash(), "count": len(self.targets)},
+            "extractor": matcher.identity,
+            "settings": {
+                **asdict(self.settings),
+                "matching": asdict(matcher.settings),
+                "pose": matcher.pose,
+                "pose_rule": asdict(matcher.pose_rule),
+                "batch": self.batch,
+                "device": matcher.extractor.device.type,
+                "dtype": matcher.describe()["dtype"],
+                "stored": matcher.extractor.stored,
+                **({} if refiner is None else {"blend": refiner.blend}),
+            },
+            "versions": {"geoaware": __version__, "torch": str(torch.__version__), "pillow": pillow},
+            "hashes": {
+                "weights": matcher.extractor.weights_hash(),
+                **({} if refiner is None else {"post_processor": refiner.weights}),
+            },
+        }
+        return dict(json.loads(json.dumps(values)))
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A target, ready to be encoded."""
+
+    image: Image.Image
+    size: tuple[int, int]
+    window: Window
+    mask: np.ndarray | None
+
+
+def _annotate(
+    work: _Work, voters: Voters, known: Calibration, file: BinaryIO, done: int, progress: Progress | None
+) -> None:
+    """Append the records that are missing; batches are the same whether or not the run was interrupted."""
+    numbers, finished = work.numbers, done
+    for start in range(done - done % work.batch, len(numbers), work.batch):
+        group = [work.targets[number] for number in numbers[start : start + work.batch]]
+        opened = [_open(each, work) for each in group]
+        maps = iter(work.matcher.features([each.image for each in opened if isinstance(each, _Opened)]))
+        for place, (target, each) in enumerate(zip(group, opened, strict=True), start=start):
+            features = next(maps) if isinstance(each, _Opened) else None
+            if place < done:
+                continue
+            append_line(file, write_line(_record(target, each, features, voters, known)))
+            finished += 1
+            if progress is not None:
+                progress("annotating", finished, len(numbers))
+
+
+def _open(target: Target, work: _Work) -> _Opened | str:
+    """The part of the picture to encode, or why it cannot be used."""
+    settings = work.settings
+    try:
+        image = load_image(target.path)
+        window = crop_window(target.box, image.size, settings.margin, settings.below)
+        mask = target.mask(image.size, work.targets.mask_folder) if settings.masks else None
+    except InputError as error:
+        return _reason(error, target, work.targets)
+    left, top, right, bottom = window
+    if mask is not None:
+        mask = mask[top:bottom, left:right]
+        if not mask.any():
+            return "its mask shows nothing inside its box; mend box or mask"
+    return _Opened(image.crop(window), image.size, window, mask)
+
+
+def _record(
+    target: Target, opened: _Opened | str, features: FeatureMap | None, voters: Voters, known: Calibration
+) -> dict[str, Any]:
+    if isinstance(opened, str) or features is None:
+        return {"n": target.number, "failed": opened}
+    found = voters.locate(features, opened.mask)
+    chances = known.probability(found.evidence)
+    places = found.points + torch.tensor(opened.window[:2])
+    numbers = [
+        found.distance,
+        *places[found.known].flatten().tolist(),
+        *chances[found.known.numpy()].tolist(),
+    ]
+    if not all(map(math.isfinite, numbers)):
+        raise RuntimeError(f"the features of {target.name} or of a source are not finite")
+    there = found.known.tolist()
+    return {
+        "n": target.number,
+        "size": list(opened.size),
+        "points": [
+            [round(x, 2), round(y, 2)] if seen else None
+            for (x, y), seen in zip(places.tolist(), there, strict=True)
+        ],
+        "probability": [
+            round(chance, 4) if seen else 0.0 for chance, seen in zip(chances.tolist(), there, strict=True)
+        ],
+        "source": found.source,
+        "pose": found.pose,
+        "distance": round(found.distance, 4),
+    }
+
+
+def _reason(error: InputError, target: Target, targets: Targets) -> str:
+    """Why a target failed, without the place on this machine."""
+    text = str(error).replace(f"{target.path}: ", "").replace(str(target.path), target.name)
+    return text.replace(f"{targets.mask_folder}{os.sep}", "masks/")
+
+
+def _check_goal(goal: Path, sources: Sources, targets: Targets) -> dict[str, Any] | None:
+    """Make sure that the result overwrites nothing but an earlier result; what that says of itself.
+
+    Raises:
+        InputError: it would.
+    """
+    if goal.is_dir():
+        raise InputError(f"{goal}: is a folder; give the name of a file to write")
+    given = [sources.path] if targets.file is None else [sources.path, targets.file]
+    if not goal.exists():
+        return None
+    if any(goal.samefile(each) for each in given):
+        raise InputError(f"{goal}: is what is read from; choose another --out")
+    found = read_run(goal)
+    if found is None:
+        raise InputError(f"{goal}: exists and was not written by geoaware transfer; choose another --out")
+    return found
+
+
+def _check_shards(goal: Path, share: Shard) -> None:
+    """Part files of another number of processes would never be finished.
+
+    Raises:
+        InputError: there are some.
+    """
+    others = [
+        each
+        for each in sorted(goal.parent.glob(f"{escape(goal.name)}{PART}*"))
+        if _world(each) != share.world
+    ]
+    if others:
+        raise InputError(
+            f"{others[0]}: was begun by {_world(others[0])} process(es), this run has {share.world}; go on "
+            "as it was begun, put finished shares together with --merge, or remove these files"
+        )
+
+
+def _resume(file: BinaryIO, part: Path, run: Mapping[str, Any]) -> tuple[Calibration | None, int]:
+    """What an earlier run left: its calibration, and how many records are whole."""
+    whole, number, known = 0, 0, None
+    file.seek(0)
+    for number, line in enumerate(file):
+        if not line.endswith(b"\n"):
+            number -= 1
+            break
+        if number == 0:
+            head = _head(part)
+            check_same_run(head["run"], run, part, _DEPTH)
+            known = Calibration(**head["calibration"])
+        whole += len(line)
+    file.truncate(whole)
+    return known, max(number, 0)
+
+
+def _head(part: Path) -> dict[str, Any]:
+    """First line of a part file.
+
+    Raises:
+        InputError: it is none.
+    """
+    try:
+        with part.open(encoding="utf-8") as file:
+            head = json.loads(file.readline())
+        if head["run"]["format"] != FORMAT:
+            raise ValueError(head["run"]["format"])
+        return dict(head)
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(f"{part}: is no part of a transfer; remove it, or choose another --out") from None
+
+
+def _finish(goal: Path, parts: Sequence[Path], sources: Sources, targets: Targets) -> Outcome:
+    head = _head(parts[0])
+    write_result(goal, parts, sources, targets, head["run"], head["calibration"])
+    for each in parts:
+        each.unlink()
+    return _outcome(goal)
+
+
+def _outcome(goal: Path) -> Outcome:
+    info = read_run(goal) or {}
+    reasons = [
+        f"{each['file_name']}: {each['reason']}"
+        for _, each in zip(range(SHOWN), read_failures(goal), strict=False)
+    ]
+    return Outcome(goal, info["run"]["targets"]["count"], info["failed_targets"], tuple(reasons))
+
+
+def _failures(part: Path, work: _Work) -> tuple[int, tuple[str, ...]]:
+    """How many of a share's targets failed, and the first reasons."""
+    count = 0
+    reasons: list[str] = []
+    with part.open(encoding="utf-8") as file:
+        file.readline()
+        for line in file:
+            record = json.loads(line)
+            if "failed" in record:
+                count += 1
+                if len(reasons) < SHOWN:
+                    reasons.append(f"{work.targets[record['n'] - 1].name}: {record['failed']}")
+    return count, tuple(reasons)
+
+
+def _world(part: Path) -> int:
+    """Of how many processes a part file is."""
+    number = part.name.rpartition("-of-")[2]
+    return int(number) if number.isdecimal() else 1

@@ -1,0 +1,310 @@
+"""The pictures that are to be annotated: files and folders, or a COCO file that gives boxes and masks."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from geoaware.apps.transfer.crop import Box
+from geoaware.apps.transfer.sources import Sources
+from geoaware.data import object_mask
+from geoaware.data.coco import corner_box
+from geoaware.data.dataset import read_json
+from geoaware.method.geometry import Canvas
+from geoaware.method.types import Keypoints, Picture
+from geoaware.runs.errors import InputError
+from geoaware.store.extraction import list_pictures
+
+_EXPECTED = "a COCO file with images and, if known, boxes of the objects"
+
+
+@dataclass(frozen=True)
+class Target:
+    """One object to annotate.
+
+    Attributes:
+        number: from 1, in the order of the targets; the annotation's id unless the file gives one.
+        name: of the picture, relative to the root, with ``/``.
+        path: of the picture.
+        image_id: of the picture in the result.
+        annotation: what a COCO file says of the object (box, mask, keypoints), or ``None``.
+    """
+
+    number: int
+    name: str
+    path: Path
+    image_id: int
+    annotation: Mapping[str, Any] | None = None
+
+    @property
+    def id(self) -> int:
+        """Of the annotation in the result."""
+        own = None if self.annotation is None else self.annotation.get("id")
+        return own if isinstance(own, int) else self.number
+
+    @property
+    def box(self) -> Box | None:
+        """Corners in pixels, if given."""
+        return None if self.annotation is None else corner_box(self.annotation, self.name)
+
+    def mask(self, size: tuple[int, int], folder: Path) -> np.ndarray | None:
+        """The object in pixels of the picture, boolean (h, w), if given.
+
+        Args:
+            size: of the picture.
+            folder: of the files that ``mask_file_name`` names.
+
+        Raises:
+            InputError: the mask cannot be read or is of another size.
+        """
+        if self.annotation is None:
+            return None
+        file = self.annotation.get("mask_file_name")
+        empty = Keypoints((), torch.zeros(0, 2, dtype=torch.float64), torch.zeros(0, dtype=torch.bool))
+        return object_mask(
+            Picture(
+                self.name,
+                self.path,
+                size,
+                "",
+                empty,
+                mask_path=folder / str(file) if file else None,
+                attributes=self.annotation,
+            )
+        )
+
+
+class Targets(Sequence[Target]):
+    """What is to be annotated; only names are kept, and what a COCO file says.
+
+    Args:
+        names: of the pictures relative to ``folder``, one for each object.
+        folder: of the pictures.
+        file: the COCO file, if there is one.
+        entries: its annotation of each object, or ``None`` for a picture without.
+        image_ids: of each object's picture; its number when not given.
+        category_id: of the category in the result, if the file has it.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        folder: Path,
+        file: Path | None = None,
+        entries: Sequence[Mapping[str, Any] | None] | None = None,
+        image_ids: Sequence[int] | None = None,
+        category_id: int | None = None,
+    ) -> None:
+        self.names, self.folder, self.file = names, folder, file
+        self.entries, self.image_ids, self.category_id = entries, image_ids, category_id
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, place: Any) -> Any:
+        name = self.names[place]
+        return Target(
+            place + 1,
+            name,
+            self.folder / name,
+            place + 1 if self.image_ids is None else self.image_ids[place],
+            None if self.entries is None else self.entries[place],
+        )
+
+    def __iter__(self) -> Iterator[Target]:
+        return (self[place] for place in range(len(self)))
+
+    @property
+    def mask_folder(self) -> Path:
+        """Of the files that ``mask_file_name`` names."""
+        return (self.folder if self.file is None else self.file.parent) / "masks"
+
+    def hash(self) -> str:
+        """SHA-256 of names and of what a COCO file says; not of picture files."""
+        digest = hashlib.sha256()
+        for each in self:
+            line = [each.name, each.image_id, each.annotation]
+            digest.update(json.dumps(line, ensure_ascii=False, sort_keys=True).encode() + b"\n")
+        return digest.hexdigest()
+
+    def without(self, sources: Sources) -> Targets:
+        """The targets whose picture is not one of the sources.
+
+        Raises:
+            InputError: none is left.
+        """
+        used = {os.path.realpath(each.path) for each in sources.pictures}
+        left = [n for n, name in enumerate(self.names) if os.path.realpath(self.folder / name) not in used]
+        if not left:
+            raise InputError(f"every target picture is one of the sources of {sources.path}; give others")
+        if len(left) == len(self):
+            return self
+        return Targets(
+            [self.names[n] for n in left],
+            self.folder,
+            self.file,
+            None if self.entries is None else [self.entries[n] for n in left],
+            None if self.image_ids is None else [self.image_ids[n] for n in left],
+            self.category_id,
+        )
+
+
+def list_targets(paths: Sequence[Path], root: Path | None = None, recursive: bool = False) -> Targets:
+    """Pictures from files and folders, each once, in the order of their names on every system.
+
+    Args:
+        paths: pictures, and folders whose pictures are taken.
+        root: folder that the names are relative to; the common folder of all paths when not given.
+        recursive: look into the folders inside too.
+
+    Raises:
+        InputError: a path does not exist, a folder holds no picture, or a picture lies outside the root.
+    """
+    found: list[str] = []
+    for path in paths:
+        if path.is_dir():
+            found += [os.path.abspath(each) for each in list_pictures(path, recursive)]  # noqa: PTH100
+        elif path.is_file():
+            found.append(os.path.abspath(path))  # noqa: PTH100  (links are not followed)
+        else:
+            raise InputError(f"{path}: no such picture or folder")
+    if not found:
+        raise InputError("no pictures to annotate: give files or folders, or a COCO file with --targets")
+    if root is None:
+        tops = [path if path.is_dir() else path.parent for path in paths]
+        root = Path(os.path.commonpath([os.path.abspath(each) for each in tops]))  # noqa: PTH100
+    base = Path(os.path.abspath(root))  # noqa: PTH100
+    try:
+        names = sorted({Path(each).relative_to(base).as_posix() for each in found})
+    except ValueError:
+        outside = next(each for each in found if not Path(each).is_relative_to(base))
+        raise InputError(f"{outside}: lies outside --root {root}; give a folder that holds all") from None
+    return Targets(names, base)
+
+
+def read_targets(path: Path, sources: Sources, images: Path | None = None) -> Targets:
+    """Pictures and objects from a COCO file; its annotations need no keypoints.
+
+    Every annotation of the sources' category is one target, in the order of image and annotation ids;
+    ``iscrowd`` ones are left out. In a file without any annotation every picture is a target.
+
+    Args:
+        path: the file.
+        sources: whose category is looked for, by name.
+        images: folder of the pictures; ``images`` or ``data`` beside the file, or its own folder.
+
+    Raises:
+        InputError: missing, no such file, other categories or other keypoints, or no target.
+    """
+    content = read_json(path, _EXPECTED)
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: is no COCO file; expected {_EXPECTED}")
+    pictures = _images(content, path)
+    rows: list[tuple[int, Mapping[str, Any] | None]] = [(each, None) for each in sorted(pictures)]
+    category_id = _category_id(content, path, sources)
+    if content.get("annotations"):
+        rows = list(_annotations(content["annotations"], path, pictures, category_id))
+    if not rows:
+        raise InputError(f"{path}: no picture or no annotation of category {sources.name!r} to work on")
+    folder = _folder(path, images, list(pictures.values()))
+    names = [pictures[image] for image, _ in rows]
+    return Targets(
+        names, folder, path, [entry for _, entry in rows], [image for image, _ in rows], category_id
+    )
+
+
+def cells_of_mask(mask: np.ndarray, canvas: Canvas, grid: int) -> Bool[Tensor, "p p"]:
+    """The cells of a map that hold a pixel of an object.
+
+    Args:
+        mask: boolean (h, w), of the canvas's picture.
+        canvas: of the map.
+        grid: cells a side.
+    """
+    rows, columns = np.nonzero(mask)
+    cells = canvas.patch(canvas.to_canvas(np.stack([columns, rows], axis=1)), grid)
+    inside = torch.zeros(grid, grid, dtype=torch.bool)
+    inside[cells[:, 1], cells[:, 0]] = True
+    return inside
+
+
+def _images(content: Mapping[str, Any], path: Path) -> dict[int, str]:
+    entries = content.get("images")
+    if not isinstance(entries, list) or not entries:
+        raise InputError(f"{path}: lists no images; expected {_EXPECTED}")
+    found: dict[int, str] = {}
+    for place, entry in enumerate(entries):
+        number, name = (entry.get(key) if isinstance(entry, dict) else None for key in ("id", "file_name"))
+        if not isinstance(number, int) or not isinstance(name, str):
+            raise InputError(f"{path}: images[{place}] lacks id (a whole number) or file_name")
+        if number in found:
+            raise InputError(f"{path}: two images have the id {number}; ids must differ")
+        found[number] = name.replace("\\", "/")
+    return found
+
+
+def _category_id(content: Mapping[str, Any], path: Path, sources: Sources) -> int:
+    """Id of the sources' category in the targets' file; the sources' own where the file has no categories."""
+    entries = [each for each in content.get("categories") or [] if isinstance(each, dict)]
+    if not entries:
+        return int(sources.category["id"])
+    named = {str(each.get("name")): each for each in entries}
+    if sources.name not in named:
+        raise InputError(
+            f"{path}: has categories {', '.join(sorted(named))}, the sources are of {sources.name!r}; "
+            "name the category alike in both files, or choose another with --category"
+        )
+    chosen = named[sources.name]
+    keypoints = chosen.get("keypoints")
+    if keypoints and [str(each) for each in keypoints] != list(sources.schema.names):
+        raise InputError(
+            f"{path}: category {sources.name!r} has other keypoints than in {sources.path}; they must be the "
+            "same, in the same order"
+        )
+    if not isinstance(chosen.get("id"), int):
+        raise InputError(f"{path}: category {sources.name!r} has no id")
+    return int(chosen["id"])
+
+
+def _annotations(
+    entries: Any, path: Path, pictures: Mapping[int, str], category_id: int
+) -> list[tuple[int, Mapping[str, Any]]]:
+    """Image id and entry of every object of the category."""
+    if not isinstance(entries, list):
+        raise InputError(f"{path}: 'annotations' is no list; expected {_EXPECTED}")
+    found: list[tuple[int, int, Mapping[str, Any]]] = []
+    for place, entry in enumerate(entries):
+        if not isinstance(entry, dict) or not isinstance(entry.get("image_id"), int):
+            raise InputError(f"{path}: annotations[{place}] lacks image_id")
+        if entry.get("category_id") != category_id or entry.get("iscrowd"):
+            continue
+        where = f"{path}: annotation {entry.get('id', place)}"
+        if entry["image_id"] not in pictures:
+            raise InputError(f"{where} belongs to image {entry['image_id']}, which the file does not list")
+        corner_box(entry, where)
+        own = entry.get("id")
+        found.append((entry["image_id"], own if isinstance(own, int) else place, entry))
+    ids = [own for _, own, _ in found]
+    if len(set(ids)) < len(ids):
+        raise InputError(f"{path}: annotation ids repeat; ids must differ")
+    return [(image, {**entry, "id": own}) for image, own, entry in sorted(found, key=lambda each: each[:2])]
+
+
+def _folder(path: Path, given: Path | None, names: Sequence[str]) -> Path:
+    """Where the pictures are; a few may be missing, which is found out when their turn comes."""
+    candidates = [path.parent / each for each in ("images", "data", ".")] if given is None else [given]
+    for folder in candidates:
+        if any((folder / name).is_file() for name in names[:100]):
+            return folder
+    looked = " or ".join(str(each) for each in candidates)
+    raise InputError(f"{looked}: no picture {names[0]!r} of {path} there; give --targets-images DIR")

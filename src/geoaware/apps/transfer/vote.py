@@ -1,0 +1,275 @@
+"""How annotated pictures vote on where their keypoints lie in another picture.
+
+Every source brings one descriptor for each of its keypoints, in every candidate pose. Against a target:
+
+1. *Fit.* The distance of a source in a pose is the mean L2 distance between the unit descriptors of its
+   keypoints and their nearest ones in the target: the paper's instance matching distance (equation 2) with
+   the annotated keypoints as the mask. It chooses the source's pose, and says how much its vote weighs.
+2. *Vote.* The sources' similarity maps of a keypoint are averaged with these weights. Cosines are linear in
+   the query, so this is the map of the weighted mean descriptor: one map a keypoint, however many sources.
+3. *Rivals.* From each keypoint's map a share of the best other keypoint's map is taken: a place that looks
+   even more like another keypoint (the other front paw, say) is worth less.
+4. The position is read from the map as in any match (`matching.positions`).
+
+What was tried beside it, and the figures, are in docs/transfer.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from geoaware.method.alignment import best_pose
+from geoaware.method.geometry import Pose, clamp_points
+from geoaware.method.matching import MatchSettings, argmax, positions, similarity, window_mass
+from geoaware.method.types import FeatureMap
+from geoaware.runs.errors import InputError
+
+_QUERIES_AT_ONCE = 512
+
+_NOWHERE = -4.0
+"""Similarity of cells that are not looked at: below any that occurs, and finite."""
+
+
+@dataclass(frozen=True)
+class VoteSettings:
+    """How votes are weighed.
+
+    Attributes:
+        softness: a source whose distance exceeds the best one's by this much weighs 1/e of it.
+        rivals: share of the best other keypoint's similarity that is taken off; 0: none.
+        nearest: how many of the best-fitting sources vote; 0: all.
+    """
+
+    softness: float = 0.05
+    rivals: float = 0.4
+    nearest: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.softness > 0:
+            raise InputError(f"softness must be above 0, got {self.softness:g}")
+        if not 0 <= self.rivals < 1:
+            raise InputError(f"rivals must be 0 or more and less than 1, got {self.rivals:g}")
+        if self.nearest < 0:
+            raise InputError(f"the number of nearest sources must be 0 (all) or more, got {self.nearest}")
+
+
+@dataclass(frozen=True)
+class Queries:
+    """What the sources look for.
+
+    Attributes:
+        poses: candidate poses, the identity first.
+        descriptors: unit, by source, pose and keypoint; what stands where nothing is known is undefined.
+        known: whether a source in a pose has the keypoint.
+    """
+
+    poses: tuple[Pose, ...]
+    descriptors: Float[Tensor, "s p k c"]
+    known: Bool[Tensor, "s p k"]
+
+    def __len__(self) -> int:
+        return len(self.descriptors)
+
+    def without(self, source: int) -> Queries:
+        """All sources but one."""
+        others = [each for each in range(len(self)) if each != source]
+        return Queries(self.poses, self.descriptors[others], self.known[others])
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What speaks for each place, of each keypoint.
+
+    Attributes:
+        mass: share of the softmax over the whole map that lies in the window around the place (`Matches`'
+            confidence, of the map that was voted), 0 to 1.
+        peak: similarity there, weighted mean of the sources' cosines, -1 to 1.
+        margin: how much more similar the place is to this keypoint than to the keypoint it resembles most
+            beside it; 0 where there is no other keypoint.
+    """
+
+    mass: Float[Tensor, " k"]
+    peak: Float[Tensor, " k"]
+    margin: Float[Tensor, " k"]
+
+
+@dataclass(frozen=True)
+class Vote:
+    """Where the keypoints were found.
+
+    Attributes:
+        points: pixels (x, y) of the picture that was encoded, float64, on the CPU.
+        known: keypoints that a voting source has; the points of others mean nothing.
+        evidence: what speaks for the points.
+        source: row of the best-fitting source.
+        pose: how it was turned.
+        distance: of its fit, 0 (same) to 2.
+    """
+
+    points: Float[Tensor, "k 2"]
+    known: Bool[Tensor, " k"]
+    evidence: Evidence
+    source: int
+    pose: Pose
+    distance: float
+
+
+def vote(
+    queries: Queries,
+    target: FeatureMap,
+    match: MatchSettings | None = None,
+    settings: VoteSettings | None = None,
+    pose_margin: float = 0.0,
+    inside: Bool[Tensor, "p p"] | None = None,
+) -> Vote:
+    """Find the sources' keypoints in a target picture.
+
+    Args:
+        queries: of the sources.
+        target: features of the picture, of the same extractor.
+        match: how similarity becomes position.
+        settings: how votes are weighed.
+        pose_margin: see `alignment.best_pose`.
+        inside: cells of the target that the object covers, if known; nothing is found elsewhere.
+    """
+    match, settings = match or MatchSettings(), settings or VoteSettings()
+    field = _Field.of(target, match, inside)
+    distances = source_distances(_peaks(queries, field), queries.known)
+    chosen = choose_poses(queries.poses, distances, pose_margin)
+    rows = torch.arange(len(queries), device=chosen.device)
+    fit = distances[rows, chosen]
+    mean, known = mean_descriptors(
+        queries.descriptors[rows, chosen], queries.known[rows, chosen], source_weights(fit, settings)
+    )
+    # `similarity` takes unit queries; the length of the mean is how far the sources agree, and is kept.
+    sim = similarity(mean, field.data, field.norms) * mean.norm(dim=1)[:, None, None]
+    judged = field.masked(against_rivals(sim, known, settings.rivals))
+    best = int(fit.argmin())
+    return Vote(
+        points=field.pixels(positions(judged, match)),
+        known=known.cpu(),
+        evidence=_evidence(judged, sim, known, match),
+        source=best,
+        pose=queries.poses[int(chosen[best])],
+        distance=float(fit[best]),
+    )
+
+
+def source_distances(peaks: Float[Tensor, "s p k"], known: Bool[Tensor, "s p k"]) -> Float[Tensor, "s p"]:
+    """Mean over the known keypoints of the distance between unit descriptors of cosine ``peaks``.
+
+    Infinite for a source in a pose in which it has no keypoint.
+    """
+    apart = (2 - 2 * peaks).clamp(min=0).sqrt()
+    total = (apart * known).sum(dim=2) / known.sum(dim=2).clamp(min=1)
+    return total.masked_fill(~known.any(dim=2), torch.inf)
+
+
+def choose_poses(
+    poses: tuple[Pose, ...], distances: Float[Tensor, "s p"], margin: float = 0.0
+) -> Int[Tensor, " s"]:
+    """Position in ``poses`` of each source's best pose, by `alignment.best_pose`."""
+    chosen = [best_pose(dict(zip(poses, row, strict=True)), margin) for row in distances.tolist()]
+    return torch.tensor([poses.index(each) for each in chosen], device=distances.device)
+
+
+def source_weights(distances: Float[Tensor, " s"], settings: VoteSettings) -> Float[Tensor, " s"]:
+    """exp(-(distance - smallest) / softness) of the sources that vote, 0 of the others."""
+    weights = torch.exp(-(distances - distances.min()) / settings.softness)
+    if 0 < settings.nearest < len(distances):
+        # Stable, so that of equally near sources the first ones vote.
+        weights[distances.argsort(stable=True)[settings.nearest :]] = 0.0
+    return weights
+
+
+def mean_descriptors(
+    descriptors: Float[Tensor, "s k c"], known: Bool[Tensor, "s k"], weights: Float[Tensor, " s"]
+) -> tuple[Float[Tensor, "k c"], Bool[Tensor, " k"]]:
+    """Weighted mean of each keypoint's unit descriptors over the sources that have it, and which have any.
+
+    The mean is not brought to unit length. It is zero where no voting source has the keypoint.
+    """
+    shares = weights[:, None] * known
+    total = shares.sum(dim=0)
+    mean = torch.einsum("sk,skc->kc", shares / total.clamp(min=1e-12), descriptors)
+    return mean, total > 0
+
+
+def against_rivals(
+    sim: Float[Tensor, "k h w"], known: Bool[Tensor, " k"], share: float
+) -> Float[Tensor, "k h w"]:
+    """Each keypoint's map less ``share`` of the largest of the other known keypoints' maps, cell by cell."""
+    if not share or int(known.sum()) < 2:
+        return sim
+    return sim - share * _largest_other(sim, known)
+
+
+def _largest_other(sim: Float[Tensor, "k h w"], known: Bool[Tensor, " k"]) -> Float[Tensor, "k h w"]:
+    others = sim.masked_fill(~known[:, None, None], _NOWHERE)
+    first, second = others.topk(2, dim=0).values
+    return torch.where(others == first, second, first)
+
+
+def _peaks(queries: Queries, field: _Field) -> Float[Tensor, "s p k"]:
+    """The best cosine of each query in the target, a block of queries at a time."""
+    flat = queries.descriptors.flatten(0, 2)
+    best = [
+        field.masked(similarity(part, field.data, field.norms)).flatten(1).amax(dim=1)
+        for part in flat.split(_QUERIES_AT_ONCE)
+    ]
+    return torch.cat(best).view(queries.known.shape)
+
+
+def _evidence(
+    judged: Float[Tensor, "k h w"],
+    sim: Float[Tensor, "k h w"],
+    known: Bool[Tensor, " k"],
+    match: MatchSettings,
+) -> Evidence:
+    column, row = argmax(judged).long().unbind(-1)
+    keypoint = torch.arange(len(sim), device=sim.device)
+    peak = sim[keypoint, row, column]
+    margin = torch.zeros_like(peak)
+    if int(known.sum()) >= 2:
+        margin = peak - _largest_other(sim, known)[keypoint, row, column]
+    mass = window_mass(judged, match.window, match.temperature)
+    return Evidence(*(each.float().cpu() for each in (mass, peak, margin)))
+
+
+@dataclass(frozen=True)
+class _Field:
+    """The cells of a target that are looked at."""
+
+    features: FeatureMap
+    clamp: bool
+    data: Float[Tensor, "c h w"]
+    norms: Float[Tensor, "h w"]
+    corner: tuple[int, int]
+    inside: Bool[Tensor, "h w"] | None
+
+    @classmethod
+    def of(cls, target: FeatureMap, match: MatchSettings, inside: Tensor | None) -> _Field:
+        rows, columns = slice(0, target.grid), slice(0, target.grid)
+        if match.inside_picture:
+            rows, columns = target.canvas.cells(target.grid)
+        return cls(
+            target,
+            match.inside_picture,
+            target.data[:, rows, columns].float(),
+            target.norms[rows, columns],
+            (columns.start, rows.start),
+            None if inside is None else inside[rows, columns].to(target.data.device),
+        )
+
+    def masked(self, sim: Float[Tensor, "q h w"]) -> Float[Tensor, "q h w"]:
+        return sim if self.inside is None else sim.masked_fill(~self.inside, _NOWHERE)
+
+    def pixels(self, cells: Float[Tensor, "q 2"]) -> Float[Tensor, "q 2"]:
+        canvas = self.features.canvas
+        whole = cells.double().cpu() + torch.tensor(self.corner)
+        pixels = canvas.to_pixels(canvas.from_grid(whole, self.features.grid))
+        return clamp_points(pixels, (canvas.width, canvas.height)) if self.clamp else pixels

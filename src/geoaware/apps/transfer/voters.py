@@ -1,0 +1,147 @@
+"""The sources, ready to vote, and what their votes have been worth on each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from geoaware.apps.transfer.calibration import ALPHA, MIN_SOURCES, Calibration, shipped
+from geoaware.apps.transfer.crop import Window
+from geoaware.apps.transfer.sources import Progress, Sources, encode_sources, open_window, source_windows
+from geoaware.apps.transfer.targets import cells_of_mask
+from geoaware.apps.transfer.vote import Evidence, Queries, Vote, VoteSettings, vote
+from geoaware.matcher import Matcher
+from geoaware.method.types import FeatureMap, Picture
+from geoaware.runs.errors import InputError
+
+MOST_LEFT_OUT = 200
+"""So many sources at most are voted on by the others to adapt the probabilities."""
+
+
+@dataclass(frozen=True)
+class TransferSettings:
+    """How keypoints are carried over, beside what the matcher holds.
+
+    Attributes:
+        vote: how votes are weighed.
+        threshold: keypoints of a smaller probability are marked not visible.
+        keep_guesses: write the place and probability of every keypoint too.
+        margin: around a small object that is cut out, as a share of its box's longer side (`crop_window`).
+        below: small is an object whose box's longer side is less than this share of the picture's; 0: none.
+        masks: look for keypoints only on the target object's mask, where one is given.
+        batch: pictures encoded together; 0: one on a CPU, eight elsewhere.
+    """
+
+    vote: VoteSettings = field(default_factory=VoteSettings)
+    threshold: float = 0.5
+    keep_guesses: bool = False
+    margin: float = 0.3
+    below: float = 0.5
+    masks: bool = True
+    batch: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.threshold <= 1:
+            raise InputError(f"the threshold is a probability, 0 to 1, got {self.threshold:g}")
+        if self.batch < 0:
+            raise InputError(f"a batch must hold at least one picture, got {self.batch}")
+
+
+class Voters:
+    """The sources, ready to vote on any picture; each of their pictures is encoded once.
+
+    Args:
+        sources: the annotated pictures.
+        matcher: extractor, post-processor and settings.
+        settings: see there.
+        progress: told of every source.
+
+    Attributes:
+        queries: what the sources look for.
+    """
+
+    def __init__(
+        self,
+        sources: Sources,
+        matcher: Matcher,
+        settings: TransferSettings | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        self.sources, self.matcher, self.settings = sources, matcher, settings or TransferSettings()
+        self.windows = source_windows(sources, self.settings.margin, self.settings.below)
+        self.queries = encode_sources(sources, matcher, self.windows, progress)
+
+    @property
+    def voting(self) -> int:
+        """How many sources vote on a target."""
+        nearest = self.settings.vote.nearest
+        return min(nearest, len(self.queries)) if nearest else len(self.queries)
+
+    def locate(
+        self, features: FeatureMap, mask: np.ndarray | None = None, queries: Queries | None = None
+    ) -> Vote:
+        """Vote on a picture, or the part of one, that was encoded.
+
+        Args:
+            features: of the picture.
+            mask: its object, boolean (h, w), if known; not empty.
+            queries: of fewer sources than all.
+        """
+        inside = None if mask is None else cells_of_mask(mask, features.canvas, features.grid)
+        return vote(
+            self.queries if queries is None else queries,
+            features,
+            self.matcher.settings,
+            self.settings.vote,
+            self.matcher.pose_rule.margin,
+            inside,
+        )
+
+    def calibrate(self, progress: Progress | None = None) -> Calibration:
+        """What evidence is worth here: as shipped, adapted to the sources if they are enough."""
+        base = shipped(self.voting)
+        count = len(self.queries)
+        if count < MIN_SOURCES:
+            return base
+        chosen = range(0, count, -(-count // MOST_LEFT_OUT))
+        log_odds: list[float] = []
+        right: list[bool] = []
+        for done, row in enumerate(chosen):
+            if progress is not None:
+                progress("calibrating", done, len(chosen))
+            evidence, outcome = self.leave_out(row)
+            log_odds += base.log_odds(evidence).tolist()
+            right += outcome
+        origin = f"{base.origin}; adapted to {len(right)} keypoints of the sources, each left out in turn"
+        return base.adapted(log_odds, right, origin)
+
+    def leave_out(self, row: int) -> tuple[Evidence, list[bool]]:
+        """Evidence for the keypoints of one source, found by the others, and which were right."""
+        picture, window = self.sources.pictures[row], self.windows[row]
+        (features,) = self.matcher.features([open_window(picture, window)])
+        found = self.locate(features, queries=self.queries.without(row))
+        return judge(found, picture, window)
+
+
+def judge(found: Vote, picture: Picture, window: Window) -> tuple[Evidence, list[bool]]:
+    """Evidence and outcome of the keypoints that were looked for in an annotated picture."""
+    keypoints, known = picture.keypoints, found.known
+    xy = torch.full((len(known), 2), torch.inf, dtype=torch.float64)
+    xy[list(keypoints.ids)] = torch.where(keypoints.visible[:, None], keypoints.xy.double(), torch.inf)
+    away = (found.points + torch.tensor(window[:2]) - xy).norm(dim=1)
+    right = away < ALPHA * extent(picture)
+    evidence = Evidence(
+        *(each[known] for each in (found.evidence.mass, found.evidence.peak, found.evidence.margin))
+    )
+    return evidence, right[known].tolist()
+
+
+def extent(picture: Picture) -> float:
+    """Longer side of the object's box, or of the box around its visible keypoints; at least a pixel."""
+    if picture.box is not None:
+        x1, y1, x2, y2 = picture.box
+        return max(x2 - x1, y2 - y1)
+    xy = picture.keypoints.at(picture.keypoints.visible_ids)
+    return max(1.0, float((xy.amax(dim=0) - xy.amin(dim=0)).max()))

@@ -1,0 +1,132 @@
+"""Query points from a CSV or JSON file, with names and flip pairs where the file gives them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from geoaware.runs.errors import InputError
+
+_FORMS = (
+    "expected CSV lines 'x,y' or 'name,x,y', or JSON [[x, y], …], {\"name\": [x, y], …} or "
+    '{"points": [[x, y], …], "names": […], "flip_pairs": [[i, j], …]}'
+)
+
+
+@dataclass(frozen=True)
+class QueryPoints:
+    """Points of one picture as a user gives them.
+
+    Attributes:
+        points: pixels (x, y).
+        names: one a point, or ``None``.
+        flip_pairs: indices of points that exchange in a mirror, or ``None`` when the file says nothing.
+    """
+
+    points: list[tuple[float, float]]
+    names: list[str] | None = None
+    flip_pairs: list[tuple[int, int]] | None = None
+
+
+def parse_point(text: str) -> tuple[float, float]:
+    """``"120,85"`` to ``(120.0, 85.0)``.
+
+    Raises:
+        InputError: not two numbers.
+    """
+    parts = text.split(",")
+    try:
+        x, y = (float(part) for part in parts)
+    except ValueError:
+        raise InputError(f"--point {text!r} is not of the form x,y (two numbers, e.g. 120,85.5)") from None
+    return x, y
+
+
+def read_points(path: str | os.PathLike[str]) -> QueryPoints:
+    """Read points from a ``.json`` file, or from CSV with or without a header line.
+
+    Raises:
+        InputError: the file is missing, empty or malformed; the message names the line or entry.
+    """
+    source = Path(path)
+    try:
+        text = source.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise InputError(f"{source}: no such file; {_FORMS}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{source}: cannot be read as text ({error}); {_FORMS}") from None
+    found = _from_json(source, text) if text.lstrip()[:1] in ("[", "{") else _from_csv(source, text)
+    if not found.points:
+        raise InputError(f"{source}: no points in this file; {_FORMS}")
+    return found
+
+
+def _from_csv(source: Path, text: str) -> QueryPoints:
+    points: list[tuple[float, float]] = []
+    names: list[str] = []
+    rows = [(line, row) for line, row in enumerate(csv.reader(text.splitlines()), 1) if any(row)]
+    for position, (line, row) in enumerate(rows):
+        try:
+            x, y = float(row[-2]), float(row[-1])
+        except (ValueError, IndexError):
+            if position == 0:
+                continue  # a header
+            raise InputError(f"{source}, line {line}: {','.join(row)!r} is not a point; {_FORMS}") from None
+        if len(row) > 3:
+            raise InputError(f"{source}, line {line}: {len(row)} columns; {_FORMS}")
+        points.append((x, y))
+        names.extend(row[:-2])
+    if names and len(names) != len(points):
+        raise InputError(f"{source}: some lines have a name and some do not; {_FORMS}")
+    return QueryPoints(points, [name.strip() for name in names] or None)
+
+
+def _from_json(source: Path, text: str) -> QueryPoints:
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{source}: not valid JSON ({error}); {_FORMS}") from None
+    if isinstance(content, dict) and "points" not in content:
+        return QueryPoints(_points(source, list(content.values())), list(content))
+    if isinstance(content, list):
+        return QueryPoints(_points(source, content))
+    points = _points(source, content["points"])
+    names = content.get("names")
+    if names is not None and (not isinstance(names, list) or len(names) != len(points)):
+        raise InputError(f'{source}: "names" must be a list of {len(points)} names, one a point')
+    pairs = content.get("flip_pairs")
+    return QueryPoints(
+        points,
+        None if names is None else [str(name) for name in names],
+        None if pairs is None else _flip_pairs(source, pairs, len(points)),
+    )
+
+
+def _points(source: Path, entries: Any) -> list[tuple[float, float]]:
+    if not isinstance(entries, list):
+        raise InputError(f"{source}: the points are not a list; {_FORMS}")
+    points = []
+    for number, entry in enumerate(entries):
+        if not _is_pair(entry, (int, float)):
+            raise InputError(f"{source}, point {number}: {json.dumps(entry)} is not [x, y]; {_FORMS}")
+        points.append((float(entry[0]), float(entry[1])))
+    return points
+
+
+def _flip_pairs(source: Path, pairs: Any, count: int) -> list[tuple[int, int]]:
+    if not isinstance(pairs, list) or not all(_is_pair(pair, int) for pair in pairs):
+        raise InputError(f'{source}: "flip_pairs" must be a list of [i, j], indices of points')
+    if any(not 0 <= index < count for pair in pairs for index in pair):
+        raise InputError(f'{source}: "flip_pairs" names a point outside 0…{count - 1}')
+    return [(pair[0], pair[1]) for pair in pairs]
+
+
+def _is_pair(entry: Any, kind: type | tuple[type, ...]) -> bool:
+    if not isinstance(entry, Sequence) or isinstance(entry, str) or len(entry) != 2:
+        return False
+    return all(isinstance(value, kind) and not isinstance(value, bool) for value in entry)

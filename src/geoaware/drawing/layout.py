@@ -1,0 +1,318 @@
+"""Putting pictures beside each other, and points, lines and numbers on them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from geoaware.drawing.draw import (
+    DARK,
+    RIGHT,
+    WRONG,
+    Mark,
+    draw_lines,
+    draw_points,
+    draw_text,
+    position_colours,
+    shorten,
+    text_size,
+)
+from geoaware.method.geometry import Canvas, PointsLike, as_points, clamp_points
+from geoaware.runs.errors import InputError
+
+BACKGROUND = (255, 255, 255)
+WIDEST = 2.5
+"""Largest width of a shown picture in units of the wanted height; a panorama is shown lower instead."""
+
+NARROWEST = 0.2
+"""Least width of the place of a picture in the same units; a sliver is centred in it."""
+
+_DIRECTIONS = ((1, -1), (1, 0), (1, 1), (0, -1), (0, 1), (-1, -1), (-1, 0), (-1, 1))
+"""Where a label may stand beside its point, the best first: right above, right, right below ..."""
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A picture shown on a board.
+
+    Attributes:
+        canvas: how its pixels are scaled; the canvas's size is the long side as shown.
+        corner: board position (x, y) of the picture's top left corner.
+        place: the part of the board that belongs to it (left, top, right, bottom; exclusive), never smaller
+            than the picture as shown.
+    """
+
+    canvas: Canvas
+    corner: tuple[int, int]
+    place: Box
+
+    def to_board(self, xy: PointsLike) -> Float[Tensor, "n 2"]:
+        """Where pixels of the picture lie on the board; points off the picture move to its nearest pixel."""
+        inside = clamp_points(xy, (self.canvas.width, self.canvas.height)).double()
+        shift = torch.tensor(self.corner, dtype=torch.float64) - torch.tensor(self.canvas.offset)
+        return self.canvas.to_canvas(inside) + shift
+
+
+def fit(size: tuple[int, int], width: float, height: float) -> Canvas:
+    """The largest scaling of a picture of ``size`` that fits a width and height."""
+    scale = min(width / size[0], height / size[1])
+    return Canvas(*size, max(1, round(max(size) * scale)))
+
+
+def resized(image: Image.Image, canvas: Canvas) -> Image.Image:
+    """The picture at the scale of a canvas, without the canvas's padding."""
+    grows = canvas.scale > 1
+    return image.convert("RGB").resize(
+        canvas.inner, Image.Resampling.BICUBIC if grows else Image.Resampling.LANCZOS
+    )
+
+
+def side_by_side(
+    images: Sequence[Image.Image], *, height: int = 480, gap: int = 12
+) -> tuple[Image.Image, list[Panel]]:
+    """Pictures in a row, scaled to one height.
+
+    A picture wider than 2.5 times the height is shown lower, so that the row stays of reasonable width; one
+    narrower than a fifth of it is centred in a place of that width.
+
+    Args:
+        images: from left to right; at least one.
+        height: of the pictures in pixels; less where all are shown lower.
+        gap: pixels between and around them.
+
+    Returns:
+        the row on white, and where each picture lies on it.
+
+    Raises:
+        InputError: no picture, or a height of less than 32.
+    """
+    if not images:
+        raise InputError("no pictures to put side by side; give at least one")
+    if height < 32:
+        raise InputError(f"a height of {height} pixels is too little to draw on; give 32 or more")
+    canvases = [fit(image.size, WIDEST * height, height) for image in images]
+    widths = [max(canvas.inner[0], round(NARROWEST * height)) for canvas in canvases]
+    lines = max(canvas.inner[1] for canvas in canvases)
+    board = Image.new("RGB", (sum(widths) + gap * (len(images) + 1), lines + 2 * gap), BACKGROUND)
+    panels, left = [], gap
+    for image, canvas, width in zip(images, canvases, widths, strict=True):
+        corner = (left + (width - canvas.inner[0]) // 2, gap + (lines - canvas.inner[1]) // 2)
+        board.paste(resized(image, canvas), corner)
+        panels.append(Panel(canvas, corner, (left, gap, left + width, gap + lines)))
+        left += width + gap
+    return board, panels
+
+
+def draw_matches(
+    source: Image.Image,
+    target: Image.Image,
+    queries: PointsLike,
+    points: PointsLike,
+    *,
+    confidence: Sequence[float] | np.ndarray | Tensor | None = None,
+    labels: Sequence[str] | None = None,
+    correct: Sequence[bool] | np.ndarray | Tensor | None = None,
+    lines: bool = True,
+    height: int = 480,
+    min_confidence: float = 0.0,
+) -> Image.Image:
+    """Both pictures side by side, with numbered points in equal colours where they match.
+
+    Points are coloured by their place in the source picture: blue to yellow from left to right, light to dark
+    from top to bottom. With ``correct`` they are teal discs (right) and orange diamonds (wrong) instead.
+
+    Args:
+        source: picture of the queries.
+        target: picture of the matches.
+        queries: pixels (x, y) of the source, shape (n, 2).
+        points: pixels (x, y) of the target, shape (n, 2). Points off the picture are drawn at its edge.
+        confidence: of each match, 0 to 1.
+        labels: a text for each match, ``""`` for none; their numbers, from 0, when not given.
+        correct: which matches are right.
+        lines: whether to join matches by lines.
+        height: of the pictures as shown, in pixels; a frame is added (see `side_by_side`).
+        min_confidence: matches below it are drawn hollow, their lines dashed.
+
+    Raises:
+        InputError: lengths do not agree, a coordinate is not finite, or there is no confidence to compare.
+    """
+    here, there = checked_points("queries", queries), checked_points("points", points)
+    count = len(here)
+    if len(there) != count:
+        raise InputError(f"{count} queries but {len(there)} points; each query needs its match")
+    texts = [str(number) for number in range(count)] if labels is None else [str(each) for each in labels]
+    if len(texts) != count:
+        raise InputError(f"{len(texts)} labels for {count} matches; give one for each")
+    crowd = 1.0 if count <= 20 else 0.75
+    marks = _marks(here, confidence, correct, min_confidence)
+    radius = crowd * max(3.5, height / 72)
+    # The frame is wide enough for the marker of a point on a picture's edge.
+    board, panels = side_by_side([source, target], height=height, gap=max(8, round(height / 40)))
+    starts, ends = panels[0].to_board(here), panels[1].to_board(there)
+    if lines:
+        thick, opacity = crowd * max(1.2, height / 240), 0.9 if count <= 20 else 0.6
+        board = draw_lines(board, starts, ends, marks, width=thick, opacity=opacity)
+    for panel, xy in zip(panels, (starts, ends), strict=True):
+        board = draw_points(board, xy, marks, radius=radius)
+        board = draw_labels(
+            board, xy, texts, panel.place, size=max(10, crowd * height / 28), clearance=radius
+        )
+    return board
+
+
+def checked_points(name: str, xy: PointsLike) -> Float[Tensor, "n 2"]:
+    """Points as float64 of shape (n, 2); an `InputError` that starts with ``name`` if they are not that."""
+    try:
+        pixels = as_points(xy).double()
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name} cannot be used: {error}") from None
+    if pixels.ndim != 2:
+        raise InputError(f"{name} must have shape (n, 2), got {tuple(pixels.shape)}")
+    for number, finite in enumerate(torch.isfinite(pixels).all(dim=1).tolist()):
+        if not finite:
+            raise InputError(f"{name}: number {number} is {tuple(pixels[number].tolist())}; leave it out")
+    return pixels
+
+
+def _marks(
+    queries: Float[Tensor, "n 2"],
+    confidence: Sequence[float] | np.ndarray | Tensor | None,
+    correct: Sequence[bool] | np.ndarray | Tensor | None,
+    min_confidence: float,
+) -> list[Mark]:
+    """What each match looks like."""
+    count = len(queries)
+    if confidence is None and min_confidence > 0:
+        raise InputError(f"min_confidence={min_confidence:g} needs the confidence of each match; give both")
+    for name, given in (("confidence", confidence), ("correct", correct)):
+        if given is not None and len(given) != count:
+            raise InputError(f"{name} has {len(given)} values for {count} matches; give one for each")
+    hollow = [False] * count if confidence is None else [not float(c) >= min_confidence for c in confidence]
+    if correct is None:
+        return [
+            Mark(colour, "circle", ring)
+            for colour, ring in zip(position_colours(queries), hollow, strict=True)
+        ]
+    return [
+        Mark(RIGHT, "circle", ring) if right else Mark(WRONG, "diamond", ring)
+        for right, ring in zip(correct, hollow, strict=True)
+    ]
+
+
+def draw_labels(
+    image: Image.Image,
+    xy: PointsLike,
+    texts: Sequence[str],
+    place: Box,
+    *,
+    size: float = 16.0,
+    clearance: float = 6.0,
+) -> Image.Image:
+    """Write a text beside each point, inside ``place`` and, if possible, clear of points and other texts.
+
+    Args:
+        image: to write on; not changed.
+        xy: points, pixels of the image, shape (n, 2).
+        texts: one for each; those wider than the place are shortened.
+        place: left, top, right, bottom (exclusive), in pixels of the image.
+        size: of the letters, in pixels.
+        clearance: radius of the points.
+    """
+    short = [shorten(text, size, place[2] - place[0]) for text in texts]
+    corners = place_labels(xy, [text_size(text, size) for text in short], place, clearance)
+    written = [number for number, text in enumerate(short) if text]
+    return draw_text(image, corners[written], [short[number] for number in written], size=size)
+
+
+def place_labels(
+    xy: PointsLike, sizes: Sequence[tuple[int, int]], place: Box, clearance: float
+) -> Float[Tensor, "n 2"]:
+    """Top left corners of labels: each takes, in turn, the spot beside its point that covers least.
+
+    Every label lies inside ``place`` unless it is larger. Labels of size (0, 0) take no room.
+    """
+    points = as_points(xy).double().numpy()
+    boxes = np.concatenate([points - clearance, points + clearance], axis=1)
+    corners = np.zeros((len(points), 2))
+    for number, (point, label) in enumerate(zip(points, np.array(sizes, dtype=np.float64), strict=True)):
+        if not label.any():
+            continue
+        spots = np.round(_spots(point, label, place, clearance))
+        covered = _overlap(np.concatenate([spots, spots + label], axis=1), boxes).sum(axis=1)
+        # Of spots that cover the same, the first is the best; a farther one is worth a little covering.
+        penalty = np.linspace(0, 0.1, len(spots)) * label.prod()
+        best = int(np.argmin(covered + penalty))
+        corners[number] = spots[best]
+        boxes = np.concatenate([boxes, [[*spots[best], *(spots[best] + label)]]])
+    return torch.from_numpy(corners)
+
+
+def _spots(point: np.ndarray, label: np.ndarray, place: Box, clearance: float) -> np.ndarray:
+    """Corners that a label may take, moved into the place; near ones first."""
+    directions = np.array(_DIRECTIONS, dtype=np.float64)
+    slant = np.where(np.abs(directions).sum(axis=1) == 2, 0.6, 1.0)[:, None]  # corners touch the disc earlier
+    reach = np.concatenate([slant * distance for distance in (clearance + 3, 2.2 * clearance + 8)])
+    directions = np.tile(directions, (2, 1))
+    centres = point + directions * (reach + label / 2)
+    low = np.array(place[:2], dtype=np.float64)
+    high = np.maximum(low, np.array(place[2:]) - label)
+    return np.clip(centres - label / 2, low, high)
+
+
+def _overlap(some: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Areas (m, n) that boxes (m, 4) share with boxes (n, 4)."""
+    low = np.maximum(some[:, None, :2], others[None, :, :2])
+    high = np.minimum(some[:, None, 2:], others[None, :, 2:])
+    return np.clip(high - low, 0, None).prod(axis=-1)
+
+
+def contact_sheet(
+    images: Sequence[Image.Image],
+    captions: Sequence[str] | None = None,
+    *,
+    columns: int | None = None,
+    tile: tuple[int, int] = (240, 240),
+    gap: int = 8,
+) -> Image.Image:
+    """Pictures in rows and columns on white, each with a caption below.
+
+    Args:
+        images: row by row.
+        captions: one for each; shortened to the width of a tile.
+        columns: how many in a row; about as many as rows when not given.
+        tile: width and height into which each picture is fitted.
+        gap: pixels between and around.
+
+    Raises:
+        InputError: captions are not as many as pictures, or there are fewer than 1 columns.
+    """
+    if captions is not None and len(captions) != len(images):
+        raise InputError(f"{len(captions)} captions for {len(images)} pictures; give one for each")
+    across = columns if columns is not None else max(1, math.ceil(math.sqrt(len(images))))
+    if across < 1:
+        raise InputError(f"a contact sheet of {columns} columns is not possible; give 1 or more")
+    size = max(11.0, tile[1] / 16)
+    step = (tile[0] + gap, tile[1] + gap + (0 if captions is None else round(1.6 * size)))
+    rows = max(1, math.ceil(len(images) / across))
+    sheet = Image.new("RGB", (across * step[0] + gap, rows * step[1] + gap), BACKGROUND)
+    corners = [(gap + n % across * step[0], gap + n // across * step[1]) for n in range(len(images))]
+    for image, (left, top) in zip(images, corners, strict=True):
+        shown = resized(image, fit(image.size, *tile))
+        sheet.paste(shown, (left + (tile[0] - shown.width) // 2, top + (tile[1] - shown.height) // 2))
+    if captions is None:
+        return sheet
+    texts = [shorten(caption, size, tile[0]) for caption in captions]
+    spots = [
+        (left + (tile[0] - text_size(text, size)[0]) / 2, top + tile[1] + 0.3 * size)
+        for (left, top), text in zip(corners, texts, strict=True)
+    ]
+    return draw_text(sheet, spots, texts, size=size, colour=DARK, rim=None)

@@ -1,0 +1,147 @@
+"""Points to whole numbers: per pair, how many there are, how many are correct, how many fail in which way.
+
+Everything reported later is computed from these integers and from the order in which `Counts` puts the pairs,
+which depends on nothing but their content: not on the order of lines, nor on names of pairs and pictures.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from geoaware.method.metrics.errors import classify
+from geoaware.method.metrics.pck import distances, within
+
+STANDARD, GEOMETRY_AWARE = 0, 1
+"""The two sets of points, as positions on the set axis."""
+
+
+@dataclass(frozen=True)
+class PointTable:
+    """Predictions of many pairs in flat arrays: p pairs, n evaluated points, t visible target keypoints.
+
+    Attributes:
+        names: categories, sorted.
+        category: of each pair, position in ``names``.
+        azimuth: difference of each pair, -1 where the data set does not say.
+        size: threshold base of each pair, in pixels of its target.
+        pair: of each point.
+        keypoint: annotation id of each point.
+        predicted: where it was found, pixels of its target.
+        truth: where it is.
+        geometry_aware: whether it counts in the subset.
+        target: visible target keypoints of all pairs, one pair after the other; (0, 2) where not recorded.
+        first: of each pair, its first row of ``target``; with one more entry at the end.
+        wanted: of each point, its row of ``target``.
+        partner: of each point, the row of its flip partner, or -1.
+    """
+
+    names: tuple[str, ...]
+    category: Int[np.ndarray, " p"]
+    azimuth: Int[np.ndarray, " p"]
+    size: Float[np.ndarray, " p"]
+    pair: Int[np.ndarray, " n"]
+    keypoint: Int[np.ndarray, " n"]
+    predicted: Float[np.ndarray, "n 2"]
+    truth: Float[np.ndarray, "n 2"]
+    geometry_aware: Bool[np.ndarray, " n"]
+    target: Float[np.ndarray, "t 2"]
+    first: Int[np.ndarray, " p1"]
+    wanted: Int[np.ndarray, " n"]
+    partner: Int[np.ndarray, " n"]
+
+    @property
+    def has_targets(self) -> bool:
+        """Whether error types can be told."""
+        return len(self.target) > 0
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Per pair, on a set axis (0 all points, 1 geometry-aware points).
+
+    Attributes:
+        names: categories, sorted.
+        category: position in ``names``.
+        azimuth: difference, -1 unknown.
+        points: how many points.
+        correct: how many are correct, by alpha.
+        errors: how many fail in each of the ways of `ERROR_TYPES`; of length 0 where it cannot be told.
+    """
+
+    names: tuple[str, ...]
+    category: Int[np.ndarray, " p"]
+    azimuth: Int[np.ndarray, " p"]
+    points: Int[np.ndarray, "p 2"]
+    correct: Int[np.ndarray, "p 2 a"]
+    errors: Int[np.ndarray, "p 2 e"]
+
+    def where(self, chosen: Bool[np.ndarray, " p"]) -> Counts:
+        """The chosen pairs only, in the same order."""
+        return replace(
+            self,
+            category=self.category[chosen],
+            azimuth=self.azimuth[chosen],
+            points=self.points[chosen],
+            correct=self.correct[chosen],
+            errors=self.errors[chosen],
+        )
+
+
+def correct_points(table: PointTable, alphas: tuple[float, ...], strict: bool) -> Bool[np.ndarray, "n a"]:
+    """Which points are correct at each alpha."""
+    apart = distances(table.predicted, table.truth)
+    limits = table.size[table.pair][:, None] * np.array(alphas, dtype=np.float64)
+    return within(apart[:, None], limits, strict)
+
+
+def error_flags(table: PointTable, alpha: float, strict: bool) -> Bool[np.ndarray, "n 5"] | None:
+    """Kinds of mistake of each point, columns as `ERROR_TYPES`; ``None`` without target keypoints."""
+    if not table.has_targets:
+        return None
+    return classify(
+        table.predicted,
+        table.target,
+        table.first[table.pair],
+        table.first[table.pair + 1],
+        table.wanted,
+        table.partner,
+        alpha * table.size[table.pair],
+        strict,
+    )
+
+
+def count(table: PointTable, correct: Bool[np.ndarray, "n a"], error_alpha: float, strict: bool) -> Counts:
+    """Count per pair; pairs come out in an order that their content alone decides."""
+    pairs = len(table.category)
+    kinds = error_flags(table, error_alpha, strict)
+    if kinds is None:
+        kinds = np.zeros((len(table.pair), 0), dtype=bool)
+    flags = np.concatenate([np.ones((len(table.pair), 1), dtype=bool), correct, kinds], axis=1)
+    sums = np.stack(
+        [
+            _per_pair(flags, table.pair, pairs),
+            _per_pair(flags & table.geometry_aware[:, None], table.pair, pairs),
+        ],
+        axis=1,
+    )
+    keys = np.concatenate([table.category[:, None], table.azimuth[:, None], sums.reshape(pairs, -1)], axis=1)
+    order = np.lexsort(keys.T[::-1])
+    columns = correct.shape[1]
+    return Counts(
+        names=table.names,
+        category=table.category[order],
+        azimuth=table.azimuth[order],
+        points=sums[order, :, 0],
+        correct=sums[order, :, 1 : 1 + columns],
+        errors=sums[order, :, 1 + columns :],
+    )
+
+
+def _per_pair(
+    flags: Bool[np.ndarray, "n f"], pair: Int[np.ndarray, " n"], pairs: int
+) -> Int[np.ndarray, "p f"]:
+    columns = [np.bincount(pair[column], minlength=pairs) for column in flags.T]
+    return np.stack(columns, axis=1).astype(np.int64)

@@ -1,0 +1,1 @@
+"""The paper: coordinates, matching, pose alignment, the post-processor, its losses, keypoints and metrics."""

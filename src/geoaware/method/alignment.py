@@ -1,0 +1,301 @@
+"""Adaptive pose alignment at test time (paper, section 4.1): turn the source the way the target stands.
+
+The source picture is tried as it is, mirrored and, when asked, rotated; the candidate whose features lie
+nearest to the target's wins. Two distances are offered, both means of L2 distances between unit descriptors,
+0 (same) to 2 (opposite):
+
+* `instance_matching_distance` (paper, equation 2), over the pixels of the source object's mask;
+* `mutual_nn_distance` (paper, table 13), over patches that are each other's nearest
+  neighbour; no mask needed.
+
+After a mirror the meaning of points changes: the mirrored picture's left ear is the mirrored right ear. A
+query is therefore read at the mirrored place of its *partner*, known from labels (`flip_partners`) or found
+by matching the mirrored source against the source itself (`partner_points`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from geoaware.method.geometry import PointsLike, Pose, as_points, pose_points
+from geoaware.method.matching import MatchSettings, match
+from geoaware.method.types import FeatureMap, Matches
+from geoaware.runs.errors import InputError
+
+CANDIDATES: dict[str, tuple[Pose, ...]] = {
+    "off": ("identity",),
+    "flip": ("identity", "flip"),
+    "rotate": ("identity", "flip", "rot90", "rot180", "rot-90"),
+}
+"""Candidate poses of each setting of ``--pose`` (``auto`` is one of these, by extractor)."""
+
+_ROWS_AT_ONCE = 512
+
+
+@dataclass(frozen=True)
+class PoseRule:
+    """How the pose is chosen when no masks are given.
+
+    Attributes:
+        distance: ``"mutual-nn"`` (paper, table 13), or ``"imd"``: the IMD with the whole picture as the mask.
+        margin: a turned pose must be nearer than the identity by more than this share of its distance. The
+            paper has none; weak features need one.
+    """
+
+    distance: Literal["mutual-nn", "imd"] = "mutual-nn"
+    margin: float = 0.0
+
+    @classmethod
+    def parse(cls, text: str) -> PoseRule:
+        """A rule from ``"mutual-nn"``, ``"imd"`` or, with a margin, ``"imd:0.01"``.
+
+        Raises:
+            InputError: anything else.
+        """
+        name, colon, margin = text.partition(":")
+        try:
+            share = float(margin) if colon else 0.0
+        except ValueError:
+            share = -1.0
+        if name not in ("mutual-nn", "imd") or not 0 <= share < 1:
+            raise InputError(f"unknown pose rule {text!r}; choose mutual-nn, imd, or with a margin imd:0.01")
+        return cls("imd" if name == "imd" else "mutual-nn", share)
+
+
+def instance_matching_distance(
+    source: Float[Tensor, "c h w"],
+    target: Float[Tensor, "c h2 w2"],
+    source_mask: Tensor | None = None,
+    target_mask: Tensor | None = None,
+    resolution: int = 64,
+) -> float:
+    """IMD: how far the source object's descriptors lie from their nearest ones in the target.
+
+    Maps are resized bilinearly and masks by nearest neighbour to ``resolution`` squared first.
+
+    Args:
+        source: feature map of the source.
+        target: feature map of the target, same channels.
+        source_mask: the source object on the map's square, any shape (H, W), nonzero inside; all if none.
+        target_mask: restricts the nearest neighbours too, as the released implementation does; the paper
+            does not.
+        resolution: side of the maps compared.
+
+    Raises:
+        ValueError: a mask is empty, at the given size or once resized.
+    """
+    rows = _masked_descriptors(source, source_mask, resolution, "source")
+    columns = _masked_descriptors(target, target_mask, resolution, "target")
+    return _unit_distance(_best_cosines(rows, columns.T)).mean().item()
+
+
+def mutual_nn_distance(source: Float[Tensor, "c h w"], target: Float[Tensor, "c h2 w2"]) -> float:
+    """Mean L2 distance over the pairs of patches that are each other's nearest neighbour.
+
+    Costs one matrix product, a block of rows at a time: the full similarity matrix is never held. Patches
+    with a zero descriptor take no part. Returns 2, the largest distance possible, when no pair is mutual.
+    """
+    rows, row_norms = _present_cells(source)
+    columns, column_norms = _present_cells(target)
+    count = rows.shape[1]
+    if not count or not columns.shape[1]:
+        return 2.0
+    best_of_row = rows.new_empty(count)
+    choice_of_row = torch.empty(count, dtype=torch.long, device=rows.device)
+    best_of_column = rows.new_full((columns.shape[1],), -torch.inf)
+    for start in range(0, count, _ROWS_AT_ONCE):
+        part = slice(start, min(start + _ROWS_AT_ONCE, count))
+        block = rows[:, part].T @ columns
+        block /= column_norms
+        block /= row_norms[part, None]
+        best_of_row[part], choice_of_row[part] = block.max(dim=1)
+        torch.maximum(best_of_column, block.amax(dim=0), out=best_of_column)
+    # Row i and its choice j are mutual if s_ij is the best of column j too: the same number, so == is exact.
+    mutual = best_of_row == best_of_column[choice_of_row]
+    return _unit_distance(best_of_row[mutual]).mean().item()
+
+
+def pose_distances(
+    sources: Mapping[Pose, FeatureMap],
+    target: FeatureMap,
+    source_masks: Mapping[Pose, Tensor] | None = None,
+    target_mask: Tensor | None = None,
+    rule: PoseRule | None = None,
+) -> dict[Pose, float]:
+    """Distance of every candidate pose to the target.
+
+    Without masks only the pictures are compared: patches of black padding would all agree.
+
+    Args:
+        sources: features of the source picture turned to each candidate pose.
+        target: features of the target picture.
+        source_masks: the source object on each candidate's canvas; given, the distance is IMD on it.
+        target_mask: the target object on its canvas, used with source masks only.
+        rule: which distance to take without masks; mutual-NN when not given.
+    """
+    if source_masks is not None:
+        return {
+            pose: instance_matching_distance(each.data, target.data, source_masks[pose], target_mask)
+            for pose, each in sources.items()
+        }
+    distance = mutual_nn_distance if (rule or PoseRule()).distance == "mutual-nn" else _whole_picture_distance
+    there = _on_picture(target)
+    return {pose: distance(_on_picture(each), there) for pose, each in sources.items()}
+
+
+def best_pose(distances: Mapping[Pose, float], margin: float = 0.0) -> Pose:
+    """The pose of smallest distance; the identity unless another is smaller by more than ``margin``.
+
+    ``margin`` is a share of the identity's distance; 0 is the paper's rule. Distances that differ by rounding
+    only are equal, and the identity wins.
+    """
+    pose = min(distances, key=lambda each: distances[each])
+    if "identity" in distances and distances[pose] >= distances["identity"] * (1 - margin) - 1e-6:
+        return "identity"
+    return pose
+
+
+def flip_partners(count: int, flip_pairs: Sequence[tuple[int, int]]) -> list[int]:
+    """Index of the point that each point becomes in the mirrored picture; points in no pair keep their own.
+
+    Raises:
+        ValueError: an index is out of range or stands in two pairs.
+    """
+    partners = list(range(count))
+    for a, b in flip_pairs:
+        if not (0 <= a < count and 0 <= b < count):
+            raise ValueError(f"flip pair ({a}, {b}) is outside 0…{count - 1}, the points given")
+        if partners[a] != a or partners[b] != b:
+            raise ValueError(f"point {a} or {b} stands in more than one flip pair")
+        partners[a], partners[b] = b, a
+    return partners
+
+
+def partner_points(
+    source: FeatureMap,
+    mirrored: FeatureMap,
+    points: PointsLike,
+    settings: MatchSettings | None = None,
+) -> Float[Tensor, "n 2"]:
+    """Where points of the source lie, as to meaning, in its mirror image, found without any label.
+
+    The source is matched against its own mirror image: what looks like the left ear there is the mirrored
+    right ear. Features that do not know left from right find the mirrored point itself.
+
+    Returns:
+        Pixels of the mirrored picture.
+    """
+    return match(source, mirrored, points, settings).points
+
+
+def match_posed(
+    sources: Mapping[Pose, FeatureMap],
+    target: FeatureMap,
+    points: PointsLike,
+    pose: Pose,
+    settings: MatchSettings | None = None,
+    flip_pairs: Sequence[tuple[int, int]] | None = None,
+    visible: Bool[Tensor, " n"] | None = None,
+) -> Matches:
+    """Match points of the source through its picture turned to ``pose``.
+
+    Args:
+        sources: features of the source by pose; needs ``"identity"`` and ``pose``.
+        target: features of the target picture.
+        points: pixels of the source picture as it is.
+        pose: the pose that won.
+        settings: see `matching.match`.
+        flip_pairs: indices into ``points`` of labelled pairs that exchange in a mirror; ``None``: no labels,
+            partners are found by `partner_points`.
+        visible: which points are annotated; a point whose partner is not keeps its unflipped match. All when
+            not given.
+    """
+    straight, pixels = sources["identity"], as_points(points).double()
+    if pose == "identity":
+        return match(straight, target, pixels, settings)
+    size = (straight.canvas.width, straight.canvas.height)
+    known = torch.ones(len(pixels), dtype=torch.bool)
+    if pose != "flip":
+        queries = pose_points(pixels, size, pose)
+    elif flip_pairs is None:
+        queries = partner_points(straight, sources["flip"], pixels, settings)
+    else:
+        partner = torch.tensor(flip_partners(len(pixels), flip_pairs), dtype=torch.long)
+        queries = pose_points(pixels[partner], size, "flip")
+        known = known if visible is None else visible[partner]
+    found = replace(match(sources[pose], target, queries, settings), turned=known, pose=pose)
+    return found if known.all() else _merged(found, match(straight, target, pixels, settings))
+
+
+def _merged(turned: Matches, straight: Matches) -> Matches:
+    """Matches of the turned picture where they are known, of the picture as it is elsewhere."""
+    known = turned.turned
+    return replace(
+        turned,
+        points=torch.where(known[:, None], turned.points, straight.points),
+        confidence=torch.where(known, turned.confidence, straight.confidence),
+        cycle_error=torch.where(known, turned.cycle_error, straight.cycle_error),
+        read_at=torch.where(known[:, None], turned.read_at, straight.read_at),
+    )
+
+
+def _whole_picture_distance(source: Float[Tensor, "c h w"], target: Float[Tensor, "c h2 w2"]) -> float:
+    """IMD over all cells of the source, on maps pooled to at most 24 cells a side: a tenth of the cost."""
+    rows, columns = (F.normalize(_pooled(each).flatten(1), dim=0) for each in (source, target))
+    return _unit_distance(_best_cosines(rows.T, columns)).mean().item()
+
+
+def _pooled(features: Float[Tensor, "c h w"], side: int = 24) -> Float[Tensor, "c h2 w2"]:
+    factor = -(-max(features.shape[1:]) // side)
+    return F.avg_pool2d(features.float()[None], factor, ceil_mode=True)[0]
+
+
+def _on_picture(features: FeatureMap) -> Float[Tensor, "c h w"]:
+    rows, columns = features.canvas.cells(features.grid)
+    return features.data[:, rows, columns]
+
+
+def _masked_descriptors(
+    features: Float[Tensor, "c h w"], mask: Tensor | None, resolution: int, name: str
+) -> Float[Tensor, "n c"]:
+    # Channels last: a cell's descriptor is read in one piece, here and by the product that follows.
+    stacked = features.float().permute(1, 2, 0).contiguous()[None].permute(0, 3, 1, 2)
+    if features.shape[1:] != (resolution, resolution):
+        stacked = F.interpolate(stacked, size=(resolution, resolution), mode="bilinear")
+    unit = F.normalize(stacked[0].permute(1, 2, 0).flatten(0, 1), dim=1)
+    if mask is None:
+        return unit
+    small = F.interpolate(
+        mask.to(unit.device).float()[None, None], size=(resolution, resolution), mode="nearest"
+    )
+    inside = small.flatten() != 0
+    if not inside.any():
+        raise ValueError(
+            f"the {name} mask is empty at {resolution}x{resolution}; check that it shows the object"
+        )
+    return unit[inside]
+
+
+def _present_cells(features: Float[Tensor, "c h w"]) -> tuple[Float[Tensor, "c n"], Float[Tensor, " n"]]:
+    """Descriptors that are not zero, as columns, and their norms; the map itself where none is zero."""
+    columns = features.float().flatten(1)
+    norms = torch.linalg.vector_norm(columns, dim=0)
+    present = norms > 0
+    return (columns, norms) if present.all() else (columns[:, present], norms[present])
+
+
+def _best_cosines(rows: Float[Tensor, "n c"], columns: Float[Tensor, "c m"]) -> Float[Tensor, " n"]:
+    """The largest cosine of each unit row with any unit column, a block of rows at a time."""
+    return torch.cat([(part @ columns).amax(dim=1) for part in rows.split(_ROWS_AT_ONCE)])
+
+
+def _unit_distance(cosine: Tensor) -> Tensor:
+    """L2 distance between unit vectors of the given cosine."""
+    return (2 - 2 * cosine).clamp(min=0).sqrt()

@@ -1,0 +1,270 @@
+"""From similarity to position: argmax, soft-argmax, window and kernel soft-argmax (REFERENCE section 3).
+
+Pure functions on tensors, then `match` on feature maps. Positions are (x, y) in cells of the target map,
+0 … w-1 and 0 … h-1; similarities are cosines, -1 … 1. Only the rows for the query points are ever computed.
+With no query (q = 0) every function returns an empty tensor of the right shape.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from geoaware.method.geometry import PointsLike, as_points, clamp_points
+from geoaware.method.types import FeatureMap, Matches
+
+Mode = Literal["argmax", "soft", "window", "kernel"]
+
+
+@dataclass(frozen=True)
+class MatchSettings:
+    """How a similarity map becomes a position; the defaults are the paper's (section 5.1, 15 x 15 window).
+
+    Attributes:
+        mode: which of the four functions of this module.
+        window: side of the square around the best cell in cells, odd; the map's side or more: the whole map.
+        temperature: of the softmax; the paper's beta.
+        sigma: of the Gaussian of ``kernel``, in cells.
+        inside_picture: look for matches on the picture only, never on the canvas's black padding, and keep
+            them within its pixels. The paper looks everywhere.
+        outside: what a window does to similarities outside: ``"exclude"`` or, as released, ``"zero"``.
+        interpolate: read the query descriptor bilinearly between cells; the paper takes the cell that holds
+            the point.
+    """
+
+    mode: Mode = "window"
+    window: int = 15
+    temperature: float = 0.02
+    sigma: float = 5.0
+    inside_picture: bool = False
+    interpolate: bool = False
+    outside: Literal["exclude", "zero"] = "exclude"
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("argmax", "soft", "window", "kernel"):
+            raise ValueError(f"unknown mode {self.mode!r}; choose argmax, soft, window or kernel")
+        if self.window < 1:
+            raise ValueError(f"the window must be at least one cell, got {self.window}")
+        if self.temperature <= 0 or self.sigma <= 0:
+            raise ValueError(f"temperature and sigma must be positive, got {self.temperature}, {self.sigma}")
+
+
+def similarity(
+    queries: Float[Tensor, "q c"],
+    target: Float[Tensor, "c h w"],
+    norms: Float[Tensor, "h w"] | None = None,
+) -> Float[Tensor, "q h w"]:
+    """Cosine similarity of each query descriptor with every cell of the target.
+
+    Neither side needs to be normalised; a zero descriptor has similarity 0 with everything.
+
+    Args:
+        queries: one descriptor a row.
+        target: one descriptor a cell.
+        norms: length of each target descriptor, if known (`FeatureMap.norms`); saves a pass over the map.
+    """
+    # Dividing the few rows by the cells' norms is cheaper than making a normalised copy of the map.
+    lengths = target.square().sum(dim=0).sqrt() if norms is None else norms
+    return _products(F.normalize(queries, dim=-1), target) / lengths.clamp_min(1e-12)
+
+
+def argmax(sim: Float[Tensor, "q h w"]) -> Float[Tensor, "q 2"]:
+    """The cell of highest similarity, the first in row order where several are equal; not differentiable."""
+    _check_map(sim)
+    best = sim.flatten(1).argmax(dim=1)
+    width = sim.shape[-1]
+    return torch.stack([best % width, best // width], dim=-1).to(sim.dtype)
+
+
+def soft_argmax(sim: Float[Tensor, "q h w"], temperature: float = 0.02) -> Float[Tensor, "q 2"]:
+    """Expected position under ``softmax(sim / temperature)`` over the whole map."""
+    _check_map(sim)
+    return _expectation((sim / temperature).flatten(1).softmax(dim=1).view_as(sim))
+
+
+def window_soft_argmax(
+    sim: Float[Tensor, "q h w"],
+    window: int = 15,
+    temperature: float = 0.02,
+    outside: Literal["exclude", "zero"] = "exclude",
+) -> Float[Tensor, "q 2"]:
+    """Soft-argmax over a window x window square around the best cell, clipped at the border.
+
+    Differentiable in the similarities; the place of the window is held constant.
+
+    Args:
+        sim: similarity maps.
+        window: side in cells, odd: 1 is argmax. The map's side or more (also even) is the whole map, which
+            is soft-argmax (paper, figure 18).
+        temperature: of the softmax.
+        outside: ``"exclude"`` leaves cells outside the window out; ``"zero"`` gives them similarity 0 as the
+            released implementation does, which pulls weak matches to the middle of the map.
+
+    Raises:
+        ValueError: the window is even and smaller than the map, or not positive.
+    """
+    if outside not in ("exclude", "zero"):
+        raise ValueError(f"outside must be 'exclude' or 'zero', got {outside!r}")
+    inside = _window_mask(sim, window)
+    fill = float("-inf") if outside == "exclude" else 0.0
+    return soft_argmax(sim.masked_fill(~inside, fill), temperature)
+
+
+def kernel_soft_argmax(
+    sim: Float[Tensor, "q h w"], sigma: float = 5.0, temperature: float = 0.02
+) -> Float[Tensor, "q 2"]:
+    """Soft-argmax over the whole map after multiplying it by a Gaussian around the best cell (SFNet)."""
+    x_away, y_away = _offsets_from_best(sim)
+    gaussian = torch.exp(-(x_away[:, None, :] ** 2 + y_away[:, :, None] ** 2) / (2 * sigma**2))
+    return soft_argmax(sim * gaussian, temperature)
+
+
+def window_mass(
+    sim: Float[Tensor, "q h w"], window: int = 15, temperature: float = 0.02
+) -> Float[Tensor, " q"]:
+    """Share of ``softmax(sim / temperature)`` over the whole map that lies in the window of the best cell."""
+    inside = _window_mask(sim, window)
+    share = (sim / temperature).flatten(1).softmax(dim=1).view_as(sim)
+    return (share * inside).sum(dim=(1, 2)).clamp(max=1.0)
+
+
+def positions(sim: Float[Tensor, "q h w"], settings: MatchSettings) -> Float[Tensor, "q 2"]:
+    """Positions by the function and constants that the settings name."""
+    if settings.mode == "argmax":
+        return argmax(sim)
+    if settings.mode == "soft":
+        return soft_argmax(sim, settings.temperature)
+    if settings.mode == "kernel":
+        return kernel_soft_argmax(sim, settings.sigma, settings.temperature)
+    return window_soft_argmax(sim, settings.window, settings.temperature, settings.outside)
+
+
+def descriptors(features: FeatureMap, points: PointsLike, interpolate: bool = False) -> Float[Tensor, "q c"]:
+    """Descriptors at pixels of the picture: of the cell that holds each, or interpolated between cells."""
+    canvas_points = features.canvas.to_canvas(as_points(points))
+    if not interpolate:
+        column, row = features.canvas.patch(canvas_points, features.grid).unbind(-1)
+        return features.data[:, row, column].T
+    grid_points = features.canvas.to_grid(canvas_points, features.grid)
+    normed = grid_points / max(features.grid - 1, 1) * 2 - 1
+    lattice = normed.to(device=features.data.device, dtype=features.data.dtype)[None, None]
+    sampled = F.grid_sample(features.data[None], lattice, padding_mode="border", align_corners=True)
+    return sampled[0, :, 0].T
+
+
+def match(
+    source: FeatureMap,
+    target: FeatureMap,
+    points: PointsLike,
+    settings: MatchSettings | None = None,
+) -> Matches:
+    """Find in the target picture the counterparts of points of the source picture.
+
+    Args:
+        source: features of the picture that the points are on.
+        target: features of the other picture, from the same extractor.
+        points: pixels (x, y) of the source picture, shape (n, 2); none is fine.
+        settings: how similarity becomes position; the paper's when not given.
+
+    Returns:
+        Matches in pixels of the target picture, in the order of the points.
+
+    Raises:
+        ValueError: the maps come from different extractors.
+    """
+    if source.extractor != target.extractor:
+        raise ValueError(
+            f"cannot match features of {source.extractor!r} with features of {target.extractor!r}; "
+            "extract both pictures with the same extractor and settings"
+        )
+    settings = settings or MatchSettings()
+    pixels = as_points(points).double()
+    found, confidence = _find(source, target, pixels, settings)
+    return Matches(
+        points=found,
+        confidence=confidence,
+        cycle_error=cycle_error(source, target, pixels, found, settings),
+        read_at=pixels,
+        turned=torch.zeros(len(pixels), dtype=torch.bool),
+    )
+
+
+def cycle_error(
+    source: FeatureMap,
+    target: FeatureMap,
+    points: PointsLike,
+    found: PointsLike,
+    settings: MatchSettings | None = None,
+) -> Float[Tensor, " n"]:
+    """Distance from each point to where its match leads back, in units of the source's longer side.
+
+    Both sets of points are pixels of their own picture.
+    """
+    settings = settings or MatchSettings()
+    back, _ = _find(target, source, found, settings)
+    away = (back - as_points(points)).norm(dim=-1)
+    return (away / max(source.canvas.width, source.canvas.height)).float()
+
+
+def _find(
+    source: FeatureMap, target: FeatureMap, points: PointsLike, settings: MatchSettings
+) -> tuple[Float[Tensor, "n 2"], Float[Tensor, " n"]]:
+    """Pixels of the target picture for pixels of the source picture, and the mass in each window."""
+    rows, columns = slice(0, target.grid), slice(0, target.grid)
+    if settings.inside_picture:
+        rows, columns = target.canvas.cells(target.grid)
+    searched, norms = target.data[:, rows, columns].float(), target.norms[rows, columns]
+    sim = similarity(descriptors(source, points, settings.interpolate).float(), searched, norms)
+    cells = positions(sim, settings).double().cpu() + torch.tensor([columns.start, rows.start])
+    canvas = target.canvas
+    pixels = canvas.to_pixels(canvas.from_grid(cells, target.grid))
+    if settings.inside_picture:
+        pixels = clamp_points(pixels, (canvas.width, canvas.height))
+    return pixels, window_mass(sim, settings.window, settings.temperature).float().cpu()
+
+
+def _products(queries: Float[Tensor, "q c"], target: Float[Tensor, "c h w"]) -> Float[Tensor, "q h w"]:
+    """Dot product of each query with every cell.
+
+    For few queries on a CPU a 1 x 1 convolution of a channels-last map is three times as fast as the thin
+    matrix product. On a GPU it may run at reduced precision, so there the product is taken.
+    """
+    cells = target.permute(1, 2, 0)
+    if target.device.type == "cpu" and 0 < len(queries) <= 64 and cells.is_contiguous():
+        return F.conv2d(cells[None].permute(0, 3, 1, 2), queries[:, :, None, None])[0]
+    return (queries @ target.flatten(1)).unflatten(1, target.shape[1:])
+
+
+def _expectation(weights: Float[Tensor, "q h w"]) -> Float[Tensor, "q 2"]:
+    height, width = weights.shape[1:]
+    columns = torch.arange(width, device=weights.device, dtype=weights.dtype)
+    rows = torch.arange(height, device=weights.device, dtype=weights.dtype)
+    return torch.stack([weights.sum(dim=1) @ columns, weights.sum(dim=2) @ rows], dim=-1)
+
+
+def _offsets_from_best(sim: Float[Tensor, "q h w"]) -> tuple[Float[Tensor, "q w"], Float[Tensor, "q h"]]:
+    """Signed distance in cells of every column, and of every row, from the best cell of each map."""
+    x, y = argmax(sim).unbind(-1)
+    columns = torch.arange(sim.shape[2], device=sim.device, dtype=sim.dtype)
+    rows = torch.arange(sim.shape[1], device=sim.device, dtype=sim.dtype)
+    return columns - x[:, None], rows - y[:, None]
+
+
+def _window_mask(sim: Float[Tensor, "q h w"], window: int) -> Bool[Tensor, "q h w"]:
+    if window >= max(sim.shape[1:]):
+        return torch.ones_like(sim, dtype=torch.bool)
+    if window < 1 or window % 2 == 0:
+        raise ValueError(f"the window must be an odd number of cells, or the whole map, got {window}")
+    x_away, y_away = _offsets_from_best(sim)
+    half = window // 2
+    return (y_away.abs() <= half)[:, :, None] & (x_away.abs() <= half)[:, None, :]
+
+
+def _check_map(sim: Tensor) -> None:
+    if sim.shape[-1] * sim.shape[-2] == 0:
+        raise ValueError(f"a similarity map needs at least one cell, got shape {tuple(sim.shape)}")

@@ -1,0 +1,13 @@
+"""Predicted and annotated points to numbers: PCK, the geometry-aware subset, error types, azimuth subsets.
+
+Everything here is numpy and loads without torch, so that scoring a file starts at once.
+"""
+
+from __future__ import annotations
+
+from geoaware.method.metrics.azimuth import sensitivity
+from geoaware.method.metrics.errors import ErrorRates, error_types
+from geoaware.method.metrics.geometry_aware import pair_mask, relative_gap
+from geoaware.method.metrics.pck import pck
+
+__all__ = ["ErrorRates", "error_types", "pair_mask", "pck", "relative_gap", "sensitivity"]

@@ -1,0 +1,176 @@
+"""The values that flow through the library: frozen, with shapes and units in the annotations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from geoaware.method.geometry import Canvas, Pose
+
+
+@dataclass(frozen=True)
+class FeatureMap:
+    """Descriptors of one picture on a square grid, with the canvas that ties the grid to its pixels.
+
+    Attributes:
+        data: one descriptor per cell, channels x rows x columns; rows equal columns. Extractors store it
+            channels last, each descriptor in one piece.
+        canvas: how the picture was laid on the square that the grid covers.
+        extractor: name and settings of what made it; maps of different extractors cannot be matched.
+        levels: the raw maps (c_i, h_i, w_i) that the descriptors were made of, each at its own size: what a
+            post-processor takes. Empty where they were not kept.
+    """
+
+    data: Float[Tensor, "c p p"]
+    canvas: Canvas
+    extractor: str
+    levels: tuple[Float[Tensor, "_ _ _"], ...] = ()
+
+    @property
+    def grid(self) -> int:
+        """Cells a side."""
+        return self.data.shape[-1]
+
+    @cached_property
+    def norms(self) -> Float[Tensor, "p p"]:
+        """Length of each descriptor, computed once: querying a map often then costs one small product."""
+        return self.data.float().square().sum(dim=0).sqrt()
+
+    def to(self, device: torch.device | str) -> FeatureMap:
+        """The same map on another device."""
+        return replace(
+            self, data=self.data.to(device), levels=tuple(level.to(device) for level in self.levels)
+        )
+
+    def normalised(self) -> FeatureMap:
+        """The same map with unit descriptors (zero descriptors stay zero)."""
+        return replace(self, data=F.normalize(self.data.float(), dim=0))
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Where the query points of one picture lie in another.
+
+    Attributes:
+        points: positions in the target picture, pixels (x, y), fractional, on the CPU in float64.
+        confidence: share of the softmax over the whole target map that falls in the window around the best
+            match, 0 to 1. Low: the map has several places like the query, or none.
+        cycle_error: distance between the query point and where its match leads back to, in units of the
+            source picture's longer side. Large: the match is not mutual, the part may not be there at all.
+        read_at: where each query descriptor was read, pixels of the source picture as turned.
+        turned: which of them were read in the turned picture; the others in the picture as it is (a point
+            whose mirror partner is not annotated keeps its straight match).
+        pose: how the source picture was turned before matching.
+        distances: distance of each candidate pose to the target; empty when there was only one candidate.
+    """
+
+    points: Float[Tensor, "n 2"]
+    confidence: Float[Tensor, " n"]
+    cycle_error: Float[Tensor, " n"]
+    read_at: Float[Tensor, "n 2"]
+    turned: Bool[Tensor, " n"]
+    pose: Pose = "identity"
+    distances: Mapping[Pose, float] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def accepted(self, min_confidence: float = 0.0, max_cycle_error: float = float("inf")) -> Tensor:
+        """Boolean mask (n) of the matches that pass both thresholds (inclusive)."""
+        return (self.confidence >= min_confidence) & (self.cycle_error <= max_cycle_error)
+
+
+@dataclass(frozen=True)
+class Keypoints:
+    """Annotated points of one object, by annotation id.
+
+    Attributes:
+        ids: annotation ids as in the data set's files (never positions in a filtered list), rising.
+        xy: pixels of the picture, float64; what stands where nothing is annotated is undefined.
+        visible: which are annotated and count in the evaluation.
+    """
+
+    ids: tuple[int, ...]
+    xy: Float[Tensor, "k 2"]
+    visible: Bool[Tensor, " k"]
+
+    def __post_init__(self) -> None:
+        if not len(self.ids) == len(self.xy) == len(self.visible):
+            raise ValueError(
+                f"{len(self.ids)} ids, {len(self.xy)} points, {len(self.visible)} visibilities do not agree"
+            )
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def visible_ids(self) -> tuple[int, ...]:
+        """Ids of the visible points."""
+        return tuple(each for each, seen in zip(self.ids, self.visible.tolist(), strict=True) if seen)
+
+    def at(self, ids: Sequence[int]) -> Float[Tensor, "n 2"]:
+        """Positions of the given ids, in their order.
+
+        Raises:
+            KeyError: an id is not among them.
+        """
+        row = {each: index for index, each in enumerate(self.ids)}
+        return self.xy[[row[each] for each in ids]]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One annotated object on one picture, as a data set describes it; nothing of the picture is loaded.
+
+    Attributes:
+        id: unique in the data set and independent of the machine (a relative path, say).
+        path: the file.
+        size: width and height in pixels.
+        category: of the object.
+        keypoints: its annotated points.
+        box: (x1, y1, x2, y2) in pixels, or ``None``.
+        mask_path: picture of the object's mask, or ``None``.
+        attributes: what else the data set says (azimuth_id, truncated, occluded, pose, difficult ...).
+    """
+
+    id: str
+    path: Path
+    size: tuple[int, int]
+    category: str
+    keypoints: Keypoints
+    box: tuple[float, float, float, float] | None = None
+    mask_path: Path | None = None
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two annotated pictures to match; pictures are shared between pairs.
+
+    Attributes:
+        id: unique in the data set's split, independent of the machine.
+        category: under which the pair is counted.
+        source: where the points come from.
+        target: where they are to be found.
+        azimuth_difference: 0 … 4 steps of 45 degrees, or ``None`` where the data set does not say.
+    """
+
+    id: str
+    category: str
+    source: Picture
+    target: Picture
+    azimuth_difference: int | None = None
+
+    @property
+    def common_ids(self) -> tuple[int, ...]:
+        """Ids visible in both pictures, rising: the points that are evaluated."""
+        there = set(self.target.keypoints.visible_ids)
+        return tuple(each for each in self.source.keypoints.visible_ids if each in there)

@@ -1,0 +1,1 @@
+"""Figures to look at: plots and the gallery."""

@@ -1,0 +1,165 @@
+"""What a gallery shows: pairs of pictures, and the matches between them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from geoaware.runs.errors import InputError
+
+Point = tuple[float, float]
+
+KINDS: Mapping[str, str] = {
+    "correct": "within the threshold of the true point",
+    "jitter": "wrong, but within twice the threshold",
+    "miss": "wrong, and near no keypoint",
+    "swap": "wrong, and on another keypoint",
+    "swap_lr": "wrong, and on the left-right partner",
+    "wrong": "wrong; the file does not say on what",
+    "unjudged": "nothing to compare with",
+}
+"""Every kind of match, in the order of the legend, with what it says there."""
+
+
+@dataclass(frozen=True)
+class Match:
+    """One point of the source and where it was found; pixels (x, y) of the full pictures.
+
+    Attributes:
+        name: of the keypoint.
+        keypoint: its annotation id.
+        source: where it is in the source picture, or ``None``.
+        predicted: where it was found in the target picture, or ``None``.
+        truth: where it is, if that is known.
+        kind: one of `KINDS`; decides colour and marker.
+        error: distance from the truth as a share of the threshold base.
+        confidence: 0 to 1, if the matcher gave one.
+        geometry_aware: whether only geometry tells it from other keypoints.
+        visible: whether it is taken to be seen in the target; drawn hollow if not.
+        types: all error types that hold, where they are more than the kind (a jitter is mostly a miss too).
+    """
+
+    name: str
+    keypoint: int
+    source: Point | None
+    predicted: Point | None
+    truth: Point | None = None
+    kind: str = "unjudged"
+    error: float | None = None
+    confidence: float | None = None
+    geometry_aware: bool = False
+    visible: bool = True
+    types: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        unknown = [each for each in (self.kind, *self.types) if each not in KINDS]
+        if unknown:
+            raise InputError(f"keypoint {self.name}: no kind {unknown[0]!r}; known: {', '.join(KINDS)}")
+        points = (point for point in (self.source, self.predicted, self.truth) if point is not None)
+        numbers = [value for point in points for value in point]
+        numbers += [value for value in (self.error, self.confidence) if value is not None]
+        if not all(map(math.isfinite, numbers)):
+            raise InputError(f"keypoint {self.name}: a number is not finite; put None where there is none")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it stands in the page; what is usual is left out. Points to 0.01 pixels, errors to 0.0001."""
+        content: dict[str, Any] = {"name": self.name, "kind": self.kind}
+        for key, point in (("source", self.source), ("found", self.predicted), ("truth", self.truth)):
+            if point is not None:
+                content[key] = [round(float(value), 2) for value in point]
+        for key, value in (("error", self.error), ("confidence", self.confidence)):
+            if value is not None:
+                content[key] = round(float(value), 4)
+        if self.geometry_aware:
+            content["aware"] = True
+        if not self.visible:
+            content["hidden"] = True
+        if self.types:
+            content["types"] = list(self.types)
+        return content
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A pair of pictures with its matches.
+
+    Attributes:
+        id: of the pair; ids of a gallery differ.
+        category: under which it is found.
+        source: the picture that the points come from, or ``None`` where only the target is to be seen.
+        target: the picture that they were found in.
+        matches: one for each point.
+        azimuth_difference: 0 … 4 steps of 45 degrees, or ``None``.
+        pose: how the source was turned before matching; it is shown as it is.
+        note: a sentence shown with the pair.
+        source_name: what to call the source; its file's name if empty.
+        target_name: what to call the target.
+        other: what a second method found for the same points, to be compared; ``None``: there is none.
+        other_pose: the pose that the second method chose.
+    """
+
+    id: str
+    category: str
+    source: Path | None
+    target: Path
+    matches: tuple[Match, ...]
+    azimuth_difference: int | None = None
+    pose: str = "identity"
+    note: str = ""
+    source_name: str = ""
+    target_name: str = ""
+    other: tuple[Match, ...] | None = None
+    other_pose: str = "identity"
+
+    def to_dict(self, source: int | None, target: int) -> dict[str, Any]:
+        """As it stands in the page; ``source`` and ``target`` are the numbers of the pictures there."""
+        runs = [(self.pose, self.matches)]
+        if self.other is not None:
+            runs.append((self.other_pose, self.other))
+        content: dict[str, Any] = {
+            "id": self.id,
+            "category": self.category,
+            "source": source,
+            "target": target,
+            "names": [
+                self.source_name or (self.source.name if self.source else ""),
+                self.target_name or self.target.name,
+            ],
+            "azimuth": self.azimuth_difference,
+            "runs": [
+                {
+                    "pose": pose,
+                    "all": figures(matches),
+                    "aware": figures(tuple(each for each in matches if each.geometry_aware)),
+                    "matches": [each.to_dict() for each in matches],
+                }
+                for pose, matches in runs
+            ],
+        }
+        if self.note:
+            content["note"] = self.note
+        return content
+
+
+def figures(matches: tuple[Match, ...]) -> dict[str, Any]:
+    """What pairs are sorted by and summed up from; ``None`` where there is nothing to take it from.
+
+    Returns:
+        ``points`` that can be judged, how many are ``correct``, ``pck`` (their share), ``mean`` and ``worst``
+        error, and the ``lowest`` confidence.
+    """
+    judged = [each for each in matches if each.kind != "unjudged"]
+    correct = sum(each.kind == "correct" for each in judged)
+    errors = [each.error for each in judged if each.error is not None]
+    confidences = [each.confidence for each in matches if each.confidence is not None]
+    return {
+        "points": len(judged),
+        "correct": correct,
+        "pck": correct / len(judged) if judged else None,
+        "mean": round(math.fsum(errors) / len(errors), 6) if errors else None,
+        "worst": round(max(errors), 6) if errors else None,
+        "lowest": round(min(confidences), 6) if confidences else None,
+    }

@@ -1,0 +1,276 @@
+"""Predictions files to entries: figures from the file, pictures and source points from the data set."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from geoaware.data import coco, load, options
+from geoaware.data.dataset import require_files
+from geoaware.evaluation.counts import PointTable, correct_points, error_flags
+from geoaware.evaluation.predictions import Header, keypoint_names, read
+from geoaware.evaluation.protocols import get_protocol
+from geoaware.method.geometry import POSES
+from geoaware.method.metrics.errors import ERROR_TYPES
+from geoaware.method.metrics.pck import distances
+from geoaware.method.types import Picture
+from geoaware.report.gallery.entries import Entry, Match
+from geoaware.runs.errors import InputError
+
+_MOVED = 0.5
+"""Pixels: a true point further than this from the annotation is of other annotations, not of rounding."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A predictions file with every prediction judged at one threshold: p pairs, n points.
+
+    Attributes:
+        path: the file.
+        header: its first line.
+        table: its points.
+        pairs: pair id, source, target and pose of each pair, in the file's order.
+        first: of each pair, its first point; with one more entry at the end.
+        error: distances from the truth as shares of the threshold base.
+        correct: which are correct, as PCK counts them.
+        types: error types, columns in the order of `ERROR_TYPES`; ``None`` where the file cannot tell.
+    """
+
+    path: Path
+    header: Header
+    table: PointTable
+    pairs: tuple[tuple[str, str, str, str], ...]
+    first: np.ndarray
+    error: Float[np.ndarray, " n"]
+    correct: Bool[np.ndarray, " n"]
+    types: Bool[np.ndarray, "n 5"] | None
+
+    @cached_property
+    def row(self) -> dict[str, int]:
+        """Position of each pair by its id."""
+        return {names[0]: row for row, names in enumerate(self.pairs)}
+
+    def points(self, row: int) -> slice:
+        """The points of a pair."""
+        return slice(int(self.first[row]), int(self.first[row + 1]))
+
+    def ids(self, row: int) -> list[int]:
+        """Annotation ids of a pair's points."""
+        return self.table.keypoint[self.points(row)].tolist()
+
+    def category(self, row: int) -> str:
+        """Of a pair."""
+        return self.table.names[self.table.category[row]]
+
+    def worst(self, count: int) -> list[int]:
+        """The ``count`` pairs with the largest mean error, in the file's order; the earlier one of equals."""
+        points = np.diff(self.first)
+        sums = np.bincount(self.table.pair, weights=self.error, minlength=len(self.pairs))
+        mean = np.where(points > 0, sums / np.maximum(points, 1), -math.inf)
+        return sorted(np.argsort(-mean, kind="stable")[:count].tolist())
+
+
+def judge(path: Path, alpha: float = 0.1) -> Judged:
+    """Read a predictions file and judge every prediction, by the rules of `geoaware score`.
+
+    Args:
+        path: what `geoaware predict` wrote.
+        alpha: threshold of correct and of the error types, as a share of the protocol's base.
+
+    Raises:
+        InputError: the file cannot be used, or alpha is not a positive number.
+    """
+    if not 0 < alpha < math.inf:
+        raise InputError(f"alpha must be a positive share such as 0.1, got {alpha}")
+    header, table = read(path)
+    strict = get_protocol(header.protocol).strict
+    counts = np.bincount(table.pair, minlength=len(table.category))
+    return Judged(
+        path,
+        header,
+        table,
+        tuple(_names(path)),
+        np.concatenate([[0], np.cumsum(counts)]),
+        distances(table.predicted, table.truth) / table.size[table.pair],
+        correct_points(table, (alpha,), strict)[:, 0],
+        error_flags(table, alpha, strict),
+    )
+
+
+def _names(path: Path) -> Iterator[tuple[str, str, str, str]]:
+    """Pair, source, target and pose of each record of a file that `read` has checked."""
+    with path.open("rb") as file:
+        next(file)
+        for number, line in enumerate(file, start=2):
+            record = json.loads(line)
+            names = tuple(record.get(key) for key in ("pair", "source", "target", "pose"))
+            if not all(isinstance(each, str) for each in names) or names[3] not in POSES:
+                raise InputError(
+                    f"{path}, line {number}: pair, source and target must be names and pose one of "
+                    f"{', '.join(POSES)}; got {names}"
+                )
+            yield names
+
+
+def find_pictures(name: str, root: Path, split: str, **given: Any) -> dict[str, Picture]:
+    """Every picture of a data set's split by id.
+
+    Args:
+        name: of the data set.
+        root: its folder.
+        split: of it.
+        given: options of the loader. Those that only choose the pairs of a COCO file do not matter.
+
+    Raises:
+        InputError: as `data.load`.
+    """
+    if name != coco.NAME:
+        return {each.id: each for each in load(name, root, split, **given).pictures}
+    # The loader would draw pairs, and a picture in none of them is as good as any.
+    known = options(name)
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        raise InputError(f"data set {name} has no option {unknown[0]!r}; its options: {', '.join(known)}")
+    taken = ("annotations", "images", "masks", "hidden")
+    _, pictures, _ = coco.open_folder(root, split, **{key: given[key] for key in taken if key in given})
+    return {each.id: each for each in pictures}
+
+
+def entries(
+    runs: Sequence[Judged], pictures: Mapping[str, Picture], chosen: Sequence[int] | None = None
+) -> Iterator[Entry]:
+    """Entries of one predictions file, or of two of the same pairs.
+
+    Everything is checked before the first entry is made.
+
+    Args:
+        runs: one or two.
+        pictures: of the data set, by id.
+        chosen: positions of the pairs to show, in the first file; all when ``None``.
+
+    Raises:
+        InputError: the files are of different pairs, or name pictures or keypoints that the data set has not,
+            or picture files are missing.
+    """
+    if len(runs) not in (1, 2):
+        raise InputError(f"{len(runs)} predictions files; give one, or two to compare")
+    ids = [each[0] for each in runs[0].pairs]
+    wanted = ids if chosen is None else [ids[row] for row in chosen]
+    if len(runs) == 2:
+        _check_alike(*runs)
+    for run in runs:
+        _check_pictures(run, pictures, [run.row[each] for each in wanted])
+    return (_entry(runs, pictures, each) for each in wanted)
+
+
+def _check_alike(a: Judged, b: Judged) -> None:
+    """Make sure that two files are of the same pairs under the same rules."""
+    if a.header.protocol != b.header.protocol:
+        raise InputError(
+            f"{b.path}: is of protocol {b.header.protocol}, {a.path} of {a.header.protocol}; predict one of "
+            "them again"
+        )
+    lacking = sorted({each[:3] for each in a.pairs} ^ {each[:3] for each in b.pairs})
+    if lacking:
+        raise InputError(
+            f"{a.path} and {b.path}: {len(lacking)} pairs are in one only, such as {lacking[0][0]!r}; "
+            "give two files of the same pairs"
+        )
+    for row, names in enumerate(a.pairs):
+        if a.ids(row) != b.ids(b.row[names[0]]):
+            raise InputError(f"{b.path}: pair {names[0]!r} has other keypoints than {a.path}; predict again")
+
+
+def _check_pictures(run: Judged, pictures: Mapping[str, Picture], rows: Sequence[int]) -> None:
+    """Make sure that the data set has every picture and keypoint."""
+    remedy = "give the --dataset, --root, --split and options that were predicted"
+    used: dict[str, Picture] = {}
+    for row in rows:
+        pair, source, target, _ = run.pairs[row]
+        ids = run.ids(row)
+        for each in (source, target):
+            if each not in pictures:
+                raise InputError(
+                    f"{run.path}: picture {each!r} of pair {pair!r} is not among the {len(pictures)} of the "
+                    f"data set; {remedy}"
+                )
+            used[each] = pictures[each]
+            lacking = sorted(set(ids) - set(pictures[each].keypoints.visible_ids))
+            if lacking:
+                raise InputError(
+                    f"{run.path}: keypoint {lacking[0]} of pair {pair!r} is not annotated in {each!r}; "
+                    f"{remedy}"
+                )
+        annotated = pictures[target].keypoints.at(ids).numpy()
+        if ids and distances(run.table.truth[run.points(row)], annotated).max() > _MOVED:
+            raise InputError(
+                f"{run.path}: the true points of pair {pair!r} are not those of {target!r} in the data set; "
+                f"{remedy}"
+            )
+    require_files(list(used.values()))
+
+
+def _entry(runs: Sequence[Judged], pictures: Mapping[str, Picture], pair: str) -> Entry:
+    first, *rest = runs
+    row = first.row[pair]
+    _, source, target, pose = first.pairs[row]
+    azimuth = int(first.table.azimuth[row])
+    other: dict[str, Any] = {}
+    for second in rest:
+        there = second.row[pair]
+        other = {"other": _matches(second, there, pictures), "other_pose": second.pairs[there][3]}
+    return Entry(
+        id=pair,
+        category=first.category(row),
+        source=pictures[source].path,
+        target=pictures[target].path,
+        matches=_matches(first, row, pictures),
+        azimuth_difference=None if azimuth < 0 else azimuth,
+        pose=pose,
+        source_name=source,
+        target_name=target,
+        **other,
+    )
+
+
+def _matches(run: Judged, row: int, pictures: Mapping[str, Picture]) -> tuple[Match, ...]:
+    points, ids = run.points(row), run.ids(row)
+    names = keypoint_names(run.header.schemas).get(run.category(row), {})
+    places = pictures[run.pairs[row][1]].keypoints.at(ids).tolist()
+    return tuple(
+        Match(
+            name=names.get(each) or f"keypoint {each}",
+            keypoint=each,
+            source=(x, y),
+            predicted=tuple(run.table.predicted[point].tolist()),
+            truth=tuple(run.table.truth[point].tolist()),
+            error=float(run.error[point]),
+            geometry_aware=bool(run.table.geometry_aware[point]),
+            **_kind(bool(run.correct[point]), None if run.types is None else run.types[point]),
+        )
+        for point, each, (x, y) in zip(range(points.start, points.stop), ids, places, strict=True)
+    )
+
+
+def _kind(correct: bool, types: np.ndarray | None) -> dict[str, Any]:
+    """What a match is drawn as, and all that it is.
+
+    PCK decides between right and wrong. A wrong one within reach of another keypoint is a swap; else it is a
+    jitter if it is within twice the threshold, else a plain miss.
+    """
+    if types is None:
+        return {"kind": "correct" if correct else "wrong"}
+    holds = [name for name, flag in zip(ERROR_TYPES, types.tolist(), strict=True) if flag]
+    known = [each for each in holds if each != "pck_dagger"]
+    if correct:
+        return {"kind": "correct", "types": ("correct", *known) if known else ()}
+    kind = next(each for each in ("swap_lr", "swap", "jitter", "miss") if each in known)
+    return {"kind": kind, "types": tuple(known) if known != [kind] else ()}

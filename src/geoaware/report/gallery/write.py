@@ -1,0 +1,169 @@
+"""Writing a gallery: pictures reduced and embedded once, matches as JSON, one page to show them.
+
+The page's code never makes HTML out of text, and its content security policy lets nothing run but that code:
+ids and names may hold anything.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import IO, Any
+
+from PIL import Image
+
+from geoaware.data.images import load_image
+from geoaware.report.gallery.entries import KINDS, Entry
+from geoaware.runs.errors import InputError
+from geoaware.runs.files import replacing
+
+_log = logging.getLogger(__name__)
+
+_QUALITY = 80
+_DATA = "<!-- data -->"
+"""Where in the page pictures and pairs go."""
+
+
+def write_gallery(
+    entries: Iterable[Entry],
+    out: Path,
+    *,
+    title: str,
+    about: Mapping[str, str],
+    size: int = 320,
+    alpha: float | None = None,
+    labels: Sequence[str] = (),
+    strict: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> Path:
+    """Write pairs and their matches to one HTML file that needs nothing else.
+
+    Every picture is in it once, as a JPEG, and is read when the first entry with it comes. The file is there
+    as a whole or not at all.
+
+    Args:
+        entries: in the order that the page calls "as in the file"; their ids differ.
+        out: the file.
+        title: heading of the page.
+        about: what is shown, by what it is called; in the order given.
+        size: longer side of the embedded pictures, in pixels; smaller ones stay as they are.
+        alpha: threshold behind ``kind``, for the page's captions.
+        labels: names of the two methods, where entries have an ``other``.
+        strict: stop at a picture that cannot be read, instead of showing a grey box with the reason.
+        progress: called with the number of entries done.
+
+    Returns:
+        ``out``.
+
+    Raises:
+        InputError: there are no entries, two have the same id, ``size`` is not usable, or, if ``strict``, a
+            picture cannot be read.
+    """
+    if not 16 <= size <= 8192:
+        raise InputError(f"pictures of {size} pixels cannot be shown; give a size from 16 to 8192")
+    head, tail = _page(title, about)
+    with replacing(out) as draft, draft.open("w", encoding="utf-8", errors="replace", newline="\n") as file:
+        file.write(head)
+        album = _Album(file, size, strict)
+        pairs = []
+        known: set[str] = set()
+        for number, entry in enumerate(entries, start=1):
+            if entry.id in known:
+                raise InputError(f"two pairs have the id {entry.id!r}; ids must differ")
+            known.add(entry.id)
+            source = None if entry.source is None else album.number(entry.source)
+            pairs.append(entry.to_dict(source, album.number(entry.target)))
+            if progress is not None:
+                progress(number)
+        if not pairs:
+            raise InputError("there are no pairs to show")
+        content = {
+            "alpha": alpha,
+            "labels": list(labels),
+            "kinds": dict(KINDS),
+            "pictures": album.pictures,
+            "pairs": pairs,
+        }
+        file.write(f'<script type="application/json" id="data">{_json(content)}</script>\n')
+        file.write(tail)
+    if album.unread:
+        _log.warning(
+            "%d pictures cannot be read and are grey; the first: %s", len(album.unread), album.unread[0]
+        )
+    return out
+
+
+class _Album:
+    """Embeds each picture once, as a block of text that nothing runs."""
+
+    def __init__(self, file: IO[str], size: int, strict: bool) -> None:
+        self.pictures: list[dict[str, Any]] = []
+        self.unread: list[str] = []
+        self._numbers: dict[Path, int] = {}
+        self._file, self._size, self._strict = file, size, strict
+
+    def number(self, path: Path) -> int:
+        """Position of a picture in ``pictures``; it is written to the file when it is new."""
+        if path not in self._numbers:
+            self._numbers[path] = len(self.pictures)
+            self.pictures.append(self._embed(path, len(self.pictures)))
+        return self._numbers[path]
+
+    def _embed(self, path: Path, number: int) -> dict[str, Any]:
+        try:
+            image = load_image(path)
+        except InputError as error:
+            if self._strict:
+                raise
+            self.unread.append(str(error))
+            # The page names no place of this machine.
+            return {"why": str(error).removeprefix(f"{path}: ").replace(str(path), path.name)}
+        text = base64.b64encode(_jpeg(image, self._size)).decode("ascii")
+        self._file.write(f'<script type="text/plain" id="picture-{number}">{text}</script>\n')
+        return {"width": image.width, "height": image.height}
+
+
+def _jpeg(image: Image.Image, size: int) -> bytes:
+    """A picture scaled down to ``size`` on its longer side, never up."""
+    scale = min(1.0, size / max(image.size))
+    small = image.resize(
+        (max(1, round(image.width * scale)), max(1, round(image.height * scale))), Image.Resampling.LANCZOS
+    )
+    data = io.BytesIO()
+    small.save(data, "JPEG", quality=_QUALITY, optimize=True)
+    return data.getvalue()
+
+
+def _page(title: str, about: Mapping[str, str]) -> tuple[str, str]:
+    """What comes before the data and after it."""
+    folder = files("geoaware.report.gallery")
+    html, style, script = (
+        (folder / name).read_text(encoding="utf-8") for name in ("page.html", "page.css", "page.js")
+    )
+    head, tail = html.split(_DATA)
+    policy = (
+        f"default-src 'none'; script-src {_source(script)}; style-src {_source(style)}; img-src blob:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    rows = "".join(f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in about.items())
+    filled = Template(head).substitute(policy=policy, title=escape(title), style=style, about=rows)
+    return filled, Template(tail).substitute(script=script)
+
+
+def _source(text: str) -> str:
+    """The only script, or style, that a content security policy lets in: one of this hash."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode('ascii')}'"
+
+
+def _json(content: Any) -> str:
+    """JSON that can stand in a script element, whatever the texts hold."""
+    text = json.dumps(content, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

@@ -1,0 +1,1 @@
+"""What long work shares: files, checkpoints, logs, weights on disk, errors."""

@@ -1,0 +1,98 @@
+"""The state of a run in one file, which is there whole or not at all.
+
+Tensors (weights and the optimiser's moments) and, as the file's metadata, the rest as JSON: floats written by
+Python come back bit for bit. Random numbers need no state: they are drawn anew from the seed at each step.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from geoaware.runs.errors import InputError
+from geoaware.runs.files import replacing
+
+FILE = "checkpoint.safetensors"
+
+
+@dataclass
+class Progress:
+    """Where a run is.
+
+    Attributes:
+        stage: number of the stage.
+        step: steps of the stage that are done.
+        total: steps of the run that are done.
+        best: highest validation figure so far, a share; -1 before the first.
+    """
+
+    stage: int = 0
+    step: int = 0
+    total: int = 0
+    best: float = -1.0
+
+
+def save(
+    folder: Path,
+    network: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    schedule: Mapping[str, Any],
+    progress: Progress,
+) -> None:
+    """Write the run's state to its folder."""
+    tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
+    state = optimiser.state_dict()
+    for number, values in state["state"].items():
+        tensors |= {f"optimiser.{number}.{name}": tensor for name, tensor in values.items()}
+    rest = {"progress": asdict(progress), "groups": state["param_groups"], "schedule": dict(schedule)}
+    # A copy: parameters in channels-last order are not contiguous, which the format needs.
+    ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with replacing(folder / FILE) as draft:
+        # A single entry: the format writes several in an order that changes.
+        save_file(ready, draft, {"state": json.dumps(rest)})
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What a checkpoint holds."""
+
+    network: dict[str, Tensor]
+    optimiser: dict[str, Any]
+    schedule: dict[str, Any]
+    progress: Progress
+
+
+def load(folder: Path) -> Saved | None:
+    """The state that was saved last; ``None`` where there is none.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            rest = json.loads(file.metadata()["state"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        groups, schedule, progress = rest["groups"], rest["schedule"], Progress(**rest["progress"])
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path}: damaged, cannot be read ({error}); give --restart to begin anew, or start: a saved "
+            "post-processor to go on from its weights"
+        ) from None
+    network = {name.removeprefix("network."): t for name, t in tensors.items() if name.startswith("network.")}
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith("optimiser."):
+            _, number, key = name.split(".")
+            moments.setdefault(int(number), {})[key] = tensor
+    return Saved(network, {"state": moments, "param_groups": groups}, schedule, progress)

@@ -1,0 +1,83 @@
+"""Figures by step, as JSON lines and for TensorBoard; a resumed run writes on as if it had never stopped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from geoaware.runs.files import replacing
+from geoaware.runs.optional import require
+
+FILE = "log.jsonl"
+TENSORBOARD = "tensorboard"
+
+
+class Log:
+    """Means of the figures of each step, over as many steps as lie between two lines.
+
+    Args:
+        folder: of the run.
+        done: steps that the run has behind it; later lines of an earlier attempt are dropped.
+        active: whether this process writes.
+    """
+
+    def __init__(self, folder: Path, done: int, active: bool = True) -> None:
+        self._active = active
+        self._sums: dict[str, float] = {}
+        self._count = 0
+        if not active:
+            return
+        path = folder / FILE
+        _cut(path, done)
+        require("tensorboard", extra="train")
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._file = path.open("a", encoding="utf-8")
+        self._board = SummaryWriter(str(folder / TENSORBOARD), purge_step=done + 1)
+
+    def add(self, step: int, values: Mapping[str, float], write: bool) -> None:
+        """Take the figures of a step; with ``write``, note the means since the last line."""
+        for name, value in values.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+        self._count += 1
+        if write:
+            self.write(step, {name: total / self._count for name, total in self._sums.items()})
+            self._sums, self._count = {}, 0
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Note figures as they are."""
+        if not self._active:
+            return
+        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            self._board.add_scalar(name.replace(" ", "_"), value, step)
+
+    def flush(self) -> None:
+        """Hand everything to the operating system."""
+        if self._active:
+            self._file.flush()
+            self._board.flush()
+
+    def close(self) -> None:
+        """Close the files."""
+        if self._active:
+            self._file.close()
+            self._board.close()
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    """The lines of a run's log; one that was cut off by a kill is left out."""
+    lines = (folder / FILE).read_text(encoding="utf-8").splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def _cut(path: Path, done: int) -> None:
+    """Drop what an interrupted attempt wrote after its last checkpoint."""
+    if not path.exists():
+        return
+    kept = [line for line in read(path.parent) if line["step"] <= done]
+    with replacing(path) as draft:
+        draft.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")

@@ -1,0 +1,396 @@
+"""A folder of pictures into a store: this process's share of them, from where an earlier run stopped.
+
+Under ``torchrun`` or ``accelerate launch`` every process takes each WORLD_SIZE-th picture. The processes
+share nothing but the cache folder and never wait for one another.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from geoaware.data.images import SUFFIXES, load_image
+from geoaware.features.extractor import Extractor
+from geoaware.method.geometry import Pose, pose_image
+from geoaware.runs.errors import InputError
+from geoaware.store.feature_store import FeatureStore, UnwritableError
+from geoaware.store.image_index import hash_pixels
+from geoaware.store.memory import is_out_of_memory, measured, plan_batch
+from geoaware.store.stored_file import encoded_size
+
+Progress = Callable[[int], None]
+"""Told how many pictures (or files) are done, as they are done."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Which part of the work is this process's.
+
+    Attributes:
+        rank: number of the process, from 0.
+        world: number of processes.
+        local_rank: its number among those of this machine.
+        local_world: how many of them run on this machine.
+    """
+
+    rank: int = 0
+    world: int = 1
+    local_rank: int = 0
+    local_world: int = 1
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Shard:
+        """As ``torchrun`` and ``accelerate launch`` say it: RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE.
+
+        Raises:
+            InputError: the values make no sense.
+        """
+        world = _whole(environment, "WORLD_SIZE", 1)
+        rank = _whole(environment, "RANK", 0)
+        if not 0 <= rank < world:
+            raise InputError(
+                f"RANK {rank} and WORLD_SIZE {world} in the environment do not go together; RANK is 0 … "
+                "WORLD_SIZE - 1 (unset both for a single process)"
+            )
+        local_world = max(1, _whole(environment, "LOCAL_WORLD_SIZE", 1))
+        return cls(rank, world, _whole(environment, "LOCAL_RANK", 0), local_world)
+
+    def of(self, paths: Sequence[Path]) -> list[Path]:
+        """This process's pictures."""
+        return list(paths[self.rank :: self.world])
+
+    def device(self, wanted: str) -> str:
+        """The device asked for; with ``auto`` or ``cuda`` on several GPUs, the one of this process."""
+        gpus = torch.cuda.device_count()
+        if wanted in ("auto", "cuda") and gpus and self.world > 1:
+            return f"cuda:{self.local_rank % gpus}"
+        return wanted
+
+    def sharers(self, device: torch.device) -> int:
+        """How many processes of this machine use the same device."""
+        gpus = torch.cuda.device_count() if device.type == "cuda" else 1
+        return -(-self.local_world // max(1, gpus))
+
+
+@dataclass(frozen=True)
+class Task:
+    """A picture and the poses in which its features are missing."""
+
+    path: Path
+    picture: str
+    poses: tuple[Pose, ...]
+
+
+@dataclass
+class Survey:
+    """What there is to do.
+
+    Attributes:
+        tasks: pictures with something missing.
+        there: files that are in the store already.
+        failed: pictures that cannot be read, and why.
+    """
+
+    tasks: list[Task] = field(default_factory=list)
+    there: int = 0
+    failed: list[str] = field(default_factory=list)
+
+    @property
+    def files(self) -> int:
+        """Files to be made."""
+        return sum(len(task.poses) for task in self.tasks)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run will take.
+
+    Attributes:
+        files: to be made.
+        bytes: on disk, of all of them.
+        free: on the disk of the cache.
+        batch: pictures extracted together.
+    """
+
+    files: int
+    bytes: int
+    free: int
+    batch: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.files} files to extract, {self.bytes / 1e6:,.1f} MB on disk "
+            f"({self.free / 1e9:,.1f} GB free), {self.batch} at a time"
+        )
+
+
+def list_pictures(folder: str | os.PathLike[str], recursive: bool = False) -> list[Path]:
+    """Pictures of a folder by suffix, in the order of their relative names on every system.
+
+    Raises:
+        InputError: no such folder, or no picture in it.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder; give the folder of the pictures")
+    inside = root.rglob("*") if recursive else root.iterdir()
+    paths = [path for path in inside if path.suffix.lower() in SUFFIXES and path.is_file()]
+    if not paths:
+        hint = "" if recursive else "; --recursive looks into its folders too"
+        raise InputError(f"{root}: no pictures in this folder{hint}")
+    return sorted(paths, key=lambda path: path.relative_to(root).as_posix())
+
+
+def survey(
+    paths: Sequence[Path], poses: Sequence[Pose], store: FeatureStore, progress: Progress | None = None
+) -> Survey:
+    """What is missing of the pictures; files that the last check found damaged are read again.
+
+    Pictures whose pixels are the same are one.
+    """
+    found = Survey()
+    seen: set[str] = set()
+    damaged = store.damaged()
+    for path in paths:
+        try:
+            picture = store.picture(path)
+        except InputError as error:
+            found.failed.append(str(error))
+            picture = None
+        if picture is not None and picture not in seen:
+            seen.add(picture)
+            missing = tuple(pose for pose in poses if not _is_sound(store, picture, pose, damaged))
+            found.there += len(poses) - len(missing)
+            if missing:
+                found.tasks.append(Task(path, picture, missing))
+        if progress is not None:
+            progress(1)
+    return found
+
+
+def check(
+    paths: Sequence[Path],
+    poses: Sequence[Pose],
+    store: FeatureStore,
+    shard: Shard | None = None,
+    progress: Progress | None = None,
+) -> tuple[list[str], list[str]]:
+    """Read every file of the store (of this process's share) whole, and look for missing ones.
+
+    What is damaged is written to the manifest, so that the next extraction mends it.
+
+    Returns:
+        Lines on missing and on damaged files or unreadable pictures.
+    """
+    share = shard or Shard()
+    missing, wrong = [], []
+    for path in paths:
+        try:
+            picture = store.picture(path)
+            missing += [f"{path}: no features ({pose})" for pose in poses if not store.has(picture, pose)]
+        except InputError as error:
+            wrong.append(str(error))
+    damaged: list[tuple[str, Pose]] = []
+    for entry in store.entries()[share.rank :: share.world]:
+        problem = store.check(entry.picture, entry.pose)
+        if problem is not None:
+            damaged.append((entry.picture, entry.pose))
+            wrong.append(problem.partition(";")[0])
+        if progress is not None:
+            progress(1)
+    if store.folder.is_dir():
+        store.update_manifest(damaged)
+    return missing, wrong
+
+
+def extract(
+    work: Survey,
+    extractor: Extractor,
+    store: FeatureStore,
+    *,
+    batch: int | None = None,
+    memory: int | None = None,
+    shard: Shard | None = None,
+    announce: Callable[[Estimate], None] | None = None,
+    progress: Progress | None = None,
+) -> int:
+    """Extract what a survey found missing, and write it file by file; how many files were written.
+
+    The first picture is computed alone: its maps say how much disk the rest will take, its peak of memory how
+    many fit together. Pictures that fail are added to ``work.failed``; the rest goes on.
+
+    Args:
+        work: what is missing.
+        extractor: what computes.
+        store: of this extractor.
+        batch: pictures at a time; by free memory if not given.
+        memory: bytes that the computation may take, beside the weights.
+        shard: this process's place among others, for the share of memory and disk.
+        announce: told what the run will take, before anything is written.
+        progress: told of files as they are done.
+
+    Raises:
+        InputError: the disk has less room than the files take, or not one picture fits the memory.
+        DiskFullError: the disk became full; what is finished stays.
+    """
+    share = shard or Shard()
+    run = _Run(work, extractor, store, progress)
+    inputs = run.inputs()
+    first = next(inputs, None)
+    if first is None:
+        return 0
+    levels, each = _first(first, extractor)
+    if batch is None:
+        batch = plan_batch(each, extractor.device, memory, share.sharers(extractor.device)).batch
+    estimate = _estimate(work, [level.shape[1:] for level in levels], store, batch)
+    if announce is not None:
+        announce(estimate)
+    # The first process answers for all; the others see a disk that is being filled already.
+    needed = estimate.bytes * (share.world if share.rank == 0 else 1)
+    if needed > estimate.free:
+        raise InputError(
+            f"{store.folder.parent}: {needed / 1e6:,.1f} MB are needed on this disk, "
+            f"{estimate.free / 1e6:,.1f} MB are free; make room, choose another --cache, or use "
+            "--dtype-stored int8 (half of fp16)"
+        )
+    run.write([first], levels)
+    waiting: list[_Input] = []
+    for each_input in inputs:
+        waiting.append(each_input)
+        if len(waiting) == batch:
+            batch = run.compute(waiting)
+            waiting = []
+    if waiting:
+        run.compute(waiting)
+    return run.written
+
+
+@dataclass(frozen=True)
+class _Input:
+    task: Task
+    pose: Pose
+    image: Image.Image
+
+
+@dataclass
+class _Run:
+    work: Survey
+    extractor: Extractor
+    store: FeatureStore
+    progress: Progress | None
+    written: int = 0
+
+    def inputs(self) -> Iterator[_Input]:
+        """Turned pictures to extract, in order; what another process made meanwhile is left out."""
+        damaged = self.store.damaged()
+        for task in self.work.tasks:
+            try:
+                image = load_image(task.path)
+                if hash_pixels(image) != task.picture:
+                    raise InputError(f"{task.path}: changed while geoaware was running; run it again")
+            except InputError as error:
+                self.work.failed.append(str(error))
+                self._done(len(task.poses))
+                continue
+            for pose in task.poses:
+                if (task.picture, pose) not in damaged and self.store.has(task.picture, pose):
+                    self._done(1)
+                    continue
+                yield _Input(task, pose, pose_image(image, pose))
+
+    def compute(self, inputs: Sequence[_Input]) -> int:
+        """Extract and write; the batch is halved as long as it does not fit the memory.
+
+        Returns:
+            The size of batch that fitted.
+        """
+        size = len(inputs)
+        start = 0
+        while start < len(inputs):
+            part = inputs[start : start + size]
+            try:
+                levels = self.extractor.levels_of([each.image for each in part])
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                size = _halved(len(part), self.extractor.device)
+                continue
+            self.write(part, levels)
+            start += len(part)
+        return size
+
+    def write(self, inputs: Sequence[_Input], levels: Sequence[Tensor]) -> None:
+        for row, each in enumerate(inputs):
+            maps = [level[row] for level in levels]
+            try:
+                self.store.write(each.task.picture, each.pose, maps, each.image.size)
+                self.written += 1
+            except UnwritableError:
+                raise
+            except InputError as error:
+                self.work.failed.append(f"{each.task.path}: {error}")
+            self._done(1)
+
+    def _done(self, files: int) -> None:
+        if self.progress is not None:
+            self.progress(files)
+
+
+def _first(first: _Input, extractor: Extractor) -> tuple[tuple[Tensor, ...], int]:
+    """Maps of the first picture, and the bytes that it took."""
+    try:
+        return measured(lambda: extractor.levels_of([first.image]), extractor.device)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        _halved(1, extractor.device)
+        raise
+
+
+def _halved(size: int, device: torch.device) -> int:
+    """Half of a batch that did not fit.
+
+    Raises:
+        InputError: it was a single picture.
+    """
+    if size == 1:
+        raise InputError(
+            f"one picture does not fit the memory of {device}; use a smaller canvas (--set canvas=…), "
+            "--dtype bf16 or --device cpu"
+        )
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    _log.warning("a batch of %d did not fit the memory of %s: going on with %d", size, device, size // 2)
+    return size // 2
+
+
+def _estimate(work: Survey, shapes: Sequence[Sequence[int]], store: FeatureStore, batch: int) -> Estimate:
+    place = store.folder
+    while not place.exists():
+        place = place.parent
+    total = work.files * encoded_size(shapes, store.key.stored)
+    return Estimate(work.files, total, shutil.disk_usage(place).free, batch)
+
+
+def _is_sound(store: FeatureStore, picture: str, pose: Pose, damaged: set[tuple[str, Pose]]) -> bool:
+    if not store.has(picture, pose):
+        return False
+    return (picture, pose) not in damaged or store.check(picture, pose) is None
+
+
+def _whole(environment: Mapping[str, str], name: str, default: int) -> int:
+    value = environment.get(name, str(default))
+    try:
+        return int(value)
+    except ValueError:
+        raise InputError(f"{name} in the environment is {value!r}, a whole number was expected") from None

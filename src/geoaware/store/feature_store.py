@@ -1,0 +1,511 @@
+"""Features on disk: extract once, read many times, and never take one thing for another.
+
+A cache folder holds one folder per *set*: the features of one extractor with its settings, weights and dtypes
+(`SetKey`). Changed weights or settings are another set, in another folder. In it lies one file per picture
+and pose, named by the hash of the picture's pixels, and a manifest that is derived from the files:
+
+    CACHE/pictures.jsonl                                        which pixels a picture file holds (a memory)
+    CACHE/efficientnet-lite0-fp16-0123456789abcdef/manifest.json
+    CACHE/efficientnet-lite0-fp16-0123456789abcdef/7f/7f….identity.safetensors
+
+Any number of processes may write to a cache at once: files appear whole, under names that say what they are.
+
+Example:
+    >>> store = FeatureStore.open("cache/efficientnet-lite0-fp16-0123456789abcdef")    # doctest: +SKIP
+    >>> store.read(store.picture("cat.jpg"), "flip").levels                            # doctest: +SKIP
+    >>> matcher = Matcher(CachedExtractor(extractor, store))                           # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+import time
+from collections import OrderedDict
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from weakref import ref
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from geoaware.features.extractor import DTYPES, Extractor
+from geoaware.method.geometry import POSES, Pose, pose_image
+from geoaware.runs.errors import InputError
+from geoaware.runs.files import replacing
+from geoaware.store.image_index import PictureIndex, hash_pixels
+from geoaware.store.stored_file import (
+    STORED,
+    DamagedError,
+    FileKey,
+    SetKey,
+    Stored,
+    StoredLevels,
+    decode,
+    encode,
+    read_key,
+)
+
+MANIFEST = "manifest.json"
+INDEX = "pictures.jsonl"
+
+_NAME = re.compile(r"([0-9a-f]{64})\.(" + "|".join(map(re.escape, POSES)) + r")\.safetensors")
+_ABANDONED_S = 3600.0
+# Who still writes after so many looks will update the manifest at its own end.
+_TRIES = 10
+_BACK: dict[Pose, Pose] = {"rot90": "rot-90", "rot-90": "rot90"}
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+_log = logging.getLogger(__name__)
+
+
+class MissingFeaturesError(InputError):
+    """The store has no features of this picture in this pose."""
+
+
+class UnwritableError(InputError):
+    """The folder of the store cannot be written to."""
+
+
+class DiskFullError(RuntimeError):
+    """There is no room for another file; what is in the store stays."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file of the store, known by its name and length only."""
+
+    picture: str
+    pose: Pose
+    bytes: int
+
+
+def set_key(extractor: Extractor, stored: Stored = "fp16") -> SetKey:
+    """What the features of a loaded extractor are; its weights are hashed.
+
+    Raises:
+        InputError: unknown way of storing.
+    """
+    if stored not in STORED:
+        raise InputError(f"features cannot be stored as {stored!r}; choose {', '.join(STORED)}")
+    computed = {dtype: name for name, dtype in DTYPES.items()}[extractor.dtype]
+    return SetKey(extractor.name, extractor.identity, extractor.weights_hash(), computed, stored)
+
+
+class FeatureStore:
+    """The features of one set, on disk. Reading checks every byte and the key, every time.
+
+    Args:
+        folder: of the set.
+        key: what the features are.
+        keep: how many files stay mapped into memory between reads; takes addresses, not memory.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], key: SetKey, keep: int = 4096) -> None:
+        self.folder = Path(folder)
+        self.key = key
+        self.index = PictureIndex(self.folder.parent / INDEX)
+        self._maps = _Maps(keep)
+
+    @classmethod
+    def of(cls, cache: str | os.PathLike[str], extractor: Extractor, stored: Stored = "fp16") -> FeatureStore:
+        """The store in a cache folder that belongs to a loaded extractor; nothing need be there yet."""
+        key = set_key(extractor, stored)
+        return cls(Path(cache) / key.folder, key)
+
+    @classmethod
+    def open(cls, folder: str | os.PathLike[str]) -> FeatureStore:
+        """A store by its folder, without the extractor: for reading raw maps, as training does.
+
+        Args:
+            folder: of a set, or a cache folder that holds exactly one set.
+
+        Raises:
+            InputError: there is no store, or there are several.
+        """
+        place = Path(folder)
+        sets = [place] if _is_set(place) else []
+        if not sets and place.is_dir():
+            sets = [each for each in sorted(place.iterdir()) if _is_set(each)]
+        if not sets:
+            raise InputError(
+                f"{place}: no stored features here; make them: geoaware extract PICTURES --cache {place}"
+            )
+        if len(sets) > 1:
+            names = ", ".join(each.name for each in sets)
+            raise InputError(f"{place}: holds several sets of features ({names}); give the folder of one")
+        return cls(sets[0], _key_of(sets[0]))
+
+    def picture(self, picture: str | os.PathLike[str] | Image.Image) -> str:
+        """Hash of a picture's pixels: of an upright RGB image, or of a file (remembered by `PictureIndex`).
+
+        Raises:
+            InputError: the file cannot be read.
+        """
+        return hash_pixels(picture) if isinstance(picture, Image.Image) else self.index.hash_of(picture)
+
+    def path(self, picture: str, pose: Pose = "identity") -> Path:
+        """Where the features of a picture, given by its hash, are or would be."""
+        return self.folder / picture[:2] / f"{picture}.{pose}.safetensors"
+
+    def has(self, picture: str, pose: Pose = "identity") -> bool:
+        """Whether there is a file; only reading tells whether it is sound."""
+        return self.path(picture, pose).is_file()
+
+    def read(self, picture: str, pose: Pose = "identity") -> StoredLevels:
+        """Raw maps of a picture, given by its hash, in a pose.
+
+        Maps stored as floats are the file's own bytes, mapped into memory (changing a tensor does not change
+        the file).
+
+        Raises:
+            MissingFeaturesError: they are not in the store.
+            DamagedError: the file is not what was written.
+            OtherFeaturesError: the file holds something else.
+        """
+        path = self.path(picture, pose)
+        key = FileKey(self.key, picture, pose)
+        try:
+            kept = self._maps.take(path)
+            if kept is not None:
+                with suppress(DamagedError):
+                    return decode(kept, str(path), key)
+            return decode(self._maps.renew(path), str(path), key)
+        except FileNotFoundError:
+            raise MissingFeaturesError(
+                f"{path}: these features were not extracted; run geoaware extract with the same settings"
+            ) from None
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+
+    def write(
+        self,
+        picture: str,
+        pose: Pose,
+        levels: Sequence[Float[Tensor, "_ _ _"]],
+        size: tuple[int, int],
+    ) -> StoredLevels:
+        """Store the raw maps of a picture, whole or not at all, and give them as they will be read.
+
+        Args:
+            picture: hash of the picture's pixels before it was turned.
+            pose: how it was turned.
+            levels: its raw maps (c_i, h_i, w_i).
+            size: width and height of the picture as turned.
+
+        Raises:
+            InputError: a value cannot be stored.
+            UnwritableError: the folder cannot be written to.
+            DiskFullError: no room is left.
+        """
+        path = self.path(picture, pose)
+        key = FileKey(self.key, picture, pose)
+        raw = encode(levels, size, key)
+        self._write(path, raw)
+        return decode(np.frombuffer(raw, np.uint8), str(path), key)
+
+    def entries(self) -> list[Entry]:
+        """Every file of the set, by name."""
+        found = []
+        for path in self._files():
+            match = _NAME.fullmatch(path.name)
+            if match is None or path.parent.name != match[1][:2]:
+                continue
+            with suppress(FileNotFoundError):
+                found.append(Entry(match[1], match[2], path.stat().st_size))  # type: ignore[arg-type]
+        return found
+
+    def check(self, picture: str, pose: Pose) -> str | None:
+        """What is wrong with a file, read whole; ``None`` when it is sound."""
+        path = self.path(picture, pose)
+        try:
+            read_key(_map(path), str(path), FileKey(self.key, picture, pose))
+        except InputError as error:
+            return str(error)
+        except OSError as error:
+            return f"{path}: cannot be read ({error.strerror})"
+        return None
+
+    def damaged(self) -> set[tuple[str, Pose]]:
+        """Picture and pose of the files that the manifest notes as damaged."""
+        known = _read_manifest(self.folder) or {}
+        return {(picture, pose) for picture, pose in known.get("damaged", [])}
+
+    def update_manifest(self, damaged: Collection[tuple[str, Pose]] = ()) -> dict[str, Any]:
+        """Write the manifest anew from the files; whichever process does so last leaves it right.
+
+        A file that another process adds while this one counts is seen by one of the two: each looks again
+        after it has written, until nothing changes.
+
+        Args:
+            damaged: picture and pose of files that a check found damaged; they are noted beside those noted
+                before, as long as they are.
+        """
+        for _ in range(_TRIES):
+            entries = self.entries()
+            known = {each for each in {*self.damaged(), *damaged} if self.check(*each) is not None}
+            content = self._manifest(entries, known)
+            self._write(self.folder / MANIFEST, _to_json(content).encode())
+            if self.entries() == entries:
+                break
+        return content
+
+    def prepare(self) -> int:
+        """Make the folder, and remove the drafts of killed processes, untouched for an hour.
+
+        Returns:
+            How many drafts there were.
+
+        Raises:
+            UnwritableError: the folder cannot be made.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UnwritableError(
+                f"{self.folder}: cannot be made ({error.strerror}); choose another --cache"
+            ) from None
+        drafts = [path for path in self._files(hidden=True) if ".part." in path.name]
+        old = [path for path in drafts if _age(path) > _ABANDONED_S]
+        for path in old:
+            path.unlink(missing_ok=True)
+        return len(old)
+
+    def _files(self, hidden: bool = False) -> list[Path]:
+        if not self.folder.is_dir():
+            return []
+        folders = sorted(each for each in self.folder.iterdir() if each.is_dir())
+        inside = [path for each in folders for path in sorted(each.iterdir())]
+        if hidden:
+            inside += sorted(each for each in self.folder.iterdir() if each.is_file())
+        return [path for path in inside if path.name.startswith(".") == hidden]
+
+    def _shapes(self, entries: Sequence[Entry]) -> list[list[int]] | None:
+        """Shapes of the maps, from the first sound file."""
+        for each in entries:
+            with suppress(InputError, OSError):
+                return read_key(_map(self.path(each.picture, each.pose)), "")[1]
+        return None
+
+    def _manifest(self, entries: Sequence[Entry], damaged: set[tuple[str, Pose]]) -> dict[str, Any]:
+        there = {(each.picture, each.pose) for each in entries}
+        return {
+            "format": "geoaware features",
+            "features": asdict(self.key),
+            "levels": self._shapes(entries),
+            "pictures": len({each.picture for each in entries}),
+            "files": len(entries),
+            "poses": {pose: n for pose in POSES if (n := sum(each.pose == pose for each in entries))},
+            "bytes": sum(each.bytes for each in entries),
+            "damaged": sorted(list(each) for each in damaged & there),
+        }
+
+    def _write(self, path: Path, raw: bytes | bytearray) -> None:
+        """Write a file whole, on the disk and not only in memory, or leave things as they were."""
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if shutil.disk_usage(path.parent).free < len(raw):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            with replacing(path) as draft, draft.open("wb") as file:
+                file.write(raw)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            if error.errno in _FULL:
+                raise DiskFullError(
+                    f"{self.folder.parent}: the disk is full; what is finished stays: make room and run the "
+                    "same command again"
+                ) from None
+            raise UnwritableError(
+                f"{path}: cannot be written ({error.strerror}); choose another --cache"
+            ) from None
+        except InputError as error:
+            raise UnwritableError(str(error)) from None
+
+
+@dataclass
+class _Mapped:
+    """A mapped file, what it was when it was mapped, and the last view that was given out."""
+
+    state: tuple[int, ...]
+    raw: np.ndarray
+    lease: ref[np.ndarray]
+
+
+class _Maps:
+    """Files that stay mapped between reads: mapping anew costs more than checking every byte.
+
+    A mapping is given out again only when nobody holds tensors of it any more, so that no reader sees what
+    another one wrote into its tensors; and only while the file is the same.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._kept: OrderedDict[Path, _Mapped] = OrderedDict()
+
+    def take(self, path: Path) -> np.ndarray | None:
+        """The bytes of a file that is mapped already, unless they are in use or the file has changed."""
+        kept = self._kept.get(path)
+        if kept is None or kept.lease() is not None or kept.state != _state(path):
+            return None
+        self._kept.move_to_end(path)
+        view = kept.raw.view()
+        kept.lease = ref(view)
+        return view
+
+    def renew(self, path: Path) -> np.ndarray:
+        """The bytes of a file, mapped now."""
+        self._kept.pop(path, None)
+        state, raw = _state(path), _map(path)
+        view = raw.view()
+        self._kept[path] = _Mapped(state, raw, ref(view))
+        if len(self._kept) > self._most:
+            self._kept.popitem(last=False)
+        return view
+
+
+class CachedExtractor(Extractor):
+    """An extractor that looks into a store first and puts there what it had to compute.
+
+    It can stand wherever an extractor is taken (`Matcher`, evaluation). Pictures are known by their pixels; a
+    turned picture is also found as the turned form of a picture that was extracted with ``--poses``. What
+    comes out is always what the store holds, rounded as it is stored, whether it was there before or not.
+
+    Args:
+        extractor: what computes.
+        store: of the same extractor, settings, weights and dtype.
+
+    Raises:
+        InputError: the store belongs to other features; the message says what differs.
+    """
+
+    def __init__(self, extractor: Extractor, store: FeatureStore) -> None:
+        super().__init__(extractor.name, extractor.identity, extractor.layout)
+        wanted = set_key(extractor, store.key.stored)
+        if wanted != store.key:
+            raise InputError(
+                f"{store.folder}: holds other features ({wanted.differences(store.key)}); "
+                "extract into another folder, or use the settings and weights it was made with"
+            )
+        self.extractor = extractor
+        self.store = store
+        self.stored = store.key.stored
+
+    def weights_hash(self) -> str:
+        """Of the extractor inside."""
+        return self.store.key.weights
+
+    def levels(self, pixels: Float[Tensor, "b 3 s s"]) -> tuple[Tensor, ...]:
+        """Computed, not read: canvases say nothing of the picture's size."""
+        return self.extractor.levels(pixels)
+
+    def combine(self, levels: Sequence[Tensor]) -> Float[Tensor, "b c p p"]:
+        """As the extractor inside does."""
+        return self.extractor.combine(levels)
+
+    def combine_on(self, levels: Sequence[Tensor], grid: int) -> Float[Tensor, "b c q q"]:
+        """As the extractor inside does."""
+        return self.extractor.combine_on(levels, grid)
+
+    @torch.inference_mode()
+    def feature_map(self, levels: Sequence[Float[Tensor, "_ _ _"]], size: tuple[int, int]) -> Any:
+        """As the extractor inside does."""
+        return self.extractor.feature_map(levels, size)
+
+    @torch.inference_mode()
+    def levels_of(self, images: Sequence[Image.Image]) -> tuple[Tensor, ...]:
+        """Raw maps (b, c_i, h_i, w_i), float32: read where they are stored, else computed in one batch."""
+        rows = [self._find(image) for image in images]
+        absent = [row for row, found in enumerate(rows) if found is None]
+        if absent:
+            fresh = self.extractor.levels_of([images[row] for row in absent])
+            for number, row in enumerate(absent):
+                image, levels = images[row], [level[number] for level in fresh]
+                rows[row] = self.store.write(hash_pixels(image), "identity", levels, image.size)
+        read = [found.levels for found in rows if found is not None]
+        return tuple(
+            torch.stack([each.float().to(self.device) for each in level]) for level in zip(*read, strict=True)
+        )
+
+    def _find(self, image: Image.Image) -> StoredLevels | None:
+        """What is stored of a picture, as itself or as the turned form of another; ``None`` if nothing is."""
+        for pose in POSES:
+            picture = hash_pixels(pose_image(image, _BACK.get(pose, pose)))
+            try:
+                return self.store.read(picture, pose)
+            except MissingFeaturesError:
+                continue
+            except DamagedError as error:
+                _log.warning("%s; computed anew", str(error).partition(";")[0])
+        return None
+
+
+def _is_set(folder: Path) -> bool:
+    return (folder / MANIFEST).is_file() or bool(re.search(r"-(fp16|fp32|int8)-[0-9a-f]{16}$", folder.name))
+
+
+def _key_of(folder: Path) -> SetKey:
+    """The key of a set, from its manifest, or if that is lost or damaged from the first sound file."""
+    manifest = _read_manifest(folder)
+    if manifest is not None:
+        return SetKey(**manifest["features"])
+    for path in sorted(folder.glob("??/*.safetensors")):
+        with suppress(InputError, OSError):
+            return read_key(_map(path), str(path))[0].features
+    raise InputError(f"{folder}: neither a manifest nor any sound file; remove the folder and extract again")
+
+
+def _to_json(content: dict[str, Any]) -> str:
+    """The manifest with a checksum of itself."""
+    return json.dumps({**content, "checksum": _digest(content)}, indent=1, sort_keys=True) + "\n"
+
+
+def _read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest, or ``None`` when it is absent or not as it was written."""
+    try:
+        content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        checksum = content.pop("checksum")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return content if checksum == _digest(content) else None
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _state(path: Path) -> tuple[int, ...]:
+    found = path.stat()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _map(path: Path) -> np.ndarray:
+    """A file's bytes, mapped: read when touched; writing to them changes memory, not the file."""
+    size = path.stat().st_size
+    if not size:
+        return np.empty(0, np.uint8)
+    try:
+        return torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8).numpy()
+    except RuntimeError as error:
+        # torch has no OSError for this; a file that went away meanwhile is the usual cause.
+        if not path.exists():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from None
+        raise OSError(errno.EIO, str(error).splitlines()[0], str(path)) from None
+
+
+def _age(path: Path) -> float:
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0

@@ -1,0 +1,221 @@
+"""How many pictures at once, and in which dtype: chosen from the memory that is free on the device."""
+
+from __future__ import annotations
+
+import logging
+import os
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
+
+from geoaware.features.extractor import DTYPES
+from geoaware.runs.errors import InputError
+
+T = TypeVar("T")
+
+# Beyond these a larger batch no longer pays. On a CPU it never did (benchmarks in docs/store.md).
+LARGEST_BATCH = {"cpu": 1}
+_LARGEST_ELSEWHERE = 32
+# What libraries take for themselves (workspaces, fragments) is not seen by counting tensors.
+_MARGIN = 1.3
+_SPARE = 256 << 20
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Pictures extracted together, and why.
+
+    Attributes:
+        batch: how many.
+        free: bytes that were free on the device, or were allowed.
+        each: bytes that one more picture takes while it is computed.
+        device: type of the device.
+    """
+
+    batch: int
+    free: int
+    each: int
+    device: str
+
+    def __str__(self) -> str:
+        return (
+            f"batch of {self.batch} on {self.device}: {_gigabytes(self.each)} a picture, "
+            f"{_gigabytes(self.free)} free"
+        )
+
+
+def plan_batch(each: int, device: torch.device, limit: int | None = None, sharers: int = 1) -> Plan:
+    """The largest batch that fits the free memory; logged.
+
+    Args:
+        each: bytes that one picture takes, as `measured` gives them.
+        device: where it is computed; the weights are there already.
+        limit: bytes that the computation may take, beside the weights; what is free if not given.
+        sharers: processes that share the device and do the same.
+
+    Raises:
+        InputError: not even one picture fits.
+    """
+    there = free_memory(device) // sharers
+    free = there if limit is None else min(there, limit)
+    spare = 0 if limit is not None and limit <= there else min(_SPARE, free // 4)
+    need = max(1, int(each * _MARGIN))
+    batch = (free - spare) // need
+    if batch < 1:
+        raise InputError(
+            f"one picture takes {_gigabytes(need)} on {device.type}, {_gigabytes(free)} may be used; "
+            "use a smaller canvas (--set canvas=…), --dtype bf16, another --device or a larger --max-memory"
+        )
+    plan = Plan(min(batch, LARGEST_BATCH.get(device.type, _LARGEST_ELSEWHERE)), free, each, device.type)
+    _log.info("%s", plan)
+    return plan
+
+
+def choose_dtype_by_memory(
+    weights: int, device: torch.device, limit: int | None = None, sharers: int = 1
+) -> str:
+    """fp32 where the weights leave room to compute in it, else half precision; logged.
+
+    Args:
+        weights: bytes of the weights in fp32.
+        device: where they will be.
+        limit: bytes that all may take.
+        sharers: processes that share the device and do the same.
+
+    Returns:
+        ``"fp32"``, ``"bf16"`` or ``"fp16"`` (for MPS, and GPUs that lack bf16).
+    """
+    there = free_memory(device) // sharers
+    free = there if limit is None else min(there, limit)
+    half = "bf16"
+    if device.type == "mps" or (device.type == "cuda" and not torch.cuda.is_bf16_supported()):
+        half = "fp16"
+    chosen = "fp32" if 2 * weights <= free else half
+    _log.info(
+        "%s on %s: weights %s in fp32, %s free", chosen, device.type, _gigabytes(weights), _gigabytes(free)
+    )
+    return chosen
+
+
+def weights_size(module: torch.nn.Module, dtype: str = "fp32") -> int:
+    """Bytes of a module's parameters and buffers, the floating ones counted in ``dtype``."""
+    width = DTYPES[dtype].itemsize
+    values = [*module.parameters(), *module.buffers()]
+    return sum(each.numel() * (width if each.is_floating_point() else each.element_size()) for each in values)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can still be allocated on a device.
+
+    CUDA: free on the GPU, with what this process holds unused. MPS: up to the recommended maximum. CPU: what
+    the system calls available, within the limit of the container; where the system does not say, half of what
+    the machine has.
+    """
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0] + unused)
+    if device.type == "mps":
+        unused = torch.mps.driver_allocated_memory() - torch.mps.current_allocated_memory()
+        return int(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory() + unused)
+    return min(_available(), _container())
+
+
+def measured(run: Callable[[], T], device: torch.device) -> tuple[T, int]:
+    """What a function returns, and by how many bytes it raised the device's memory at its peak.
+
+    On CUDA the allocator says it; elsewhere the tensors alive at any moment are counted.
+    """
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        result = run()
+        torch.cuda.synchronize(device)
+        return result, torch.cuda.max_memory_allocated(device) - before
+    with _LiveTensors() as live:
+        result = run()
+    return result, live.peak
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the device's memory is used up."""
+    return isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)) or (
+        isinstance(error, RuntimeError)
+        and any(words in str(error) for words in ("out of memory", "can't allocate memory"))
+    )
+
+
+class _LiveTensors(TorchDispatchMode):
+    """Bytes of the storages made by the operations inside that are still alive, and their peak."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peak = 0
+        self._now = 0
+        self._seen: set[int] = set()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        # A view or an operation in place gives back memory that was there before.
+        given = {
+            each.untyped_storage().data_ptr()
+            for each in tree_flatten((args, kwargs))[0]
+            if isinstance(each, torch.Tensor)
+        }
+        for each in tree_flatten(result)[0]:
+            if isinstance(each, torch.Tensor) and each.untyped_storage().data_ptr() not in given:
+                self._count(each.untyped_storage())
+        return result
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        place, size = storage.data_ptr(), storage.nbytes()
+        if place in self._seen or not size:
+            return
+        self._seen.add(place)
+        self._now += size
+        self.peak = max(self.peak, self._now)
+        weakref.finalize(storage, self._gone, place, size).atexit = False
+
+    def _gone(self, place: int, size: int) -> None:
+        self._seen.discard(place)
+        self._now -= size
+
+
+def _available() -> int:
+    facts = Path("/proc/meminfo")
+    if facts.is_file():
+        for line in facts.read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    except (AttributeError, ValueError, OSError):
+        return 4 << 30
+
+
+def _container() -> int:
+    """What a control group still allows (version 2, then 1); without one, no limit."""
+    root = Path("/sys/fs/cgroup")
+    for limit, used in (
+        (root / "memory.max", root / "memory.current"),
+        (root / "memory/memory.limit_in_bytes", root / "memory/memory.usage_in_bytes"),
+    ):
+        try:
+            return max(0, int(limit.read_text()) - int(used.read_text()))
+        except (OSError, ValueError):
+            continue
+    return 1 << 62
+
+
+def _gigabytes(count: int) -> str:
+    return f"{count / 1e9:.2f} GB"

@@ -1,0 +1,281 @@
+"""One file of stored features: raw maps, the key of what they are, and a checksum over every byte.
+
+The file is an ordinary safetensors file. Its metadata holds one entry, ``geoaware``, a JSON object with the
+checksum, the key and the size of the picture. The maps are named ``level00``, ``level01`` …; stored in int8
+each has a ``level00.scale`` beside it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+import safetensors.torch
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from geoaware.method.geometry import Pose
+from geoaware.runs.errors import InputError
+
+Stored = Literal["fp16", "fp32", "int8"]
+"""How maps are kept on disk. Largest error of a value: fp16 2^-11 of itself (or 3e-8), fp32 none, int8 1/254
+of the largest value of its channel."""
+
+STORED: tuple[Stored, ...] = get_args(Stored)
+
+VERSION = 1
+
+_TYPES = {"F16": torch.float16, "F32": torch.float32, "I8": torch.int8}
+_MARK = b'\\"checksum\\":\\"'
+_BLANK = b"0" * 64
+_BLOCK = 4 << 10
+_STRETCH = 128 * _BLOCK
+
+
+class DamagedError(InputError):
+    """A file is not what was written: cut off, or a byte differs."""
+
+
+class OtherFeaturesError(InputError):
+    """A file is whole and holds something else than what was asked for."""
+
+
+@dataclass(frozen=True)
+class SetKey:
+    """What the features of one folder are; two sets that differ in anything are never mixed.
+
+    Attributes:
+        name: of the extractor, as in the table.
+        extractor: its identity: name and every setting.
+        weights: SHA-256 of its weights.
+        computed: dtype of the computation (fp32, bf16, fp16).
+        stored: how the maps are kept.
+    """
+
+    name: str
+    extractor: str
+    weights: str
+    computed: str
+    stored: Stored
+
+    @property
+    def folder(self) -> str:
+        """Name of the folder of the set: readable, and different for different keys."""
+        digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        return f"{self.name}-{self.stored}-{digest[:16]}"
+
+    def differences(self, other: SetKey) -> str:
+        """Names and values of what differs, for messages."""
+        mine, theirs = asdict(self), asdict(other)
+        return ", ".join(
+            f"{key} {_short(theirs[key])} instead of {_short(mine[key])}"
+            for key in mine
+            if mine[key] != theirs[key]
+        )
+
+
+@dataclass(frozen=True)
+class FileKey:
+    """What one file holds.
+
+    Attributes:
+        features: of which set.
+        picture: SHA-256 of the upright picture's pixels, before it was turned.
+        pose: how the picture was turned.
+    """
+
+    features: SetKey
+    picture: str
+    pose: Pose
+
+
+@dataclass(frozen=True)
+class StoredLevels:
+    """What was read.
+
+    Attributes:
+        levels: raw maps (c_i, h_i, w_i), as `Extractor.levels_of` gives them: float16 or float32 as stored,
+            float32 where they were stored in int8.
+        size: width and height of the picture as turned.
+    """
+
+    levels: tuple[Float[Tensor, "_ _ _"], ...]
+    size: tuple[int, int]
+
+
+def encode(levels: Sequence[Float[Tensor, "_ _ _"]], size: tuple[int, int], key: FileKey) -> bytearray:
+    """The bytes of a file.
+
+    Raises:
+        InputError: a value is not finite, or too large for fp16.
+    """
+    tensors: dict[str, Tensor] = {}
+    for number, level in enumerate(levels):
+        tensors.update(_packed(f"level{number:02}", level.detach().float().cpu(), key.features.stored))
+    about = {
+        "checksum": _BLANK.decode(),
+        "version": VERSION,
+        **asdict(key),
+        "size": list(size),
+        "levels": [list(level.shape) for level in levels],
+    }
+    # A single entry: the order of several is not fixed, and equal features shall be equal bytes.
+    raw = bytearray(safetensors.torch.save(tensors, {"geoaware": json.dumps(about, separators=(",", ":"))}))
+    place = raw.index(_MARK) + len(_MARK)
+    raw[place : place + len(_BLANK)] = _checksum(np.frombuffer(raw, np.uint8), place)
+    return raw
+
+
+def decode(raw: np.ndarray, where: str, key: FileKey | None = None) -> StoredLevels:
+    """Check every byte and the key, and give the maps; those stored as floats share memory with ``raw``.
+
+    Args:
+        raw: the whole file, uint8.
+        where: name of the file, for messages.
+        key: what it must hold; not compared when ``None``.
+
+    Raises:
+        DamagedError: a byte differs from what was written, or bytes are missing.
+        OtherFeaturesError: the file holds another picture, pose or set.
+    """
+    about, entries, start = _header(raw, where)
+    _compare(_key(about), key, where)
+    whole = torch.from_numpy(raw)
+
+    def tensor(name: str) -> Tensor:
+        entry = entries[name]
+        begin, end = (start + place for place in entry["data_offsets"])
+        return whole[begin:end].view(_TYPES[entry["dtype"]]).view(entry["shape"])
+
+    levels = []
+    for number in range(len(about["levels"])):
+        level = tensor(f"level{number:02}")
+        if level.dtype == torch.int8:
+            level = level.float() * tensor(f"level{number:02}.scale")[:, None, None]
+        levels.append(level)
+    return StoredLevels(tuple(levels), (about["size"][0], about["size"][1]))
+
+
+def read_key(raw: np.ndarray, where: str, key: FileKey | None = None) -> tuple[FileKey, list[list[int]]]:
+    """Key of a file and the shapes of its maps, checked as by `decode`; the maps are not made.
+
+    Raises:
+        DamagedError: a byte differs from what was written, or bytes are missing.
+        OtherFeaturesError: the file holds another picture, pose or set.
+    """
+    about, _, _ = _header(raw, where)
+    found = _key(about)
+    _compare(found, key, where)
+    return found, about["levels"]
+
+
+def encoded_size(shapes: Sequence[Sequence[int]], stored: Stored) -> int:
+    """Bytes on disk of the maps of one picture in one pose, whole blocks of 4 KiB with a header of 2 KiB."""
+    values = sum(int(np.prod(shape)) for shape in shapes)
+    scales = sum(4 * shape[0] for shape in shapes) if stored == "int8" else 0
+    size = values * {"fp16": 2, "fp32": 4, "int8": 1}[stored] + scales + 2048
+    return -(-size // 4096) * 4096
+
+
+def _packed(name: str, level: Tensor, stored: Stored) -> dict[str, Tensor]:
+    if not level.isfinite().all():
+        raise InputError("the features are not finite and were not stored; extract with --dtype fp32")
+    if stored == "fp32":
+        return {name: level.contiguous()}
+    if stored == "fp16":
+        largest = level.abs().max().item() if level.numel() else 0.0
+        half = level.half().contiguous()
+        if not half.isfinite().all():
+            raise InputError(
+                f"features up to {largest:.3g} do not fit fp16 (up to 65504); use --dtype-stored fp32"
+            )
+        return {name: half}
+    scale = level.abs().amax(dim=(1, 2)) / 127
+    # A scale below the smallest normal float would make values of it infinite.
+    divisor = torch.where(scale < torch.finfo(torch.float32).tiny, 1.0, scale)
+    steps = (level / divisor[:, None, None]).round().clamp(-127, 127)
+    return {name: steps.to(torch.int8).contiguous(), f"{name}.scale": scale}
+
+
+def _header(raw: np.ndarray, where: str) -> tuple[dict[str, Any], dict[str, Any], int]:
+    """The metadata, the entries of the tensors and where their bytes begin, after checking every byte."""
+    length = int.from_bytes(raw[:8].tobytes(), "little")
+    if len(raw) < 8 or length > len(raw) - 8:
+        raise _damaged(where)
+    head = raw[8 : 8 + length].tobytes()
+    place = head.find(_MARK) + len(_MARK)
+    if place < len(_MARK):
+        raise _damaged(where)
+    if _checksum(raw, 8 + place) != head[place : place + len(_BLANK)]:
+        raise _damaged(where)
+    entries = json.loads(head)
+    about = json.loads(entries.pop("__metadata__")["geoaware"])
+    if about["version"] != VERSION:
+        raise OtherFeaturesError(
+            f"{where}: written in version {about['version']} of the format, this geoaware reads {VERSION}; "
+            "extract again into another folder"
+        )
+    return about, entries, 8 + length
+
+
+def _damaged(where: str) -> DamagedError:
+    return DamagedError(
+        f"{where}: damaged or cut off; `geoaware extract … --check` lists all such files, and the same "
+        "command without --check extracts them again"
+    )
+
+
+def _checksum(raw: np.ndarray, place: int) -> bytes:
+    """SHA-256, in hexadecimal, of the header (its checksum taken as zeros) and of sums of the rest.
+
+    The rest is cut into stretches of 512 KiB (the last is shorter), these into blocks of 4 KiB; the 8-byte
+    words at the same place of all blocks of a stretch are summed modulo 2^64. A change inside one block or
+    one word always changes a sum: a flipped bit, a lost or zeroed block. So does a shift, or an exchange of
+    stretches. Unlike a CRC of all bytes it runs at the speed of memory, so that every read can be checked.
+    """
+    length = 8 + int.from_bytes(raw[:8].tobytes(), "little")
+    head = bytearray(raw[:length].tobytes())
+    head[place : place + len(_BLANK)] = _BLANK
+    digest = hashlib.sha256(head)
+    body = raw[length:]
+    blocks = len(body) // _BLOCK * _BLOCK
+    stretches = blocks // _STRETCH * _STRETCH
+    last = (blocks - stretches) // _BLOCK
+    for part, height in ((body[:stretches], _STRETCH // _BLOCK), (body[stretches:blocks], last)):
+        if len(part):
+            words = part.view("<u8").reshape(-1, height, _BLOCK // 8)
+            digest.update(words.sum(axis=1, dtype="<u8").tobytes())
+    digest.update(body[blocks:].tobytes())
+    return digest.hexdigest().encode()
+
+
+def _key(about: dict[str, Any]) -> FileKey:
+    return FileKey(SetKey(**about["features"]), about["picture"], about["pose"])
+
+
+def _compare(found: FileKey, wanted: FileKey | None, where: str) -> None:
+    if wanted is not None and found != wanted:
+        raise OtherFeaturesError(f"{where}: {_wrong_key(found, wanted)}")
+
+
+def _wrong_key(found: FileKey, wanted: FileKey) -> str:
+    if found.features != wanted.features:
+        return (
+            f"holds other features ({wanted.features.differences(found.features)}); "
+            "it does not belong in this folder: remove it"
+        )
+    return (
+        f"holds picture {_short(found.picture)} ({found.pose}) instead of {_short(wanted.picture)} "
+        f"({wanted.pose}); it was renamed or copied: remove it"
+    )
+
+
+def _short(value: str) -> str:
+    """The first digits of a hash, other values whole."""
+    is_hash = len(value) == 64 and set(value) <= set("0123456789abcdef")
+    return f"{value[:12]}…" if is_hash else repr(value)

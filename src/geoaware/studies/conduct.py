@@ -1,0 +1,362 @@
+"""From a study and the names of analyses to a report: predict what is missing, then let each analysis tell.
+
+OUT/README.md, OUT/all.json       of `all`; OUT/table12.md, OUT/table12.json of a single analysis
+OUT/plots/fig4-lspet.png
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from geoaware.evaluation.averages import LABELS
+from geoaware.evaluation.tables import Grid, as_markdown, as_text
+from geoaware.report.plots import save
+from geoaware.runs.errors import InputError
+from geoaware.runs.files import replacing
+from geoaware.studies.catalogue import ALL, ANALYSES, Analysis
+from geoaware.studies.outcome import Outcome
+from geoaware.studies.study import Case, Run, Study, StudySet
+from geoaware.studies.variants import Variant
+
+PLOTS = "plots"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was found, ready to be printed and written.
+
+    Attributes:
+        name: of the analysis, or ``"all"``.
+        about: of the study.
+        subjects: what was compared, as `Matcher.describe` has it.
+        sets: a row of facts for each data set.
+        outcomes: in the order of the report.
+        left_out: what could not be measured and why, a sentence each.
+    """
+
+    name: str
+    about: str
+    subjects: Mapping[str, Mapping[str, Any]]
+    sets: tuple[Mapping[str, Any], ...]
+    outcomes: tuple[Outcome, ...]
+    left_out: tuple[str, ...]
+
+
+def conduct(study: Study, name: str, chosen: Sequence[Analysis], *, about: str = "") -> Report:
+    """Make analyses of a study.
+
+    Args:
+        study: data sets and matchers.
+        name: of the report: that of the analysis, or ``"all"``.
+        chosen: the analyses. With ``"all"``, what a data set does not allow is left out and said so.
+        about: of the study.
+
+    Raises:
+        InputError: the one analysis asked for cannot be made of the data.
+    """
+    left_out: dict[str, list[str]] = {}
+    fitting = {each.name: _fitting(study, each, name == ALL, left_out) for each in chosen}
+    runs = _predict(study, chosen, fitting)
+    outcomes = [
+        outcome
+        for each in chosen
+        for outcome in _outcomes(study, each, fitting[each.name], runs, left_out if name == ALL else None)
+    ]
+    return Report(
+        name,
+        about,
+        {each: _described(study, each) for each in study.bench.subjects},
+        tuple(map(_facts, study.sets)),
+        tuple(outcomes),
+        tuple(f"{reason} ({', '.join(names)})" for reason, names in left_out.items()),
+    )
+
+
+def write(report: Report, out: Path) -> Path:
+    """Write a report: plots, JSON, then the Markdown that points to them; each file whole or not at all.
+
+    Returns:
+        The Markdown file.
+    """
+    save({name: figure for each in report.outcomes for name, figure in each.plots.items()}, out / PLOTS)
+    content = json.dumps(to_dict(report, out), indent=1, ensure_ascii=False, allow_nan=False)
+    with replacing(out / f"{report.name}.json") as draft:
+        draft.write_text(content + "\n", encoding="utf-8", newline="\n")
+    path = out / ("README.md" if report.name == ALL else f"{report.name}.md")
+    with replacing(path) as draft:
+        draft.write_text(to_markdown(report), encoding="utf-8", newline="\n")
+    return path
+
+
+def to_dict(report: Report, out: Path) -> dict[str, Any]:
+    """Plain values; predictions files by their path below the folder of the report."""
+    return {
+        "name": report.name,
+        "subjects": report.subjects,
+        "sets": report.sets,
+        "outcomes": [
+            {
+                "name": each.name,
+                "data": each.data,
+                "title": each.title,
+                "finding": each.finding,
+                "figures": each.figures,
+                "predictions": [path.relative_to(out).as_posix() for path in each.predictions],
+                "plots": [f"{PLOTS}/{name}.png" for name in each.plots],
+                "left_out": each.left_out,
+            }
+            for each in report.outcomes
+        ],
+        "left_out": report.left_out,
+    }
+
+
+def to_text(report: Report) -> str:
+    """Tables and findings, for a terminal."""
+    return "\n\n".join(
+        "\n\n".join([_heading(each), as_text(each.grids), each.finding, *each.left_out])
+        for each in report.outcomes
+    )
+
+
+def to_markdown(report: Report) -> str:
+    """The whole report."""
+    title = "Results" if report.name == ALL else ANALYSES[report.name].about.capitalize()
+    parts = [
+        f"# {title}",
+        f"Made by `geoaware reproduce {report.name}`; {report.name}.json has every figure with all its "
+        "digits. "
+        f"{report.about}".strip(),
+        as_markdown(_subjects_grid(report)),
+        as_markdown(_sets_grid(report)),
+        _HOW_TO_READ,
+    ]
+    name = ""
+    for each in report.outcomes:
+        if each.name != name:
+            name = each.name
+            parts += [f"## {_heading(replace(each, data=''))}", each.about]
+        parts += [f"### {each.data}"] if each.data else []
+        parts += [f"> {each.finding}"] if each.finding else []
+        parts += [as_markdown(grid) for grid in each.grids]
+        parts += [f"![{name}, {plot}]({PLOTS}/{plot}.png)" for plot in each.plots]
+        parts += [f"- {line}" for line in each.left_out]
+    if report.left_out:
+        parts += ["## Left out", "\n".join(f"- {line}" for line in report.left_out)]
+    return "\n\n".join(parts) + "\n"
+
+
+_HOW_TO_READ = (
+    "All figures are per cent. *geo.*: on the geometry-aware subset. Intervals in tables are 95 % "
+    "bootstraps over pairs; those of differences compare pair by pair, per image, and allow for pictures "
+    "that several pairs share. *Higher* and *lower* are said where the whole interval of the difference is "
+    "on that side of 0; where nothing differs, one in twenty such statements is wrong by chance. Rows "
+    "called *paper* are the paper's, of SPair-71k with Stable Diffusion 1.5 and DINOv2 features: another "
+    "data set and other features than ours unless said otherwise. Every figure of ours is what `geoaware "
+    "score` prints for the predictions file that the JSON names."
+)
+
+
+def _fitting(
+    study: Study, analysis: Analysis, everything: bool, left_out: dict[str, list[str]]
+) -> list[StudySet]:
+    """The data sets that an analysis can be made of.
+
+    Raises:
+        InputError: it is the only one asked for and cannot be made of any, or not wholly of the only one.
+    """
+    found: list[StudySet] = []
+    reasons: list[str] = []
+    partly: list[str] = []
+    for of in _candidates(study, analysis, reasons):
+        skipped = of.config.skip.get(analysis.name)
+        missing = [f"{of.title}: {skipped}"] if skipped else []
+        missing += [why for what in analysis.requires if (why := of.lacks(what)) is not None]
+        if not missing:
+            found.append(of)
+            partly += [why for what in analysis.partly if (why := of.lacks(what)) is not None]
+        reasons += missing
+    if not everything and (not found or (partly and len(study.sets) == 1)):
+        raise InputError(
+            f"{analysis.name} ({analysis.about}) cannot be made: {[*reasons, *partly][0]}\n"
+            "remedy: give data that has it with --dataset; `geoaware reproduce all` leaves out what is not "
+            "possible"
+        )
+    for reason in reasons:
+        left_out.setdefault(reason, []).append(analysis.name)
+    for reason in partly:
+        left_out.setdefault(reason, []).append(f"a row of {analysis.name}")
+    return found
+
+
+def _candidates(study: Study, analysis: Analysis, reasons: list[str]) -> tuple[StudySet, ...]:
+    """The data sets that an analysis is about; where it trains, those that the training is tested on."""
+    if not analysis.trains:
+        return tuple(of for of in study.sets if not study.as_in_paper or of.config.label in analysis.needs)
+    training = study.trainings.get(analysis.name)
+    if training is None:
+        reasons.append("no training is named; give its configuration with --config, or in the study")
+        return ()
+    found = tuple(of for of in study.sets if not training.tests or of.config.label in training.tests)
+    if not found:
+        reasons.append(f"none of the data sets that the training is tested on ({', '.join(training.tests)})")
+    return found
+
+
+def _outcomes(
+    study: Study,
+    analysis: Analysis,
+    sets: Sequence[StudySet],
+    runs: Mapping[tuple[str, Variant], Run],
+    left_out: dict[str, list[str]] | None,
+) -> Iterator[Outcome]:
+    """What an analysis finds, data set by data set or on all of them together.
+
+    With ``left_out``, what a data set turns out not to allow is noted there; a training that cannot be made
+    is an error all the same.
+    """
+    if not sets:
+        return
+    cases = [_case(study, of, analysis, runs) for of in sets]
+    if analysis.tell_all is not None:
+        yield _named(analysis.tell_all(cases))
+    if analysis.work_all is not None:
+        yield _named(analysis.work_all(study, sets))
+    for of, case in zip(sets, cases, strict=True):
+        if analysis.tell is not None:
+            yield _named(analysis.tell(case), of)
+        if analysis.work is not None:
+            try:
+                yield from [_named(each, of) for each in analysis.work(study, of)]
+            except InputError as error:
+                if left_out is None or analysis.trains:
+                    raise
+                left_out.setdefault(f"{of.title}: {str(error).splitlines()[0]}", []).append(analysis.name)
+
+
+def _variants(study: Study, of: StudySet, analysis: Analysis) -> list[Variant]:
+    """What an analysis needs of a data set."""
+    without_masks = "masks" in analysis.partly and of.lacks("masks") is not None
+    return [each for each in analysis.variants(study.bench) if not (without_masks and each.pose == "masks")]
+
+
+def _predict(
+    study: Study, chosen: Sequence[Analysis], fitting: Mapping[str, Sequence[StudySet]]
+) -> dict[tuple[str, Variant], Run]:
+    """Every run that is needed, by data set and subject, so that features are shared.
+
+    Those without alignment go first: they need the pictures upright only, of which more fit in memory.
+    """
+    subjects = study.bench.subjects
+    wanted = [
+        (of, variant)
+        for of in study.sets
+        for variant in sorted(
+            dict.fromkeys(
+                variant
+                for each in chosen
+                if of in fitting[each.name]
+                for variant in _variants(study, of, each)
+            ),
+            key=lambda each: (subjects.index(each.subject), each.pose != "off"),
+        )
+    ]
+    runs = {
+        (of.config.label, variant): study.run(of, variant, f"({number} of {len(wanted)})")
+        for number, (of, variant) in enumerate(wanted, start=1)
+    }
+    study.bench.forget()
+    return runs
+
+
+def _case(study: Study, of: StudySet, analysis: Analysis, runs: Mapping[tuple[str, Variant], Run]) -> Case:
+    label = of.config.label
+    return Case(label, of.title, {each: runs[label, each] for each in _variants(study, of, analysis)})
+
+
+def _named(outcome: Outcome, of: StudySet | None = None) -> Outcome:
+    """The outcome with its data set, if it is of one, in heading and names of plots."""
+    suffix = "" if of is None else f"-{of.config.label}"
+    plots = {f"{name or outcome.name}{suffix}": figure for name, figure in outcome.plots.items()}
+    if of is None:
+        return replace(outcome, plots=plots)
+    data = f"{of.title}: {outcome.data}" if outcome.data else of.title
+    return replace(outcome, data=data, plots=plots)
+
+
+def _heading(outcome: Outcome) -> str:
+    return " · ".join(each for each in (outcome.name, outcome.title, outcome.data) if each)
+
+
+def _described(study: Study, subject: str) -> dict[str, Any]:
+    """Features, settings and versions of a subject as matched by default."""
+    matcher = study.bench.setup(Variant(subject), "paper").matcher
+    return {**matcher.describe(), "pose": matcher.pose, "stored": matcher.extractor.stored}
+
+
+def _facts(of: StudySet) -> dict[str, Any]:
+    return {
+        "label": of.config.label,
+        "title": of.title,
+        "about": of.config.about,
+        "dataset": of.data.name,
+        "split": of.data.split,
+        "pairs": len(of.data),
+        "pictures": len(of.data.pictures),
+        "categories": len(of.data.categories),
+        "protocol": of.protocol.name,
+        "averaging": of.protocol.averaging,
+        "notes": list(of.data.notes),
+    }
+
+
+def _subjects_grid(report: Report) -> Grid:
+    rows = []
+    for name, each in report.subjects.items():
+        settings = each["settings"]
+        rule = each["pose_rule"]
+        pose = each["pose"]
+        if pose != "off":
+            pose = f"{pose} by {rule['distance']}" + (
+                f", margin {rule['margin']:g}" if rule["margin"] else ""
+            )
+        rows.append(
+            (
+                name,
+                f"{each['blend']:g}" if "blend" in each else "–",
+                f"{settings['window']}",
+                f"{settings['temperature']:g}",
+                pose,
+            )
+        )
+    first = next(iter(report.subjects.values()))
+    networks = dict.fromkeys(
+        each["post_processor"] for each in report.subjects.values() if "post_processor" in each
+    )
+    note = (
+        f"Features: {first['extractor']}, computed in {first['dtype']}, kept as "
+        f"{first['stored'] or first['dtype']}. "
+        + "".join(f"Post-processor: SHA-256 {weights}. " for weights in networks)
+        + f"Versions: {', '.join(f'{name} {version}' for name, version in first['versions'].items())}."
+    )
+    columns = ("subject", "blend", "window", "temperature", "pose alignment")
+    return Grid("What was compared, as it is matched by default", columns, tuple(rows), note)
+
+
+def _sets_grid(report: Report) -> Grid:
+    rows = tuple(
+        (
+            each["title"],
+            f"{each['pairs']:,}",
+            f"{each['pictures']:,}",
+            each["protocol"],
+            LABELS[each["averaging"]],
+            each["about"],
+        )
+        for each in report.sets
+    )
+    return Grid("Data sets", ("data set", "pairs", "pictures", "protocol", "average", "what"), rows)

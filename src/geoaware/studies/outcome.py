@@ -1,0 +1,42 @@
+"""What an analysis found, before it is printed, written as Markdown or drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from geoaware.evaluation.tables import Grid
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One analysis of one data set, or of several side by side.
+
+    Attributes:
+        name: of the analysis: ``table9``, ``fig4`` …
+        title: a heading.
+        about: what is measured, and where the paper does it, in a sentence or two.
+        grids: the tables; the paper's rows stand in them beside ours, marked as the paper's.
+        finding: one or two sentences made of the figures, so that they cannot say anything else.
+        plots: figures by file name without suffix; of one data set, its label is added when they are written.
+        figures: every number of the tables as plain values (shares 0 to 1, ``None`` where there is none).
+        predictions: the predictions files that everything was computed from.
+        data: the data set as a heading names it; empty where it is several. Filled in by `conduct`.
+        left_out: what could not be measured on this data and why, a sentence each.
+    """
+
+    name: str
+    title: str
+    about: str
+    grids: tuple[Grid, ...]
+    finding: str
+    plots: Mapping[str, Figure] = field(default_factory=dict)
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    predictions: tuple[Path, ...] = ()
+    data: str = ""
+    left_out: tuple[str, ...] = ()

@@ -1,0 +1,241 @@
+"""What is predicted: the subjects that are compared, and the ways in which each is matched.
+
+A *subject* is what the similarity comes from: the extractor's features as they are, or with the
+post-processor. A *variant* is a subject with one or two settings changed. `Bench` turns variants into
+matchers that share one extractor, and names them so that equal work has equal names, whichever analysis asks
+for it.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from PIL import Image
+
+from geoaware.evaluation.predict import matching_settings
+from geoaware.features import Extractor
+from geoaware.matcher import Encoded, Matcher, defaults_of
+from geoaware.method.alignment import PoseRule
+from geoaware.method.geometry import Pose
+from geoaware.method.matching import MatchSettings
+from geoaware.method.post_processor import PostProcessor
+from geoaware.method.types import FeatureMap
+from geoaware.store.image_index import hash_pixels
+
+ZERO_SHOT, POST_PROCESSOR, ALONE = "zero-shot", "post-processor", "post-processor alone"
+"""Subjects: the plain features; with the post-processor, blended as measured; its features alone."""
+
+PoseChoice = Literal["default", "off", "mutual-nn", "imd", "masks"]
+"""As measured for the subject; not at all; by the paper's distances, without a margin: mutual nearest
+neighbours, IMD over the whole picture, IMD on the source's annotated mask."""
+
+WHOLE = 0
+"""A window of the whole map, whatever its side."""
+
+_ALONE_MATCHING: Mapping[str, Any] = {"window": 3, "temperature": 0.03}
+# Measured for the shipped weights, whose own grid is less than half as fine as the blended one.
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to match a data set.
+
+    Attributes:
+        subject: name of the subject.
+        window: side of the window in cells; 1 is argmax, `WHOLE` soft-argmax; the subject's own if ``None``.
+        sigma: of the Gaussian of kernel soft-argmax, which then takes the place of the window.
+        pose: how the source is turned.
+    """
+
+    subject: str = ZERO_SHOT
+    window: int | None = None
+    sigma: float | None = None
+    pose: PoseChoice = "default"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What an analysis has to know of a subject to choose its variants.
+
+    Attributes:
+        window: side of its own window in cells.
+        grid: cells a side of the map that is matched.
+    """
+
+    window: int
+    grid: int
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A variant made ready.
+
+    Attributes:
+        name: readable, the same for the same work, fit for a file name.
+        matcher: with the variant's settings.
+        masks: whether the pose is chosen on the source's mask.
+    """
+
+    name: str
+    matcher: Matcher
+    masks: bool
+
+
+@dataclass
+class Memory:
+    """Features and poses that several variants of one subject share, within a number of bytes.
+
+    Features are kept by the pixels of the pictures that were extracted together, so what comes out is what
+    would be computed, to the last bit.
+    """
+
+    limit: int
+    kept: OrderedDict[tuple[str, ...], list[FeatureMap]] = field(default_factory=OrderedDict)
+    poses: dict[tuple[object, ...], tuple[Pose, dict[Pose, float]]] = field(default_factory=dict)
+    bytes: int = 0
+
+    def keep(self, key: tuple[str, ...], maps: list[FeatureMap]) -> None:
+        """Remember features, and forget those not asked for the longest."""
+        self.kept[key] = maps
+        self.bytes += _bytes(maps)
+        while self.bytes > self.limit and self.kept:
+            _, dropped = self.kept.popitem(last=False)
+            self.bytes -= _bytes(dropped)
+
+
+class RememberingMatcher(Matcher):
+    """A matcher that computes features, and the pose of a pair, once for all who share its memory."""
+
+    def __init__(self, memory: Memory, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self.memory = memory
+
+    def features(self, images: Sequence[Image.Image]) -> list[FeatureMap]:
+        """See `Matcher.features`."""
+        key = tuple(hash_pixels(image) for image in images)
+        if key in self.memory.kept:
+            self.memory.kept.move_to_end(key)
+            return list(self.memory.kept[key])
+        maps = super().features(images)
+        self.memory.keep(key, maps)
+        return maps
+
+    def align(self, source: Encoded, target: Encoded, setting: str) -> tuple[Pose, dict[Pose, float]]:
+        """See `Matcher.align`."""
+        images = [source.image, target.image]
+        images += [Image.fromarray(each) for each in (source.mask, target.mask) if each is not None]
+        key = (*map(hash_pixels, images), setting, self.pose_rule)
+        if key not in self.memory.poses:
+            self.memory.poses[key] = super().align(source, target, setting)
+        return self.memory.poses[key]
+
+
+class Bench:
+    """One extractor, with and without a post-processor, in every variant that an analysis asks for.
+
+    Args:
+        extractor: of all subjects.
+        network: the post-processor; without one the features as they are are the only subject.
+        matching: see `evaluation.predict.matching_settings`.
+        memory: bytes of features that variants of a subject share.
+    """
+
+    def __init__(
+        self,
+        extractor: Extractor,
+        network: PostProcessor | None = None,
+        matching: str = "auto",
+        memory: int = 2 << 30,
+    ) -> None:
+        self.extractor = extractor
+        self.network = network
+        self.matching = matching
+        self._limit = memory
+        self._subject = ""
+        self._memory = Memory(memory)
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        """Those there are; the post-processor alone only where its default is a blend."""
+        if self.network is None:
+            return (ZERO_SHOT,)
+        blended = defaults_of(self.extractor.name, self.network).blend < 1
+        return (ZERO_SHOT, POST_PROCESSOR, ALONE) if blended else (ZERO_SHOT, POST_PROCESSOR)
+
+    def facts(self, subject: str) -> Facts:
+        """What analyses choose variants by."""
+        return Facts(self._settings(Variant(subject), "paper").window, self._grid(subject))
+
+    def setup(self, variant: Variant, protocol: str) -> Setup:
+        """The matcher of a variant; it shares features with the one before, if that was of the same subject.
+
+        Raises:
+            InputError: the post-processor is for other features.
+        """
+        own = Variant(variant.subject)
+        settings, usual = self._settings(variant, protocol), self._settings(own, protocol)
+        (pose, rule), (usual_pose, usual_rule) = self._pose(variant), self._pose(own)
+        parts = [variant.subject.replace(" ", "-")]
+        if settings.mode == "kernel":
+            parts.append(f"kernel-{settings.sigma:g}")
+        elif settings.window != usual.window:
+            parts.append(f"window-{settings.window}")
+        masks = variant.pose == "masks"
+        if masks or pose != usual_pose or (pose != "off" and rule != usual_rule):
+            parts.append(f"pose-{'off' if pose == 'off' else variant.pose}")
+        matcher = RememberingMatcher(
+            self._memory_of(variant.subject),
+            self.extractor,
+            settings,
+            pose,
+            rule,
+            None if variant.subject == ZERO_SHOT else self.network,
+            1.0 if variant.subject == ALONE else None,
+        )
+        return Setup("-".join(parts), matcher, masks)
+
+    def forget(self) -> None:
+        """Let go of all features."""
+        self._memory = Memory(self._limit)
+
+    def _memory_of(self, subject: str) -> Memory:
+        if subject != self._subject:
+            self._subject = subject
+            self.forget()
+        return self._memory
+
+    def _network(self, subject: str) -> PostProcessor | None:
+        return None if subject == ZERO_SHOT else self.network
+
+    def _settings(self, variant: Variant, protocol: str) -> MatchSettings:
+        changes = dict(_ALONE_MATCHING) if variant.subject == ALONE else {}
+        if variant.sigma is not None:
+            changes |= {"mode": "kernel", "sigma": variant.sigma}
+        elif variant.window is not None:
+            changes["window"] = variant.window or self._grid(variant.subject)
+        network = self._network(variant.subject)
+        return matching_settings(self.extractor.name, protocol, self.matching, changes, network)
+
+    def _pose(self, variant: Variant) -> tuple[str, PoseRule]:
+        """The key of `alignment.CANDIDATES`, and the rule."""
+        defaults = defaults_of(self.extractor.name, self._network(variant.subject))
+        if variant.pose == "off" or (variant.subject == ALONE and variant.pose == "default"):
+            return "off", defaults.pose_rule
+        if variant.pose == "default":
+            return defaults.pose, defaults.pose_rule
+        return "flip", PoseRule("mutual-nn" if variant.pose == "mutual-nn" else "imd")
+
+    def _grid(self, subject: str) -> int:
+        network = self._network(subject)
+        plain = self.extractor.layout.grid
+        if network is None:
+            return plain
+        alone = subject == ALONE or defaults_of(self.extractor.name, network).blend == 1
+        return network.settings.grid if alone else max(network.settings.grid, plain)
+
+
+def _bytes(maps: Sequence[FeatureMap]) -> int:
+    return sum(each.data.nbytes for each in maps)

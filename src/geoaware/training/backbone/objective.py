@@ -1,0 +1,282 @@
+"""What tuning minimises, over every view of a step against every other with the same keypoints.
+
+Four parts. For an annotated keypoint, read in one view and looked for in another: the cross-entropy of its
+similarities over all cells, whose wanted distribution is a narrow Gaussian around the true place, and the
+paper's dense loss (equation 3), the distance of the soft-argmax from it. Prototypes, one learned descriptor a
+keypoint, are looked for as well: they steady the training and are thrown away. Points on the limbs between
+keypoints are keypoints without a prototype. For points that nobody
+annotated the same cross-entropy between two views of one picture, so that descriptors stay of use there. And
+presence.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from geoaware.training.backbone.config import Objective
+from geoaware.training.backbone.pictures import OBJECT, OUTSIDE
+from geoaware.training.backbone.views import Batch
+
+_SCALE, _LARGEST = 20.0, 60.0
+"""Factor of the cosines in the softmax: at first, and at most."""
+
+_BACK, _AT_LABEL, _FOUND_SPREAD = 3.0, 3.0, 1.5
+"""What is kept of the plain descriptors, in cells: how near to itself a point must be found back, how far it
+must be from annotated ones, and the standard deviation of the wanted distribution."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of a loss, unweighted; without gradient in a log."""
+
+    cells: Float[Tensor, ""]
+    dense: Float[Tensor, ""]
+    own: Float[Tensor, ""]
+    keep: Float[Tensor, ""]
+    presence: Float[Tensor, ""]
+
+    def total(self, weights: Objective) -> Float[Tensor, ""]:
+        """Weighted sum."""
+        return (
+            weights.cells * self.cells
+            + weights.dense * self.dense
+            + weights.own * self.own
+            + weights.keep * self.keep
+            + weights.presence * self.presence
+        )
+
+
+class Criterion(nn.Module):
+    """The loss with what is learned for it alone.
+
+    Args:
+        counts: keypoints of each group.
+        channels: of a descriptor.
+        weights: of the parts.
+    """
+
+    def __init__(self, counts: list[int], channels: int, weights: Objective) -> None:
+        super().__init__()
+        self.weights = weights
+        self.prototypes = nn.ParameterList(torch.randn(count, channels) for count in counts)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(_SCALE)))
+
+    def forward(
+        self,
+        descriptors: Float[Tensor, "v d g g"],
+        presence: Float[Tensor, "v 1 g g"],
+        batch: Batch,
+        plain: Float[Tensor, "v c g g"] | None = None,
+    ) -> Parts:
+        """The parts of a step's loss.
+
+        Args:
+            descriptors: unit, of each view.
+            presence: logits.
+            batch: labels.
+            plain: unit descriptors of the plain extractor, of each view; without, nothing is kept of them.
+        """
+        scale = self.log_scale.exp().clamp(max=_LARGEST)
+        sums = [descriptors.new_zeros(3)]
+        for group, prototypes in enumerate(self.prototypes):
+            rows = [row for row, each in enumerate(batch.groups) if each == group]
+            if rows:
+                xy = torch.stack([batch.labels[row] for row in rows]).to(descriptors)
+                visible = torch.stack([batch.visible[row] for row in rows])
+                sums.append(
+                    self._group(descriptors[rows], xy, visible, F.normalize(prototypes, dim=1), scale)
+                )
+        cells, dense, count = torch.stack(sums).sum(dim=0).unbind()
+        count = count.clamp(min=1)
+        return Parts(
+            cells / count,
+            dense / count,
+            self._own(descriptors, batch, scale),
+            self._keep(descriptors, batch, scale, plain),
+            presence_loss(presence, batch.regions),
+        )
+
+    def _group(
+        self,
+        maps: Float[Tensor, "v d g g"],
+        xy: Float[Tensor, "v n 2"],
+        visible: Bool[Tensor, "v n"],
+        prototypes: Float[Tensor, "k d"],
+        scale: Float[Tensor, ""],
+    ) -> Float[Tensor, 3]:
+        """Sums of cross-entropy and distance over the searches of a group's keypoints, and their number.
+
+        The first ``k`` of ``n`` labels have prototypes, the rest are points on limbs.
+        """
+        queries = F.normalize(read(maps, xy), dim=2)
+        wanted = gaussians(xy, maps.shape[-1], self.weights.spread)
+        total = maps.new_zeros(3)
+        for keypoint in range(xy.shape[1]):
+            # Found on the CPU: to ask a GPU for every keypoint would keep it waiting.
+            seen = visible[:, keypoint].nonzero().flatten().to(maps.device)
+            if not len(seen):
+                continue
+            sought = torch.cat([queries[seen, keypoint], prototypes[keypoint : keypoint + 1]])
+            entropy, far = searches(
+                sought,
+                maps[seen],
+                wanted[seen, keypoint],
+                xy[seen, keypoint],
+                scale,
+                bool(self.weights.dense),
+            )
+            # A view's own keypoint is no search.
+            counted = torch.ones_like(entropy)
+            counted[: len(seen)] -= torch.eye(len(seen), device=counted.device)
+            total = total + torch.stack([(entropy * counted).sum(), (far * counted).sum(), counted.sum()])
+        return total
+
+    def _own(self, maps: Float[Tensor, "v d g g"], batch: Batch, scale: Tensor) -> Float[Tensor, ""]:
+        if not self.weights.own or not batch.known.any():
+            return maps.new_zeros(())
+        xy = batch.own.to(maps)
+        wanted = gaussians(xy[:, 1], maps.shape[-1], self.weights.spread)
+        return mean_entropy(maps[::2], maps[1::2], xy[:, 0], wanted, batch.known.to(maps), scale)
+
+    def _keep(
+        self,
+        maps: Float[Tensor, "v d g g"],
+        batch: Batch,
+        scale: Tensor,
+        plain: Float[Tensor, "v c g g"] | None,
+    ) -> Float[Tensor, ""]:
+        """Points of a picture's first view, sought in the second view of the next picture of its group."""
+        if plain is None or not batch.known.any():
+            return maps.new_zeros(())
+        others, xy = following(batch.groups), batch.own[:, 0].to(maps)
+        with torch.no_grad():
+            found, back = plain_searches(plain[::2], plain[others], xy.to(plain))
+            wanted = gaussians(found.to(maps), maps.shape[-1], _FOUND_SPREAD)
+            known = batch.known & far_from_labels(batch)
+            returned = torch.linalg.vector_norm(back - xy, dim=2) <= _BACK
+            counted = (known.to(returned.device) & returned).to(maps)
+        return mean_entropy(maps[::2], maps[others], xy, wanted, counted, scale)
+
+
+def mean_entropy(
+    sources: Float[Tensor, "n d g g"],
+    targets: Float[Tensor, "n d g g"],
+    xy: Float[Tensor, "n p 2"],
+    wanted: Float[Tensor, "n p g g"],
+    counted: Float[Tensor, "n p"],
+    scale: Float[Tensor, ""],
+) -> Float[Tensor, ""]:
+    """Mean cross-entropy of points, each read in a source and looked for in its target; 0 where none counts.
+
+    Args:
+        sources: unit maps.
+        targets: unit maps.
+        xy: the points in the sources.
+        wanted: distributions over the targets' cells.
+        counted: 1 for points that count, 0 for the rest.
+        scale: factor of the cosines.
+    """
+    logits = scale * F.normalize(read(sources, xy), dim=2) @ targets.flatten(2)
+    entropy = torch.logsumexp(logits, dim=2) - (logits * wanted.flatten(2)).sum(dim=2)
+    return (entropy * counted).sum() / counted.sum().clamp(min=1)
+
+
+def following(groups: Sequence[int]) -> list[int]:
+    """For each picture, the row of the second view of the next one of its group, after the last the first.
+
+    Args:
+        groups: of each view, two a picture.
+    """
+    of_picture = groups[::2]
+    members = {
+        group: [each for each, its in enumerate(of_picture) if its == group] for group in set(of_picture)
+    }
+    after = {each: row[(n + 1) % len(row)] for row in members.values() for n, each in enumerate(row)}
+    return [2 * after[each] + 1 for each in range(len(of_picture))]
+
+
+def plain_searches(
+    sources: Float[Tensor, "n c g g"], targets: Float[Tensor, "n c g g"], xy: Float[Tensor, "n p 2"]
+) -> tuple[Float[Tensor, "n p 2"], Float[Tensor, "n p 2"]]:
+    """The cells where plain descriptors find points, and the cells of the sources where they find those."""
+    cells = targets.flatten(2)
+    best = (read(sources, xy) @ cells).argmax(dim=2)
+    there = cells.transpose(1, 2).gather(1, best[..., None].expand(-1, -1, cells.shape[1]))
+    back = (there @ sources.flatten(2)).argmax(dim=2)
+    grid = targets.shape[-1]
+    found, returned = (torch.stack([each % grid, each // grid], dim=2) for each in (best, back))
+    return found.to(xy), returned.to(xy)
+
+
+def far_from_labels(batch: Batch) -> Bool[Tensor, "n p"]:
+    """Which of the points nobody annotated are at no annotated one, on the first view."""
+    rows = []
+    for xy, labels, visible in zip(batch.own[:, 0], batch.labels[::2], batch.visible[::2], strict=True):
+        rows.append((torch.cdist(xy, labels[visible]) > _AT_LABEL).all(dim=1))
+    return torch.stack(rows)
+
+
+def searches(
+    queries: Float[Tensor, "q d"],
+    targets: Float[Tensor, "t d g g"],
+    wanted: Float[Tensor, "t g g"],
+    xy: Float[Tensor, "t 2"],
+    scale: Float[Tensor, ""],
+    dense: bool = True,
+) -> tuple[Float[Tensor, "q t"], Float[Tensor, "q t"]]:
+    """Cross-entropy and soft-argmax distance, in cells, of every query in every target.
+
+    Args:
+        queries: unit descriptors of one keypoint.
+        targets: unit maps.
+        wanted: distribution over a target's cells.
+        xy: the true place in it.
+        scale: factor of the cosines.
+        dense: whether the distances are needed; else they are 0.
+    """
+    cells = targets.flatten(2)
+    logits = scale * torch.einsum("qd,tdc->qtc", queries, cells)
+    # The wanted distribution is the same for every query, so its mean descriptor is as good as all cells.
+    middle = torch.einsum("tdc,tc->td", cells, wanted.flatten(1))
+    entropy = torch.logsumexp(logits, dim=2) - scale * queries @ middle.T
+    if not dense:
+        return entropy, torch.zeros_like(entropy)
+    found = logits.softmax(dim=2) @ _positions(targets.shape[-1], targets)
+    return entropy, torch.linalg.vector_norm(found - xy, dim=2)
+
+
+def presence_loss(logits: Float[Tensor, "v 1 g g"], regions: Float[Tensor, "v g g"]) -> Float[Tensor, ""]:
+    """Binary cross-entropy where it is known, object and outside weighing the same."""
+    each = F.binary_cross_entropy_with_logits(logits[:, 0], (regions == OBJECT).to(logits), reduction="none")
+    parts = [(regions == kind).to(logits) for kind in (OBJECT, OUTSIDE)]
+    means = [(each * part).sum() / part.sum().clamp(min=1) for part in parts]
+    return (means[0] + means[1]) / 2
+
+
+def read(maps: Float[Tensor, "v d g g"], xy: Float[Tensor, "v n 2"]) -> Float[Tensor, "v n d"]:
+    """Descriptors at grid positions, bilinearly; beyond the outer cells' centres, those cells'."""
+    places = (2 * xy + 1) / maps.shape[-1] - 1
+    read_at = F.grid_sample(maps, places[:, :, None].to(maps), align_corners=False, padding_mode="border")
+    return read_at[..., 0].transpose(1, 2)
+
+
+def gaussians(xy: Float[Tensor, "*n 2"], grid: int, spread: float) -> Float[Tensor, "*n g g"]:
+    """Distributions over the cells around grid positions."""
+    cells = torch.arange(grid, device=xy.device, dtype=xy.dtype)
+    columns, rows = (
+        torch.softmax(-((cells - xy[..., axis, None]) ** 2) / (2 * spread**2), dim=-1) for axis in (0, 1)
+    )
+    return rows[..., :, None] * columns[..., None, :]
+
+
+def _positions(grid: int, like: Tensor) -> Float[Tensor, "c 2"]:
+    cells = torch.arange(grid, device=like.device, dtype=like.dtype)
+    rows, columns = torch.meshgrid(cells, cells, indexing="ij")
+    return torch.stack([columns.flatten(), rows.flatten()], dim=1)

@@ -1,0 +1,161 @@
+"""Pose-variant augmentation: the pairs of a group, with mirrored pictures (paper, section 4.3).
+
+Only features of the mirrored pictures are needed, extracted from mirrored pixels; where a label changes with
+the mirror (left ear, right ear) it is exchanged by annotation id.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from geoaware.method.geometry import Canvas, Pose, pose_size
+from geoaware.method.keypoints import Schema
+from geoaware.method.types import Keypoints, Picture
+from geoaware.training.post_processor.config import Flips, Loss
+from geoaware.training.post_processor.groups import Group
+
+View = tuple[int, Pose]
+"""A picture of a group, by its place, in a pose."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Keypoints of one view on the grid, over all annotation ids of its schema.
+
+    Attributes:
+        xy: grid positions; undefined where not visible.
+        visible: which ids are there.
+        reach: half the longer side of the object's box, in cells: the unit of the noise on targets.
+    """
+
+    xy: Float[Tensor, "k 2"]
+    visible: Bool[Tensor, " k"]
+    reach: float
+
+
+@dataclass(frozen=True)
+class Term:
+    """Keypoints to be found in one view from another.
+
+    Attributes:
+        source: view of the queries, as a place in the list of views.
+        target: view to find them in.
+        ids: annotation ids that both show.
+        dense: weight of the dense loss in the group's loss.
+        sparse: weight of the sparse loss; 0 for augmented pairs.
+    """
+
+    source: int
+    target: int
+    ids: Int[Tensor, " n"]
+    dense: float
+    sparse: float
+
+
+@dataclass
+class Example:
+    """A group made ready: what to extract, where the keypoints are, what to compute.
+
+    Attributes:
+        group: what it was made of.
+        views: pictures in poses, each once.
+        labels: of each view.
+        terms: of the loss; their dense weights add up to 1.
+    """
+
+    group: Group
+    views: list[View] = field(default_factory=list)
+    labels: list[Labels] = field(default_factory=list)
+    terms: list[Term] = field(default_factory=list)
+
+
+def make_example(group: Group, flips: Flips, size: int, grid: int) -> Example:
+    """Every pair of a group with its pose-variant companions.
+
+    A pair's loss is the mean over the pair as it is (weight 1), double, single and self flip, by their
+    weights, over those that have a keypoint at all; the group's is the mean over its pairs. Terms that
+    several pairs share (a picture's self flip) are computed once.
+
+    Args:
+        group: pictures and pairs.
+        flips: weights.
+        size: side of the extractor's canvas.
+        grid: cells a side of the refined maps.
+    """
+    example = Example(group)
+    labels: dict[View, Labels] = {}
+    for place, picture in enumerate(group.pictures):
+        for pose in ("identity", "flip") if flips.used else ("identity",):
+            labels[place, pose] = place_labels(picture, group.schema, pose, size, grid)
+    weights: dict[tuple[View, View], float] = defaultdict(float)
+    straight: dict[tuple[View, View], float] = defaultdict(float)
+    for pair in group.pairs:
+        parts = [
+            (source, target, weight)
+            for source, target, weight in _companions(pair, flips)
+            if bool((labels[source].visible & labels[target].visible).any())
+        ]
+        total = sum(weight for *_, weight in parts) * len(group.pairs)
+        for row, (source, target, weight) in enumerate(parts):
+            weights[source, target] += weight / total
+            if row == 0:
+                straight[source, target] += weight / total
+    used = dict.fromkeys(view for ends in weights for view in ends)
+    number = {view: row for row, view in enumerate(used)}
+    example.views = list(used)
+    example.labels = [labels[view] for view in used]
+    for (source, target), weight in weights.items():
+        ids = (labels[source].visible & labels[target].visible).nonzero().flatten()
+        sparse = straight.get((source, target), 0.0)
+        example.terms.append(Term(number[source], number[target], ids, weight, sparse))
+    return example
+
+
+def place_labels(picture: Picture, schema: Schema, pose: Pose, size: int, grid: int) -> Labels:
+    """A picture's keypoints as annotated on its view, on the grid."""
+    keypoints = picture.keypoints if pose == "identity" else schema.flip(picture.keypoints, picture.size)
+    canvas = Canvas(*pose_size(picture.size, pose), size)
+    xy = torch.zeros(len(schema), 2)
+    xy[list(keypoints.ids)] = canvas.to_grid(canvas.to_canvas(keypoints.xy), grid).float()
+    reach = _half_extent(picture, keypoints) * canvas.scale * grid / size
+    return Labels(xy, schema.visibility(keypoints), reach)
+
+
+def target_positions(
+    source: Labels, target: Labels, ids: Int[Tensor, " n"], loss: Loss
+) -> Float[Tensor, "n 2"]:
+    """Where the queries ought to be found, in cells, before any noise."""
+    truth = target.xy[ids]
+    if loss.target == "position":
+        return truth
+    # As released: flows between patches. Counted from the patch's corner, half a cell before its centre.
+    return truth + 0.5 - (source.xy[ids] + 0.5).remainder(1.0)
+
+
+def _companions(pair: tuple[int, int], flips: Flips) -> Iterator[tuple[View, View, float]]:
+    """The pair as it is, then its flips that have a weight."""
+    source, target = pair
+    yield (source, "identity"), (target, "identity"), 1.0
+    if flips.double:
+        yield (source, "flip"), (target, "flip"), flips.double
+    if flips.single:
+        yield (source, "flip"), (target, "identity"), flips.single
+    if flips.self:
+        yield (source, "flip"), (source, "identity"), flips.self
+
+
+def _half_extent(picture: Picture, keypoints: Keypoints) -> float:
+    """Half the longer side of the object's box; without a box, of that around the visible keypoints."""
+    if picture.box is not None:
+        x1, y1, x2, y2 = picture.box
+        return max(x2 - x1, y2 - y1) / 2
+    if not keypoints.visible.any():
+        return 0.0
+    seen = keypoints.xy[keypoints.visible]
+    return float((seen.amax(dim=0) - seen.amin(dim=0)).max()) / 2

@@ -1,0 +1,89 @@
+"""The features that a run needs: extracted where they are missing, then read from the store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from threading import Lock
+
+import torch
+from torch import Tensor
+
+from geoaware.features import Extractor, load_extractor
+from geoaware.method.geometry import Pose
+from geoaware.runs.errors import InputError
+from geoaware.store.extraction import Shard, extract, survey
+from geoaware.store.feature_store import CachedExtractor, FeatureStore
+from geoaware.training.post_processor.augment import Example
+from geoaware.training.post_processor.config import TrainConfig
+
+Bar = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+"""Shows progress: a title and a total in, what to call with each advance out."""
+
+
+def silent(title: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
+    """A `Bar` that shows nothing."""
+    return nullcontext(lambda _: None)
+
+
+class StoredFeatures:
+    """Raw maps of pictures by path and pose, from one store.
+
+    Args:
+        store: where they are.
+    """
+
+    def __init__(self, store: FeatureStore) -> None:
+        self.store = store
+        self._hashes: dict[Path, str] = {}
+        # Training reads ahead in a thread of its own, while validation reads too.
+        self._lock = Lock()
+
+    def levels(self, path: Path, pose: Pose = "identity") -> tuple[Tensor, ...]:
+        """Raw maps (c_i, h_i, w_i), float32.
+
+        Raises:
+            InputError: they are missing or damaged.
+        """
+        with self._lock:
+            if path not in self._hashes:
+                self._hashes[path] = self.store.picture(path)
+            stored = self.store.read(self._hashes[path], pose)
+        return tuple(level.float() for level in stored.levels)
+
+    def batch(self, examples: Sequence[Example]) -> tuple[Tensor, ...]:
+        """Raw maps (v, c_i, h_i, w_i) of all views of the examples, one after the other."""
+        views = [
+            self.levels(example.group.pictures[place].path, pose)
+            for example in examples
+            for place, pose in example.views
+        ]
+        return tuple(torch.stack(level) for level in zip(*views, strict=True))
+
+
+def cached_extractor(config: TrainConfig, device: str) -> CachedExtractor:
+    """A run's extractor, reading the run's cache and keeping there what it had to compute."""
+    plain = load_extractor(config.extractor, device=device, **config.extractor_settings)
+    return CachedExtractor(plain, FeatureStore.of(config.cache, plain, config.stored))
+
+
+def complete(
+    store: FeatureStore, extractor: Extractor, paths: Iterable[Path], poses: Sequence[Pose], bar: Bar
+) -> None:
+    """Extract what the store lacks of the pictures; under several processes this one's share.
+
+    Raises:
+        InputError: a picture cannot be read, or the disk is too small; what is finished stays.
+    """
+    shard = Shard.from_environment()
+    share = shard.of(sorted(set(paths)))
+    store.prepare()
+    with bar("looking for features", len(share)) as advance:
+        work = survey(share, poses, store, advance)
+    if not work.failed and work.tasks:
+        with bar("extracting features", work.files) as advance:
+            extract(work, extractor, store, shard=shard, progress=advance)
+        store.update_manifest()
+    if work.failed:
+        raise InputError(f"{work.failed[0]} ({len(work.failed)} pictures failed; mend them and run again)")

@@ -1,0 +1,193 @@
+"""Which pictures a training step sees: pairs of a list, or groups of pictures and all pairs between them.
+
+Group number i of a stage is a function of the seed and i alone. So a resumed run goes on exactly, and any
+number of processes can share the groups of a step without talking to one another.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice, permutations
+
+from geoaware.data import DataSet
+from geoaware.data.dataset import unique_pictures, with_common
+from geoaware.data.sampling import permutation, pick
+from geoaware.method.keypoints import Schema
+from geoaware.method.types import Picture
+from geoaware.runs.errors import InputError
+from geoaware.training.post_processor.config import Stage
+
+MIN_COMMON = 2
+"""Keypoints that a pair must have in common: with one there is nothing to tell apart."""
+
+_DRAWS = 100
+
+
+@dataclass(frozen=True)
+class Group:
+    """Pictures that are refined together, and the pairs between them that count.
+
+    Attributes:
+        name: for messages: the pair's id, or the pictures'.
+        number: of the group in its stage.
+        pictures: all of one set of keypoints.
+        pairs: (source, target) as places in ``pictures``.
+        schema: of the keypoints.
+    """
+
+    name: str
+    number: int
+    pictures: tuple[Picture, ...]
+    pairs: tuple[tuple[int, int], ...]
+    schema: Schema
+
+
+class PairGroups:
+    """The pairs of one or several lists, each epoch in another order, or by shares with replacement."""
+
+    def __init__(self, sets: Sequence[DataSet], shares: Sequence[float | None], key: str) -> None:
+        self._key = key
+        self._pairs = []
+        self._starts = [0]
+        for each in sets:
+            kept = with_common(each.pairs, MIN_COMMON)
+            if not kept:
+                raise InputError(
+                    f"{each.name}, split {each.split}: no pair has {MIN_COMMON} visible keypoints in common; "
+                    "there is nothing to train on"
+                )
+            self._pairs += [(pair, each.schemas[pair.category]) for pair in kept]
+            self._starts.append(len(self._pairs))
+        self._shares = _resolved(
+            shares, [b - a for a, b in zip(self._starts, self._starts[1:], strict=False)]
+        )
+        self._by_share = any(share is not None for share in shares)
+        self._order = lru_cache(maxsize=2)(self._permutation)
+
+    def __len__(self) -> int:
+        """Groups of an epoch."""
+        return len(self._pairs)
+
+    @property
+    def pictures(self) -> tuple[Picture, ...]:
+        """Every picture that can come up."""
+        return _each_once(picture for pair, _ in self._pairs for picture in (pair.source, pair.target))
+
+    def group(self, number: int) -> Group:
+        """Group ``number`` of the run, from 0."""
+        pair, schema = self._pairs[self._place(number)]
+        if pair.source.id == pair.target.id:
+            return Group(pair.id, number, (pair.source,), ((0, 0),), schema)
+        return Group(pair.id, number, (pair.source, pair.target), ((0, 1),), schema)
+
+    def _place(self, number: int) -> int:
+        if not self._by_share:
+            epoch, place = divmod(number, len(self._pairs))
+            return self._order(epoch)[place]
+        key = f"{self._key}/{number}"
+        chosen = pick(self._shares, f"{key}/set")
+        start, end = self._starts[chosen : chosen + 2]
+        return start + next(permutation(end - start, key))
+
+    def _permutation(self, epoch: int) -> list[int]:
+        return list(permutation(len(self._pairs), f"{self._key}/epoch {epoch}"))
+
+
+class PictureGroups:
+    """``count`` pictures of one category, or of one set of keypoint names, drawn at random."""
+
+    def __init__(
+        self, sets: Sequence[DataSet], shares: Sequence[float | None], key: str, count: int, by_schema: bool
+    ) -> None:
+        self._key = key
+        self._count = count
+        self._pools: list[tuple[Schema, list[Picture]]] = []
+        self._chances: list[float] = []
+        found = [_pools(each, count, by_schema) for each in sets]
+        sizes = [sum(len(pictures) for _, pictures in pools) for pools in found]
+        for pools, size, share in zip(found, sizes, _resolved(shares, sizes), strict=True):
+            self._pools += pools
+            self._chances += [share * len(pictures) / size for _, pictures in pools]
+
+    def __len__(self) -> int:
+        """Groups that show as many pictures as there are."""
+        return max(1, len(self.pictures) // self._count)
+
+    @property
+    def pictures(self) -> tuple[Picture, ...]:
+        """Every picture that can come up."""
+        return _each_once(picture for _, pool in self._pools for picture in pool)
+
+    def group(self, number: int) -> Group:
+        """Group ``number`` of the run, from 0.
+
+        Raises:
+            InputError: no two pictures drawn have enough keypoints in common.
+        """
+        for attempt in range(_DRAWS):
+            key = f"{self._key}/{number}/{attempt}"
+            schema, pool = self._pools[pick(self._chances, f"{key}/pool")]
+            pictures = [pool[place] for place in islice(permutation(len(pool), key), self._count)]
+            seen = [schema.visibility(picture.keypoints) for picture in pictures]
+            pairs = tuple(
+                (a, b)
+                for a, b in permutations(range(self._count), 2)
+                if int((seen[a] & seen[b]).sum()) >= MIN_COMMON
+            )
+            if pairs:
+                name = " ".join(picture.id for picture in pictures)
+                return Group(name, number, tuple(pictures), pairs, schema)
+        raise InputError(
+            f"of {_DRAWS} draws none had two pictures with {MIN_COMMON} visible keypoints in common; "
+            "train on listed pairs (leave out pictures)"
+        )
+
+
+def make_groups(stage: Stage, sets: Sequence[DataSet], key: str) -> PairGroups | PictureGroups:
+    """The groups of a stage.
+
+    Args:
+        stage: its settings.
+        sets: the data sets of ``stage.data``, loaded.
+        key: of everything drawn.
+
+    Raises:
+        InputError: a data set has nothing to train on.
+    """
+    shares = [choice.share for choice in stage.data]
+    if stage.pictures is None:
+        return PairGroups(sets, shares, key)
+    return PictureGroups(sets, shares, key, stage.pictures, stage.mix == "schema")
+
+
+def _pools(data: DataSet, count: int, by_schema: bool) -> list[tuple[Schema, list[Picture]]]:
+    """Pictures that can be drawn together; those with fewer than two visible keypoints are left out."""
+    found: dict[object, list[Picture]] = defaultdict(list)
+    for picture in unique_pictures(data.pairs):
+        if int(picture.keypoints.visible.sum()) >= MIN_COMMON:
+            schema = data.schemas[picture.category]
+            found[tuple(schema.names) if by_schema else picture.category].append(picture)
+    large = [each for each in found.values() if len(each) >= count]
+    if not large:
+        raise InputError(
+            f"{data.name}, split {data.split}: nowhere {count} pictures with {MIN_COMMON} visible keypoints "
+            "that go together; use smaller groups (pictures), or mix: schema"
+        )
+    return [(data.schemas[each[0].category], each) for each in large]
+
+
+def _each_once(pictures: Iterable[Picture]) -> tuple[Picture, ...]:
+    """By file and id: an id is unique in its data set only."""
+    return tuple({(picture.path, picture.id): picture for picture in pictures}.values())
+
+
+def _resolved(shares: Sequence[float | None], sizes: Sequence[int]) -> list[float]:
+    """Shares that add up to 1; those not given are as their sizes when none is, else 1."""
+    if all(share is None for share in shares):
+        wanted = [float(size) for size in sizes]
+    else:
+        wanted = [1.0 if share is None else share for share in shares]
+    return [each / sum(wanted) for each in wanted]

@@ -1,0 +1,209 @@
+"""The loss of a batch of groups: each view refined once, only the rows of annotated keypoints computed."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from geoaware.features.refined import blended
+from geoaware.method.losses import contrastive_loss, dense_errors, distillation_loss, read_descriptors
+from geoaware.method.post_processor import PostProcessor
+from geoaware.training.post_processor.augment import Example, Labels, Term, target_positions
+from geoaware.training.post_processor.config import Loss
+
+_DRAWN, _KEPT = 64, 32
+"""Points drawn on a view for the distillation, and those used at most."""
+
+_AROUND, _APART = 1.5, 1.25
+"""Cells: how far around the keypoints points are drawn, and how far from each keypoint they stay."""
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Of each group, without gradient, for the log.
+
+    Attributes:
+        dense: mean over a group's pairs, in cells.
+        sparse: likewise.
+        keep: mean over a group's views.
+    """
+
+    dense: Float[Tensor, " g"]
+    sparse: Float[Tensor, " g"]
+    keep: Float[Tensor, " g"]
+
+
+class Step(nn.Module):
+    """The network with its objective: raw maps and labels in, losses out.
+
+    A module, so that the gradients of several processes are averaged whatever part of it they belong to.
+
+    Args:
+        network: to be trained.
+        loss: the objective.
+        seed: of the noise on target positions.
+        blend: share of the refined descriptors in what is matched; the rest are the extractor's own.
+        combine: makes the extractor's descriptors of its raw maps, on a grid of so many cells.
+    """
+
+    def __init__(
+        self,
+        network: PostProcessor,
+        loss: Loss,
+        seed: int,
+        blend: float = 1.0,
+        combine: Callable[[Sequence[Tensor], int], Tensor] | None = None,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.loss = loss
+        self.seed = seed
+        self.blend = blend
+        self.combine = combine
+
+    def forward(
+        self, levels: Sequence[Float[Tensor, "v _ _ _"]], examples: Sequence[Example]
+    ) -> tuple[Float[Tensor, " g"], Losses]:
+        """The loss of each group.
+
+        Args:
+            levels: raw maps of the examples' views, one after the other.
+            examples: the groups.
+        """
+        refined, plain = self.network(levels).float(), self._plain(levels)
+        grid = self.network.settings.grid
+        maps = refined if self.blend == 1 or plain is None else blended(refined, plain, self.blend, grid)
+        counts = [len(example.views) for example in examples]
+        # The network may run in bfloat16; positions need more digits.
+        with torch.autocast(maps.device.type, enabled=False):
+            own = [None] * len(counts) if plain is None else plain.split(counts)
+            parts = zip(maps.split(counts), own, examples, strict=True)
+            losses = [self._group(*each) for each in parts]
+        dense, sparse, keep = (torch.stack(each) for each in zip(*losses, strict=True))
+        total = self.loss.dense * dense + self.loss.sparse * sparse + self.loss.keep * keep
+        return total, Losses(dense.detach(), sparse.detach(), keep.detach())
+
+    def _plain(self, levels: Sequence[Tensor]) -> Float[Tensor, "v d p p"] | None:
+        """The extractor's own descriptors on the network's grid, where they are needed."""
+        if self.combine is None or (self.blend == 1 and not self.loss.keep):
+            return None
+        with torch.no_grad():
+            return self.combine(levels, self.network.settings.grid)
+
+    def _group(
+        self, maps: Float[Tensor, "v c p p"], plain: Float[Tensor, "v d p p"] | None, example: Example
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        noise = torch.Generator().manual_seed(self.seed * 1_000_003 + example.group.number)
+        dense, sparse = group_losses(maps, example, self.loss, self.network.logit_scale, noise)
+        if plain is None or not self.loss.keep:
+            return dense, sparse, dense.detach() * 0.0
+        return dense, sparse, keeping_loss(maps, plain, example, noise)
+
+
+def group_losses(
+    maps: Float[Tensor, "v c p p"],
+    example: Example,
+    loss: Loss,
+    logit_scale: Float[Tensor, ""],
+    generator: torch.Generator,
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """Dense and sparse loss of a group.
+
+    Args:
+        maps: refined maps of the example's views.
+        example: labels and terms.
+        loss: the objective.
+        logit_scale: of the sparse loss.
+        generator: of the noise, on the CPU.
+    """
+    device = maps.device
+    # Unbound and read once for each view: the backward pass pays a whole map for every use of one.
+    views = maps.unbind()
+    read = [
+        read_descriptors(each, labels.xy.to(device))
+        for each, labels in zip(views, example.labels, strict=True)
+    ]
+    dense, sparse = read[0].sum() * 0.0, logit_scale * 0.0
+    if loss.dense:
+        for target, terms in _by_target(example.terms).items():
+            queries = torch.cat([read[term.source][term.ids.to(device)] for term in terms])
+            truth = torch.cat([_noisy(example.labels, term, loss, generator) for term in terms]).to(device)
+            weights = torch.cat([_row_weights(term, loss) for term in terms]).to(device)
+            dense = (
+                dense + dense_errors(queries, views[target], truth, loss.temperature, loss.window) @ weights
+            )
+    if loss.sparse:
+        for term in example.terms:
+            if term.sparse:
+                ids = term.ids.to(device)
+                ends = read[term.source][ids], read[term.target][ids]
+                sparse = sparse + term.sparse * contrastive_loss(*ends, logit_scale)
+    return dense, sparse
+
+
+def keeping_loss(
+    maps: Float[Tensor, "v c p p"],
+    plain: Float[Tensor, "v d p p"],
+    example: Example,
+    generator: torch.Generator,
+) -> Float[Tensor, ""]:
+    """Distillation at points of the object that nobody annotated; see `losses.distillation_loss`.
+
+    For every view, points drawn on a view of another picture are looked for in it.
+
+    Args:
+        maps: refined maps of the example's views.
+        plain: the extractor's own, on the same grid.
+        example: labels say where the object is and what is annotated.
+        generator: of the draws, on the CPU.
+    """
+    refined, own = maps.unbind(), plain.unbind()
+    total = read_descriptors(refined[0], torch.zeros(0, 2, device=maps.device)).sum()
+    for target, (place, _) in enumerate(example.views):
+        others = [row for row, (other, _) in enumerate(example.views) if other != place]
+        if not others:
+            continue
+        source = others[int(torch.randint(len(others), (1,), generator=generator))]
+        xy = _unannotated(example.labels[source], maps.shape[-1], generator).to(maps.device)
+        total = total + distillation_loss(
+            read_descriptors(refined[source], xy),
+            refined[target],
+            read_descriptors(own[source], xy),
+            own[target],
+        )
+    return total / len(example.views)
+
+
+def _unannotated(labels: Labels, grid: int, generator: torch.Generator) -> Float[Tensor, "n 2"]:
+    """Random positions in the box around a view's keypoints, none within a cell or so of one of them."""
+    annotated = labels.xy[labels.visible]
+    low, high = annotated.amin(dim=0) - _AROUND, annotated.amax(dim=0) + _AROUND
+    drawn = low + torch.rand(_DRAWN, 2, generator=generator) * (high - low)
+    inside = ((drawn >= 0) & (drawn <= grid - 1)).all(dim=1)
+    free = torch.cdist(drawn, annotated).amin(dim=1) > _APART
+    return drawn[inside & free][:_KEPT]
+
+
+def _by_target(terms: Sequence[Term]) -> dict[int, list[Term]]:
+    """Terms that look into the same view, so that it is searched in one product."""
+    found: dict[int, list[Term]] = defaultdict(list)
+    for term in terms:
+        found[term.target].append(term)
+    return found
+
+
+def _noisy(labels: Sequence[Labels], term: Term, loss: Loss, generator: torch.Generator) -> Tensor:
+    truth = target_positions(labels[term.source], labels[term.target], term.ids, loss)
+    if not loss.noise:
+        return truth
+    return truth + loss.noise * labels[term.target].reach * torch.randn(truth.shape, generator=generator)
+
+
+def _row_weights(term: Term, loss: Loss) -> Float[Tensor, " n"]:
+    count = len(term.ids)
+    return torch.full((count,), term.dense / (count if loss.reduction == "mean" else 1))

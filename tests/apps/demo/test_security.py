@@ -1,0 +1,203 @@
+"""What strangers may send and fetch, without a server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import MutableMapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFile
+
+from geoaware.apps.demo.security import LARGEST_REQUEST, Guard, Limits, is_loopback, read_picture, uploaded
+from geoaware.data.images import load_image
+from geoaware.runs.errors import InputError
+from tests.apps.demo.bombs import png_bomb, png_header
+from tests.toys import noise
+
+SVG = "<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>"
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "bmp", "tif", "gif", "ppm"])
+def test_pictures_are_read_as_everywhere(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    noise(40, 30, 1).save(path)
+    np.testing.assert_array_equal(np.asarray(read_picture(path, Limits())), np.asarray(load_image(path)))
+
+
+def test_pictures_are_turned_upright(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    noise(40, 30, 1).save(tmp_path / "a.jpg", exif=exif)
+    assert read_picture(tmp_path / "a.jpg", Limits()).size == (30, 40)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"just text",
+        SVG.encode(),
+        b"<html><script>alert(1)</script></html>",
+        b"",
+        b"\x89PNG\r\n\x1a\n",
+        b"GIF89a",
+    ],
+    ids=["text", "svg", "html", "nothing", "torn png", "torn gif"],
+)
+def test_what_is_no_picture_is_refused_whatever_its_name(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "cat.png"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"^cat\.png is not a picture that can be read; give a JPEG, PNG"):
+        read_picture(path, Limits())
+
+
+def test_formats_that_run_other_programs_are_not_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise(40, 30, 1).save(tmp_path / "a.eps")
+    path = (tmp_path / "a.eps").rename(tmp_path / "a.png")
+    monkeypatch.setattr("subprocess.Popen", lambda *a, **k: pytest.fail("another program was started"))
+    with pytest.raises(InputError, match="not a picture that can be read"):
+        read_picture(path, Limits())
+
+
+def test_a_torn_picture_is_refused(tmp_path: Path) -> None:
+    noise(400, 300, 1).save(tmp_path / "a.jpg")
+    content = (tmp_path / "a.jpg").read_bytes()
+    (tmp_path / "a.jpg").write_bytes(content[: len(content) // 2])
+    with pytest.raises(InputError, match="not a picture that can be read"):
+        read_picture(tmp_path / "a.jpg", Limits())
+
+
+@pytest.mark.parametrize("side", [9000, 50_000])
+def test_bombs_are_refused_before_a_pixel_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, side: int
+) -> None:
+    path = png_bomb(tmp_path / "b.png", side) if side == 9000 else png_header(tmp_path / "b.png", side)
+    assert path.stat().st_size < 20_000
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("decoded"))
+    with pytest.raises(InputError, match=r"^b\.png has .* pixels, more than the 40 megapixels taken here"):
+        read_picture(path, Limits())
+
+
+def test_limits_are_those_given(tmp_path: Path) -> None:
+    noise(100, 100, 1).save(tmp_path / "a.png")
+    size = (tmp_path / "a.png").stat().st_size
+    assert read_picture(tmp_path / "a.png", Limits(size / 1e6, 0.01)).size == (100, 100)
+    with pytest.raises(InputError, match=r"has 100 x 100 pixels, more than the 0\.009 megapixels"):
+        read_picture(tmp_path / "a.png", Limits(1, 0.009))
+    with pytest.raises(InputError, match=r"is larger than 0\.0\d+ MB, the most that is taken here"):
+        read_picture(tmp_path / "a.png", Limits((size - 1) / 1e6, 40))
+
+
+def test_a_file_that_is_gone(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"a\.png is no longer here; choose the picture again"):
+        read_picture(tmp_path / "a.png", Limits())
+
+
+def test_only_uploads_are_read(tmp_path: Path) -> None:
+    folder, other = tmp_path / "uploads", tmp_path / "uploads-else"
+    for each in (folder / "x", other):
+        each.mkdir(parents=True)
+        (each / "a.png").write_bytes(b"a")
+    (folder / "link").symlink_to(other / "a.png")
+    assert uploaded(str(folder / "x" / "a.png"), folder) == (folder / "x" / "a.png").resolve()
+    outside = [
+        str(other / "a.png"), f"{folder}/../uploads-else/a.png", "/etc/passwd", str(folder / "link"),
+        str(folder), str(folder / "x" / "none.png"), "a\0b", "", None, 7, ["a"],
+    ]  # fmt: skip
+    for path in outside:
+        with pytest.raises(InputError, match="not a picture that was uploaded here"):
+            uploaded(path, folder)
+
+
+@pytest.mark.parametrize(
+    ("host", "wanted"),
+    [("127.0.0.1", True), ("localhost", True), ("::1", True), ("127.9.9.9", True), ("0.0.0.0", False),
+     ("192.168.1.5", False), ("example.org", False), ("::", False)],
+)  # fmt: skip
+def test_loopback(host: str, wanted: bool) -> None:
+    assert is_loopback(host) is wanted
+
+
+def ask(
+    path: str, method: str = "GET", host: str = "127.0.0.1:7860", bound: str = "127.0.0.1", **headers: str
+) -> int:
+    """Status that the guard, in front of a program that always answers 200, gives to a request."""
+    sent: list[MutableMapping[str, Any]] = []
+
+    async def program(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def receive() -> MutableMapping[str, Any]:
+        return {"type": "http.request", "body": b""}
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        sent.append(message)
+
+    given = {"host": host, **{key.replace("_", "-"): value for key, value in headers.items()}}
+    scope = {
+        "type": "http",
+        "path": path,
+        "method": method,
+        "headers": [(key.encode(), value.encode()) for key, value in given.items()],
+    }
+    asyncio.run(Guard(program, Limits(1, 1), bound)(scope, receive, send))
+    names = {name for name, _ in sent[0]["headers"]}
+    assert {b"content-security-policy", b"x-content-type-options"} <= names
+    return int(sent[0]["status"])
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/config",
+        "/theme.css",
+        "/assets/a.js",
+        "/static/fonts/a.woff2",
+        "/mine/abc",
+        "/gradio_api/heartbeat/x",
+    ],
+)
+def test_what_the_page_needs_is_let_through(path: str) -> None:
+    assert ask(path) == 200
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/gradio_api/file=/etc/passwd", "/gradio_api/file/etc/passwd", "/file=/etc/passwd", "/etc/passwd",
+     "/gradio_api/proxy=http://a.org", "/gradio_api/file=http://a.org", "/assets/../../secret", "/static/..",
+     "/mine/../x", "/assets/..\\..\\secret", "/monitoring", "/gradio_api/queue/join", "/gradio_api/vibe-edit",
+     "/gradio_api/component_server", "/gradio_api/runs", "/gradio_api/deep_link", "/docs", "/openapi.json",
+     "//", ""],
+)  # fmt: skip
+def test_everything_else_is_not_there(path: str) -> None:
+    assert ask(path) == 404
+
+
+def test_bodies_state_their_length_and_keep_to_the_limits() -> None:
+    run, upload = "/gradio_api/run/predict", "/gradio_api/upload"
+    assert ask(run, "POST", content_length="100") == 200
+    assert ask(run, "POST") == 411
+    assert ask(run, "POST", content_length="-1") == 411
+    assert ask(run, "POST", content_length=str(LARGEST_REQUEST + 1)) == 413
+    assert ask(upload, "POST", content_length=str(1_000_000)) == 200
+    assert ask(upload, "POST", content_length=str(1_000_001 + LARGEST_REQUEST)) == 413
+    assert ask(run, "DELETE") == 405
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1:80", "localhost:80", "localhost", "[::1]:80", "[::1]", "LOCALHOST:1"]
+)
+def test_this_machines_names_are_answered(host: str) -> None:
+    assert ask("/", host=host) == 200
+
+
+def test_a_strangers_name_for_this_machine_is_not_answered() -> None:
+    for host in ("evil.example:7860", "evil.example", "127.0.0.1.evil.example", ""):
+        assert ask("/", host=host) == 421
+    assert ask("/", host="my-workstation:7860", bound="0.0.0.0") == 200

@@ -1,0 +1,275 @@
+"""The running server, asked by programs: what it hands out, what it keeps, what it leaves behind."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from geoaware.apps.demo.security import Limits
+from geoaware.apps.demo.server import Demo, DemoSettings, prepared
+from geoaware.apps.demo.session import Features
+from geoaware.runs.errors import InputError, MissingDependencyError
+from tests.apps.demo.bombs import png_bomb
+from tests.apps.demo.serving import running
+from tests.toys import save_face
+
+SECRET = b"not for strangers"
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("examples") / "shown"
+    folder.mkdir()
+    (folder.parent / "secret.txt").write_bytes(SECRET)
+    return save_face(folder / "face.png")
+
+
+@pytest.fixture(scope="module")
+def demo(examples: Path) -> Iterator[Demo]:
+    with running([(examples, "a face")], limits=Limits(megabytes=1, megapixels=1)) as each:
+        yield each
+
+
+def fetch(demo: Demo, path: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes]:
+    """Status and content; the path goes out as it is, not tidied up by the client."""
+    connection = http.client.HTTPConnection(urlsplit(demo.url).netloc, timeout=30)
+    try:
+        connection.putrequest("GET" if body is None else "POST", path)
+        for name, value in headers.items():
+            connection.putheader(name.replace("_", "-"), value)
+        if body is not None:
+            connection.putheader("Content-Length", str(len(body)))
+        connection.endheaders(body)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    finally:
+        connection.close()
+
+
+def upload(demo: Demo, name: str, content: bytes) -> tuple[int, bytes]:
+    head = f'--edge\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n\r\n'
+    body = head.encode() + content + b"\r\n--edge--\r\n"
+    return fetch(demo, "/gradio_api/upload", body, Content_Type="multipart/form-data; boundary=edge")
+
+
+def trigger(demo: Demo, element: str, event: str, data: Any, key: str | None = "tab") -> tuple[int, str]:
+    """Do what a component's event in the browser does; status and the answer's text."""
+    config = json.loads(fetch(demo, "/config")[1])
+    component = next(each["id"] for each in config["components"] if each["props"].get("elem_id") == element)
+    number = next(each["id"] for each in config["dependencies"] if [component, event] in each["targets"])
+    body = {"fn_index": number, "data": [], "event_data": data, "trigger_id": component, "session_hash": key}
+    status, answer = fetch(
+        demo, "/gradio_api/run/predict", json.dumps(body).encode(), Content_Type="application/json"
+    )
+    return status, answer.decode()
+
+
+def said(answer: str) -> str:
+    """The message that an answer puts on the page."""
+    return str(json.loads(answer)["data"][0]["value"])
+
+
+def left_over(demo: Demo) -> list[Path]:
+    return [path for path in demo.folder.rglob("*") if path.is_file()]
+
+
+def test_it_listens_at_this_machine_alone(demo: Demo) -> None:
+    assert demo.listener.getsockname()[0] == "127.0.0.1"
+    assert demo.url == f"http://127.0.0.1:{demo.listener.getsockname()[1]}/"
+    with urllib.request.urlopen(demo.url, timeout=30) as answer:
+        assert answer.status == 200
+        assert "default-src 'self'" in answer.headers["content-security-policy"]
+        assert b"--faint" in answer.read(), "the page's style"
+
+
+def test_no_file_of_this_machine_is_handed_out(demo: Demo, examples: Path) -> None:
+    secret = examples.parents[1] / "secret.txt"
+    status, answer = upload(demo, "notes.txt", SECRET)
+    sent = json.loads(answer)[0]
+    assert status == 200
+    assert Path(sent).read_bytes() == SECRET
+    targets = [
+        "/etc/passwd", str(secret), str(examples), f"{examples.parent}/../secret.txt", sent,
+        f"{demo.folder}/../../etc/passwd", str(demo.folder), str(Path(json.__file__)),
+    ]  # fmt: skip
+    places = [
+        "/gradio_api/file=", "/gradio_api/file/", "/file=", "/", "/assets/../../../../../../../..",
+        "/static/..%2f..%2f..%2f..%2f..%2f..%2f..%2f..", "/assets/%2e%2e/%2e%2e/%2e%2e/%2e%2e/%2e%2e/%2e%2e",
+        "/mine/..%2f..", "/gradio_api%2ffile=", "//gradio_api/file=", "/./gradio_api/file=",
+        "/gradio_api/../gradio_api/file=", "/gradio_api/file%3D", "/%67radio_api/file=",
+    ]  # fmt: skip
+    for target in targets:
+        for place in places:
+            for written in (target, target.replace("/", "%2F"), target.replace("/", "%252F")):
+                status, content = fetch(demo, place + written)
+                assert status in (400, 403, 404), (place, written)
+                assert SECRET not in content
+                assert b"root:" not in content
+    Path(sent).unlink()
+
+
+def test_there_is_no_list_of_pictures(demo: Demo) -> None:
+    for path in ("/mine", "/mine/", "/mine/*", "/mine/0", "/mine/%00", "/mine/" + "A" * 32):
+        assert fetch(demo, path)[0] == 404
+
+
+def test_an_upload_is_read_and_deleted(demo: Demo, tmp_path: Path) -> None:
+    content = save_face(tmp_path / "a.png").read_bytes()
+    sent = json.loads(upload(demo, "a.png", content)[1])[0]
+    assert Path(sent).is_relative_to(demo.folder)
+    status, answer = trigger(demo, "source-picture", "bring", {"path": sent})
+    assert (status, "Now bring picture B." in said(answer)) == (200, True)
+    assert left_over(demo) == []
+    token = demo.visitors.of("tab").picture("source")
+    assert token is not None
+    assert fetch(demo, f"/mine/{token.token}")[1].startswith(b"\xff\xd8")
+    demo.visitors.drop("tab")
+    assert fetch(demo, f"/mine/{token.token}")[0] == 404
+
+
+@pytest.mark.parametrize(
+    "path", ["/etc/passwd", "../../etc/passwd", "secret", "", None, 5, ["x"], {"path": 1}]
+)
+def test_a_path_that_was_not_uploaded_is_not_read(demo: Demo, path: object, examples: Path) -> None:
+    given = str(examples.parents[1] / "secret.txt") if path == "secret" else path
+    status, answer = trigger(demo, "source-picture", "bring", {"path": given}, key="stranger")
+    if status == 200:
+        assert "not a picture that was uploaded here" in said(answer)
+    else:  # gradio looks at paths too
+        assert "is not in the cache folder and cannot be accessed" in answer
+    assert demo.visitors.of("stranger").image("source") is None
+    assert (examples.parents[1] / "secret.txt").read_bytes() == SECRET
+
+
+def test_what_is_no_picture_gets_a_message_and_is_deleted(demo: Demo, tmp_path: Path) -> None:
+    bomb = png_bomb(tmp_path / "bomb.png", 9000).read_bytes()
+    for name, content, message in (
+        ("cat.png", b"<svg onload=alert(1)>", "cat.png is not a picture that can be read"),
+        ("bomb.png", bomb, "has 9000 x 9000 pixels, more than the 1 megapixels taken here"),
+    ):
+        sent = json.loads(upload(demo, name, content)[1])[0]
+        status, answer = trigger(demo, "target-picture", "bring", {"path": sent})
+        assert status == 200
+        assert message in said(answer)
+        assert 'role="alert"' in said(answer)
+        assert left_over(demo) == []
+
+
+def test_forged_events_get_a_message(demo: Demo) -> None:
+    for element, event, data, message in (
+        ("source-picture", "place", {"x": "1", "y": None}, "no position"),
+        ("source-picture", "place", None, "no position"),
+        ("source-picture", "place", {"x": 1, "y": 1}, "Bring picture A and picture B first"),
+        ("source-picture", "example", {"index": 7}, "nothing of that number"),
+        ("source-picture", "example", {"index": -1}, "nothing of that number"),
+        ("matches", "choose", {"index": True}, "nothing of that number"),
+        (
+            "target-picture",
+            "trouble",
+            {"name": "<i>x</i>", "large": True},
+            "&lt;i&gt;x&lt;/i&gt; is larger than",
+        ),
+    ):
+        status, answer = trigger(demo, element, event, data, key="forger")
+        assert status == 200
+        assert message in said(answer)
+    assert trigger(demo, "source-picture", "place", {"x": 1, "y": 1}, key=None)[0] == 500
+    assert trigger(demo, "source-picture", "place", {"x": 1, "y": 1}, key="")[0] == 500
+
+
+def test_large_files_are_refused(demo: Demo) -> None:
+    status, answer = upload(demo, "large.png", bytes(1_010_000))
+    assert status == 413, "by gradio, which counts the bytes of the file"
+    assert b"maximum allowed size" in answer
+    with pytest.raises((ConnectionError, AssertionError)):
+        # By the guard, unread; the server may hang up while the rest is still being sent.
+        assert upload(demo, "larger.png", bytes(3_000_000))[0] != 413
+    assert left_over(demo) == []
+
+
+def test_other_pages_cannot_reach_it_by_a_name_of_theirs(demo: Demo) -> None:
+    request = urllib.request.Request(demo.url, headers={"Host": "evil.example"})
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(request, timeout=30)
+    assert refused.value.code == 421
+
+
+def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = dict(os.environ)
+    with running() as demo:
+        assert demo.folder.is_dir()
+        content = save_face(tmp_path / "a.png").read_bytes()
+        assert json.loads(upload(demo, "a.png", content)[1])
+        assert left_over(demo)
+        assert os.environ["GRADIO_ANALYTICS_ENABLED"] == "False"
+    assert not demo.folder.exists()
+    assert dict(os.environ) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_an_upload_that_nobody_asks_for_is_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("gradio")
+    monkeypatch.setattr("geoaware.apps.demo.page.UPLOADS_KEPT", 2)
+    with running() as demo:
+        assert upload(demo, "a.png", save_face(tmp_path / "a.png").read_bytes())[0] == 200
+        assert left_over(demo)
+        until = time.monotonic() + 30
+        while left_over(demo):
+            assert time.monotonic() < until
+            time.sleep(0.1)
+
+
+def test_it_calls_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[Any] = []
+    connect = socket.socket.connect
+
+    def noted(self: socket.socket, address: Any) -> None:
+        called.append(address)
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", noted)
+    with running() as demo:
+        assert fetch(demo, "/")[0] == 200
+        assert trigger(demo, "source-picture", "place", {"x": 1, "y": 1})[0] == 200
+    assert called
+    assert {address[0] for address in called} == {"127.0.0.1"}
+
+
+def test_a_port_in_use_says_so() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with (
+            pytest.raises(InputError, match=rf"^cannot listen at 127\.0\.0\.1, port {port} .*--port 0"),
+            prepared(DemoSettings(port=port)),
+        ):
+            pass
+
+
+def test_features_that_cannot_be_loaded_stop_it_before_it_serves() -> None:
+    with (
+        pytest.raises(InputError, match="unknown extractor 'nonesuch'"),
+        prepared(DemoSettings(port=0, features=Features("nonesuch"))),
+    ):
+        pass
+
+
+def test_without_gradio(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    with (
+        pytest.raises(MissingDependencyError, match=r"pip install 'geoaware\[demo\]'"),
+        prepared(DemoSettings(port=0, device="cpu")),
+    ):
+        pass

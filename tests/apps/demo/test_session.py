@@ -1,0 +1,342 @@
+"""The demo without a page: what one visitor does, and that it is what the library says."""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from geoaware.apps.demo.session import (
+    COLOURS,
+    LONGEST,
+    MOST_POINTS,
+    Features,
+    Matchers,
+    Served,
+    Session,
+    Sessions,
+)
+from geoaware.matcher import Matcher
+from geoaware.method.geometry import pose_image
+from geoaware.runs.errors import InputError
+from tests.toys import Patches, face, noise
+
+POINTS = [(40.0, 52.5), (100.0, 30.0), (80.25, 99.0)]
+
+
+class Counting(Patches):
+    """Counts the pictures that go through the network."""
+
+    seen = 0
+
+    def levels(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        self.seen += len(pixels)
+        return super().levels(pixels)
+
+
+def toy_matchers() -> Matchers:
+    """Two extractors under the names of real ones; a post-processor that does not go with them."""
+
+    def load(name: str, place: str) -> Matcher:
+        if place == "other":
+            raise InputError("the post-processor was trained on other features")
+        return Matcher(
+            Counting(grid=13 if name == "lite" else 9, cell=9), pose="flip" if name == "lite" else "off"
+        )
+
+    return Matchers(["lite", "plain"], ["auto", "other"], load)
+
+
+def session_with(source: Image.Image, target: Image.Image, matchers: Matchers | None = None) -> Session:
+    session = Session(matchers or toy_matchers(), Features("lite"))
+    session.bring("source", source)
+    session.bring("target", target)
+    return session
+
+
+@pytest.fixture
+def session() -> Session:
+    return session_with(noise(130, 120, 1), noise(130, 120, 2))
+
+
+def matcher_of(session: Session) -> Matcher:
+    return session._matchers.get(session.features)
+
+
+def seen(session: Session) -> int:
+    extractor = matcher_of(session).extractor
+    assert isinstance(extractor, Counting)
+    return extractor.seen
+
+
+def test_clicks_give_what_the_library_gives(session: Session) -> None:
+    for point in POINTS:
+        session.click(*point)
+    wanted = matcher_of(session).match(noise(130, 120, 1), noise(130, 120, 2), POINTS)
+    assert session.result is not None
+    torch.testing.assert_close(session.result.points, wanted.points, rtol=0, atol=1e-4)
+    torch.testing.assert_close(session.result.confidence, wanted.confidence, rtol=0, atol=1e-6)
+    assert json.loads(session.to_json()) == wanted.to_dict()
+    assert session.distances == wanted.distances
+    assert set(session.distances) == {"identity", "flip"}
+    rows = session.rows()
+    assert [row.number for row in rows] == [1, 2, 3]
+    assert [row.query for row in rows] == POINTS
+    assert rows[2].match == pytest.approx(tuple(wanted.points[2].tolist()), abs=1e-4)
+    assert rows[1].confidence == pytest.approx(float(wanted.confidence[1]), abs=1e-6)
+    assert [row.colour for row in rows] == list(COLOURS[:3])
+
+
+class Sided(Patches):
+    """Tells left from right: a cell's colour, and how it differs from those beside it."""
+
+    def levels(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        means = F.avg_pool2d(pixels, self.cell)
+        padded = F.pad(means, (1, 1, 1, 1), mode="replicate")
+        across, down = padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2], padded[..., 2:, 1:-1] - means
+        return (torch.cat([means, across, down, means, across, down], dim=1),)
+
+
+def test_a_mirrored_picture_is_recognised() -> None:
+    picture = noise(117, 117, 3)
+    matchers = Matchers(["lite"], ["auto"], lambda name, place: Matcher(Sided(), pose="flip"))
+    session = session_with(picture, pose_image(picture, "flip"), matchers)
+    session.click(30, 60)
+    assert session.pose == "flip"
+    assert session.distances["flip"] < 0.01 < session.distances["identity"]
+    session.align(False)
+    assert (session.pose, session.distances, session.aligned) == ("identity", {}, False)
+
+
+def test_each_picture_is_encoded_once_for_each_pose_and_features(session: Session) -> None:
+    assert seen(session) == 3, "source, target and the source mirrored"
+    for point in POINTS:
+        session.click(*point)
+    session.align(False)
+    session.align(True)
+    session.undo()
+    assert seen(session) == 3
+    session.align(False)
+    session.use(Features("plain"))
+    assert seen(session) == 2, "not mirrored"
+    session.align(True)
+    assert seen(session) == 3
+    session.use(Features("lite"))
+    session.click(*POINTS[0])
+    assert seen(session) == 3
+    session.bring("target", noise(90, 90, 5))
+    assert seen(session) == 4
+
+
+def test_the_poses_are_compared_once(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    original = Matcher.align
+    monkeypatch.setattr(Matcher, "align", lambda *given: calls.append(1) or original(*given))
+    for point in POINTS:
+        session.click(*point)
+    assert calls == []
+    session.align(False)
+    session.align(True)
+    assert len(calls) == 2
+
+
+def test_alignment_is_as_measured_until_it_is_set(session: Session) -> None:
+    assert session.aligned
+    session.use(Features("plain"))
+    assert not session.aligned
+    session.align(True)
+    session.use(Features("lite"))
+    session.use(Features("plain"))
+    assert session.aligned
+    assert set(session.distances) == {"identity", "flip"}
+
+
+def test_points_stay_with_their_source(session: Session) -> None:
+    for point in POINTS:
+        session.click(*point)
+    session.bring("target", noise(60, 50, 9))
+    assert session.points == tuple(POINTS)
+    assert len(session.rows()) == 3
+    assert session.result is not None
+    assert session.result.target.size == (60, 50)
+    session.bring("source", noise(100, 90, 8))
+    assert (session.points, session.chosen, session.rows()) == ((), None, [])
+
+
+def test_undo_clear_and_choose(session: Session) -> None:
+    for point in POINTS:
+        session.click(*point)
+    assert session.chosen == 2
+    session.choose(0)
+    assert session.chosen == 0
+    session.undo()
+    assert (session.points, session.chosen) == (tuple(POINTS[:2]), 1)
+    with pytest.raises(InputError, match=r"no point 3; there are 2"):
+        session.choose(2)
+    session.clear()
+    assert (session.points, session.chosen, session.heatmap()) == ((), None, None)
+    session.undo()
+    assert session.points == ()
+
+
+def test_clicks_that_cannot_be(session: Session) -> None:
+    session.click(*POINTS[0])
+    for x, y in ((130, 5), (-0.1, 5), (5, 120), (float("nan"), 5), (5, float("inf"))):
+        with pytest.raises(InputError, match=r"lies outside picture A, 130 x 120 pixels; click inside it"):
+            session.click(x, y)
+    assert session.points == (POINTS[0],)
+    for number in range(MOST_POINTS - 1):
+        session.click(number, 1)
+    with pytest.raises(InputError, match="as many as there can be"):
+        session.click(1, 1)
+    assert len(session.rows()) == MOST_POINTS
+
+
+def test_before_both_pictures_are_there() -> None:
+    session = Session(toy_matchers(), Features("lite"))
+    with pytest.raises(InputError, match="Bring picture A and picture B first"):
+        session.click(1, 1)
+    session.bring("source", noise(50, 50, 1))
+    with pytest.raises(InputError, match="Bring picture B first"):
+        session.click(1, 1)
+    assert (session.points, session.rows(), session.result, session.heat()) == ((), [], None, None)
+    with pytest.raises(InputError, match="no matches yet"):
+        session.to_json()
+    session.bring("target", noise(50, 50, 2))
+    with pytest.raises(InputError, match="no matches yet"):
+        session.download("png")
+
+
+def test_what_fails_changes_nothing(session: Session) -> None:
+    session.click(*POINTS[0])
+    before = session.to_json()
+    with pytest.raises(InputError, match="trained on other features"):
+        session.use(Features("lite", "other"))
+    with pytest.raises(InputError, match=r"'/etc/passwd' is not on offer here; there are auto, other"):
+        session.use(Features("lite", "/etc/passwd"))
+    assert session.features == Features("lite")
+    assert session.to_json() == before
+    session.click(*POINTS[1])
+    assert len(session.rows()) == 2
+
+
+def test_the_heat_map_is_the_librarys_and_drawn_once(session: Session) -> None:
+    session.click(*POINTS[0])
+    session.click(*POINTS[1])
+    assert session.heat() is None
+    session.heated = True
+    shown = session.heat()
+    assert shown is not None
+    assert session.result is not None
+    assert session.heat() is shown
+    heat = session.heatmap()
+    assert heat is not None
+    np.testing.assert_array_equal(np.asarray(heat), np.asarray(session.result.heatmap(1)))
+    session.choose(0)
+    again = session.heat()
+    assert again is not None
+    assert again.token != shown.token
+
+
+def test_downloads_and_what_can_be_fetched(session: Session) -> None:
+    session.click(*POINTS[0])
+    first = session.download("json")
+    assert json.loads(first.data) == json.loads(session.to_json())
+    assert session.served(first.token) is first
+    second = session.download("png")
+    assert second.data.startswith(b"\x89PNG")
+    assert session.served(second.token) is second
+    assert session.served(first.token) is None
+    source = session.picture("source")
+    assert source is not None
+    assert session.served(source.token) is source
+    session.bring("source", noise(50, 50, 4))
+    assert session.served(source.token) is None
+    assert session.served("") is None
+
+
+def test_the_drawing_is_numbered_as_the_page() -> None:
+    session = session_with(face(), face(colour="khaki"))
+    session.click(60, 80)
+    assert session.result is not None
+    drawn = np.asarray(session.draw())
+    np.testing.assert_array_equal(drawn, np.asarray(session.result.draw(labels=["1"])))
+    assert (drawn != np.asarray(session.result.draw())).any()
+
+
+def test_large_pictures_are_shown_smaller_and_matched_as_they_are() -> None:
+    session = session_with(noise(2 * LONGEST, LONGEST, 1), noise(50, 70, 2))
+    served = session.picture("source")
+    assert served is not None
+    assert Image.open(io.BytesIO(served.data)).size == (LONGEST, LONGEST // 2)
+    session.click(2 * LONGEST - 1, LONGEST - 1)
+    assert json.loads(session.to_json())["source_size"] == [2 * LONGEST, LONGEST]
+    assert Image.open(io.BytesIO(Served.picture(noise(50, 70, 2)).data)).size == (50, 70)
+
+
+def test_a_matcher_is_loaded_once_whoever_asks() -> None:
+    loaded = []
+
+    def load(name: str, place: str) -> Matcher:
+        time.sleep(0.05)
+        loaded.append((name, place))
+        return Matcher(Patches())
+
+    matchers = Matchers(["lite", "lite"], ["auto"], load)
+    assert matchers.extractors == ("lite",)
+    found: list[Matcher] = []
+    threads = [
+        threading.Thread(target=lambda: found.append(matchers.get(Features("lite")))) for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert loaded == [("lite", "auto")]
+    assert len({id(each) for each in found}) == 1
+
+
+def test_clicks_from_several_threads_are_all_counted(session: Session) -> None:
+    threads = [threading.Thread(target=session.click, args=(number, number)) for number in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(session.points) == [(float(number), float(number)) for number in range(20)]
+    assert len(session.rows()) == 20
+
+
+def test_visitors_have_their_own_sessions() -> None:
+    matchers = toy_matchers()
+    visitors = Sessions(lambda: Session(matchers, Features("lite")), most=2)
+    mine, yours = visitors.of("me"), visitors.of("you")
+    mine.bring("source", noise(50, 50, 1))
+    assert visitors.of("me") is mine
+    assert yours.image("source") is None
+    served = mine.picture("source")
+    assert served is not None
+    assert len(served.token) == 32
+    assert visitors.served(served.token) is served
+    assert visitors.served("nothing") is None
+    visitors.drop("me")
+    assert visitors.served(served.token) is None
+    assert visitors.of("me") is not mine
+    visitors.drop("nobody")
+
+
+def test_the_session_longest_unused_makes_room() -> None:
+    matchers = toy_matchers()
+    visitors = Sessions(lambda: Session(matchers, Features("lite")), most=2)
+    first, second = visitors.of("1"), visitors.of("2")
+    assert visitors.of("1") is first
+    visitors.of("3")
+    assert len(visitors) == 2
+    assert visitors.of("1") is first
+    assert visitors.of("2") is not second

@@ -1,0 +1,350 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from geoaware.apps.transfer import (
+    TransferSettings,
+    Voters,
+    VoteSettings,
+    list_targets,
+    merge,
+    read_sources,
+    read_targets,
+    transfer,
+)
+from geoaware.apps.transfer.calibration import shipped
+from geoaware.method.geometry import pose_image, pose_points
+from geoaware.runs.errors import InputError
+from geoaware.store.extraction import Shard
+from tests.apps.transfer.tiny import (
+    CELL,
+    NAMES,
+    POINTS,
+    SIDE,
+    category,
+    job,
+    matcher,
+    photos,
+    view,
+    write_sources,
+)
+from tests.evaluation.tiny import Sided
+
+ROOT = Path(__file__).resolve().parents[2]
+ALL = TransferSettings(threshold=0.0)
+
+
+def placed(path: Path) -> dict[str, np.ndarray]:
+    """Keypoints (k, 3) by picture."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    names = {each["id"]: each["file_name"] for each in content["images"]}
+    return {
+        names[each["image_id"]]: np.array(each["keypoints"]).reshape(-1, 3) for each in content["annotations"]
+    }
+
+
+def moved(dx: float, dy: float) -> np.ndarray:
+    return np.array(POINTS) - [dx, dy]
+
+
+@pytest.mark.parametrize("offsets", [[(0, 0)], [(0, 0), (9, 9), (5, 12)]])
+def test_keypoints_move_with_the_picture(tmp_path: Path, offsets: list[tuple[int, int]]) -> None:
+    sources = read_sources(write_sources(tmp_path / "s", offsets))
+    target = tmp_path / "t" / "shifted.png"
+    target.parent.mkdir()
+    view(18, 9).save(target)
+    out = transfer(sources, list_targets([target]), matcher(), tmp_path / "out.json", ALL).out
+    assert out is not None
+    found = placed(out)["shifted.png"]
+    assert (found[:, 2] == 2).all()
+    assert np.abs(found[:, :2] - moved(18, 9)).max() < CELL
+
+
+def test_left_and_right_keep_their_names_in_a_mirror(tmp_path: Path) -> None:
+    sources = read_sources(write_sources(tmp_path / "s"))
+    target = tmp_path / "t" / "mirrored.png"
+    target.parent.mkdir()
+    pose_image(view(0, 0), "flip").save(target)
+    out = transfer(sources, list_targets([target]), matcher(), tmp_path / "out.json", ALL).out
+    assert out is not None
+    (entry,) = json.loads(out.read_text())["annotations"]
+    assert entry["pose"] == "flip"
+    partner = [1, 0, 2, 4, 3]
+    expected = pose_points([POINTS[each] for each in partner], (SIDE, SIDE), "flip").numpy()
+    assert np.abs(placed(out)["mirrored.png"][:, :2] - expected).max() < CELL
+    without = transfer(sources, list_targets([target]), matcher("off"), tmp_path / "off.json", ALL).out
+    assert without is not None
+    assert np.abs(placed(without)["mirrored.png"][:, :2] - expected).max() > CELL
+
+
+def test_a_source_of_something_else_is_outvoted(tmp_path: Path) -> None:
+    path = write_sources(tmp_path / "s", [(0, 0), (9, 0), (0, 9), (9, 9)])
+    Image.fromarray(np.random.default_rng(1).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)).save(
+        path.parent / "images" / "s1.png"
+    )
+    target = tmp_path / "t.png"
+    view(18, 9).save(target)
+    sources = read_sources(path)
+    out = transfer(sources, list_targets([target]), matcher(), tmp_path / "out.json", ALL).out
+    assert out is not None
+    assert np.abs(placed(out)["t.png"][:, :2] - moved(18, 9)).max() < CELL
+    nearest = replace(ALL, vote=VoteSettings(nearest=1))
+    out = transfer(sources, list_targets([target]), matcher(), tmp_path / "one.json", nearest).out
+    assert out is not None
+    (entry,) = json.loads(out.read_text())["annotations"]
+    assert entry["source"] in ("s2.png", "s3.png", "s4.png")
+
+
+def test_a_small_object_is_cut_out_and_its_points_come_back(tmp_path: Path) -> None:
+    """A view stands small in a large picture; its box is given."""
+    sources = read_sources(write_sources(tmp_path / "s"))
+    folder = tmp_path / "images"
+    folder.mkdir()
+    large = Image.new("RGB", (400, 300), "gray")
+    large.paste(view(0, 0), (210, 100))
+    large.save(folder / "large.png")
+    content: dict[str, Any] = {
+        "images": [{"id": 1, "file_name": "large.png"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 7, "bbox": [210, 100, SIDE, SIDE]}],
+        "categories": [category()],
+    }
+    path = tmp_path / "boxes.json"
+    path.write_text(json.dumps(content))
+    targets, settings = read_targets(path, sources), replace(ALL, margin=0.0)
+    out = transfer(sources, targets, matcher(), tmp_path / "out.json", settings).out
+    assert out is not None
+    assert np.abs(placed(out)["large.png"][:, :2] - moved(-210, -100)).max() < CELL
+    (entry,) = json.loads(out.read_text())["annotations"]
+    assert entry["bbox"] == [210, 100, SIDE, SIDE]
+    whole = transfer(sources, targets, matcher(), tmp_path / "whole.json", replace(settings, below=0.0)).out
+    assert whole is not None
+    assert np.abs(placed(whole)["large.png"][:, :2] - moved(-210, -100)).max() > CELL
+
+
+def test_keypoints_are_found_on_the_mask_only(tmp_path: Path) -> None:
+    sources = read_sources(write_sources(tmp_path / "s"))
+    photos(tmp_path / "images", 1)
+    corner = [[90, 90, 116, 90, 116, 116, 90, 116]]
+    content: dict[str, Any] = {
+        "images": [{"id": 1, "file_name": "000.png"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 7, "segmentation": corner}],
+        "categories": [category()],
+    }
+    path = tmp_path / "masks.json"
+    path.write_text(json.dumps(content))
+    targets = read_targets(path, sources)
+    out = transfer(sources, targets, matcher(), tmp_path / "out.json", ALL).out
+    assert out is not None
+    assert placed(out)["000.png"][:, :2].min() >= 85
+    free = transfer(sources, targets, matcher(), tmp_path / "free.json", replace(ALL, masks=False)).out
+    assert free is not None
+    assert np.abs(placed(free)["000.png"][:, :2] - moved(0, 0)).max() < CELL
+
+
+def test_unreadable_pictures_are_told_and_the_rest_goes_on(tmp_path: Path) -> None:
+    sources, targets = job(tmp_path)
+    ended = transfer(sources, targets, matcher(), tmp_path / "out.json", ALL)
+    assert ended.out is not None
+    assert (ended.targets, ended.failed) == (5, 1)
+    (reason,) = ended.reasons
+    assert reason.startswith("002.png: not a picture that can be read")
+    content = json.loads(ended.out.read_text())
+    assert [each["file_name"] for each in content["info"]["failed"]] == ["002.png"]
+    assert str(tmp_path) not in ended.out.read_text()
+    assert [each["id"] for each in content["images"]] == [1, 2, 4, 5]
+    assert [each["id"] for each in content["annotations"]] == [1, 2, 4, 5]
+    assert not (tmp_path / "out.json.part").exists()
+
+
+def test_a_whole_file_is_left_as_it_is(tmp_path: Path) -> None:
+    sources, targets = job(tmp_path)
+    first = transfer(sources, targets, matcher(), tmp_path / "out.json")
+    stamp = (tmp_path / "out.json").stat().st_mtime_ns
+    assert transfer(sources, targets, matcher(), tmp_path / "out.json") == first
+    assert (tmp_path / "out.json").stat().st_mtime_ns == stamp
+
+
+@pytest.mark.parametrize("stop", [1, 2, 4])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_an_interrupted_run_goes_on_and_writes_the_same(tmp_path: Path, stop: int, batch: int) -> None:
+    sources, targets = job(tmp_path)
+    settings = replace(ALL, batch=batch)
+    whole = transfer(sources, targets, matcher(), tmp_path / "whole.json", settings).out
+    out, part = tmp_path / "out.json", tmp_path / "out.json.part"
+
+    def interrupt(what: str, done: int, total: int) -> None:
+        if what == "annotating" and done == stop:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        transfer(sources, targets, matcher(), out, settings, progress=interrupt)
+    assert not out.exists()
+    assert part.read_bytes().count(b"\n") == stop + 1
+    with part.open("ab") as file:
+        file.write(b'{"n": 9')
+    counting = matcher()
+    assert transfer(sources, targets, counting, out, settings).out == out
+    assert whole is not None
+    assert out.read_bytes() == whole.read_bytes()
+    # Two sources in two poses, and the targets that were missing, by whole batches.
+    assert isinstance(counting.extractor, Sided)
+    left = [each for each in range(stop - stop % batch, 5) if each != 2]
+    assert counting.extractor.count == 4 + len(left)
+
+
+@pytest.mark.slow
+def test_a_killed_process_loses_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.apps.transfer.tiny", str(tmp_path)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment)
+    part, patience = tmp_path / "out.json.part", time.monotonic() + 100
+    while time.monotonic() < patience and (not part.exists() or part.read_bytes().count(b"\n") < 8):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    lines = part.read_bytes().count(b"\n")
+    assert 8 <= lines < 41
+    sources, targets = job(tmp_path, 40)
+    transfer(sources, targets, matcher(), tmp_path / "out.json")
+    transfer(sources, targets, matcher(), tmp_path / "whole.json")
+    assert (tmp_path / "out.json").read_bytes() == (tmp_path / "whole.json").read_bytes()
+
+
+@pytest.mark.parametrize("world", [2, 3, 7])
+def test_shards_put_together_are_one_run(tmp_path: Path, world: int) -> None:
+    sources, targets = job(tmp_path)
+    whole, out = tmp_path / "whole.json", tmp_path / "out.json"
+    transfer(sources, targets, matcher(), whole)
+    shares = [
+        transfer(sources, targets, matcher(), out, shard=Shard(rank, world))
+        for rank in reversed(range(world))
+    ]
+    assert [each.out for each in shares] == [None] * world
+    assert sum(each.targets for each in shares) == 5
+    assert sum(each.failed for each in shares) == 1
+    assert merge(sources, targets, out).out == out
+    assert out.read_bytes() == whole.read_bytes()
+    assert not list(tmp_path.glob("*.part*"))
+
+
+def test_merging_what_is_not_there(tmp_path: Path) -> None:
+    sources, targets = job(tmp_path)
+    out = tmp_path / "out.json"
+    with pytest.raises(InputError, match="part-0-of-N: no such file; nothing is there to be merged"):
+        merge(sources, targets, out)
+    transfer(sources, targets, matcher(), out, shard=Shard(0, 2))
+    with pytest.raises(InputError, match=r"part-1-of-2: is missing; run all 2 processes first"):
+        merge(sources, targets, out)
+    with pytest.raises(InputError, match=r"was begun by 2 process\(es\), this run has 1; go on as it was"):
+        transfer(sources, targets, matcher(), out)
+    transfer(sources, targets, matcher("off"), out, shard=Shard(1, 2))
+    with pytest.raises(InputError, match=r"part-1-of-2: is of another run than out.json.part-0-of-2"):
+        merge(sources, targets, out)
+    part = tmp_path / "out.json.part-1-of-2"
+    transfer(sources, targets, matcher(), out, shard=Shard(1, 2), restart=True)
+    part.write_bytes(part.read_bytes()[:-5])
+    with pytest.raises(InputError, match="is not finished; run process 1 of 2 again"):
+        merge(sources, targets, out)
+    fewer = list_targets([tmp_path / "photos" / "000.png"])
+    with pytest.raises(InputError, match="is of other sources or targets"):
+        merge(sources, fewer, out)
+
+
+def test_another_run_is_not_overwritten(tmp_path: Path) -> None:
+    sources, targets = job(tmp_path)
+    out = tmp_path / "out.json"
+    transfer(sources, targets, matcher(), out)
+    before = out.read_bytes()
+    with pytest.raises(InputError, match=r"belongs to another run \(different: settings.threshold\)"):
+        transfer(sources, targets, matcher(), out, TransferSettings(threshold=0.9))
+    assert out.read_bytes() == before
+    transfer(sources, targets, matcher(), out, TransferSettings(threshold=0.9), restart=True)
+    assert json.loads(out.read_text())["info"]["run"]["settings"]["threshold"] == 0.9
+
+
+def test_what_is_in_the_way_is_never_lost(tmp_path: Path) -> None:
+    sources, targets = job(tmp_path)
+    precious = tmp_path / "mine.json"
+    precious.write_text('{"images": []}')
+    for restart in (False, True):
+        with pytest.raises(
+            InputError, match="exists and was not written by geoaware transfer; choose another"
+        ):
+            transfer(sources, targets, matcher(), precious, restart=restart)
+        with pytest.raises(InputError, match="is what is read from; choose another --out"):
+            transfer(sources, targets, matcher(), sources.path, restart=restart)
+    assert precious.read_text() == '{"images": []}'
+    with pytest.raises(InputError, match="is a folder"):
+        transfer(sources, targets, matcher(), tmp_path)
+    (tmp_path / "out.json.part").write_text("nonsense\n")
+    with pytest.raises(InputError, match=r"out.json.part: is no part of a transfer; remove it"):
+        transfer(sources, targets, matcher(), tmp_path / "out.json")
+
+
+def test_probabilities_are_adapted_where_sources_are_enough(tmp_path: Path) -> None:
+    offsets = [(0, 0), (9, 0), (0, 9), (9, 9), (4, 4), (12, 3)]
+    few = Voters(read_sources(write_sources(tmp_path / "few", offsets[:2])), matcher())
+    assert few.calibrate() is shipped(2)
+    voters = Voters(read_sources(write_sources(tmp_path / "many", offsets)), matcher())
+    found = voters.calibrate()
+    assert "adapted to 30 keypoints of the sources" in found.origin
+    evidence, right = voters.leave_out(0)
+    # The views are of one scene: every keypoint is found, so the same evidence is worth more.
+    assert right == [True] * 5
+    assert (found.probability(evidence) > shipped(6).probability(evidence)).all()
+
+
+def test_a_keypoint_that_no_source_has_gets_no_guess(tmp_path: Path) -> None:
+    sources = read_sources(write_sources(tmp_path / "s", hide={0: [2]}))
+    target = tmp_path / "t.png"
+    view(0, 0).save(target)
+    settings = replace(ALL, keep_guesses=True)
+    out = transfer(sources, list_targets([target]), matcher(), tmp_path / "out.json", settings).out
+    assert out is not None
+    (entry,) = json.loads(out.read_text())["annotations"]
+    assert entry["guesses"][2] is None
+    assert entry["keypoints"][6:9] == [0, 0, 0]
+    assert entry["keypoint_scores"][2] == 0
+    assert entry["num_keypoints"] == 4
+    assert len(entry["guesses"]) == len(NAMES)
+
+
+def test_a_source_that_cannot_be_read_leaves_nothing_behind(tmp_path: Path) -> None:
+    sources, targets = job(tmp_path)
+    sources.pictures[1].path.write_bytes(b"")
+    with pytest.raises(InputError, match=r"s2\.png: not a picture that can be read"):
+        transfer(sources, targets, matcher(), tmp_path / "new" / "out.json")
+    assert not list((tmp_path / "new").iterdir())
+
+
+def test_features_that_are_not_finite_are_an_error(tmp_path: Path) -> None:
+    sources, targets = job(tmp_path)
+    broken = matcher()
+    torch.nn.init.constant_(broken.extractor.get_parameter("scale"), float("nan"))
+    with pytest.raises(RuntimeError, match=r"features of 000\.png or of a source are not finite"):
+        transfer(sources, targets, broken, tmp_path / "out.json")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"threshold": 1.5}, "the threshold is a probability, 0 to 1, got 1.5"),
+        ({"batch": -1}, "a batch must hold at least one picture, got -1"),
+    ],
+)
+def test_settings_that_cannot_be(given: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        TransferSettings(**given)

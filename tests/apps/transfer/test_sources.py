@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from geoaware.apps.transfer import read_sources
+from geoaware.apps.transfer.crop import crop_window
+from geoaware.apps.transfer.sources import encode_sources, source_windows
+from geoaware.apps.transfer.vote import VoteSettings, vote
+from geoaware.method.alignment import match_posed
+from geoaware.method.geometry import pose_image
+from geoaware.runs.errors import InputError
+from tests.apps.transfer.tiny import POINTS, SIDE, annotation, category, matcher, view, write_sources
+
+
+def changed(path: Path, **changes: object) -> Path:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    return path
+
+
+def test_sources_are_read(tmp_path: Path) -> None:
+    sources = read_sources(write_sources(tmp_path, [(0, 0), (9, 9)], hide={1: [2]}))
+    assert sources.name == "cat"
+    assert [each.id for each in sources.pictures] == ["s1.png", "s2.png"]
+    assert sources.pictures[1].keypoints.visible.tolist() == [True, True, False, True, True]
+    assert sources.schema.flip_pairs == ((0, 1), (3, 4))
+    assert "flip pairs inferred from the names" in sources.notes[0]
+    assert sources.category["skeleton"] == [[1, 3], [2, 3]]
+
+
+def test_pictures_may_lie_elsewhere(tmp_path: Path) -> None:
+    path = write_sources(tmp_path / "a")
+    moved = tmp_path / "pictures"
+    (tmp_path / "a" / "images").rename(moved)
+    with pytest.raises(
+        InputError, match=r"s1.png: no such picture, .*give their folder with --source-images"
+    ):
+        read_sources(path)
+    assert read_sources(path, moved).pictures[0].path == moved / "s1.png"
+
+
+def test_the_hash_is_of_what_matters(tmp_path: Path) -> None:
+    path = write_sources(tmp_path)
+    before = read_sources(path).hash()
+    assert read_sources(changed(path, info={"year": 2024})).hash() == before
+    assert read_sources(changed(path, flip_pairs=[[0, 1]])).hash() != before
+
+
+def two_categories(path: Path) -> Path:
+    content = json.loads(path.read_text())
+    content["categories"].append(category(id=8, name="dog"))
+    content["annotations"][1]["category_id"] = 8
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_one_of_several_categories(tmp_path: Path) -> None:
+    path = two_categories(write_sources(tmp_path, [(0, 0), (9, 9)]))
+    with pytest.raises(InputError, match=r"several categories \(cat, dog\); choose one with --category"):
+        read_sources(path)
+    assert [each.id for each in read_sources(path, category="dog").pictures] == ["s2.png"]
+    with pytest.raises(InputError, match="no category 'cow' with keypoints; it has cat, dog"):
+        read_sources(path, category="cow")
+
+
+@pytest.mark.parametrize(
+    ("keypoints", "message"),
+    [
+        ([0, 0, 0] * 5, "no annotation has a visible keypoint"),
+        ([40, 40, 1] * 5, "no annotation has a visible keypoint"),
+        ([40, 400, 2] + [0, 0, 0] * 4, r"keypoint 0 at \(40, 400\), picture 117x117: outside; mend"),
+    ],
+)
+def test_keypoints_that_cannot_be_used(tmp_path: Path, keypoints: list[int], message: str) -> None:
+    path = changed(write_sources(tmp_path), annotations=[annotation(1, 1, keypoints)])
+    with pytest.raises(InputError, match=message):
+        read_sources(path)
+
+
+def test_hidden_keypoints_count_when_asked(tmp_path: Path) -> None:
+    path = changed(write_sources(tmp_path), annotations=[annotation(1, 1, [40, 40, 1] * 5)])
+    assert read_sources(path, hidden=True).pictures[0].keypoints.visible.all()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no such file; give a COCO-keypoints JSON"),
+        ("{", "no valid JSON"),
+        ("[]", "is no COCO keypoints file"),
+        (
+            '{"images": [], "annotations": [], "categories": [{"id": 1, "name": "a"}]}',
+            "lists its 'keypoints'",
+        ),
+    ],
+)
+def test_files_that_are_none(tmp_path: Path, content: str | None, message: str) -> None:
+    path = tmp_path / "source.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(InputError, match=message):
+        read_sources(path)
+
+
+def test_a_picture_of_another_size_is_refused(tmp_path: Path) -> None:
+    sources = read_sources(write_sources(tmp_path))
+    view(0, 0).resize((50, 50)).save(sources.pictures[0].path)
+    with pytest.raises(InputError, match="has 50x50 pixels, its annotation is for 117x117"):
+        encode_sources(sources, matcher(), source_windows(sources, 0.3, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("pose", "turned"),
+    [("off", "identity"), ("flip", "identity"), ("rotate", "identity"), ("off", "flip"), ("flip", "flip")],
+)
+def test_one_source_matches_as_a_matcher_does(tmp_path: Path, pose: str, turned: str) -> None:
+    """Without rivals, the vote of one source is `match_posed` in the pose that it chose, partners and all."""
+    sources = read_sources(write_sources(tmp_path, hide={0: [1, 2]}))
+    matching = matcher(pose)
+    queries = encode_sources(sources, matching, source_windows(sources, 0.3, 0.5))
+    target = matching.encode(pose_image(view(9, 4), turned))
+    found = vote(queries, target.maps["identity"], matching.settings, VoteSettings(rivals=0.0))
+    assert found.pose == ("flip" if turned == "flip" and pose != "off" else "identity")
+    source = matching.encode(view(0, 0))
+    source.maps["flip"] = matching.features([pose_image(view(0, 0), "flip")])[0]
+    visible = sources.pictures[0].keypoints.visible
+    expected = match_posed(
+        source.maps,
+        target.maps["identity"],
+        POINTS,
+        found.pose,
+        matching.settings,
+        sources.schema.flip_pairs,
+        visible,
+    )
+    # In the mirrored picture keypoint 1 is read at its partner, although it is not annotated itself.
+    known = [True, found.pose == "flip", False, True, True]
+    assert found.known.tolist() == known
+    torch.testing.assert_close(found.points[known], expected.points[known], atol=1e-3, rtol=0)
+    torch.testing.assert_close(found.evidence.mass[known], expected.confidence[known], atol=1e-4, rtol=0)
+
+
+def test_small_objects_are_cut_out() -> None:
+    # Longer side 30 of 100: 9 pixels on each side, within the picture.
+    assert crop_window((20, 40, 50, 60), (100, 80), 0.3, 0.5) == (11, 31, 60, 70)
+    assert crop_window((0, 0, 30, 20), (100, 80), 0.3, 0.5) == (0, 0, 40, 30)
+    assert crop_window((20, 40, 70, 60), (100, 80), 0.3, 0.5) == (0, 0, 100, 80)
+    assert crop_window((20, 40, 50, 60), (100, 80), 0.3, 0.0) == (0, 0, 100, 80)
+    assert crop_window(None, (100, 80)) == (0, 0, 100, 80)
+    with pytest.raises(InputError, match=r"the box \(200, 0, 210, 10\) lies outside the picture of 100x80"):
+        crop_window((200, 0, 210, 10), (100, 80))
+
+
+def test_a_source_is_cut_no_closer_than_its_keypoints(tmp_path: Path) -> None:
+    path = write_sources(tmp_path)
+    entry = annotation(1, 1, [value for x, y in POINTS for value in (x, y, 2)]) | {"bbox": [50, 50, 20, 20]}
+    sources = read_sources(changed(path, annotations=[entry]))
+    assert crop_window((50, 50, 70, 70), (SIDE, SIDE), 0.3, 0.5) == (44, 44, 77, 77)
+    assert source_windows(sources, 0.3, 0.5) == [(40, 40, 86, 91)]

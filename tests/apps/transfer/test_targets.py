@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from geoaware.apps.transfer import list_targets, read_sources, read_targets
+from geoaware.apps.transfer.targets import cells_of_mask
+from geoaware.method.geometry import Canvas
+from geoaware.runs.errors import InputError
+from tests.apps.transfer.tiny import NAMES, write_sources
+from tests.toys import save_face
+
+
+def pictures(folder: Path) -> Path:
+    (folder / "more").mkdir(parents=True)
+    for name in ("b.png", "a.png", "more/c.png"):
+        save_face(folder / name, width=20, height=20)
+    (folder / "note.txt").write_text("no picture")
+    return folder
+
+
+def test_files_and_folders_each_once_in_order(tmp_path: Path) -> None:
+    folder = pictures(tmp_path / "photos")
+    assert list_targets([folder]).names == ["a.png", "b.png"]
+    assert list_targets([folder], recursive=True).names == ["a.png", "b.png", "more/c.png"]
+    found = list_targets([folder / "more", folder / "b.png", folder])
+    assert found.names == ["a.png", "b.png", "more/c.png"]
+    assert found[2].path == folder / "more" / "c.png"
+    assert [(each.number, each.image_id, each.id) for each in found] == [(1, 1, 1), (2, 2, 2), (3, 3, 3)]
+    assert list_targets([folder / "b.png"]).names == ["b.png"]
+    assert list_targets([folder], root=tmp_path).names == ["photos/a.png", "photos/b.png"]
+
+
+def test_pictures_that_are_not_there(tmp_path: Path) -> None:
+    folder = pictures(tmp_path / "photos")
+    (tmp_path / "empty").mkdir()
+    for paths, message in (
+        ([folder / "x.png"], "x.png: no such picture or folder"),
+        ([tmp_path / "empty"], "empty: no pictures in this folder; --recursive"),
+        ([], "no pictures to annotate"),
+    ):
+        with pytest.raises(InputError, match=message):
+            list_targets(paths)
+    with pytest.raises(InputError, match=r"a.png: lies outside --root"):
+        list_targets([folder], root=folder / "more")
+
+
+def write_targets(folder: Path, **changes: Any) -> Path:
+    photos = pictures(folder / "images")
+    assert photos.is_dir()
+    content = {
+        "images": [{"id": 5, "file_name": "b.png"}, {"id": 3, "file_name": "more\\c.png"}],
+        "annotations": [
+            {"id": 12, "image_id": 5, "category_id": 2, "bbox": [1, 2, 3, 4]},
+            {"id": 11, "image_id": 5, "category_id": 2},
+            {"id": 13, "image_id": 3, "category_id": 9, "bbox": [1, 2, 3, 4]},
+            {"id": 14, "image_id": 3, "category_id": 2, "iscrowd": 1},
+        ],
+        "categories": [{"id": 2, "name": "cat"}, {"id": 9, "name": "dog"}],
+    }
+    path = folder / "targets.json"
+    path.write_text(json.dumps({**content, **changes}))
+    return path
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> Any:
+    return read_sources(write_sources(tmp_path / "sources"))
+
+
+def test_objects_of_a_file(tmp_path: Path, sources: Any) -> None:
+    found = read_targets(write_targets(tmp_path), sources)
+    assert [(each.id, each.image_id, each.name, each.box) for each in found] == [
+        (11, 5, "b.png", None),
+        (12, 5, "b.png", (1, 2, 4, 6)),
+    ]
+    assert found.category_id == 2
+    assert found[0].path == tmp_path / "images" / "b.png"
+
+
+def test_a_file_without_annotations_gives_its_pictures(tmp_path: Path, sources: Any) -> None:
+    found = read_targets(write_targets(tmp_path, annotations=[], categories=[]), sources)
+    assert [(each.id, each.image_id, each.name, each.box) for each in found] == [
+        (1, 3, "more/c.png", None),
+        (2, 5, "b.png", None),
+    ]
+    assert found.category_id == 7
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"categories": [{"id": 2, "name": "cow"}]}, "has categories cow, the sources are of 'cat'"),
+        ({"categories": [{"id": 2, "name": "cat", "keypoints": NAMES[::-1]}]}, "has other keypoints than in"),
+        (
+            {"categories": [{"id": 2, "name": "cat"}], "annotations": [{"id": 1}]},
+            r"annotations\[0\] lacks image_id",
+        ),
+        ({"images": []}, "lists no images"),
+        ({"images": [{"id": 1}]}, r"images\[0\] lacks id .* or file_name"),
+        ({"images": [{"id": 1, "file_name": "b.png"}] * 2}, "two images have the id 1"),
+        ({"images": [{"id": 1, "file_name": "b.png"}]}, "belongs to image 5, which the file does not list"),
+        ({"annotations": [{"image_id": 5, "category_id": 9}]}, "no annotation of category 'cat'"),
+        ({"annotations": [{"id": 1, "image_id": 5, "category_id": 2}] * 2}, "annotation ids repeat"),
+        ({"annotations": [{"image_id": 5, "category_id": 2, "bbox": [1, 1, 0, 0]}]}, "has no extent"),
+        (
+            {"images": [{"id": 5, "file_name": "z.png"}], "annotations": []},
+            "no picture 'z.png' of .*give --targets-images",
+        ),
+    ],
+)
+def test_files_that_cannot_be_used(tmp_path: Path, sources: Any, changes: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read_targets(write_targets(tmp_path, **changes), sources)
+
+
+def test_pictures_of_sources_are_left_out(tmp_path: Path, sources: Any) -> None:
+    folder = pictures(tmp_path / "photos")
+    (folder / "link.png").symlink_to(sources.pictures[0].path)
+    found = list_targets([folder]).without(sources)
+    assert found.names == ["a.png", "b.png"]
+    assert list_targets([folder / "a.png"]).without(sources).names == ["a.png"]
+    with pytest.raises(InputError, match="every target picture is one of the sources"):
+        list_targets([sources.pictures[0].path]).without(sources)
+
+
+def test_masks_from_polygons_and_files(tmp_path: Path, sources: Any) -> None:
+    entries = [
+        {"id": 1, "image_id": 5, "category_id": 2, "segmentation": [[2, 3, 5, 3, 5, 4, 2, 4]]},
+        {"id": 2, "image_id": 5, "category_id": 2, "mask_file_name": "gone.png"},
+        {"id": 3, "image_id": 5, "category_id": 2},
+    ]
+    found = read_targets(write_targets(tmp_path, annotations=entries), sources)
+    rows, columns = np.nonzero(found[0].mask((20, 20), found.mask_folder))
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (3, 4, 2, 5)
+    with pytest.raises(InputError, match=r"masks.gone.png: no such file"):
+        found[1].mask((20, 20), found.mask_folder)
+    assert found[2].mask((20, 20), found.mask_folder) is None
+
+
+def test_cells_that_hold_the_object() -> None:
+    # 20 x 10 pixels on a canvas of 40: twice as large, 10 pixels down; cells of 10 canvas pixels.
+    mask = np.zeros((10, 20), dtype=bool)
+    mask[0, 0] = mask[9, 19] = mask[4, 5] = True
+    cells = cells_of_mask(mask, Canvas(20, 10, 40), 4)
+    assert [tuple(each) for each in cells.nonzero().tolist()] == [(1, 0), (1, 1), (2, 3)]

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from geoaware.data.images import image_size, list_images, load_image, load_mask, to_rgb
+from geoaware.runs.errors import InputError
+
+
+@pytest.fixture
+def quarters() -> Image.Image:
+    """A 4 x 2 picture whose left half is red."""
+    image = Image.new("RGB", (4, 2), "blue")
+    image.paste("red", (0, 0, 2, 2))
+    return image
+
+
+@pytest.mark.parametrize(
+    ("orientation", "size", "top_left"),
+    [(1, (4, 2), "red"), (2, (4, 2), "blue"), (3, (4, 2), "blue"), (6, (2, 4), "red"), (8, (2, 4), "blue")],
+)
+def test_exif_orientation_is_applied(tmp_path: Path, quarters, orientation, size, top_left) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "turned.png"
+    quarters.save(path, exif=exif)
+    image = load_image(path)
+    assert image.size == size == image_size(path)
+    assert image.getpixel((0, 0)) == ((255, 0, 0) if top_left == "red" else (0, 0, 255))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr"])
+def test_every_mode_becomes_rgb(mode: str, quarters) -> None:
+    image = to_rgb(quarters.convert("L").convert(mode) if mode in ("1", "LA") else quarters.convert(mode))
+    assert image.mode == "RGB"
+    assert image.size == (4, 2)
+
+
+def test_transparency_is_laid_on_white() -> None:
+    assert to_rgb(Image.new("RGBA", (1, 1), (10, 20, 30, 0))).getpixel((0, 0)) == (255, 255, 255)
+    palette = Image.new("P", (1, 1), 0)
+    palette.info["transparency"] = 0
+    assert to_rgb(palette).getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path) -> None:
+    values = np.array([[0, 257 * 100, 65535]], dtype=np.uint16)
+    path = tmp_path / "deep.png"
+    Image.fromarray(values).save(path)
+    assert np.array(load_image(path))[0, :, 0].tolist() == [0, 100, 255]
+    assert np.array(load_image(values))[0, :, 0].tolist() == [0, 100, 255]
+
+
+def test_floating_tiff_is_stretched(tmp_path: Path) -> None:
+    path = tmp_path / "depth.tiff"
+    Image.fromarray(np.array([[-1.0, 0.0, 1.0]], dtype=np.float32)).save(path)
+    assert np.array(load_image(path))[0, :, 0].tolist() == [0, 128, 255]
+
+
+def test_arrays_of_every_kind() -> None:
+    assert load_image(np.zeros((3, 5), np.uint8)).size == (5, 3)
+    assert load_image(np.ones((3, 5, 1), bool)).getpixel((0, 0)) == (255, 255, 255)
+    assert load_image(np.full((3, 5, 3), 0.5)).getpixel((0, 0)) == (128, 128, 128)
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((2, 2, 7), np.uint8), "shape"),
+        (np.full((2, 2), 3.0), "from 0 to 1"),
+        (np.full((2, 2), np.nan), "from 0 to 1"),
+        (np.zeros((2, 2), np.int32), "uint8"),
+    ],
+)
+def test_arrays_that_are_not_pictures(array: np.ndarray, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load_image(array)
+
+
+def test_bad_files_are_named(tmp_path: Path, quarters) -> None:
+    with pytest.raises(InputError, match=r"absent\.png: no such file"):
+        load_image(tmp_path / "absent.png")
+    with pytest.raises(InputError, match="is a folder"):
+        load_image(tmp_path)
+    text = tmp_path / "text.jpg"
+    text.write_text("not a picture")
+    with pytest.raises(InputError, match=r"text\.jpg: not a picture"):
+        load_image(text)
+    whole = tmp_path / "whole.jpg"
+    Image.effect_noise((200, 200), 60).save(whole)
+    cut = tmp_path / "cut.jpg"
+    cut.write_bytes(whole.read_bytes()[:3000])
+    with pytest.raises(InputError, match=r"cut\.jpg: damaged"):
+        load_image(cut)
+
+
+def test_a_decompression_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "big.png"
+    Image.new("L", (100, 100)).save(path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 6000)
+    with pytest.raises(InputError, match="more pixels than is safe"):
+        load_image(path)
+
+
+def test_list_images_in_name_order_and_empty_folder(tmp_path: Path, quarters) -> None:
+    with pytest.raises(InputError, match="no pictures in this folder"):
+        list_images(tmp_path)
+    for name in ("b.png", "A.JPG", "c.txt"):
+        (tmp_path / name).touch()
+    assert [path.name for path in list_images(tmp_path)] == ["A.JPG", "b.png"]
+
+
+def test_masks(tmp_path: Path) -> None:
+    path = tmp_path / "mask.png"
+    Image.fromarray(np.array([[0, 1, 255]], np.uint8)).save(path)
+    assert load_mask(path).tolist() == [[False, True, True]]
+    Image.new("RGBA", (2, 1), (0, 0, 0, 255)).save(path)
+    with pytest.raises(InputError, match="all black"):
+        load_mask(path)

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from geoaware.data import load, object_mask
+from geoaware.data.masks import decode_segmentation, uncompress
+from geoaware.method.types import Keypoints, Picture
+from geoaware.runs.errors import InputError
+from tests.shared_data import shared
+
+
+def test_compressed_run_lengths_by_hand() -> None:
+    # 5 is one digit: chr(48 + 5). 40 = 8 + 1 * 32: digit 8 with the "more" bit (32), then digit 1.
+    # Third number stays as it is; from the fourth on, the one two before is taken off: 7 - 40 = -33, which
+    # is 31 (with "more") then -2 in five bits, 30.
+    text = chr(48 + 5) + chr(48 + 8 + 32) + chr(48 + 1) + chr(48 + 3) + chr(48 + 31 + 32) + chr(48 + 30)
+    assert uncompress(text) == [5, 40, 3, 7]
+    assert uncompress("") == []
+
+
+def compress(runs: list[int]) -> str:
+    """The other way round, digit by digit."""
+    text = ""
+    for place, run in enumerate(runs):
+        value = run - (runs[place - 2] if place > 2 else 0)
+        while True:
+            digit, value = value & 31, value >> 5
+            more = value != (-1 if digit & 16 else 0)
+            text += chr(48 + digit + 32 * more)
+            if not more:
+                break
+    return text
+
+
+@given(st.lists(st.integers(0, 10**6), max_size=30))
+def test_compressed_run_lengths_of_any_length(runs: list[int]) -> None:
+    assert uncompress(compress(runs)) == runs
+
+
+def test_runs_go_down_the_columns() -> None:
+    expected = [[False, True, False], [True, True, False]]
+    # Columns: (0, 1), (1, 1), (0, 0): one outside, three inside, two outside.
+    for counts in ([1, 3, 2], "132"):
+        mask = decode_segmentation({"size": [2, 3], "counts": counts}, (3, 2), "it")
+        assert mask.tolist() == expected
+
+
+def test_polygons() -> None:
+    mask = decode_segmentation([[1, 1, 3, 1, 3, 2, 1, 2], [5, 0, 5, 3]], (7, 4), "it")
+    assert mask.shape == (4, 7)
+    assert sorted(map(tuple, np.argwhere(mask).tolist())) == sorted(
+        [(y, x) for y in (1, 2) for x in (1, 2, 3)] + [(y, 5) for y in range(4)]
+    )
+
+
+@pytest.mark.parametrize(
+    "segmentation",
+    [
+        {"size": [2, 3], "counts": [1, 3]},
+        {"size": [2, 3], "counts": [7, -1]},
+        {"size": [2, 3], "counts": "1~"},
+        {"size": [2, 3], "counts": "1P"},
+        {"counts": "132"},
+        [["x", 1]],
+        7,
+    ],
+)
+def test_damaged_segmentation(segmentation: object) -> None:
+    with pytest.raises(InputError, match="it: segmentation cannot be read"):
+        decode_segmentation(segmentation, (3, 2), "it")
+
+
+def test_real_run_lengths_have_the_annotated_area() -> None:
+    data_set = load("coco", shared("quaternius"), "val", pairs=3)
+    for picture in data_set.pictures:
+        mask = object_mask(picture)
+        assert mask is not None
+        assert mask.shape == (picture.size[1], picture.size[0])
+        assert mask.sum() == picture.attributes["area"]
+        rows, columns = mask.any(1).nonzero()[0], mask.any(0).nonzero()[0]
+        box = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
+        assert picture.box == pytest.approx(box, abs=1)
+
+
+def test_mask_files(tmp_path: Path) -> None:
+    path = tmp_path / "mask.png"
+    board = Image.new("L", (6, 4))
+    board.putpixel((2, 1), 255)
+    board.save(path)
+    none = Keypoints((), torch.zeros(0, 2), torch.zeros(0, dtype=torch.bool))
+    picture = Picture("a", tmp_path / "a.png", (6, 4), "cat", none, mask_path=path)
+    mask = object_mask(picture)
+    assert mask is not None
+    assert np.argwhere(mask).tolist() == [[1, 2]]
+    assert object_mask(replace(picture, mask_path=None)) is None
+    with pytest.raises(InputError, match=r"mask\.png: mask of 6x4 pixels, picture of 5x4"):
+        object_mask(replace(picture, size=(5, 4)))
+
+
+def test_real_mask_files() -> None:
+    data_set = load("coco", shared("badja"), "all", pairs=2)
+    for picture in data_set.pictures:
+        assert picture.mask_path is not None
+        mask = object_mask(picture)
+        assert mask is not None
+        assert 0.01 < mask.mean() < 0.9

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from geoaware.data import load
+from geoaware.runs.errors import InputError
+
+PAIR: dict[str, Any] = {
+    "source": "a.png",
+    "target": "sub/b.png",
+    "source_points": [[1, 2], None, [5, 6]],
+    "target_points": [[3, 4], [7, 8], [9, 10]],
+}
+
+
+def written(root: Path, *lines: dict[str, Any]) -> Path:
+    (root / "sub").mkdir(parents=True, exist_ok=True)
+    for name in ("a.png", "sub/b.png"):
+        Image.new("RGB", (30, 20)).save(root / name)
+    (root / "pairs.jsonl").write_text("\n".join(json.dumps(line) for line in lines), encoding="utf-8")
+    return root
+
+
+def test_the_least_that_is_needed(tmp_path: Path) -> None:
+    data_set = load("pairs", written(tmp_path, PAIR), "mine")
+    (pair,) = data_set.pairs
+    assert (pair.id, pair.category, pair.common_ids) == ("000001", "object", (0, 2))
+    assert (pair.source.id, pair.target.id) == ("a.png", "sub/b.png")
+    assert pair.target.keypoints.xy.tolist() == [[3.0, 4.0], [7.0, 8.0], [9.0, 10.0]]
+    assert pair.source.size == (30, 20)
+    assert (data_set.split, data_set.threshold_base) == ("mine", "image")
+
+
+def test_everything_that_can_be_said(tmp_path: Path) -> None:
+    root = written(
+        tmp_path,
+        {
+            **PAIR,
+            "id": "one",
+            "category": "chair",
+            "azimuth_difference": 3,
+            "source_box": [0, 0, 9, 9],
+            "target_box": [1, 2, 20, 15],
+            "source_mask": "mask.png",
+        },
+        {**PAIR, "id": "two", "category": "chair", "source_box": [0, 0, 9, 9], "target_box": [1, 2, 20, 15]},
+        {
+            "category": "chair",
+            "keypoints": ["left leg", "right leg", "seat"],
+            "keypoint_groups": {"leg": [0, 1]},
+        },
+    )
+    Image.new("L", (30, 20), 255).save(root / "mask.png")
+    data_set = load("pairs", root, "mine")
+    first, second = data_set.pairs
+    assert (first.id, first.category, first.azimuth_difference) == ("one", "chair", 3)
+    assert (first.target.box, first.source.mask_path) == ((1.0, 2.0, 20.0, 15.0), root / "mask.png")
+    assert (first.source.id, second.source.id) == ("a.png", "a.png#2")  # one with a mask, one without
+    assert first.target is second.target
+    schema = data_set.schemas["chair"]
+    assert (schema.names[2], schema.flip_pairs, schema.subgroups) == ("seat", ((0, 1),), {"leg": (0, 1)})
+    assert data_set.notes == ("chair: flip pairs inferred from the names: left leg / right leg",)
+    assert data_set.threshold_base == "box"
+
+
+def test_a_pair_without_a_common_keypoint_is_left_out_and_counted(tmp_path: Path) -> None:
+    apart = {**PAIR, "source_points": [None, None, [1, 1]], "target_points": [[1, 1], None, None]}
+    data_set = load("pairs", written(tmp_path, PAIR, apart), "mine")
+    assert len(data_set) == 1
+    assert data_set.left_out == {"pairs with too few common keypoints": 1}
+    with pytest.raises(InputError, match="none of 1 pairs has 1 keypoints visible in both"):
+        load("pairs", written(tmp_path, apart), "mine")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ({"source": "a.png"}, "line 1: no 'source' or no 'source_points'"),
+        ({**PAIR, "points": []}, "line 1: unknown entry 'points'"),
+        ({**PAIR, "target": "c.png"}, r"c\.png: no such file"),
+        (
+            {**PAIR, "source_points": [[40, 2]]},
+            r"line 1: a\.png: keypoint 0 at \(40, 2\), picture 30x20: outside",
+        ),
+        ({**PAIR, "source_points": [[1, 2, 3]]}, r"keypoint 0 is \[1, 2, 3\]; expected two numbers"),
+        ({**PAIR, "source_box": [5, 5, 1, 9]}, "line 1: source_box: box .* has no extent"),
+        ({**PAIR, "source_mask": "m.png"}, r"m\.png: no such mask, named in .*line 1"),
+        ({**PAIR, "azimuth_difference": 7}, "azimuth_difference is 7; expected 0 … 4"),
+        ({"category": "chair", "keypoints": [1]}, "line 1: a category is described by"),
+    ],
+)
+def test_wrong_lines(tmp_path: Path, line: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load("pairs", written(tmp_path, line), "mine")
+
+
+def test_wrong_files(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"pairs\.jsonl: no such file; expected"):
+        load("pairs", tmp_path, "mine")
+    with pytest.raises(InputError, match="2 pairs have the id 'x'"):
+        load("pairs", written(tmp_path, {**PAIR, "id": "x"}, {**PAIR, "id": "x"}), "mine")
+    names = {"category": "object", "keypoints": ["only one"]}
+    with pytest.raises(InputError, match="'object' names 1 keypoints, but pairs have 3"):
+        load("pairs", written(tmp_path, names, PAIR), "mine")
+    (tmp_path / "pairs.jsonl").write_text('{"source": "a.png", ', encoding="utf-8")
+    with pytest.raises(InputError, match="line 1: no valid JSON"):
+        load("pairs", tmp_path, "mine")
+    (tmp_path / "pairs.jsonl").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match="is not UTF-8 text"):
+        load("pairs", tmp_path, "mine")
+    (tmp_path / "pairs.jsonl").write_text("", encoding="utf-8")
+    with pytest.raises(InputError, match="has no pairs"):
+        load("pairs", tmp_path, "mine")
+    with pytest.raises(InputError, match="unknown data set 'nope'; known: spair71k"):
+        load("nope", tmp_path, "mine")

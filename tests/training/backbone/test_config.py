@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from geoaware.features.tuned import TunedShape
+from geoaware.runs.errors import InputError
+from geoaware.training.backbone.config import (
+    CONFIGS,
+    Checks,
+    Objective,
+    Shape,
+    TuneConfig,
+    Views,
+    load_config,
+    run_folder,
+)
+from geoaware.training.post_processor.config import DataChoice
+
+NEEDED = {"data": [{"name": "coco", "root": "faces"}], "steps": 3}
+SHIPPED = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
+
+
+def file(folder: Path, content: object) -> Path:
+    path = folder / "run.yaml"
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    return path
+
+
+class TestShipped:
+    def test_there_is_one_for_the_weights_of_the_embedded_extractor(self) -> None:
+        assert "lite" in SHIPPED
+
+    @pytest.mark.parametrize("name", SHIPPED)
+    def test_it_can_be_run(self, name: str) -> None:
+        config = load_config(name)
+        TunedShape(**config.shape.model_dump())
+        assert config.steps > 0
+        assert config.validation.data
+        trained = {(choice.root, choice.split) for choice in config.data}
+        checked = {(choice.root, choice.split) for choice in config.validation.data}
+        assert not trained & checked
+        assert not any("test" in split for _, split in trained | checked)
+
+    def test_lite(self) -> None:
+        config = load_config("lite")
+        assert [(each.name, each.root, each.share) for each in config.data] == [
+            ("coco", "lspet", 0.6),
+            ("coco", "quaternius", 0.4),
+        ]
+        assert config.start is None
+        assert config.views == Views()
+        assert config.objective == Objective()
+
+    def test_the_shape_without_settings_is_the_network_s(self) -> None:
+        assert TunedShape(**Shape().model_dump()) == TunedShape()
+
+
+class TestKeys:
+    @pytest.mark.parametrize(
+        ("key", "value", "kind"),
+        [
+            ("epochs", 1, TuneConfig),
+            ("shape.depth", 3, Shape),
+            ("views.blur", 0.1, Views),
+            ("objective.sparse", 1, Objective),
+            ("data.0.path", "x", DataChoice),
+            ("validation.pairs", 5, Checks),
+        ],
+    )
+    def test_an_unknown_one_at_any_depth_lists_the_valid_ones(self, tmp_path, key, value, kind) -> None:
+        path = file(tmp_path, NEEDED)
+        with pytest.raises(InputError) as caught:
+            load_config(path, {key: value})
+        valid = ", ".join(kind.model_fields)
+        assert str(caught.value) == f"{path}: unknown key {key!r}; there are {valid}"
+
+    def test_changes_go_before_the_file_and_the_file_before_the_defaults(self, tmp_path: Path) -> None:
+        path = file(tmp_path, {**NEEDED, "views": {"turn": 10, "mirror": 0.1}, "seed": 7})
+        config = load_config(path, {"views.mirror": 0.3, "shape.context": [1, 3], "data.0.share": 0.2})
+        assert (config.views.turn, config.views.mirror, config.views.cover) == (10, 0.3, Views().cover)
+        assert config.shape.context == (1, 3)
+        assert config.data[0].share == 0.2
+        assert config.seed == 7
+
+    def test_a_way_that_leads_nowhere(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match=r"--set data\.3\.share: there is no '3' to set something in"):
+            load_config(file(tmp_path, NEEDED), {"data.3.share": 1})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": None}, "steps: input should be a valid integer (got None)"),
+        ({"steps": 0}, "steps: input should be greater than or equal to 1 (got 0)"),
+        ({"pictures": 1}, "pictures: input should be greater than or equal to 2 (got 1)"),
+        ({"data": []}, "data: "),
+        ({"views.mirror": 1.5}, "views.mirror: input should be less than or equal to 1 (got 1.5)"),
+        ({"views.smaller": 2}, "views: value error, smaller (2.0) must not be above larger (1.7)"),
+        ({"views.smaller": 0}, "views.smaller: input should be greater than 0 (got 0)"),
+        ({"objective.points": -1}, "objective.points: "),
+        ({"objective.cells": -0.5}, "objective.cells: "),
+        ({"shape.descriptor": 0}, "shape.descriptor: "),
+        ({"average": 1}, "average: input should be less than 1 (got 1)"),
+        ({"rising": 0}, "rising: input should be greater than 0 (got 0)"),
+        ({"precision": "fp16"}, "precision: input should be 'fp32' or 'bf16' (got 'fp16')"),
+        ({"learning_rate": "fast"}, "learning_rate: "),
+    ],
+)
+def test_values_that_cannot_be(tmp_path: Path, changes: dict, message: str) -> None:
+    path = file(tmp_path, NEEDED)
+    with pytest.raises(InputError) as caught:
+        load_config(path, changes)
+    assert str(caught.value).startswith(f"{path}: {message}")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("missing", ["data", "steps"])
+def test_what_is_needed_is_asked_for(tmp_path: Path, missing: str) -> None:
+    path = file(tmp_path, {key: value for key, value in NEEDED.items() if key != missing})
+    with pytest.raises(InputError) as caught:
+        load_config(path)
+    assert str(caught.value) == f"{path}: {missing}: field required"
+
+
+def test_a_missing_file_lists_what_is_shipped(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        load_config("nothing.yaml")
+    assert str(caught.value) == (
+        f"nothing.yaml: no such file; give a YAML file or one that is shipped: {', '.join(SHIPPED)}"
+    )
+    with pytest.raises(InputError, match="no such file"):
+        load_config("spair71k")  # which is of geoaware train
+    with pytest.raises(InputError, match="no such file"):
+        load_config(tmp_path)
+
+
+def test_a_file_that_is_no_configuration(tmp_path: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"run\.yaml: is no configuration; expected keys such as root, start"
+    ):
+        load_config(file(tmp_path, ["a", "b"]))
+
+
+def test_it_survives_being_written(tmp_path: Path) -> None:
+    config = load_config("lite", {"shape.context": [1, 2], "views.turn": 12.5, "start": "somewhere"})
+    path = file(tmp_path, config.model_dump(mode="json"))
+    assert load_config(path) == config
+
+
+def test_the_folder_of_a_run_that_was_given_none() -> None:
+    assert run_folder("lite") == Path("runs/tune-lite")
+    assert run_folder("configs/mine.yaml") == Path("runs/tune-mine")
