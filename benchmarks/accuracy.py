@@ -1,4 +1,4 @@
-"""PCK of an extractor on the annotated pictures, without and with pose alignment, as a Markdown table.
+"""PCK of an extractor on the annotated images, without and with pose alignment, as a Markdown table.
 
     python benchmarks/accuracy.py DATA [--extractor lite efficientnet-lite0] [--sets lspet] [--out FOLDER]
 

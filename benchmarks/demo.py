@@ -4,7 +4,7 @@
 
 Two threads, as on a small machine. In Python: `Session.click` with the points that were there before. In the
 browser (a headless Chromium over a loopback connection): from the click to the first frame in which the new
-point stands on both pictures. Run it on an otherwise idle machine.
+point stands on both images. Run it on an otherwise idle machine.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from tests.toys import face
 
 CLICKS = 20
 DRAWN = """([x, y]) => new Promise((done) => {
-    const frame = document.querySelector('#source-picture .frame');
+    const frame = document.querySelector('#source-image .frame');
     const box = frame.getBoundingClientRect();
-    const count = (side) => document.querySelectorAll(`#${side}-picture .mark`).length;
+    const count = (side) => document.querySelectorAll(`#${side}-image .mark`).length;
     const wanted = count('target') + 1;
     const start = performance.now();
     const look = () => {
@@ -72,10 +72,10 @@ def places() -> list[tuple[float, float]]:
     return [(0.3 + 0.4 * ((7 * n) % CLICKS) / CLICKS, 0.3 + 0.5 * n / CLICKS) for n in range(CLICKS)]
 
 
-def in_python(settings: DemoSettings, pictures: list[Path]) -> dict[str, Any]:
-    """Bringing two pictures, clicks one after the other, heat maps."""
+def in_python(settings: DemoSettings, paths: list[Path]) -> dict[str, Any]:
+    """Bringing two images, clicks one after the other, heat maps."""
     session = Session(load_matchers(settings), settings.features)
-    images = [load_image(path) for path in pictures]
+    images = [load_image(path) for path in paths]
     for side, image in zip(("source", "target"), images, strict=True):
         session.bring(side, image)  # once, to warm up
     bring = [
@@ -92,7 +92,7 @@ def in_python(settings: DemoSettings, pictures: list[Path]) -> dict[str, Any]:
         session.choose(number)
         heat.append(timed(session.heat))
     return {
-        "bring_two_pictures": spread(bring),
+        "bring_two_images": spread(bring),
         "click": spread(clicks),
         "click_with_19_points_before": round(clicks[-1], 1),
         "heat_map": spread(heat),
@@ -100,15 +100,15 @@ def in_python(settings: DemoSettings, pictures: list[Path]) -> dict[str, Any]:
     }
 
 
-def in_browser(settings: DemoSettings, pictures: list[Path]) -> dict[str, Any]:
-    """From the click to the point drawn on both pictures, without and with the heat map."""
+def in_browser(settings: DemoSettings, images: list[Path]) -> dict[str, Any]:
+    """From the click to the point drawn on both images, without and with the heat map."""
     with running(features=settings.features) as demo, browser() as chromium:
         page = chromium.new_page(viewport={"width": 1280, "height": 900})
         page.set_default_timeout(120_000)
         page.goto(demo.url)
-        for side, path in zip(("source", "target"), pictures, strict=True):
-            page.set_input_files(f"#{side}-picture input[type=file]", str(path))
-            page.wait_for_selector(f"#{side}-picture .frame:not([hidden])")
+        for side, path in zip(("source", "target"), images, strict=True):
+            page.set_input_files(f"#{side}-image input[type=file]", str(path))
+            page.wait_for_selector(f"#{side}-image .frame:not([hidden])")
         found = {"to_drawn": spread([page.evaluate(DRAWN, place) for place in places()])}
         page.click("button:has-text('Clear points')")
         page.check("#heat input")
@@ -125,23 +125,23 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--extractor", default="lite")
     parser.add_argument("--no-browser", action="store_true")
-    parser.add_argument("--pictures", type=Path, nargs=2, help="two drawn faces of 1600 x 1200 if not given")
+    parser.add_argument("--images", type=Path, nargs=2, help="two drawn faces of 1600 x 1200 if not given")
     arguments = parser.parse_args()
     torch.set_num_threads(2)
     settings = DemoSettings(features=Features(arguments.extractor), device="cpu")
     with tempfile.TemporaryDirectory() as folder:
-        pictures = arguments.pictures
-        if pictures is None:
-            pictures = [Path(folder) / "a.jpg", Path(folder) / "b.jpg"]
-            for path, colour in zip(pictures, ("orange", "khaki"), strict=True):
+        images = arguments.images
+        if images is None:
+            images = [Path(folder) / "a.jpg", Path(folder) / "b.jpg"]
+            for path, colour in zip(images, ("orange", "khaki"), strict=True):
                 face(1600, 1200, colour).save(path)
         results = {
             "machine": machine(),
             "extractor": arguments.extractor,
-            "python": in_python(settings, pictures),
+            "python": in_python(settings, images),
         }
         if not arguments.no_browser:
-            results["browser"] = in_browser(settings, pictures)
+            results["browser"] = in_browser(settings, images)
     text = json.dumps(results, indent=2) + "\n"
     sys.stdout.write(text)
     if arguments.out is not None:

@@ -2,9 +2,9 @@
 
     python benchmarks/gallery.py DATA [--pairs 1000] [--opens 7] [--out FOLDER]
 
-DATA holds the folder lspet: 1,000 random pairs of its 2,400 training pictures, so that nearly every pair
-brings new pictures with it. Predictions are the true points moved at random; how good they are is the same
-to the page. Opening ends when the pairs in view are drawn with their pictures, sorting with the second
+DATA holds the folder lspet: 1,000 random pairs of its 2,400 training images, so that nearly every pair
+brings new images with it. Predictions are the true points moved at random; how good they are is the same
+to the page. Opening ends when the pairs in view are drawn with their images, sorting with the second
 frame after it. Needs playwright and a Chromium on the path. Goal: opened in under 3 s.
 """
 
@@ -87,7 +87,7 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         pairs = data.load("coco", given.data / "lspet", "train", pairs=given.pairs)
         write_predictions(pairs, folder / "gallery.jsonl")
-        known = {each.id: each for each in pairs.pictures}
+        known = {each.id: each for each in pairs.images}
         start = time.perf_counter()
         run = judge(folder / "gallery.jsonl")
         out = write_gallery(
@@ -97,7 +97,7 @@ def main() -> None:
         megabytes = out.stat().st_size / 2**20
         version, opening, sorting = measure(out, given.opens)
     print(json.dumps({**machine(), "chromium": version}))
-    print(f"{len(pairs):,} pairs of {len(known):,} pictures: written in {writing:.1f} s, {megabytes:.1f} MB")
+    print(f"{len(pairs):,} pairs of {len(known):,} images: written in {writing:.1f} s, {megabytes:.1f} MB")
     print(f"opened: {_spread(opening)}; sorted anew: {_spread(sorting)} ({given.opens} times)")
 
 

@@ -46,8 +46,8 @@ def write_predictions(path: Path, keypoints: int, seed: int = 0) -> None:
             record = {
                 "pair": f"{number:06d}",
                 "category": f"category {number % CATEGORIES:02d}",
-                "source": f"picture {number % 1800}",
-                "target": f"picture {number % 1799}",
+                "source": f"image {number % 1800}",
+                "target": f"image {number % 1799}",
                 "keypoint_ids": ids,
                 "predicted": predicted,
                 "truth": [targets[each] for each in ids],

@@ -51,7 +51,7 @@ def matching() -> dict[str, Any]:
     """Ten points on 60 x 60 x 768 against the whole 3600 x 3600 matrix and a position for every patch.
 
     Both sides end in the same ten positions, once by soft-argmax and once by window soft-argmax. The norms of
-    the target's descriptors belong to encoding the picture and are given on the fast side.
+    the target's descriptors belong to encoding the image and are given on the fast side.
     """
     source, target = channels_last(768, 60), channels_last(768, 60)
     rows, columns = torch.randint(0, 60, (2, 10))
@@ -112,7 +112,7 @@ def instance_distance() -> dict[str, Any]:
 
 
 def command_line() -> dict[str, Any]:
-    """Whole processes: help, one match from a cold start, and each further picture of a folder."""
+    """Whole processes: help, one match from a cold start, and each further image of a folder."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for count in (1, 21):
@@ -149,7 +149,7 @@ def command_line() -> dict[str, Any]:
         return {
             "help": timed(lambda: run([*GEOAWARE, "--help"]), 7, 1),
             "match_cold": cold,
-            "each_further_picture": {"median": (many["median"] - few["median"]) / 20},
+            "each_further_image": {"median": (many["median"] - few["median"]) / 20},
         }
 
 
@@ -157,10 +157,10 @@ GEOAWARE = [sys.executable, "-m", "geoaware.cli"]
 
 
 def extraction() -> dict[str, Any]:
-    """The embedded extractor on one 640 x 480 picture: reading it excluded, resizing included."""
+    """The embedded extractor on one 640 x 480 image: reading it excluded, resizing included."""
     extractor = geoaware.load_extractor("efficientnet-lite0", device="cpu")
     image = Image.effect_noise((640, 480), 80).convert("RGB")
-    return {"one_picture": timed(lambda: extractor(image), runs=15), "map": list(extractor(image).data.shape)}
+    return {"one_image": timed(lambda: extractor(image), runs=15), "map": list(extractor(image).data.shape)}
 
 
 def compared(fast: dict[str, float], reference: dict[str, float]) -> dict[str, Any]:

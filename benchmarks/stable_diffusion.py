@@ -2,7 +2,7 @@
 
     python benchmarks/stable_diffusion.py --out benchmarks/results/stable_diffusion.json
 
-Every measurement runs in a process of its own, so that its peak of memory is its own. One picture, fp32. The
+Every measurement runs in a process of its own, so that its peak of memory is its own. One image, fp32. The
 operations are counted by torch on tensors without data, and set against running every network whole on the
 same crops: image encoder, CLIP ViT-L/14-336, denoising network and image decoder. Needs about 10 GB.
 """
@@ -73,8 +73,8 @@ def extractor(crops: str) -> StableDiffusion:
     return StableDiffusion("sd15", settings, *networks(), prompt).eval().requires_grad_(False)
 
 
-def one_picture(crops: str) -> dict[str, float]:
-    """Seconds and memory of one picture; of a single run, as weights and activations fill most caches."""
+def one_image(crops: str) -> dict[str, float]:
+    """Seconds and memory of one image; of a single run, as weights and activations fill most caches."""
     torch.manual_seed(0)
     model = extractor(crops)
     pixels = torch.rand(1, 3, 960, 960) * 2 - 1
@@ -102,10 +102,10 @@ def operations(crops: str) -> dict[str, float]:
     number, side = (4, 512) if crops == "2x2" else (1, 960)
     with torch.device("meta"), torch.inference_mode():
         vae, unet = networks()
-        pictures, latents = torch.empty(number, 3, side, side), torch.empty(number, 4, side // 8, side // 8)
+        images, latents = torch.empty(number, 3, side, side), torch.empty(number, 4, side // 8, side // 8)
         context, steps = torch.empty(number, 77, 768), torch.full((number,), 50)
         whole = {
-            "image_encoder": counted(lambda: vae.encode(pictures)),
+            "image_encoder": counted(lambda: vae.encode(images)),
             "clip": counted(lambda: clip()(torch.empty(number, 3, 336, 336))),
             "denoising": counted(lambda: unet(latents, steps, context)),
             "image_decoder": counted(lambda: vae.decode(latents)),
@@ -139,7 +139,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.part:
         what, crops = options.part.split("-")
-        print(json.dumps((one_picture if what == "run" else operations)(crops)))
+        print(json.dumps((one_image if what == "run" else operations)(crops)))
         return
     results: dict[str, Any] = {
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, CPU",

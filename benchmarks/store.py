@@ -3,7 +3,7 @@
     python benchmarks/store.py [--dataset pf-willow --root PF-dataset-WILLOW --split test] [--out FILE]
 
 Sizes and times are of random maps shaped like those of ``sd15+dinov2-base``. Times are medians with a warm
-page cache, for the two pictures of a pair. Without --root the PCK is left out.
+page cache, for the two images of a pair. Without --root the PCK is left out.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ def median_ms(function: Callable[[], object], runs: int = 41) -> dict[str, float
 
 
 def random_store(folder: Path, stored: Stored) -> FeatureStore:
-    """A store of a pair of random pictures."""
+    """A store of a pair of random images."""
     key = SetKey("random", "random", "0" * 64, "fp32", stored)
     store = FeatureStore(folder / key.folder, key)
-    for seed, picture in enumerate(PICTURES):
+    for seed, image in enumerate(PICTURES):
         generator = torch.Generator().manual_seed(seed)
         maps = [torch.randn(shape, generator=generator) for shape in SHAPES]
-        store.write(picture, "identity", maps, (640, 480))
-        torch.save(maps, folder / f"{picture}.pt")
+        store.write(image, "identity", maps, (640, 480))
+        torch.save(maps, folder / f"{image}.pt")
     return store
 
 
@@ -57,12 +57,12 @@ def touched(levels: Any) -> None:
 
 
 def sizes_and_times(folder: Path) -> dict[str, Any]:
-    """Bytes of a picture and milliseconds to read a pair, stored in each way."""
+    """Bytes of an image and milliseconds to read a pair, stored in each way."""
     results: dict[str, Any] = {}
     stores = {stored: random_store(folder, stored) for stored in STORED}
 
     def load_fp32() -> list[Any]:
-        return [torch.load(folder / f"{picture}.pt", weights_only=True) for picture in PICTURES]
+        return [torch.load(folder / f"{image}.pt", weights_only=True) for image in PICTURES]
 
     results["torch.load, fp32 files"] = {
         "megabytes": (folder / f"{PICTURES[0]}.pt").stat().st_size / 1e6,
@@ -72,11 +72,11 @@ def sizes_and_times(folder: Path) -> dict[str, Any]:
     for stored, store in stores.items():
 
         def read(store: FeatureStore = store) -> list[Any]:
-            return [store.read(picture).levels for picture in PICTURES]
+            return [store.read(image).levels for image in PICTURES]
 
         def read_new(store: FeatureStore = store) -> list[Any]:
             fresh = FeatureStore(store.folder, store.key)
-            return [fresh.read(picture).levels for picture in PICTURES]
+            return [fresh.read(image).levels for image in PICTURES]
 
         results[stored] = {
             "megabytes": store.path(PICTURES[0]).stat().st_size / 1e6,

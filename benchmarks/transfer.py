@@ -3,10 +3,10 @@
     python benchmarks/transfer.py accuracy --data DATA --cache FOLDER     PCK by number of sources
     python benchmarks/transfer.py rules --data DATA --cache FOLDER        the vote against simpler rules
     python benchmarks/transfer.py calibration --data DATA --cache FOLDER  the parameters that are shipped
-    python benchmarks/transfer.py memory                                  peak memory by number of pictures
+    python benchmarks/transfer.py memory                                  peak memory by number of images
 
-Sources are drawn from the training pictures, of quaternius for each species apart. `calibration` takes its
-targets from there too; `accuracy` and `rules` take the validation pictures. The cache spares a second run the
+Sources are drawn from the training images, of quaternius for each species apart. `calibration` takes its
+targets from there too; `accuracy` and `rules` take the validation images. The cache spares a second run the
 extraction.
 """
 
@@ -41,7 +41,7 @@ from geoaware.data.sampling import permutation
 from geoaware.evaluation.score import score
 from geoaware.matcher import Matcher
 from geoaware.method.keypoints import Schema
-from geoaware.method.types import FeatureMap, Keypoints, Matches, Pair, Picture
+from geoaware.method.types import AnnotatedImage, FeatureMap, Keypoints, Matches, Pair
 from geoaware.store.feature_store import CachedExtractor, FeatureStore
 
 SETS = ("lspet", "quaternius")
@@ -53,13 +53,13 @@ class Found:
     """What one set of sources found in one target."""
 
     vote: Vote
-    picture: Picture
+    image: AnnotatedImage
     window: Window
     voters: Voters
 
     @property
     def points(self) -> Tensor:
-        """In pixels of the whole picture."""
+        """In pixels of the whole image."""
         return self.vote.points + torch.tensor(self.window[:2])
 
 
@@ -71,10 +71,10 @@ def matcher_with(cache: Path | None) -> Matcher:
 
 
 def draw(sources: Sources, count: int, number: int, skip: int = 0) -> Sources:
-    """The draw of that number: ``count`` pictures of a seeded order, from the one after ``skip`` on."""
-    order = list(permutation(len(sources.pictures), f"{SEED}/{sources.name}"))
+    """The draw of that number: ``count`` images of a seeded order, from the one after ``skip`` on."""
+    order = list(permutation(len(sources.images), f"{SEED}/{sources.name}"))
     chosen = sorted(order[skip + number * count : skip + (number + 1) * count])
-    return replace(sources, pictures=tuple(sources.pictures[each] for each in chosen))
+    return replace(sources, images=tuple(sources.images[each] for each in chosen))
 
 
 def categories(root: Path) -> list[Sources]:
@@ -83,13 +83,13 @@ def categories(root: Path) -> list[Sources]:
 
 
 def search(
-    matcher: Matcher, targets: Sequence[Picture], voters: Sequence[Voters], what: str
-) -> Iterator[tuple[FeatureMap, Picture, Window]]:
+    matcher: Matcher, targets: Sequence[AnnotatedImage], voters: Sequence[Voters], what: str
+) -> Iterator[tuple[FeatureMap, AnnotatedImage, Window]]:
     """Every target, encoded once."""
     settings = voters[0].settings
-    for number, picture in enumerate(targets, start=1):
-        window = crop_window(picture.box, picture.size, settings.margin, settings.below)
-        yield matcher.features([open_window(picture, window)])[0], picture, window
+    for number, image in enumerate(targets, start=1):
+        window = crop_window(image.box, image.size, settings.margin, settings.below)
+        yield matcher.features([open_window(image, window)])[0], image, window
         if number % 50 == 0:
             print(f"{what}: {number} of {len(targets)}", file=sys.stderr, flush=True)
 
@@ -98,10 +98,10 @@ def pck(found: Sequence[Found], schema: Schema) -> dict[str, float]:
     """PCK@0.1 under the protocol paper, standard and geometry-aware."""
     pairs, matches = [], []
     for each in found:
-        here = Picture(
-            "sources", each.picture.path, each.picture.size, each.picture.category, _known(each.vote)
+        here = AnnotatedImage(
+            "sources", each.image.path, each.image.size, each.image.category, _known(each.vote)
         )
-        pair = Pair(each.picture.id, each.picture.category, here, each.picture)
+        pair = Pair(each.image.id, each.image.category, here, each.image)
         if pair.common_ids:
             points = each.points[list(pair.common_ids)]
             zero = torch.zeros(len(points))
@@ -122,10 +122,10 @@ def trust(found: Sequence[Found], threshold: float = 0.5) -> dict[str, float]:
     }
     chances, seen, right = [], [], []
     for each in found:
-        evidence, outcome = judge(each.vote, each.picture, each.window)
+        evidence, outcome = judge(each.vote, each.image, each.window)
         known = each.vote.known
         chances.append(calibrated[id(each.voters)].probability(evidence))
-        seen.append(each.voters.sources.schema.visibility(each.picture.keypoints)[known].numpy())
+        seen.append(each.voters.sources.schema.visibility(each.image.keypoints)[known].numpy())
         right.append(np.array(outcome, dtype=bool))
     figures = visibility(np.concatenate(chances), np.concatenate(seen), np.concatenate(right), threshold)
     at = figures.at
@@ -163,14 +163,14 @@ def accuracy(given: argparse.Namespace) -> None:
                 for count in given.sources
                 for number in range(1 if count >= 20 else given.draws)
             }
-            for features, picture, window in search(
+            for features, image, window in search(
                 matcher, targets, list(runs.values()), f"{name} {all_sources.name}"
             ):
                 left, top, right, bottom = window
-                mask = object_mask(picture) if given.masks else None
+                mask = object_mask(image) if given.masks else None
                 for key, voters in runs.items():
                     vote = voters.locate(features, None if mask is None else mask[top:bottom, left:right])
-                    found.setdefault(key, []).append(Found(vote, picture, window, voters))
+                    found.setdefault(key, []).append(Found(vote, image, window, voters))
         assert schema is not None
         for count in given.sources:
             runs_of = [each for key, each in found.items() if key[0] == count]
@@ -178,10 +178,10 @@ def accuracy(given: argparse.Namespace) -> None:
             print(f"| {name} | {count} | {len(figures)} | {mean(figures)} |", flush=True)
 
 
-def _targets(root: Path, split: str, category: str, most: int | None) -> list[Picture]:
-    pictures = [each for each in open_folder(root, split)[1] if each.category == category]
-    order = list(permutation(len(pictures), f"{SEED}/{category}/{split}"))
-    return [pictures[each] for each in sorted(order[: most or None])]
+def _targets(root: Path, split: str, category: str, most: int | None) -> list[AnnotatedImage]:
+    images = [each for each in open_folder(root, split)[1] if each.category == category]
+    order = list(permutation(len(images), f"{SEED}/{category}/{split}"))
+    return [images[each] for each in sorted(order[: most or None])]
 
 
 def medoid(voters: Voters, features: FeatureMap) -> Vote:
@@ -228,34 +228,34 @@ def rules(given: argparse.Namespace) -> None:
             runs = {
                 count: Voters(draw(all_sources, count, 0), matcher) for count in given.sources if count > 1
             }
-            for features, picture, window in search(matcher, targets, list(runs.values()), all_sources.name):
+            for features, image, window in search(matcher, targets, list(runs.values()), all_sources.name):
                 for count, voters in runs.items():
                     for rule, settings in RULES.items():
                         voters.settings = TransferSettings(settings)
                         vote = medoid(voters, features) if "medoid" in rule else voters.locate(features)
-                        found.setdefault((count, rule), []).append(Found(vote, picture, window, voters))
+                        found.setdefault((count, rule), []).append(Found(vote, image, window, voters))
         assert schema is not None
         for (count, rule), each in found.items():
             print(f"| {name} | {count} | {rule} | {mean([pck(each, schema)])} |", flush=True)
 
 
 def calibration(given: argparse.Namespace) -> None:
-    """Parameters by number of sources, from training pictures of all sets; each set counts alike."""
+    """Parameters by number of sources, from training images of all sets; each set counts alike."""
     matcher = matcher_with(given.cache)
     kept: dict[int, list[tuple[str, Evidence, list[bool]]]] = {count: [] for count in given.sources}
     for name in given.sets:
         everything = categories(given.data / name)
         targets_each = -(-given.targets // len(everything))
         for all_sources in everything:
-            targets = draw(all_sources, targets_each, 0).pictures
+            targets = draw(all_sources, targets_each, 0).images
             runs = {
                 (count, number): Voters(draw(all_sources, count, number, skip=targets_each), matcher)
                 for count in given.sources
                 for number in range(1 if count >= 20 else given.draws)
             }
-            for features, picture, window in search(matcher, targets, list(runs.values()), all_sources.name):
+            for features, image, window in search(matcher, targets, list(runs.values()), all_sources.name):
                 for (count, _), voters in runs.items():
-                    kept[count].append((name, *judge(voters.locate(features), picture, window)))
+                    kept[count].append((name, *judge(voters.locate(features), image, window)))
     for count, judged in kept.items():
         groups, evidence, right = zip(*judged, strict=True)
         found = fit(evidence, right, groups, "")
@@ -267,14 +267,14 @@ def calibration(given: argparse.Namespace) -> None:
 
 
 def memory(given: argparse.Namespace) -> None:
-    """Peak memory of runs over generated pictures with a toy extractor, each in a process of its own."""
+    """Peak memory of runs over generated images with a toy extractor, each in a process of its own."""
     figures = {}
-    for count in given.pictures:
+    for count in given.images:
         with tempfile.TemporaryDirectory() as folder:
             command = [sys.executable, __file__, "one-run", "--count", str(count), "--folder", folder]
             done = subprocess.run(command, check=True, capture_output=True, text=True)
             figures[count] = json.loads(done.stdout)
-    print(json.dumps({"machine": machine(), "toy grid": 13, "pictures": figures}, indent=2))
+    print(json.dumps({"machine": machine(), "toy grid": 13, "images": figures}, indent=2))
 
 
 def one_run(given: argparse.Namespace) -> None:
@@ -336,7 +336,7 @@ def main() -> None:
     parser.add_argument("--nearest", type=int, default=0, help="accuracy: so many sources vote")
     parser.add_argument("--no-crop", action="store_true", help="accuracy: small objects as they are")
     parser.add_argument("--masks", action="store_true", help="accuracy: look on the targets' masks only")
-    parser.add_argument("--pictures", nargs="+", type=int, default=[500, 5000])
+    parser.add_argument("--images", nargs="+", type=int, default=[500, 5000])
     parser.add_argument("--count", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()

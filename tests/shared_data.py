@@ -1,4 +1,4 @@
-"""Where real annotated pictures lie, when they are there; nothing of them is in the repository."""
+"""Where real annotated images lie, when they are there; nothing of them is in the repository."""
 
 from __future__ import annotations
 
@@ -15,6 +15,6 @@ def shared(name: str) -> Path:
     folder = Path(os.environ.get("GEOAWARE_DATA", _BESIDE)) / name
     if not folder.is_dir():
         pytest.skip(
-            f"needs the annotated pictures of {name!r}: put them beside the checkout or set GEOAWARE_DATA"
+            f"needs the annotated images of {name!r}: put them beside the checkout or set GEOAWARE_DATA"
         )
     return folder

@@ -30,10 +30,10 @@ def lite() -> Matcher:
     return Matcher.from_pretrained("lite", device="cpu")
 
 
-def test_a_picture_matches_itself(matcher: Matcher) -> None:
-    picture = noise(130, 117, 0)
+def test_a_image_matches_itself(matcher: Matcher) -> None:
+    image = noise(130, 117, 0)
     points = [(10.0, 20.0), (64.0, 58.0), (129.0, 116.0)]
-    result = matcher.match(picture, picture, points)
+    result = matcher.match(image, image, points)
     cell = 130 / 13
     assert (result.points - torch.tensor(points)).abs().max() <= cell
     assert result.cycle_error.max() < 0.05
@@ -52,7 +52,7 @@ def test_mirrored_input_gives_mirrored_output(matcher: Matcher, size: tuple[int,
     torch.testing.assert_close(mirrored.confidence, straight.confidence, atol=1e-4, rtol=0)
 
 
-def test_pose_alignment_finds_the_turned_picture(matcher: Matcher) -> None:
+def test_pose_alignment_finds_the_turned_image(matcher: Matcher) -> None:
     a = noise(117, 117, 3)
     for pose in ("rot90", "rot180", "rot-90"):
         result = matcher.match(a, pose_image(a, pose), [(50, 40)], pose="rotate")
@@ -66,7 +66,7 @@ def test_pose_off_computes_no_distance_and_unknown_is_refused(matcher: Matcher) 
         matcher.match(face(), face(), [(5, 5)], pose="spin")
 
 
-def test_a_picture_is_encoded_once_per_pose(matcher: Matcher, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_image_is_encoded_once_per_pose(matcher: Matcher, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     levels = matcher.extractor.levels
     monkeypatch.setattr(
@@ -103,7 +103,7 @@ def test_labels_swap_under_a_flip(matcher: Matcher) -> None:
     ("points", "message"),
     [
         ([(1, 2), (float("nan"), 3)], "point 1 is"),
-        ([(160, 3)], r"point 0 \(160, 3\) lies outside the picture of 160x160 pixels"),
+        ([(160, 3)], r"point 0 \(160, 3\) lies outside the image of 160x160 pixels"),
         ([(-1, 3)], "outside"),
         ([(1, 2, 3)], "points cannot be used"),
         ([1, 2], "list of"),
@@ -128,7 +128,7 @@ def test_result_as_json(matcher: Matcher) -> None:
     assert content["versions"]["torch"] == torch.__version__
 
 
-def test_pictures_of_a_result(matcher: Matcher) -> None:
+def test_images_of_a_result(matcher: Matcher) -> None:
     result = matcher.match(face(), face(colour="gray"), [(56, 80), (104, 80)])
     assert result.draw().height >= 160
     assert result.heatmap(1).width >= 160
@@ -143,7 +143,7 @@ def test_no_points(matcher: Matcher) -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 1), (1, 40), (2000, 3)])
-def test_tiny_and_thin_pictures(lite: Matcher, size: tuple[int, int]) -> None:
+def test_tiny_and_thin_images(lite: Matcher, size: tuple[int, int]) -> None:
     result = lite.match(Image.new("RGB", size, "red"), face(), [(size[0] - 1, 0)], pose="rotate")
     assert result.points.isfinite().all()
     assert (result.points >= 0).all()
@@ -208,17 +208,17 @@ def test_a_blend_of_zero_is_no_post_processor() -> None:
 def test_matching_with_a_post_processor(pose: str) -> None:
     network = random_network(grid=20)
     matcher = Matcher(Patches().eval(), PATCH, pose, post_processor=network, blend=0.5)
-    picture = noise(130, 117, 0)
+    image = noise(130, 117, 0)
     points = [(10.0, 20.0), (64.0, 58.0), (129.0, 116.0)]
-    result = matcher.match(picture, picture, points)
+    result = matcher.match(image, image, points)
     assert result.pose == "identity"
     assert (result.points - torch.tensor(points)).abs().max() <= 130 / 13
     assert result.similarity_map(0).shape == (20, 20)
     content = json.loads(result.to_json())
     assert content["post_processor"] == network.weights_hash()
     assert content["blend"] == 0.5
-    assert content["extractor"] == matcher.identity == matcher.features([picture])[0].extractor
-    assert matcher.map_bytes == matcher.features([picture])[0].data.nbytes
+    assert content["extractor"] == matcher.identity == matcher.features([image])[0].extractor
+    assert matcher.map_bytes == matcher.features([image])[0].data.nbytes
 
 
 def test_features_of_other_blends_are_not_matched() -> None:

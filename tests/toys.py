@@ -1,4 +1,4 @@
-"""Small extractors and pictures for tests."""
+"""Small extractors and images for tests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from geoaware.features.extractor import Extractor, Layout
 class Patches(Extractor):
     """The mean colours of each cell and of its eight neighbours, made blind to left and right.
 
-    Mirrored pictures give exactly mirrored maps: what a network without a sense of left would do. The cell's
+    Mirrored images give exactly mirrored maps: what a network without a sense of left would do. The cell's
     side is odd, so that cell centres are mirrored onto cell centres.
     """
 
@@ -26,7 +26,7 @@ class Patches(Extractor):
         self.cell = cell
 
     def levels(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        # Pooled in float64: the order of a sum must not tell a picture from its mirror image.
+        # Pooled in float64: the order of a sum must not tell an image from its mirror image.
         means = F.avg_pool2d(pixels.double(), self.cell) * self.scale
         padded = F.pad(means, (1, 1, 1, 1), mode="replicate")
         side = means.shape[-1]
@@ -37,7 +37,7 @@ class Patches(Extractor):
 
 
 def noise(width: int, height: int, seed: int) -> Image.Image:
-    """A picture of blurred colour noise, different everywhere."""
+    """An image of blurred colour noise, different everywhere."""
     generator = np.random.default_rng(seed)
     small = generator.integers(0, 256, (max(2, height // 8), max(2, width // 8), 3), dtype=np.uint8)
     return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)

@@ -1,4 +1,4 @@
-"""The facade: pictures and points in, matches out. Encode a picture once, query it often.
+"""The facade: images and points in, matches out. Encode an image once, query it often.
 
 Example:
     >>> matcher = Matcher.from_pretrained("lite", device="cpu")        # doctest: +SKIP
@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from geoaware._version import __version__
-from geoaware.data.images import PictureLike, load_image
+from geoaware.data.images import ImageLike, load_image
 from geoaware.features import Extractor, check_name, load_extractor
 from geoaware.features.refined import Refiner, load_post_processor, shipped
 from geoaware.method.alignment import CANDIDATES, PoseRule, best_pose, match_posed, pose_distances
@@ -35,7 +35,7 @@ from geoaware.runs.errors import InputError
 
 @dataclass(frozen=True)
 class Defaults:
-    """How pictures are matched with the features of one extractor, as measured in docs/extractors.md.
+    """How images are matched with the features of one extractor, as measured in docs/extractors.md.
 
     Attributes:
         match: how similarity becomes position.
@@ -121,12 +121,12 @@ def choose_post_processor(
 
 @dataclass
 class Encoded:
-    """A picture with its features, by pose, computed when first needed and kept.
+    """An image with its features, by pose, computed when first needed and kept.
 
     Attributes:
-        image: upright RGB picture; its pixels are those of all points.
+        image: upright RGB image; its pixels are those of all points.
         maps: features by pose.
-        mask: the object in pixels of the picture, boolean (h, w), if one was given.
+        mask: the object in pixels of the image, boolean (h, w), if one was given.
     """
 
     image: Image.Image
@@ -143,7 +143,7 @@ class Matcher:
     """Extractor, post-processor and settings behind one method, `match`.
 
     Args:
-        extractor: what encodes pictures.
+        extractor: what encodes images.
         settings: how similarity becomes position; as measured (`defaults_of`) when not given.
         pose: ``"auto"`` (as measured), ``"off"``, ``"flip"`` or ``"rotate"``.
         pose_rule: how the pose is chosen; as measured when not given.
@@ -240,34 +240,34 @@ class Matcher:
 
     @property
     def map_bytes(self) -> int:
-        """What the features of one picture in one pose take in memory."""
+        """What the features of one image in one pose take in memory."""
         layout = self.extractor.layout
         channels, grid = (layout.channels, layout.grid) if self.refiner is None else self.refiner.shape
         return 4 * channels * grid**2
 
-    def encode(self, picture: PictureLike | Encoded, mask: np.ndarray | None = None) -> Encoded:
-        """Read a picture and extract its features; give the result to `match` as often as you like.
+    def encode(self, image: ImageLike | Encoded, mask: np.ndarray | None = None) -> Encoded:
+        """Read an image and extract its features; give the result to `match` as often as you like.
 
         Args:
-            picture: path, PIL image or array; an encoded picture is returned as it is.
+            image: path, PIL image or array; an encoded image is returned as it is.
             mask: boolean (h, w), the object's pixels. Given for the source, pose alignment measures on the
                 object only, as in the paper; given for the target too, on both, as in the released code.
 
         Raises:
-            InputError: the picture cannot be read, or the mask is of another size.
+            InputError: the image cannot be read, or the mask is of another size.
         """
-        if isinstance(picture, Encoded):
-            return picture
-        image = load_image(picture)
-        if mask is not None and mask.shape != (image.height, image.width):
+        if isinstance(image, Encoded):
+            return image
+        upright = load_image(image)
+        if mask is not None and mask.shape != (upright.height, upright.width):
             raise InputError(
-                f"the mask has {mask.shape[1]}x{mask.shape[0]} pixels, its picture "
-                f"{image.width}x{image.height}"
+                f"the mask has {mask.shape[1]}x{mask.shape[0]} pixels, its image "
+                f"{upright.width}x{upright.height}"
             )
-        return Encoded(image, {"identity": self.features([image])[0]}, mask)
+        return Encoded(upright, {"identity": self.features([upright])[0]}, mask)
 
     def features(self, images: Sequence[Image.Image]) -> list[FeatureMap]:
-        """What is matched, of each picture; the raw maps that it was made of are let go."""
+        """What is matched, of each image; the raw maps that it was made of are let go."""
         plain = self.extractor(list(images))
         if self.refiner is None:
             return [replace(each, levels=()) for each in plain]
@@ -275,27 +275,27 @@ class Matcher:
 
     def match(
         self,
-        source: PictureLike | Encoded,
-        target: PictureLike | Encoded,
+        source: ImageLike | Encoded,
+        target: ImageLike | Encoded,
         points: PointsLike,
         *,
         pose: str | None = None,
         flip_pairs: Sequence[tuple[int, int]] | None = None,
         visible: Sequence[bool] | None = None,
     ) -> MatchResult:
-        """Find the counterparts of points of the source picture in the target picture.
+        """Find the counterparts of points of the source image in the target image.
 
         Args:
-            source: the picture that the points are on.
-            target: the picture to find them in.
-            points: pixels (x, y) of the source picture, shape (n, 2).
+            source: the image that the points are on.
+            target: the image to find them in.
+            points: pixels (x, y) of the source image, shape (n, 2).
             pose: overrides the matcher's pose setting for this call.
             flip_pairs: indices into ``points`` of those that exchange in a mirror (left ear, right ear). With
                 them pose alignment follows the paper; without, partners are found by the features.
             visible: which points are annotated (with ``flip_pairs``); all when not given.
 
         Raises:
-            InputError: a picture cannot be read, a point is not a number or lies outside the picture.
+            InputError: an image cannot be read, a point is not a number or lies outside the image.
         """
         here, there = self.encode(source), self.encode(target)
         pixels = check_points(points, here.size)
@@ -365,12 +365,12 @@ class Matcher:
 
 @dataclass(frozen=True)
 class MatchResult:
-    """What `Matcher.match` found, with the pictures it was found in.
+    """What `Matcher.match` found, with the images it was found in.
 
     Attributes:
-        source: the encoded picture of the points.
-        target: the encoded picture of the matches.
-        queries: the points asked for, pixels of the source picture.
+        source: the encoded image of the points.
+        target: the encoded image of the matches.
+        queries: the points asked for, pixels of the source image.
         matches: positions, confidences, cycle errors, pose and distances.
         pose_setting: which poses were tried: a key of `alignment.CANDIDATES`.
         matcher: what made it.
@@ -385,7 +385,7 @@ class MatchResult:
 
     @property
     def points(self) -> Float[Tensor, "n 2"]:
-        """Pixels (x, y) of the target picture."""
+        """Pixels (x, y) of the target image."""
         return self.matches.points
 
     @property
@@ -395,7 +395,7 @@ class MatchResult:
 
     @property
     def cycle_error(self) -> Float[Tensor, " n"]:
-        """In units of the source picture's longer side; see `Matches`."""
+        """In units of the source image's longer side; see `Matches`."""
         return self.matches.cycle_error
 
     @property
@@ -409,7 +409,7 @@ class MatchResult:
         return self.matches.distances
 
     def draw(self, **style: Any) -> Image.Image:
-        """Both pictures side by side with numbered points; see `viz.draw_matches` for the style."""
+        """Both images side by side with numbered points; see `drawing.draw_matches` for the style."""
         from geoaware.drawing import draw_matches
 
         style = {"confidence": self.confidence, **style}
@@ -430,7 +430,7 @@ class MatchResult:
         return similarity(query.float(), self.target.maps["identity"].data)[0]
 
     def heatmap(self, index: int) -> Image.Image:
-        """The target picture under the similarity map of one query."""
+        """The target image under the similarity map of one query."""
         from geoaware.drawing import draw_heatmap
 
         return draw_heatmap(
@@ -441,7 +441,7 @@ class MatchResult:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the pictures, in plain Python values."""
+        """Everything but the images, in plain Python values."""
         matches = [
             {
                 "query": _rounded(query),
@@ -469,7 +469,7 @@ class MatchResult:
 
 
 def check_points(points: PointsLike, size: tuple[int, int]) -> Float[Tensor, "n 2"]:
-    """Points of a picture as float64 of shape (n, 2), after making sure that they lie in it.
+    """Points of an image as float64 of shape (n, 2), after making sure that they lie in it.
 
     Raises:
         InputError: wrong shape, NaN or infinity, or outside 0…w-1, 0…h-1; the message names the point.
@@ -485,7 +485,7 @@ def check_points(points: PointsLike, size: tuple[int, int]) -> Float[Tensor, "n 
             raise InputError(f"point {number} is ({x}, {y}); coordinates must be finite numbers")
         if not (0 <= x < size[0] and 0 <= y < size[1]):
             raise InputError(
-                f"point {number} ({x:g}, {y:g}) lies outside the picture of {size[0]}x{size[1]} pixels "
+                f"point {number} ({x:g}, {y:g}) lies outside the image of {size[0]}x{size[1]} pixels "
                 f"(x from 0 to {size[0] - 1}, y from 0 to {size[1] - 1})"
             )
     return pixels
@@ -515,7 +515,7 @@ def _changed(defaults: Defaults, measured: Mapping[str, Any]) -> Defaults:
 
 
 def mask_on_canvas(mask: np.ndarray, pose: Pose, size: int) -> Bool[Tensor, "s s"]:
-    """A mask (h, w) of the upright picture, turned and laid on a canvas of ``size`` as its picture is."""
+    """A mask (h, w) of the upright image, turned and laid on a canvas of ``size`` as its image is."""
     image = pose_image(Image.fromarray(mask), pose)
     canvas = Canvas(*image.size, size)
     board = Image.new("L", (size, size))

@@ -97,7 +97,7 @@ def test_the_shipped_configuration_can_be_ablated(calls, tmp_path) -> None:
 
 def test_tables_in_the_terminal(calls, tmp_path) -> None:
     lines = [line.rstrip() for line in run("ablation-lite", "--out", tmp_path).splitlines()]
-    assert lines[0] == "cats val: 1,234 pairs of 56 pictures, protocol paper, in per cent"
+    assert lines[0] == "cats val: 1,234 pairs of 56 images, protocol paper, in per cent"
     full = next(line for line in lines if line.strip().startswith("full"))
     assert full.split("  ")[-1].strip() == "25.0 ± 2.0"
     # Columns in the order of METRICS; no figure is cut however narrow the terminal.
@@ -137,7 +137,7 @@ def test_json_is_json_alone(calls, tmp_path) -> None:
     assert content["rows"] == ["full", "without dense"]
     assert content["seeds"] == [0, 1, 2]
     (data,) = content["sets"]
-    assert (data["name"], data["pairs"], data["pictures"]) == ("cats val", 1234, 56)
+    assert (data["name"], data["pairs"], data["images"]) == ("cats val", 1234, 56)
     cell = data["figures"]["without dense"]["pck@0.1"]
     assert cell["value"] == pytest.approx(0.23)
     assert cell["verdict"] == "worse"

@@ -73,15 +73,15 @@ def started(folder: Path, *options: str) -> Iterator[Program]:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_it_ends_and_leaves_nothing_behind(tmp_path: Path, name: str) -> None:
-    picture = save_face(tmp_path / "a.png").read_bytes()
+    image = save_face(tmp_path / "a.png").read_bytes()
     with started(tmp_path) as demo:
         address = demo.address()
         head = b'--edge\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
         connection = http.client.HTTPConnection(address, timeout=PATIENCE)
         form = {"Content-Type": "multipart/form-data; boundary=edge"}
-        connection.request("POST", "/gradio_api/upload", head + picture + b"\r\n--edge--\r\n", form)
+        connection.request("POST", "/gradio_api/upload", head + image + b"\r\n--edge--\r\n", form)
         uploaded = Path(json.loads(connection.getresponse().read())[0])
-        assert uploaded.read_bytes() == picture
+        assert uploaded.read_bytes() == image
         assert uploaded.is_relative_to(demo.temporary)
         connection.request(
             "GET", "/gradio_api/heartbeat/tab"

@@ -42,16 +42,16 @@ def common(folder: Path, cache: Path) -> tuple[object, ...]:
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A folder of pictures, one of them unreadable, and the cache that one process makes of it."""
+    """A folder of images, one of them unreadable, and the cache that one process makes of it."""
     folder, cache = tmp_path_factory.mktemp("photos"), tmp_path_factory.mktemp("cache")
     photos(folder, 7)
     photos(folder / "more", 2, size=(30, 30))
-    (folder / "007.jpg").write_text("not a picture")
+    (folder / "007.jpg").write_text("not an image")
     done = extract(*common(folder, cache), "--recursive")
     assert done.returncode == 1, done.stderr
-    assert "10 pictures, 0 files already there; 18 files to extract" in done.stderr
+    assert "10 images, 0 files already there; 18 files to extract" in done.stderr
     assert "MB on disk" in done.stderr
-    assert "007.jpg: not a picture" in done.stderr
+    assert "007.jpg: not an image" in done.stderr
     assert "18 extracted, 0 already there, 1 failed" in done.stderr
     store = FeatureStore.open(cache)
     assert done.stdout.strip() == str(store.folder)
@@ -66,10 +66,10 @@ def test_features_are_those_of_the_extractor(alone: tuple[Path, Path]) -> None:
 
     folder, cache = alone
     store = FeatureStore.open(cache)
-    picture = folder / "more" / "001.png"
+    image = folder / "more" / "001.png"
     for pose in ("identity", "flip"):
-        exact = Toy()(pose_image(load_image(picture), pose)).levels
-        read = store.read(store.picture(picture), pose).levels
+        exact = Toy()(pose_image(load_image(image), pose)).levels
+        read = store.read(store.image(image), pose).levels
         assert all(torch.equal(a.half(), b) for a, b in zip(exact, read, strict=True))
     assert json.loads((store.folder / "manifest.json").read_text())["files"] == 18
 
@@ -102,8 +102,8 @@ def test_two_processes_by_environment_make_what_one_makes(alone: tuple[Path, Pat
     ]
     ends = [process.communicate(timeout=120) for process in both]
     assert sorted(process.returncode for process in both) == [0, 1], ends
-    assert "[1 of 2] 5 pictures" in ends[0][1]
-    assert "[2 of 2] 5 pictures" in ends[1][1]
+    assert "[1 of 2] 5 images" in ends[0][1]
+    assert "[2 of 2] 5 images" in ends[1][1]
     assert snapshot(tmp_path) == snapshot(cache)
     assert FeatureStore.open(tmp_path).folder.name == FeatureStore.open(cache).folder.name
     manifests = [(FeatureStore.open(each).folder / "manifest.json").read_text() for each in (tmp_path, cache)]
@@ -131,13 +131,13 @@ def test_bad_input_is_refused_in_one_line(alone: tuple[Path, Path], tmp_path: Pa
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"folder": "empty"}, "empty: no pictures in this folder; --recursive"),
+        ({"folder": "empty"}, "empty: no images in this folder; --recursive"),
         ({"folder": "nowhere"}, "nowhere: no such folder"),
         ({"poses": "flip,spin"}, "unknown poses 'flip,spin'; choose among identity, flip"),
-        ({"batch": "0"}, "--batch takes a number of pictures or auto, got '0'"),
+        ({"batch": "0"}, "--batch takes a number of images or auto, got '0'"),
         ({"max_memory": -1.0}, "--max-memory takes gigabytes above 0, got -1"),
         ({"max_memory": 1e-9}, "the weights of toy take 0.00 GB, --max-memory allows 0.00"),
-        ({"max_memory": 1e-5, "recursive": True}, "one picture takes 0.00 GB on cpu"),
+        ({"max_memory": 1e-5, "recursive": True}, "one image takes 0.00 GB on cpu"),
         ({"stored": "int4"}, "cannot be stored as 'int4'; choose fp16, fp32, int8"),
         ({"extractor": "resnet"}, "unknown extractor 'resnet'"),
     ],

@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 from geoaware.commands.gallery import gallery
 from geoaware.runs.errors import InputError
 from tests.report.gallery.small import EVIL, EXACT, MIXED, write_data, write_predictions
-from tests.report.gallery.test_write import content, pictures
+from tests.report.gallery.test_write import content, images
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +51,7 @@ def test_choices(root: Path, tmp_path: Path) -> None:
     assert run(*given, "--pairs", 2, "--seed", 1, "--size", 50, "--alpha", 0.04).exit_code == 0
     first = shown(out)
     assert len(first) == 2
-    assert (
-        max(side for each in pictures(out.read_text(encoding="utf-8")).values() for side in each.size) == 50
-    )
+    assert max(side for each in images(out.read_text(encoding="utf-8")).values() for side in each.size) == 50
     assert content(out.read_text(encoding="utf-8"))["alpha"] == 0.04
     assert run(*given, "--pairs", 2, "--seed", 1).exit_code == 0
     assert shown(out) == first
@@ -83,11 +81,11 @@ def test_two_files(root: Path, tmp_path: Path) -> None:
         ([MIXED], {}, ("--dataset", "horses"), "unknown data set 'horses'"),
         ([MIXED], {}, ("--annotations", "gone.json"), "gone.json: no such file"),
         ([MIXED], {}, ("--option", "colour=1"), "data set coco has no option 'colour'"),
-        ([{**MIXED, "target": "z.png"}], {}, (), "picture 'z.png' of pair 'mixed' is not among the 3"),
+        ([{**MIXED, "target": "z.png"}], {}, (), "image 'z.png' of pair 'mixed' is not among the 3"),
         ([MIXED], {}, ("--pairs", "1", "--worst", "1"), "--pairs and --worst are two choices"),
         ([MIXED], {}, ("--worst", "0"), "--worst 0: give a number from 1"),
         ([MIXED], {}, ("--alpha", "-1"), "alpha must be a positive share"),
-        ([MIXED], {}, ("--size", "3"), "pictures of 3 pixels cannot be shown"),
+        ([MIXED], {}, ("--size", "3"), "images of 3 pixels cannot be shown"),
         ([MIXED], {"protocol": "mine"}, (), "unknown protocol 'mine'"),
     ],
 )

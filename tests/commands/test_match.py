@@ -123,17 +123,17 @@ def test_named_points_and_heat_map(photos: Path, tmp_path: Path) -> None:
     assert Image.open(heat).size[0] >= 160
 
 
-def test_a_folder_goes_on_past_a_bad_picture_and_resumes(photos: Path, tmp_path: Path) -> None:
+def test_a_folder_goes_on_past_a_bad_image_and_resumes(photos: Path, tmp_path: Path) -> None:
     folder = tmp_path / "many"
     folder.mkdir()
     face().save(folder / "1.png")
-    (folder / "2.png").write_text("not a picture")
+    (folder / "2.png").write_text("not an image")
     face(colour="gray").save(folder / "3.png")
     found = tmp_path / "found"
     arguments = ("match", photos / "a.png", folder, "--point", "70,100", "--json", found, "--out", found)
     done = geoaware(*arguments)
     assert done.returncode == 1
-    assert "2.png: not a picture" in " ".join(done.stderr.split())
+    assert "2.png: not an image" in " ".join(done.stderr.split())
     assert "2 matched, 0 already there, 1 failed" in done.stderr
     assert sorted(path.name for path in found.iterdir()) == [
         "1.png.json",
@@ -159,10 +159,10 @@ def test_bad_input_is_refused_in_one_line(photos: Path, tmp_path: Path) -> None:
     point = ("--point", "5,5")
     assert_refused(geoaware("match", tmp_path / "absent.png", b, *point), "absent.png", "no such file")
     assert_refused(geoaware("match", a, tmp_path / "absent", *point), "absent", "no such file")
-    assert_refused(geoaware("match", text, b, *point), "text.png", "not a picture")
+    assert_refused(geoaware("match", text, b, *point), "text.png", "not an image")
     assert_refused(geoaware("match", a, cut, *point), "cut.png", "damaged")
-    assert_refused(geoaware("match", a, tmp_path / "empty", *point), "empty", "no pictures")
-    assert_refused(geoaware("match", a, b, "--point", "999,5"), "outside the picture of 200x200")
+    assert_refused(geoaware("match", a, tmp_path / "empty", *point), "empty", "no images")
+    assert_refused(geoaware("match", a, b, "--point", "999,5"), "outside the image of 200x200")
     assert_refused(geoaware("match", a, b, "--point", "nan,5"), "finite")
     assert_refused(geoaware("match", a, b, "--point", "5"), "x,y")
     assert_refused(geoaware("match", a, b), "no points")

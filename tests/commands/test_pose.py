@@ -19,7 +19,7 @@ from geoaware.commands.choices import RunChoice
 from geoaware.data import load, object_mask
 from geoaware.matcher import Matcher
 from geoaware.runs.errors import InputError
-from tests.apps.pose.test_pose import SIZE, columns, object_picture, write_set
+from tests.apps.pose.test_pose import SIZE, columns, object_image, write_set
 from tests.commands.test_match import assert_refused, geoaware
 from tests.evaluation.tiny import Sided
 from tests.shared_data import shared
@@ -70,7 +70,7 @@ def test_poses_are_printed(folder: Path) -> None:
     assert [line.split(":")[0] for line in lines] == sorted(
         path.name for path in (folder / "photos").iterdir()
     )
-    # One set holds the very picture; the other may say anything, and the nearer one decides.
+    # One set holds the very image; the other may say anything, and the nearer one decides.
     assert [line.split(":")[1].split()[0] for line in lines] == ["back", "front", "left", "right"] * 2
     assert lines[0].startswith("a-back.png: back (")
     assert "of 2 sets; left " in lines[0]
@@ -79,7 +79,7 @@ def test_poses_are_printed(folder: Path) -> None:
 def test_labels_give_accuracies(folder: Path) -> None:
     labels = folder / "labels.csv"
     labels.write_text(
-        "picture,pose\na-left.png,left\na-right.png,left\n\na-front.png, front\nb-back.png,back\n"
+        "image,pose\na-left.png,left\na-right.png,left\n\na-front.png, front\nb-back.png,back\n"
     )
     done = run(folder / "photos", "--templates", folder / "sets", "--labels", labels)
     assert done.exit_code == 0, done.output
@@ -127,9 +127,9 @@ def test_masks(folder: Path) -> None:
         assert done.stdout.startswith(f"both.jpg: {wanted} ("), done.output
 
 
-def test_pictures_of_two_folders_keep_apart(folder: Path) -> None:
+def test_images_of_two_folders_keep_apart(folder: Path) -> None:
     (folder / "other").mkdir()
-    object_picture(1).save(folder / "other" / "a-left.png")
+    object_image(1).save(folder / "other" / "a-left.png")
     done = run(folder / "photos" / "a-left.png", folder / "other", "--templates", folder / "sets")
     assert [line.split(":")[0] for line in done.stdout.splitlines()] == [
         "photos/a-left.png",
@@ -143,17 +143,17 @@ CSV, JSON = ("--labels", "l.csv"), ("--labels", "l.json")
 @pytest.mark.parametrize(
     ("path", "content", "extra", "message"),
     [
-        ("sets/b/front.png", "not a picture", (), "front.png: not a picture"),
-        ("photos/x.png", "not a picture", (), "x.png: not a picture"),
+        ("sets/b/front.png", "not an image", (), "front.png: not an image"),
+        ("photos/x.png", "not an image", (), "x.png: not an image"),
         ("masks/other.png", "", ("--masks", "masks"), "no mask of a-back.png in it; add a-back.png"),
         ("", "", ("--masks", "masks"), "masks: no such folder"),
-        ("", "", ("--template-masks",), "only with masks of the pictures"),
+        ("", "", ("--template-masks",), "only with masks of the images"),
         ("", "", ("--metric", "cosine"), "unknown metric 'cosine'; choose imd or mutual-nn"),
         ("", "", CSV, "l.csv: no such file"),
-        ("l.csv", "z.png,left", CSV, "'z.png' is not among the pictures (a-back.png,"),
+        ("l.csv", "z.png,left", CSV, "'z.png' is not among the images (a-back.png,"),
         ("l.csv", "a-left.png,up", CSV, "'a-left.png' has the pose 'up'; choose left"),
-        ("l.csv", "a-left.png", CSV, "l.csv, line 1: expected picture,pose, got 1"),
-        ("l.csv", "picture,pose\n", CSV, "has no labels; write picture and pose"),
+        ("l.csv", "a-left.png", CSV, "l.csv, line 1: expected image,pose, got 1"),
+        ("l.csv", "image,pose\n", CSV, "has no labels; write image and pose"),
         ("l.json", "[1]", JSON, "is no JSON object"),
         ("l.json", '{"a-left.png": ["left"]}', JSON, "has the pose ['left']"),
         ("l.json", '{"a-left.png": "left", "a-left.png": "back"}', JSON, "'a-left.png' stands there twice"),
@@ -181,12 +181,12 @@ def test_a_mask_of_another_size(folder: Path) -> None:
     (folder / "masks").mkdir()
     Image.new("L", (9, 9), 255).save(folder / "masks" / "a-left.png")
     done = run(folder / "photos" / "a-left.png", "--templates", folder / "sets", "--masks", folder / "masks")
-    assert "a-left.png: mask of 9x9 pixels, picture of 117x117" in refusal(done)
+    assert "a-left.png: mask of 9x9 pixels, image of 117x117" in refusal(done)
 
 
-def test_empty_folders_and_absent_pictures(folder: Path) -> None:
+def test_empty_folders_and_absent_images(folder: Path) -> None:
     (folder / "none").mkdir()
-    assert "no pictures in this folder" in refusal(run(folder / "none", "--templates", folder / "sets"))
+    assert "no images in this folder" in refusal(run(folder / "none", "--templates", folder / "sets"))
     assert "no template sets" in refusal(run(folder / "photos", "--templates", folder / "none"))
     assert "x.jpg: no such file" in refusal(run(folder / "x.jpg", "--templates", folder / "sets"))
 
@@ -198,21 +198,21 @@ def test_exit_code_and_one_line(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_real_pictures_end_to_end(tmp_path: Path) -> None:
+def test_real_images_end_to_end(tmp_path: Path) -> None:
     """Shipped weights on rendered alpacas: two templates themselves, whose pose must be found, and others."""
     known = ("left", "back")
     data = load("coco", shared("quaternius"), "val", pairs="all")
     by_pose: dict[str, list[Any]] = {"left": [], "right": [], "front": [], "back": []}
     names = {0: "front", 2: "left", 4: "back", 6: "right"}
-    for picture in sorted(data.pictures, key=lambda each: each.id):
-        number = picture.attributes["azimuth_id"]
-        if number in names and picture.category == "alpaca":
-            by_pose[names[number]].append(picture)
+    for image in sorted(data.images, key=lambda each: each.id):
+        number = image.attributes["azimuth_id"]
+        if number in names and image.category == "alpaca":
+            by_pose[names[number]].append(image)
     (tmp_path / "photos").mkdir()
     (tmp_path / "masks").mkdir()
     labels: dict[str, str] = {}
-    for pose, pictures in by_pose.items():
-        template, other = pictures[:2]
+    for pose, images in by_pose.items():
+        template, other = images[:2]
         (tmp_path / "sets" / "one").mkdir(parents=True, exist_ok=True)
         Image.open(template.path).save(tmp_path / "sets" / "one" / f"{pose}.png")
         query = template if pose in known else other

@@ -74,7 +74,7 @@ def refused(monkeypatch, capsys):
     return call
 
 
-def test_a_table_of_ones_own_pictures(tmp_path):
+def test_a_table_of_ones_own_images(tmp_path):
     pytest.importorskip("efficientnet_lite_pytorch")
     out = tmp_path / "out"
     text = run("reproduce", "table3", *options(faces(tmp_path / "cats"), out, "--pairs", 5))
@@ -129,7 +129,7 @@ def test_what_the_data_does_not_allow(tmp_path, refused, name, message):
     assert not list((tmp_path / "out").rglob("*.jsonl"))
 
 
-def test_one_picture_a_category_makes_no_pairs(tmp_path, refused):
+def test_one_image_a_category_makes_no_pairs(tmp_path, refused):
     root = faces(tmp_path / "cats", categories=4)
     assert "no pairs" in refused("reproduce", "table3", *options(root, tmp_path / "out"))
 

@@ -57,7 +57,7 @@ def test_a_folder_is_annotated(tmp_path: Path, source: Path) -> None:
     assert result.stdout.strip() == str(out)
     assert "cat: 5 keypoints, 2 sources, 5 targets" in result.stderr
     assert "flip pairs inferred from the names" in result.stderr
-    assert "failed: 002.png: not a picture that can be read" in result.stderr
+    assert "failed: 002.png: not an image that can be read" in result.stderr
     assert "4 annotated, 1 failed" in result.stderr
     content = json.loads(out.read_text())
     assert [each["file_name"] for each in content["images"]] == ["000.png", "001.png", "003.png", "004.png"]
@@ -69,10 +69,10 @@ def test_a_folder_is_annotated(tmp_path: Path, source: Path) -> None:
     assert out.stat().st_mtime_ns == before
 
 
-def test_sources_among_the_pictures_are_left_out(tmp_path: Path, source: Path) -> None:
+def test_sources_among_the_images_are_left_out(tmp_path: Path, source: Path) -> None:
     photos(source.parent / "images", 2)
     result = run(source, source.parent / "images", "--out", tmp_path / "out.json")
-    assert "note: 2 targets left out, their pictures are sources" in result.stderr
+    assert "note: 2 targets left out, their images are sources" in result.stderr
     assert "2 annotated, 0 failed" in result.stderr
 
 
@@ -142,7 +142,7 @@ def test_mistakes_are_found_before_the_work(
     refused("unknown protocol 'x'", source, "--targets", truth, "--out", out, "--evaluate", "--protocol", "x")
     refused("the threshold is a probability", source, folder, "--out", out, "--threshold", 2)
     refused("nearest sources must be 0", source, folder, "--out", out, "--nearest", -1)
-    refused("no pictures in this folder", source, empty, "--out", out)
+    refused("no images in this folder", source, empty, "--out", out)
     refused("no such file; give a COCO-keypoints JSON", tmp_path / "x.json", folder, "--out", out)
     refused("no category 'dog'", source, folder, "--out", out, "--category", "dog")
     assert not list(tmp_path.glob("out.json*"))

@@ -21,7 +21,7 @@ def test_a_run_and_matching_with_its_weights(tmp_path: Path) -> None:
     content = {
         "data": [{"name": "coco", "root": "faces", "split": "train"}],
         "shape": {"descriptor": 8, "width": 16, "context": [1], "detail": 0},
-        "pictures": 2,
+        "images": 2,
         "steps": 2,
     }
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
@@ -30,9 +30,9 @@ def test_a_run_and_matching_with_its_weights(tmp_path: Path) -> None:
     weights = Path("runs", "tune-mine", "weights")
     assert done.stdout == f"{weights}\n"
     assert "2/2" in done.stderr
-    pictures = sorted(str(each) for each in (tmp_path / "faces").rglob("*.png"))[:2]
+    images = sorted(str(each) for each in (tmp_path / "faces").rglob("*.png"))[:2]
     found = geoaware(
-        *("match", *pictures, "--point", "20,20", "--extractor", "lite-tuned", "--device", "cpu"),
+        *("match", *images, "--point", "20,20", "--extractor", "lite-tuned", "--device", "cpu"),
         *("--set", f"weights={weights}", "--json", "found.json"),
         cwd=tmp_path,
     )

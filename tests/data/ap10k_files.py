@@ -1,4 +1,4 @@
-"""AP-10K annotation files made up for tests: real species, families and keypoints, invented pictures."""
+"""AP-10K annotation files made up for tests: real species, families and keypoints, invented images."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def write_files(root: Path, annotations: list[dict[str, Any]], shuffle: int | No
 
 
 def full_size(seed: int = 1) -> list[dict[str, Any]]:
-    """Annotations of 10,015 pictures: 50 of the 54 species, a few small ones, some with several instances."""
+    """Annotations of 10,015 images: 50 of the 54 species, a few small ones, some with several instances."""
     dice = random.Random(seed)
     unannotated = {"alouatta", "mole", "bat", "noisy night monkey"}
     small = {"king cheetah": 31, "argali sheep": 44, "black bear": 47}

@@ -33,7 +33,7 @@ def pairs_of(benchmark: Benchmark, name: str, split: str) -> Pairs:
     return [json.loads(line) for line in lines]
 
 
-def pictures_of(benchmark: Benchmark) -> dict[str, dict[str, Any]]:
+def images_of(benchmark: Benchmark) -> dict[str, dict[str, Any]]:
     return json.loads((benchmark.folder / "keypoints.json").read_text(encoding="utf-8"))["pictures"]
 
 
@@ -49,7 +49,7 @@ def species(name: str, count: int, first: int = 1, **options: Any) -> list[dict[
 
 def test_the_three_files_of_split_1_are_merged(tmp_path: Path) -> None:
     benchmark = built(tmp_path, species("cat", 9))
-    assert set(pictures_of(benchmark)) == {f"{each:012d}" for each in range(1, 10)}
+    assert set(images_of(benchmark)) == {f"{each:012d}" for each in range(1, 10)}
     (tmp_path / "annotations/ap10k-val-split1.json").unlink()
     with pytest.raises(InputError, match=r"ap10k-val-split1\.json: no such file"):
         build(tmp_path)
@@ -67,34 +67,34 @@ def test_an_entry_of_two_files_counts_once_and_files_must_agree(tmp_path: Path) 
         build(tmp_path, tmp_path / "out", [file, folder / "other.json"])
 
 
-def test_pictures_with_several_instances_are_dropped(tmp_path: Path) -> None:
+def test_images_with_several_instances_are_dropped(tmp_path: Path) -> None:
     twice = [annotation(3, "cat", annotation_id=100), annotation(4, "dog", annotation_id=101)]
     crowd = {**annotation(5, "cat", annotation_id=102), "iscrowd": 1}
     benchmark = built(tmp_path, [*species("cat", 9), *twice, crowd])
-    assert {int(name) for name in pictures_of(benchmark)} == {1, 2, 6, 7, 8, 9}
+    assert {int(name) for name in images_of(benchmark)} == {1, 2, 6, 7, 8, 9}
     assert benchmark.manifest["images"]["several instances"] == 3
 
 
-def test_pictures_on_the_exclusion_list_are_dropped(tmp_path: Path) -> None:
+def test_images_on_the_exclusion_list_are_dropped(tmp_path: Path) -> None:
     listed = tmp_path / "several.txt"
     listed.write_text("# seen by eye\n3\n000000000005.jpg  # two cats\n\n000000000007\n", encoding="utf-8")
     benchmark = built(tmp_path, species("cat", 9), exclude=listed)
-    assert {int(name) for name in pictures_of(benchmark)} == {1, 2, 4, 6, 8, 9}
+    assert {int(name) for name in images_of(benchmark)} == {1, 2, 4, 6, 8, 9}
     assert benchmark.manifest["images"]["excluded by the list"] == 3
     assert benchmark.manifest["excluded_images"] == [3, 5, 7]
     listed.write_text("12\n", encoding="utf-8")
-    with pytest.raises(InputError, match=r"several\.txt: no picture '12' in the annotations"):
+    with pytest.raises(InputError, match=r"several\.txt: no image '12' in the annotations"):
         build(tmp_path, exclude=listed)
     with pytest.raises(InputError, match=r"none\.txt: no such file"):
         build(tmp_path, exclude=tmp_path / "none.txt")
 
 
-def test_pictures_with_fewer_than_3_visible_keypoints_are_dropped(tmp_path: Path) -> None:
+def test_images_with_fewer_than_3_visible_keypoints_are_dropped(tmp_path: Path) -> None:
     few = [annotation(10, "cat", [0, 1]), annotation(11, "cat", [0, 1, 2]), annotation(12, "cat", flag=1)]
     outside = annotation(13, "cat", [0, 1, 2])
     outside["keypoints"][0] = 101
     benchmark = built(tmp_path, [*species("cat", 9), *few, outside])
-    assert {int(name) for name in pictures_of(benchmark)} == {*range(1, 10), 11}
+    assert {int(name) for name in images_of(benchmark)} == {*range(1, 10), 11}
     assert benchmark.manifest["images"]["too few visible keypoints"] == 3
     assert benchmark.manifest["keypoints"] == {
         "hidden, not counted": 17,
@@ -114,7 +114,7 @@ def test_last_30_by_image_id_are_test_the_20_before_them_validation(tmp_path: Pa
     assert benchmark.manifest["held_out"] == []
 
 
-def test_species_with_fewer_than_50_pictures_are_held_out(tmp_path: Path) -> None:
+def test_species_with_fewer_than_50_images_are_held_out(tmp_path: Path) -> None:
     made = [*species("king cheetah", 49), *species("cat", 50, first=100), *species("dog", 12, first=200)]
     benchmark = built(tmp_path, made)
     assert benchmark.manifest["held_out"] == ["dog", "king cheetah"]
@@ -137,8 +137,8 @@ def test_intra_species_all_combinations_for_test_and_validation(tmp_path: Path) 
     assert len(pairs_of(benchmark, "intra-species", "trn")) == 1
 
 
-def test_training_at_most_50_times_the_number_of_pictures(tmp_path: Path) -> None:
-    # 110 training pictures: 5,995 combinations, at most 5,500; 90: 4,005 combinations, fewer than 4,500.
+def test_training_at_most_50_times_the_number_of_images(tmp_path: Path) -> None:
+    # 110 training images: 5,995 combinations, at most 5,500; 90: 4,005 combinations, fewer than 4,500.
     benchmark = built(tmp_path, [*species("cat", 160), *species("dog", 140, first=1000)])
     found = pairs_of(benchmark, "intra-species", "trn")
     assert Counter(pair["category"] for pair in found) == {"cat": 5500, "dog": 4005}
@@ -146,7 +146,7 @@ def test_training_at_most_50_times_the_number_of_pictures(tmp_path: Path) -> Non
 
 
 def test_training_pairs_are_drawn_before_they_are_filtered(tmp_path: Path) -> None:
-    # Odd and even pictures share 2 keypoints, so about half of the 5,500 drawn pairs fall away.
+    # Odd and even images share 2 keypoints, so about half of the 5,500 drawn pairs fall away.
     cats = [annotation(each, "cat", [0, 1, 2 + each % 2, 4 + each % 2]) for each in range(1, 161)]
     found = pairs_of(built(tmp_path, cats), "intra-species", "trn")
     assert 2400 < len(found) < 2900
@@ -160,15 +160,15 @@ def test_pairs_have_at_least_3_keypoints_visible_in_both(tmp_path: Path) -> None
             visible = [0, 1, 2, 3] if each % 2 else [1, 2, 3 + each % 4, 9]
             made.append(annotation(1000 * place + each, name, visible))
     benchmark = built(tmp_path, made)
-    pictures = pictures_of(benchmark)
-    seen = {name: {i for i, point in enumerate(each["points"]) if point} for name, each in pictures.items()}
+    images = images_of(benchmark)
+    seen = {name: {i for i, point in enumerate(each["points"]) if point} for name, each in images.items()}
     for name, splits in benchmark.manifest["pairs"].items():
         for split in splits:
             found = pairs_of(benchmark, name, split)
             assert all(len(seen[pair["source"]] & seen[pair["target"]]) >= 3 for pair in found)
     expected = {
         (a, b)
-        for a, b in combinations(sorted(name for name in pictures if int(name) in range(21, 51)), 2)
+        for a, b in combinations(sorted(name for name in images if int(name) in range(21, 51)), 2)
         if len(seen[a] & seen[b]) >= 3
     }
     found = pairs_of(benchmark, "intra-species", "test")
@@ -183,17 +183,17 @@ def test_cross_species_400_and_900_pairs_a_family_of_several_species(tmp_path: P
         *species("pig", 50, first=500),
     ]
     benchmark = built(tmp_path, made)
-    pictures = pictures_of(benchmark)
+    images = images_of(benchmark)
     counts = {split: Counter(pair["category"] for pair in pairs_of(benchmark, "cross-species", split))
               for split in ("val", "test")}  # fmt: skip
-    # Zebras have no validation pictures here, pigs are alone in their family.
+    # Zebras have no validation images here, pigs are alone in their family.
     assert counts == {"val": {"Felidae": 400}, "test": {"Felidae": 900, "Equidae": 900}}
     test = pairs_of(benchmark, "cross-species", "test")
-    assert all(pictures[pair["source"]]["species"] != pictures[pair["target"]]["species"] for pair in test)
+    assert all(images[pair["source"]]["species"] != images[pair["target"]]["species"] for pair in test)
     assert all(
-        pictures[pair[side]]["family"] == pair["category"] for pair in test for side in ("source", "target")
+        images[pair[side]]["family"] == pair["category"] for pair in test for side in ("source", "target")
     )
-    mixed = {(pictures[pair["source"]]["species"], pictures[pair["target"]]["species"]) for pair in test}
+    mixed = {(images[pair["source"]]["species"], images[pair["target"]]["species"]) for pair in test}
     assert mixed == {("cat", "lion"), ("cat", "tiger"), ("lion", "tiger"), ("horse", "zebra")}
 
 
@@ -212,14 +212,14 @@ def test_cross_family_20_and_30_pairs_for_each_combination(tmp_path: Path) -> No
               for split in ("val", "test")}  # fmt: skip
     assert counts["val"] == {"Canidae+Felidae": 20}
     assert counts["test"] == {"Canidae+Felidae": 30, "Canidae+Suidae": 30, "Felidae+Suidae": 30}
-    pictures = pictures_of(benchmark)
+    images = images_of(benchmark)
     for pair in pairs_of(benchmark, "cross-family", "test"):
-        families = [pictures[pair[side]]["family"] for side in ("source", "target")]
+        families = [images[pair[side]]["family"] for side in ("source", "target")]
         assert "+".join(families) == pair["category"]
         assert len({pair["source"], pair["target"]}) == 2
 
 
-def test_evaluation_pairs_are_of_evaluation_pictures(tmp_path: Path) -> None:
+def test_evaluation_pairs_are_of_evaluation_images(tmp_path: Path) -> None:
     benchmark = built(
         tmp_path, [*species("cat", 80), *species("lion", 80, first=100), *species("dog", 80, first=200)]
     )
@@ -278,7 +278,7 @@ def test_names_can_be_stored_on_windows(tmp_path: Path) -> None:
     }
     ids = [pair["id"] for pair in pairs_of(benchmark, "cross-species", "test")]
     parts = [part for name in everything(benchmark.folder) for part in name.split("/")]
-    for name in [*ids, *pictures_of(benchmark), *parts]:
+    for name in [*ids, *images_of(benchmark), *parts]:
         assert re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*[A-Za-z0-9_-]", name), name
         assert name.split(".")[0].lower() not in reserved
     assert len({name.lower() for name in everything(benchmark.folder)}) == len(everything(benchmark.folder))
@@ -305,7 +305,7 @@ def test_nothing_is_written_when_the_input_is_bad(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such folder; give AP-10K's folder"):
         build(tmp_path / "nowhere")
     write_files(tmp_path, [annotation(1, "cat", [0])])
-    with pytest.raises(InputError, match="no picture passes the rules"):
+    with pytest.raises(InputError, match="no image passes the rules"):
         build(tmp_path, out)
 
 
@@ -332,8 +332,8 @@ def test_interrupted_writing_leaves_no_benchmark(tmp_path: Path, monkeypatch: py
 def test_real_sample_says_what_is_too_few(tmp_path: Path) -> None:
     root = shared("ap10k-sample")
     benchmark = build(root, tmp_path, [root / "annotations/test_ap10k.json"])
-    assert "2 annotated pictures, AP-10K has 10015: not the whole data set" in benchmark.warnings
-    assert "intra-species test: no pairs, too few pictures" in benchmark.warnings
+    assert "2 annotated images, AP-10K has 10015: not the whole data set" in benchmark.warnings
+    assert "intra-species test: no pairs, too few images" in benchmark.warnings
     assert benchmark.manifest["held_out"] == ["antelope", "jaguar"]
     data_set = load("ap10k", root, "test", benchmark="cross-family", built=str(tmp_path))
     (pair,) = data_set.pairs
@@ -352,7 +352,7 @@ def test_real_sample_says_what_is_too_few(tmp_path: Path) -> None:
         load("ap10k", root, "trn", built=str(tmp_path))
 
 
-def with_pictures(root: Path, annotations: list[dict[str, Any]]) -> Path:
+def with_images(root: Path, annotations: list[dict[str, Any]]) -> Path:
     write_files(root, annotations)
     (root / "data").mkdir()
     for each in annotations:
@@ -362,7 +362,7 @@ def with_pictures(root: Path, annotations: list[dict[str, Any]]) -> Path:
 
 
 def test_loading(tmp_path: Path) -> None:
-    root = with_pictures(tmp_path, [*species("cat", 52), *species("dog", 50, first=100)])
+    root = with_images(tmp_path, [*species("cat", 52), *species("dog", 50, first=100)])
     data_set = load("ap10k", root, "train")
     (pair,) = data_set.pairs
     assert (pair.id, pair.category, data_set.split) == ("000000000001-000000000002", "cat", "trn")
@@ -377,7 +377,7 @@ def test_loading(tmp_path: Path) -> None:
 
 
 def test_loading_bad_input(tmp_path: Path) -> None:
-    root = with_pictures(tmp_path, species("cat", 50))
+    root = with_images(tmp_path, species("cat", 50))
     with pytest.raises(
         InputError, match="no benchmark 'cross'; choose intra-species, cross-species, cross-family"
     ):
@@ -385,7 +385,7 @@ def test_loading_bad_input(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="AP-10K cross-family has no split 'trn'; choose val, test"):
         load("ap10k", root, "trn", benchmark="cross-family")
     (root / "data/000000000030.jpg").unlink()
-    with pytest.raises(InputError, match=r"000000000030\.jpg: no such picture"):
+    with pytest.raises(InputError, match=r"000000000030\.jpg: no such image"):
         load("ap10k", root, "test")
     listed = root / "correspondence/intra-species/test.jsonl"
     listed.write_bytes(listed.read_bytes()[:-30])
@@ -409,7 +409,7 @@ def test_selection_by_itself(tmp_path: Path) -> None:
     assert animal.common(replace(animal, bits=0b1011)) == 3
     (tmp_path / "list").write_text("8", encoding="utf-8")
     merged = merge([file])
-    with pytest.raises(InputError, match="no picture '8'"):
+    with pytest.raises(InputError, match="no image '8'"):
         read_exclusions(tmp_path / "list", merged)
 
 
@@ -427,7 +427,7 @@ def test_full_size(tmp_path: Path) -> None:
     benchmark = built(tmp_path, made)
     pairs = benchmark.manifest["pairs"]
     assert benchmark.manifest["held_out"] == ["argali sheep", "black bear", "king cheetah"]
-    assert pairs["cross-family"] == {"val": 20 * 210, "test": 30 * 210}  # 21 families have pictures
+    assert pairs["cross-family"] == {"val": 20 * 210, "test": 30 * 210}  # 21 families have images
     assert 200_000 < pairs["intra-species"]["trn"] < 400_000
     assert pairs["intra-species"]["val"] <= 50 * 190
     assert pairs["cross-species"]["test"] <= 11 * 900

@@ -17,7 +17,7 @@ from tests.data import test_pairs as pairs
 from tests.data import test_proposal_flow as flow
 from tests.data import test_spair as spair
 from tests.data.ap10k_files import annotation, write_files
-from tests.data.test_ap10k import species, with_pictures
+from tests.data.test_ap10k import species, with_images
 from tests.shared_data import shared
 
 
@@ -46,7 +46,7 @@ def test_made_up_folders_are_fine(tmp_path: Path) -> None:
     assert check("pf-pascal", flow.pascal(tmp_path / "p")).problems == []
     assert check("pf-willow", flow.willow(tmp_path / "w")).problems == []
     assert check("pairs", pairs.written(tmp_path / "o", pairs.PAIR)).problems == []
-    root = with_pictures(tmp_path / "a", [*species("cat", 52), *species("lion", 52, first=100),
+    root = with_images(tmp_path / "a", [*species("cat", 52), *species("lion", 52, first=100),
                                           *species("dog", 52, first=200)])  # fmt: skip
     findings = check("ap10k", root)
     assert findings.problems == []
@@ -69,7 +69,7 @@ def test_spair_lists_all_that_is_wrong(tmp_path: Path) -> None:
     spair.change(root / "ImageAnnotation/bus/2008_000002.json", image_width=61)
     problems = "\n".join(check("spair71k", root, "test").problems)
     assert "points differ from those of bus/2008_000002" in problems
-    assert "2008_000001.jpg: not a picture" in problems
+    assert "2008_000001.jpg: not an image" in problems
     assert "2008_000002.jpg: has 60x40 pixels, its annotation says 61x40" in problems
     (root / "ImageAnnotation/bus/2008_000002.json").unlink()
     (root / "ImageAnnotation/bus/2008_000001.json").write_text("{", encoding="utf-8")
@@ -83,11 +83,11 @@ def test_left_out_things_are_problems_in_ones_own_data_only(tmp_path: Path) -> N
     spair.change(root / "ImageAnnotation/bus/2008_000001.json", kps={"2": [99, 5], "7": [7, 5]})
     findings = check("spair71k", root, "test")
     assert findings.problems == []
-    assert "left out: 1 keypoints outside their picture" in findings.warnings[0]
+    assert "left out: 1 keypoints outside their image" in findings.warnings[0]
     root = coco.made_up(tmp_path / "c")
     text = (root / "annotations.json").read_text(encoding="utf-8")
     (root / "annotations.json").write_text(text.replace("[5, 7, 2,", "[99, 7, 2,"), encoding="utf-8")
-    assert "left out: 1 keypoints outside their picture" in check("coco", root).problems[0]
+    assert "left out: 1 keypoints outside their image" in check("coco", root).problems[0]
     apart = {**pairs.PAIR, "source_points": [[1, 1]], "target_points": [None]}
     findings = check("pairs", pairs.written(tmp_path / "p", pairs.PAIR, apart))
     assert "left out: 1 pairs with too few common keypoints" in findings.problems[0]
@@ -107,7 +107,7 @@ def test_willow_lists_every_damaged_file(tmp_path: Path) -> None:
     assert "c.mat: has no matrix 'pts_coord'" in problems
 
 
-def test_pictures_that_no_pair_uses_are_looked_at_too(tmp_path: Path) -> None:
+def test_images_that_no_pair_uses_are_looked_at_too(tmp_path: Path) -> None:
     root = coco.made_up(tmp_path)
     (root / "images/3.png").write_bytes(b"")
     (root / "own.jsonl").write_text('{"source": "1.png", "target": "2.png"}', encoding="utf-8")
@@ -116,7 +116,7 @@ def test_pictures_that_no_pair_uses_are_looked_at_too(tmp_path: Path) -> None:
 
 
 def test_many_problems_are_counted(tmp_path: Path) -> None:
-    root = with_pictures(tmp_path, species("cat", 50))
+    root = with_images(tmp_path, species("cat", 50))
     for number in range(21, 51):
         (root / f"data/{number:012d}.jpg").write_bytes(b"")
     problems = check("ap10k", root, "test", benchmark="intra-species").problems
@@ -143,7 +143,7 @@ def test_command_check(tmp_path: Path) -> None:
     root = coco.made_up(tmp_path)
     result = CliRunner().invoke(app, ["check", "coco", str(root), "--pairs", "all", "--set", "seed=3"])
     assert result.exit_code == 0
-    assert "all: 6 pairs, 3 pictures, 1 categories" in result.output
+    assert "all: 6 pairs, 3 images, 1 categories" in result.output
     assert "left_ear / right_ear" in result.output
     assert "coco: fine" in result.output
     result = CliRunner().invoke(app, ["check", "spair71k", str(tmp_path)])

@@ -15,7 +15,7 @@ NAMES = ["left_ear", "right_ear", "nose"]
 
 
 def made_up(root: Path, **changes: Any) -> Path:
-    """Three cats on pictures of 50x40 pixels: all keypoints; the nose hidden; the ears only."""
+    """Three cats on images of 50x40 pixels: all keypoints; the nose hidden; the ears only."""
     shown = {1: (2, 2, 2), 2: (2, 2, 1), 3: (2, 2, 0)}
     content: dict[str, Any] = {
         "images": [{"id": each, "file_name": f"{each}.png", "width": 50, "height": 40} for each in shown],
@@ -42,7 +42,7 @@ def made_up(root: Path, **changes: Any) -> Path:
     return root
 
 
-def test_pictures_and_pairs(tmp_path: Path) -> None:
+def test_images_and_pairs(tmp_path: Path) -> None:
     data_set = load("coco", made_up(tmp_path), "all", pairs="all")
     assert [pair.id for pair in data_set.pairs] == [
         f"{a}.png--{b}.png" for a in (1, 2, 3) for b in (1, 2, 3) if a != b
@@ -62,10 +62,10 @@ def test_pictures_and_pairs(tmp_path: Path) -> None:
 
 def test_hidden_keypoints_do_not_count_unless_asked(tmp_path: Path) -> None:
     root = made_up(tmp_path)
-    seen = {picture.id: picture.keypoints.visible_ids for picture in load("coco", root, "all").pictures}
+    seen = {image.id: image.keypoints.visible_ids for image in load("coco", root, "all").images}
     assert seen == {"1.png": (0, 1, 2), "2.png": (0, 1), "3.png": (0, 1)}
-    shown = load("coco", root, "all", hidden=True).pictures
-    assert {picture.id: picture.keypoints.visible_ids for picture in shown}["2.png"] == (0, 1, 2)
+    shown = load("coco", root, "all", hidden=True).images
+    assert {image.id: image.keypoints.visible_ids for image in shown}["2.png"] == (0, 1, 2)
 
 
 def test_common_keypoints(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_several_instances_of_one_file(tmp_path: Path) -> None:
     content["annotations"] += [second, crowd, empty]
     (root / "annotations.json").write_text(json.dumps(content), encoding="utf-8")
     data_set = load("coco", root, "all", pairs="all")
-    assert {picture.id for picture in data_set.pictures} == {"1.png#10", "1.png#11", "2.png#20", "3.png"}
+    assert {image.id for image in data_set.images} == {"1.png#10", "1.png#11", "2.png#20", "3.png"}
     assert any("1 annotations show no keypoint" in note for note in data_set.notes)
 
 
@@ -169,9 +169,7 @@ def test_list_of_pairs(tmp_path: Path) -> None:
     assert [pair.id for pair in data_set.pairs] == ["mine", "1.png--2.png"]
     assert data_set.pairs[0].azimuth_difference == 2
     (root / "pairs.jsonl").write_text('{"source": "9.png", "target": "1.png"}', encoding="utf-8")
-    with pytest.raises(
-        InputError, match=r"pairs\.jsonl, line 1: no picture or entry '9\.png'; known: 1\.png"
-    ):
+    with pytest.raises(InputError, match=r"pairs\.jsonl, line 1: no image or entry '9\.png'; known: 1\.png"):
         load("coco", root, "all", pairs="pairs.jsonl")
     (root / "pairs.jsonl").write_text("[1]", encoding="utf-8")
     with pytest.raises(InputError, match=r"line 1: .* is no JSON object"):
@@ -184,11 +182,11 @@ def test_a_keypoint_outside_is_left_out_and_counted(tmp_path: Path) -> None:
     content["annotations"][0]["keypoints"][:3] = [-1, 7, 2]
     (root / "annotations.json").write_text(json.dumps(content), encoding="utf-8")
     data_set = load("coco", root, "all", pairs="all")
-    assert data_set.left_out == {"keypoints outside their picture": 1}
+    assert data_set.left_out == {"keypoints outside their image": 1}
     assert data_set.pairs[0].common_ids == (1,)
 
 
-def test_threshold_is_from_the_picture_where_boxes_are_missing(tmp_path: Path) -> None:
+def test_threshold_is_from_the_image_where_boxes_are_missing(tmp_path: Path) -> None:
     root = made_up(tmp_path)
     assert load("coco", root, "all").threshold_base == "box"
     content = json.loads((root / "annotations.json").read_text(encoding="utf-8"))
@@ -197,9 +195,9 @@ def test_threshold_is_from_the_picture_where_boxes_are_missing(tmp_path: Path) -
     assert load("coco", root, "all").threshold_base == "image"
 
 
-def test_picture_sizes_are_read_where_the_file_does_not_say(tmp_path: Path) -> None:
+def test_image_sizes_are_read_where_the_file_does_not_say(tmp_path: Path) -> None:
     root = made_up(tmp_path, images=[{"id": each, "file_name": f"{each}.png"} for each in (1, 2, 3)])
-    assert load("coco", root, "all").pictures[0].size == (50, 40)
+    assert load("coco", root, "all").images[0].size == (50, 40)
 
 
 @pytest.mark.parametrize(
@@ -262,7 +260,7 @@ def test_missing_things(tmp_path: Path) -> None:
         load("coco", tmp_path, "dev")
     root = made_up(tmp_path)
     (root / "images/2.png").unlink()
-    with pytest.raises(InputError, match=r"2\.png: no such picture"):
+    with pytest.raises(InputError, match=r"2\.png: no such image"):
         load("coco", root, "all")
     (root / "annotations.json").write_text("{'a'}", encoding="utf-8")
     with pytest.raises(InputError, match=r"annotations\.json: damaged, no valid JSON"):
@@ -273,24 +271,24 @@ def test_missing_things(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "split", "pictures", "categories"),
+    ("name", "split", "count", "categories"),
     [("lspet", "val", 300, 1), ("badja", "all", 33, 2), ("quaternius", "val", 270, 9)],
 )
-def test_real_files(name: str, split: str, pictures: int, categories: int) -> None:
+def test_real_files(name: str, split: str, count: int, categories: int) -> None:
     root = shared(name)
     data_set = load("coco", root, split, pairs=400)
     file = root / ("annotations.json" if split == "all" else f"{split}.json")
     raw = json.loads(file.read_text(encoding="utf-8"))
     images = {image["id"]: image["file_name"] for image in raw["images"]}
     annotations = {images[each["image_id"]]: each for each in raw["annotations"]}
-    assert len(annotations) == pictures
+    assert len(annotations) == count
     assert len(data_set.categories) == categories
-    for picture in data_set.pictures:
-        own = annotations[picture.id]["keypoints"]
+    for image in data_set.images:
+        own = annotations[image.id]["keypoints"]
         flags = own[2::3]
-        assert picture.keypoints.visible.tolist() == [flag == 2 for flag in flags]
-        for each in picture.keypoints.visible_ids:
-            assert picture.keypoints.at([each]).tolist() == [own[3 * each : 3 * each + 2]]
+        assert image.keypoints.visible.tolist() == [flag == 2 for flag in flags]
+        for each in image.keypoints.visible_ids:
+            assert image.keypoints.at([each]).tolist() == [own[3 * each : 3 * each + 2]]
     for category, schema in data_set.schemas.items():
         assert {tuple(pair) for pair in raw["flip_pairs"]} == set(schema.flip_pairs), category
         groups = {tuple(sorted(each)) for each in raw.get("keypoint_groups", [])}

@@ -8,10 +8,10 @@ from geoaware.data.dataset import with_keypoints
 from geoaware.evaluation.predictions import hash_pairs
 from geoaware.method.keypoints import Schema
 from geoaware.runs.errors import InputError
-from tests.training.toy_sets import SCHEMA, data_set, pairs_of, picture
+from tests.training.toy_sets import SCHEMA, data_set, image, pairs_of
 
 # Ids 0 and 1 are ears, 2 and 3 eyes, 4 the nose.
-ALL, EARS, RIGHT = picture("all"), picture("ears", (0, 1, 4)), picture("right", (1, 3))
+ALL, EARS, RIGHT = image("all"), image("ears", (0, 1, 4)), image("right", (1, 3))
 DATA = data_set(pairs_of([ALL, EARS, RIGHT]))
 
 
@@ -20,7 +20,7 @@ def test_others_become_invisible_and_nothing_else_changes() -> None:
     assert found.schemas == DATA.schemas
     assert [pair.id for pair in found.pairs] == [pair.id for pair in DATA.pairs]
     assert [pair.common_ids for pair in found.pairs] == [(1, 4), (1,), (1, 4), (1,), (1,), (1,)]
-    for new, old in zip(found.pictures, DATA.pictures, strict=True):
+    for new, old in zip(found.images, DATA.images, strict=True):
         assert new.keypoints.ids == old.keypoints.ids == (0, 1, 2, 3, 4)
         assert new.keypoints.xy.equal(old.keypoints.xy)
         assert replace(new, keypoints=old.keypoints) == old
@@ -30,7 +30,7 @@ def test_others_become_invisible_and_nothing_else_changes() -> None:
     assert DATA.pairs[0].common_ids == (0, 1, 4)
 
 
-def test_pictures_stay_shared() -> None:
+def test_images_stay_shared() -> None:
     found = with_keypoints(DATA, ["left ear"])
     assert found.pairs[0].source is found.pairs[1].target
 
@@ -49,7 +49,7 @@ def test_the_geometry_aware_subset_is_that_of_the_kept_keypoints() -> None:
 
 
 def test_names_are_looked_up_in_each_category() -> None:
-    mixed = data_set([*DATA.pairs, *pairs_of([picture(name, category="bird") for name in "xy"])])
+    mixed = data_set([*DATA.pairs, *pairs_of([image(name, category="bird") for name in "xy"])])
     mixed.schemas["bird"] = Schema(("beak", "left ear", "right ear", "tail", "crest"))  # type: ignore[index]
     found = with_keypoints(mixed, ["left ear", "tail"])
     assert {(pair.category, pair.common_ids) for pair in found.pairs} == {("cat", (0,)), ("bird", (1, 3))}
@@ -61,7 +61,7 @@ def test_names_that_cannot_be() -> None:
         with_keypoints(DATA, ["nose", "tail"])
     with pytest.raises(InputError, match=f"toy, split trn: no keypoint is named; {known}"):
         with_keypoints(DATA, [])
-    apart = data_set(pairs_of([picture("a", (0, 1)), picture("b", (1, 2))]))
+    apart = data_set(pairs_of([image("a", (0, 1)), image("b", (1, 2))]))
     with pytest.raises(
         InputError, match="none of 2 pairs shows one of the keypoints left ear, left eye in both"
     ):

@@ -12,7 +12,7 @@ from geoaware.runs.errors import InputError
 
 @pytest.fixture
 def quarters() -> Image.Image:
-    """A 4 x 2 picture whose left half is red."""
+    """A 4 x 2 image whose left half is red."""
     image = Image.new("RGB", (4, 2), "blue")
     image.paste("red", (0, 0, 2, 2))
     return image
@@ -75,7 +75,7 @@ def test_arrays_of_every_kind() -> None:
         (np.zeros((2, 2), np.int32), "uint8"),
     ],
 )
-def test_arrays_that_are_not_pictures(array: np.ndarray, message: str) -> None:
+def test_arrays_that_are_not_images(array: np.ndarray, message: str) -> None:
     with pytest.raises(InputError, match=message):
         load_image(array)
 
@@ -86,8 +86,8 @@ def test_bad_files_are_named(tmp_path: Path, quarters) -> None:
     with pytest.raises(InputError, match="is a folder"):
         load_image(tmp_path)
     text = tmp_path / "text.jpg"
-    text.write_text("not a picture")
-    with pytest.raises(InputError, match=r"text\.jpg: not a picture"):
+    text.write_text("not an image")
+    with pytest.raises(InputError, match=r"text\.jpg: not an image"):
         load_image(text)
     whole = tmp_path / "whole.jpg"
     Image.effect_noise((200, 200), 60).save(whole)
@@ -106,7 +106,7 @@ def test_a_decompression_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_list_images_in_name_order_and_empty_folder(tmp_path: Path, quarters) -> None:
-    with pytest.raises(InputError, match="no pictures in this folder"):
+    with pytest.raises(InputError, match="no images in this folder"):
         list_images(tmp_path)
     for name in ("b.png", "A.JPG", "c.txt"):
         (tmp_path / name).touch()

@@ -12,7 +12,7 @@ from PIL import Image
 
 from geoaware.data import load, object_mask
 from geoaware.data.masks import decode_segmentation, uncompress
-from geoaware.method.types import Keypoints, Picture
+from geoaware.method.types import AnnotatedImage, Keypoints
 from geoaware.runs.errors import InputError
 from tests.shared_data import shared
 
@@ -80,14 +80,14 @@ def test_damaged_segmentation(segmentation: object) -> None:
 
 def test_real_run_lengths_have_the_annotated_area() -> None:
     data_set = load("coco", shared("quaternius"), "val", pairs=3)
-    for picture in data_set.pictures:
-        mask = object_mask(picture)
+    for image in data_set.images:
+        mask = object_mask(image)
         assert mask is not None
-        assert mask.shape == (picture.size[1], picture.size[0])
-        assert mask.sum() == picture.attributes["area"]
+        assert mask.shape == (image.size[1], image.size[0])
+        assert mask.sum() == image.attributes["area"]
         rows, columns = mask.any(1).nonzero()[0], mask.any(0).nonzero()[0]
         box = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
-        assert picture.box == pytest.approx(box, abs=1)
+        assert image.box == pytest.approx(box, abs=1)
 
 
 def test_mask_files(tmp_path: Path) -> None:
@@ -96,19 +96,19 @@ def test_mask_files(tmp_path: Path) -> None:
     board.putpixel((2, 1), 255)
     board.save(path)
     none = Keypoints((), torch.zeros(0, 2), torch.zeros(0, dtype=torch.bool))
-    picture = Picture("a", tmp_path / "a.png", (6, 4), "cat", none, mask_path=path)
-    mask = object_mask(picture)
+    image = AnnotatedImage("a", tmp_path / "a.png", (6, 4), "cat", none, mask_path=path)
+    mask = object_mask(image)
     assert mask is not None
     assert np.argwhere(mask).tolist() == [[1, 2]]
-    assert object_mask(replace(picture, mask_path=None)) is None
-    with pytest.raises(InputError, match=r"mask\.png: mask of 6x4 pixels, picture of 5x4"):
-        object_mask(replace(picture, size=(5, 4)))
+    assert object_mask(replace(image, mask_path=None)) is None
+    with pytest.raises(InputError, match=r"mask\.png: mask of 6x4 pixels, image of 5x4"):
+        object_mask(replace(image, size=(5, 4)))
 
 
 def test_real_mask_files() -> None:
     data_set = load("coco", shared("badja"), "all", pairs=2)
-    for picture in data_set.pictures:
-        assert picture.mask_path is not None
-        mask = object_mask(picture)
+    for image in data_set.images:
+        assert image.mask_path is not None
+        mask = object_mask(image)
         assert mask is not None
         assert 0.01 < mask.mean() < 0.9

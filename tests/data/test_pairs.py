@@ -85,7 +85,7 @@ def test_a_pair_without_a_common_keypoint_is_left_out_and_counted(tmp_path: Path
         ({**PAIR, "target": "c.png"}, r"c\.png: no such file"),
         (
             {**PAIR, "source_points": [[40, 2]]},
-            r"line 1: a\.png: keypoint 0 at \(40, 2\), picture 30x20: outside",
+            r"line 1: a\.png: keypoint 0 at \(40, 2\), image 30x20: outside",
         ),
         ({**PAIR, "source_points": [[1, 2, 3]]}, r"keypoint 0 is \[1, 2, 3\]; expected two numbers"),
         ({**PAIR, "source_box": [5, 5, 1, 9]}, "line 1: source_box: box .* has no extent"),

@@ -13,7 +13,7 @@ from geoaware.runs.errors import InputError
 from tests.shared_data import shared
 
 
-def picture(path: Path, size: tuple[int, int] = (60, 40)) -> None:
+def image(path: Path, size: tuple[int, int] = (60, 40)) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size).save(path)
 
@@ -21,7 +21,7 @@ def picture(path: Path, size: tuple[int, int] = (60, 40)) -> None:
 def willow(root: Path, names: tuple[str, ...] = ("a", "b", "c")) -> Path:
     for place, name in enumerate(names):
         path = root / "car(S)" / f"{name}.png"
-        picture(path)
+        image(path)
         points = np.stack([np.arange(10.0) + place, np.arange(10.0) * 2 + place])
         savemat(path.with_suffix(".mat"), {"pts_coord": points})
     return root
@@ -39,14 +39,14 @@ def willow_list(path: Path, *pairs: tuple[str, str], offset: float = 0.0) -> Pat
 
 
 class TestWillow:
-    def test_real_pictures(self) -> None:
+    def test_real_images(self) -> None:
         root = shared("PF-dataset-WILLOW")
         data_set = load("pf-willow", root, "test")
         assert len(data_set) == 3 * 10 * 9
         assert data_set.categories == ("car(S)", "duck(S)", "motorbike(G)")
         assert data_set.threshold_base == "keypoints"
         assert len({pair.id for pair in data_set.pairs}) == 270
-        for each in data_set.pictures:
+        for each in data_set.images:
             with Image.open(each.path) as opened:
                 assert opened.size == each.size
             raw = loadmat(each.path.with_suffix(".mat"))["pts_coord"]
@@ -83,7 +83,7 @@ class TestWillow:
         with pytest.raises(InputError, match="no split 'trn'; choose test"):
             load("pf-willow", tmp_path, "trn")
         root = willow(tmp_path / "outer" / "PF-dataset")
-        with pytest.raises(InputError, match=r"no pictures with MAT files below it; give .*PF-dataset"):
+        with pytest.raises(InputError, match=r"no images with MAT files below it; give .*PF-dataset"):
             load("pf-willow", tmp_path / "outer", "test")
         (root / "car(S)/b.mat").write_bytes(b"MATLAB 5.0 MAT-file, cut short")
         with pytest.raises(InputError, match=r"b\.mat: damaged, no valid MAT file"):
@@ -121,7 +121,7 @@ def pascal(root: Path) -> Path:
         "two": [[11.0, 12.0], [13.0, 14.0], [15.0, 16.0], [math.nan, math.nan]],
     }
     for name, rows in points.items():
-        picture(root / "JPEGImages" / f"{name}.jpg")
+        image(root / "JPEGImages" / f"{name}.jpg")
         (root / "Annotations/cat").mkdir(parents=True, exist_ok=True)
         savemat(
             root / f"Annotations/cat/{name}.mat", {"kps": np.array(rows), "bbox": np.array([[1, 2, 30, 40]])}

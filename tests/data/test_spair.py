@@ -85,7 +85,7 @@ def test_made_up_bus(tmp_path: Path) -> None:
     )
     assert pair.azimuth_difference == 3
     assert pair.source.box == (1.0, 2.0, 60.0, 40.0)
-    assert [picture.id for picture in data_set.pictures] == ["bus/2008_000001", "bus/2008_000002"]
+    assert [image.id for image in data_set.images] == ["bus/2008_000001", "bus/2008_000002"]
     assert data_set.threshold_base == "box"
 
 
@@ -101,8 +101,8 @@ def test_a_keypoint_outside_is_left_out_and_counted(tmp_path: Path) -> None:
     change(root / "ImageAnnotation/bus/2008_000001.json", kps={"2": [61, 5], "7": [60, 40], "11": [11, 5]})
     data_set = load("spair71k", root, "test")
     assert data_set.pairs[0].common_ids == (7, 11)
-    assert data_set.left_out == {"keypoints outside their picture": 1}
-    assert any("keypoint 2 at (61, 5), picture 60x40" in note for note in data_set.notes)
+    assert data_set.left_out == {"keypoints outside their image": 1}
+    assert any("keypoint 2 at (61, 5), image 60x40" in note for note in data_set.notes)
 
 
 def test_a_pair_without_a_common_keypoint(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_missing_things(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no option 'speed'; its options: categories, layout"):
         load("spair71k", root, "test", speed=1)
     (root / "JPEGImages/bus/2008_000002.jpg").unlink()
-    with pytest.raises(InputError, match=r"2008_000002\.jpg: no such picture \(1 of 2"):
+    with pytest.raises(InputError, match=r"2008_000002\.jpg: no such image \(1 of 2"):
         load("spair71k", root, "test")
     (root / "ImageAnnotation/bus/2008_000002.json").unlink()
     with pytest.raises(InputError, match=r"2008_000002\.json: no such file"):

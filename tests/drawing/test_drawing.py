@@ -82,7 +82,7 @@ def test_antialiased_disc_has_the_area_of_a_disc() -> None:
     assert covered.sum() == pytest.approx(np.pi * ((12 + 2.4) ** 2 - (12 + 1.2) ** 2), rel=0.01)
 
 
-def test_hollow_point_shows_the_picture_through_its_middle() -> None:
+def test_hollow_point_shows_the_image_through_its_middle() -> None:
     image = draw_points(blank(41, 41, (9, 200, 9)), [(20, 20)], [Mark(RED, hollow=True)], radius=10.0)
     assert image.getpixel((20, 20)) == (9, 200, 9)
     assert image.getpixel((29, 20)) == RED
@@ -99,7 +99,7 @@ def test_diamond_is_not_a_disc() -> None:
     assert tuple(diamond[26, 26]) != RED
 
 
-def test_points_off_the_picture_are_cut_off_and_the_input_stays_as_it_was() -> None:
+def test_points_off_the_image_are_cut_off_and_the_input_stays_as_it_was() -> None:
     image = blank(20, 20)
     drawn = draw_points(image, [(-100, 5), (500, 500), (0, 19)], [Mark(RED)] * 3)
     assert drawn.size == (20, 20)
@@ -294,7 +294,7 @@ def test_side_by_side_scales_to_one_height_and_bounds_the_width() -> None:
 
 
 def test_side_by_side_refuses_what_it_cannot_draw() -> None:
-    with pytest.raises(InputError, match="no pictures"):
+    with pytest.raises(InputError, match="no images"):
         side_by_side([])
     with pytest.raises(InputError, match="height of 8 pixels"):
         side_by_side([blank(5, 5)], height=8)
@@ -358,7 +358,7 @@ def test_points_off_the_target_are_drawn_at_its_edge() -> None:
     assert drawn.getpixel((8 + 200 + 8, 108)) == position_colours([(0, 0)])[0]
 
 
-def test_no_matches_give_the_two_pictures() -> None:
+def test_no_matches_give_the_two_images() -> None:
     source, target = blank(100, 100, (1, 2, 3)), blank(50, 100, (4, 5, 6))
     drawn = draw_matches(source, target, [], [], height=100, confidence=[], correct=[], labels=[])
     assert drawn.size == (8 + 100 + 8 + 50 + 8, 116)
@@ -367,7 +367,7 @@ def test_no_matches_give_the_two_pictures() -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 900), (900, 1), (3000, 2000)])
-def test_pictures_of_any_size_can_be_drawn(size: tuple[int, int]) -> None:
+def test_images_of_any_size_can_be_drawn(size: tuple[int, int]) -> None:
     corner = [(size[0] - 1, size[1] - 1)]
     drawn = draw_matches(
         blank(*size), blank(64, 48), corner, [(63, 47)], labels=["a rather long label"], height=120
@@ -404,19 +404,19 @@ def test_drawing_is_the_same_every_time() -> None:
 # --- contact sheet ---
 
 
-def test_contact_sheet_places_pictures_row_by_row() -> None:
+def test_contact_sheet_places_images_row_by_row() -> None:
     colours = [(250, 0, 0), (0, 250, 0), (0, 0, 250)]
     sheet = contact_sheet([blank(40, 20, c) for c in colours], columns=2, tile=(40, 40), gap=10)
     assert sheet.size == (2 * 50 + 10, 2 * 50 + 10)
     assert sheet.getpixel((30, 30)) == colours[0]
     assert sheet.getpixel((80, 30)) == colours[1]
     assert sheet.getpixel((30, 80)) == colours[2]
-    assert sheet.getpixel((30, 12)) == (255, 255, 255)  # a tile is square, the pictures are not
+    assert sheet.getpixel((30, 12)) == (255, 255, 255)  # a tile is square, the images are not
     captioned = contact_sheet(
         [blank(40, 20, c) for c in colours], ["a", "b", "a caption too long for it"], columns=2
     )
     assert (pixels(captioned)[8 + 240 : 8 + 240 + 24] < 100).any()
-    with pytest.raises(InputError, match="1 captions for 3 pictures"):
+    with pytest.raises(InputError, match="1 captions for 3 images"):
         contact_sheet([blank(4, 4)] * 3, ["a"])
     with pytest.raises(InputError, match="0 columns"):
         contact_sheet([blank(4, 4)], columns=0)
@@ -437,7 +437,7 @@ def brightest(image: Image.Image) -> np.ndarray:
     ("size", "cell"),
     [((400, 200), (5, 30)), ((200, 400), (20, 41)), ((333, 500), (30, 12)), ((400, 400), (2, 50))],
 )
-def test_heat_peaks_where_the_cell_lies_on_the_picture(size: tuple[int, int], cell: tuple[int, int]) -> None:
+def test_heat_peaks_where_the_cell_lies_on_the_image(size: tuple[int, int], cell: tuple[int, int]) -> None:
     canvas = Canvas(*size, 840)
     similarity = torch.zeros(60, 60)
     similarity[cell[1], cell[0]] = 1.0
@@ -469,7 +469,7 @@ def test_heat_is_interpolated_linearly_between_cells() -> None:
         assert heat[300, x] == pytest.approx(heat_colours(np.array(share)), abs=3)
 
 
-def test_heat_blends_with_the_dimmed_grey_picture() -> None:
+def test_heat_blends_with_the_dimmed_grey_image() -> None:
     canvas = Canvas(400, 400, 840)
     similarity = torch.zeros(60, 60)
     similarity[0, 0] = 1.0
@@ -528,7 +528,7 @@ def test_heat_map_refuses_what_does_not_fit(unchecked_types: None) -> None:
         draw_heatmap(blank(40, 30), torch.zeros(4, 4), canvas, point=(float("nan"), 1.0))
     with pytest.raises(InputError, match=r"must be square, got shape \(4, 5\)"):
         draw_heatmap(blank(40, 30), torch.zeros(4, 5), canvas)
-    with pytest.raises(InputError, match="picture of 40x30 pixels, the picture has 41x30"):
+    with pytest.raises(InputError, match="image of 40x30 pixels, the image has 41x30"):
         draw_heatmap(blank(41, 30), torch.zeros(4, 4), canvas)
     with pytest.raises(InputError, match="alpha must lie between 0 and 1"):
         draw_heatmap(blank(40, 30), torch.zeros(4, 4), canvas, alpha=1.5)
@@ -560,7 +560,7 @@ def test_principal_directions_agree_with_the_svd() -> None:
     assert wide_mean[:, 0] == pytest.approx(few.mean(dim=1))
 
 
-def test_pca_is_deterministic_and_equal_maps_give_equal_pictures() -> None:
+def test_pca_is_deterministic_and_equal_maps_give_equal_images() -> None:
     one, other = feature_map(0), feature_map(1)
     first, second, third = pca_image([one, other, one])
     assert first.tobytes() == third.tobytes()

@@ -43,8 +43,8 @@ def make_one(rng: random.Random, number: int, azimuth: bool) -> dict:
     return {
         "pair": f"pair {number}",
         "category": rng.choice(CATEGORIES),
-        "source": f"picture {rng.randrange(20)}",
-        "target": f"picture {rng.randrange(20)}",
+        "source": f"image {rng.randrange(20)}",
+        "target": f"image {rng.randrange(20)}",
         "keypoint_ids": ids,
         "predicted": predicted,
         "truth": [there[each] for each in ids],

@@ -170,7 +170,7 @@ def test_predict_refuses_a_post_processor(two_faces, for_lite, tmp_path, monkeyp
     assert not list(tmp_path.glob("pairs-*"))
 
 
-def test_evaluate_real_pictures(tmp_path):
+def test_evaluate_real_images(tmp_path):
     pytest.importorskip("efficientnet_lite_pytorch")
     root = shared("PF-dataset-WILLOW")
     out = tmp_path / "willow.jsonl"

@@ -94,7 +94,7 @@ def test_predictions_are_those_of_the_matcher(dataset, whole):
 
 
 def mirrored_pair(dataset, visible_in_target) -> Pair:
-    """A picture and its mirror image; the source shows both ears, the nose and the left paw."""
+    """An image and its mirror image; the source shows both ears, the nose and the left paw."""
     source = dataset.pairs[0].source
     seen = torch.tensor([True, True, True, True, False])
     xy = source.keypoints.xy
@@ -178,7 +178,7 @@ def test_masks_choose_the_pose(dataset, tmp_path):
     assert record["pose"] == "flip"
 
 
-def test_each_picture_and_pose_is_extracted_once(dataset, tmp_path, whole):
+def test_each_image_and_pose_is_extracted_once(dataset, tmp_path, whole):
     matcher = tiny_matcher()
     path = predict(dataset, matcher, tmp_path / "p.jsonl", PredictSettings(batch=2))
     assert matcher.extractor.count == 2 * 6
@@ -309,7 +309,7 @@ def test_what_the_protocol_cannot_judge_stops_before_anything_is_written(dataset
         predict(replace(dataset, pairs=(pair, pair)), tiny_matcher(), tmp_path / "p.jsonl")
 
 
-def test_picture_of_another_size_than_annotated(dataset, tmp_path):
+def test_image_of_another_size_than_annotated(dataset, tmp_path):
     pair = dataset.pairs[0]
     wrong = replace(dataset, pairs=(replace(pair, target=replace(pair.target, size=(999, 10))),))
     with pytest.raises(InputError, match="its annotation is for 999x10"):

@@ -8,13 +8,13 @@ import torch
 
 from geoaware.evaluation.protocols import FOR_BASE, PROTOCOLS, get_protocol
 from geoaware.method.geometry import Canvas
-from geoaware.method.types import Keypoints, Picture
+from geoaware.method.types import AnnotatedImage, Keypoints
 from geoaware.runs.errors import InputError
 
 POINTS = Keypoints(
     (0, 1, 2), torch.tensor([[10.0, 20.0], [40.0, 25.0], [0.0, 90.0]]), torch.tensor([True, True, False])
 )
-PICTURE = Picture("p", Path("p.png"), (200, 150), "cat", POINTS, box=(10, 20, 90, 120))
+PICTURE = AnnotatedImage("p", Path("p.png"), (200, 150), "cat", POINTS, box=(10, 20, 90, 120))
 
 
 def test_the_five():

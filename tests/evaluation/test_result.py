@@ -136,7 +136,7 @@ def test_agrees_with_the_loops(seed, strict):
 
 
 def shuffled(records, seed):
-    """Other lines' order, other keypoints' order within a line, other names of pairs and pictures."""
+    """Other lines' order, other keypoints' order within a line, other names of pairs and images."""
     rng = random.Random(seed)
     found = []
     for each in rng.sample(records, len(records)):

@@ -62,7 +62,7 @@ def test_other_alphas(tmp_path):
 def test_matches_in_memory_give_what_the_file_gives(tmp_path):
     dataset, matcher = tiny_dataset(tmp_path), tiny_matcher("off")
     path = predict(dataset, matcher, tmp_path / "p.jsonl", PredictSettings())
-    encoded = {picture.id: matcher.encode(picture.path) for picture in dataset.pictures}
+    encoded = {image.id: matcher.encode(image.path) for image in dataset.images}
     matches = [
         matcher.match(encoded[p.source.id], encoded[p.target.id], p.source.keypoints.at(p.common_ids)).matches
         for p in dataset.pairs

@@ -23,16 +23,16 @@ def one(values, source=None, target=None, **options) -> Estimate:
     return found
 
 
-def network(pictures: int, pairs: int, seed: int, apart: float = 1.0):
-    """Pairs of random pictures, and values with a part of the source, of the target and of the pair."""
+def network(images: int, pairs: int, seed: int, apart: float = 1.0):
+    """Pairs of random images, and values with a part of the source, of the target and of the pair."""
     rng = np.random.default_rng(seed)
-    source = rng.integers(0, pictures, pairs)
-    target = (source + rng.integers(1, pictures, pairs)) % pictures
-    values = rng.normal(size=pictures)[source] + rng.normal(size=pictures)[target]
+    source = rng.integers(0, images, pairs)
+    target = (source + rng.integers(1, images, pairs)) % images
+    values = rng.normal(size=images)[source] + rng.normal(size=images)[target]
     return values + apart * rng.normal(size=pairs), source, target
 
 
-def test_pairs_of_pictures_of_their_own_are_independent_observations() -> None:
+def test_pairs_of_images_of_their_own_are_independent_observations() -> None:
     values = np.random.default_rng(0).normal(3, 2, size=200)
     found = one(values, draws=5000)
     assert found.value == pytest.approx(values.mean(), abs=1e-6)
@@ -69,17 +69,17 @@ def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
     assert alone / 150 < 0.80
 
 
-def test_both_orders_of_two_pictures_are_one_observation() -> None:
+def test_both_orders_of_two_images_are_one_observation() -> None:
     values = np.random.default_rng(3).normal(size=60)
     left, right = np.arange(60), np.arange(60, 120)
     twice = one(np.tile(values, 2), np.concatenate([left, right]), np.concatenate([right, left]), draws=5000)
     assert twice.margin == pytest.approx(one(values, left, right, draws=5000).margin, rel=0.1)
 
 
-def test_a_picture_with_itself_is_one_observation() -> None:
+def test_a_image_with_itself_is_one_observation() -> None:
     values = np.random.default_rng(4).normal(size=80)
     itself = one(values, np.arange(80), np.arange(80), draws=5000)
-    # One picture a pair and not two: drawing pairs and drawing pictures is the same.
+    # One image a pair and not two: drawing pairs and drawing images is the same.
     assert itself.margin == pytest.approx(
         student.ppf(0.975, 79) * values.std(ddof=1) / math.sqrt(80), rel=0.1
     )
@@ -149,7 +149,7 @@ def test_the_seed_decides() -> None:
     values, source, target = network(20, 60, seed=6)
     assert one(values, source, target) == one(values, source, target)
     assert one(values, source, target).margin != one(values, source, target, seed=1).margin
-    # Whatever the pictures are called.
+    # Whatever the images are called.
     assert one(values, source + 1000, target + 1000) == one(values, source, target)
 
 

@@ -1,4 +1,4 @@
-"""A small data set of generated pictures, and a process that predicts it while it is killed again and again.
+"""A small data set of generated images, and a process that predicts it while it is killed again and again.
 
 ``python -m tests.evaluation.tiny FOLDER KILLS SEED`` starts prediction KILLS times in a child process, sends
 it SIGKILL at a random moment, and prints how many pairs were done each time; the last child may finish.
@@ -23,7 +23,7 @@ from geoaware.features import Extractor, Layout
 from geoaware.matcher import Matcher
 from geoaware.method.keypoints import Schema
 from geoaware.method.matching import MatchSettings
-from geoaware.method.types import Keypoints, Pair, Picture
+from geoaware.method.types import AnnotatedImage, Keypoints, Pair
 from tests.toys import noise
 
 SCHEMA = Schema(["left ear", "right ear", "nose", "left paw", "right paw"], {"ear": (0, 1)}, ((0, 1), (3, 4)))
@@ -31,20 +31,20 @@ SIZES = ((120, 90), (90, 120), (117, 117), (100, 80), (64, 96), (110, 70))
 
 
 def tiny_dataset(folder: Path) -> DataSet:
-    """Six pictures of noise with random keypoints, all ordered pairs, in an order that suits no cache."""
+    """Six images of noise with random keypoints, all ordered pairs, in an order that suits no cache."""
     folder.mkdir(parents=True, exist_ok=True)
-    pictures = [tiny_picture(folder, number) for number in range(len(SIZES))]
+    images = [tiny_image(folder, number) for number in range(len(SIZES))]
     pairs = [
         Pair(f"{a.id}>{b.id}", a.category, a, b, (i + j) % 5)
-        for i, a in enumerate(pictures)
-        for j, b in enumerate(pictures)
+        for i, a in enumerate(images)
+        for j, b in enumerate(images)
         if i != j
     ]
     random.Random(5).shuffle(pairs)
     return DataSet("tiny", "test", {"cat": SCHEMA}, tuple(pairs), "box")
 
 
-def tiny_picture(folder: Path, number: int) -> Picture:
+def tiny_image(folder: Path, number: int) -> AnnotatedImage:
     width, height = SIZES[number]
     path = folder / f"{number}.png"
     if not path.exists():
@@ -55,13 +55,13 @@ def tiny_picture(folder: Path, number: int) -> Picture:
     )
     visible = torch.tensor([(number + each) % 4 != 0 for each in range(5)])
     box = (5.0, 5.0, width - 10.0, height - 10.0)
-    return Picture(
+    return AnnotatedImage(
         f"{number}.png", path, (width, height), "cat", Keypoints((0, 1, 2, 3, 4), xy, visible), box
     )
 
 
 class Sided(Extractor):
-    """Mean colours of each cell, its left and its right neighbour: tells a picture from its mirror image."""
+    """Mean colours of each cell, its left and its right neighbour: tells an image from its mirror image."""
 
     def __init__(self) -> None:
         super().__init__("sided", "sided()", Layout(117, 13, 9))

@@ -74,7 +74,7 @@ def test_a_single_factor_counts_for_all() -> None:
     torch.testing.assert_close(found, ImplicitCaptioner(state)(embedding)[0])
 
 
-def test_clip_sees_pictures_of_its_size_with_its_mean() -> None:
+def test_clip_sees_images_of_its_size_with_its_mean() -> None:
     constant = torch.tensor(CLIP_MEAN).view(1, 3, 1, 1).expand(1, 3, 512, 512)
     torch.testing.assert_close(clip_pixels(constant, 336), torch.zeros(1, 3, 336, 336), atol=1e-5, rtol=0)
     pixels = torch.rand(1, 3, 48, 48)

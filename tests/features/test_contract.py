@@ -39,7 +39,7 @@ def tiny_dinov2(folder: Path, registers: bool) -> Path:
 
 @pytest.fixture(scope="module")
 def load(tmp_path_factory: pytest.TempPathFactory):
-    """Load any extractor of the table on pictures of a modest size."""
+    """Load any extractor of the table on images of a modest size."""
     folders = {each: tmp_path_factory.mktemp("weights") for each in (False, True)}
     for registers, folder in folders.items():
         tiny_dinov2(folder, registers)
@@ -77,9 +77,9 @@ def test_one_in_one_out_and_a_list_gives_a_list(name: str, load) -> None:
 
 @pytest.mark.parametrize("name", EXTRACTORS)
 def test_bf16_is_near_fp32(name: str, load) -> None:
-    picture = noise(80, 80, 3)
-    exact = load(name)(picture).normalised().data
-    rough = load(name, dtype="bf16")(picture).normalised().data
+    image = noise(80, 80, 3)
+    exact = load(name)(image).normalised().data
+    rough = load(name, dtype="bf16")(image).normalised().data
     assert rough.dtype == torch.float32
     assert ((exact * rough).sum(dim=0)).mean() > 0.97
 
@@ -129,25 +129,25 @@ def test_dinov2_equals_the_hidden_state_of_transformers(tmp_path: Path, register
     name = "dinov2-base" + ("-registers" if registers else "")
     folder = tiny_dinov2(tmp_path / "weights", registers)
     extractor = load_extractor(name, device="cpu", weights=str(folder), canvas=canvas)
-    picture = noise(canvas, canvas, 5)
+    image = noise(canvas, canvas, 5)
     kind = transformers.Dinov2WithRegistersModel if registers else transformers.Dinov2Model
     model = kind.from_pretrained(folder).eval()
-    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1) / 255
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255
     pixels = (pixels - extractor.mean) / extractor.std
     with torch.no_grad():
         states = model(pixels[None], output_hidden_states=True).hidden_states
     tokens = states[-1][0, 5 if registers else 1 :]
     grid = canvas // 14
-    torch.testing.assert_close(extractor(picture).data, tokens.T.reshape(-1, grid, grid), atol=1e-5, rtol=0)
+    torch.testing.assert_close(extractor(image).data, tokens.T.reshape(-1, grid, grid), atol=1e-5, rtol=0)
     middle = load_extractor(name, device="cpu", weights=str(folder), canvas=canvas, block=1)
     tokens = states[2][0, 5 if registers else 1 :]
-    torch.testing.assert_close(middle(picture).data, tokens.T.reshape(-1, grid, grid), atol=1e-5, rtol=0)
+    torch.testing.assert_close(middle(image).data, tokens.T.reshape(-1, grid, grid), atol=1e-5, rtol=0)
 
 
 def test_dinov2_facets_differ_and_have_the_width_of_the_network(load) -> None:
-    picture = noise(84, 84, 6)
+    image = noise(84, 84, 6)
     maps = {
-        facet: load("dinov2-small", facet=facet)(picture).data for facet in ("token", "key", "query", "value")
+        facet: load("dinov2-small", facet=facet)(image).data for facet in ("token", "key", "query", "value")
     }
     assert {each.shape for each in maps.values()} == {(24, 6, 6)}
     assert all(not torch.equal(maps["token"], maps[facet]) for facet in ("key", "query", "value"))

@@ -46,8 +46,8 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def test_the_fusion_of_the_paper(parts: dict[str, str]) -> None:
     fused = load_extractor("sd15+dinov2-base", device="cpu", **parts)  # type: ignore[arg-type]
     assert (fused.layout.size, fused.layout.grid, fused.layout.channels) == (840, 60, 320 + 24)
-    picture = noise(120, 90, 1)
-    found = fused(picture)
+    image = noise(120, 90, 1)
+    found = fused(image)
     assert found.canvas == Canvas(120, 90, 840)
     shapes = [tuple(level.shape) for level in found.levels]
     assert shapes == [(64, 60, 60), (128, 30, 30), (128, 15, 15), (24, 60, 60)]
@@ -64,7 +64,7 @@ def test_the_fusion_of_the_paper(parts: dict[str, str]) -> None:
     np.testing.assert_allclose(found.data.numpy(), expected, atol=1e-5)
     torch.testing.assert_close(found.data.norm(dim=0), torch.ones(60, 60))
     for part, levels in (("sd15", found.levels[:3]), ("dinov2-base", found.levels[3:])):
-        alone = load_extractor(part, device="cpu", weights=parts[f"{part}.weights"])(picture)
+        alone = load_extractor(part, device="cpu", weights=parts[f"{part}.weights"])(image)
         assert alone.extractor in fused.identity
         for mine, theirs in zip(levels, alone.levels, strict=True):
             torch.testing.assert_close(mine, theirs)

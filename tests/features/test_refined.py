@@ -102,7 +102,7 @@ def test_a_post_processor_for_other_features_is_refused() -> None:
         Refiner(random_network(extractor="patches(9, 9)"), extractor)
     with pytest.raises(InputError, match=r"raw maps of 30 channels in all, patches gives 18"):
         Refiner(random_network(channels=(10, 20)), extractor)
-    # As many channels, other maps: told by the first picture.
+    # As many channels, other maps: told by the first image.
     refiner = Refiner(random_network(channels=(10, 8)), extractor)
     with pytest.raises(InputError, match=r"takes maps of \(10, 8\) channels, got \(18,\)"):
         refiner(extractor(noise(60, 40, 0)))

@@ -92,10 +92,10 @@ def whole_unet(folder: Path) -> UNet2DConditionModel:
     return UNet2DConditionModel.from_pretrained(folder, subfolder="unet").eval()
 
 
-def four_crops(picture: Image.Image, side: int) -> Tensor:
-    start = picture.width - side
+def four_crops(image: Image.Image, side: int) -> Tensor:
+    start = image.width - side
     boxes = [(x, y, x + side, y + side) for y in (0, start) for x in (0, start)]
-    return torch.stack([pixels_of(picture.crop(box)) for box in boxes])
+    return torch.stack([pixels_of(image.crop(box)) for box in boxes])
 
 
 def pasted(maps: Tensor, starts: tuple[int, int], grid: int) -> Tensor:
@@ -125,11 +125,11 @@ def far(a: Any, b: Any) -> list[bool]:
 @pytest.mark.parametrize("freeu", [False, True])
 def test_the_canvas_of_the_paper_equals_a_direct_computation_of_its_crops(folder: Path, freeu: bool) -> None:
     extractor = load(folder, freeu=freeu)
-    picture = noise(960, 960, 1)
-    found = extractor(picture)
+    image = noise(960, 960, 1)
+    found = extractor(image)
     shapes = [tuple(level.shape) for level in found.levels]
     assert shapes == [(64, 60, 60), (128, 30, 30), (128, 15, 15)]
-    latents = latents_of(folder, four_crops(picture, 512))
+    latents = latents_of(folder, four_crops(image, 512))
     context = context_of_text(folder, "").expand(4, -1, -1)
     maps = maps_of_full_network(
         whole_unet(folder), latents, 50, context, TOP_WIDTHS if freeu else None, scaled=True
@@ -141,33 +141,33 @@ def test_the_canvas_of_the_paper_equals_a_direct_computation_of_its_crops(folder
 def test_plain_maps_are_the_outputs_of_the_named_modules(folder: Path) -> None:
     """FreeU off: hooks on up_blocks[2].attentions[1], up_blocks[1].attentions[1], up_blocks[0].resnets[1]."""
     extractor = load(folder, canvas=256, crops="none", freeu=False)
-    picture = noise(256, 256, 2)
+    image = noise(256, 256, 2)
     unet, caught = whole_unet(folder), []
     tapped = (unet.up_blocks[2].attentions[1], unet.up_blocks[1].attentions[1], unet.up_blocks[0].resnets[1])
     for module in tapped:
         module.register_forward_hook(lambda *call: caught.insert(0, call[2]))
     with torch.no_grad():
-        unet(latents_of(folder, pixels_of(picture)[None]), 50, context_of_text(folder, ""))
+        unet(latents_of(folder, pixels_of(image)[None]), 50, context_of_text(folder, ""))
     expected = [output if isinstance(output, Tensor) else output[0] for output in caught]
-    close(extractor(picture).levels, [each[0] for each in expected])
+    close(extractor(image).levels, [each[0] for each in expected])
 
 
 @pytest.mark.parametrize("scaled", [True, False])
 def test_freeu_goes_by_channel_count(folder: Path, scaled: bool) -> None:
     extractor = load(folder, canvas=256, crops="none", freeu_scales_maps=scaled)
-    picture = noise(256, 256, 3)
-    latents, context = latents_of(folder, pixels_of(picture)[None]), context_of_text(folder, "")
+    image = noise(256, 256, 3)
+    latents, context = latents_of(folder, pixels_of(image)[None]), context_of_text(folder, "")
     expected = maps_of_full_network(whole_unet(folder), latents, 50, context, TOP_WIDTHS, scaled)
-    found = extractor(picture).levels
+    found = extractor(image).levels
     close(found, [each[0] for each in expected])
-    plain = load(folder, canvas=256, crops="none", freeu=False)(picture).levels
+    plain = load(folder, canvas=256, crops="none", freeu=False)(image).levels
     assert far(found, plain) == [True, True, True]
 
 
 def test_scaled_maps_differ_from_unscaled_by_the_factors_alone(folder: Path) -> None:
-    picture = noise(192, 192, 4)
-    scaled = load(folder, **SMALL)(picture).levels
-    plain = load(folder, **SMALL, freeu_scales_maps=False)(picture).levels
+    image = noise(192, 192, 4)
+    scaled = load(folder, **SMALL)(image).levels
+    plain = load(folder, **SMALL, freeu_scales_maps=False)(image).levels
     for width, factor, mine, theirs in zip((64, 128, 128), (1.4, 1.2, 1.2), scaled, plain, strict=True):
         torch.testing.assert_close(mine[: width // 2], theirs[: width // 2] * factor)
         assert torch.equal(mine[width // 2 :], theirs[width // 2 :])
@@ -185,19 +185,19 @@ def test_enable_freeu_of_diffusers_is_another_thing(folder: Path) -> None:
 
 def test_sd21_has_the_same_maps_of_another_network(sd21: Path) -> None:
     extractor = load(sd21, "sd21", **SMALL)
-    picture = noise(192, 192, 5)
-    latents = latents_of(sd21, four_crops(picture, 128))
+    image = noise(192, 192, 5)
+    latents = latents_of(sd21, four_crops(image, 128))
     context = context_of_text(sd21, "").expand(4, -1, -1)
     maps = maps_of_full_network(whole_unet(sd21), latents, 50, context, TOP_WIDTHS, scaled=True)
     places = [((0, 4), 12), ((0, 2), 6), ((0, 1), 3)]
-    close(extractor(picture).levels, [pasted(each, *place) for each, place in zip(maps, places, strict=True)])
+    close(extractor(image).levels, [pasted(each, *place) for each, place in zip(maps, places, strict=True)])
     assert extractor.identity.startswith("sd21(")
 
 
 def test_the_captioner_adds_to_text_and_time(folder: Path, captioning: dict[str, str]) -> None:
     extractor = load(folder, **SMALL, freeu=False, **captioning)
-    picture = noise(192, 192, 6)
-    crops = four_crops(picture, 128)
+    image = noise(192, 192, 6)
+    crops = four_crops(image, 128)
     clip = transformers.CLIPVisionModelWithProjection.from_pretrained(captioning["clip_weights"]).eval()
     resized = torch.nn.functional.interpolate((crops + 1) / 2, size=(336, 336), mode="bicubic")
     resized = (resized - torch.tensor(CLIP_MEAN).view(3, 1, 1)) / torch.tensor(CLIP_STD).view(3, 1, 1)
@@ -214,13 +214,13 @@ def test_the_captioner_adds_to_text_and_time(folder: Path, captioning: dict[str,
         maps.append(maps_of_full_network(unet, latents[row : row + 1], 50, context, None, scaled=False))
     places = [((0, 4), 12), ((0, 2), 6), ((0, 1), 3)]
     expected = [pasted(torch.cat(each), *place) for each, place in zip(zip(*maps), places, strict=True)]  # noqa: B905
-    found = extractor(picture).levels
+    found = extractor(image).levels
     close(found, expected)
-    assert far(found, load(folder, **SMALL, freeu=False)(picture).levels) == [True, True, True]
+    assert far(found, load(folder, **SMALL, freeu=False)(image).levels) == [True, True, True]
 
 
 def test_a_prompt_changes_features_and_identity(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    picture = noise(192, 192, 7)
+    image = noise(192, 192, 7)
     with caplog.at_level(logging.INFO, logger="geoaware"):
         empty = load(folder, **SMALL)
         told = load(folder, **SMALL, prompt="a photo of a cat")
@@ -230,8 +230,8 @@ def test_a_prompt_changes_features_and_identity(folder: Path, caplog: pytest.Log
     assert 'prompt="", ' in empty.identity
     assert "captioner=none" in empty.identity
     assert 'prompt="a photo of a cat", ' in told.identity
-    assert not torch.equal(empty(picture).data, told(picture).data)
-    assert torch.equal(empty(picture).data, load(folder, **SMALL)(picture).data)
+    assert not torch.equal(empty(image).data, told(image).data)
+    assert torch.equal(empty(image).data, load(folder, **SMALL)(image).data)
 
 
 def test_the_identity_knows_the_captioner_by_what_is_in_it(
@@ -302,10 +302,10 @@ def test_stitching_by_hand() -> None:
 def test_little_memory_slices_attention_and_changes_nothing(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    picture = noise(256, 256, 9)
+    image = noise(256, 256, 9)
     plain = load(folder, canvas=256, crops="none")
     sparing = load(folder, canvas=256, crops="none", max_memory=2**-10)
-    expected, scores = plain(picture), []
+    expected, scores = plain(image), []
     attend = torch.nn.functional.scaled_dot_product_attention
 
     def watched(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
@@ -314,7 +314,7 @@ def test_little_memory_slices_attention_and_changes_nothing(
         return attend(query, key, value, **options)
 
     monkeypatch.setattr(unet_module.F, "scaled_dot_product_attention", watched)
-    found = sparing(picture)
+    found = sparing(image)
     assert max(scores) <= 2**18  # a quarter of the memory
     assert sum(scores) > 2**18 * 64  # a single layer would take 4 heads x 1024 x 1024 x 4 bytes
     close(found.levels, expected.levels)
@@ -322,7 +322,7 @@ def test_little_memory_slices_attention_and_changes_nothing(
 
 
 def test_crops_per_pass_follow_the_memory(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    picture = noise(192, 192, 10)
+    image = noise(192, 192, 10)
     sizes: dict[float | None, list[int]] = {}
     found = {}
     per_crop = 7 * 8 * 128**2 * 4 / 2**30
@@ -330,7 +330,7 @@ def test_crops_per_pass_follow_the_memory(folder: Path, caplog: pytest.LogCaptur
         extractor = load(folder, **SMALL, max_memory=memory)
         seen = sizes.setdefault(memory, [])
         extractor.encoder.register_forward_pre_hook(lambda _module, inputs, s=seen: s.append(len(inputs[0])))
-        found[memory] = extractor(picture).levels
+        found[memory] = extractor(image).levels
     assert list(sizes.values()) == [[1] * 4, [1] * 4, [3, 1], [4]]
     assert sum("use smaller crops or bf16" in each for each in caplog.messages) == 1
     for levels in found.values():
@@ -338,12 +338,12 @@ def test_crops_per_pass_follow_the_memory(folder: Path, caplog: pytest.LogCaptur
 
 
 def test_bf16_and_batches(folder: Path) -> None:
-    pictures = [noise(120, 70, 11), noise(64, 64, 12)]
+    images = [noise(120, 70, 11), noise(64, 64, 12)]
     exact = load(folder, **SMALL)
-    batch = exact(pictures)
-    for picture, one in zip(pictures, batch, strict=True):
-        close([one.data], [exact(picture).data])
-    rough = load_extractor("sd15", device="cpu", dtype="bf16", weights=str(folder), **SMALL)(pictures[0])
+    batch = exact(images)
+    for image, one in zip(images, batch, strict=True):
+        close([one.data], [exact(image).data])
+    rough = load_extractor("sd15", device="cpu", dtype="bf16", weights=str(folder), **SMALL)(images[0])
     assert rough.data.dtype == torch.float32
     assert (rough.data * batch[0].data).sum(dim=0).mean() > 0.97
 
@@ -483,6 +483,6 @@ def test_memory_can_be_limited_after_loading(folder: Path) -> None:
     plain, limited = load(folder, **SMALL), load(folder, **SMALL)
     limited.limit_memory(2**20)
     assert limited.settings.max_memory == load(folder, **SMALL, max_memory=2**-10).settings.max_memory
-    picture = noise(192, 192, 11)
-    close(limited(picture).levels, plain(picture).levels)
+    image = noise(192, 192, 11)
+    close(limited(image).levels, plain(image).levels)
     assert limited.identity == plain.identity

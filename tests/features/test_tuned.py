@@ -91,7 +91,7 @@ class TestForward:
         torch.testing.assert_close(norms, torch.ones_like(norms))
         assert float(presence.std()) > 0, "it is no probability, and not the same everywhere"
 
-    def test_pictures_of_a_batch_do_not_mix(self, network: TunedNetwork) -> None:
+    def test_images_of_a_batch_do_not_mix(self, network: TunedNetwork) -> None:
         with torch.inference_mode():
             alone = [network(pixels()[row : row + 1]) for row in range(2)]
         for both, *each in zip(outputs(network), *alone, strict=True):
@@ -192,7 +192,7 @@ def of_kinds() -> TunedNetwork:
 
 
 def maps(channels: int = 8, grid: int = 7, plain: int = PLAIN) -> tuple[Tensor, Tensor, Tensor]:
-    """Unit descriptors, presence and unit plain descriptors of three pictures, as they might be found."""
+    """Unit descriptors, presence and unit plain descriptors of three images, as they might be found."""
     generator = torch.Generator().manual_seed(3)
     descriptors = F.normalize(torch.randn(3, channels, grid, grid, generator=generator), dim=1)
     presence = torch.rand(3, 1, grid, grid, generator=generator)
@@ -204,27 +204,27 @@ class TestFamiliarity:
         descriptors, presence, plain = maps()
         found = of_kinds.familiarity(descriptors, presence, plain)
         assert found.shape == (3, 2)
-        for picture in range(3):
+        for image in range(3):
             for kind, members in enumerate(((0, 1, 2), (3, 4))):
                 best = []
                 for keypoint in members:
                     tuned = [
                         float(F.cosine_similarity(of_kinds.centres[keypoint], cell, dim=0)) * float(there)
                         for cell, there in zip(
-                            descriptors[picture].flatten(1).T, presence[picture].flatten(), strict=True
+                            descriptors[image].flatten(1).T, presence[image].flatten(), strict=True
                         )
                     ]
                     alone = [
                         float(F.cosine_similarity(of_kinds.plain_centres[keypoint], cell, dim=0))
-                        for cell in plain[picture].flatten(1).T
+                        for cell in plain[image].flatten(1).T
                     ]
                     best.append((max(tuned) + max(alone)) / 2)
-                assert float(found[picture, kind]) == pytest.approx(sum(best) / len(best), abs=1e-5)
+                assert float(found[image, kind]) == pytest.approx(sum(best) / len(best), abs=1e-5)
 
     def test_a_network_without_kinds(self, network: TunedNetwork) -> None:
         assert network.familiarity(*maps(plain=SHAPE.plain)).shape == (3, 0)
 
-    def test_a_picture_of_the_centres_alone_is_as_familiar_as_can_be(self, of_kinds: TunedNetwork) -> None:
+    def test_a_image_of_the_centres_alone_is_as_familiar_as_can_be(self, of_kinds: TunedNetwork) -> None:
         descriptors, plain = (
             F.normalize(each[:4], dim=1).T.reshape(1, -1, 2, 2)
             for each in (of_kinds.centres, of_kinds.plain_centres)
@@ -309,7 +309,7 @@ class TestTuned:
         expected = 0.7 * refined[0].T @ refined[1] + 0.3 * alone[0].T @ alone[1]
         torch.testing.assert_close(found[0].T @ found[1], expected, atol=1e-5, rtol=1e-4)
 
-    def test_without_thresholds_every_picture_gets_the_share(
+    def test_without_thresholds_every_image_gets_the_share(
         self, beside: TunedNetwork, plain: EfficientNetLite, levels: list[Tensor]
     ) -> None:
         extractor = self.tuned(beside, plain, share=0.65, familiar=())
@@ -326,14 +326,14 @@ class TestTuned:
         found = self.tuned(beside, plain, share=0.65, familiar=(1.0, 1.0)).combine(faint)
         assert float(found[:, :8].abs().max()) < 1e-6
 
-    def test_at_the_threshold_of_its_best_kind_a_picture_gets_half(
+    def test_at_the_threshold_of_its_best_kind_a_image_gets_half(
         self, beside: TunedNetwork, plain: EfficientNetLite, levels: list[Tensor]
     ) -> None:
         at = float(beside.familiarity(*levels[:2], self.plain_map(plain, levels))[1, 0])
         shares = self.shares(self.tuned(beside, plain, share=0.6, familiar=(at, 1.0)), levels)
         assert float(shares[1]) == pytest.approx(0.3, abs=1e-4)
 
-    def test_a_picture_of_either_kind_gets_the_share(
+    def test_a_image_of_either_kind_gets_the_share(
         self, beside: TunedNetwork, plain: EfficientNetLite, levels: list[Tensor]
     ) -> None:
         for familiar in ((0.0, 1.0), (1.0, 0.0)):

@@ -59,7 +59,7 @@ def tiny_stable_diffusion(folder: Path, *, sd21: bool = False) -> Path:
 
 
 def tiny_clip(folder: Path) -> Path:
-    """The image encoder of CLIP ViT-L/14-336, with its patch and picture size."""
+    """The image encoder of CLIP ViT-L/14-336, with its patch and image size."""
     import transformers
 
     torch.manual_seed(336)

@@ -113,7 +113,7 @@ def scene() -> dict:
     which = torch.where(torch.arange(side) < side // 2, -0.4, 0.4).expand(1, side, side)
     canvas = Canvas(side, side, side)
     source = FeatureMap(torch.cat([half, which]), canvas, "toy")
-    # A network that knows left from right sees the mirrored picture's left side as left again.
+    # A network that knows left from right sees the mirrored image's left side as left again.
     mirrored = source
     return {"identity": source, "flip": mirrored}
 
@@ -140,7 +140,7 @@ def test_a_point_whose_partner_is_not_annotated_keeps_its_straight_match(scene) 
 
 
 def test_partners_are_found_without_labels(scene) -> None:
-    # The side channel makes the mirrored picture's left cell the nearest to the left cell.
+    # The side channel makes the mirrored image's left cell the nearest to the left cell.
     partners = partner_points(scene["identity"], scene["flip"], [(1, 2), (6, 2)], ARGMAX)
     assert partners.tolist() == [[1, 2], [6, 2]]
     found = match_posed(scene, scene["identity"], [(1, 2), (6, 2)], "flip", ARGMAX)
@@ -179,7 +179,7 @@ def test_pose_rules_are_parsed() -> None:
             PoseRule.parse(text)
 
 
-def test_whole_picture_rule_is_the_imd_without_a_mask() -> None:
+def test_whole_image_rule_is_the_imd_without_a_mask() -> None:
     source, target = (FeatureMap(random_map(seed, 8), Canvas(8, 8, 8), "toy") for seed in (0, 1))
     distance = pose_distances({"identity": source}, target, rule=PoseRule("imd"))["identity"]
     everywhere = torch.ones(8, 8)

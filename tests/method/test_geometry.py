@@ -25,7 +25,7 @@ from geoaware.method.geometry import (
 sides = st.integers(1, 9000)
 
 
-def test_canvas_of_a_landscape_picture_by_hand() -> None:
+def test_canvas_of_a_landscape_image_by_hand() -> None:
     canvas = Canvas(width=500, height=375, size=840)
     assert canvas.inner == (840, 630)
     assert canvas.offset == (0, 105)
@@ -37,7 +37,7 @@ def test_canvas_of_a_landscape_picture_by_hand() -> None:
     assert canvas.from_grid([(12, 13)], 60).tolist() == [[14 * 12 + 7, 14 * 13 + 7]]
 
 
-def test_offset_is_floored_on_the_short_axis_of_a_portrait_picture() -> None:
+def test_offset_is_floored_on_the_short_axis_of_a_portrait_image() -> None:
     canvas = Canvas(width=333, height=500, size=840)
     assert canvas.inner == (round(840 * 333 / 500), 840)
     assert canvas.offset == ((840 - 559) // 2, 0)
@@ -82,7 +82,7 @@ def test_patch_is_the_floor_clamped_to_the_map(width: int, height: int, data: st
         assert canvas.patch([xy], 60).tolist() == [expected]
 
 
-def test_cells_of_the_picture_leave_the_padding_out() -> None:
+def test_cells_of_the_image_leave_the_padding_out() -> None:
     rows, columns = Canvas(500, 250, 320).cells(32)
     assert (rows.start, rows.stop) == (8, 24)
     assert (columns.start, columns.stop) == (0, 32)
@@ -107,7 +107,7 @@ def test_canvas_without_pixels_is_refused() -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 1), (1, 9), (640, 480), (480, 640), (3000, 1), (7, 5)])
-def test_render_puts_the_picture_where_the_arithmetic_says(size: tuple[int, int]) -> None:
+def test_render_puts_the_image_where_the_arithmetic_says(size: tuple[int, int]) -> None:
     canvas = Canvas(*size, 64)
     board = np.array(canvas.render(Image.new("RGB", size, "white")))
     (left, top), (wide, high) = canvas.offset, canvas.inner
@@ -116,7 +116,7 @@ def test_render_puts_the_picture_where_the_arithmetic_says(size: tuple[int, int]
     assert board.sum() == wide * high * 3 * 255
 
 
-def test_render_refuses_a_picture_of_another_size() -> None:
+def test_render_refuses_a_image_of_another_size() -> None:
     with pytest.raises(ValueError, match="5x5"):
         Canvas(5, 5, 10).render(Image.new("RGB", (6, 5)))
 

@@ -138,18 +138,18 @@ def test_match_in_pixels_by_hand() -> None:
     source = feature_map(data, 8, 8, 8)
     target = feature_map(torch.roll(data, 1, dims=2), 80, 80, 8)
     found = match(source, target, [(2.0, 2.0)], MatchSettings("argmax"))
-    # Pixel 2 is in cell 1; its copy in column 2, row 1: canvas 2*2+1, 1*2+1, of a picture 10 times as large.
+    # Pixel 2 is in cell 1; its copy in column 2, row 1: canvas 2*2+1, 1*2+1, of an image 10 times as large.
     assert found.points.tolist() == [[50.0, 30.0]]
     assert found.cycle_error.tolist() == pytest.approx([((3 - 2) ** 2 * 2) ** 0.5 / 8])
     assert found.confidence.item() == pytest.approx(1.0)
     assert found.accepted(min_confidence=0.5, max_cycle_error=0.1).tolist() == [False]
 
 
-def test_matches_stay_on_the_picture_when_asked() -> None:
+def test_matches_stay_on_the_image_when_asked() -> None:
     torch.manual_seed(1)
     query = torch.randn(4)
     data = torch.randn(4, 8, 8) * 0.1
-    data[:, 0, 3] = query  # in the padding of a landscape picture
+    data[:, 0, 3] = query  # in the padding of a landscape image
     source = feature_map(query[:, None, None].expand(4, 8, 8), 8, 8, 8)
     target = feature_map(data, 80, 40, 8)
     anywhere = match(source, target, [(4, 4)], MatchSettings("argmax"))

@@ -110,7 +110,7 @@ class TestForward:
         assert block.conv2.weight.std().item() == pytest.approx((2 / (192 * 9)) ** 0.5, rel=0.02)
         assert block.conv3.weight.std().item() == pytest.approx((2 / 768) ** 0.5, rel=0.02)
 
-    def test_pictures_of_a_batch_do_not_meet(self) -> None:
+    def test_images_of_a_batch_do_not_meet(self) -> None:
         network, maps = random_network(), random_maps(batch=3)
         with torch.no_grad():
             together = network(maps)
@@ -163,7 +163,7 @@ class TestTraining:
             torch.testing.assert_close(level.grad, copy.grad, atol=1e-9, rtol=1e-8)
 
     def test_every_parameter_but_one_learns(self) -> None:
-        """The scale of a picture with itself is only carried along, for released checkpoints."""
+        """The scale of an image with itself is only carried along, for released checkpoints."""
         network = random_network().train()
         refined = network(random_maps())
         contrastive_loss(refined[0].flatten(1).T, refined[1].flatten(1).T, network.logit_scale).backward()

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 def geometry_aware(
     subgroups: Mapping[str, Sequence[int]], source_visible: Sequence[bool], target_visible: Sequence[bool]
 ) -> list[bool]:
-    """Keypoint i counts if both pictures show it and the target shows another of one of its subgroups."""
+    """Keypoint i counts if both images show it and the target shows another of one of its subgroups."""
     counted = []
     for i in range(len(source_visible)):
         confusable = False

@@ -30,17 +30,17 @@ def accuracies(
     distances: list[dict[str, dict[str, float]]], truth: list[str]
 ) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int], tuple[int, int]]:
     """Correct and all: left or right, front or back, one or the other, one of four."""
-    sides = ends = four = side_pictures = end_pictures = 0
+    sides = ends = four = side_images = end_images = 0
     for each, pose in zip(distances, truth, strict=True):
         if pose in ("left", "right"):
-            side_pictures += 1
+            side_images += 1
             sides += vote(each, ("left", "right")) == pose
         else:
-            end_pictures += 1
+            end_images += 1
             ends += vote(each, ("front", "back")) == pose
         four += vote(each, ("left", "right", "front", "back")) == pose
-    every = side_pictures + end_pictures
-    return (sides, side_pictures), (ends, end_pictures), (sides + ends, every), (four, every)
+    every = side_images + end_images
+    return (sides, side_images), (ends, end_images), (sides + ends, every), (four, every)
 
 
 def wilson(correct: int, of: int, z: float = 1.959963984540054) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""The loss of pictures and pairs, one term at a time, from the formulas of REFERENCE section 6.
+"""The loss of images and pairs, one term at a time, from the formulas of REFERENCE section 6.
 
 Coordinates are computed anew, labels exchanged by a table, every term built from whole maps.
 """
@@ -12,25 +12,25 @@ import torch
 from torch import Tensor
 
 from geoaware.method.losses import contrastive_loss, dense_loss
-from geoaware.method.types import Picture
+from geoaware.method.types import AnnotatedImage
 from geoaware.training.post_processor.config import Flips, Loss
 
 Maps = Callable[[int, bool], Tensor]
-"""Refined map (c, p, p) of a picture, by its place, as it is or mirrored."""
+"""Refined map (c, p, p) of an image, by its place, as it is or mirrored."""
 
 
 def places(
-    picture: Picture, mirrored: bool, partners: Sequence[int], size: int, grid: int
+    image: AnnotatedImage, mirrored: bool, partners: Sequence[int], size: int, grid: int
 ) -> dict[int, Tensor]:
-    """Grid positions of the visible keypoints by id, on the picture or on its mirror image."""
-    width, height = picture.size
+    """Grid positions of the visible keypoints by id, on the image or on its mirror image."""
+    width, height = image.size
     scale, cell = size / max(width, height), size / grid
     padding = [(size - round(scale * side)) // 2 for side in (width, height)]
     found = {}
-    for row, keypoint in enumerate(picture.keypoints.ids):
-        if not picture.keypoints.visible[row]:
+    for row, keypoint in enumerate(image.keypoints.ids):
+        if not image.keypoints.visible[row]:
             continue
-        x, y = picture.keypoints.xy[row].tolist()
+        x, y = image.keypoints.xy[row].tolist()
         x = width - 1 - x if mirrored else x
         on_canvas = [x * scale + padding[0], y * scale + padding[1]]
         label = partners[keypoint] if mirrored else keypoint
@@ -40,7 +40,7 @@ def places(
 
 def group_loss(
     maps: Maps,
-    pictures: Sequence[Picture],
+    images: Sequence[AnnotatedImage],
     pairs: Sequence[tuple[int, int]],
     partners: Sequence[int],
     loss: Loss,
@@ -60,8 +60,8 @@ def group_loss(
         ]
         total, weights = torch.zeros(()), 0.0
         for weight, start, goal in companions:
-            here = places(pictures[start[0]], start[1], partners, size, grid)
-            there = places(pictures[goal[0]], goal[1], partners, size, grid)
+            here = places(images[start[0]], start[1], partners, size, grid)
+            there = places(images[goal[0]], goal[1], partners, size, grid)
             common = sorted(set(here) & set(there))
             if not weight or not common:
                 continue

@@ -1,4 +1,4 @@
-"""What tuning minimises, by plain loops over numbers, from the formulas of `geoaware.training.backbone.objective`.
+"""What tuning minimises, by plain loops over numbers, from the formulas of `training.backbone.objective`.
 
 A view is a map of unit descriptors (d, g, g) with its keypoints on the grid; a search is a descriptor, read
 in one view or a prototype, looked for in another view that shows the same keypoint.
@@ -100,15 +100,15 @@ def annotated(
 
 
 def own(views: Tensor, points: Tensor, known: Tensor, log_scale: float, spread: float) -> float:
-    """Mean cross-entropy of points read in a picture's first view and looked for in its second."""
+    """Mean cross-entropy of points read in an image's first view and looked for in its second."""
     scale = min(math.exp(log_scale), LARGEST_SCALE)
     entropies = []
-    for picture, row in enumerate(known.tolist()):
+    for image, row in enumerate(known.tolist()):
         for point, counts in enumerate(row):
             if counts:
-                here, there = points[picture, 0, point].tolist(), points[picture, 1, point].tolist()
-                query = unit(read(views[2 * picture], *here))
-                entropies.append(search(query, views[2 * picture + 1], *there, scale, spread)[0])
+                here, there = points[image, 0, point].tolist(), points[image, 1, point].tolist()
+                query = unit(read(views[2 * image], *here))
+                entropies.append(search(query, views[2 * image + 1], *there, scale, spread)[0])
     return sum(entropies) / len(entropies) if entropies else 0.0
 
 
@@ -132,18 +132,18 @@ def keep(
     groups: Sequence[int],
     log_scale: float,
 ) -> float:
-    """Mean cross-entropy of points that plain descriptors find in the group's next picture, and find back."""
+    """Mean cross-entropy of points that plain descriptors find in the group's next image, and find back."""
     scale, entropies = min(math.exp(log_scale), LARGEST_SCALE), []
-    pictures = len(groups) // 2
-    for picture in range(pictures):
-        first = 2 * picture
-        others = [each % pictures for each in range(picture + 1, picture + 1 + pictures)]
+    images = len(groups) // 2
+    for image in range(images):
+        first = 2 * image
+        others = [each % images for each in range(image + 1, image + 1 + images)]
         other = 2 * next(each for each in others if groups[2 * each] == groups[first]) + 1
         annotated = [
             place for place, seen in zip(labels[first].tolist(), visible[first].tolist(), strict=True) if seen
         ]
-        for point, counts in enumerate(known[picture].tolist()):
-            here = points[picture, 0, point].tolist()
+        for point, counts in enumerate(known[image].tolist()):
+            here = points[image, 0, point].tolist()
             if not counts or any(math.dist(here, place) <= AT_LABEL for place in annotated):
                 continue
             column, row = best_cell(read(plain[first], *here), plain[other])

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from geoaware.features import memory
 from geoaware.runs.errors import InputError
+from geoaware.store import memory
 from geoaware.store.memory import (
     choose_dtype_by_memory,
     free_memory,
@@ -59,9 +59,9 @@ def test_tensors_alive_are_counted_at_their_peak() -> None:
                 assert measured(run, CPU)[1] == megabytes * 1_000_000
 
 
-def test_two_pictures_take_twice_as_much_as_one() -> None:
-    extractor, picture = Toy(), noise(40, 40, 0)
-    one, two = (measured(lambda n=n: extractor.levels_of([picture] * n), CPU)[1] for n in (1, 2))
+def test_two_images_take_twice_as_much_as_one() -> None:
+    extractor, image = Toy(), noise(40, 40, 0)
+    one, two = (measured(lambda n=n: extractor.levels_of([image] * n), CPU)[1] for n in (1, 2))
     assert one > 0
     assert 1.8 < two / one < 2.2
 
@@ -86,7 +86,7 @@ def test_the_largest_batch_that_fits(free, space, each, limit, sharers, device, 
 
 def test_what_does_not_fit_is_refused_with_remedies(free) -> None:
     free(10**9)
-    with pytest.raises(InputError, match=r"one picture takes 1\.30 GB on cuda, 1\.00 GB may be used; use a"):
+    with pytest.raises(InputError, match=r"one image takes 1\.30 GB on cuda, 1\.00 GB may be used; use a"):
         plan_batch(10**9, CUDA)
 
 
@@ -95,7 +95,7 @@ def test_the_choice_is_logged(free, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "geoaware"):
         plan_batch(10**9, CUDA)
         choose_dtype_by_memory(10**9, CPU)
-    assert "batch of 15 on cuda: 1.00 GB a picture, 20.00 GB free" in caplog.text
+    assert "batch of 15 on cuda: 1.00 GB an image, 20.00 GB free" in caplog.text
     assert "fp32 on cpu: weights 1.00 GB in fp32, 20.00 GB free" in caplog.text
 
 

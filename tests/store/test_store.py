@@ -19,17 +19,17 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors import safe_open
 
-from geoaware.features import extraction
 from geoaware.method.geometry import POSES, pose_image
 from geoaware.runs.errors import InputError
-from geoaware.store.extraction import Shard, extract, list_pictures, survey
+from geoaware.store import extraction
+from geoaware.store.extraction import Shard, extract, list_images, survey
 from geoaware.store.feature_store import (
     CachedExtractor,
     DiskFullError,
     FeatureStore,
     MissingFeaturesError,
 )
-from geoaware.store.image_index import PictureIndex, hash_pixels
+from geoaware.store.image_index import ImageIndex, hash_pixels
 from geoaware.store.stored_file import (
     STORED,
     DamagedError,
@@ -64,7 +64,7 @@ def store_at(folder: Path, stored: str = "fp16", **changes: str) -> FeatureStore
 
 
 @pytest.mark.parametrize(("stored", "limit"), [("fp16", 13.2e6), ("int8", 6.7e6), ("fp32", 26.1e6)])
-def test_a_picture_of_the_papers_features_takes_what_was_promised(
+def test_a_image_of_the_papers_features_takes_what_was_promised(
     tmp_path: Path, stored: str, limit: float
 ) -> None:
     store = store_at(tmp_path, stored)
@@ -204,11 +204,11 @@ def test_what_one_reader_writes_into_its_tensors_no_other_sees(tmp_path: Path) -
 def test_few_mappings_are_kept(tmp_path: Path) -> None:
     wanted = key()
     store = FeatureStore(tmp_path / wanted.folder, wanted, keep=2)
-    pictures = [f"{number:064x}" for number in range(5)]
-    for seed, picture in enumerate(pictures):
-        store.write(picture, "identity", maps((2, 3, 3), seed=seed), (3, 3))
-    for seed, picture in [*enumerate(pictures), *enumerate(pictures)]:
-        assert torch.equal(store.read(picture).levels[0], maps((2, 3, 3), seed=seed)[0].half())
+    images = [f"{number:064x}" for number in range(5)]
+    for seed, image in enumerate(images):
+        store.write(image, "identity", maps((2, 3, 3), seed=seed), (3, 3))
+    for seed, image in [*enumerate(images), *enumerate(images)]:
+        assert torch.equal(store.read(image).levels[0], maps((2, 3, 3), seed=seed)[0].half())
     assert len(store._maps._kept) == 2
 
 
@@ -244,7 +244,7 @@ def test_a_file_in_the_wrong_place_is_refused(tmp_path: Path) -> None:
         other.read(PICTURE)
     store.path(OTHER).parent.mkdir()
     shutil.copy(store.path(PICTURE), store.path(OTHER))
-    with pytest.raises(OtherFeaturesError, match=r"picture abab.* instead of cdcd"):
+    with pytest.raises(OtherFeaturesError, match=r"image abab.* instead of cdcd"):
         store.read(OTHER)
     shutil.copy(store.path(PICTURE), store.path(PICTURE, "flip"))
     with pytest.raises(OtherFeaturesError, match=r"\(identity\) instead of .*\(flip\)"):
@@ -305,35 +305,35 @@ def test_pixels_are_what_counts(tmp_path: Path) -> None:
     turned = Image.Exif()
     turned[0x0112] = 6
     pose_image(image, "rot90").save(tmp_path / "b.png", exif=turned)
-    index = PictureIndex(tmp_path / "index.jsonl")
+    index = ImageIndex(tmp_path / "index.jsonl")
     assert {index.hash_of(tmp_path / name) for name in ("a.png", "a.bmp", "b.png")} == {hash_pixels(image)}
     assert hash_pixels(pose_image(image, "flip")) != hash_pixels(image)
-    # The same bytes in another shape are another picture.
+    # The same bytes in another shape are another image.
     assert hash_pixels(Image.new("RGB", (4, 2))) != hash_pixels(Image.new("RGB", (2, 4)))
 
 
 def test_the_index_saves_decoding_and_notices_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.png"
     noise(20, 10, 0).save(path)
-    index = PictureIndex(tmp_path / "index.jsonl")
+    index = ImageIndex(tmp_path / "index.jsonl")
     young = index.hash_of(path)
     assert not index.path.exists(), "a file this young may change again within the clock's resolution"
     monkeypatch.setattr("geoaware.store.image_index._SETTLED_NS", -1)
-    PictureIndex(index.path).hash_of(path)
+    ImageIndex(index.path).hash_of(path)
     with index.path.open("ab") as file:
         file.write(b"cut off in the mid")
     other = tmp_path / "b.png"
     noise(20, 10, 1).save(other)
-    PictureIndex(index.path).hash_of(other)
+    ImageIndex(index.path).hash_of(other)
     with monkeypatch.context() as patched:
         patched.setattr("geoaware.store.image_index.load_image", None)
-        again = PictureIndex(index.path)
+        again = ImageIndex(index.path)
         assert again.hash_of(path) == young
         assert again.hash_of(other) == hash_pixels(noise(20, 10, 1))
     times = path.stat()
     noise(20, 10, 2).save(path)
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
-    assert PictureIndex(index.path).hash_of(path) == hash_pixels(noise(20, 10, 2))
+    assert ImageIndex(index.path).hash_of(path) == hash_pixels(noise(20, 10, 2))
 
 
 def test_the_weights_hash_knows_names_values_and_dtype() -> None:
@@ -368,11 +368,11 @@ def test_a_cached_extractor_gives_the_same_whether_stored_or_not(tmp_path: Path,
 
 
 @pytest.mark.parametrize("pose", POSES)
-def test_a_turned_picture_is_found_under_the_picture(tmp_path: Path, pose: str) -> None:
+def test_a_turned_image_is_found_under_the_image(tmp_path: Path, pose: str) -> None:
     photos(tmp_path / "in", 1)
     extractor = Toy()
     store = FeatureStore.of(tmp_path / "cache", extractor)
-    extract(survey(list_pictures(tmp_path / "in"), (pose,), store), extractor, store, batch=1)  # type: ignore[arg-type]
+    extract(survey(list_images(tmp_path / "in"), (pose,), store), extractor, store, batch=1)  # type: ignore[arg-type]
     extractor.levels = None  # type: ignore[method-assign]
     turned = pose_image(Image.open(tmp_path / "in" / "000.png"), pose)  # type: ignore[arg-type]
     found = CachedExtractor(extractor, store)(turned)
@@ -405,21 +405,21 @@ def test_a_store_of_other_weights_is_refused_by_name(tmp_path: Path) -> None:
         CachedExtractor(Toy().to(torch.bfloat16), store)
 
 
-def test_one_unreadable_picture_does_not_stop_the_rest(tmp_path: Path) -> None:
+def test_one_unreadable_image_does_not_stop_the_rest(tmp_path: Path) -> None:
     folder = photos(tmp_path / "in", 3)
-    (folder / "001.png").write_text("not a picture")
+    (folder / "001.png").write_text("not an image")
     extractor = Toy()
     store = FeatureStore.of(tmp_path / "cache", extractor)
-    work = survey(list_pictures(folder), ("identity",), store)
+    work = survey(list_images(folder), ("identity",), store)
     assert extract(work, extractor, store, batch=2) == 2
-    assert [line for line in work.failed if "001.png: not a picture" in line] == work.failed != []
+    assert [line for line in work.failed if "001.png: not an image" in line] == work.failed != []
 
 
-def test_equal_pictures_are_extracted_once(tmp_path: Path) -> None:
+def test_equal_images_are_extracted_once(tmp_path: Path) -> None:
     folder = photos(tmp_path / "in", 2)
     shutil.copy(folder / "000.png", folder / "copy.png")
     store = FeatureStore.of(tmp_path / "cache", Toy())
-    assert survey(list_pictures(folder), ("identity", "flip"), store).files == 4
+    assert survey(list_images(folder), ("identity", "flip"), store).files == 4
 
 
 def test_a_batch_that_does_not_fit_is_halved(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -435,7 +435,7 @@ def test_a_batch_that_does_not_fit_is_halved(tmp_path: Path, caplog: pytest.LogC
 
     extractor = Small()
     store = FeatureStore.of(tmp_path / "cache", extractor)
-    assert extract(survey(list_pictures(folder), ("identity",), store), extractor, store, batch=4) == 6
+    assert extract(survey(list_images(folder), ("identity",), store), extractor, store, batch=4) == 6
     assert sizes == [1, 4, 2, 2, 1]
     assert "going on with 2" in caplog.text
 
@@ -450,7 +450,7 @@ def test_the_disk_is_looked_at_before_anything_is_written(
     monkeypatch.setattr(extraction.shutil, "disk_usage", lambda _: usage)
     told = []
     with pytest.raises(InputError, match=r"cache: 0\.0 MB are needed .*--dtype-stored int8"):
-        extract(survey(list_pictures(folder), ("identity",), store), extractor, store, announce=told.append)
+        extract(survey(list_images(folder), ("identity",), store), extractor, store, announce=told.append)
     size = encoded_size([(13, 7, 7), (5, 4, 4)], "fp16")
     assert [(each.files, each.bytes, each.free) for each in told] == [(3, 3 * size, 10000)]
     assert not snapshot(tmp_path)
@@ -486,7 +486,7 @@ def test_a_small_tmpfs_fills_up_in_the_middle(tmp_path: Path) -> None:
     try:
         extractor = Toy()
         store = FeatureStore.of(disk / "cache", extractor)
-        work = survey(list_pictures(folder), ("identity",), store)
+        work = survey(list_images(folder), ("identity",), store)
 
         def another_program(_: int) -> None:
             with (disk / "ballast").open("ab") as file:
@@ -497,10 +497,10 @@ def test_a_small_tmpfs_fills_up_in_the_middle(tmp_path: Path) -> None:
         done = snapshot(disk)
         assert 0 < len(done) < 12
         for entry in store.entries():
-            store.read(entry.picture, entry.pose)
+            store.read(entry.image, entry.pose)
         assert not [path for path in disk.rglob("*") if path.name.startswith(".")]
         (disk / "ballast").unlink()
-        extract(survey(list_pictures(folder), ("identity",), store), extractor, store, batch=1)
+        extract(survey(list_images(folder), ("identity",), store), extractor, store, batch=1)
         assert snapshot(disk).items() >= done.items()
         assert len(snapshot(disk)) == 12
     finally:
@@ -576,14 +576,14 @@ def test_a_check_finds_and_the_next_run_mends(tmp_path: Path) -> None:
     first.write_bytes(content)
     second.write_bytes(second.read_bytes()[:1000])
     third.unlink()
-    missing, wrong = extraction.check(list_pictures(folder), ("identity", "flip"), store)
+    missing, wrong = extraction.check(list_images(folder), ("identity", "flip"), store)
     assert len(missing) == 1
     assert sorted(line.split(":")[0] for line in wrong) == sorted(map(str, (first, second)))
     assert len(store.damaged()) == 2
     run(folder, cache)
     assert snapshot(cache) == before
     assert store.damaged() == set()
-    assert extraction.check(list_pictures(folder), ("identity", "flip"), store) == ([], [])
+    assert extraction.check(list_images(folder), ("identity", "flip"), store) == ([], [])
 
 
 def test_shards_from_the_environment() -> None:

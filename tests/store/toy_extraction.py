@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from geoaware.store.extraction import extract, list_pictures, survey
+from geoaware.store.extraction import extract, list_images, survey
 from geoaware.store.feature_store import FeatureStore
 from tests.toys import Patches, noise
 
@@ -47,7 +47,7 @@ class Toy(Patches):
 
 
 def photos(folder: Path, count: int, size: tuple[int, int] = (50, 40)) -> Path:
-    """A folder of pictures, old enough to be remembered by the index."""
+    """A folder of images, old enough to be remembered by the index."""
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(count):
         path = folder / f"{number:03}.png"
@@ -61,7 +61,7 @@ def run(
     """Extract a folder, as the command does."""
     extractor = Toy(seconds=seconds)
     store = FeatureStore.of(cache, extractor)
-    work = survey(list_pictures(folder), ("identity", "flip"), store)
+    work = survey(list_images(folder), ("identity", "flip"), store)
     extract(work, extractor, store, batch=3, progress=progress)
     store.update_manifest()
 
@@ -104,7 +104,7 @@ def kill_many_times(folder: Path, cache: Path, times: int) -> None:
         for name, content in before.items():
             assert after[name] == content, f"{name} was lost or changed"
         for entry in store.entries():
-            store.read(entry.picture, entry.pose)
+            store.read(entry.image, entry.pose)
         before = after
         print(len(after))
 

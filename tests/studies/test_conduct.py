@@ -88,7 +88,7 @@ def test_the_report_is_whole(made):
     out, report = made
     text = (out / "README.md").read_text(encoding="utf-8")
     names = {each.name for each in report.outcomes}
-    assert names == {each.name for each in COMPUTED} - {"table1"}  # the pictures say no azimuth
+    assert names == {each.name for each in COMPUTED} - {"table1"}  # the images say no azimuth
     for name in names:
         assert f"## {name} · " in text
     for link in re.findall(r"\]\(([^)]+)\)", text):
@@ -108,7 +108,7 @@ def test_the_same_again_gives_the_same_bytes(made, tmp_path):
     out, _ = made
     network = random_network(channels=(9,), matching={"blend": 0.5, "window": 7, "pose": "flip"})
     extractor = Sided()
-    again = Study([tiny_set(out.parent / "pictures")], Bench(extractor, network), out)
+    again = Study([tiny_set(out.parent / "images")], Bench(extractor, network), out)
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     write(conduct(again, "all", COMPUTED, about="Noise."), out)
     assert extractor.count == 0
@@ -202,9 +202,9 @@ def test_analyses_that_train_get_the_study(tmp_path, trained):
 
 def test_a_training_that_cannot_be_made_stops_all(tmp_path, monkeypatch):
     def fail(*_, **__):
-        raise InputError("no training pictures")
+        raise InputError("no training images")
 
     monkeypatch.setattr(training_transfer, "unseen", fail)
     study = tiny_study(tmp_path, trainings={"unseen": Training(load_config("analysis-unseen"))})
-    with pytest.raises(InputError, match="no training pictures"):
+    with pytest.raises(InputError, match="no training images"):
         conduct(study, "all", choose("unseen"))

@@ -1,4 +1,4 @@
-"""Table 1 on pictures whose right answers are known, and the azimuths of real data sets."""
+"""Table 1 on images whose right answers are known, and the azimuths of real data sets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import ImageOps
 
 from geoaware.data import DataSet, load
 from geoaware.matcher import Matcher
-from geoaware.method.types import Keypoints, Pair, Picture
+from geoaware.method.types import AnnotatedImage, Keypoints, Pair
 from geoaware.report.plots import save
 from geoaware.runs.errors import InputError
 from geoaware.studies.outcome import Outcome
@@ -25,7 +25,7 @@ from tests.toys import Patches, noise
 AZIMUTH = {"front": 0, "left": 90, "back": 180, "right": 270}
 
 
-def view(folder: Path, category: str, pose: str, number: int, **attributes: Any) -> Picture:
+def view(folder: Path, category: str, pose: str, number: int, **attributes: Any) -> AnnotatedImage:
     """The same object from one side, every time: left and right are mirror images."""
     seed = {"front": 1, "back": 2}.get(pose, 3) + 10 * len(category)
     image = noise(117, 117, seed)
@@ -33,19 +33,19 @@ def view(folder: Path, category: str, pose: str, number: int, **attributes: Any)
     (ImageOps.mirror(image) if pose == "right" else image).save(path)
     points = Keypoints((0,), torch.zeros(1, 2, dtype=torch.float64), torch.ones(1, dtype=torch.bool))
     known = attributes or {"azimuth": AZIMUTH[pose]}
-    return Picture(path.name, path, (117, 117), category, points, attributes=known)
+    return AnnotatedImage(path.name, path, (117, 117), category, points, attributes=known)
 
 
-def data_set(pictures: list[Picture]) -> DataSet:
-    """Every picture in a pair with the next."""
+def data_set(images: list[AnnotatedImage]) -> DataSet:
+    """Every image in a pair with the next."""
     pairs = [
         Pair(f"{a.id}>{b.id}", a.category, a, b)
-        for a, b in zip(pictures, [*pictures[1:], pictures[0]], strict=True)
+        for a, b in zip(images, [*images[1:], images[0]], strict=True)
     ]
-    return DataSet("toys", "test", {each.category: SCHEMA for each in pictures}, tuple(pairs), "image")
+    return DataSet("toys", "test", {each.category: SCHEMA for each in images}, tuple(pairs), "image")
 
 
-def four_poses(folder: Path, category: str = "cat", each: int = 4) -> list[Picture]:
+def four_poses(folder: Path, category: str = "cat", each: int = 4) -> list[AnnotatedImage]:
     return [view(folder, category, pose, number) for pose in AZIMUTH for number in range(each)]
 
 
@@ -56,12 +56,12 @@ def shares(outcome: Outcome, which: str = "all") -> list[tuple[int, int]]:
 
 def test_features_that_tell_sides_apart_get_everything_right(tmp_path: Path) -> None:
     outcome = table1(data_set(four_poses(tmp_path)), Matcher(Sided()), tmp_path / "out", sets=10)
-    # Of four pictures a pose two are templates at most, so two sets, and eight of sixteen are predicted.
+    # Of four images a pose two are templates at most, so two sets, and eight of sixteen are predicted.
     assert outcome.figures["sets"] == {"cat": 2}
     assert shares(outcome) == [(4, 4), (4, 4), (8, 8), (8, 8)]
-    assert outcome.left_out == ("2 template sets a category instead of 10: there are too few pictures.",)
+    assert outcome.left_out == ("2 template sets a category instead of 10: there are too few images.",)
     assert outcome.finding == (
-        "Of 8 pictures, 100.0 % get the right one of four poses (above chance, 25 %). Left and right are "
+        "Of 8 images, 100.0 % get the right one of four poses (above chance, 25 %). Left and right are "
         "told apart on 100.0 % (above chance, 50 %), front and back on 100.0 % (above chance, 50 %); the "
         "difference is within the intervals."
     )
@@ -78,10 +78,10 @@ def test_features_blind_to_sides_fail_on_one_of_them(tmp_path: Path) -> None:
 
 
 def test_wrong_azimuths_show_as_confusion(tmp_path: Path) -> None:
-    pictures = four_poses(tmp_path)
-    pictures += [view(tmp_path, "cat", "right", 9, azimuth=95), view(tmp_path, "cat", "right", 8, azimuth=50)]
+    images = four_poses(tmp_path)
+    images += [view(tmp_path, "cat", "right", 9, azimuth=95), view(tmp_path, "cat", "right", 8, azimuth=50)]
     for seed in range(50):
-        outcome = table1(data_set(pictures), Matcher(Sided()), tmp_path / "out", sets=1, seed=seed)
+        outcome = table1(data_set(images), Matcher(Sided()), tmp_path / "out", sets=1, seed=seed)
         drawn = json.loads(outcome.predictions[0].read_text(encoding="utf-8"))["templates"]["cat"]["1"]
         if drawn["left"].startswith("cat-left"):
             break
@@ -99,8 +99,8 @@ def test_wrong_azimuths_show_as_confusion(tmp_path: Path) -> None:
 
 
 def test_templates_are_never_predicted_and_stay_in_their_category(tmp_path: Path) -> None:
-    pictures = four_poses(tmp_path, "cat", 6) + four_poses(tmp_path, "horse", 7)
-    outcome = table1(data_set(pictures), Matcher(Sided()), tmp_path / "out", sets=2, seed=3)
+    images = four_poses(tmp_path, "cat", 6) + four_poses(tmp_path, "horse", 7)
+    outcome = table1(data_set(images), Matcher(Sided()), tmp_path / "out", sets=2, seed=3)
     content = json.loads(outcome.predictions[0].read_text(encoding="utf-8"))
     templates = [
         (category, pose, name)
@@ -111,7 +111,7 @@ def test_templates_are_never_predicted_and_stay_in_their_category(tmp_path: Path
     assert len({name for *_, name in templates}) == len(templates) == 16
     assert all(name.startswith(f"{category}-{pose}") for category, pose, name in templates)
     predicted = [each["picture"] for each in content["poses"]]
-    assert sorted([*predicted, *(name for *_, name in templates)]) == sorted(each.id for each in pictures)
+    assert sorted([*predicted, *(name for *_, name in templates)]) == sorted(each.id for each in images)
     assert {name: row["all_four"]["of"] for name, row in outcome.figures["by_category"].items()} == {
         "cat": 16,
         "horse": 20,
@@ -120,21 +120,21 @@ def test_templates_are_never_predicted_and_stay_in_their_category(tmp_path: Path
     assert [row[-1] for row in outcome.grids[2].rows] == ["2", "2"]
 
 
-def test_the_draw_follows_the_seed_and_not_the_order_of_pictures(tmp_path: Path) -> None:
-    pictures = four_poses(tmp_path, each=6)
+def test_the_draw_follows_the_seed_and_not_the_order_of_images(tmp_path: Path) -> None:
+    images = four_poses(tmp_path, each=6)
 
-    def drawn(seed: int, order: list[Picture]) -> Any:
+    def drawn(seed: int, order: list[AnnotatedImage]) -> Any:
         outcome = table1(data_set(order), Matcher(Sided()), tmp_path / "out", sets=1, seed=seed)
         return json.loads(outcome.predictions[0].read_text(encoding="utf-8"))["templates"]
 
-    assert drawn(0, pictures) == drawn(0, pictures[::-1])
-    assert drawn(0, pictures) != drawn(1, pictures)
+    assert drawn(0, images) == drawn(0, images[::-1])
+    assert drawn(0, images) != drawn(1, images)
 
 
-def test_another_object_on_a_template_picture_is_not_predicted(tmp_path: Path) -> None:
-    pictures = four_poses(tmp_path, each=2)
-    second = [replace(each, id=f"{each.id}#2") for each in pictures]
-    outcome = table1(data_set([*pictures, *second]), Matcher(Sided()), tmp_path / "out", sets=1)
+def test_another_object_on_a_template_image_is_not_predicted(tmp_path: Path) -> None:
+    images = four_poses(tmp_path, each=2)
+    second = [replace(each, id=f"{each.id}#2") for each in images]
+    outcome = table1(data_set([*images, *second]), Matcher(Sided()), tmp_path / "out", sets=1)
     content = json.loads(outcome.predictions[0].read_text(encoding="utf-8"))
     names = {name.partition("#")[0] for name in content["templates"]["cat"]["1"].values()}
     assert not names & {each["picture"].partition("#")[0] for each in content["poses"]}
@@ -155,19 +155,19 @@ def test_the_same_work_is_not_done_twice(tmp_path: Path) -> None:
 
 def test_masks_are_used_where_all_have_them(tmp_path: Path) -> None:
     polygon = [[0, 0, 60, 0, 60, 116, 0, 116]]
-    pictures = [
+    images = [
         replace(each, attributes={**each.attributes, "segmentation": polygon})
         for each in four_poses(tmp_path)
     ]
-    outcome = table1(data_set(pictures), Matcher(Sided()), tmp_path / "out")
+    outcome = table1(data_set(images), Matcher(Sided()), tmp_path / "out")
     assert outcome.figures["masks"] is True
-    assert "IMD over the picture's object" in outcome.grids[0].note
-    without = table1(data_set(pictures), Matcher(Sided()), tmp_path / "out", masks=False)
-    assert "IMD over the whole picture" in without.grids[0].note
-    nearest = table1(data_set(pictures), Matcher(Sided()), tmp_path / "out", metric="mutual-nn")
+    assert "IMD over the image's object" in outcome.grids[0].note
+    without = table1(data_set(images), Matcher(Sided()), tmp_path / "out", masks=False)
+    assert "IMD over the whole image" in without.grids[0].note
+    nearest = table1(data_set(images), Matcher(Sided()), tmp_path / "out", metric="mutual-nn")
     assert nearest.figures["masks"] is False
-    pictures[0] = replace(pictures[0], attributes={"azimuth": 0})
-    assert not table1(data_set(pictures), Matcher(Sided()), tmp_path / "out").figures["masks"]
+    images[0] = replace(images[0], attributes={"azimuth": 0})
+    assert not table1(data_set(images), Matcher(Sided()), tmp_path / "out").figures["masks"]
 
 
 def test_the_plot_is_drawn(tmp_path: Path) -> None:
@@ -181,32 +181,32 @@ def test_the_plot_is_drawn(tmp_path: Path) -> None:
 
 class TestRefusals:
     def test_no_azimuth(self, tmp_path: Path) -> None:
-        pictures = [replace(each, attributes={}) for each in four_poses(tmp_path)]
-        with pytest.raises(InputError, match=r"toys, split test: no picture says its azimuth, .* SPair-71k"):
-            table1(data_set(pictures), Matcher(Sided()), tmp_path / "out")
+        images = [replace(each, attributes={}) for each in four_poses(tmp_path)]
+        with pytest.raises(InputError, match=r"toys, split test: no image says its azimuth, .* SPair-71k"):
+            table1(data_set(images), Matcher(Sided()), tmp_path / "out")
         assert not (tmp_path / "out").exists()
 
     def test_a_pose_is_missing(self, tmp_path: Path) -> None:
-        pictures = [each for each in four_poses(tmp_path) if "back" not in each.id]
+        images = [each for each in four_poses(tmp_path) if "back" not in each.id]
         with pytest.raises(
-            InputError, match="category 'cat' has no picture of the pose back to make templates"
+            InputError, match="category 'cat' has no image of the pose back to make templates"
         ):
-            table1(data_set(pictures), Matcher(Sided()), tmp_path / "out")
+            table1(data_set(images), Matcher(Sided()), tmp_path / "out")
 
     def test_categories_without_a_pose_are_left_out_and_named(self, tmp_path: Path) -> None:
         plants = [view(tmp_path, "plant", "front", number) for number in range(3)]
-        pictures = four_poses(tmp_path, each=2) + plants + [view(tmp_path, "cat", "left", 7, azimuth_id=3)]
-        outcome = table1(data_set(pictures), Matcher(Sided()), tmp_path / "out", sets=1)
+        images = four_poses(tmp_path, each=2) + plants + [view(tmp_path, "cat", "left", 7, azimuth_id=3)]
+        outcome = table1(data_set(images), Matcher(Sided()), tmp_path / "out", sets=1)
         assert outcome.left_out == (
-            "Left out, between two directions or without azimuth: 1 pictures of 12.",
+            "Left out, between two directions or without azimuth: 1 images of 12.",
             "Left out, without all four poses: plant (left, right, back).",
         )
         assert shares(outcome)[-1] == (4, 4)
 
     def test_only_odd_ids(self, tmp_path: Path) -> None:
-        pictures = [replace(each, attributes={"azimuth_id": 1}) for each in four_poses(tmp_path)]
-        with pytest.raises(InputError, match="no picture of the pose left, right, front, back"):
-            table1(data_set(pictures), Matcher(Sided()), tmp_path / "out")
+        images = [replace(each, attributes={"azimuth_id": 1}) for each in four_poses(tmp_path)]
+        with pytest.raises(InputError, match="no image of the pose left, right, front, back"):
+            table1(data_set(images), Matcher(Sided()), tmp_path / "out")
 
     def test_nothing_left_to_predict(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="none is left to predict"):
@@ -222,10 +222,10 @@ class TestRefusals:
         ],
     )
     def test_an_azimuth_that_is_none(self, tmp_path: Path, attributes: dict[str, Any], message: str) -> None:
-        pictures = four_poses(tmp_path, each=2)
-        pictures[1] = replace(pictures[1], attributes=attributes)
+        images = four_poses(tmp_path, each=2)
+        images[1] = replace(images[1], attributes=attributes)
         with pytest.raises(InputError, match=message):
-            table1(data_set(pictures), Matcher(Sided()), tmp_path / "out")
+            table1(data_set(images), Matcher(Sided()), tmp_path / "out")
 
     def test_no_sets(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="at least 1, got 0"):
@@ -243,17 +243,17 @@ class TestFacing:
         ],
     )  # fmt: skip
     def test_degrees(self, tmp_path: Path, degrees: float, pose: str, clear: bool) -> None:
-        picture = view(tmp_path, "cat", "left", 0, azimuth=degrees, azimuth_id=5)
-        assert (facing(picture), is_clear(picture)) == (pose, clear)
+        image = view(tmp_path, "cat", "left", 0, azimuth=degrees, azimuth_id=5)
+        assert (facing(image), is_clear(image)) == (pose, clear)
 
     def test_ids(self, tmp_path: Path) -> None:
         found = [facing(view(tmp_path, "cat", "left", 0, azimuth_id=number)) for number in range(8)]
         assert found == ["front", None, "left", None, "back", None, "right", None]
 
     def test_the_rendered_quadrupeds(self) -> None:
-        """Degrees and ids agree, and who faces left has the nose left of the tail in the picture."""
+        """Degrees and ids agree, and who faces left has the nose left of the tail in the image."""
         data = load("coco", shared("quaternius"), "val", pairs="all")
-        clear = [each for each in data.pictures if is_clear(each)]
+        clear = [each for each in data.images if is_clear(each)]
         assert len(clear) > 100
         for each in clear:
             assert facing(each) == facing(
@@ -270,7 +270,7 @@ class TestFacing:
     def test_spair71k(self) -> None:
         """Where PASCAL's own word for the pose says left or right, the azimuth says the same."""
         data = load("spair71k", shared("SPair-mini"), "test")
-        sides = [(facing(each), each.attributes["pose"]) for each in data.pictures]
+        sides = [(facing(each), each.attributes["pose"]) for each in data.images]
         known = [(pose, word) for pose, word in sides if pose in ("left", "right")]
         assert known == [("right", "Right")] * 2
         assert {word for pose, word in sides if pose == "front"} <= {"Frontal", "Unspecified"}

@@ -26,7 +26,7 @@ def tiny_set(folder: Path) -> StudySet:
 
 
 def tiny_study(folder: Path, bench: Bench | None = None, **settings: object) -> Study:
-    return Study([tiny_set(folder / "pictures")], bench or Bench(Sided()), folder / "out", **settings)
+    return Study([tiny_set(folder / "images")], bench or Bench(Sided()), folder / "out", **settings)
 
 
 def name_of(bench: Bench, **changes: object) -> str:
@@ -96,8 +96,8 @@ def test_variants_share_features_and_poses(tmp_path, monkeypatch):
     monkeypatch.setattr(Matcher, "align", lambda *given: aligned.append(1) or plain(*given))
     for window in (1, 3, None):
         study.run(study.sets[0], Variant(window=window))
-    pictures, pairs = len(study.sets[0].data.pictures), len(study.sets[0].data)
-    assert extractor.count == POSES * pictures
+    images, pairs = len(study.sets[0].data.images), len(study.sets[0].data)
+    assert extractor.count == POSES * images
     assert len(aligned) == pairs
 
 

@@ -38,7 +38,7 @@ def test_table2_by_hand(tmp_path):
 
 
 def test_table3_and_table4_by_hand(tmp_path):
-    # Twenty pairs of pictures of their own, all lost, then all found: a clear difference.
+    # Twenty pairs of images of their own, all lost, then all found: a clear difference.
     zero, post = (pairs_of(*[each] * 20) for each in (BAD, NEAR))
     runs = subjects(tmp_path, zero=zero, post=post, alone=zero)
     other = Case("second", "Second", subjects(tmp_path / "second", zero=pairs_of(GOOD, BAD)))

@@ -20,7 +20,7 @@ from geoaware.studies.training_transfer import BLENDS, KEEP, TRANSFERS, UNSEEN, 
 from geoaware.training.post_processor.config import TrainConfig, load_config
 from tests.shared_data import shared
 from tests.training.tiny import config, draw_data
-from tests.training.toy_sets import SCHEMA, data_set, pairs_of, picture
+from tests.training.toy_sets import SCHEMA, data_set, image, pairs_of
 
 pytest.importorskip("efficientnet_lite_pytorch")
 
@@ -76,12 +76,12 @@ def no_step(*_: object) -> None:
 
 # Known predictions in the place of a trained network's.
 
-PICTURES = [picture(name, box=(0.0, 0.0, 100.0, 80.0)) for name in "abcd"]
+IMAGES = [image(name, box=(0.0, 0.0, 100.0, 80.0)) for name in "abcd"]
 
 
 def known_set(label: str) -> StudySet:
     given = SetConfig(label=label, title=label.title(), name="coco", split="val")
-    return StudySet(given, data_set(pairs_of(PICTURES)), get_protocol("paper"))
+    return StudySet(given, data_set(pairs_of(IMAGES)), get_protocol("paper"))
 
 
 def written(path: Path, data: DataSet, right: Callable[[int], bool]) -> Path:
@@ -152,7 +152,7 @@ def test_transfer_of_known_predictions(monkeypatch, tmp_path) -> None:
     assert worse.rows[1][-3:] == ("-100.0 (-100.0 to -100.0)",) * 3
     # Two of five keypoints are ears, which are the geometry-aware ones.
     assert same.rows[0][1:7] == ("40.0",) * 3 + ("100.0",) * 3
-    assert "12 pairs of 4 pictures" in same.note
+    assert "12 pairs of 4 images" in same.note
     row = found.figures["better"]["trained on faces"]
     assert row["standard"]["per_image"] == [1.0, 1.0, 1.0]
     assert row["gain"]["pck@0.1"] == {"value": 1.0, "low": 1.0, "high": 1.0}

@@ -38,7 +38,7 @@ def sets(data: Path) -> list[DataSet]:
 @pytest.fixture(scope="module")
 def store(extractor: Extractor, sets: list[DataSet], cache: Path) -> FeatureStore:
     store = FeatureStore.of(cache, extractor)
-    complete(store, extractor, [each.path for data in sets for each in data.pictures], ["identity"], silent)
+    complete(store, extractor, [each.path for data in sets for each in data.images], ["identity"], silent)
     return store
 
 
@@ -78,7 +78,7 @@ def score(data: DataSet, extractor: Extractor, store: FeatureStore, network: Pos
 
 
 def test_the_threshold_is_what_the_data_set_takes_it_from(sets, extractor, store, network) -> None:
-    """Shares of the picture are wider than shares of the object's box."""
+    """Shares of the image are wider than shares of the object's box."""
     box = score(sets[1], extractor, store, network)
     image = score(replace(sets[1], threshold_base="image"), extractor, store, network)
     assert image.standard > box.standard

@@ -27,7 +27,7 @@ TRAIN, VAL = 8, 4
 
 
 def draw_data(folder: Path) -> Path:
-    """Write ``train.json``, ``val.json`` and their pictures of two kinds of animals."""
+    """Write ``train.json``, ``val.json`` and their images of two kinds of animals."""
     (folder / "images").mkdir(parents=True)
     for split, numbers in (("train", range(TRAIN)), ("val", range(TRAIN, TRAIN + VAL))):
         drawn = [_draw(folder / "images", number) for number in numbers]
@@ -46,7 +46,7 @@ def draw_data(folder: Path) -> Path:
 
 
 def _draw(folder: Path, number: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A turned face somewhere in a picture that is not square; every third picture is mirrored."""
+    """A turned face somewhere in an image that is not square; every third image is mirrored."""
     width, height = 84 + 11 * (number * 5 % 7), 96 + 9 * (number * 3 % 7)
     side = round((0.65 + 0.08 * (number % 4)) * min(width, height))
     left, top = (width - side) * (number % 3) // 2, (height - side) * (number % 4) // 3
@@ -61,7 +61,7 @@ def _draw(folder: Path, number: int) -> tuple[dict[str, Any], dict[str, Any]]:
         left = width - left - side
     name = f"{number}.png"
     image.save(folder / name)
-    # The second picture hides an ear, the fourth an eye.
+    # The second image hides an ear, the fourth an eye.
     flags = [1 if (number, row) in ((1, 0), (3, 3)) else 2 for row in range(len(points))]
     keypoints = [
         value for (x, y), flag in zip(points, flags, strict=True) for value in (round(x), round(y), flag)

@@ -1,4 +1,4 @@
-"""Data sets in memory, of pictures that need not exist."""
+"""Data sets in memory, of images that need not exist."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import torch
 
 from geoaware.data import DataSet
 from geoaware.method.keypoints import Schema
-from geoaware.method.types import Keypoints, Pair, Picture
+from geoaware.method.types import AnnotatedImage, Keypoints, Pair
 
 SCHEMA = Schema(("left ear", "right ear", "left eye", "right eye", "nose"), {"ear": (0, 1)}, ((0, 1), (2, 3)))
 
 
-def picture(
+def image(
     name: str,
     visible: Sequence[int] = (0, 1, 2, 3, 4),
     *,
@@ -23,8 +23,8 @@ def picture(
     size: tuple[int, int] = (100, 80),
     category: str = "cat",
     box: tuple[float, float, float, float] | None = (10.0, 10.0, 60.0, 50.0),
-    folder: str = "pictures",
-) -> Picture:
+    folder: str = "images",
+) -> AnnotatedImage:
     """Five keypoints, at places that follow from the name where they are not given."""
     if xy is None:
         generator = torch.Generator().manual_seed(sum(map(ord, name)))
@@ -34,12 +34,12 @@ def picture(
         places = torch.tensor(xy, dtype=torch.float64)
     seen = torch.tensor([each in visible for each in range(len(places))])
     keypoints = Keypoints(tuple(range(len(places))), places, seen)
-    return Picture(name, Path(folder) / name, size, category, keypoints, box)
+    return AnnotatedImage(name, Path(folder) / name, size, category, keypoints, box)
 
 
-def pairs_of(pictures: Sequence[Picture]) -> tuple[Pair, ...]:
+def pairs_of(images: Sequence[AnnotatedImage]) -> tuple[Pair, ...]:
     """All ordered pairs."""
-    return tuple(Pair(f"{a.id}>{b.id}", a.category, a, b) for a, b in permutations(pictures, 2))
+    return tuple(Pair(f"{a.id}>{b.id}", a.category, a, b) for a, b in permutations(images, 2))
 
 
 def data_set(pairs: Sequence[Pair], schema: Schema = SCHEMA, name: str = "toy") -> DataSet:

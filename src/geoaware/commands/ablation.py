@@ -139,7 +139,7 @@ def _drawn(table: Table, box: Any) -> str:
 def _tables(found: Ablation) -> Iterator[tuple[str, Table]]:
     """Titles and tables: of each data set the figures of every row, then its differences to full."""
     for each in found.sets:
-        about = f"{each.name}: {each.pairs:,} pairs of {each.pictures:,} pictures, protocol {each.protocol}"
+        about = f"{each.name}: {each.pairs:,} pairs of {each.images:,} images, protocol {each.protocol}"
         yield f"{about}, in per cent", _table(found, each, differences=False)
         yield f"{each.name}: difference to full, in points", _table(found, each, differences=True)
     yield "SPair-71k, in per cent, as the paper has it (table 9)", _paper_table(found)
@@ -197,7 +197,7 @@ def _note(found: Ablation) -> str:
     trainings = "not of other seeds, because there is only one" if one else "of other seeds"
     return (
         f"Per image, pose alignment off; kinds of mistake at alpha 0.1; {seeds}. ± is half the 95 % "
-        f"interval, over the choice of pictures, which pairs share, and {trainings}. ▲ better, ▼ worse than "
+        f"interval, over the choice of images, which pairs share, and {trainings}. ▲ better, ▼ worse than "
         "full: the whole interval of the difference is on one side of 0; where nothing differs, about one "
         "figure in twenty is marked by chance."
     )
@@ -208,7 +208,7 @@ def _json(found: Ablation) -> str:
         "rows": [row.name for row in found.rows],
         "seeds": found.seeds,
         "sets": [
-            {"name": each.name, "protocol": each.protocol, "pairs": each.pairs, "pictures": each.pictures,
+            {"name": each.name, "protocol": each.protocol, "pairs": each.pairs, "images": each.images,
              "figures": {row: {key: _plain(figure) for key, figure in cells.items()}
                          for row, cells in each.figures.items()}}
             for each in found.sets

@@ -69,7 +69,7 @@ Setting = Annotated[
         help="A setting of the matching (window, temperature …) or of the extractor; may be repeated.",
     ),
 ]
-Batch = Annotated[int, typer.Option("--batch", help="Pictures extracted together; 0: by device.")]
+Batch = Annotated[int, typer.Option("--batch", help="Images extracted together; 0: by device.")]
 CacheSize = Annotated[int, typer.Option("--cache-mb", help="Memory for features, in megabytes.")]
 CacheFolder = Annotated[
     Path | None,

@@ -28,13 +28,13 @@ def build_ap10k(
     ] = None,
     exclude: Annotated[
         Path | None,
-        typer.Option("--exclude", help="List of pictures to leave out, an id or file name a line."),
+        typer.Option("--exclude", help="List of images to leave out, an id or file name a line."),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the random choice of pairs.")] = 0,
 ) -> None:
     """Build the AP-10K correspondence benchmark from AP-10K's annotation files.
 
-    Writes lists of pairs (JSON lines), the pictures' keypoints and a manifest with counts and hashes: the
+    Writes lists of pairs (JSON lines), the images' keypoints and a manifest with counts and hashes: the
     same bytes on every machine for the same annotations and seed.
 
     Example: geoaware data build-ap10k ap-10k --exclude several_animals.txt
@@ -58,7 +58,7 @@ def check(
     annotations: Annotated[
         str | None, typer.Option("--annotations", help="coco: the annotation file, from ROOT.")
     ] = None,
-    images: Annotated[str | None, typer.Option("--images", help="Folder of the pictures, from ROOT.")] = None,
+    images: Annotated[str | None, typer.Option("--images", help="Folder of the images, from ROOT.")] = None,
     pairs: Annotated[
         str | None, typer.Option("--pairs", help="Pairs to make (all, a number) or a file of them.")
     ] = None,
@@ -101,7 +101,7 @@ def _print_benchmark(benchmark: Benchmark) -> None:
         for split, count in counts.items():
             table.add_row(name, split, f"{count:,}", f"{manifest['paper'][name][split]:,}")
     console = Console()
-    console.print("pictures: " + ", ".join(f"{count:,} {what}" for what, count in manifest["images"].items()))
+    console.print("images: " + ", ".join(f"{count:,} {what}" for what, count in manifest["images"].items()))
     console.print(table)
     for warning in benchmark.warnings:
         typer.echo(f"note: {warning}")

@@ -31,12 +31,12 @@ def demo(
         float, typer.Option("--max-upload-mb", min=0.1, max=1000, help="Largest file taken, in megabytes.")
     ] = 20,
     max_megapixels: Annotated[
-        float, typer.Option("--max-megapixels", min=0.1, max=170, help="Largest picture taken, once decoded.")
+        float, typer.Option("--max-megapixels", min=0.1, max=170, help="Largest image taken, once decoded.")
     ] = 40,
 ) -> None:
-    """Serve a page on which points clicked on one picture appear on another.
+    """Serve a page on which points clicked on one image appear on another.
 
-    Open the address that it prints in a browser; Ctrl-C ends it. Pictures stay on this machine.
+    Open the address that it prints in a browser; Ctrl-C ends it. Images stay on this machine.
 
     Examples:
 

@@ -241,9 +241,9 @@ def _predict(choice: DataChoice, run: RunChoice, out: Path | None, restart: bool
     matcher = run.matcher(protocol.name)
     for note in data.notes:
         typer.echo(f"note: {note}", err=True)
-    pictures = len({side.path for pair in data.pairs for side in (pair.source, pair.target)})
+    images = len({side.path for pair in data.pairs for side in (pair.source, pair.target)})
     typer.echo(
-        f"{data.name} {data.split}: {len(data.pairs):,} pairs of {pictures:,} pictures, "
+        f"{data.name} {data.split}: {len(data.pairs):,} pairs of {images:,} images, "
         f"{matcher.identity}\n"
         f"protocol {protocol.name}: correct is {protocol.rule}",
         err=True,

@@ -1,4 +1,4 @@
-"""``geoaware extract``: the features of a folder of pictures, on disk."""
+"""``geoaware extract``: the features of a folder of images, on disk."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def extract(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of the pictures.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of the images.")],
     cache: Annotated[Path, typer.Option("--cache", help="Where the features go; may hold several sets.")],
     extractor: Annotated[
         str, typer.Option("--extractor", help="`lite` or an extractor that `geoaware info` lists.")
@@ -39,7 +39,7 @@ def extract(
         bool, typer.Option("--check", help="Extract nothing; read every file and list what is wrong.")
     ] = False,
     batch: Annotated[
-        str, typer.Option("--batch", metavar="N|auto", help="Pictures at a time; auto: by free memory.")
+        str, typer.Option("--batch", metavar="N|auto", help="Images at a time; auto: by free memory.")
     ] = "auto",
     max_memory: Annotated[
         float | None,
@@ -52,10 +52,10 @@ def extract(
     ] = "fp32",
     setting: Settings = None,
 ) -> None:
-    """Extract the features of a folder of pictures into a cache, to be read many times.
+    """Extract the features of a folder of images into a cache, to be read many times.
 
     A run that was stopped goes on where it was when the same command is given again. Under torchrun or
-    accelerate launch each process takes its share of the pictures.
+    accelerate launch each process takes its share of the images.
 
     Examples:
 
@@ -67,14 +67,14 @@ def extract(
     """
     turned, size, limit = _poses(poses), _batch(batch), _bytes(max_memory)
 
-    from geoaware.store.extraction import Shard, list_pictures
+    from geoaware.store.extraction import Shard, list_images
     from geoaware.store.feature_store import FeatureStore
     from geoaware.store.stored_file import STORED
 
     if stored not in STORED:
         raise InputError(f"features cannot be stored as {stored!r}; choose {', '.join(STORED)}")
     shard = Shard.from_environment()
-    paths = shard.of(list_pictures(folder, recursive))
+    paths = shard.of(list_images(folder, recursive))
     loaded = _load(extractor, device, dtype, limit, shard, parse_settings(setting))
     store = FeatureStore.of(cache, loaded, stored)
     if check:
@@ -87,7 +87,7 @@ def extract(
 
 
 class _Job:
-    """The pictures of this process and where their features go."""
+    """The images of this process and where their features go."""
 
     def __init__(self, paths: list[Path], poses: tuple[Pose, ...], store: FeatureStore, shard: Shard) -> None:
         self.paths, self.poses, self.store, self.shard = paths, poses, store, shard
@@ -100,12 +100,12 @@ class _Job:
 
 def _extract(job: _Job, extractor: Extractor, batch: int | None, limit: int | None) -> None:
     """Look for what is missing, extract it, and leave a manifest."""
-    from geoaware.features import extraction
+    from geoaware.store import extraction
 
     job.store.prepare()
     with _progress("looking", len(job.paths), job.shard) as advance:
         work = extraction.survey(job.paths, job.poses, job.store, advance)
-    before = f"{len(job.paths)} pictures, {work.there} files already there"
+    before = f"{len(job.paths)} images, {work.there} files already there"
     try:
         with _progress("extracting", work.files, job.shard) as advance:
             written = extraction.extract(
@@ -145,7 +145,7 @@ def _report(job: _Job, work: Survey, written: int) -> None:
 
 def _check(paths: list[Path], poses: tuple[Pose, ...], store: FeatureStore, shard: Shard) -> None:
     """List what is missing or damaged; exit code 2 if anything is."""
-    from geoaware.features import extraction
+    from geoaware.store import extraction
 
     job = _Job(paths, poses, store, shard)
     files = len(store.entries()[shard.rank :: shard.world])
@@ -229,7 +229,7 @@ def _batch(given: str) -> int | None:
     if given == "auto":
         return None
     if not given.isdecimal() or int(given) < 1:
-        raise InputError(f"--batch takes a number of pictures or auto, got {given!r}")
+        raise InputError(f"--batch takes a number of images or auto, got {given!r}")
     return int(given)
 
 

@@ -36,7 +36,7 @@ def gallery(
         Path | None, typer.Option("--out", help="HTML file to write; named after PREDICTIONS if not given.")
     ] = None,
     alpha: Annotated[float, typer.Option("--alpha", help="Threshold of right and wrong.")] = 0.1,
-    size: Annotated[int, typer.Option("--size", help="Longer side of the pictures, in pixels.")] = 320,
+    size: Annotated[int, typer.Option("--size", help="Longer side of the images, in pixels.")] = 320,
     pairs: Annotated[
         int | None, typer.Option("--pairs", metavar="N", help="Only so many pairs, chosen by --seed.")
     ] = None,
@@ -45,7 +45,7 @@ def gallery(
         int | None, typer.Option("--worst", metavar="N", help="Only the pairs with the largest mean error.")
     ] = None,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Stop at a picture that cannot be read, instead of a grey box.")
+        bool, typer.Option("--strict", help="Stop at an image that cannot be read, instead of a grey box.")
     ] = False,
 ) -> None:
     """Write pairs and their matches to one HTML file to sort, filter and look through.
@@ -63,7 +63,7 @@ def gallery(
     if pairs is not None and worst is not None:
         raise InputError("--pairs and --worst are two choices of pairs; give one of them")
 
-    from geoaware.report.gallery import entries, find_pictures, judge, write_gallery
+    from geoaware.report.gallery import entries, find_images, judge, write_gallery
 
     runs = [judge(each, alpha) for each in predictions]
     first = runs[0]
@@ -72,7 +72,7 @@ def gallery(
     if annotations is not None:
         given["annotations"] = annotations
     name, part = _named(first, dataset, split)
-    shown = entries(runs, find_pictures(name, root, part, **given), chosen)
+    shown = entries(runs, find_images(name, root, part, **given), chosen)
 
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

@@ -1,4 +1,4 @@
-"""``geoaware match``: points of one picture, found in another or in every picture of a folder."""
+"""``geoaware match``: points of one image, found in another or in every image of a folder."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 
 def match(
-    a: Annotated[Path, typer.Argument(metavar="A", help="The picture that the points are on.")],
-    b: Annotated[Path, typer.Argument(metavar="B", help="The other picture, or a folder of pictures.")],
+    a: Annotated[Path, typer.Argument(metavar="A", help="The image that the points are on.")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="The other image, or a folder of images.")],
     point: Annotated[
         list[str] | None, typer.Option("--point", metavar="X,Y", help="Pixel of A; may be repeated.")
     ] = None,
@@ -36,7 +36,7 @@ def match(
         Path | None, typer.Option("--points", help="CSV or JSON file of points, with names if it has any.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Write a picture of the matches (a folder, if B is one).")
+        Path | None, typer.Option("--out", help="Write an image of the matches (a folder, if B is one).")
     ] = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write the matches as JSON (a folder, if B is one).")
@@ -55,7 +55,7 @@ def match(
     ] = "auto",
     pose_rule: PoseRuleText = None,
     mask: Annotated[
-        Path | None, typer.Option("--mask", help="Picture of A's object, white on black, to choose the pose.")
+        Path | None, typer.Option("--mask", help="Image of A's object, white on black, to choose the pose.")
     ] = None,
     target_mask: Annotated[
         Path | None, typer.Option("--target-mask", help="The same of B; with --mask only, B not a folder.")
@@ -67,13 +67,13 @@ def match(
     dtype: Dtype = "fp32",
     setting: Settings = None,
 ) -> None:
-    """Find points of picture A in picture B.
+    """Find points of image A in image B.
 
     Examples:
 
     geoaware match cat1.jpg cat2.jpg --point 120,85 --point 310,90 --out matches.png
 
-    geoaware match cat1.jpg photos/ --points ears.csv --json found/ --out pictures/
+    geoaware match cat1.jpg photos/ --points ears.csv --json found/ --out images/
     """
     from geoaware.data.images import list_images, load_mask
 
@@ -83,9 +83,9 @@ def match(
             raise InputError(f"{path}: no such file")
     targets = list_images(b) if b.is_dir() else [b]
     if heatmap is not None and out is None:
-        raise InputError("--heatmap needs --out FILE to write the picture to")
+        raise InputError("--heatmap needs --out FILE to write the image to")
     if target_mask is not None and (mask is None or b.is_dir()):
-        raise InputError("--target-mask goes with --mask, and with a single picture as B")
+        raise InputError("--target-mask goes with --mask, and with a single image as B")
     source_object, target_object = (None if path is None else load_mask(path) for path in (mask, target_mask))
 
     from geoaware.matcher import Matcher, check_points
@@ -113,7 +113,7 @@ def match(
 
 @dataclass(frozen=True)
 class _Output:
-    """What is written for each target picture."""
+    """What is written for each target image."""
 
     source: Path
     queries: QueryPoints
@@ -122,20 +122,20 @@ class _Output:
     heatmap: int | None
 
     def places(self, target: Path) -> tuple[Path | None, Path | None]:
-        """Picture and JSON file of one target of a folder."""
-        picture = None if self.out is None else self.out / f"{target.name}.png"
-        return picture, None if self.json_file is None else self.json_file / f"{target.name}.json"
+        """Image and JSON file of one target of a folder."""
+        image = None if self.out is None else self.out / f"{target.name}.png"
+        return image, None if self.json_file is None else self.json_file / f"{target.name}.json"
 
-    def write(self, result: MatchResult, target: Path, picture: Path | None, data: Path | None) -> None:
+    def write(self, result: MatchResult, target: Path, drawn: Path | None, data: Path | None) -> None:
         from geoaware.runs.files import replacing
 
-        if picture is not None:
+        if drawn is not None:
             image = (
                 result.draw(labels=self.queries.names)
                 if self.heatmap is None
                 else result.heatmap(self.heatmap)
             )
-            _save(image, picture)
+            _save(image, drawn)
         if data is not None:
             content = {"source": str(self.source), "target": str(target), **result.to_dict()}
             for entry, name in zip(content["matches"], self.queries.names or [], strict=False):
@@ -163,7 +163,7 @@ def _run(matcher: Matcher, source: Encoded, target: Path | Encoded, queries: Que
 def _match_folder(
     matcher: Matcher, source: Encoded, targets: list[Path], output: _Output, skip_existing: bool
 ) -> None:
-    """Match against every picture; one that fails is reported and the rest goes on (exit code 1)."""
+    """Match against every image; one that fails is reported and the rest goes on (exit code 1)."""
     from rich.console import Console
     from rich.progress import Progress
 
@@ -172,8 +172,8 @@ def _match_folder(
     failed = skipped = 0
     with Progress(console=Console(stderr=True)) as progress:
         for target in progress.track(targets, description="matching"):
-            picture, data = output.places(target)
-            wanted = [place for place in (picture, data) if place is not None]
+            image, data = output.places(target)
+            wanted = [place for place in (image, data) if place is not None]
             if skip_existing and wanted and all(place.exists() for place in wanted):
                 skipped += 1
                 continue
@@ -183,7 +183,7 @@ def _match_folder(
                 failed += 1
                 progress.console.print(f"skipped: {error}", style="red", highlight=False, markup=False)
                 continue
-            output.write(result, target, picture, data)
+            output.write(result, target, image, data)
             typer.echo(_summary(target, result))
     done = len(targets) - failed - skipped
     typer.echo(f"{done} matched, {skipped} already there, {failed} failed", err=True)
@@ -228,7 +228,7 @@ def _save(image: Any, path: Path) -> None:
     from geoaware.runs.files import replacing
 
     if path.suffix.lower() not in Image.registered_extensions():
-        raise InputError(f"{path}: cannot tell the picture format from {path.suffix!r}; end the name in .png")
+        raise InputError(f"{path}: cannot tell the image format from {path.suffix!r}; end the name in .png")
     quick = {"compress_level": 1} if path.suffix.lower() == ".png" else {}
     with replacing(path) as draft:
         image.save(draft, **quick)

@@ -1,4 +1,4 @@
-"""``geoaware pose``: from which side pictures show their object, by comparison with template pictures."""
+"""``geoaware pose``: from which side images show their object, by comparison with template images."""
 
 from __future__ import annotations
 
@@ -19,13 +19,11 @@ from geoaware.runs.errors import InputError
 if TYPE_CHECKING:
     from geoaware.apps.pose.prediction import PosePrediction
     from geoaware.apps.pose.run import PoseWork
-    from geoaware.method.types import Picture
+    from geoaware.method.types import AnnotatedImage
 
 
 def pose(
-    pictures: Annotated[
-        list[Path], typer.Argument(metavar="PICTURES", help="Pictures, or folders of pictures.")
-    ],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGES", help="Images, or folders of images.")],
     templates: Annotated[
         Path,
         typer.Option(
@@ -46,7 +44,7 @@ def pose(
     masks: Annotated[
         Path | None,
         typer.Option(
-            "--masks", metavar="DIR", help="Masks of the pictures' objects, of the same names, for imd."
+            "--masks", metavar="DIR", help="Masks of the images' objects, of the same names, for imd."
         ),
     ] = None,
     template_masks: Annotated[
@@ -71,7 +69,7 @@ def pose(
     dtype: Dtype = "fp32",
     setting: Settings = None,
 ) -> None:
-    """Predict whether pictures show their object from the left, the right, the front or the back.
+    """Predict whether images show their object from the left, the right, the front or the back.
 
     In each template set the nearest template has a vote; most votes win.
 
@@ -105,12 +103,12 @@ def pose(
 
     how = PoseSettings(metric, masks is not None, template_masks)  # type: ignore[arg-type]
     sets = read_template_sets(templates, template_masks)
-    chosen = read_pictures(pictures, masks)
+    chosen = read_images(images, masks)
     truth = None if labels is None else read_labels(labels, [each.id for each in chosen])
     work = PoseWork(run.matcher("paper"), {"": sets}, chosen, how)
     found = _predict(work, out, restart)
     for each in found:
-        typer.echo(_line(each, None if truth is None else truth.get(each.picture)))
+        typer.echo(_line(each, None if truth is None else truth.get(each.image)))
     if truth is not None:
         from geoaware.apps.pose.prediction import accuracy_grid, confusion_grid, score_poses
         from geoaware.evaluation.tables import as_text
@@ -127,12 +125,10 @@ def _predict(work: PoseWork, out: Path | None, restart: bool) -> list[PosePredic
     from geoaware.apps.pose.run import predict_poses
 
     sets = len(work.templates[""])
-    typer.echo(
-        f"pictures: {len(work.pictures):,}, template sets: {sets:,}, {work.matcher.identity}", err=True
-    )
+    typer.echo(f"images: {len(work.images):,}, template sets: {sets:,}, {work.matcher.identity}", err=True)
     columns = (TextColumn("predicting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("predicting", total=len(work.pictures))
+        task = bar.add_task("predicting", total=len(work.images))
         found = predict_poses(
             work,
             out,
@@ -151,22 +147,22 @@ def _line(found: PosePrediction, truth: str | None) -> str:
         f"{pose} {sum(each[pose] for each in found.distances.values()) / sets:.4f}" for pose in found.votes
     )
     wrong = f", labelled {truth}" if truth not in (None, found.pose) else ""
-    return f"{found.picture}: {found.pose}{wrong} ({found.votes[found.pose]} of {sets} sets; {means})"
+    return f"{found.image}: {found.pose}{wrong} ({found.votes[found.pose]} of {sets} sets; {means})"
 
 
-def read_pictures(paths: Sequence[Path], masks: Path | None = None) -> list[Picture]:
-    """Pictures of one's own; folders stand for the pictures directly in them.
+def read_images(paths: Sequence[Path], masks: Path | None = None) -> list[AnnotatedImage]:
+    """Images of one's own; folders stand for the images directly in them.
 
-    A picture's id is its path from the folder that all of them have in common.
+    An image's id is its path from the folder that all of them have in common.
 
     Args:
         paths: files and folders; what is named twice counts once.
-        masks: folder with a mask of the same name, but any suffix, for each picture.
+        masks: folder with a mask of the same name, but any suffix, for each image.
 
     Raises:
-        InputError: nothing there, an unreadable picture, or a mask is missing.
+        InputError: nothing there, an unreadable image, or a mask is missing.
     """
-    from geoaware.apps.pose.prediction import bare_picture
+    from geoaware.apps.pose.prediction import bare_image
     from geoaware.data.images import list_images
 
     files: dict[Path, None] = {}
@@ -177,50 +173,50 @@ def read_pictures(paths: Sequence[Path], masks: Path | None = None) -> list[Pict
         files.update(dict.fromkeys(each.absolute() for each in inside))
     common = os.path.commonpath([each.parent for each in files])
     return [
-        bare_picture(
+        bare_image(
             each.relative_to(common).as_posix(), each, None if masks is None else _mask_of(each, masks)
         )
         for each in files
     ]
 
 
-def _mask_of(picture: Path, folder: Path) -> Path:
+def _mask_of(image: Path, folder: Path) -> Path:
     from geoaware.data.images import SUFFIXES
 
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give the folder of the masks")
-    names = [picture.with_suffix(suffix).name for suffix in (picture.suffix, ".png", *sorted(SUFFIXES))]
+    names = [image.with_suffix(suffix).name for suffix in (image.suffix, ".png", *sorted(SUFFIXES))]
     found = next((folder / name for name in names if (folder / name).is_file()), None)
     if found is None:
-        raise InputError(f"{folder}: no mask of {picture.name} in it; add {names[1]}, or leave out --masks")
+        raise InputError(f"{folder}: no mask of {image.name} in it; add {names[1]}, or leave out --masks")
     return found
 
 
-def read_labels(path: Path, pictures: Sequence[str]) -> dict[str, str]:
+def read_labels(path: Path, images: Sequence[str]) -> dict[str, str]:
     """True poses from a JSON object ``{"cat1.jpg": "left", …}`` or from CSV lines ``cat1.jpg,left``.
 
     Args:
-        path: the file; CSV unless it ends in .json. A first CSV line ``picture,pose`` is a heading.
-        pictures: ids of the pictures to be predicted.
+        path: the file; CSV unless it ends in .json. A first CSV line ``image,pose`` is a heading.
+        images: ids of the images to be predicted.
 
     Raises:
-        InputError: the file cannot be read, names a picture that is not among them or twice, or no pose.
+        InputError: the file cannot be read, names an image that is not among them or twice, or no pose.
     """
     from geoaware.apps.pose.prediction import DIRECTIONS
 
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file; give a JSON or CSV file of picture and pose") from None
+        raise InputError(f"{path}: no such file; give a JSON or CSV file of image and pose") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as UTF-8 text ({error})") from None
-    known, labels = set(pictures), dict[str, str]()
+    known, labels = set(images), dict[str, str]()
     for name, given in (
         _json_labels(text, path) if path.suffix.lower() == ".json" else _csv_labels(text, path)
     ):
         if name not in known:
             raise InputError(
-                f"{path}: {name!r} is not among the pictures ({', '.join(pictures[:3])} …); name pictures "
+                f"{path}: {name!r} is not among the images ({', '.join(images[:3])} …); name images "
                 "as they are printed"
             )
         if given not in DIRECTIONS:
@@ -229,24 +225,24 @@ def read_labels(path: Path, pictures: Sequence[str]) -> dict[str, str]:
             raise InputError(f"{path}: {name!r} stands there twice; leave one of them")
         labels[name] = given
     if not labels:
-        raise InputError(f"{path}: has no labels; write picture and pose, such as {pictures[0]},left")
+        raise InputError(f"{path}: has no labels; write image and pose, such as {images[0]},left")
     return labels
 
 
 def _json_labels(text: str, path: Path) -> Iterator[tuple[str, Any]]:
     try:
-        # As pairs: a dictionary would hide a picture that stands there twice.
+        # As pairs: a dictionary would hide an image that stands there twice.
         pairs = json.loads(text, object_pairs_hook=list)
         yield from ((str(name), given) for name, given in pairs)
     except (ValueError, TypeError, RecursionError) as error:
-        raise InputError(f'{path}: is no JSON object of {{"picture": "pose"}} ({error})') from None
+        raise InputError(f'{path}: is no JSON object of {{"image": "pose"}} ({error})') from None
 
 
 def _csv_labels(text: str, path: Path) -> Iterator[tuple[str, str]]:
     for number, row in enumerate(csv.reader(io.StringIO(text)), start=1):
         cells = [cell.strip() for cell in row]
-        if not any(cells) or (number == 1 and cells == ["picture", "pose"]):
+        if not any(cells) or (number == 1 and cells in (["image", "pose"], ["picture", "pose"])):
             continue
         if len(cells) != 2:
-            raise InputError(f"{path}, line {number}: expected picture,pose, got {len(cells)} values")
+            raise InputError(f"{path}, line {number}: expected image,pose, got {len(cells)} values")
         yield cells[0], cells[1]

@@ -1,4 +1,4 @@
-"""``geoaware transfer``: keypoints from a few annotated pictures to a whole collection."""
+"""``geoaware transfer``: keypoints from a few annotated images to a whole collection."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 
 def transfer(
     source: Annotated[
-        Path, typer.Argument(metavar="SOURCE.json", help="COCO-keypoints file of the annotated pictures.")
+        Path, typer.Argument(metavar="SOURCE.json", help="COCO-keypoints file of the annotated images.")
     ],
     out: Annotated[Path, typer.Option("--out", help="COCO-keypoints file to write.")],
-    pictures: Annotated[
-        list[Path] | None, typer.Argument(metavar="PICTURES…", help="Files and folders to annotate.")
+    images: Annotated[
+        list[Path] | None, typer.Argument(metavar="IMAGES…", help="Files and folders to annotate.")
     ] = None,
     targets: Annotated[
         Path | None,
         typer.Option(
-            "--targets", metavar="FILE", help="Instead: a COCO file of pictures, with boxes and masks."
+            "--targets", metavar="FILE", help="Instead: a COCO file of images, with boxes and masks."
         ),
     ] = None,
     source_images: Annotated[
@@ -86,7 +86,7 @@ def transfer(
     ] = None,
     protocol: Annotated[
         str | None,
-        typer.Option("--protocol", help="Of the evaluation; by box (paper) or picture if not given."),
+        typer.Option("--protocol", help="Of the evaluation; by box (paper) or image if not given."),
     ] = None,
     merge: Annotated[
         bool, typer.Option("--merge", help="Only put the shares of several processes together.")
@@ -105,7 +105,7 @@ def transfer(
     device: Device = "auto",
     dtype: Dtype = "fp32",
 ) -> None:
-    """Annotate a few pictures and have the others annotated.
+    """Annotate a few images and have the others annotated.
 
     An interrupted run goes on where it stopped when the same command is given again. Under torchrun every
     process takes its share; the same command with --merge then puts the shares together.
@@ -118,8 +118,8 @@ def transfer(
 
     geoaware transfer train.json --targets val.json --out found.json --evaluate --report figures/
     """
-    if bool(pictures) == (targets is not None):
-        raise InputError("give the pictures to annotate either as files and folders or by --targets FILE")
+    if bool(images) == (targets is not None):
+        raise InputError("give the images to annotate either as files and folders or by --targets FILE")
     if (report is not None or protocol is not None) and not evaluate:
         raise InputError("--report and --protocol belong to an evaluation; give --evaluate too")
     if review is not None and review == out:
@@ -148,7 +148,7 @@ def transfer(
     shard = Shard.from_environment()
     sources = read_sources(source, source_images, category, hidden)
     everything = (
-        list_targets(pictures or [], root, recursive)
+        list_targets(images or [], root, recursive)
         if targets is None
         else read_targets(targets, sources, targets_images)
     )
@@ -255,11 +255,9 @@ def _say_what(sources: Sources, targets: Targets, all_targets: int) -> None:
     for note in sources.notes:
         typer.echo(f"note: {note}", err=True)
     if len(targets) < all_targets:
-        typer.echo(
-            f"note: {all_targets - len(targets)} targets left out, their pictures are sources", err=True
-        )
+        typer.echo(f"note: {all_targets - len(targets)} targets left out, their images are sources", err=True)
     typer.echo(
-        f"{sources.name}: {len(sources.schema)} keypoints, {len(sources.pictures):,} sources, "
+        f"{sources.name}: {len(sources.schema)} keypoints, {len(sources.images):,} sources, "
         f"{len(targets):,} targets",
         err=True,
     )

@@ -1,4 +1,4 @@
-"""``geoaware tune``: the embedded backbone itself, trained on annotated pictures, resumable."""
+"""``geoaware tune``: the embedded backbone itself, trained on annotated images, resumable."""
 
 from __future__ import annotations
 

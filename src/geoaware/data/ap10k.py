@@ -7,11 +7,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from geoaware.data.ap10k_pairs import CROSS_FAMILY, CROSS_SPECIES, FORMAT, INTRA, MANIFEST, PICTURES, SPLITS
+from geoaware.data.ap10k_pairs import CROSS_FAMILY, CROSS_SPECIES, FORMAT, IMAGES, INTRA, MANIFEST, SPLITS
 from geoaware.data.dataset import DataSet, assemble, choose_split, make_box, make_keypoints, read_json
 from geoaware.data.pairs import read_pair_list
 from geoaware.method.keypoints import AP10K
-from geoaware.method.types import Picture
+from geoaware.method.types import AnnotatedImage
 from geoaware.runs.errors import InputError
 
 NAME = "ap10k"
@@ -29,7 +29,7 @@ def load(
 ) -> DataSet:
     """Pairs of one of the three benchmarks.
 
-    A picture's category is its species, its attributes are species and family. A pair is counted under its
+    An image's category is its species, its attributes are species and family. A pair is counted under its
     species, its family, or both families, by benchmark. Boxes are (x1, y1, x2, y2).
 
     Args:
@@ -37,7 +37,7 @@ def load(
         split: trn (or train; intra-species only), val or test.
         benchmark: intra-species, cross-species or cross-family.
         built: folder that the builder wrote.
-        images: folder of the pictures.
+        images: folder of the images.
 
     Raises:
         InputError: the benchmark is not built, or its files are missing or not as the builder wrote them.
@@ -48,15 +48,15 @@ def load(
     chosen = choose_split(split, splits, f"AP-10K {benchmark}")
     folder = root / built
     manifest = read_manifest(folder)
-    pictures, outside = read_pictures(folder, manifest, root / images)
+    annotated, outside = read_images(folder, manifest, root / images)
     name = f"{benchmark}/{chosen}.jsonl"
     checked_bytes(folder, name, manifest)
     if not manifest["pairs"][benchmark][chosen]:
         raise InputError(
             f"{folder / name}: has no pairs, AP-10K's annotations were too few; see {MANIFEST} there"
         )
-    pairs = read_pair_list(folder / name, pictures)
-    categories = {pair.category for pair in pairs} | {picture.category for picture in pictures.values()}
+    pairs = read_pair_list(folder / name, annotated)
+    categories = {pair.category for pair in pairs} | {image.category for image in annotated.values()}
     schemas = dict.fromkeys(sorted(categories), AP10K)
     rules = manifest["rules"]
     notes = [f"AP-10K {benchmark}, built with seed {rules['seed']}"]
@@ -80,21 +80,21 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def read_pictures(
+def read_images(
     folder: Path, manifest: dict[str, Any], images: Path
-) -> tuple[dict[str, Picture], list[str]]:
-    """Every picture of the benchmark by name, and a line for each keypoint outside its picture.
+) -> tuple[dict[str, AnnotatedImage], list[str]]:
+    """Every image of the benchmark by name, and a line for each keypoint outside its image.
 
     Raises:
         InputError: the file is missing, or not as the builder wrote it.
     """
-    content = json.loads(checked_bytes(folder, PICTURES, manifest))
-    pictures, outside = {}, []
+    content = json.loads(checked_bytes(folder, IMAGES, manifest))
+    annotated, outside = {}, []
     for name, entry in content["pictures"].items():
         size = (entry["size"][0], entry["size"][1])
         keypoints, strays = make_keypoints(dict(enumerate(entry["points"])), size, name)
         outside += strays
-        pictures[name] = Picture(
+        annotated[name] = AnnotatedImage(
             id=name,
             path=images / entry["file_name"],
             size=size,
@@ -103,7 +103,7 @@ def read_pictures(
             box=make_box(entry["box"], name),
             attributes={"species": entry["species"], "family": entry["family"]},
         )
-    return pictures, outside
+    return annotated, outside
 
 
 def checked_bytes(folder: Path, name: str, manifest: dict[str, Any]) -> bytes:

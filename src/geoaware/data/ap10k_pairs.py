@@ -2,17 +2,17 @@
 
 The rules, in this order:
 
-1. The annotation files are merged. Pictures on the exclusion list, with several instances, or with fewer than
+1. The annotation files are merged. Images on the exclusion list, with several instances, or with fewer than
    3 visible keypoints (flag 2) are dropped.
-2. Per species, pictures are ordered by image id: the last 30 are for test, the 20 before them for validation,
-   the rest for training. A species with fewer than 50 pictures so has none for training: it is held out.
+2. Per species, images are ordered by image id: the last 30 are for test, the 20 before them for validation,
+   the rest for training. A species with fewer than 50 images so has none for training: it is held out.
 3. Intra-species: all combinations for validation and test; for training at most 50 N of them, drawn at
    random. Of these, pairs with at least 3 keypoints visible in both.
 4. Cross-species: per family with several species, 400 validation and 900 test pairs drawn from the pairs of
    different species with at least 3 keypoints in common; fewer where there are fewer.
 5. Cross-family: per combination of two families, 20 validation and 30 test pairs, likewise.
 
-The source of a pair is the picture of the lower image id inside a species, else of the species or family that
+The source of a pair is the image of the lower image id inside a species, else of the species or family that
 comes first (by category id, by name). Everything is sorted before anything is drawn, and draws come from
 SHA-256 (`sampling`): the files depend on the annotations, the exclusion list, the rules and the seed alone.
 """
@@ -36,7 +36,7 @@ from geoaware.runs.errors import InputError
 from geoaware.runs.files import replacing
 
 FORMAT = 1
-MANIFEST, PICTURES = "manifest.json", "keypoints.json"
+MANIFEST, IMAGES = "manifest.json", "keypoints.json"
 ANNOTATION_FILES = tuple(f"annotations/ap10k-{part}-split1.json" for part in ("train", "val", "test"))
 OFFICIAL_IMAGES = 10_015
 
@@ -59,11 +59,11 @@ class Rules:
     """The benchmark's numbers; the defaults are the paper's.
 
     Attributes:
-        min_visible: visible keypoints a picture must have.
-        min_common: keypoints that both pictures of a pair must show.
-        test_images: pictures of a species for test.
-        val_images: pictures of a species for validation.
-        train_pairs_per_image: limit on training pairs, times the species' number of training pictures.
+        min_visible: visible keypoints an image must have.
+        min_common: keypoints that both images of a pair must show.
+        test_images: images of a species for test.
+        val_images: images of a species for validation.
+        train_pairs_per_image: limit on training pairs, times the species' number of training images.
         seed: of all draws.
     """
 
@@ -75,17 +75,17 @@ class Rules:
     seed: int = 0
 
     def images(self, split: str) -> int:
-        """Pictures of a species in an evaluation split."""
+        """Images of a species in an evaluation split."""
         return self.test_images if split == "test" else self.val_images
 
 
 @dataclass(frozen=True)
 class Animal:
-    """One annotated picture that may enter the benchmark.
+    """One annotated image that may enter the benchmark.
 
     Attributes:
         image_id: AP-10K's.
-        name: the image id with twelve digits, the picture's name in the lists of pairs.
+        name: the image id with twelve digits, the image's name in the lists of pairs.
         file_name: below AP-10K's data folder.
         size: width and height in pixels.
         species: name of the category.
@@ -141,7 +141,7 @@ class Selection:
 
 @dataclass(frozen=True)
 class PairLine:
-    """A pair as written: names of two pictures and the category it is counted under."""
+    """A pair as written: names of two images and the category it is counted under."""
 
     category: str
     source: str
@@ -171,7 +171,7 @@ class Benchmark:
 
 
 Splits = dict[str, list[Animal]]
-"""The pictures of a species by split, each list by image id."""
+"""The images of a species by split, each list by image id."""
 
 
 def build(
@@ -181,7 +181,7 @@ def build(
     exclude: Path | None = None,
     rules: Rules | None = None,
 ) -> Benchmark:
-    """Build the benchmark and write it: lists of pairs, the pictures' keypoints, and last the manifest.
+    """Build the benchmark and write it: lists of pairs, the images' keypoints, and last the manifest.
 
     Nothing is written before everything is computed. A folder without a manifest is not a benchmark, so one
     that was interrupted while writing is never taken for a whole one.
@@ -190,11 +190,11 @@ def build(
         root: AP-10K's folder, with annotations and data.
         out: where to write; ``correspondence`` in the root when not given.
         annotations: annotation files; the three of split 1 in the root when not given.
-        exclude: file of pictures with several instances, one image id or file name a line, # for comments.
+        exclude: file of images with several instances, one image id or file name a line, # for comments.
         rules: the paper's when not given.
 
     Raises:
-        InputError: a file is missing or damaged, or no picture passes the rules.
+        InputError: a file is missing or damaged, or no image passes the rules.
     """
     rules, folder = rules or Rules(), out or root / "correspondence"
     merged = merge(_files(root, annotations))
@@ -202,7 +202,7 @@ def build(
     selection = select(merged, excluded, rules)
     if not selection.animals:
         raise InputError(
-            f"{root}: no picture passes the rules ({_told(selection.dropped)}); check the annotations"
+            f"{root}: no image passes the rules ({_told(selection.dropped)}); check the annotations"
         )
     species = split_species(selection.animals, rules)
     lists = {
@@ -211,13 +211,13 @@ def build(
         for split in splits
     }
     texts = {name: "".join(pair.to_json() + "\n" for pair in pairs).encode() for name, pairs in lists.items()}
-    texts[PICTURES] = pictures_text(selection.animals)
+    texts[IMAGES] = images_text(selection.animals)
     manifest = {
         "format": FORMAT,
         "rules": asdict(rules),
         "annotations_sha256": content_hash(merged),
         "excluded_images": sorted(excluded),
-        **_picture_counts(merged, selection, species, rules),
+        **_image_counts(merged, selection, species, rules),
         "pairs": {
             benchmark: {split: len(lists[f"{benchmark}/{split}.jsonl"]) for split in splits}
             for benchmark, splits in SPLITS.items()
@@ -266,24 +266,24 @@ def read_exclusions(path: Path, merged: Merged) -> frozenset[int]:
     """Image ids of an exclusion list: one image id, file name or file name without suffix a line.
 
     Raises:
-        InputError: the file is missing, or a line names no picture of the annotations.
+        InputError: the file is missing, or a line names no image of the annotations.
     """
     known: dict[str, int] = {}
     for number, image in merged.images.items():
         file_name = str(image["file_name"])
         known |= {str(number): number, file_name: number, Path(file_name).stem: number}
     excluded = set()
-    for line in read_lines(path, "a list of pictures to leave out"):
+    for line in read_lines(path, "a list of images to leave out"):
         name = line.partition("#")[0].strip()
         if name and name not in known:
-            raise InputError(f"{path}: no picture {name!r} in the annotations; write image ids or file names")
+            raise InputError(f"{path}: no image {name!r} in the annotations; write image ids or file names")
         if name:
             excluded.add(known[name])
     return frozenset(excluded)
 
 
 def select(merged: Merged, excluded: frozenset[int], rules: Rules) -> Selection:
-    """Rule 1: pictures of a single instance with enough visible keypoints, by image id."""
+    """Rule 1: images of a single instance with enough visible keypoints, by image id."""
     dropped = Counter({"excluded by the list": 0, "several instances": 0, "too few visible keypoints": 0})
     animals: list[Animal] = []
     hidden = outside = 0
@@ -305,7 +305,7 @@ def select(merged: Merged, excluded: frozenset[int], rules: Rules) -> Selection:
 
 
 def split_species(animals: Iterable[Animal], rules: Rules) -> dict[str, Splits]:
-    """Rule 2: the pictures of every species, by split; species by category id."""
+    """Rule 2: the images of every species, by split; species by category id."""
     grouped: dict[int, list[Animal]] = defaultdict(list)
     for animal in animals:
         grouped[animal.species_id].append(animal)
@@ -313,7 +313,7 @@ def split_species(animals: Iterable[Animal], rules: Rules) -> dict[str, Splits]:
 
 
 def split_images(members: Sequence[Animal], rules: Rules) -> Splits:
-    """The last pictures by image id for test, those before them for validation, the rest for training."""
+    """The last images by image id for test, those before them for validation, the rest for training."""
     ordered = sorted(members, key=lambda each: each.image_id)
     test_from = max(0, len(ordered) - rules.test_images)
     val_from = max(0, test_from - rules.val_images)
@@ -355,7 +355,7 @@ _MAKERS = {INTRA: intra_species, CROSS_SPECIES: cross_species, CROSS_FAMILY: cro
 
 
 def by_family(species: Mapping[str, Splits], split: str) -> dict[str, list[list[Animal]]]:
-    """For every family with pictures in the split, those of each of its species."""
+    """For every family with images in the split, those of each of its species."""
     families: dict[str, list[list[Animal]]] = defaultdict(list)
     for splits in species.values():
         if splits[split]:
@@ -363,8 +363,8 @@ def by_family(species: Mapping[str, Splits], split: str) -> dict[str, list[list[
     return families
 
 
-def pictures_text(animals: Sequence[Animal]) -> bytes:
-    """The pictures' file as bytes: one picture a line, by image id."""
+def images_text(animals: Sequence[Animal]) -> bytes:
+    """The images' file as bytes: one image a line, by image id."""
     lines = [
         json.dumps(animal.name)
         + ": "
@@ -487,10 +487,10 @@ def _essence(annotation: Mapping[str, Any]) -> list[Any]:
     return [annotation[key] for key in ("id", "category_id", "keypoints")] + [annotation.get("bbox")]
 
 
-def _picture_counts(
+def _image_counts(
     merged: Merged, selection: Selection, species: Mapping[str, Splits], rules: Rules
 ) -> dict[str, Any]:
-    """What the manifest says of pictures and species."""
+    """What the manifest says of images and species."""
     counts = {name: {split: len(each) for split, each in splits.items()} for name, splits in species.items()}
     families = {animal.species: animal.family for animal in selection.animals}
     enough = rules.val_images + rules.test_images
@@ -508,13 +508,13 @@ def _picture_counts(
 def _warnings(manifest: Mapping[str, Any]) -> Iterator[str]:
     annotated = manifest["images"]["annotated"]
     if annotated < OFFICIAL_IMAGES:
-        yield f"{annotated} annotated pictures, AP-10K has {OFFICIAL_IMAGES}: not the whole data set"
+        yield f"{annotated} annotated images, AP-10K has {OFFICIAL_IMAGES}: not the whole data set"
     for benchmark, counts in manifest["pairs"].items():
         for split, count in counts.items():
             if not count:
-                yield f"{benchmark} {split}: no pairs, too few pictures"
+                yield f"{benchmark} {split}: no pairs, too few images"
     if manifest["held_out"]:
-        yield f"held out, no training pictures: {', '.join(manifest['held_out'])}"
+        yield f"held out, no training images: {', '.join(manifest['held_out'])}"
 
 
 def _told(counts: Mapping[str, int]) -> str:

@@ -13,7 +13,7 @@ from geoaware.data.dataset import LEFT_OUT, NO_SUBGROUPS, DataSet, read_json, re
 from geoaware.data.images import image_size
 from geoaware.data.masks import object_mask
 from geoaware.data.proposal_flow import first_file
-from geoaware.method.types import Picture
+from geoaware.method.types import AnnotatedImage
 from geoaware.runs.errors import InputError
 
 SHOWN = 10
@@ -40,33 +40,33 @@ class Source:
 SOURCES: Mapping[str, Source] = {
     "spair71k": Source(
         "http://cvlab.postech.ac.kr/research/SPair-71k/",
-        "pictures from PASCAL 3D+ and VOC 2012 (Flickr terms), for research; cite Min et al. 2019",
-        "1,800 pictures, 70,958 pairs, roughly 0.2 GB to download",
+        "images from PASCAL 3D+ and VOC 2012 (Flickr terms), for research; cite Min et al. 2019",
+        "1,800 images, 70,958 pairs, roughly 0.2 GB to download",
         "JPEGImages/ ImageAnnotation/ PairAnnotation/ Layout/large/{trn,val,test}.txt",
     ),
     "pf-pascal": Source(
         "https://www.di.ens.fr/willow/research/proposalflow/",
-        "pictures from PASCAL VOC (Flickr terms), for research; cite Ham et al. 2017",
-        "about 1,300 pictures, roughly 0.1 GB",
+        "images from PASCAL VOC (Flickr terms), for research; cite Ham et al. 2017",
+        "about 1,300 images, roughly 0.1 GB",
         "JPEGImages/ Annotations/CLASS/*.mat {trn,val,test}_pairs.csv (the lists come with CNNGeometric and "
         "later papers' code)",
     ),
     "pf-willow": Source(
         "https://www.di.ens.fr/willow/research/proposalflow/",
         "for research; cite Ham et al. 2016",
-        "100 pictures, 900 pairs, roughly 10 MB",
+        "100 images, 900 pairs, roughly 10 MB",
         "SUBCLASS/*.png with SUBCLASS/*.mat beside them; optionally test_pairs.csv",
     ),
     "ap10k": Source(
         "https://github.com/AlexTheBad/AP-10K",
         "CC BY 4.0; cite Yu et al. 2021",
-        "10,015 pictures, roughly 1 to 2 GB",
+        "10,015 images, roughly 1 to 2 GB",
         "annotations/ap10k-{train,val,test}-split1.json data/*.jpg, and correspondence/ made by build-ap10k",
     ),
     "coco": Source(
         "", "your own", "", "annotations.json or SPLIT.json, images/, optionally masks/ (docs/data.md)"
     ),
-    "pairs": Source("", "your own", "", "pairs.jsonl and the pictures it names (docs/data.md)"),
+    "pairs": Source("", "your own", "", "pairs.jsonl and the images it names (docs/data.md)"),
 }
 
 
@@ -100,8 +100,8 @@ class Findings:
 def check(name: str, root: Path, split: str | None = None, **given: Any) -> Findings:
     """Look through a data set's folder: what is there, what is missing or inconsistent.
 
-    Unlike loading, this opens every picture's header and every annotation, and goes on after a problem.
-    Keypoints outside their picture and pairs without a common keypoint are left out by the loaders; they are
+    Unlike loading, this opens every image's header and every annotation, and goes on after a problem.
+    Keypoints outside their image and pairs without a common keypoint are left out by the loaders; they are
     problems in one's own data (coco, pairs) and warnings in published data.
 
     Args:
@@ -126,7 +126,7 @@ def check(name: str, root: Path, split: str | None = None, **given: Any) -> Find
 def _inspect_spair(findings: Findings, root: Path, split: str | None, given: Mapping[str, Any]) -> None:
     if not any(True for _ in _tried(findings, require_folders, root, spair.FOLDERS, "SPair-71k")):
         return
-    pictures: dict[tuple[str, str], Picture | None] = {}
+    images: dict[tuple[str, str], AnnotatedImage | None] = {}
     for each in [split] if split else ["trn", "val", "test"]:
         for data_set in _loaded(findings, spair.NAME, root, each, given):
             _describe(findings, data_set)
@@ -134,18 +134,18 @@ def _inspect_spair(findings: Findings, root: Path, split: str | None, given: Map
         disagreements: list[str] = []
         for name, source, target, category in chain(*_tried(findings, spair.layout_pairs, root, own)):
             for image in (source, target):
-                if (category, image) not in pictures:
-                    read = _tried(findings, spair.read_picture, root, category, image)
-                    pictures[category, image] = next((picture for picture, _ in read), None)
-            sides = [side for side in (pictures[category, source], pictures[category, target]) if side]
+                if (category, image) not in images:
+                    read = _tried(findings, spair.read_image, root, category, image)
+                    images[category, image] = next((found for found, _ in read), None)
+            sides = [side for side in (images[category, source], images[category, target]) if side]
             if len(sides) == 2:
                 disagreements += _spair_pair_problems(root / "PairAnnotation" / own, name, sides)
         findings.add_problems(disagreements)
-    _check_pictures(findings, [picture for picture in pictures.values() if picture])
+    _check_images(findings, [found for found in images.values() if found])
 
 
-def _spair_pair_problems(folder: Path, name: str, sides: Sequence[Picture]) -> Iterator[str]:
-    """Where a pair's own annotation and those of its pictures disagree, if it has one."""
+def _spair_pair_problems(folder: Path, name: str, sides: Sequence[AnnotatedImage]) -> Iterator[str]:
+    """Where a pair's own annotation and those of its images disagree, if it has one."""
     # ':' cannot be stored on Windows, where unpackers write '_' for it.
     path = first_file(folder, [f"{name}.json", f"{name.replace(':', '_')}.json"])
     if path is None:
@@ -153,10 +153,10 @@ def _spair_pair_problems(folder: Path, name: str, sides: Sequence[Picture]) -> I
     try:
         annotation = read_json(path, "the annotation of a pair")
         ids = [int(each) for each in annotation["kps_ids"]]
-        for picture, points in zip(sides, (annotation["src_kps"], annotation["trg_kps"]), strict=True):
+        for image, points in zip(sides, (annotation["src_kps"], annotation["trg_kps"]), strict=True):
             listed = [[float(value) for value in point] for point in points]
-            if picture.keypoints.at(ids).tolist() != listed:
-                yield f"{path}: points differ from those of {picture.id} in ImageAnnotation"
+            if image.keypoints.at(ids).tolist() != listed:
+                yield f"{path}: points differ from those of {image.id} in ImageAnnotation"
     except InputError as error:
         yield str(error)
     except (KeyError, TypeError, ValueError) as error:
@@ -170,16 +170,16 @@ def _inspect_pf_pascal(findings: Findings, root: Path, split: str | None, given:
     for each in [split] if split else found or ["test"]:
         for data_set in _loaded(findings, pf_pascal.NAME, root, each, given):
             _describe(findings, data_set)
-            _check_pictures(findings, data_set.pictures)
+            _check_images(findings, data_set.images)
 
 
 def _inspect_pf_willow(findings: Findings, root: Path, split: str | None, given: Mapping[str, Any]) -> None:
-    for files in _tried(findings, pf_willow.picture_files, root):
+    for files in _tried(findings, pf_willow.image_files, root):
         mats = [path.with_suffix(".mat") for path in files]
         findings.add_problems(_messages(pf_willow.read_points, mats))
     for data_set in _loaded(findings, pf_willow.NAME, root, split or "test", given):
         _describe(findings, data_set)
-        _check_pictures(findings, data_set.pictures)
+        _check_images(findings, data_set.images)
 
 
 def _inspect_ap10k(findings: Findings, root: Path, split: str | None, given: Mapping[str, Any]) -> None:
@@ -195,7 +195,7 @@ def _inspect_ap10k(findings: Findings, root: Path, split: str | None, given: Map
         for each in [split] if split else ap10k_pairs.SPLITS.get(benchmark, ("test",)):
             for data_set in _loaded(findings, ap10k.NAME, root, each, {**given, "benchmark": benchmark}):
                 _describe(findings, data_set)
-                _check_pictures(findings, data_set.pictures)
+                _check_images(findings, data_set.images)
 
 
 def _inspect_coco(findings: Findings, root: Path, split: str | None, given: Mapping[str, Any]) -> None:
@@ -205,15 +205,15 @@ def _inspect_coco(findings: Findings, root: Path, split: str | None, given: Mapp
     for each in splits:
         for data_set in _loaded(findings, coco.NAME, root, each, given):
             _describe(findings, data_set, own=True)
-        # Random pairs leave pictures out, so all of them are gone through here.
-        for _, pictures, _ in _tried(findings, coco.open_folder, root, each, **names):
-            _check_pictures(findings, pictures)
+        # Random pairs leave images out, so all of them are gone through here.
+        for _, images, _ in _tried(findings, coco.open_folder, root, each, **names):
+            _check_images(findings, images)
 
 
 def _inspect_pairs(findings: Findings, root: Path, split: str | None, given: Mapping[str, Any]) -> None:
     for data_set in _loaded(findings, "pairs", root, split or "all", given):
         _describe(findings, data_set, own=True)
-        _check_pictures(findings, data_set.pictures)
+        _check_images(findings, data_set.images)
 
 
 _INSPECTORS: Mapping[str, Callable[[Findings, Path, str | None, Mapping[str, Any]], None]] = {
@@ -252,7 +252,7 @@ def _messages(read: Callable[[Path], Any], paths: Iterable[Path]) -> Iterator[st
 
 def _describe(findings: Findings, data_set: DataSet, own: bool = False) -> None:
     findings.facts.append(
-        f"{data_set.split}: {len(data_set)} pairs, {len(data_set.pictures)} pictures, "
+        f"{data_set.split}: {len(data_set)} pairs, {len(data_set.images)} images, "
         f"{len(data_set.categories)} categories"
     )
     for note in data_set.notes:
@@ -265,18 +265,18 @@ def _describe(findings: Findings, data_set: DataSet, own: bool = False) -> None:
             findings.facts.append(said)
 
 
-def _check_pictures(findings: Findings, pictures: Sequence[Picture]) -> None:
-    findings.add_problems(chain.from_iterable(_picture_problems(each) for each in pictures))
+def _check_images(findings: Findings, images: Sequence[AnnotatedImage]) -> None:
+    findings.add_problems(chain.from_iterable(_image_problems(each) for each in images))
 
 
-def _picture_problems(picture: Picture) -> Iterator[str]:
+def _image_problems(image: AnnotatedImage) -> Iterator[str]:
     try:
-        size = image_size(picture.path)
-        if size != picture.size:
+        size = image_size(image.path)
+        if size != image.size:
             yield (
-                f"{picture.path}: has {size[0]}x{size[1]} pixels, its annotation says "
-                f"{picture.size[0]}x{picture.size[1]}"
+                f"{image.path}: has {size[0]}x{size[1]} pixels, its annotation says "
+                f"{image.size[0]}x{image.size[1]}"
             )
-        object_mask(picture)
+        object_mask(image)
     except InputError as error:
         yield str(error)

@@ -1,4 +1,4 @@
-"""Any file in COCO's keypoint format, and pairs made from its pictures."""
+"""Any file in COCO's keypoint format, and pairs made from its images."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from geoaware.data.images import image_size
 from geoaware.data.pairs import describe_groups, make_schema, read_pair_list
 from geoaware.data.sampling import draw
 from geoaware.method.keypoints import AP10K, Schema
-from geoaware.method.types import Pair, Picture
+from geoaware.method.types import AnnotatedImage, Pair
 from geoaware.runs.errors import InputError
 
 NAME = "coco"
@@ -38,7 +38,7 @@ _STANDARD = frozenset({"id", "image_id", "category_id", "keypoints", "num_keypoi
 
 @dataclass(frozen=True)
 class CocoFile:
-    """A checked annotation file: every annotation has a known picture and category and enough numbers.
+    """A checked annotation file: every annotation has a known image and category and enough numbers.
 
     Attributes:
         path: where it was read from.
@@ -114,7 +114,7 @@ def load(
 ) -> DataSet:
     """Pairs from a COCO keypoints file.
 
-    A picture is one annotated instance. Its id is the file name, with ``#annotation id`` where a file shows
+    An image is one annotated instance. Its id is the file name, with ``#annotation id`` where a file shows
     several; its attributes are the annotation's own entries beyond COCO's (``azimuth_id``, species …) and
     ``segmentation``, which `object_mask` decodes. Keypoint ids are positions in the category's list of names.
 
@@ -122,33 +122,35 @@ def load(
         root: folder that the other names are relative to.
         split: looks for SPLIT.json; a mere label if ``annotations`` is given.
         annotations: the annotation file.
-        images: folder of the pictures; images, data or the root itself when not given.
+        images: folder of the images; images, data or the root itself when not given.
         masks: folder of the files named by ``mask_file_name``; masks when not given.
         pairs: how many random ones for each category, ``"all"`` ordered pairs, or a JSON-lines list of pairs
-            (``{"source": picture id, "target": picture id}``).
-        min_common: keypoints that both pictures of a pair must show.
-        across: pairs of pictures of different categories, those with the same keypoint names, instead.
+            (``{"source": image id, "target": image id}``).
+        min_common: keypoints that both images of a pair must show.
+        across: pairs of images of different categories, those with the same keypoint names, instead.
         hidden: count keypoints that are annotated but hidden (flag 1) as visible.
         seed: of the random pairs.
 
     Raises:
         InputError: something is missing or wrong; the message names file and entry.
     """
-    file, pictures, outside = open_folder(root, split, annotations, images, masks, hidden)
+    file, annotated, outside = open_folder(root, split, annotations, images, masks, hidden)
     schemas, notes = read_schemas(file)
-    if len(pictures) < len(file.annotations):
-        notes.append(f"{len(file.annotations) - len(pictures)} annotations show no keypoint and are not used")
+    if len(annotated) < len(file.annotations):
+        notes.append(
+            f"{len(file.annotations) - len(annotated)} annotations show no keypoint and are not used"
+        )
     if str(pairs) != "all" and not _is_count(pairs):
-        made = read_pair_list(root / str(pairs), {picture.id: picture for picture in pictures})
+        made = read_pair_list(root / str(pairs), {image.id: image for image in annotated})
         notes.append(f"pairs of {Path(str(pairs)).name}")
     else:
         wanted = None if str(pairs) == "all" else int(pairs)
-        pools = _across(pictures, schemas) if across else _within(pictures)
-        schemas |= {pool.category: schemas[pool.pictures[0].category] for pool in pools}
+        pools = _across(annotated, schemas) if across else _within(annotated)
+        schemas |= {pool.category: schemas[pool.images[0].category] for pool in pools}
         made = [pair for pool in pools for pair in _pool_pairs(pool, wanted, min_common, seed)]
         notes.append(_how(made, pools, wanted, seed))
     _check_schemas(made, schemas, file.path)
-    base: ThresholdBase = "box" if all(picture.box for picture in pictures) else "image"
+    base: ThresholdBase = "box" if all(image.box for image in annotated) else "image"
     return assemble(NAME, split, schemas, made, base, notes, outside, min_common)
 
 
@@ -159,20 +161,20 @@ def open_folder(
     images: str | None = None,
     masks: str | None = None,
     hidden: bool = False,
-) -> tuple[CocoFile, list[Picture], list[str]]:
-    """The annotation file of a folder and its pictures, by the names that `load` takes.
+) -> tuple[CocoFile, list[AnnotatedImage], list[str]]:
+    """The annotation file of a folder and its images, by the names that `load` takes.
 
     Returns:
-        The file, the pictures, and a line for each keypoint outside its picture.
+        The file, the images, and a line for each keypoint outside its image.
 
     Raises:
         InputError: as `load`.
     """
     file = read_coco(_annotation_file(root, split, annotations))
-    pictures, outside = read_pictures(
+    annotated, outside = read_images(
         file, _image_folder(root, images, file), root / (masks or "masks"), hidden
     )
-    return file, pictures, outside
+    return file, annotated, outside
 
 
 def read_schemas(file: CocoFile) -> tuple[dict[str, Schema], list[str]]:
@@ -212,25 +214,25 @@ def _limbs(category: Mapping[str, Any], count: int) -> tuple[tuple[int, int], ..
     )
 
 
-def read_pictures(
+def read_images(
     file: CocoFile, images: Path, masks: Path, hidden: bool = False
-) -> tuple[list[Picture], list[str]]:
-    """Every annotation with a visible keypoint as a picture, by image and annotation id.
+) -> tuple[list[AnnotatedImage], list[str]]:
+    """Every annotation with a visible keypoint as an image, by image and annotation id.
 
     Returns:
-        The pictures, and a line for each keypoint outside its picture.
+        The images, and a line for each keypoint outside its image.
     """
     instances = Counter(annotation["image_id"] for annotation in file.annotations)
-    pictures, outside = [], []
+    annotated, outside = [], []
     for annotation in sorted(file.annotations, key=lambda each: (each["image_id"], each["id"])):
-        picture, strays = _picture(file, annotation, images, masks, hidden)
+        image, strays = _image(file, annotation, images, masks, hidden)
         outside += strays
-        if not picture.keypoints.visible.any():
+        if not image.keypoints.visible.any():
             continue
         if instances[annotation["image_id"]] > 1:
-            picture = replace(picture, id=f"{picture.id}#{annotation['id']}")
-        pictures.append(picture)
-    return pictures, outside
+            image = replace(image, id=f"{image.id}#{annotation['id']}")
+        annotated.append(image)
+    return annotated, outside
 
 
 def keypoint_places(
@@ -261,18 +263,18 @@ def corner_box(annotation: Mapping[str, Any], where: str) -> tuple[float, float,
         ) from None
 
 
-def _picture(
+def _image(
     file: CocoFile, annotation: dict[str, Any], images: Path, masks: Path, hidden: bool
-) -> tuple[Picture, list[str]]:
-    image = file.images[annotation["image_id"]]
+) -> tuple[AnnotatedImage, list[str]]:
+    entry = file.images[annotation["image_id"]]
     where = f"{file.path}: annotation {annotation['id']}"
-    path = images / image["file_name"]
-    given = (image.get("width"), image.get("height"))
+    path = images / entry["file_name"]
+    given = (entry.get("width"), entry.get("height"))
     size = (int(given[0]), int(given[1])) if given[0] and given[1] else image_size(path)
     keypoints, outside = make_keypoints(keypoint_places(annotation, hidden), size, where)
-    mask = image.get("mask_file_name") or annotation.get("mask_file_name")
-    picture = Picture(
-        id=str(image["file_name"]).replace("\\", "/"),
+    mask = entry.get("mask_file_name") or annotation.get("mask_file_name")
+    image = AnnotatedImage(
+        id=str(entry["file_name"]).replace("\\", "/"),
         path=path,
         size=size,
         category=file.categories[annotation["category_id"]]["name"],
@@ -281,7 +283,7 @@ def _picture(
         mask_path=masks / mask if mask else None,
         attributes={key: value for key, value in annotation.items() if key not in _STANDARD},
     )
-    return picture, outside
+    return image, outside
 
 
 @dataclass(frozen=True)
@@ -289,36 +291,36 @@ class _Pool:
     """Ordered candidate pairs of one category, numbered 0 … total-1, without writing them down."""
 
     category: str
-    pictures: Sequence[Picture]
-    partners: Sequence[Picture] | None = None
+    images: Sequence[AnnotatedImage]
+    partners: Sequence[AnnotatedImage] | None = None
 
     @property
     def total(self) -> int:
         if self.partners is None:
-            return len(self.pictures) * (len(self.pictures) - 1)
-        return 2 * len(self.pictures) * len(self.partners)
+            return len(self.images) * (len(self.images) - 1)
+        return 2 * len(self.images) * len(self.partners)
 
-    def __getitem__(self, number: int) -> tuple[Picture, Picture]:
+    def __getitem__(self, number: int) -> tuple[AnnotatedImage, AnnotatedImage]:
         if self.partners is None:
-            first, second = divmod(number, len(self.pictures) - 1)
-            return self.pictures[first], self.pictures[second + (second >= first)]
+            first, second = divmod(number, len(self.images) - 1)
+            return self.images[first], self.images[second + (second >= first)]
         forward, backward = divmod(number, 2)
         first, second = divmod(forward, len(self.partners))
-        pair = self.pictures[first], self.partners[second]
+        pair = self.images[first], self.partners[second]
         return pair[::-1] if backward else pair
 
 
-def _within(pictures: Sequence[Picture]) -> list[_Pool]:
-    grouped: dict[str, list[Picture]] = defaultdict(list)
-    for picture in pictures:
-        grouped[picture.category].append(picture)
+def _within(images: Sequence[AnnotatedImage]) -> list[_Pool]:
+    grouped: dict[str, list[AnnotatedImage]] = defaultdict(list)
+    for image in images:
+        grouped[image.category].append(image)
     return [_Pool(category, members) for category, members in sorted(grouped.items()) if len(members) > 1]
 
 
-def _across(pictures: Sequence[Picture], schemas: Mapping[str, Schema]) -> list[_Pool]:
-    grouped: dict[str, list[Picture]] = defaultdict(list)
-    for picture in pictures:
-        grouped[picture.category].append(picture)
+def _across(images: Sequence[AnnotatedImage], schemas: Mapping[str, Schema]) -> list[_Pool]:
+    grouped: dict[str, list[AnnotatedImage]] = defaultdict(list)
+    for image in images:
+        grouped[image.category].append(image)
     pools = [
         _Pool(f"{a}+{b}", grouped[a], grouped[b])
         for a, b in combinations(sorted(grouped), 2)
@@ -332,9 +334,7 @@ def _across(pictures: Sequence[Picture], schemas: Mapping[str, Schema]) -> list[
 
 
 def _pool_pairs(pool: _Pool, wanted: int | None, min_common: int, seed: int) -> Iterator[Pair]:
-    seen = {
-        picture.id: visible_bits(picture.keypoints) for picture in (*pool.pictures, *(pool.partners or ()))
-    }
+    seen = {image.id: visible_bits(image.keypoints) for image in (*pool.images, *(pool.partners or ()))}
 
     def usable(number: int) -> bool:
         a, b = pool[number]

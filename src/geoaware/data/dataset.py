@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 
 from geoaware.method.keypoints import Schema
-from geoaware.method.types import Keypoints, Pair, Picture
+from geoaware.method.types import AnnotatedImage, Keypoints, Pair
 from geoaware.runs.errors import InputError
 
 ThresholdBase = Literal["box", "image", "keypoints"]
@@ -22,18 +22,18 @@ ThresholdBase = Literal["box", "image", "keypoints"]
 LEFT_OUT, NO_SUBGROUPS = "left out", "no subgroups"
 """How the notes begin that say what is missing."""
 
-OUTSIDE = "keypoints outside their picture"
+OUTSIDE = "keypoints outside their image"
 NOTHING_IN_COMMON = "pairs with too few common keypoints"
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """Pairs of one split with the meaning of their keypoints; no picture file is open.
+    """Pairs of one split with the meaning of their keypoints; no image file is open.
 
     Attributes:
         name: of the data set, as in `data.LOADERS`.
         split: of the data set.
-        schemas: by category, for every category of a pair and of a picture.
+        schemas: by category, for every category of a pair and of an image.
         pairs: in a fixed order that does not depend on the machine.
         threshold_base: what the size of the PCK threshold is usually taken from in this data set.
         notes: what a user should know (what was inferred, chosen or left out), one sentence each.
@@ -52,9 +52,9 @@ class DataSet:
         return len(self.pairs)
 
     @cached_property
-    def pictures(self) -> tuple[Picture, ...]:
-        """Every picture of the pairs once, in the order of first appearance."""
-        return unique_pictures(self.pairs)
+    def images(self) -> tuple[AnnotatedImage, ...]:
+        """Every image of the pairs once, in the order of first appearance."""
+        return unique_images(self.pairs)
 
     @property
     def categories(self) -> tuple[str, ...]:
@@ -85,11 +85,11 @@ def assemble(
         pairs: as the files have them.
         threshold_base: see `DataSet`.
         notes: of the loader.
-        outside: one line for every keypoint that the loader found outside its picture.
-        min_common: keypoints that both pictures of a pair must show.
+        outside: one line for every keypoint that the loader found outside its image.
+        min_common: keypoints that both images of a pair must show.
 
     Raises:
-        InputError: no pair is left, two have the same id, or picture files are missing.
+        InputError: no pair is left, two have the same id, or image files are missing.
     """
     if not pairs:
         raise InputError(f"{name}, split {split!r}: has no pairs; check the root and the options")
@@ -100,9 +100,9 @@ def assemble(
     if not kept:
         raise InputError(
             f"{name}, split {split!r}: none of {len(pairs)} pairs has {min_common} keypoints visible in both "
-            "pictures; check the annotations"
+            "images; check the annotations"
         )
-    require_files(unique_pictures(kept))
+    require_files(unique_images(kept))
     strays = list(outside)
     left_out = {OUTSIDE: len(strays), NOTHING_IN_COMMON: len(pairs) - len(kept)}
     examples = {
@@ -141,35 +141,35 @@ def with_keypoints(data: DataSet, names: Sequence[str]) -> DataSet:
         for category, schema in data.schemas.items()
     }
     kept = {
-        id(picture): _only(picture, wanted[picture.category])
+        id(image): _only(image, wanted[image.category])
         for pair in data.pairs
-        for picture in (pair.source, pair.target)
+        for image in (pair.source, pair.target)
     }
     pairs = [replace(each, source=kept[id(each.source)], target=kept[id(each.target)]) for each in data.pairs]
     remaining = with_common(pairs)
     if not remaining:
         raise InputError(
             f"{where}: none of {len(pairs)} pairs shows one of the keypoints {shortened(names)} in both "
-            "pictures; name others"
+            "images; name others"
         )
     note = f"restricted to the keypoints {', '.join(names)}: {len(remaining)} of {len(pairs)} pairs show one"
     return replace(data, pairs=tuple(remaining), notes=(*data.notes, note))
 
 
-def _only(picture: Picture, ids: set[int]) -> Picture:
-    """The picture with other keypoints invisible."""
-    points = picture.keypoints
+def _only(image: AnnotatedImage, ids: set[int]) -> AnnotatedImage:
+    """The image with other keypoints invisible."""
+    points = image.keypoints
     among = torch.tensor([each in ids for each in points.ids], dtype=torch.bool)
-    return replace(picture, keypoints=replace(points, visible=points.visible & among))
+    return replace(image, keypoints=replace(points, visible=points.visible & among))
 
 
 def with_common(pairs: Sequence[Pair], min_common: int = 1) -> list[Pair]:
-    """Pairs whose pictures show at least ``min_common`` keypoints in common, in their order."""
+    """Pairs whose images show at least ``min_common`` keypoints in common, in their order."""
     seen: dict[int, int] = {}
     for pair in pairs:
-        for picture in (pair.source, pair.target):
-            if id(picture) not in seen:
-                seen[id(picture)] = visible_bits(picture.keypoints)
+        for image in (pair.source, pair.target):
+            if id(image) not in seen:
+                seen[id(image)] = visible_bits(image.keypoints)
     return [
         pair for pair in pairs if (seen[id(pair.source)] & seen[id(pair.target)]).bit_count() >= min_common
     ]
@@ -186,25 +186,25 @@ def visible_bits(keypoints: Keypoints) -> int:
     return sum(1 << each for each in keypoints.visible_ids)
 
 
-def unique_pictures(pairs: Iterable[Pair]) -> tuple[Picture, ...]:
-    """Every picture of the pairs once, in the order of first appearance."""
-    found: dict[str, Picture] = {}
+def unique_images(pairs: Iterable[Pair]) -> tuple[AnnotatedImage, ...]:
+    """Every image of the pairs once, in the order of first appearance."""
+    found: dict[str, AnnotatedImage] = {}
     for pair in pairs:
         found.setdefault(pair.source.id, pair.source)
         found.setdefault(pair.target.id, pair.target)
     return tuple(found.values())
 
 
-def require_files(pictures: Sequence[Picture]) -> None:
-    """Make sure that the picture files exist, without opening them.
+def require_files(images: Sequence[AnnotatedImage]) -> None:
+    """Make sure that the image files exist, without opening them.
 
     Raises:
         InputError: some are missing; the message names the first and the number.
     """
-    missing = [picture.path for picture in pictures if not picture.path.is_file()]
+    missing = [image.path for image in images if not image.path.is_file()]
     if missing:
         raise InputError(
-            f"{missing[0]}: no such picture ({len(missing)} of {len(pictures)} pictures are missing); "
+            f"{missing[0]}: no such image ({len(missing)} of {len(images)} images are missing); "
             "complete the data set, or give the right root"
         )
 
@@ -214,13 +214,13 @@ def make_keypoints(
 ) -> tuple[Keypoints, list[str]]:
     """Keypoints from annotated places by id; ``None`` where nothing is annotated.
 
-    A place outside the picture counts as not annotated. Its edge belongs to it, up to and including x = width
+    A place outside the image counts as not annotated. Its edge belongs to it, up to and including x = width
     and y = height, because some data sets count pixels from 1.
 
     Args:
         points: (x, y) in pixels by annotation id.
-        size: width and height of the picture.
-        where: what to call the picture in messages.
+        size: width and height of the image.
+        where: what to call the image in messages.
 
     Returns:
         The keypoints, ids rising, and one line for every point outside.
@@ -236,7 +236,7 @@ def make_keypoints(
         x, y = (0.0, 0.0) if place is None else _two_numbers(place, f"{where}: keypoint {each}")
         inside = 0 <= x <= size[0] and 0 <= y <= size[1]
         if place is not None and not inside:
-            outside.append(f"{where}: keypoint {each} at ({x:g}, {y:g}), picture {size[0]}x{size[1]}")
+            outside.append(f"{where}: keypoint {each} at ({x:g}, {y:g}), image {size[0]}x{size[1]}")
         rows.append((x, y))
         visible.append(place is not None and inside)
     xy = torch.tensor(rows, dtype=torch.float64).reshape(len(ids), 2)

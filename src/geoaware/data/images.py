@@ -1,4 +1,4 @@
-"""Reading pictures: any file or array a user may have, to an upright 8-bit RGB image."""
+"""Reading images: any file or array a user may have, to an upright 8-bit RGB image."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from geoaware.runs.errors import InputError
 
-PictureLike = str | os.PathLike[str] | Image.Image | np.ndarray
+ImageLike = str | os.PathLike[str] | Image.Image | np.ndarray
 """A path, a PIL image, or an array of shape (h, w), (h, w, 1), (h, w, 3) or (h, w, 4)."""
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
 
 
-def load_image(picture: PictureLike) -> Image.Image:
-    """Read a picture as an upright RGB image; all points of the library are pixels of what this returns.
+def load_image(image: ImageLike) -> Image.Image:
+    """Read an image as an upright RGB image; all points of the library are pixels of what this returns.
 
     EXIF orientation is applied. Greyscale becomes three equal channels, palettes are resolved, transparency
     is laid on white, 16-bit and floating greyscale are scaled to 8 bits (see `to_rgb`).
 
     Raises:
-        InputError: the file is missing, is not a picture, or is damaged; the message names it.
+        InputError: the file is missing, is not an image, or is damaged; the message names it.
     """
-    if isinstance(picture, np.ndarray):
-        return to_rgb(_from_array(picture))
-    if isinstance(picture, Image.Image):
-        return to_rgb(ImageOps.exif_transpose(picture))
-    path = Path(picture)
+    if isinstance(image, np.ndarray):
+        return to_rgb(_from_array(image))
+    if isinstance(image, Image.Image):
+        return to_rgb(ImageOps.exif_transpose(image))
+    path = Path(image)
     with _reading(path), Image.open(path) as image:
         image.load()
         return to_rgb(ImageOps.exif_transpose(image))
 
 
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """Width and height of the upright picture, from its header alone."""
+    """Width and height of the upright image, from its header alone."""
     with _reading(Path(path)), Image.open(path) as image:
         width, height = image.size
         turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
@@ -62,14 +62,14 @@ def load_mask(path: str | os.PathLike[str]) -> np.ndarray:
 
 
 def list_images(folder: str | os.PathLike[str]) -> list[Path]:
-    """Pictures directly inside a folder, by suffix, in name order.
+    """Images directly inside a folder, by suffix, in name order.
 
     Raises:
-        InputError: the folder holds no picture.
+        InputError: the folder holds no image.
     """
     paths = sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in SUFFIXES)
     if not paths:
-        raise InputError(f"{folder}: no pictures in this folder (looked for {', '.join(sorted(SUFFIXES))})")
+        raise InputError(f"{folder}: no images in this folder (looked for {', '.join(sorted(SUFFIXES))})")
     return paths
 
 
@@ -77,7 +77,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """Any PIL mode to RGB: alpha on white, more than 8 bits scaled down, instead of PIL's silent clipping.
 
     16-bit integers are divided by 257 (65535 becomes 255); 32-bit integers and floats hold no agreed range
-    and are stretched from their own minimum to maximum (a constant picture becomes black).
+    and are stretched from their own minimum to maximum (a constant image becomes black).
     """
     if image.mode.startswith("I;16"):
         return _grey(np.asarray(image).astype(np.float64) / 257)
@@ -126,17 +126,17 @@ def _from_array(array: np.ndarray) -> Image.Image:
 def _reading(path: Path) -> Iterator[Any]:
     """Turn what PIL raises for a missing or damaged file into one line that names it."""
     if not path.is_file():
-        what = "is a folder, not a picture" if path.is_dir() else "no such file"
+        what = "is a folder, not an image" if path.is_dir() else "no such file"
         raise InputError(f"{path}: {what}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             yield
     except UnidentifiedImageError:
-        raise InputError(f"{path}: not a picture that can be read; convert it to JPEG or PNG") from None
+        raise InputError(f"{path}: not an image that can be read; convert it to JPEG or PNG") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise InputError(f"{path}: more pixels than is safe to decode; scale it down first") from None
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{path}: damaged or unreadable picture ({error}); save it anew") from None
+        raise InputError(f"{path}: damaged or unreadable image ({error}); save it anew") from None

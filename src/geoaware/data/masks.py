@@ -1,4 +1,4 @@
-"""Object masks of pictures, read or decoded when asked for: files, COCO run lengths, COCO polygons."""
+"""Object masks of images, read or decoded when asked for: files, COCO run lengths, COCO polygons."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from geoaware.data.images import load_mask
-from geoaware.method.types import Picture
+from geoaware.method.types import AnnotatedImage
 from geoaware.runs.errors import InputError
 
 
-def object_mask(picture: Picture) -> np.ndarray | None:
-    """The picture's object as a boolean array (h, w), or ``None`` where the data set has no mask of it.
+def object_mask(image: AnnotatedImage) -> np.ndarray | None:
+    """The image's object as a boolean array (h, w), or ``None`` where the data set has no mask of it.
 
     Raises:
-        InputError: the mask cannot be read, is empty, or is of another size than the picture.
+        InputError: the mask cannot be read, is empty, or is of another size than the image.
     """
-    segmentation = picture.attributes.get("segmentation")
-    if picture.mask_path is not None:
-        mask = load_mask(picture.mask_path)
+    segmentation = image.attributes.get("segmentation")
+    if image.mask_path is not None:
+        mask = load_mask(image.mask_path)
     elif segmentation:
-        mask = decode_segmentation(segmentation, picture.size, picture.id)
+        mask = decode_segmentation(segmentation, image.size, image.id)
     else:
         return None
-    if mask.shape != (picture.size[1], picture.size[0]):
+    if mask.shape != (image.size[1], image.size[0]):
         raise InputError(
-            f"{picture.mask_path or picture.id}: mask of {mask.shape[1]}x{mask.shape[0]} pixels, "
-            f"picture of {picture.size[0]}x{picture.size[1]}"
+            f"{image.mask_path or image.id}: mask of {mask.shape[1]}x{mask.shape[0]} pixels, "
+            f"image of {image.size[0]}x{image.size[1]}"
         )
     return mask
 
@@ -40,11 +40,11 @@ def decode_segmentation(segmentation: Any, size: tuple[int, int], where: str) ->
     Args:
         segmentation: polygons (lists of x y x y …), or run lengths ``{"size": [h, w], "counts": …}`` with
             counts as a list or as COCO's compressed text.
-        size: width and height of the picture, for polygons.
-        where: what to call the picture in messages.
+        size: width and height of the image, for polygons.
+        where: what to call the image in messages.
 
     Raises:
-        InputError: it is none of these, or its runs do not fill the picture.
+        InputError: it is none of these, or its runs do not fill the image.
     """
     try:
         if isinstance(segmentation, Mapping):

@@ -1,4 +1,4 @@
-"""Lists of pairs as JSON lines: of pictures known by id, or self-contained, of one's own."""
+"""Lists of pairs as JSON lines: of images known by id, or self-contained, of one's own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from geoaware.data.dataset import DataSet, assemble, azimuth_difference, make_box, make_keypoints, read_lines
 from geoaware.data.images import image_size
 from geoaware.method.keypoints import Schema, part_name
-from geoaware.method.types import Pair, Picture
+from geoaware.method.types import AnnotatedImage, Pair
 from geoaware.runs.errors import InputError
 
 NAME = "pairs"
@@ -44,24 +44,22 @@ def read_json_lines(path: Path, expected: str) -> Iterator[tuple[int, dict[str, 
         yield number, entry
 
 
-def read_pair_list(path: Path, pictures: Mapping[str, Picture]) -> list[Pair]:
-    """Pairs of known pictures: ``{"source": id, "target": id}``, optionally ``id`` and ``category``.
+def read_pair_list(path: Path, images: Mapping[str, AnnotatedImage]) -> list[Pair]:
+    """Pairs of known images: ``{"source": id, "target": id}``, optionally ``id`` and ``category``.
 
     Without a category a pair is counted under its source's.
 
     Raises:
-        InputError: the file is missing or damaged, or names a picture that is not among ``pictures``.
+        InputError: the file is missing or damaged, or names an image that is not among ``images``.
     """
-    expected = '{"source": picture id, "target": picture id}, one pair a line'
+    expected = '{"source": image id, "target": image id}, one pair a line'
     pairs = []
     for number, entry in read_json_lines(path, expected):
         try:
-            source, target = pictures[entry["source"]], pictures[entry["target"]]
+            source, target = images[entry["source"]], images[entry["target"]]
         except (KeyError, TypeError) as error:
-            known = ", ".join(list(pictures)[:3])
-            raise InputError(
-                f"{path}, line {number}: no picture or entry {error}; known: {known}, …"
-            ) from None
+            known = ", ".join(list(images)[:3])
+            raise InputError(f"{path}, line {number}: no image or entry {error}; known: {known}, …") from None
         pairs.append(
             Pair(
                 entry.get("id") or f"{source.id}--{target.id}",
@@ -86,10 +84,10 @@ def load(root: Path, split: str = "all", *, pairs: str = "pairs.jsonl", images: 
         root: folder that the other names are relative to.
         split: a label.
         pairs: the file.
-        images: folder of the pictures and masks.
+        images: folder of the images and masks.
 
     Raises:
-        InputError: something is missing or wrong, a point outside its picture too; names file and line.
+        InputError: something is missing or wrong, a point outside its image too; names file and line.
     """
     path = root / pairs
     reader = _Reader(root / images, path)
@@ -107,21 +105,21 @@ class _Category:
 
 
 class _Reader:
-    """Takes the lines one by one; a picture with the same points in several pairs is made once."""
+    """Takes the lines one by one; an image with the same points in several pairs is made once."""
 
     def __init__(self, images: Path, path: Path) -> None:
         self.images = images
         self.path = path
         self.pairs: list[Pair] = []
-        self._pictures: dict[str, Picture] = {}
+        self._images: dict[str, AnnotatedImage] = {}
         self._versions: dict[str, int] = {}
         self._categories: dict[str, _Category] = {}
         self._sizes: dict[Path, tuple[int, int]] = {}
 
     @property
     def boxes(self) -> bool:
-        """Whether every picture has a box."""
-        return all(picture.box is not None for picture in self._pictures.values())
+        """Whether every image has a box."""
+        return all(image.box is not None for image in self._images.values())
 
     def line(self, entry: dict[str, Any], where: str) -> None:
         if "keypoints" in entry and "source" not in entry:
@@ -142,8 +140,8 @@ class _Reader:
     def schemas(self) -> tuple[dict[str, Schema], list[str]]:
         """Schema of every category, and what was inferred."""
         counts: dict[str, int] = {}
-        for picture in self._pictures.values():
-            counts[picture.category] = max(counts.get(picture.category, 0), len(picture.keypoints))
+        for image in self._images.values():
+            counts[image.category] = max(counts.get(image.category, 0), len(image.keypoints))
         schemas, notes = {}, []
         for category, count in sorted(counts.items()):
             line = self._categories.get(category, _Category([], None, None))
@@ -169,7 +167,7 @@ class _Reader:
             names, entry.get("flip_pairs"), entry.get("keypoint_groups")
         )
 
-    def _side(self, entry: dict[str, Any], side: str, category: str, where: str) -> Picture:
+    def _side(self, entry: dict[str, Any], side: str, category: str, where: str) -> AnnotatedImage:
         name, points = entry.get(side), entry.get(f"{side}_points")
         if not isinstance(name, str) or not isinstance(points, list):
             raise InputError(f"{where}: no {side!r} or no '{side}_points'; expected {_PAIR_FORM}")
@@ -180,18 +178,18 @@ class _Reader:
         keypoints, outside = make_keypoints(dict(enumerate(points)), size, f"{where}: {name}")
         if outside:
             raise InputError(
-                f"{outside[0]}: outside; give pixels of this picture, or null where there is nothing"
+                f"{outside[0]}: outside; give pixels of this image, or null where there is nothing"
             )
         mask_path = None if mask is None else self.images / str(mask)
         if mask_path is not None and not mask_path.is_file():
             raise InputError(f"{mask_path}: no such mask, named in {where}")
         box = make_box(entry.get(f"{side}_box"), f"{where}: {side}_box")
         content = json.dumps([name, category, points, box, mask])
-        if content not in self._pictures:
+        if content not in self._images:
             self._versions[name] = version = self._versions.get(name, 0) + 1
-            picture_id = Path(name).as_posix() + (f"#{version}" if version > 1 else "")
-            self._pictures[content] = Picture(picture_id, path, size, category, keypoints, box, mask_path)
-        return self._pictures[content]
+            image_id = Path(name).as_posix() + (f"#{version}" if version > 1 else "")
+            self._images[content] = AnnotatedImage(image_id, path, size, category, keypoints, box, mask_path)
+        return self._images[content]
 
 
 def make_schema(names: list[str], flip_pairs: Any, groups: Any, where: str) -> tuple[Schema, list[str]]:

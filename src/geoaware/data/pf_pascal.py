@@ -10,7 +10,7 @@ from geoaware.data.images import image_size
 from geoaware.data.mat import read_mat
 from geoaware.data.proposal_flow import first_file, numbers, read_csv
 from geoaware.method.keypoints import Schema
-from geoaware.method.types import Pair, Picture
+from geoaware.method.types import AnnotatedImage, Pair
 from geoaware.runs.errors import InputError
 
 NAME = "pf-pascal"
@@ -38,7 +38,7 @@ def load(root: Path, split: str, *, pairs: str | None = None) -> DataSet:
 
     Points come from ``Annotations/CLASS/PICTURE.mat`` (``kps``, one row x y a keypoint, NaN where it is not
     annotated; the row is the id). Where that file is absent they come from the list of pairs, whose columns
-    hold the pair's common points only: ids then count within the pair, and each pair has its own pictures.
+    hold the pair's common points only: ids then count within the pair, and each pair has its own images.
 
     Training lists may hold pairs a second time to be used mirrored (column ``flip``): mirroring is the
     training's business here, so each pair counts once and the rest is noted.
@@ -76,7 +76,7 @@ def load(root: Path, split: str, *, pairs: str | None = None) -> DataSet:
 
 
 def annotation_file(root: Path, category: str, name: str) -> Path:
-    """Where a picture's points are."""
+    """Where an image's points are."""
     return root / "Annotations" / category / f"{name}.mat"
 
 
@@ -88,7 +88,7 @@ class _Reader:
         self.outside: list[str] = []
         self.counts: dict[str, int] = {}
         self.from_list = 0
-        self._pictures: dict[tuple[str, str], Picture] = {}
+        self._images: dict[tuple[str, str], AnnotatedImage] = {}
 
     def pair(self, row: list[str], where: str) -> Pair:
         category = _category(row[2], where)
@@ -107,20 +107,20 @@ class _Reader:
             )
         return Pair(pair_id, category, source, target)
 
-    def _annotated(self, category: str, name: str) -> Picture:
-        if (category, name) not in self._pictures:
+    def _annotated(self, category: str, name: str) -> AnnotatedImage:
+        if (category, name) not in self._images:
             path = annotation_file(self.root, category, Path(name).stem)
             points: Points = {
                 row: None if math.isnan(x + y) else (float(x), float(y))
                 for row, (x, y) in enumerate(read_mat(path, "kps", columns=2))
             }
             box = make_box(read_mat(path, "bbox", columns=4)[0], str(path))
-            self._pictures[category, name] = self._picture(f"{category}/{name}", category, name, points, box)
-        return self._pictures[category, name]
+            self._images[category, name] = self._image(f"{category}/{name}", category, name, points, box)
+        return self._images[category, name]
 
     def _listed(
         self, category: str, names: list[str], columns: list[str], pair_id: str, where: str
-    ) -> list[Picture]:
+    ) -> list[AnnotatedImage]:
         values = [numbers(column.split(";"), where) for column in columns]
         if len({len(each) for each in values}) > 1:
             raise InputError(
@@ -129,24 +129,24 @@ class _Reader:
         sides = []
         for side, name in enumerate(names):
             points: Points = dict(enumerate(zip(values[2 * side], values[2 * side + 1], strict=True)))
-            # The same picture has other points in another pair, so its id names the pair too.
-            sides.append(self._picture(f"{category}/{name}@{pair_id}", category, name, points, None))
+            # The same image has other points in another pair, so its id names the pair too.
+            sides.append(self._image(f"{category}/{name}@{pair_id}", category, name, points, None))
         return sides
 
-    def _picture(
+    def _image(
         self,
-        picture_id: str,
+        image_id: str,
         category: str,
         name: str,
         points: Points,
         box: tuple[float, float, float, float] | None,
-    ) -> Picture:
+    ) -> AnnotatedImage:
         path = self.root / "JPEGImages" / name
         size = image_size(path)
         keypoints, strays = make_keypoints(points, size, str(path))
         self.outside += strays
         self.counts[category] = max(self.counts.get(category, 0), len(points))
-        return Picture(picture_id, path, size, category, keypoints, box)
+        return AnnotatedImage(image_id, path, size, category, keypoints, box)
 
 
 def _category(text: str, where: str) -> str:

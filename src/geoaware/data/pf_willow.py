@@ -1,4 +1,4 @@
-"""PF-WILLOW (Ham et al. 2016): folders of subclasses, each picture with ten points in a MAT file."""
+"""PF-WILLOW (Ham et al. 2016): folders of subclasses, each image with ten points in a MAT file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from geoaware.data.images import SUFFIXES, image_size
 from geoaware.data.mat import read_mat
 from geoaware.data.proposal_flow import first_file, numbers, read_csv
 from geoaware.method.keypoints import Schema
-from geoaware.method.types import Pair, Picture
+from geoaware.method.types import AnnotatedImage, Pair
 from geoaware.runs.errors import InputError
 
 NAME = "pf-willow"
@@ -25,13 +25,13 @@ _CSV_FORM = f"imageA, imageB, then x and y of {POINTS} points on A, x and y on B
 def load(root: Path, split: str = "test", *, pairs: str = "auto") -> DataSet:
     """PF-WILLOW's pairs; a category is a subclass, ``car(S)`` for instance.
 
-    Points come from the MAT files (``pts_coord``, row x and row y), ids 0 … 9 by column. A picture without a
+    Points come from the MAT files (``pts_coord``, row x and row y), ids 0 … 9 by column. An image without a
     MAT file takes them from the list of pairs.
 
     Args:
         root: folder of the subclasses.
         split: test, the only one.
-        pairs: ``"all"``: every ordered pair of different pictures of a subclass; a CSV file: the usual list;
+        pairs: ``"all"``: every ordered pair of different images of a subclass; a CSV file: the usual list;
             ``"auto"``: the list if one lies in the root, else all.
 
     Raises:
@@ -48,8 +48,8 @@ def load(root: Path, split: str = "test", *, pairs: str = "auto") -> DataSet:
     return assemble(NAME, chosen, schemas, made, "keypoints", [how], outside)
 
 
-def picture_files(root: Path) -> list[Path]:
-    """Pictures in the subfolders of the root that have a MAT file beside them, in name order.
+def image_files(root: Path) -> list[Path]:
+    """Images in the subfolders of the root that have a MAT file beside them, in name order.
 
     Raises:
         InputError: there are none.
@@ -63,9 +63,7 @@ def picture_files(root: Path) -> list[Path]:
     if not found:
         inner = [each for each in sorted(root.iterdir()) if each.is_dir() and any(each.glob("*/*.mat"))]
         remedy = f"give {inner[0]}" if inner else "give the folder of the subclasses (car(G), car(M), …)"
-        raise InputError(
-            f"{root}: is not the root of PF-WILLOW, no pictures with MAT files below it; {remedy}"
-        )
+        raise InputError(f"{root}: is not the root of PF-WILLOW, no images with MAT files below it; {remedy}")
     return found
 
 
@@ -82,41 +80,41 @@ def read_points(path: Path) -> list[tuple[float, float]]:
 
 
 def _all_pairs(root: Path) -> tuple[list[Pair], list[str]]:
-    pictures, outside = [], []
-    for path in picture_files(root):
-        picture, strays = _picture(root, path, read_points(path.with_suffix(".mat")))
-        pictures.append(picture)
+    images, outside = [], []
+    for path in image_files(root):
+        image, strays = _image(root, path, read_points(path.with_suffix(".mat")))
+        images.append(image)
         outside += strays
-    pairs = [_pair(a, b) for a, b in permutations(pictures, 2) if a.category == b.category]
+    pairs = [_pair(a, b) for a, b in permutations(images, 2) if a.category == b.category]
     return pairs, outside
 
 
 def _listed_pairs(root: Path, path: Path) -> tuple[list[Pair], list[str]]:
-    pictures: dict[Path, Picture] = {}
+    images: dict[Path, AnnotatedImage] = {}
     outside: list[str] = []
     pairs = []
     for number, row in enumerate(read_csv(path, _COLUMNS, _CSV_FORM), start=2):
         values = numbers(row[2:_COLUMNS], f"{path}, line {number}")
         sides = []
         for name, coordinates in ((row[0], values[: 2 * POINTS]), (row[1], values[2 * POINTS :])):
-            # The list names pictures from the folder above the root: the last two parts are ours.
+            # The list names images from the folder above the root: the last two parts are ours.
             file = root.joinpath(*Path(name).parts[-2:])
-            if file not in pictures:
+            if file not in images:
                 mat = file.with_suffix(".mat")
                 listed = list(zip(coordinates[:POINTS], coordinates[POINTS:], strict=True))
-                pictures[file], strays = _picture(root, file, read_points(mat) if mat.is_file() else listed)
+                images[file], strays = _image(root, file, read_points(mat) if mat.is_file() else listed)
                 outside += strays
-            sides.append(pictures[file])
+            sides.append(images[file])
         pairs.append(_pair(*sides))
     return pairs, outside
 
 
-def _picture(root: Path, path: Path, points: list[tuple[float, float]]) -> tuple[Picture, list[str]]:
+def _image(root: Path, path: Path, points: list[tuple[float, float]]) -> tuple[AnnotatedImage, list[str]]:
     size = image_size(path)
     keypoints, outside = make_keypoints(dict(enumerate(points)), size, str(path))
     name = path.relative_to(root).as_posix()
-    return Picture(name, path, size, path.parent.name, keypoints), outside
+    return AnnotatedImage(name, path, size, path.parent.name, keypoints), outside
 
 
-def _pair(source: Picture, target: Picture) -> Pair:
+def _pair(source: AnnotatedImage, target: AnnotatedImage) -> Pair:
     return Pair(f"{source.id}-{target.path.name}", source.category, source, target)

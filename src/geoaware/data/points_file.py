@@ -20,7 +20,7 @@ _FORMS = (
 
 @dataclass(frozen=True)
 class QueryPoints:
-    """Points of one picture as a user gives them.
+    """Points of one image as a user gives them.
 
     Attributes:
         points: pixels (x, y).

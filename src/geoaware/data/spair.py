@@ -1,7 +1,7 @@
 """SPair-71k (Min et al. 2019) in the layout of its archive.
 
 Pairs are read from ``Layout/large/SPLIT.txt`` and everything else from one ``ImageAnnotation`` file per
-picture: 1,800 small files instead of 70,958. ``data check`` compares them with ``PairAnnotation``.
+image: 1,800 small files instead of 70,958. ``data check`` compares them with ``PairAnnotation``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from geoaware.data.dataset import (
     require_folders,
 )
 from geoaware.method.keypoints import SPAIR71K
-from geoaware.method.types import Pair, Picture
+from geoaware.method.types import AnnotatedImage, Pair
 from geoaware.runs.errors import InputError
 
 NAME = "spair71k"
@@ -39,7 +39,7 @@ def load(
 ) -> DataSet:
     """SPair-71k's pairs of a split.
 
-    A picture's id is ``category/name``; its attributes are azimuth_id (0 … 7, steps of 45 degrees), pose,
+    An image's id is ``category/name``; its attributes are azimuth_id (0 … 7, steps of 45 degrees), pose,
     truncated, occluded and difficult. A pair's id is its line in the layout.
 
     Args:
@@ -56,17 +56,17 @@ def load(
     unknown = [each for each in categories or () if each not in SPAIR71K]
     if unknown:
         raise InputError(f"SPair-71k has no category {unknown[0]!r}; choose from {', '.join(SPAIR71K)}")
-    pictures: dict[tuple[str, str], Picture] = {}
+    images: dict[tuple[str, str], AnnotatedImage] = {}
     outside: list[str] = []
     pairs = []
     for name, source, target, category in layout_pairs(root, chosen, layout):
         if categories and category not in categories:
             continue
         for image in (source, target):
-            if (category, image) not in pictures:
-                pictures[category, image], strays = read_picture(root, category, image)
+            if (category, image) not in images:
+                images[category, image], strays = read_image(root, category, image)
                 outside += strays
-        a, b = pictures[category, source], pictures[category, target]
+        a, b = images[category, source], images[category, target]
         pairs.append(Pair(name, category, a, b, azimuth_difference(a.attributes, b.attributes)))
     return assemble(NAME, chosen, SPAIR71K, pairs, "box", outside=outside)
 
@@ -89,14 +89,14 @@ def layout_pairs(root: Path, split: str, layout: str = "large") -> list[tuple[st
     return found
 
 
-def read_picture(root: Path, category: str, name: str) -> tuple[Picture, list[str]]:
-    """One picture from its annotation file, and a line for each keypoint outside the picture.
+def read_image(root: Path, category: str, name: str) -> tuple[AnnotatedImage, list[str]]:
+    """One image from its annotation file, and a line for each keypoint outside the image.
 
     Raises:
         InputError: the file is missing, is no JSON, or lacks something.
     """
     path = root / "ImageAnnotation" / category / f"{name}.json"
-    annotation = read_json(path, "the annotation of a picture that the layout names")
+    annotation = read_json(path, "the annotation of an image that the layout names")
     try:
         size = (int(annotation["image_width"]), int(annotation["image_height"]))
         points = {int(each): place for each, place in annotation["kps"].items()}
@@ -109,7 +109,7 @@ def read_picture(root: Path, category: str, name: str) -> tuple[Picture, list[st
             error if isinstance(error, InputError) else InputError(f"{path}: {error}; fetch it again")
         ) from None
     keypoints, outside = make_keypoints(points, size, str(path))
-    picture = Picture(
+    image = AnnotatedImage(
         id=f"{category}/{name}",
         path=root / "JPEGImages" / category / file_name,
         size=size,
@@ -118,4 +118,4 @@ def read_picture(root: Path, category: str, name: str) -> tuple[Picture, list[st
         box=box,
         attributes=attributes,
     )
-    return picture, outside
+    return image, outside

@@ -1,4 +1,4 @@
-"""Pictures of what the library finds: matches side by side, similarity as heat, features as colour."""
+"""Images of what the library finds: matches side by side, similarity as heat, features as colour."""
 
 from __future__ import annotations
 

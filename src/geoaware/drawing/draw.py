@@ -1,6 +1,6 @@
 """Three drawing primitives (points, lines, text) and the colours they use.
 
-Each primitive takes a picture and returns a new RGB one. Positions are pixels (x, y), fractional. Points and
+Each primitive takes an image and returns a new RGB one. Positions are pixels (x, y), fractional. Points and
 lines are shaded by the distance of every pixel to their outline, so they are smooth at any position, and they
 carry a dark and a light rim, so they stand out on any background.
 """
@@ -35,7 +35,7 @@ _CHUNK = 64
 
 @dataclass(frozen=True)
 class Mark:
-    """How one match is drawn: a point on each picture and the line between them.
+    """How one match is drawn: a point on each image and the line between them.
 
     Attributes:
         colour: red, green and blue, 0 to 255.
@@ -59,7 +59,7 @@ def draw_points(
 
     Args:
         image: any mode; not changed.
-        xy: centres, pixels, shape (n, 2). What lies off the picture is cut off.
+        xy: centres, pixels, shape (n, 2). What lies off the image is cut off.
         marks: one for each point.
         radius: of the coloured part, in pixels; the rim adds 2.4.
 
@@ -303,7 +303,7 @@ def _blend(region: np.ndarray, share: np.ndarray, colour: Colour) -> None:
 def _window(
     pixels: np.ndarray, box: tuple[float, float, float, float]
 ) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
-    """The part of the picture under a box (left, top, right, bottom; inclusive), and its pixel positions."""
+    """The part of the image under a box (left, top, right, bottom; inclusive), and its pixel positions."""
     left, top = (max(0, int(np.floor(side))) for side in box[:2])
     right, bottom = (max(0, int(np.floor(side)) + 1) for side in box[2:])
     region = pixels[top:bottom, left:right]

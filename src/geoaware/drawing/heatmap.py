@@ -1,4 +1,4 @@
-"""Maps over the grid as pictures: the similarity of one query, the main directions of the descriptors."""
+"""Maps over the grid as images: the similarity of one query, the main directions of the descriptors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SMALLEST, LARGEST = 320, 1600
 """Bounds of the long side of a heat map, in pixels."""
 
 _DIM = 0.7
-"""Brightness kept of the picture under a heat map: on a white one the colours would wash out."""
+"""Brightness kept of the image under a heat map: on a white one the colours would wash out."""
 
 _BASIS_CELLS = 1024
 """Cells that the principal directions are computed from: enough, and fast for any number of maps."""
@@ -34,23 +34,23 @@ def draw_heatmap(
     point: PointsLike | None = None,
     alpha: float = 0.6,
 ) -> Image.Image:
-    """The picture in dim grey under its similarity map: dark violet is least alike, light yellow most.
+    """The image in dim grey under its similarity map: dark violet is least alike, light yellow most.
 
     A hollow diamond marks the highest cell, a disc the ``point``. Colours stretch from the lowest to the
-    highest similarity on the picture; a bar in a corner gives both (pictures too small for it go without).
+    highest similarity on the image; a bar in a corner gives both (images too small for it go without).
 
     Args:
-        image: the picture that the canvas is of.
+        image: the image that the canvas is of.
         similarity: one value for each cell of the grid over the canvas; NaN counts as the lowest.
-        canvas: how the picture was laid on the square that the grid covers.
-        point: pixels (x, y) of the picture, shape (2,), to mark: the match, say.
-        alpha: weight of the colours, 0 (the picture alone) to 1.
+        canvas: how the image was laid on the square that the grid covers.
+        point: pixels (x, y) of the image, shape (2,), to mark: the match, say.
+        alpha: weight of the colours, 0 (the image alone) to 1.
 
     Returns:
-        a picture of the same size; long sides under 320 are enlarged to it, those over 1600 reduced.
+        an image of the same size; long sides under 320 are enlarged to it, those over 1600 reduced.
 
     Raises:
-        InputError: canvas and picture do not agree, the map is not square, or alpha is not in 0 … 1.
+        InputError: canvas and image do not agree, the map is not square, or alpha is not in 0 … 1.
     """
     values = _checked_map(image, similarity, canvas, alpha)
     long = min(max(max(image.size), SMALLEST), LARGEST)
@@ -76,16 +76,16 @@ def pca_image(
     """Main directions of the descriptors as red, green and blue; equal colours mean like descriptors.
 
     The first three principal components of the unit descriptors over all maps given, so that colours can be
-    compared between their pictures. Padding is left out, of the computation and of the picture. Components
+    compared between their images. Padding is left out, of the computation and of the image. Components
     that do not vary are grey.
 
     Args:
         features: one map, or several of the same extractor.
-        long_side: of each picture, in pixels.
+        long_side: of each image, in pixels.
         cut: percent of the cells, at either end, that may saturate a colour.
 
     Returns:
-        a picture for a map, a list of pictures for a sequence of maps.
+        an image for a map, a list of images for a sequence of maps.
 
     Raises:
         InputError: the maps come from different extractors.
@@ -102,18 +102,18 @@ def _pca_images(maps: list[FeatureMap], long_side: int, cut: float) -> list[Imag
     if not maps:
         return []
     units = [_unit(each) for each in maps]
-    cells = [_on_picture(unit, each.canvas) for unit, each in zip(units, maps, strict=True)]
+    cells = [_on_image(unit, each.canvas) for unit, each in zip(units, maps, strict=True)]
     together = torch.cat(cells, dim=1)
     mean, basis = principal_directions(together)
     scores = basis @ (together - mean)
     low, high = np.percentile(scores.numpy(), [cut, 100 - cut], axis=1)
-    pictures = []
+    images = []
     for unit, each in zip(units, maps, strict=True):
         view = fit((each.canvas.width, each.canvas.height), long_side, long_side)
         projected = (basis @ (unit.flatten(1) - mean)).unflatten(1, unit.shape[1:])
         shown = _shown(projected.numpy(), each.canvas, view)
-        pictures.append(_as_rgb(shown, low, high))
-    return pictures
+        images.append(_as_rgb(shown, low, high))
+    return images
 
 
 def _unit(features: FeatureMap) -> Float[Tensor, "c p p"]:
@@ -121,7 +121,7 @@ def _unit(features: FeatureMap) -> Float[Tensor, "c p p"]:
     return torch.nn.functional.normalize(clean, dim=0)
 
 
-def _on_picture(values: Float[Tensor, "c p p"], canvas: Canvas) -> Float[Tensor, "c n"]:
+def _on_image(values: Float[Tensor, "c p p"], canvas: Canvas) -> Float[Tensor, "c n"]:
     rows, columns = canvas.cells(values.shape[-1])
     return values[:, rows, columns].flatten(1)
 
@@ -157,9 +157,9 @@ def _as_rgb(shown: np.ndarray, low: np.ndarray, high: np.ndarray) -> Image.Image
 
 
 def _shown(values: np.ndarray, canvas: Canvas, view: Canvas) -> np.ndarray:
-    """Values (..., p, p) on the grid over a canvas, read bilinearly at every pixel of the picture as shown.
+    """Values (..., p, p) on the grid over a canvas, read bilinearly at every pixel of the image as shown.
 
-    ``view`` scales the same picture to the size at which it is shown. The result has shape (..., h, w).
+    ``view`` scales the same image to the size at which it is shown. The result has shape (..., h, w).
     """
     grid = values.shape[-1]
     width, height = view.inner
@@ -179,11 +179,11 @@ def _interpolated(values: np.ndarray, positions: np.ndarray) -> np.ndarray:
 
 
 def _checked_map(image: Image.Image, similarity: Tensor, canvas: Canvas, alpha: float) -> np.ndarray:
-    """The map as float64, without NaN, and outside the picture as low as its lowest value there."""
+    """The map as float64, without NaN, and outside the image as low as its lowest value there."""
     if image.size != (canvas.width, canvas.height):
         raise InputError(
-            f"the map is of a picture of {canvas.width}x{canvas.height} pixels, "
-            f"the picture has {image.width}x{image.height}"
+            f"the map is of an image of {canvas.width}x{canvas.height} pixels, "
+            f"the image has {image.width}x{image.height}"
         )
     if similarity.ndim != 2 or similarity.shape[0] != similarity.shape[1] or not len(similarity):
         raise InputError(f"a similarity map must be square, got shape {tuple(similarity.shape)}")
@@ -191,18 +191,18 @@ def _checked_map(image: Image.Image, similarity: Tensor, canvas: Canvas, alpha: 
         raise InputError(f"alpha must lie between 0 and 1, got {alpha:g}")
     values = similarity.detach().cpu().double().numpy()
     rows, columns = canvas.cells(len(values))
-    on_picture = values[rows, columns]
-    finite = on_picture[np.isfinite(on_picture)]
+    on_image = values[rows, columns]
+    finite = on_image[np.isfinite(on_image)]
     low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
     clean = np.nan_to_num(values, nan=low, posinf=high, neginf=low)
     padding = np.ones_like(clean, dtype=bool)
     padding[rows, columns] = False
-    # Cells of padding alone only touch the picture through interpolation: they must not stretch the colours.
+    # Cells of padding alone only touch the image through interpolation: they must not stretch the colours.
     return np.where(padding, np.clip(clean, low, high), clean)
 
 
 def _peak(values: np.ndarray, canvas: Canvas) -> Float[Tensor, "1 2"]:
-    """Pixel position of the highest cell that touches the picture."""
+    """Pixel position of the highest cell that touches the image."""
     rows, columns = canvas.cells(len(values))
     row, column = np.unravel_index(int(values[rows, columns].argmax()), values[rows, columns].shape)
     cell = [[int(column) + columns.start, int(row) + rows.start]]

@@ -1,4 +1,4 @@
-"""Putting pictures beside each other, and points, lines and numbers on them."""
+"""Putting images beside each other, and points, lines and numbers on them."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from geoaware.runs.errors import InputError
 
 BACKGROUND = (255, 255, 255)
 WIDEST = 2.5
-"""Largest width of a shown picture in units of the wanted height; a panorama is shown lower instead."""
+"""Largest width of a shown image in units of the wanted height; a panorama is shown lower instead."""
 
 NARROWEST = 0.2
-"""Least width of the place of a picture in the same units; a sliver is centred in it."""
+"""Least width of the place of an image in the same units; a sliver is centred in it."""
 
 _DIRECTIONS = ((1, -1), (1, 0), (1, 1), (0, -1), (0, 1), (-1, -1), (-1, 0), (-1, 1))
 """Where a label may stand beside its point, the best first: right above, right, right below ..."""
@@ -42,13 +42,13 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Panel:
-    """A picture shown on a board.
+    """An image shown on a board.
 
     Attributes:
         canvas: how its pixels are scaled; the canvas's size is the long side as shown.
-        corner: board position (x, y) of the picture's top left corner.
+        corner: board position (x, y) of the image's top left corner.
         place: the part of the board that belongs to it (left, top, right, bottom; exclusive), never smaller
-            than the picture as shown.
+            than the image as shown.
     """
 
     canvas: Canvas
@@ -56,20 +56,20 @@ class Panel:
     place: Box
 
     def to_board(self, xy: PointsLike) -> Float[Tensor, "n 2"]:
-        """Where pixels of the picture lie on the board; points off the picture move to its nearest pixel."""
+        """Where pixels of the image lie on the board; points off the image move to its nearest pixel."""
         inside = clamp_points(xy, (self.canvas.width, self.canvas.height)).double()
         shift = torch.tensor(self.corner, dtype=torch.float64) - torch.tensor(self.canvas.offset)
         return self.canvas.to_canvas(inside) + shift
 
 
 def fit(size: tuple[int, int], width: float, height: float) -> Canvas:
-    """The largest scaling of a picture of ``size`` that fits a width and height."""
+    """The largest scaling of an image of ``size`` that fits a width and height."""
     scale = min(width / size[0], height / size[1])
     return Canvas(*size, max(1, round(max(size) * scale)))
 
 
 def resized(image: Image.Image, canvas: Canvas) -> Image.Image:
-    """The picture at the scale of a canvas, without the canvas's padding."""
+    """The image at the scale of a canvas, without the canvas's padding."""
     grows = canvas.scale > 1
     return image.convert("RGB").resize(
         canvas.inner, Image.Resampling.BICUBIC if grows else Image.Resampling.LANCZOS
@@ -79,24 +79,24 @@ def resized(image: Image.Image, canvas: Canvas) -> Image.Image:
 def side_by_side(
     images: Sequence[Image.Image], *, height: int = 480, gap: int = 12
 ) -> tuple[Image.Image, list[Panel]]:
-    """Pictures in a row, scaled to one height.
+    """Images in a row, scaled to one height.
 
-    A picture wider than 2.5 times the height is shown lower, so that the row stays of reasonable width; one
+    An image wider than 2.5 times the height is shown lower, so that the row stays of reasonable width; one
     narrower than a fifth of it is centred in a place of that width.
 
     Args:
         images: from left to right; at least one.
-        height: of the pictures in pixels; less where all are shown lower.
+        height: of the images in pixels; less where all are shown lower.
         gap: pixels between and around them.
 
     Returns:
-        the row on white, and where each picture lies on it.
+        the row on white, and where each image lies on it.
 
     Raises:
-        InputError: no picture, or a height of less than 32.
+        InputError: no image, or a height of less than 32.
     """
     if not images:
-        raise InputError("no pictures to put side by side; give at least one")
+        raise InputError("no images to put side by side; give at least one")
     if height < 32:
         raise InputError(f"a height of {height} pixels is too little to draw on; give 32 or more")
     canvases = [fit(image.size, WIDEST * height, height) for image in images]
@@ -125,21 +125,21 @@ def draw_matches(
     height: int = 480,
     min_confidence: float = 0.0,
 ) -> Image.Image:
-    """Both pictures side by side, with numbered points in equal colours where they match.
+    """Both images side by side, with numbered points in equal colours where they match.
 
-    Points are coloured by their place in the source picture: blue to yellow from left to right, light to dark
+    Points are coloured by their place in the source image: blue to yellow from left to right, light to dark
     from top to bottom. With ``correct`` they are teal discs (right) and orange diamonds (wrong) instead.
 
     Args:
-        source: picture of the queries.
-        target: picture of the matches.
+        source: image of the queries.
+        target: image of the matches.
         queries: pixels (x, y) of the source, shape (n, 2).
-        points: pixels (x, y) of the target, shape (n, 2). Points off the picture are drawn at its edge.
+        points: pixels (x, y) of the target, shape (n, 2). Points off the image are drawn at its edge.
         confidence: of each match, 0 to 1.
         labels: a text for each match, ``""`` for none; their numbers, from 0, when not given.
         correct: which matches are right.
         lines: whether to join matches by lines.
-        height: of the pictures as shown, in pixels; a frame is added (see `side_by_side`).
+        height: of the images as shown, in pixels; a frame is added (see `side_by_side`).
         min_confidence: matches below it are drawn hollow, their lines dashed.
 
     Raises:
@@ -155,7 +155,7 @@ def draw_matches(
     crowd = 1.0 if count <= 20 else 0.75
     marks = _marks(here, confidence, correct, min_confidence)
     radius = crowd * max(3.5, height / 72)
-    # The frame is wide enough for the marker of a point on a picture's edge.
+    # The frame is wide enough for the marker of a point on an image's edge.
     board, panels = side_by_side([source, target], height=height, gap=max(8, round(height / 40)))
     starts, ends = panels[0].to_board(here), panels[1].to_board(there)
     if lines:
@@ -283,20 +283,20 @@ def contact_sheet(
     tile: tuple[int, int] = (240, 240),
     gap: int = 8,
 ) -> Image.Image:
-    """Pictures in rows and columns on white, each with a caption below.
+    """Images in rows and columns on white, each with a caption below.
 
     Args:
         images: row by row.
         captions: one for each; shortened to the width of a tile.
         columns: how many in a row; about as many as rows when not given.
-        tile: width and height into which each picture is fitted.
+        tile: width and height into which each image is fitted.
         gap: pixels between and around.
 
     Raises:
-        InputError: captions are not as many as pictures, or there are fewer than 1 columns.
+        InputError: captions are not as many as images, or there are fewer than 1 columns.
     """
     if captions is not None and len(captions) != len(images):
-        raise InputError(f"{len(captions)} captions for {len(images)} pictures; give one for each")
+        raise InputError(f"{len(captions)} captions for {len(images)} images; give one for each")
     across = columns if columns is not None else max(1, math.ceil(math.sqrt(len(images))))
     if across < 1:
         raise InputError(f"a contact sheet of {columns} columns is not possible; give 1 or more")

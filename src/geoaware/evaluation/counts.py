@@ -1,7 +1,7 @@
 """Points to whole numbers: per pair, how many there are, how many are correct, how many fail in which way.
 
 Everything reported later is computed from these integers and from the order in which `Counts` puts the pairs,
-which depends on nothing but their content: not on the order of lines, nor on names of pairs and pictures.
+which depends on nothing but their content: not on the order of lines, nor on names of pairs and images.
 """
 
 from __future__ import annotations

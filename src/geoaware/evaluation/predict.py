@@ -5,7 +5,7 @@ there, ``FILE`` is written in the data set's order and the part file goes. A kil
 line cut off; the next run drops it, checks that it would do the same work, and goes on.
 
 The same bytes come out whether or not a run was interrupted, because nothing depends on what was done before:
-pictures are extracted in fixed batches, and the cache only decides how often.
+images are extracted in fixed batches, and the cache only decides how often.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from geoaware.matcher import Encoded, Matcher, defaults_of
 from geoaware.method.alignment import CANDIDATES, match_posed
 from geoaware.method.geometry import Pose, pose_image, pose_points
 from geoaware.method.matching import MatchSettings, match
-from geoaware.method.types import FeatureMap, Pair, Picture
+from geoaware.method.types import AnnotatedImage, FeatureMap, Pair
 from geoaware.runs.errors import InputError
 from geoaware.runs.files import append_line, check_same_run, replacing
 
@@ -64,7 +64,7 @@ class PredictSettings:
             tables), else at the partner that the features find.
         masks: whether the pose is chosen on the annotated object mask of the source (IMD), else by mutual
             nearest neighbours.
-        batch: pictures extracted together; 0: one on a CPU, eight elsewhere. Part of the header, because the
+        batch: images extracted together; 0: one on a CPU, eight elsewhere. Part of the header, because the
             last bits of features can depend on it.
         cache_bytes: how much the features kept in memory may take.
     """
@@ -78,7 +78,7 @@ class PredictSettings:
     def __post_init__(self) -> None:
         get_protocol(self.protocol)
         if self.batch < 0:
-            raise InputError(f"a batch must hold at least one picture, got {self.batch}")
+            raise InputError(f"a batch must hold at least one image, got {self.batch}")
 
 
 def matching_settings(
@@ -163,7 +163,7 @@ def predict(
         The path. A whole file of the same run is left as it is.
 
     Raises:
-        InputError: files of another run are in the way, a picture is missing or damaged, or the protocol does
+        InputError: files of another run are in the way, an image is missing or damaged, or the protocol does
             not fit the data set.
     """
     goal, chosen = Path(path), settings or PredictSettings()
@@ -406,7 +406,7 @@ def _locate(
     flip_pairs: Sequence[tuple[int, int]],
     visible: Tensor,
 ) -> Tensor:
-    """Where the points are found, pixels of the target picture."""
+    """Where the points are found, pixels of the target image."""
     settings = work.matcher.settings
     labels = flip_pairs if work.settings.labels else None
     if pose != "flip" or work.protocol.flip == "pixel" or labels is None:
@@ -414,7 +414,7 @@ def _locate(
     partner = torch.arange(len(points))
     for a, b in labels:
         partner[a], partner[b] = b, a
-    # Mirroring at the picture's edge, w - x, is mirroring a picture one pixel wider at its last pixel.
+    # Mirroring at the image's edge, w - x, is mirroring an image one pixel wider at its last pixel.
     canvas = sources["identity"].canvas
     mirrored = pose_points(points[partner], (canvas.width + 1, canvas.height), "flip")
     turned = match(sources["flip"], target, mirrored, settings).points
@@ -423,11 +423,11 @@ def _locate(
 
 
 class _Store:
-    """Encoded pictures, kept within a number of bytes; extracted in batches that never change.
+    """Encoded images, kept within a number of bytes; extracted in batches that never change.
 
-    Pictures are numbered by first appearance; ``batch`` of them in a row are extracted together whenever one
-    is needed. Pairs are worked off in square blocks of pictures that fit the cache, back and forth, so that a
-    picture is rarely extracted twice however the data set orders its pairs.
+    Images are numbered by first appearance; ``batch`` of them in a row are extracted together whenever one
+    is needed. Pairs are worked off in square blocks of images that fit the cache, back and forth, so that an
+    image is rarely extracted twice however the data set orders its pairs.
     """
 
     def __init__(self, pairs: Sequence[Pair], work: _Work) -> None:
@@ -435,28 +435,28 @@ class _Store:
         self._map_bytes = work.matcher.map_bytes
         self._batch = work.batch
         self._limit = work.settings.cache_bytes
-        self._pictures: dict[Path, Picture] = {}
+        self._images: dict[Path, AnnotatedImage] = {}
         self._poses: dict[Path, tuple[Pose, ...]] = {}
         for pair in pairs:
-            for picture, poses in ((pair.target, ("identity",)), (pair.source, work.poses)):
-                self._pictures.setdefault(picture.path, picture)
-                before = self._poses.get(picture.path, ())
-                self._poses[picture.path] = before if len(before) > len(poses) else poses
-        self._paths = list(self._pictures)
+            for image, poses in ((pair.target, ("identity",)), (pair.source, work.poses)):
+                self._images.setdefault(image.path, image)
+                before = self._poses.get(image.path, ())
+                self._poses[image.path] = before if len(before) > len(poses) else poses
+        self._paths = list(self._images)
         self._number = {path: number for number, path in enumerate(self._paths)}
         self._kept: OrderedDict[Path, Encoded] = OrderedDict()
         self._bytes = 0
         self.order = self._plan(pairs, len(work.poses))
 
-    def get(self, picture: Picture) -> Encoded:
-        """The picture with its features, in every pose if it is the source of any pair."""
-        if picture.path not in self._kept:
-            self._extract(self._number[picture.path] // self._batch)
-        self._kept.move_to_end(picture.path)
-        return self._kept[picture.path]
+    def get(self, image: AnnotatedImage) -> Encoded:
+        """The image with its features, in every pose if it is the source of any pair."""
+        if image.path not in self._kept:
+            self._extract(self._number[image.path] // self._batch)
+        self._kept.move_to_end(image.path)
+        return self._kept[image.path]
 
     def _extract(self, group: int) -> None:
-        """Extract a batch in every pose that its pictures are needed in, and make room for it."""
+        """Extract a batch in every pose that its images are needed in, and make room for it."""
         paths = self._paths[group * self._batch : (group + 1) * self._batch]
         fresh = {path: Encoded(self._load(path)) for path in paths}
         for pose in dict.fromkeys(pose for path in paths for pose in self._poses[path]):
@@ -469,17 +469,17 @@ class _Store:
             old = self._kept.pop(path, None)
             self._bytes += _size(encoded) - (_size(old) if old is not None else 0)
             self._kept[path] = encoded
-        # The batch just made and the one of the other picture of the pair stay, whatever the limit.
+        # The batch just made and the one of the other image of the pair stay, whatever the limit.
         while self._bytes > self._limit and len(self._kept) > 2 * self._batch:
             _, dropped = self._kept.popitem(last=False)
             self._bytes -= _size(dropped)
 
     def _load(self, path: Path) -> Any:
-        image, picture = load_image(path), self._pictures[path]
-        if image.size != tuple(picture.size):
+        image, annotated = load_image(path), self._images[path].size
+        if image.size != tuple(annotated):
             raise InputError(
                 f"{path}: has {image.width}x{image.height} pixels, its annotation is for "
-                f"{picture.size[0]}x{picture.size[1]}; use the data set's own pictures, as they came"
+                f"{annotated[0]}x{annotated[1]}; use the data set's own images, as they came"
             )
         return image
 

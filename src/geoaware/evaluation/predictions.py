@@ -123,7 +123,7 @@ def record_line(record: Mapping[str, Any]) -> str:
 
 
 def hash_pairs(pairs: Iterable[Pair]) -> str:
-    """SHA-256 of everything in the pairs that predictions and figures depend on; not of picture files."""
+    """SHA-256 of everything in the pairs that predictions and figures depend on; not of image files."""
     digest, known = hashlib.sha256(), dict[int, str]()
     for pair in pairs:
         for each in (pair.source, pair.target):

@@ -14,7 +14,7 @@ from geoaware.evaluation.averages import Averaging
 from geoaware.runs.errors import InputError
 
 if TYPE_CHECKING:
-    from geoaware.method.types import Picture
+    from geoaware.method.types import AnnotatedImage
 
 Base = Literal["box", "image", "keypoints"]
 
@@ -34,8 +34,8 @@ class Protocol:
         averaging: the average that is quoted; all are always computed.
         alphas: thresholds that are quoted.
         flip: where a mirrored query is read. ``"pixel"``: at ``(w - 1) - x``, so edge pixels stay in the
-            picture; ``"edge"``: at ``w - x``, as released.
-        inside_picture: whether matches are looked for on the picture only, or on the padding too.
+            image; ``"edge"``: at ``w - x``, as released.
+        inside_picture: whether matches are looked for on the image only, or on the padding too.
     """
 
     name: str
@@ -55,11 +55,11 @@ class Protocol:
         sign = "<" if self.strict else "<="
         return f"distance {sign} alpha x longer side of the target's {base}"
 
-    def size(self, target: Picture) -> float:
-        """Threshold base of a target picture, in its own pixels.
+    def size(self, target: AnnotatedImage) -> float:
+        """Threshold base of a target image, in its own pixels.
 
         Raises:
-            InputError: the picture has no box, or what the base is taken from has no extent.
+            InputError: the image has no box, or what the base is taken from has no extent.
         """
         if self.base == "image":
             extent = float(max(target.size))
@@ -76,12 +76,12 @@ class Protocol:
         if not (math.isfinite(extent) and extent > 0):
             raise InputError(
                 f"{target.id}: the {self.base} that protocol {self.name} takes its threshold from has no "
-                f"extent ({extent:g} pixels); mend the annotation or leave the picture out"
+                f"extent ({extent:g} pixels); mend the annotation or leave the image out"
             )
         return extent
 
 
-def _spread(target: Picture) -> float:
+def _spread(target: AnnotatedImage) -> float:
     """Longer side of the box around the visible keypoints; 0 where there is none."""
     points = target.keypoints.at(target.keypoints.visible_ids).tolist()
     return max((max(axis) - min(axis) for axis in zip(*points, strict=True)), default=0.0)

@@ -1,8 +1,8 @@
-"""How sure a mean over pairs is, when pictures are shared between pairs and training was repeated.
+"""How sure a mean over pairs is, when images are shared between pairs and training was repeated.
 
 Resampling pairs, as `averages.bootstrap` does for the figures of one predictions file, takes pairs as if each
-came from pictures of its own. When a comparison is made on many pairs of few pictures, that is too narrow: a
-picture that is hard to match is hard in all its pairs, so ten times the pairs is not ten times the evidence.
+came from images of its own. When a comparison is made on many pairs of few images, that is too narrow: an
+image that is hard to match is hard in all its pairs, so ten times the pairs is not ten times the evidence.
 """
 
 from __future__ import annotations
@@ -53,27 +53,27 @@ def estimate(
     draws: int = 1000,
     seed: int = 0,
 ) -> tuple[Estimate, ...]:
-    """Means over pairs and trainings, with intervals for other pictures and other seeds.
+    """Means over pairs and trainings, with intervals for other images and other seeds.
 
     For a comparison give the differences of two ways, pair by pair: what is hard for both then cancels.
 
     The variance has two parts, which are added:
 
-    * **pictures**: pictures are drawn with replacement, and a pair counts as often as its source times as
+    * **images**: images are drawn with replacement, and a pair counts as often as its source times as
       often as its target was drawn (the pigeonhole bootstrap, Owen 2007). Drawing pairs alone would be too
-      narrow, because pairs that share a picture succeed and fail together. But this product counts what is
-      peculiar to one couple of pictures three times, so twice the variance from drawing couples is taken
+      narrow, because pairs that share an image succeed and fail together. But this product counts what is
+      peculiar to one couple of images three times, so twice the variance from drawing couples is taken
       off again; what is left is at least that of drawing couples.
     * **trainings**: the variance of the means of the trainings, over their number. With one training there is
       none, and the interval says nothing on what another seed would give.
 
     The interval is Student's t with the degrees of freedom of Welch and Satterthwaite: three trainings do not
-    show their spread as well as three hundred pictures do.
+    show their spread as well as three hundred images do.
 
     Args:
         values: of s trainings (the same pairs each), p pairs and m figures; NaN where a pair has none.
-        source: id of each pair's source picture.
-        target: id of its target picture.
+        source: id of each pair's source image.
+        target: id of its target image.
         draws: number of resamples.
         seed: of the resampling; the same values and seed give the same intervals.
 
@@ -89,47 +89,47 @@ def estimate(
         raise ValueError("a pair has a value in some trainings and none in others; are the pairs the same?")
     each_training = _means(np.where(known, values, 0.0).sum(axis=1), known.sum(axis=1))
     value = each_training.mean(axis=0)
-    pictures = _picture_variance(values.mean(axis=0), source, target, draws, seed)
+    images = _image_variance(values.mean(axis=0), source, target, draws, seed)
     count = len(values)
     trainings = each_training.var(axis=0, ddof=1) / count if count > 1 else np.zeros_like(value)
     with np.errstate(invalid="ignore", divide="ignore"):
-        freedom = (pictures + trainings) ** 2 / (
-            pictures**2 / (len({*source, *target}) - 1) + trainings**2 / max(count - 1, 1)
+        freedom = (images + trainings) ** 2 / (
+            images**2 / (len({*source, *target}) - 1) + trainings**2 / max(count - 1, 1)
         )
-    margin = np.sqrt(pictures + trainings) * stdtrit(freedom, (1 + _CONFIDENCE) / 2)
-    margin = np.where(pictures + trainings == 0, 0.0, margin)
+    margin = np.sqrt(images + trainings) * stdtrit(freedom, (1 + _CONFIDENCE) / 2)
+    margin = np.where(images + trainings == 0, 0.0, margin)
     bounds = zip(value.tolist(), (value - margin).tolist(), (value + margin).tolist(), strict=True)
     return tuple(Estimate(*(round(each, _DECIMALS) for each in three)) for three in bounds)
 
 
-def _picture_variance(
+def _image_variance(
     values: Float[np.ndarray, "p m"], source: Sequence[str], target: Sequence[str], draws: int, seed: int
 ) -> Float[np.ndarray, " m"]:
-    """Variance of the mean over pairs that comes from which pictures were there; NaN below two pairs."""
+    """Variance of the mean over pairs that comes from which images were there; NaN below two pairs."""
     ends = _numbers(source, target)
-    # Both orders of two pictures are one couple: they are not drawn apart.
+    # Both orders of two images are one couple: they are not drawn apart.
     _, couple = np.unique(np.sort(ends, axis=1), axis=0, return_inverse=True)
     known = ~np.isnan(values)
     columns = np.concatenate([np.where(known, values, 0.0), known], axis=1)
     generator = np.random.default_rng(seed)
-    by_picture, by_couple = [], []
+    by_image, by_couple = [], []
     for start in range(0, draws, _DRAWS_AT_ONCE):
         size = min(_DRAWS_AT_ONCE, draws - start)
-        pictures = _multiplicities(generator, size, int(ends.max(initial=-1)) + 1)
-        product = pictures[:, ends[:, 0]] * pictures[:, ends[:, 1]]
-        # A picture paired with itself is one picture, not two that were drawn alike.
+        images = _multiplicities(generator, size, int(ends.max(initial=-1)) + 1)
+        product = images[:, ends[:, 0]] * images[:, ends[:, 1]]
+        # An image paired with itself is one image, not two that were drawn alike.
         itself = ends[:, 0] == ends[:, 1]
-        product[:, itself] = pictures[:, ends[itself, 0]]
+        product[:, itself] = images[:, ends[itself, 0]]
         couples = _multiplicities(generator, size, int(couple.max(initial=-1)) + 1)
-        by_picture.append(product @ columns)
+        by_image.append(product @ columns)
         by_couple.append(couples[:, couple.ravel()] @ columns)
-    of_pictures, of_couples = (_variance(np.concatenate(each)) for each in (by_picture, by_couple))
-    variance = np.maximum(of_pictures - 2 * of_couples, of_couples)
+    of_images, of_couples = (_variance(np.concatenate(each)) for each in (by_image, by_couple))
+    variance = np.maximum(of_images - 2 * of_couples, of_couples)
     return np.where(known.sum(axis=0) < 2, math.nan, variance)
 
 
 def _numbers(source: Sequence[str], target: Sequence[str]) -> Int[np.ndarray, "p 2"]:
-    """Pictures as numbers from 0, by first appearance."""
+    """Images as numbers from 0, by first appearance."""
     number: dict[str, int] = {}
     pairs = zip(source, target, strict=True)
     ends = [[number.setdefault(each, len(number)) for each in pair] for pair in pairs]

@@ -1,4 +1,4 @@
-"""Pictures to feature maps: the table of extractors and `load_extractor`."""
+"""Images to feature maps: the table of extractors and `load_extractor`."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def check_name(name: str) -> None:
 def load_extractor(
     name: str, device: str | torch.device = "auto", dtype: str | torch.dtype = "fp32", **settings: Any
 ) -> Extractor:
-    """Load an extractor by name, ready to call on pictures.
+    """Load an extractor by name, ready to call on images.
 
     Args:
         name: one of `EXTRACTORS`, or several joined by ``+`` (``"sd15+dinov2-base"``; see `Fused`).

@@ -1,6 +1,6 @@
-"""The implicit captioner of ODISE (Xu et al. 2023): what a picture shows, as an addition to an empty prompt.
+"""The implicit captioner of ODISE (Xu et al. 2023): what an image shows, as an addition to an empty prompt.
 
-From the CLIP image embedding e of a picture: context = text embedding of the prompt + tanh(a) (W e + b + p),
+From the CLIP image embedding e of an image: context = text embedding of the prompt + tanh(a) (W e + b + p),
 time embedding += tanh(a') (W' e + b' + p'), where p and p' are learned positional embeddings.
 """
 
@@ -133,10 +133,10 @@ def convert_captioner(checkpoint: str | Path, out: str | Path | None = None) -> 
 
 
 def clip_pixels(pixels: Float[Tensor, "b 3 s s"], side: int) -> Float[Tensor, "b 3 p p"]:
-    """Square pictures with values in 0…1 as CLIP takes them: bicubic to ``side``, its mean and deviation.
+    """Square images with values in 0…1 as CLIP takes them: bicubic to ``side``, its mean and deviation.
 
     Bicubic without antialiasing, as in the torchvision that ODISE was trained with. A centre crop of a square
-    picture leaves it as it is.
+    image leaves it as it is.
     """
     resized = F.interpolate(pixels.float(), size=(side, side), mode="bicubic")
     mean, std = (torch.tensor(each, device=pixels.device).view(3, 1, 1) for each in (CLIP_MEAN, CLIP_STD))

@@ -30,7 +30,7 @@ class Dinov2Settings:
     Attributes:
         weights: local folder or hub id; the usual hub id of the name when not given.
         revision: of the hub repository.
-        canvas: side of the square picture, a multiple of the patch size (14).
+        canvas: side of the square image, a multiple of the patch size (14).
         block: index of the transformer block, negative from the end.
         facet: the block's output (``token``), or its attention's ``key``, ``query`` or ``value``.
     """

@@ -31,7 +31,7 @@ class EfficientNetLiteSettings:
     """Settings of `EfficientNetLite`.
 
     Attributes:
-        canvas: side of the square picture, a multiple of 32: what the early blocks see.
+        canvas: side of the square image, a multiple of 32: what the early blocks see.
         coarse_canvas: side to which it is reduced for the late blocks, a multiple of 32.
         grid: cells a side of the map.
         blocks: blocks (0 … 15) read at ``canvas``.
@@ -57,8 +57,8 @@ class EfficientNetLiteSettings:
 class EfficientNetLite(Extractor):
     """Outputs of several blocks at two scales, brought to one grid and concatenated.
 
-    Each output is normalised to unit descriptors, freed of its mean over the picture (which says what the
-    picture is of, not where) and normalised again, so that every block weighs the same.
+    Each output is normalised to unit descriptors, freed of its mean over the image (which says what the
+    image is of, not where) and normalised again, so that every block weighs the same.
     """
 
     def __init__(self, name: str, settings: EfficientNetLiteSettings, model: Any) -> None:

@@ -1,4 +1,4 @@
-"""The contract of every extractor: pictures in, feature maps out; what is needed travels along."""
+"""The contract of every extractor: images in, feature maps out; what is needed travels along."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 
-from geoaware.data.images import PictureLike, load_image
+from geoaware.data.images import ImageLike, load_image
 from geoaware.method.geometry import Canvas
 from geoaware.method.types import FeatureMap
 from geoaware.runs.errors import InputError
@@ -44,7 +44,7 @@ class Layout:
 
 
 class Extractor(nn.Module, ABC):
-    """Turns pictures into feature maps; a subclass gives `levels` and, where it has several, `combine`.
+    """Turns images into feature maps; a subclass gives `levels` and, where it has several, `combine`.
 
     Attributes:
         name: as it stands in the table of `geoaware.features`.
@@ -106,46 +106,46 @@ class Extractor(nn.Module, ABC):
         return digest(self.state_dict().items()).hex()
 
     @overload
-    def __call__(self, pictures: PictureLike) -> FeatureMap: ...
+    def __call__(self, images: ImageLike) -> FeatureMap: ...
     @overload
-    def __call__(self, pictures: list[Any]) -> list[FeatureMap]: ...
-    def __call__(self, pictures: Any) -> Any:
-        """Features of one picture, or of a list of pictures in one batch.
+    def __call__(self, images: list[Any]) -> list[FeatureMap]: ...
+    def __call__(self, images: Any) -> Any:
+        """Features of one image, or of a list of images in one batch.
 
         Args:
-            pictures: a path, PIL image or array, or a list of them; one in gives one out, a list gives a list
+            images: a path, PIL image or array, or a list of them; one in gives one out, a list gives a list
                 (an empty list an empty list).
 
         Returns:
-            Float32 maps on the extractor's device; points on them are pixels of the upright picture.
+            Float32 maps on the extractor's device; points on them are pixels of the upright image.
 
         Raises:
-            InputError: a picture cannot be read.
+            InputError: an image cannot be read.
         """
-        several = isinstance(pictures, (list, tuple))
-        images = [load_image(each) for each in (pictures if several else [pictures])]
-        if not images:
+        several = isinstance(images, (list, tuple))
+        read = [load_image(each) for each in (images if several else [images])]
+        if not read:
             return []
-        levels = self.levels_of(images)
+        levels = self.levels_of(read)
         maps = [
-            self.feature_map([level[row] for level in levels], image.size) for row, image in enumerate(images)
+            self.feature_map([level[row] for level in levels], image.size) for row, image in enumerate(read)
         ]
         return maps if several else maps[0]
 
     @torch.inference_mode()
     def levels_of(self, images: Sequence[Image.Image]) -> tuple[Tensor, ...]:
-        """Raw maps (b, c_i, h_i, w_i) of upright RGB pictures, float32, each laid on its own canvas."""
+        """Raw maps (b, c_i, h_i, w_i) of upright RGB images, float32, each laid on its own canvas."""
         boards = [_as_tensor(Canvas(*image.size, self.layout.size).render(image)) for image in images]
         pixels = (torch.stack(boards).to(self.device) / 255 - self.mean.float()) / self.std.float()
         return tuple(level.float() for level in self.levels(pixels.to(self.dtype)))
 
     @torch.inference_mode()
     def feature_map(self, levels: Sequence[Float[Tensor, "_ _ _"]], size: tuple[int, int]) -> FeatureMap:
-        """A picture's feature map from its raw maps, fresh or read from disk.
+        """An image's feature map from its raw maps, fresh or read from disk.
 
         Args:
-            levels: as `levels_of` gives them, of one picture.
-            size: width and height of the upright picture.
+            levels: as `levels_of` gives them, of one image.
+            size: width and height of the upright image.
         """
         raw = tuple(level.to(self.device).float() for level in levels)
         data = self.combine([level[None] for level in raw]).contiguous(memory_format=torch.channels_last)[0]

@@ -21,12 +21,12 @@ from geoaware.runs.errors import InputError
 
 
 class Fused(Extractor):
-    """Extractors side by side; every part lays pictures on a canvas of its own.
+    """Extractors side by side; every part lays images on a canvas of its own.
 
-    The grid is the largest among the parts. Grid cells and canvas positions are shares of the picture, so a
+    The grid is the largest among the parts. Grid cells and canvas positions are shares of the image, so a
     map of one canvas can be read with the layout of another; that of the part with the largest grid is taken
     (of several, the smallest canvas), which gives 840 and 60 for ``sd15+dinov2-base``. Canvases of different
-    sides round the shorter side of a picture differently, by less than one of their pixels.
+    sides round the shorter side of an image differently, by less than one of their pixels.
 
     Args:
         parts: at least two; their raw maps follow in this order.
@@ -55,7 +55,7 @@ class Fused(Extractor):
     def levels(self, pixels: Float[Tensor, "b 3 s s"]) -> tuple[Tensor, ...]:
         """Raw maps of all parts from one canvas, scaled for each part.
 
-        Pictures are better given to `levels_of`, where every part renders its own canvas from the original.
+        Images are better given to `levels_of`, where every part renders its own canvas from the original.
         """
         plain = pixels.float() * self.std.float() + self.mean.float()
         return tuple(chain.from_iterable(part.levels(_canvas_of(part, plain)) for part in self._parts()))
@@ -71,7 +71,7 @@ class Fused(Extractor):
         return F.normalize(torch.cat([F.normalize(each, dim=1) for each in brought], dim=1), dim=1)
 
     def levels_of(self, images: Sequence[Image.Image]) -> tuple[Tensor, ...]:
-        """Raw maps of all parts, float32; each part lays the pictures on its own canvas."""
+        """Raw maps of all parts, float32; each part lays the images on its own canvas."""
         return tuple(chain.from_iterable(part.levels_of(images) for part in self._parts()))
 
     def _parts(self) -> list[Extractor]:

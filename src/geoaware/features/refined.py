@@ -50,7 +50,7 @@ class Refiner:
         _check_fit(network, extractor)
         self.network = network.to(extractor.device).eval()
         self.blend = float(blend)
-        # Hashed once: to ask the network for its identity for every picture would hash it every time.
+        # Hashed once: to ask the network for its identity for every image would hash it every time.
         self.weights = network.weights_hash()
         self.identity = f"{extractor.identity} + post-processor {self.weights[:16]}"
         if self.blend < 1:
@@ -59,7 +59,7 @@ class Refiner:
 
     @torch.inference_mode()
     def __call__(self, features: FeatureMap) -> FeatureMap:
-        """What is matched of a picture; the raw maps that it was made of are let go.
+        """What is matched of an image; the raw maps that it was made of are let go.
 
         Args:
             features: with their raw maps, as the extractor gives them.
@@ -126,7 +126,7 @@ def _resized(features: Float[Tensor, "b c _ _"], side: int) -> Float[Tensor, "b 
 
 
 def _check_fit(network: PostProcessor, extractor: Extractor) -> None:
-    """Make sure, as far as can be told without a picture, that the network takes the extractor's raw maps.
+    """Make sure, as far as can be told without an image, that the network takes the extractor's raw maps.
 
     Raises:
         InputError: it was trained on other features, or takes another number of channels.
@@ -140,7 +140,7 @@ def _check_fit(network: PostProcessor, extractor: Extractor) -> None:
             "remedy: use that extractor, match without a post-processor (none), or train one: geoaware train"
         )
     # Released weights do not name their extractor. An extractor's raw maps have together as many channels as
-    # its descriptors; which map has how many is only known once there is a picture.
+    # its descriptors; which map has how many is only known once there is an image.
     wanted, given = sum(network.settings.channels), extractor.layout.channels
     if wanted != given:
         raise InputError(

@@ -58,7 +58,7 @@ class StableDiffusionSettings:
             hub id; the usual hub id of the name when not given.
         revision: of the hub repository.
         prompt: what the cross-attention reads, beside the captioner's addition; empty in the paper.
-        canvas: side of the square picture, a multiple of 64.
+        canvas: side of the square image, a multiple of 64.
         crops: ``2x2`` overlapping crops as in the paper, or ``none``: one pass over the whole canvas, with a
             noise of its size drawn from the same seed.
         crop: side of a crop, a multiple of 64; two must cover the canvas.
@@ -197,7 +197,7 @@ class StableDiffusion(Extractor):
         clip = None if captioner is None else _load_clip(name, chosen)
         if captioner is None:
             what = f"the prompt {chosen.prompt!r}" if chosen.prompt else "the empty prompt"
-            _log.info("%s: no implicit captioner given; %s is the context of every picture", name, what)
+            _log.info("%s: no implicit captioner given; %s is the context of every image", name, what)
         vae = load_network(diffusers.AutoencoderKL, source, "vae", use_safetensors=True)
         unet = load_network(diffusers.UNet2DConditionModel, source, "unet", use_safetensors=True)
         return cls(name, chosen, vae, unet, prompt, captioner, clip)
@@ -235,8 +235,8 @@ class StableDiffusion(Extractor):
     def _crop_maps(self, crops: Float[Tensor, "n 3 s s"]) -> tuple[Tensor, ...]:
         context, time_offset = self.context.expand(len(crops), -1, -1), None
         if self.captioner is not None:
-            pictures = clip_pixels((crops + 1) / 2, self.clip.config.image_size)
-            text_offset, time_offset = self.captioner(self.clip(pictures).image_embeds)
+            images = clip_pixels((crops + 1) / 2, self.clip.config.image_size)
+            text_offset, time_offset = self.captioner(self.clip(images).image_embeds)
             context = context + text_offset
         maps: tuple[Tensor, ...] = self.maps(self.noised(crops), self.settings.timestep, context, time_offset)
         return maps

@@ -2,8 +2,8 @@
 
 A `TunedNetwork` is EfficientNet-Lite0 with a small decoder, trained as a whole (`geoaware tune`): its
 descriptors tell left from right, and its presence says where something is that it was taught. The extractor
-lays them beside the plain descriptors of `EfficientNetLite`, each by its share, as `geoaware.features.refined` does
-for a post-processor. How large the share is depends on the picture: nothing is taken where the picture shows
+lays them beside the plain descriptors of `EfficientNetLite`, each by its share, as `features.refined` does
+for a post-processor. How large the share is depends on the image: nothing is taken where the image shows
 none of what was taught. Both descriptors are asked for that: the tuned ones alone take a motorbike for a man.
 """
 
@@ -109,7 +109,7 @@ class TunedNetwork(nn.Module):
         backbone: an EfficientNet-Lite0 of ``efficientnet_lite_pytorch``, with its batch normalisations.
 
     Attributes:
-        centres: mean unit descriptor of every keypoint on the pictures that were trained on, kind after kind;
+        centres: mean unit descriptor of every keypoint on the images that were trained on, kind after kind;
             zero before training ends.
         plain_centres: likewise of the plain descriptors.
         info: where the weights come from and what was measured; kept in ``config.json``.
@@ -160,11 +160,11 @@ class TunedNetwork(nn.Module):
         presence: Float[Tensor, "b 1 g g"],
         plain: Float[Tensor, "b c q q"],
     ) -> Float[Tensor, "b kinds"]:
-        """How well each picture shows the keypoints of every kind that was taught.
+        """How well each image shows the keypoints of every kind that was taught.
 
         The mean over a kind's keypoints of the highest cosine similarity with their centre anywhere in the
-        picture, half by tuned descriptors, whose similarity counts by presence, half by plain ones: about
-        0.75 for pictures like those trained on.
+        image, half by tuned descriptors, whose similarity counts by presence, half by plain ones: about
+        0.75 for images like those trained on.
 
         Args:
             descriptors: unit, tuned.
@@ -270,9 +270,9 @@ class TunedSettings:
 
     Attributes:
         weights: name of weights that come with the package, or a folder that ``geoaware tune`` wrote.
-        share: of the tuned descriptors in the similarity, for pictures of what was taught; the rest are the
+        share: of the tuned descriptors in the similarity, for images of what was taught; the rest are the
             plain ones'.
-        familiar: for each kind that was taught, the `TunedNetwork.familiarity` at which a picture gets
+        familiar: for each kind that was taught, the `TunedNetwork.familiarity` at which an image gets
             half the share. Below all of them, as with objects that were not taught, descriptors are the
             plain ones. When not given, as measured for the weights (``info["familiar"]``); empty: all get the
             share.
@@ -354,7 +354,7 @@ class Tuned(Extractor):
         presence: Float[Tensor, "b 1 g g"],
         plain: Float[Tensor, "b c q q"],
     ) -> Float[Tensor, " b"]:
-        """Share of the tuned descriptors on each picture.
+        """Share of the tuned descriptors on each image.
 
         Args:
             descriptors: unit, tuned.

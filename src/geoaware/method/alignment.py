@@ -1,6 +1,6 @@
 """Adaptive pose alignment at test time (paper, section 4.1): turn the source the way the target stands.
 
-The source picture is tried as it is, mirrored and, when asked, rotated; the candidate whose features lie
+The source image is tried as it is, mirrored and, when asked, rotated; the candidate whose features lie
 nearest to the target's wins. Two distances are offered, both means of L2 distances between unit descriptors,
 0 (same) to 2 (opposite):
 
@@ -8,7 +8,7 @@ nearest to the target's wins. Two distances are offered, both means of L2 distan
 * `mutual_nn_distance` (paper, table 13), over patches that are each other's nearest
   neighbour; no mask needed.
 
-After a mirror the meaning of points changes: the mirrored picture's left ear is the mirrored right ear. A
+After a mirror the meaning of points changes: the mirrored image's left ear is the mirrored right ear. A
 query is therefore read at the mirrored place of its *partner*, known from labels (`flip_partners`) or found
 by matching the mirrored source against the source itself (`partner_points`).
 """
@@ -44,7 +44,7 @@ class PoseRule:
     """How the pose is chosen when no masks are given.
 
     Attributes:
-        distance: ``"mutual-nn"`` (paper, table 13), or ``"imd"``: the IMD with the whole picture as the mask.
+        distance: ``"mutual-nn"`` (paper, table 13), or ``"imd"``: the IMD with the whole image as the mask.
         margin: a turned pose must be nearer than the identity by more than this share of its distance. The
             paper has none; weak features need one.
     """
@@ -131,11 +131,11 @@ def pose_distances(
 ) -> dict[Pose, float]:
     """Distance of every candidate pose to the target.
 
-    Without masks only the pictures are compared: patches of black padding would all agree.
+    Without masks only the images are compared: patches of black padding would all agree.
 
     Args:
-        sources: features of the source picture turned to each candidate pose.
-        target: features of the target picture.
+        sources: features of the source image turned to each candidate pose.
+        target: features of the target image.
         source_masks: the source object on each candidate's canvas; given, the distance is IMD on it.
         target_mask: the target object on its canvas, used with source masks only.
         rule: which distance to take without masks; mutual-NN when not given.
@@ -145,9 +145,9 @@ def pose_distances(
             pose: instance_matching_distance(each.data, target.data, source_masks[pose], target_mask)
             for pose, each in sources.items()
         }
-    distance = mutual_nn_distance if (rule or PoseRule()).distance == "mutual-nn" else _whole_picture_distance
-    there = _on_picture(target)
-    return {pose: distance(_on_picture(each), there) for pose, each in sources.items()}
+    distance = mutual_nn_distance if (rule or PoseRule()).distance == "mutual-nn" else _whole_image_distance
+    there = _on_image(target)
+    return {pose: distance(_on_image(each), there) for pose, each in sources.items()}
 
 
 def best_pose(distances: Mapping[Pose, float], margin: float = 0.0) -> Pose:
@@ -163,7 +163,7 @@ def best_pose(distances: Mapping[Pose, float], margin: float = 0.0) -> Pose:
 
 
 def flip_partners(count: int, flip_pairs: Sequence[tuple[int, int]]) -> list[int]:
-    """Index of the point that each point becomes in the mirrored picture; points in no pair keep their own.
+    """Index of the point that each point becomes in the mirrored image; points in no pair keep their own.
 
     Raises:
         ValueError: an index is out of range or stands in two pairs.
@@ -190,7 +190,7 @@ def partner_points(
     right ear. Features that do not know left from right find the mirrored point itself.
 
     Returns:
-        Pixels of the mirrored picture.
+        Pixels of the mirrored image.
     """
     return match(source, mirrored, points, settings).points
 
@@ -204,12 +204,12 @@ def match_posed(
     flip_pairs: Sequence[tuple[int, int]] | None = None,
     visible: Bool[Tensor, " n"] | None = None,
 ) -> Matches:
-    """Match points of the source through its picture turned to ``pose``.
+    """Match points of the source through its image turned to ``pose``.
 
     Args:
         sources: features of the source by pose; needs ``"identity"`` and ``pose``.
-        target: features of the target picture.
-        points: pixels of the source picture as it is.
+        target: features of the target image.
+        points: pixels of the source image as it is.
         pose: the pose that won.
         settings: see `matching.match`.
         flip_pairs: indices into ``points`` of labelled pairs that exchange in a mirror; ``None``: no labels,
@@ -235,7 +235,7 @@ def match_posed(
 
 
 def _merged(turned: Matches, straight: Matches) -> Matches:
-    """Matches of the turned picture where they are known, of the picture as it is elsewhere."""
+    """Matches of the turned image where they are known, of the image as it is elsewhere."""
     known = turned.turned
     return replace(
         turned,
@@ -246,7 +246,7 @@ def _merged(turned: Matches, straight: Matches) -> Matches:
     )
 
 
-def _whole_picture_distance(source: Float[Tensor, "c h w"], target: Float[Tensor, "c h2 w2"]) -> float:
+def _whole_image_distance(source: Float[Tensor, "c h w"], target: Float[Tensor, "c h2 w2"]) -> float:
     """IMD over all cells of the source, on maps pooled to at most 24 cells a side: a tenth of the cost."""
     rows, columns = (F.normalize(_pooled(each).flatten(1), dim=0) for each in (source, target))
     return _unit_distance(_best_cosines(rows.T, columns)).mean().item()
@@ -257,7 +257,7 @@ def _pooled(features: Float[Tensor, "c h w"], side: int = 24) -> Float[Tensor, "
     return F.avg_pool2d(features.float()[None], factor, ceil_mode=True)[0]
 
 
-def _on_picture(features: FeatureMap) -> Float[Tensor, "c h w"]:
+def _on_image(features: FeatureMap) -> Float[Tensor, "c h w"]:
     rows, columns = features.canvas.cells(features.grid)
     return features.data[:, rows, columns]
 

@@ -1,9 +1,9 @@
-"""The one home of coordinates: picture pixels, canvas pixels, grid positions, mirroring and rotation.
+"""The one home of coordinates: image pixels, canvas pixels, grid positions, mirroring and rotation.
 
 Three frames, all (x, y), x to the right and y down:
 
-* **pixels** of a picture, w x h. Integer annotations are used as they are: no half-pixel offset anywhere.
-* **canvas**: the picture scaled so that its long side is ``size`` and centred on a black square.
+* **pixels** of an image, w x h. Integer annotations are used as they are: no half-pixel offset anywhere.
+* **canvas**: the image scaled so that its long side is ``size`` and centred on a black square.
 * **grid**: a P x P map laid over the canvas. Grid position g stands for the canvas point
   ``g * size / P + floor(size / P / 2)``, so integer positions are cell centres.
 
@@ -25,7 +25,7 @@ from PIL import Image
 from torch import Tensor
 
 Pose = Literal["identity", "flip", "rot90", "rot180", "rot-90"]
-"""How the source picture was turned before matching: mirrored left-right, or rotated anticlockwise."""
+"""How the source image was turned before matching: mirrored left-right, or rotated anticlockwise."""
 
 POSES: tuple[Pose, ...] = get_args(Pose)
 
@@ -53,7 +53,7 @@ def as_points(xy: PointsLike) -> Float[Tensor, "*n 2"]:
 
 @dataclass(frozen=True)
 class Canvas:
-    """A picture of ``width`` x ``height`` pixels laid on a square canvas of side ``size``.
+    """An image of ``width`` x ``height`` pixels laid on a square canvas of side ``size``.
 
     The long side is scaled to ``size`` exactly; the short side is rounded to whole pixels (half to even, at
     least 1) and centred with offset ``(size - short) // 2``.
@@ -73,23 +73,23 @@ class Canvas:
     def __post_init__(self) -> None:
         if min(self.width, self.height, self.size) < 1:
             raise ValueError(
-                f"picture and canvas need at least one pixel a side, but came as "
+                f"image and canvas need at least one pixel a side, but came as "
                 f"{self.width}x{self.height} on a canvas of {self.size}"
             )
 
     @property
     def scale(self) -> float:
-        """Canvas pixels per picture pixel."""
+        """Canvas pixels per image pixel."""
         return self.size / max(self.width, self.height)
 
     @property
     def inner(self) -> tuple[int, int]:
-        """Width and height, in canvas pixels, of the picture on the canvas."""
+        """Width and height, in canvas pixels, of the image on the canvas."""
         return self._scaled(self.width), self._scaled(self.height)
 
     @property
     def offset(self) -> tuple[int, int]:
-        """Canvas position (x, y) of the picture's top left corner."""
+        """Canvas position (x, y) of the image's top left corner."""
         inner_width, inner_height = self.inner
         return (self.size - inner_width) // 2, (self.size - inner_height) // 2
 
@@ -97,13 +97,13 @@ class Canvas:
         return max(1, round(self.size * side / max(self.width, self.height)))
 
     def to_canvas(self, xy: PointsLike) -> Float[Tensor, "*n 2"]:
-        """Picture pixels to canvas pixels."""
+        """Image pixels to canvas pixels."""
         points = as_points(xy)
         moved = points.double() * self.scale + torch.tensor(self.offset, dtype=torch.float64)
         return moved.to(points.dtype)
 
     def to_pixels(self, xy: PointsLike) -> Float[Tensor, "*n 2"]:
-        """Canvas pixels to picture pixels; not clamped to the picture."""
+        """Canvas pixels to image pixels; not clamped to the image."""
         points = as_points(xy)
         moved = (points.double() - torch.tensor(self.offset, dtype=torch.float64)) / self.scale
         return moved.to(points.dtype)
@@ -126,21 +126,21 @@ class Canvas:
         return cells.clamp(0, grid - 1).long()
 
     def cells(self, grid: int) -> tuple[slice, slice]:
-        """Rows and columns of the ``grid`` x ``grid`` map whose cells touch the picture, not only padding."""
+        """Rows and columns of the ``grid`` x ``grid`` map whose cells touch the image, not only padding."""
         corners = [(self.offset[0], self.offset[1])]
         corners.append((self.offset[0] + self.inner[0] - 1, self.offset[1] + self.inner[1] - 1))
         (left, top), (right, bottom) = self.patch(corners, grid).tolist()
         return slice(top, bottom + 1), slice(left, right + 1)
 
     def render(self, image: Image.Image) -> Image.Image:
-        """The picture scaled (LANCZOS) and centred on the black canvas, as an RGB image.
+        """The image scaled (LANCZOS) and centred on the black canvas, as an RGB image.
 
         Raises:
             ValueError: the image is not of this canvas's width and height.
         """
         if image.size != (self.width, self.height):
             raise ValueError(
-                f"this canvas is for a picture of {self.width}x{self.height} pixels, got {image.size}"
+                f"this canvas is for an image of {self.width}x{self.height} pixels, got {image.size}"
             )
         board = Image.new("RGB", (self.size, self.size))
         board.paste(image.convert("RGB").resize(self.inner, Image.Resampling.LANCZOS), self.offset)
@@ -224,21 +224,21 @@ def _check_pose(pose: str) -> None:
 
 
 def pose_image(image: Image.Image, pose: Pose) -> Image.Image:
-    """The picture mirrored or rotated anticlockwise by a multiple of 90 degrees, without resampling."""
+    """The image mirrored or rotated anticlockwise by a multiple of 90 degrees, without resampling."""
     _check_pose(pose)
     return image if pose == "identity" else image.transpose(_TRANSPOSITION[pose])
 
 
 def pose_size(size: tuple[int, int], pose: Pose) -> tuple[int, int]:
-    """Width and height of the turned picture."""
+    """Width and height of the turned image."""
     _check_pose(pose)
     return (size[1], size[0]) if pose in ("rot90", "rot-90") else size
 
 
 def pose_points(xy: PointsLike, size: tuple[int, int], pose: Pose) -> Float[Tensor, "*n 2"]:
-    """Where pixels of a picture of ``size`` (width, height) lie in the turned picture.
+    """Where pixels of an image of ``size`` (width, height) lie in the turned image.
 
-    Mirroring takes x to (w - 1) - x, so whole pixels fall on whole pixels and none leaves the picture.
+    Mirroring takes x to (w - 1) - x, so whole pixels fall on whole pixels and none leaves the image.
 
     Example:
         >>> pose_points([(0.0, 2.0)], (10, 5), "flip").tolist()
@@ -260,12 +260,12 @@ def pose_points(xy: PointsLike, size: tuple[int, int], pose: Pose) -> Float[Tens
 
 
 def unpose_points(xy: PointsLike, size: tuple[int, int], pose: Pose) -> Float[Tensor, "*n 2"]:
-    """Inverse of `pose_points`; ``size`` is that of the picture before it was turned."""
+    """Inverse of `pose_points`; ``size`` is that of the image before it was turned."""
     return pose_points(xy, pose_size(size, pose), _INVERSE[pose])
 
 
 def clamp_points(xy: PointsLike, size: tuple[int, int]) -> Float[Tensor, "*n 2"]:
-    """Points moved to the nearest pixel position inside a picture of ``size`` (width, height)."""
+    """Points moved to the nearest pixel position inside an image of ``size`` (width, height)."""
     points = as_points(xy)
     limit = torch.tensor([size[0] - 1, size[1] - 1], dtype=points.dtype)
     return torch.minimum(points.clamp(min=0), limit)

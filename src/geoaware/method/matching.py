@@ -30,7 +30,7 @@ class MatchSettings:
         window: side of the square around the best cell in cells, odd; the map's side or more: the whole map.
         temperature: of the softmax; the paper's beta.
         sigma: of the Gaussian of ``kernel``, in cells.
-        inside_picture: look for matches on the picture only, never on the canvas's black padding, and keep
+        inside_picture: look for matches on the image only, never on the canvas's black padding, and keep
             them within its pixels. The paper looks everywhere.
         outside: what a window does to similarities outside: ``"exclude"`` or, as released, ``"zero"``.
         interpolate: read the query descriptor bilinearly between cells; the paper takes the cell that holds
@@ -145,7 +145,7 @@ def positions(sim: Float[Tensor, "q h w"], settings: MatchSettings) -> Float[Ten
 
 
 def descriptors(features: FeatureMap, points: PointsLike, interpolate: bool = False) -> Float[Tensor, "q c"]:
-    """Descriptors at pixels of the picture: of the cell that holds each, or interpolated between cells."""
+    """Descriptors at pixels of the image: of the cell that holds each, or interpolated between cells."""
     canvas_points = features.canvas.to_canvas(as_points(points))
     if not interpolate:
         column, row = features.canvas.patch(canvas_points, features.grid).unbind(-1)
@@ -163,16 +163,16 @@ def match(
     points: PointsLike,
     settings: MatchSettings | None = None,
 ) -> Matches:
-    """Find in the target picture the counterparts of points of the source picture.
+    """Find in the target image the counterparts of points of the source image.
 
     Args:
-        source: features of the picture that the points are on.
-        target: features of the other picture, from the same extractor.
-        points: pixels (x, y) of the source picture, shape (n, 2); none is fine.
+        source: features of the image that the points are on.
+        target: features of the other image, from the same extractor.
+        points: pixels (x, y) of the source image, shape (n, 2); none is fine.
         settings: how similarity becomes position; the paper's when not given.
 
     Returns:
-        Matches in pixels of the target picture, in the order of the points.
+        Matches in pixels of the target image, in the order of the points.
 
     Raises:
         ValueError: the maps come from different extractors.
@@ -180,7 +180,7 @@ def match(
     if source.extractor != target.extractor:
         raise ValueError(
             f"cannot match features of {source.extractor!r} with features of {target.extractor!r}; "
-            "extract both pictures with the same extractor and settings"
+            "extract both images with the same extractor and settings"
         )
     settings = settings or MatchSettings()
     pixels = as_points(points).double()
@@ -203,7 +203,7 @@ def cycle_error(
 ) -> Float[Tensor, " n"]:
     """Distance from each point to where its match leads back, in units of the source's longer side.
 
-    Both sets of points are pixels of their own picture.
+    Both sets of points are pixels of their own image.
     """
     settings = settings or MatchSettings()
     back, _ = _find(target, source, found, settings)
@@ -214,7 +214,7 @@ def cycle_error(
 def _find(
     source: FeatureMap, target: FeatureMap, points: PointsLike, settings: MatchSettings
 ) -> tuple[Float[Tensor, "n 2"], Float[Tensor, " n"]]:
-    """Pixels of the target picture for pixels of the source picture, and the mass in each window."""
+    """Pixels of the target image for pixels of the source image, and the mass in each window."""
     rows, columns = slice(0, target.grid), slice(0, target.grid)
     if settings.inside_picture:
         rows, columns = target.canvas.cells(target.grid)

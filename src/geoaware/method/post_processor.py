@@ -57,8 +57,8 @@ class PostProcessorSettings:
         dropout: share of the raw values that are dropped while training.
         context: dilations of further bottlenecks after the mixture, none in the paper. They see far on a
             coarse grid: what tells the sides of a whole body apart.
-        centred: whether raw maps are first made unit descriptors and freed of their mean over the picture,
-            which says what the picture is of and how it was taken, not where the parts are. Not in the paper.
+        centred: whether raw maps are first made unit descriptors and freed of their mean over the image,
+            which says what the image is of and how it was taken, not where the parts are. Not in the paper.
     """
 
     channels: tuple[int, ...] = (640, 1280, 1280, 768)
@@ -140,8 +140,8 @@ class PostProcessor(nn.Module):
         settings: the above.
         info: what is known of the weights: extractor (the identity that they were trained on), training data,
             figures, licence notes; goes into ``config.json``.
-        logit_scale: of the sparse loss between pictures, its logarithm.
-        self_logit_scale: kept for released checkpoints, which have one for pairs of a picture with itself.
+        logit_scale: of the sparse loss between images, its logarithm.
+        self_logit_scale: kept for released checkpoints, which have one for pairs of an image with itself.
 
     Raises:
         InputError: the settings make no network.
@@ -172,7 +172,7 @@ class PostProcessor(nn.Module):
     @overload
     def __call__(self, maps: Sequence[Tensor]) -> Tensor: ...
     def __call__(self, maps: Any) -> Any:
-        """`forward` of raw maps, or `refine` of a picture's feature map."""
+        """`forward` of raw maps, or `refine` of an image's feature map."""
         return self.refine(maps) if isinstance(maps, FeatureMap) else super().__call__(maps)
 
     def forward(self, maps: Sequence[Float[Tensor, "b _ _ _"]]) -> Float[Tensor, "b width grid grid"]:
@@ -206,7 +206,7 @@ class PostProcessor(nn.Module):
 
     @torch.inference_mode()
     def refine(self, features: FeatureMap) -> FeatureMap:
-        """A picture's refined feature map on the grid of the network; raw maps are let go.
+        """An image's refined feature map on the grid of the network; raw maps are let go.
 
         Raises:
             InputError: the features are of another extractor than the network was trained with, or have no
@@ -231,7 +231,7 @@ class PostProcessor(nn.Module):
     def weights_hash(self) -> str:
         """SHA-256 of the weights and the settings: of all that decides the refined maps.
 
-        Computed anew when a weight has changed only: `refine` asks for it with every picture.
+        Computed anew when a weight has changed only: `refine` asks for it with every image.
         """
         state = tuple(
             (each.data_ptr(), 0 if each.is_inference() else each._version) for each in self.parameters()

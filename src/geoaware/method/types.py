@@ -18,12 +18,12 @@ from geoaware.method.geometry import Canvas, Pose
 
 @dataclass(frozen=True)
 class FeatureMap:
-    """Descriptors of one picture on a square grid, with the canvas that ties the grid to its pixels.
+    """Descriptors of one image on a square grid, with the canvas that ties the grid to its pixels.
 
     Attributes:
         data: one descriptor per cell, channels x rows x columns; rows equal columns. Extractors store it
             channels last, each descriptor in one piece.
-        canvas: how the picture was laid on the square that the grid covers.
+        canvas: how the image was laid on the square that the grid covers.
         extractor: name and settings of what made it; maps of different extractors cannot be matched.
         levels: the raw maps (c_i, h_i, w_i) that the descriptors were made of, each at its own size: what a
             post-processor takes. Empty where they were not kept.
@@ -57,18 +57,18 @@ class FeatureMap:
 
 @dataclass(frozen=True)
 class Matches:
-    """Where the query points of one picture lie in another.
+    """Where the query points of one image lie in another.
 
     Attributes:
-        points: positions in the target picture, pixels (x, y), fractional, on the CPU in float64.
+        points: positions in the target image, pixels (x, y), fractional, on the CPU in float64.
         confidence: share of the softmax over the whole target map that falls in the window around the best
             match, 0 to 1. Low: the map has several places like the query, or none.
         cycle_error: distance between the query point and where its match leads back to, in units of the
-            source picture's longer side. Large: the match is not mutual, the part may not be there at all.
-        read_at: where each query descriptor was read, pixels of the source picture as turned.
-        turned: which of them were read in the turned picture; the others in the picture as it is (a point
+            source image's longer side. Large: the match is not mutual, the part may not be there at all.
+        read_at: where each query descriptor was read, pixels of the source image as turned.
+        turned: which of them were read in the turned image; the others in the image as it is (a point
             whose mirror partner is not annotated keeps its straight match).
-        pose: how the source picture was turned before matching.
+        pose: how the source image was turned before matching.
         distances: distance of each candidate pose to the target; empty when there was only one candidate.
     """
 
@@ -94,7 +94,7 @@ class Keypoints:
 
     Attributes:
         ids: annotation ids as in the data set's files (never positions in a filtered list), rising.
-        xy: pixels of the picture, float64; what stands where nothing is annotated is undefined.
+        xy: pixels of the image, float64; what stands where nothing is annotated is undefined.
         visible: which are annotated and count in the evaluation.
     """
 
@@ -127,8 +127,8 @@ class Keypoints:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One annotated object on one picture, as a data set describes it; nothing of the picture is loaded.
+class AnnotatedImage:
+    """One annotated object on one image, as a data set describes it; nothing of the image is loaded.
 
     Attributes:
         id: unique in the data set and independent of the machine (a relative path, say).
@@ -137,7 +137,7 @@ class Picture:
         category: of the object.
         keypoints: its annotated points.
         box: (x1, y1, x2, y2) in pixels, or ``None``.
-        mask_path: picture of the object's mask, or ``None``.
+        mask_path: image of the object's mask, or ``None``.
         attributes: what else the data set says (azimuth_id, truncated, occluded, pose, difficult ...).
     """
 
@@ -153,7 +153,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two annotated pictures to match; pictures are shared between pairs.
+    """Two annotated images to match; images are shared between pairs.
 
     Attributes:
         id: unique in the data set's split, independent of the machine.
@@ -165,12 +165,12 @@ class Pair:
 
     id: str
     category: str
-    source: Picture
-    target: Picture
+    source: AnnotatedImage
+    target: AnnotatedImage
     azimuth_difference: int | None = None
 
     @property
     def common_ids(self) -> tuple[int, ...]:
-        """Ids visible in both pictures, rising: the points that are evaluated."""
+        """Ids visible in both images, rising: the points that are evaluated."""
         there = set(self.target.keypoints.visible_ids)
         return tuple(each for each in self.source.keypoints.visible_ids if each in there)

@@ -1,6 +1,6 @@
-"""A folder of pictures into a store: this process's share of them, from where an earlier run stopped.
+"""A folder of images into a store: this process's share of them, from where an earlier run stopped.
 
-Under ``torchrun`` or ``accelerate launch`` every process takes each WORLD_SIZE-th picture. The processes
+Under ``torchrun`` or ``accelerate launch`` every process takes each WORLD_SIZE-th image. The processes
 share nothing but the cache folder and never wait for one another.
 """
 
@@ -27,7 +27,7 @@ from geoaware.store.memory import is_out_of_memory, measured, plan_batch
 from geoaware.store.stored_file import encoded_size
 
 Progress = Callable[[int], None]
-"""Told how many pictures (or files) are done, as they are done."""
+"""Told how many images (or files) are done, as they are done."""
 
 _log = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ class Shard:
         return cls(rank, world, _whole(environment, "LOCAL_RANK", 0), local_world)
 
     def of(self, paths: Sequence[Path]) -> list[Path]:
-        """This process's pictures."""
+        """This process's images."""
         return list(paths[self.rank :: self.world])
 
     def device(self, wanted: str) -> str:
@@ -84,10 +84,10 @@ class Shard:
 
 @dataclass(frozen=True)
 class Task:
-    """A picture and the poses in which its features are missing."""
+    """An image and the poses in which its features are missing."""
 
     path: Path
-    picture: str
+    image: str
     poses: tuple[Pose, ...]
 
 
@@ -96,9 +96,9 @@ class Survey:
     """What there is to do.
 
     Attributes:
-        tasks: pictures with something missing.
+        tasks: images with something missing.
         there: files that are in the store already.
-        failed: pictures that cannot be read, and why.
+        failed: images that cannot be read, and why.
     """
 
     tasks: list[Task] = field(default_factory=list)
@@ -119,7 +119,7 @@ class Estimate:
         files: to be made.
         bytes: on disk, of all of them.
         free: on the disk of the cache.
-        batch: pictures extracted together.
+        batch: images extracted together.
     """
 
     files: int
@@ -134,45 +134,45 @@ class Estimate:
         )
 
 
-def list_pictures(folder: str | os.PathLike[str], recursive: bool = False) -> list[Path]:
-    """Pictures of a folder by suffix, in the order of their relative names on every system.
+def list_images(folder: str | os.PathLike[str], recursive: bool = False) -> list[Path]:
+    """Images of a folder by suffix, in the order of their relative names on every system.
 
     Raises:
-        InputError: no such folder, or no picture in it.
+        InputError: no such folder, or no image in it.
     """
     root = Path(folder)
     if not root.is_dir():
-        raise InputError(f"{root}: no such folder; give the folder of the pictures")
+        raise InputError(f"{root}: no such folder; give the folder of the images")
     inside = root.rglob("*") if recursive else root.iterdir()
     paths = [path for path in inside if path.suffix.lower() in SUFFIXES and path.is_file()]
     if not paths:
         hint = "" if recursive else "; --recursive looks into its folders too"
-        raise InputError(f"{root}: no pictures in this folder{hint}")
+        raise InputError(f"{root}: no images in this folder{hint}")
     return sorted(paths, key=lambda path: path.relative_to(root).as_posix())
 
 
 def survey(
     paths: Sequence[Path], poses: Sequence[Pose], store: FeatureStore, progress: Progress | None = None
 ) -> Survey:
-    """What is missing of the pictures; files that the last check found damaged are read again.
+    """What is missing of the images; files that the last check found damaged are read again.
 
-    Pictures whose pixels are the same are one.
+    Images whose pixels are the same are one.
     """
     found = Survey()
     seen: set[str] = set()
     damaged = store.damaged()
     for path in paths:
         try:
-            picture = store.picture(path)
+            image = store.image(path)
         except InputError as error:
             found.failed.append(str(error))
-            picture = None
-        if picture is not None and picture not in seen:
-            seen.add(picture)
-            missing = tuple(pose for pose in poses if not _is_sound(store, picture, pose, damaged))
+            image = None
+        if image is not None and image not in seen:
+            seen.add(image)
+            missing = tuple(pose for pose in poses if not _is_sound(store, image, pose, damaged))
             found.there += len(poses) - len(missing)
             if missing:
-                found.tasks.append(Task(path, picture, missing))
+                found.tasks.append(Task(path, image, missing))
         if progress is not None:
             progress(1)
     return found
@@ -190,21 +190,21 @@ def check(
     What is damaged is written to the manifest, so that the next extraction mends it.
 
     Returns:
-        Lines on missing and on damaged files or unreadable pictures.
+        Lines on missing and on damaged files or unreadable images.
     """
     share = shard or Shard()
     missing, wrong = [], []
     for path in paths:
         try:
-            picture = store.picture(path)
-            missing += [f"{path}: no features ({pose})" for pose in poses if not store.has(picture, pose)]
+            image = store.image(path)
+            missing += [f"{path}: no features ({pose})" for pose in poses if not store.has(image, pose)]
         except InputError as error:
             wrong.append(str(error))
     damaged: list[tuple[str, Pose]] = []
     for entry in store.entries()[share.rank :: share.world]:
-        problem = store.check(entry.picture, entry.pose)
+        problem = store.check(entry.image, entry.pose)
         if problem is not None:
-            damaged.append((entry.picture, entry.pose))
+            damaged.append((entry.image, entry.pose))
             wrong.append(problem.partition(";")[0])
         if progress is not None:
             progress(1)
@@ -226,21 +226,21 @@ def extract(
 ) -> int:
     """Extract what a survey found missing, and write it file by file; how many files were written.
 
-    The first picture is computed alone: its maps say how much disk the rest will take, its peak of memory how
-    many fit together. Pictures that fail are added to ``work.failed``; the rest goes on.
+    The first image is computed alone: its maps say how much disk the rest will take, its peak of memory how
+    many fit together. Images that fail are added to ``work.failed``; the rest goes on.
 
     Args:
         work: what is missing.
         extractor: what computes.
         store: of this extractor.
-        batch: pictures at a time; by free memory if not given.
+        batch: images at a time; by free memory if not given.
         memory: bytes that the computation may take, beside the weights.
         shard: this process's place among others, for the share of memory and disk.
         announce: told what the run will take, before anything is written.
         progress: told of files as they are done.
 
     Raises:
-        InputError: the disk has less room than the files take, or not one picture fits the memory.
+        InputError: the disk has less room than the files take, or not one image fits the memory.
         DiskFullError: the disk became full; what is finished stays.
     """
     share = shard or Shard()
@@ -291,19 +291,19 @@ class _Run:
     written: int = 0
 
     def inputs(self) -> Iterator[_Input]:
-        """Turned pictures to extract, in order; what another process made meanwhile is left out."""
+        """Turned images to extract, in order; what another process made meanwhile is left out."""
         damaged = self.store.damaged()
         for task in self.work.tasks:
             try:
                 image = load_image(task.path)
-                if hash_pixels(image) != task.picture:
+                if hash_pixels(image) != task.image:
                     raise InputError(f"{task.path}: changed while geoaware was running; run it again")
             except InputError as error:
                 self.work.failed.append(str(error))
                 self._done(len(task.poses))
                 continue
             for pose in task.poses:
-                if (task.picture, pose) not in damaged and self.store.has(task.picture, pose):
+                if (task.image, pose) not in damaged and self.store.has(task.image, pose):
                     self._done(1)
                     continue
                 yield _Input(task, pose, pose_image(image, pose))
@@ -333,7 +333,7 @@ class _Run:
         for row, each in enumerate(inputs):
             maps = [level[row] for level in levels]
             try:
-                self.store.write(each.task.picture, each.pose, maps, each.image.size)
+                self.store.write(each.task.image, each.pose, maps, each.image.size)
                 self.written += 1
             except UnwritableError:
                 raise
@@ -347,7 +347,7 @@ class _Run:
 
 
 def _first(first: _Input, extractor: Extractor) -> tuple[tuple[Tensor, ...], int]:
-    """Maps of the first picture, and the bytes that it took."""
+    """Maps of the first image, and the bytes that it took."""
     try:
         return measured(lambda: extractor.levels_of([first.image]), extractor.device)
     except (RuntimeError, MemoryError) as error:
@@ -361,11 +361,11 @@ def _halved(size: int, device: torch.device) -> int:
     """Half of a batch that did not fit.
 
     Raises:
-        InputError: it was a single picture.
+        InputError: it was a single image.
     """
     if size == 1:
         raise InputError(
-            f"one picture does not fit the memory of {device}; use a smaller canvas (--set canvas=…), "
+            f"one image does not fit the memory of {device}; use a smaller canvas (--set canvas=…), "
             "--dtype bf16 or --device cpu"
         )
     if device.type == "cuda":
@@ -382,10 +382,10 @@ def _estimate(work: Survey, shapes: Sequence[Sequence[int]], store: FeatureStore
     return Estimate(work.files, total, shutil.disk_usage(place).free, batch)
 
 
-def _is_sound(store: FeatureStore, picture: str, pose: Pose, damaged: set[tuple[str, Pose]]) -> bool:
-    if not store.has(picture, pose):
+def _is_sound(store: FeatureStore, image: str, pose: Pose, damaged: set[tuple[str, Pose]]) -> bool:
+    if not store.has(image, pose):
         return False
-    return (picture, pose) not in damaged or store.check(picture, pose) is None
+    return (image, pose) not in damaged or store.check(image, pose) is None
 
 
 def _whole(environment: Mapping[str, str], name: str, default: int) -> int:

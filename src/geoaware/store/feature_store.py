@@ -1,10 +1,10 @@
 """Features on disk: extract once, read many times, and never take one thing for another.
 
 A cache folder holds one folder per *set*: the features of one extractor with its settings, weights and dtypes
-(`SetKey`). Changed weights or settings are another set, in another folder. In it lies one file per picture
-and pose, named by the hash of the picture's pixels, and a manifest that is derived from the files:
+(`SetKey`). Changed weights or settings are another set, in another folder. In it lies one file per image
+and pose, named by the hash of the image's pixels, and a manifest that is derived from the files:
 
-    CACHE/pictures.jsonl                                        which pixels a picture file holds (a memory)
+    CACHE/images.jsonl                                        which pixels an image file holds (a memory)
     CACHE/efficientnet-lite0-fp16-0123456789abcdef/manifest.json
     CACHE/efficientnet-lite0-fp16-0123456789abcdef/7f/7f….identity.safetensors
 
@@ -12,7 +12,7 @@ Any number of processes may write to a cache at once: files appear whole, under 
 
 Example:
     >>> store = FeatureStore.open("cache/efficientnet-lite0-fp16-0123456789abcdef")    # doctest: +SKIP
-    >>> store.read(store.picture("cat.jpg"), "flip").levels                            # doctest: +SKIP
+    >>> store.read(store.image("cat.jpg"), "flip").levels                            # doctest: +SKIP
     >>> matcher = Matcher(CachedExtractor(extractor, store))                           # doctest: +SKIP
 """
 
@@ -44,7 +44,7 @@ from geoaware.features.extractor import DTYPES, Extractor
 from geoaware.method.geometry import POSES, Pose, pose_image
 from geoaware.runs.errors import InputError
 from geoaware.runs.files import replacing
-from geoaware.store.image_index import PictureIndex, hash_pixels
+from geoaware.store.image_index import ImageIndex, hash_pixels
 from geoaware.store.stored_file import (
     STORED,
     DamagedError,
@@ -71,7 +71,7 @@ _log = logging.getLogger(__name__)
 
 
 class MissingFeaturesError(InputError):
-    """The store has no features of this picture in this pose."""
+    """The store has no features of this image in this pose."""
 
 
 class UnwritableError(InputError):
@@ -86,7 +86,7 @@ class DiskFullError(RuntimeError):
 class Entry:
     """A file of the store, known by its name and length only."""
 
-    picture: str
+    image: str
     pose: Pose
     bytes: int
 
@@ -115,7 +115,7 @@ class FeatureStore:
     def __init__(self, folder: str | os.PathLike[str], key: SetKey, keep: int = 4096) -> None:
         self.folder = Path(folder)
         self.key = key
-        self.index = PictureIndex(self.folder.parent / INDEX)
+        self.index = ImageIndex(self.folder.parent / INDEX)
         self._maps = _Maps(keep)
 
     @classmethod
@@ -140,31 +140,31 @@ class FeatureStore:
             sets = [each for each in sorted(place.iterdir()) if _is_set(each)]
         if not sets:
             raise InputError(
-                f"{place}: no stored features here; make them: geoaware extract PICTURES --cache {place}"
+                f"{place}: no stored features here; make them: geoaware extract IMAGES --cache {place}"
             )
         if len(sets) > 1:
             names = ", ".join(each.name for each in sets)
             raise InputError(f"{place}: holds several sets of features ({names}); give the folder of one")
         return cls(sets[0], _key_of(sets[0]))
 
-    def picture(self, picture: str | os.PathLike[str] | Image.Image) -> str:
-        """Hash of a picture's pixels: of an upright RGB image, or of a file (remembered by `PictureIndex`).
+    def image(self, image: str | os.PathLike[str] | Image.Image) -> str:
+        """Hash of an image's pixels: of an upright RGB image, or of a file (remembered by `ImageIndex`).
 
         Raises:
             InputError: the file cannot be read.
         """
-        return hash_pixels(picture) if isinstance(picture, Image.Image) else self.index.hash_of(picture)
+        return hash_pixels(image) if isinstance(image, Image.Image) else self.index.hash_of(image)
 
-    def path(self, picture: str, pose: Pose = "identity") -> Path:
-        """Where the features of a picture, given by its hash, are or would be."""
-        return self.folder / picture[:2] / f"{picture}.{pose}.safetensors"
+    def path(self, image: str, pose: Pose = "identity") -> Path:
+        """Where the features of an image, given by its hash, are or would be."""
+        return self.folder / image[:2] / f"{image}.{pose}.safetensors"
 
-    def has(self, picture: str, pose: Pose = "identity") -> bool:
+    def has(self, image: str, pose: Pose = "identity") -> bool:
         """Whether there is a file; only reading tells whether it is sound."""
-        return self.path(picture, pose).is_file()
+        return self.path(image, pose).is_file()
 
-    def read(self, picture: str, pose: Pose = "identity") -> StoredLevels:
-        """Raw maps of a picture, given by its hash, in a pose.
+    def read(self, image: str, pose: Pose = "identity") -> StoredLevels:
+        """Raw maps of an image, given by its hash, in a pose.
 
         Maps stored as floats are the file's own bytes, mapped into memory (changing a tensor does not change
         the file).
@@ -174,8 +174,8 @@ class FeatureStore:
             DamagedError: the file is not what was written.
             OtherFeaturesError: the file holds something else.
         """
-        path = self.path(picture, pose)
-        key = FileKey(self.key, picture, pose)
+        path = self.path(image, pose)
+        key = FileKey(self.key, image, pose)
         try:
             kept = self._maps.take(path)
             if kept is not None:
@@ -191,26 +191,26 @@ class FeatureStore:
 
     def write(
         self,
-        picture: str,
+        image: str,
         pose: Pose,
         levels: Sequence[Float[Tensor, "_ _ _"]],
         size: tuple[int, int],
     ) -> StoredLevels:
-        """Store the raw maps of a picture, whole or not at all, and give them as they will be read.
+        """Store the raw maps of an image, whole or not at all, and give them as they will be read.
 
         Args:
-            picture: hash of the picture's pixels before it was turned.
+            image: hash of the image's pixels before it was turned.
             pose: how it was turned.
             levels: its raw maps (c_i, h_i, w_i).
-            size: width and height of the picture as turned.
+            size: width and height of the image as turned.
 
         Raises:
             InputError: a value cannot be stored.
             UnwritableError: the folder cannot be written to.
             DiskFullError: no room is left.
         """
-        path = self.path(picture, pose)
-        key = FileKey(self.key, picture, pose)
+        path = self.path(image, pose)
+        key = FileKey(self.key, image, pose)
         raw = encode(levels, size, key)
         self._write(path, raw)
         return decode(np.frombuffer(raw, np.uint8), str(path), key)
@@ -226,11 +226,11 @@ class FeatureStore:
                 found.append(Entry(match[1], match[2], path.stat().st_size))  # type: ignore[arg-type]
         return found
 
-    def check(self, picture: str, pose: Pose) -> str | None:
+    def check(self, image: str, pose: Pose) -> str | None:
         """What is wrong with a file, read whole; ``None`` when it is sound."""
-        path = self.path(picture, pose)
+        path = self.path(image, pose)
         try:
-            read_key(_map(path), str(path), FileKey(self.key, picture, pose))
+            read_key(_map(path), str(path), FileKey(self.key, image, pose))
         except InputError as error:
             return str(error)
         except OSError as error:
@@ -238,9 +238,9 @@ class FeatureStore:
         return None
 
     def damaged(self) -> set[tuple[str, Pose]]:
-        """Picture and pose of the files that the manifest notes as damaged."""
+        """Image and pose of the files that the manifest notes as damaged."""
         known = _read_manifest(self.folder) or {}
-        return {(picture, pose) for picture, pose in known.get("damaged", [])}
+        return {(image, pose) for image, pose in known.get("damaged", [])}
 
     def update_manifest(self, damaged: Collection[tuple[str, Pose]] = ()) -> dict[str, Any]:
         """Write the manifest anew from the files; whichever process does so last leaves it right.
@@ -249,7 +249,7 @@ class FeatureStore:
         after it has written, until nothing changes.
 
         Args:
-            damaged: picture and pose of files that a check found damaged; they are noted beside those noted
+            damaged: image and pose of files that a check found damaged; they are noted beside those noted
                 before, as long as they are.
         """
         for _ in range(_TRIES):
@@ -295,16 +295,16 @@ class FeatureStore:
         """Shapes of the maps, from the first sound file."""
         for each in entries:
             with suppress(InputError, OSError):
-                return read_key(_map(self.path(each.picture, each.pose)), "")[1]
+                return read_key(_map(self.path(each.image, each.pose)), "")[1]
         return None
 
     def _manifest(self, entries: Sequence[Entry], damaged: set[tuple[str, Pose]]) -> dict[str, Any]:
-        there = {(each.picture, each.pose) for each in entries}
+        there = {(each.image, each.pose) for each in entries}
         return {
             "format": "geoaware features",
             "features": asdict(self.key),
             "levels": self._shapes(entries),
-            "pictures": len({each.picture for each in entries}),
+            "pictures": len({each.image for each in entries}),
             "files": len(entries),
             "poses": {pose: n for pose in POSES if (n := sum(each.pose == pose for each in entries))},
             "bytes": sum(each.bytes for each in entries),
@@ -378,8 +378,8 @@ class _Maps:
 class CachedExtractor(Extractor):
     """An extractor that looks into a store first and puts there what it had to compute.
 
-    It can stand wherever an extractor is taken (`Matcher`, evaluation). Pictures are known by their pixels; a
-    turned picture is also found as the turned form of a picture that was extracted with ``--poses``. What
+    It can stand wherever an extractor is taken (`Matcher`, evaluation). Images are known by their pixels; a
+    turned image is also found as the turned form of an image that was extracted with ``--poses``. What
     comes out is always what the store holds, rounded as it is stored, whether it was there before or not.
 
     Args:
@@ -407,7 +407,7 @@ class CachedExtractor(Extractor):
         return self.store.key.weights
 
     def levels(self, pixels: Float[Tensor, "b 3 s s"]) -> tuple[Tensor, ...]:
-        """Computed, not read: canvases say nothing of the picture's size."""
+        """Computed, not read: canvases say nothing of the image's size."""
         return self.extractor.levels(pixels)
 
     def combine(self, levels: Sequence[Tensor]) -> Float[Tensor, "b c p p"]:
@@ -439,11 +439,11 @@ class CachedExtractor(Extractor):
         )
 
     def _find(self, image: Image.Image) -> StoredLevels | None:
-        """What is stored of a picture, as itself or as the turned form of another; ``None`` if nothing is."""
+        """What is stored of an image, as itself or as the turned form of another; ``None`` if nothing is."""
         for pose in POSES:
-            picture = hash_pixels(pose_image(image, _BACK.get(pose, pose)))
+            pixels = hash_pixels(pose_image(image, _BACK.get(pose, pose)))
             try:
-                return self.store.read(picture, pose)
+                return self.store.read(pixels, pose)
             except MissingFeaturesError:
                 continue
             except DamagedError as error:

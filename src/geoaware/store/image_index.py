@@ -1,4 +1,4 @@
-"""Which pixels a picture file holds, remembered, so that a second run need not decode it again."""
+"""Which pixels an image file holds, remembered, so that a second run need not decode it again."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _SETTLED_NS = 2_000_000_000
 
 
 def hash_pixels(image: Image.Image) -> str:
-    """SHA-256 of width, height and pixels of an upright RGB picture.
+    """SHA-256 of width, height and pixels of an upright RGB image.
 
-    Pixels, not the file's bytes: they are what an extractor sees, they are known where a picture does not
+    Pixels, not the file's bytes: they are what an extractor sees, they are known where an image does not
     come from a file, and neither EXIF data nor a lossless change of format matters.
     """
     digest = hashlib.sha256(f"{image.width}x{image.height} {image.mode}\n".encode())
@@ -30,14 +30,14 @@ def hash_pixels(image: Image.Image) -> str:
     return digest.hexdigest()
 
 
-class PictureIndex:
+class ImageIndex:
     """Pixel hashes of files, by path, length and times; anything not remembered is decoded and hashed.
 
     The lines are appended one at a time, so that a killed run keeps what it found and several processes can
     share the file; a damaged line is not used.
 
     Args:
-        path: the index file; made when the first picture is added.
+        path: the index file; made when the first image is added.
     """
 
     def __init__(self, path: Path) -> None:
@@ -47,23 +47,23 @@ class PictureIndex:
         if path.is_file():
             self._load(path.read_bytes())
 
-    def hash_of(self, picture: str | os.PathLike[str]) -> str:
-        """Pixel hash of a picture file.
+    def hash_of(self, image: str | os.PathLike[str]) -> str:
+        """Pixel hash of an image file.
 
         Raises:
-            InputError: the picture cannot be read.
+            InputError: the image cannot be read.
         """
-        place = self._place(picture)
+        place = self._place(image)
         if place is not None and place in self._known:
             return self._known[place]
-        found = hash_pixels(load_image(picture))
-        if place is not None and place == self._place(picture):
+        found = hash_pixels(load_image(image))
+        if place is not None and place == self._place(image):
             self._remember(place, found)
         return found
 
     @staticmethod
-    def _place(picture: str | os.PathLike[str]) -> tuple[str, int, int, int] | None:
-        path = Path(os.path.abspath(picture))  # noqa: PTH100  (links are not followed)
+    def _place(image: str | os.PathLike[str]) -> tuple[str, int, int, int] | None:
+        path = Path(os.path.abspath(image))  # noqa: PTH100  (links are not followed)
         try:
             found = path.stat()
         except OSError:

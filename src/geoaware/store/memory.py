@@ -1,4 +1,4 @@
-"""How many pictures at once, and in which dtype: chosen from the memory that is free on the device."""
+"""How many images at once, and in which dtype: chosen from the memory that is free on the device."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Plan:
-    """Pictures extracted together, and why.
+    """Images extracted together, and why.
 
     Attributes:
         batch: how many.
         free: bytes that were free on the device, or were allowed.
-        each: bytes that one more picture takes while it is computed.
+        each: bytes that one more image takes while it is computed.
         device: type of the device.
     """
 
@@ -47,7 +47,7 @@ class Plan:
 
     def __str__(self) -> str:
         return (
-            f"batch of {self.batch} on {self.device}: {_gigabytes(self.each)} a picture, "
+            f"batch of {self.batch} on {self.device}: {_gigabytes(self.each)} an image, "
             f"{_gigabytes(self.free)} free"
         )
 
@@ -56,13 +56,13 @@ def plan_batch(each: int, device: torch.device, limit: int | None = None, sharer
     """The largest batch that fits the free memory; logged.
 
     Args:
-        each: bytes that one picture takes, as `measured` gives them.
+        each: bytes that one image takes, as `measured` gives them.
         device: where it is computed; the weights are there already.
         limit: bytes that the computation may take, beside the weights; what is free if not given.
         sharers: processes that share the device and do the same.
 
     Raises:
-        InputError: not even one picture fits.
+        InputError: not even one image fits.
     """
     there = free_memory(device) // sharers
     free = there if limit is None else min(there, limit)
@@ -71,7 +71,7 @@ def plan_batch(each: int, device: torch.device, limit: int | None = None, sharer
     batch = (free - spare) // need
     if batch < 1:
         raise InputError(
-            f"one picture takes {_gigabytes(need)} on {device.type}, {_gigabytes(free)} may be used; "
+            f"one image takes {_gigabytes(need)} on {device.type}, {_gigabytes(free)} may be used; "
             "use a smaller canvas (--set canvas=…), --dtype bf16, another --device or a larger --max-memory"
         )
     plan = Plan(min(batch, LARGEST_BATCH.get(device.type, _LARGEST_ELSEWHERE)), free, each, device.type)

@@ -1,7 +1,7 @@
 """One file of stored features: raw maps, the key of what they are, and a checksum over every byte.
 
 The file is an ordinary safetensors file. Its metadata holds one entry, ``geoaware``, a JSON object with the
-checksum, the key and the size of the picture. The maps are named ``level00``, ``level01`` …; stored in int8
+checksum, the key and the size of the image. The maps are named ``level00``, ``level01`` …; stored in int8
 each has a ``level00.scale`` beside it.
 """
 
@@ -85,12 +85,12 @@ class FileKey:
 
     Attributes:
         features: of which set.
-        picture: SHA-256 of the upright picture's pixels, before it was turned.
-        pose: how the picture was turned.
+        image: SHA-256 of the upright image's pixels, before it was turned.
+        pose: how the image was turned.
     """
 
     features: SetKey
-    picture: str
+    image: str
     pose: Pose
 
 
@@ -101,7 +101,7 @@ class StoredLevels:
     Attributes:
         levels: raw maps (c_i, h_i, w_i), as `Extractor.levels_of` gives them: float16 or float32 as stored,
             float32 where they were stored in int8.
-        size: width and height of the picture as turned.
+        size: width and height of the image as turned.
     """
 
     levels: tuple[Float[Tensor, "_ _ _"], ...]
@@ -120,7 +120,9 @@ def encode(levels: Sequence[Float[Tensor, "_ _ _"]], size: tuple[int, int], key:
     about = {
         "checksum": _BLANK.decode(),
         "version": VERSION,
-        **asdict(key),
+        "features": asdict(key.features),
+        "picture": key.image,
+        "pose": key.pose,
         "size": list(size),
         "levels": [list(level.shape) for level in levels],
     }
@@ -141,7 +143,7 @@ def decode(raw: np.ndarray, where: str, key: FileKey | None = None) -> StoredLev
 
     Raises:
         DamagedError: a byte differs from what was written, or bytes are missing.
-        OtherFeaturesError: the file holds another picture, pose or set.
+        OtherFeaturesError: the file holds another image, pose or set.
     """
     about, entries, start = _header(raw, where)
     _compare(_key(about), key, where)
@@ -166,7 +168,7 @@ def read_key(raw: np.ndarray, where: str, key: FileKey | None = None) -> tuple[F
 
     Raises:
         DamagedError: a byte differs from what was written, or bytes are missing.
-        OtherFeaturesError: the file holds another picture, pose or set.
+        OtherFeaturesError: the file holds another image, pose or set.
     """
     about, _, _ = _header(raw, where)
     found = _key(about)
@@ -175,7 +177,7 @@ def read_key(raw: np.ndarray, where: str, key: FileKey | None = None) -> tuple[F
 
 
 def encoded_size(shapes: Sequence[Sequence[int]], stored: Stored) -> int:
-    """Bytes on disk of the maps of one picture in one pose, whole blocks of 4 KiB with a header of 2 KiB."""
+    """Bytes on disk of the maps of one image in one pose, whole blocks of 4 KiB with a header of 2 KiB."""
     values = sum(int(np.prod(shape)) for shape in shapes)
     scales = sum(4 * shape[0] for shape in shapes) if stored == "int8" else 0
     size = values * {"fp16": 2, "fp32": 4, "int8": 1}[stored] + scales + 2048
@@ -270,7 +272,7 @@ def _wrong_key(found: FileKey, wanted: FileKey) -> str:
             "it does not belong in this folder: remove it"
         )
     return (
-        f"holds picture {_short(found.picture)} ({found.pose}) instead of {_short(wanted.picture)} "
+        f"holds image {_short(found.image)} ({found.pose}) instead of {_short(wanted.image)} "
         f"({wanted.pose}); it was renamed or copied: remove it"
     )
 

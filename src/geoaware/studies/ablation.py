@@ -1,7 +1,7 @@
 """What each part of the method is worth: the leave-one-out rows of the paper's table 9, trained and compared.
 
 A row is the run of a configuration with one part left out. All rows are matched on the same pairs, those of
-the configuration's validation sets, with the weights of their last step: nothing is chosen on the pictures
+the configuration's validation sets, with the weights of their last step: nothing is chosen on the images
 that the table is about. What lies in the folder:
 
     full/seed0/                   a training run, as `training.loop` leaves it
@@ -184,14 +184,14 @@ class SetFigures:
         name: of the data set and its split.
         protocol: that the figures are of.
         pairs: how many.
-        pictures: how many they share.
+        images: how many they share.
         figures: by name of the row and key of the metric.
     """
 
     name: str
     protocol: str
     pairs: int
-    pictures: int
+    images: int
     figures: Mapping[str, Mapping[str, Figure]]
 
     def order(self) -> list[str]:
@@ -229,8 +229,8 @@ def compare(
 
     Args:
         values: by name of the row, of each seed, pair and metric; that of "full" among them.
-        source: id of each pair's source picture.
-        target: id of its target picture.
+        source: id of each pair's source image.
+        target: id of its target image.
 
     Returns:
         By name of the row and key of the metric.
@@ -322,7 +322,7 @@ def ablate(
         values = {row: np.stack([each[place] for each in of_seeds]) for row, of_seeds in found.items()}
         ends = [pair.source.id for pair in data.pairs], [pair.target.id for pair in data.pairs]
         protocol = FOR_BASE[data.threshold_base]
-        tables.append(SetFigures(name, protocol, len(data), len(data.pictures), compare(values, *ends)))
+        tables.append(SetFigures(name, protocol, len(data), len(data.images), compare(values, *ends)))
     return Ablation(work.rows, chosen, tuple(tables))
 
 

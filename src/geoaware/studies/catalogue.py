@@ -36,7 +36,7 @@ def table1(study: Study, of: StudySet) -> list[Outcome]:
     """Pose prediction with the plain features, and with the post-processor if there is one."""
     found = []
     for subject in study.bench.subjects[:2]:
-        with study.telling.progress(f"table1, {subject}", len(of.data.pictures)) as follow:
+        with study.telling.progress(f"table1, {subject}", len(of.data.images)) as follow:
             outcome = pose_prediction.table1(
                 of.data,
                 study.bench.setup(Variant(subject), of.protocol.name).matcher,

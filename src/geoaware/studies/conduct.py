@@ -152,7 +152,7 @@ def to_markdown(report: Report) -> str:
 
 _HOW_TO_READ = (
     "All figures are per cent. *geo.*: on the geometry-aware subset. Intervals in tables are 95 % "
-    "bootstraps over pairs; those of differences compare pair by pair, per image, and allow for pictures "
+    "bootstraps over pairs; those of differences compare pair by pair, per image, and allow for images "
     "that several pairs share. *Higher* and *lower* are said where the whole interval of the difference is "
     "on that side of 0; where nothing differs, one in twenty such statements is wrong by chance. Rows "
     "called *paper* are the paper's, of SPair-71k with Stable Diffusion 1.5 and DINOv2 features: another "
@@ -249,7 +249,7 @@ def _predict(
 ) -> dict[tuple[str, Variant], Run]:
     """Every run that is needed, by data set and subject, so that features are shared.
 
-    Those without alignment go first: they need the pictures upright only, of which more fit in memory.
+    Those without alignment go first: they need the images upright only, of which more fit in memory.
     """
     subjects = study.bench.subjects
     wanted = [
@@ -306,7 +306,7 @@ def _facts(of: StudySet) -> dict[str, Any]:
         "dataset": of.data.name,
         "split": of.data.split,
         "pairs": len(of.data),
-        "pictures": len(of.data.pictures),
+        "images": len(of.data.images),
         "categories": len(of.data.categories),
         "protocol": of.protocol.name,
         "averaging": of.protocol.averaging,
@@ -352,11 +352,11 @@ def _sets_grid(report: Report) -> Grid:
         (
             each["title"],
             f"{each['pairs']:,}",
-            f"{each['pictures']:,}",
+            f"{each['images']:,}",
             each["protocol"],
             LABELS[each["averaging"]],
             each["about"],
         )
         for each in report.sets
     )
-    return Grid("Data sets", ("data set", "pairs", "pictures", "protocol", "average", "what"), rows)
+    return Grid("Data sets", ("data set", "pairs", "images", "protocol", "average", "what"), rows)

@@ -1,8 +1,8 @@
 """Whether features know where an object faces: the paper's table 1, on any data set with azimuths.
 
-Templates are pictures of the data set itself. Per category and set one picture of each pose is drawn by a
-seed; template pictures are never predicted, and a picture is only compared with templates of its category.
-A set has its pictures for itself, and at least half of the pictures of a pose remain to be predicted, so
+Templates are images of the data set itself. Per category and set one image of each pose is drawn by a
+seed; template images are never predicted, and an image is only compared with templates of its category.
+A set has its images for itself, and at least half of the images of a pose remain to be predicted, so
 small categories get fewer sets than asked for.
 """
 
@@ -35,7 +35,7 @@ from geoaware.data.dataset import shortened
 from geoaware.data.sampling import permutation
 from geoaware.evaluation.tables import MISSING, Grid, percent, plain
 from geoaware.matcher import Matcher
-from geoaware.method.types import Picture
+from geoaware.method.types import AnnotatedImage
 from geoaware.runs.errors import InputError
 from geoaware.studies.outcome import Outcome
 
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 TITLE = "Pose prediction by template matching (table 1)"
 ABOUT = (
-    "From which side does a picture show its object? The template (left, right, front, back) at the smallest "
+    "From which side does an image show its object? The template (left, right, front, back) at the smallest "
     "distance has the vote of its set, and most votes win (section 3.4). Nothing is trained for it."
 )
 
@@ -79,28 +79,28 @@ def table1(
     """Accuracy of the pose that templates predict.
 
     Args:
-        data: its pictures, not its pairs, are used; they need an azimuth (see `facing`).
+        data: its images, not its pairs, are used; they need an azimuth (see `facing`).
         matcher: whose features are compared.
         out: folder for the predictions, a JSON file, which is read when the same work is asked for again.
-        progress: called with the number of pictures done and to do.
-        sets: template sets of each category, as far as its pictures go.
+        progress: called with the number of images done and to do.
+        sets: template sets of each category, as far as its images go.
         seed: of the choice of templates.
         metric: see `PoseSettings`.
         masks: whether IMD runs over the object only; when not given, if the data set has a mask of each.
 
     Raises:
-        InputError: no picture says its azimuth, no category shows all four poses, or a picture or mask cannot
+        InputError: no image says its azimuth, no category shows all four poses, or an image or mask cannot
             be used.
     """
     if sets < 1:
         raise InputError(f"the number of template sets must be at least 1, got {sets}")
     plan = _plan(data, sets, seed)
-    shown = [*plan.pictures, *_members(plan.templates)]
+    shown = [*plan.images, *_members(plan.templates)]
     masked = _has_masks(shown) and metric == "imd" if masks is None else masks
     work = PoseWork(
         matcher,
         plan.templates,
-        plan.pictures,
+        plan.images,
         PoseSettings(metric, masked),
         {"dataset": data.name, "split": data.split},
     )
@@ -113,18 +113,18 @@ def table1(
     )
 
 
-def facing(picture: Picture) -> str | None:
+def facing(image: AnnotatedImage) -> str | None:
     """The nearest of the four directions, or ``None`` where that cannot be told.
 
     ``azimuth`` counts in degrees and ``azimuth_id`` in steps of 45 degrees. 0 is the front: the object looks
-    into the camera. At 90 (id 2) its left side shows, and it looks to the left of the picture; 180 (id 4) is
+    into the camera. At 90 (id 2) its left side shows, and it looks to the left of the image; 180 (id 4) is
     the back, 270 (id 6) the right side. SPair-71k and the rendered quadrupeds count alike. With degrees every
-    picture has a nearest direction; an odd id lies between two.
+    image has a nearest direction; an odd id lies between two.
 
     Raises:
         InputError: the azimuth is no number, or the id not 0 … 7.
     """
-    degrees, number = _azimuth(picture)
+    degrees, number = _azimuth(image)
     if degrees is not None:
         return _BY_DEGREES[int((degrees % 360 + 45) // 90) % 4]
     if number is None or number % 2:
@@ -132,56 +132,56 @@ def facing(picture: Picture) -> str | None:
     return _BY_DEGREES[number // 2]
 
 
-def is_clear(picture: Picture) -> bool:
+def is_clear(image: AnnotatedImage) -> bool:
     """Whether the view is within 22.5 degrees of its direction, so that nobody would call it another."""
-    degrees, number = _azimuth(picture)
+    degrees, number = _azimuth(image)
     if degrees is None:
         return number is not None and number % 2 == 0
     return abs((degrees + 45) % 90 - 45) <= 22.5
 
 
-def _azimuth(picture: Picture) -> tuple[float | None, int | None]:
-    degrees, number = (picture.attributes.get(key) for key in ("azimuth", "azimuth_id"))
+def _azimuth(image: AnnotatedImage) -> tuple[float | None, int | None]:
+    degrees, number = (image.attributes.get(key) for key in ("azimuth", "azimuth_id"))
     try:
         angle = None if degrees is None else float(degrees)
     except (TypeError, ValueError):
         angle = math.nan
     if angle is not None and not math.isfinite(angle):
-        raise InputError(f"{picture.id}: azimuth is {degrees!r}; expected degrees")
+        raise InputError(f"{image.id}: azimuth is {degrees!r}; expected degrees")
     if number is not None and number not in range(8):
-        raise InputError(f"{picture.id}: azimuth_id is {number!r}; expected 0 … 7")
+        raise InputError(f"{image.id}: azimuth_id is {number!r}; expected 0 … 7")
     return angle, number
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """Which pictures are templates, which are predicted, and why others are neither."""
+    """Which images are templates, which are predicted, and why others are neither."""
 
     templates: Mapping[str, TemplateSets]
-    pictures: tuple[Picture, ...]
+    images: tuple[AnnotatedImage, ...]
     truth: Mapping[str, str]
     clear: frozenset[str]
     notes: tuple[str, ...]
 
 
 def _plan(data: DataSet, sets: int, seed: int) -> _Plan:
-    """Templates and pictures to predict.
+    """Templates and images to predict.
 
     Raises:
-        InputError: no picture has an azimuth, or no category has a picture of each pose.
+        InputError: no image has an azimuth, or no category has an image of each pose.
     """
-    truth = {each.id: pose for each in data.pictures if (pose := facing(each)) is not None}
-    if not any(value is not None for each in data.pictures for value in _azimuth(each)):
+    truth = {each.id: pose for each in data.images if (pose := facing(each)) is not None}
+    if not any(value is not None for each in data.images for value in _azimuth(each)):
         raise InputError(
-            f"{data.name}, split {data.split}: no picture says its azimuth, by which poses are scored; "
+            f"{data.name}, split {data.split}: no image says its azimuth, by which poses are scored; "
             "take a data set with azimuth (degrees) or azimuth_id (0 … 7), such as SPair-71k"
         )
-    posed: dict[str, dict[str, list[Picture]]] = defaultdict(lambda: {pose: [] for pose in DIRECTIONS})
-    # By id, so that neither the draw nor the file depends on which pairs the data set makes of its pictures.
-    ordered = sorted(data.pictures, key=lambda each: each.id)
-    for picture in ordered:
-        if picture.id in truth:
-            posed[picture.category][truth[picture.id]].append(picture)
+    posed: dict[str, dict[str, list[AnnotatedImage]]] = defaultdict(lambda: {pose: [] for pose in DIRECTIONS})
+    # By id, so that neither the draw nor the file depends on which pairs the data set makes of its images.
+    ordered = sorted(data.images, key=lambda each: each.id)
+    for image in ordered:
+        if image.id in truth:
+            posed[image.category][truth[image.id]].append(image)
     lacking = {
         category: [pose for pose in DIRECTIONS if not poses[pose]]
         for category, poses in sorted(posed.items())
@@ -190,41 +190,41 @@ def _plan(data: DataSet, sets: int, seed: int) -> _Plan:
     if not usable:
         category, missing = next(iter(lacking.items()), ("", list(DIRECTIONS)))
         raise InputError(
-            f"{data.name}, split {data.split}: category {category!r} has no picture of the pose "
+            f"{data.name}, split {data.split}: category {category!r} has no image of the pose "
             f"{', '.join(missing)} to make templates of, and no other category has all four; "
-            "take more pictures"
+            "take more images"
         )
     templates = {category: _draw_sets(posed[category], sets, f"{seed}/{category}") for category in usable}
     taken = {each.path for each in _members(templates)}
-    pictures = tuple(
+    images = tuple(
         each for each in ordered if each.category in templates and each.id in truth and each.path not in taken
     )
-    if not pictures:
+    if not images:
         raise InputError(
-            f"{data.name}, split {data.split}: all pictures are needed as templates, none is left to "
-            "predict; take more pictures"
+            f"{data.name}, split {data.split}: all images are needed as templates, none is left to "
+            "predict; take more images"
         )
     incomplete = [f"{name} ({', '.join(missing)})" for name, missing in lacking.items() if missing]
     return _Plan(
         templates,
-        pictures,
+        images,
         truth,
-        frozenset(each.id for each in pictures if is_clear(each)),
+        frozenset(each.id for each in images if is_clear(each)),
         _notes(data, templates, truth, incomplete, sets),
     )
 
 
-def _draw_sets(poses: Mapping[str, Sequence[Picture]], wanted: int, key: str) -> TemplateSets:
-    """Disjoint sets of one picture a pose; no more than leave half of every pose's pictures."""
-    count = min(wanted, *(max(1, len(pictures) // 2) for pictures in poses.values()))
+def _draw_sets(poses: Mapping[str, Sequence[AnnotatedImage]], wanted: int, key: str) -> TemplateSets:
+    """Disjoint sets of one image a pose; no more than leave half of every pose's images."""
+    count = min(wanted, *(max(1, len(images) // 2) for images in poses.values()))
     drawn = {
-        pose: [pictures[each] for each in permutation(len(pictures), f"table1/{key}/{pose}")]
-        for pose, pictures in poses.items()
+        pose: [images[each] for each in permutation(len(images), f"table1/{key}/{pose}")]
+        for pose, images in poses.items()
     }
     return {str(number + 1): {pose: drawn[pose][number] for pose in DIRECTIONS} for number in range(count)}
 
 
-def _members(templates: Mapping[str, TemplateSets]) -> list[Picture]:
+def _members(templates: Mapping[str, TemplateSets]) -> list[AnnotatedImage]:
     return [each for sets in templates.values() for poses in sets.values() for each in poses.values()]
 
 
@@ -237,23 +237,21 @@ def _notes(
 ) -> tuple[str, ...]:
     """What was left out and what is not as asked for, a sentence each."""
     notes = []
-    untold = sum(each.id not in truth for each in data.pictures)
+    untold = sum(each.id not in truth for each in data.images)
     if untold:
-        total = len(data.pictures)
-        notes.append(
-            f"Left out, between two directions or without azimuth: {untold:,} pictures of {total:,}."
-        )
+        total = len(data.images)
+        notes.append(f"Left out, between two directions or without azimuth: {untold:,} images of {total:,}.")
     if incomplete:
         notes.append(f"Left out, without all four poses: {shortened(incomplete)}.")
     counts = [len(each) for each in templates.values()]
     if min(counts) < wanted:
         spread = f"{min(counts)}" if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
-        notes.append(f"{spread} template sets a category instead of {wanted}: there are too few pictures.")
+        notes.append(f"{spread} template sets a category instead of {wanted}: there are too few images.")
     return tuple(notes)
 
 
-def _has_masks(pictures: Sequence[Picture]) -> bool:
-    return all(each.mask_path is not None or each.attributes.get("segmentation") for each in pictures)
+def _has_masks(images: Sequence[AnnotatedImage]) -> bool:
+    return all(each.mask_path is not None or each.attributes.get("segmentation") for each in images)
 
 
 def _digest(work: PoseWork) -> str:
@@ -268,14 +266,14 @@ def _outcome(
     settings: PoseSettings,
 ) -> Outcome:
     everything = score_poses(predictions, plan.truth)
-    clear = score_poses([each for each in predictions if each.picture in plan.clear], plan.truth)
+    clear = score_poses([each for each in predictions if each.image in plan.clear], plan.truth)
     categories = {
         name: score_poses([each for each in predictions if each.category == name], plan.truth)
         for name in sorted(plan.templates)
     }
     grids = [
         _main_grid(everything, clear, matcher, settings),
-        confusion_grid(everything, "True pose (rows) and predicted pose, number of pictures"),
+        confusion_grid(everything, "True pose (rows) and predicted pose, number of images"),
     ]
     if len(categories) > 1:
         grids.append(_category_grid(categories, plan))
@@ -304,11 +302,11 @@ def _main_grid(everything: PoseScores, clear: PoseScores, matcher: Matcher, sett
     if clear.all_four.of < everything.all_four.of:
         rows.append(("ours: views within 22.5°", *score_cells(clear)))
     rows.append(("chance", *(percent(each) for each in CHANCE.values()), ""))
-    over = "the picture's object" if settings.masks else "the whole picture"
+    over = "the image's object" if settings.masks else "the whole image"
     how = f"IMD over {over}" if settings.metric == "imd" else "Mutual nearest neighbours"
     note = " ".join(
         [
-            f"{how}. L/R and F/B: {everything.left_right.of:,} and {everything.front_back.of:,} pictures, "
+            f"{how}. L/R and F/B: {everything.left_right.of:,} and {everything.front_back.of:,} images, "
             "two poses to choose from; then both together; then four poses to choose from. In brackets 95 % "
             "CI. The paper's rows are the words of its text on 100 cats of SPair-71k.",
         ]
@@ -332,7 +330,7 @@ def _finding(scores: PoseScores) -> str:
     """What the figures show; every comparison is made with the intervals."""
     four, sides, ends = scores.all_four, scores.left_right, scores.front_back
     found = [
-        f"Of {four.of:,} pictures, {percent(four.value)} % get the right one of four poses "
+        f"Of {four.of:,} images, {percent(four.value)} % get the right one of four poses "
         f"({_against(four, CHANCE['all_four'])})."
     ]
     if sides.of and ends.of:
@@ -385,7 +383,7 @@ def _plot(scores: PoseScores) -> Figure:
         level = 100 * CHANCE[name]
         axes.plot([place - 0.4, place + 0.4], [level, level], "--", color=_ORANGE, linewidth=2, label=label)
     axes.set_xticks(places, [f"{_LABELS[name]}\n({each.of:,})" for name, each in shown.items()])
-    axes.set_ylabel("accuracy in % (number of pictures below)")
+    axes.set_ylabel("accuracy in % (number of images below)")
     axes.set_ylim(0, 100)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#dddddd", linewidth=0.8)

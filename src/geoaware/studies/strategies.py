@@ -62,7 +62,7 @@ _ALIGNMENTS = {
     "off": "no alignment",
     "default": "default",
     "mutual-nn": "mutual nearest neighbours",
-    "imd": "IMD over the whole picture",
+    "imd": "IMD over the whole image",
     "masks": "IMD on the given mask",
 }
 
@@ -102,7 +102,7 @@ def table13(case: Case) -> Outcome:
         name="table13",
         title="How the pose is chosen",
         about="Zero-shot, mirrored or not: by the distance of mutual nearest neighbours, by IMD over the "
-        "whole picture, by IMD on an annotated mask (section E.1, table 13).",
+        "whole image, by IMD on an annotated mask (section E.1, table 13).",
         grids=(Grid("PCK in per cent, zero-shot", columns, rows, note),),
         finding=sentence(f"at 0.1, against no alignment: {said[0]}", *said[1:]),
         plots={"": pck_rows((_ALIGNMENTS[pose], run) for pose, run in runs.items())},

@@ -29,7 +29,7 @@ from geoaware.evaluation.predict import PredictSettings, Progress, choose_pairs,
 from geoaware.evaluation.protocols import FOR_BASE, Protocol, get_protocol
 from geoaware.evaluation.result import PCKResult
 from geoaware.evaluation.statistics import Estimate, estimate
-from geoaware.method.types import Picture
+from geoaware.method.types import AnnotatedImage
 from geoaware.runs.errors import InputError
 from geoaware.studies.ablation import METRICS, pair_values
 from geoaware.studies.variants import Bench, Variant
@@ -140,7 +140,7 @@ class Run:
 
     @cached_property
     def ends(self) -> tuple[list[str], list[str]]:
-        """Ids of the source and of the target pictures."""
+        """Ids of the source and of the target images."""
         records = list(_records(self.path))
         return [str(each["source"]) for each in records], [str(each["target"]) for each in records]
 
@@ -387,8 +387,8 @@ def keep_out_of_git(folder: Path) -> None:
             ) from None
 
 
-def _has_mask(picture: Picture) -> bool:
-    return picture.mask_path is not None or bool(picture.attributes.get("segmentation"))
+def _has_mask(image: AnnotatedImage) -> bool:
+    return image.mask_path is not None or bool(image.attributes.get("segmentation"))
 
 
 def _find(place: str | Path) -> Path:

@@ -6,7 +6,7 @@ What lies in the folder:
     predictions/badja/training/trained-on-lspet-blend-0-6.jsonl    its predictions on a data set
     predictions/badja/training/zero-shot.jsonl                     those of the plain features
 
-Runs have no validation and are matched with the weights of their last step: nothing is chosen on the pictures
+Runs have no validation and are matched with the weights of their last step: nothing is chosen on the images
 that the tables are about. What is finished is not done again, what was stopped goes on.
 """
 
@@ -395,8 +395,8 @@ def _grid(table: _Table) -> Grid:
     data = table.test.data
     note = (
         f"PCK in per cent, protocol {first.protocol}, {LABELS[first.averaging]}, pose alignment off; "
-        f"{len(data):,} pairs of {len(data.pictures):,} pictures. Gain: less zero-shot, pair by pair, in "
-        "points, with its 95 % interval over the choice of pictures; of one training, so the interval says "
+        f"{len(data):,} pairs of {len(data.images):,} images. Gain: less zero-shot, pair by pair, in "
+        "points, with its 95 % interval over the choice of images; of one training, so the interval says "
         "nothing on other seeds."
     )
     return Grid(table.test.title, columns, tuple(rows), note)

@@ -30,7 +30,7 @@ ZERO_SHOT, POST_PROCESSOR, ALONE = "zero-shot", "post-processor", "post-processo
 
 PoseChoice = Literal["default", "off", "mutual-nn", "imd", "masks"]
 """As measured for the subject; not at all; by the paper's distances, without a margin: mutual nearest
-neighbours, IMD over the whole picture, IMD on the source's annotated mask."""
+neighbours, IMD over the whole image, IMD on the source's annotated mask."""
 
 WHOLE = 0
 """A window of the whole map, whatever its side."""
@@ -88,7 +88,7 @@ class Setup:
 class Memory:
     """Features and poses that several variants of one subject share, within a number of bytes.
 
-    Features are kept by the pixels of the pictures that were extracted together, so what comes out is what
+    Features are kept by the pixels of the images that were extracted together, so what comes out is what
     would be computed, to the last bit.
     """
 

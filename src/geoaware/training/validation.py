@@ -49,7 +49,7 @@ def validate(
         refiner: the network at work, blended as it will be matched.
         extractor: of the features.
         sets: with their pairs.
-        features: of every picture, upright.
+        features: of every image, upright.
         settings: of the matching.
         alpha: threshold, as a share.
     """
@@ -72,7 +72,7 @@ def score(
 
     Args:
         data: with its pairs.
-        matched: the feature map of a picture, by its path, width and height.
+        matched: the feature map of an image, by its path, width and height.
         settings: of the matching.
         alpha: threshold, as a share.
     """

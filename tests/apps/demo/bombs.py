@@ -1,4 +1,4 @@
-"""Pictures that are small as files and huge once decoded."""
+"""Images that are small as files and huge once decoded."""
 
 from __future__ import annotations
 

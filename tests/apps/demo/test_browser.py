@@ -58,33 +58,33 @@ def opened(demo: Demo, chromium: Any, width: int = 1280, height: int = 900) -> A
     page = chromium.new_context(viewport={"width": width, "height": height}).new_page()
     page.set_default_timeout(PATIENCE)
     page.goto(demo.url)
-    page.wait_for_selector("#source-picture .pick")
+    page.wait_for_selector("#source-image .pick")
     return page
 
 
 def upload(page: Any, side: str, path: Path) -> None:
-    page.set_input_files(f"#{side}-picture input[type=file]", str(path))
+    page.set_input_files(f"#{side}-image input[type=file]", str(path))
 
 
 def bring(page: Any, photos: tuple[Path, Path]) -> None:
     for side, path in zip(("source", "target"), photos, strict=True):
         upload(page, side, path)
-        page.wait_for_selector(f"#{side}-picture .frame:not([hidden])")
+        page.wait_for_selector(f"#{side}-image .frame:not([hidden])")
 
 
 def click(page: Any, share: tuple[float, float], number: int) -> None:
-    """Click a place of picture A, given as shares of width and height, and wait for its match."""
-    box = page.locator("#source-picture .frame").bounding_box()
+    """Click a place of image A, given as shares of width and height, and wait for its match."""
+    box = page.locator("#source-image .frame").bounding_box()
     position = {"x": share[0] * box["width"], "y": share[1] * box["height"]}
-    page.click("#source-picture .frame", position=position)
-    page.wait_for_selector(f"#target-picture .mark >> nth={number - 1}")
+    page.click("#source-image .frame", position=position)
+    page.wait_for_selector(f"#target-image .mark >> nth={number - 1}")
 
 
 def marks(page: Any, side: str, size: tuple[int, int]) -> list[tuple[float, float]]:
-    """Pixels of the picture where the middles of the marks are drawn."""
-    photo = page.locator(f"#{side}-picture .frame img").bounding_box()
+    """Pixels of the image where the middles of the marks are drawn."""
+    photo = page.locator(f"#{side}-image .frame img").bounding_box()
     found = []
-    for mark in page.locator(f"#{side}-picture .mark").all():
+    for mark in page.locator(f"#{side}-image .mark").all():
         box = mark.bounding_box()
         x, y = box["x"] + box["width"] / 2 - photo["x"], box["y"] + box["height"] / 2 - photo["y"]
         found.append((x / photo["width"] * size[0], y / photo["height"] * size[1]))
@@ -118,7 +118,7 @@ def library(
 
 
 def assert_drawn(page: Any, wanted: MatchResult) -> None:
-    """Marks stand where the library says, on both pictures, to a pixel of these."""
+    """Marks stand where the library says, on both images, to a pixel of these."""
     for side, points, size in (
         ("source", wanted.queries, wanted.source.size),
         ("target", wanted.points, wanted.target.size),
@@ -132,7 +132,7 @@ def assert_drawn(page: Any, wanted: MatchResult) -> None:
 def test_three_clicks_then_other_features_then_pose(
     page: Any, photos: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    assert "Bring two pictures" in note(page)
+    assert "Bring two images" in note(page)
     bring(page, photos)
     assert "Click a point" in note(page)
     for number, share in enumerate(CLICKS, start=1):
@@ -149,7 +149,7 @@ def test_three_clicks_then_other_features_then_pose(
     close_matches(content.pop("matches"), expected.pop("matches"))
     assert content == expected
     assert page.locator("#matches tbody tr").count() == 3
-    assert [each.inner_text() for each in page.locator("#target-picture .mark").all()] == ["1", "2", "3"]
+    assert [each.inner_text() for each in page.locator("#target-image .mark").all()] == ["1", "2", "3"]
     confidence = page.inner_text("#matches tbody tr:nth-child(2) td:nth-child(4)")
     assert float(confidence) == pytest.approx(float(wanted.confidence[1]), abs=0.011)
 
@@ -183,24 +183,24 @@ def test_undo_clear_heat_map_and_choice(page: Any, photos: tuple[Path, Path]) ->
     bring(page, photos)
     for number, share in enumerate(CLICKS, start=1):
         click(page, share, number)
-    before = page.get_attribute("#target-picture .frame img", "src")
+    before = page.get_attribute("#target-image .frame img", "src")
     page.check("#heat input")
     page.wait_for_function(
-        f"document.querySelector('#target-picture .frame img').getAttribute('src') !== '{before}'"
+        f"document.querySelector('#target-image .frame img').getAttribute('src') !== '{before}'"
     )
-    heat = page.get_attribute("#target-picture .frame img", "src")
-    page.wait_for_function("document.querySelector('#target-picture .frame img').naturalWidth === 360")
+    heat = page.get_attribute("#target-image .frame img", "src")
+    page.wait_for_function("document.querySelector('#target-image .frame img').naturalWidth === 360")
     page.click("#matches [data-index='0']")
-    page.wait_for_selector("#target-picture .mark.chosen:has-text('1')")
-    assert page.get_attribute("#target-picture .frame img", "src") not in (before, heat)
+    page.wait_for_selector("#target-image .mark.chosen:has-text('1')")
+    assert page.get_attribute("#target-image .frame img", "src") not in (before, heat)
     assert page.get_attribute("#matches [data-index='0']", "aria-pressed") == "true"
     page.uncheck("#heat input")
     page.wait_for_function(
-        f"document.querySelector('#target-picture .frame img').getAttribute('src') === '{before}'"
+        f"document.querySelector('#target-image .frame img').getAttribute('src') === '{before}'"
     )
     page.click("button:has-text('Undo last point')")
     page.wait_for_selector("#note:has-text('2 points matched')")
-    assert page.locator("#source-picture .mark").count() == 2
+    assert page.locator("#source-image .mark").count() == 2
     page.click("button:has-text('Clear points')")
     wait_for_note(page, "Click a point")
     assert page.locator(".mark").count() == 0
@@ -209,16 +209,16 @@ def test_undo_clear_heat_map_and_choice(page: Any, photos: tuple[Path, Path]) ->
 def test_what_cannot_be_used_gets_a_message_and_the_rest_goes_on(
     page: Any, photos: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    page.click("#source-picture .stage", position={"x": 30, "y": 30})
+    page.click("#source-image .stage", position={"x": 30, "y": 30})
     page.click("button:has-text('Download JSON')")
     wait_for_note(page, "There are no matches yet")
     upload(page, "source", photos[0])
-    page.wait_for_selector("#source-picture .frame:not([hidden])")
-    page.click("#source-picture .frame")
-    wait_for_note(page, "Bring picture B first")
-    (tmp_path / "text.png").write_text("not a picture", encoding="utf-8")
+    page.wait_for_selector("#source-image .frame:not([hidden])")
+    page.click("#source-image .frame")
+    wait_for_note(page, "Bring image B first")
+    (tmp_path / "text.png").write_text("not an image", encoding="utf-8")
     upload(page, "target", tmp_path / "text.png")
-    wait_for_note(page, "text.png is not a picture that can be read")
+    wait_for_note(page, "text.png is not an image that can be read")
     upload(page, "target", png_bomb(tmp_path / "bomb.png", 9000))
     wait_for_note(page, "bomb.png has 9000 x 9000 pixels, more than the 40 megapixels taken here")
     (tmp_path / "large.png").write_bytes(bytes(2_000_001))
@@ -226,24 +226,24 @@ def test_what_cannot_be_used_gets_a_message_and_the_rest_goes_on(
     wait_for_note(page, "large.png is larger than 2 MB")
     assert page.locator("#note [role=alert]").count() == 1
     assert page.locator(".wait:visible").count() == 0
-    page.click("#target-picture .examples button >> nth=1")
-    page.wait_for_selector("#target-picture .frame:not([hidden])")
-    page.click("#source-picture .stage", position={"x": 4, "y": 100})
-    wait_for_note(page, "lies outside picture A, 240 x 320 pixels")
+    page.click("#target-image .examples button >> nth=1")
+    page.wait_for_selector("#target-image .frame:not([hidden])")
+    page.click("#source-image .stage", position={"x": 4, "y": 100})
+    wait_for_note(page, "lies outside image A, 240 x 320 pixels")
     click(page, CLICKS[0], 1)
     wait_for_note(page, "1 point matched")
 
 
 def test_with_the_keyboard(page: Any) -> None:
     for side, index in (("source", 0), ("target", 1)):
-        page.focus(f"#{side}-picture .examples button >> nth={index}")
+        page.focus(f"#{side}-image .examples button >> nth={index}")
         page.keyboard.press("Enter")
-        page.wait_for_selector(f"#{side}-picture .frame:not([hidden])")
-    page.focus("#source-picture .frame")
+        page.wait_for_selector(f"#{side}-image .frame:not([hidden])")
+    page.focus("#source-image .frame")
     for key in ("ArrowUp", "Shift+ArrowLeft", "ArrowLeft"):
         page.keyboard.press(key)
     page.keyboard.press("Enter")
-    page.wait_for_selector("#target-picture .mark")
+    page.wait_for_selector("#target-image .mark")
     # From the middle of 240 x 320: half a percent of 320 is 1.6, with Shift 16.
     assert page.inner_text("#matches tbody td:nth-child(2)") == "102, 158"
     page.focus("#matches [data-index='0']")
@@ -251,7 +251,7 @@ def test_with_the_keyboard(page: Any) -> None:
     page.wait_for_selector("#matches [aria-pressed=true]")
 
 
-def test_a_picture_can_be_dropped_and_pasted(page: Any) -> None:
+def test_a_image_can_be_dropped_and_pasted(page: Any) -> None:
     hand = """async ([selector, Kind, kind, field]) => {
         const canvas = document.createElement('canvas');
         const content = await new Promise((done) => canvas.toBlob(done, 'image/png'));
@@ -260,10 +260,10 @@ def test_a_picture_can_be_dropped_and_pasted(page: Any) -> None:
         const node = selector ? document.querySelector(selector) : document;
         node.dispatchEvent(new window[Kind](kind, { [field]: data, bubbles: true }));
     }"""
-    page.evaluate(hand, ["#source-picture .stage", "DragEvent", "drop", "dataTransfer"])
-    page.wait_for_selector("#source-picture .frame:not([hidden])")
+    page.evaluate(hand, ["#source-image .stage", "DragEvent", "drop", "dataTransfer"])
+    page.wait_for_selector("#source-image .frame:not([hidden])")
     page.evaluate(hand, ["", "ClipboardEvent", "paste", "clipboardData"])
-    page.wait_for_selector("#target-picture .frame:not([hidden])")
+    page.wait_for_selector("#target-image .frame:not([hidden])")
 
 
 def test_at_phone_width(demo: Demo, chromium: Any, photos: tuple[Path, Path]) -> None:
@@ -273,7 +273,7 @@ def test_at_phone_width(demo: Demo, chromium: Any, photos: tuple[Path, Path]) ->
         click(page, share, number)
     width = page.evaluate("Math.max(document.documentElement.scrollWidth, document.body.scrollWidth)")
     assert width <= 390
-    source, target = (page.locator(f"#{side}-picture .stage").bounding_box() for side in ("source", "target"))
+    source, target = (page.locator(f"#{side}-image .stage").bounding_box() for side in ("source", "target"))
     assert source["y"] + source["height"] <= target["y"], "one above the other"
     for box in [each.bounding_box() for each in page.locator("button:visible, input:visible").all()]:
         assert box["x"] >= 0
@@ -304,7 +304,7 @@ def test_everything_is_fetched_from_the_server_itself(
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
     page.goto(demo.url)
-    page.wait_for_selector("#source-picture .pick")
+    page.wait_for_selector("#source-image .pick")
     bring(page, photos)
     click(page, CLICKS[0], 1)
     page.check("#heat input")
@@ -315,7 +315,7 @@ def test_everything_is_fetched_from_the_server_itself(
     page.context.close()
 
 
-def test_two_visitors_do_not_see_each_others_pictures(
+def test_two_visitors_do_not_see_each_others_images(
     demo: Demo, chromium: Any, photos: tuple[Path, Path]
 ) -> None:
     mine, yours = opened(demo, chromium), opened(demo, chromium)
@@ -323,14 +323,14 @@ def test_two_visitors_do_not_see_each_others_pictures(
     click(mine, CLICKS[0], 1)
     assert yours.locator(".frame:visible").count() == 0
     upload(yours, "source", photos[1])
-    yours.wait_for_selector("#source-picture .frame:not([hidden])")
-    yours.click("#source-picture .frame")
-    wait_for_note(yours, "Bring picture B first")
-    assert mine.locator("#target-picture .mark").count() == 1
-    pictures = {each.get_attribute("src") for each in mine.locator(".frame img").all()}
-    assert all(each and each.startswith("mine/") and len(each) == 5 + 32 for each in pictures)
-    assert yours.locator(".frame img >> nth=0").get_attribute("src") not in pictures
-    fetched = mine.request.get(demo.url + pictures.copy().pop())
+    yours.wait_for_selector("#source-image .frame:not([hidden])")
+    yours.click("#source-image .frame")
+    wait_for_note(yours, "Bring image B first")
+    assert mine.locator("#target-image .mark").count() == 1
+    images = {each.get_attribute("src") for each in mine.locator(".frame img").all()}
+    assert all(each and each.startswith("mine/") and len(each) == 5 + 32 for each in images)
+    assert yours.locator(".frame img >> nth=0").get_attribute("src") not in images
+    fetched = mine.request.get(demo.url + images.copy().pop())
     assert (fetched.status, fetched.headers["cache-control"]) == (200, "private, no-store")
     held = len(demo.visitors)
     mine.context.close()
@@ -339,5 +339,5 @@ def test_two_visitors_do_not_see_each_others_pictures(
             break
         yours.wait_for_timeout(200)
     assert len(demo.visitors) == held - 1, "a closed tab is forgotten"
-    assert yours.request.get(demo.url + pictures.pop()).status == 404
+    assert yours.request.get(demo.url + images.pop()).status == 404
     yours.context.close()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from geoaware.apps.demo.security import LARGEST_REQUEST, Guard, Limits, is_loopback, read_picture, uploaded
+from geoaware.apps.demo.security import LARGEST_REQUEST, Guard, Limits, is_loopback, read_image, uploaded
 from geoaware.data.images import load_image
 from geoaware.runs.errors import InputError
 from tests.apps.demo.bombs import png_bomb, png_header
@@ -21,17 +21,17 @@ SVG = "<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>"
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "bmp", "tif", "gif", "ppm"])
-def test_pictures_are_read_as_everywhere(tmp_path: Path, suffix: str) -> None:
+def test_images_are_read_as_everywhere(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a.{suffix}"
     noise(40, 30, 1).save(path)
-    np.testing.assert_array_equal(np.asarray(read_picture(path, Limits())), np.asarray(load_image(path)))
+    np.testing.assert_array_equal(np.asarray(read_image(path, Limits())), np.asarray(load_image(path)))
 
 
-def test_pictures_are_turned_upright(tmp_path: Path) -> None:
+def test_images_are_turned_upright(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     noise(40, 30, 1).save(tmp_path / "a.jpg", exif=exif)
-    assert read_picture(tmp_path / "a.jpg", Limits()).size == (30, 40)
+    assert read_image(tmp_path / "a.jpg", Limits()).size == (30, 40)
 
 
 @pytest.mark.parametrize(
@@ -46,11 +46,11 @@ def test_pictures_are_turned_upright(tmp_path: Path) -> None:
     ],
     ids=["text", "svg", "html", "nothing", "torn png", "torn gif"],
 )
-def test_what_is_no_picture_is_refused_whatever_its_name(tmp_path: Path, content: bytes) -> None:
+def test_what_is_no_image_is_refused_whatever_its_name(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "cat.png"
     path.write_bytes(content)
-    with pytest.raises(InputError, match=r"^cat\.png is not a picture that can be read; give a JPEG, PNG"):
-        read_picture(path, Limits())
+    with pytest.raises(InputError, match=r"^cat\.png is not an image that can be read; give a JPEG, PNG"):
+        read_image(path, Limits())
 
 
 def test_formats_that_run_other_programs_are_not_decoded(
@@ -59,16 +59,16 @@ def test_formats_that_run_other_programs_are_not_decoded(
     noise(40, 30, 1).save(tmp_path / "a.eps")
     path = (tmp_path / "a.eps").rename(tmp_path / "a.png")
     monkeypatch.setattr("subprocess.Popen", lambda *a, **k: pytest.fail("another program was started"))
-    with pytest.raises(InputError, match="not a picture that can be read"):
-        read_picture(path, Limits())
+    with pytest.raises(InputError, match="not an image that can be read"):
+        read_image(path, Limits())
 
 
-def test_a_torn_picture_is_refused(tmp_path: Path) -> None:
+def test_a_torn_image_is_refused(tmp_path: Path) -> None:
     noise(400, 300, 1).save(tmp_path / "a.jpg")
     content = (tmp_path / "a.jpg").read_bytes()
     (tmp_path / "a.jpg").write_bytes(content[: len(content) // 2])
-    with pytest.raises(InputError, match="not a picture that can be read"):
-        read_picture(tmp_path / "a.jpg", Limits())
+    with pytest.raises(InputError, match="not an image that can be read"):
+        read_image(tmp_path / "a.jpg", Limits())
 
 
 @pytest.mark.parametrize("side", [9000, 50_000])
@@ -79,22 +79,22 @@ def test_bombs_are_refused_before_a_pixel_is_decoded(
     assert path.stat().st_size < 20_000
     monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("decoded"))
     with pytest.raises(InputError, match=r"^b\.png has .* pixels, more than the 40 megapixels taken here"):
-        read_picture(path, Limits())
+        read_image(path, Limits())
 
 
 def test_limits_are_those_given(tmp_path: Path) -> None:
     noise(100, 100, 1).save(tmp_path / "a.png")
     size = (tmp_path / "a.png").stat().st_size
-    assert read_picture(tmp_path / "a.png", Limits(size / 1e6, 0.01)).size == (100, 100)
+    assert read_image(tmp_path / "a.png", Limits(size / 1e6, 0.01)).size == (100, 100)
     with pytest.raises(InputError, match=r"has 100 x 100 pixels, more than the 0\.009 megapixels"):
-        read_picture(tmp_path / "a.png", Limits(1, 0.009))
+        read_image(tmp_path / "a.png", Limits(1, 0.009))
     with pytest.raises(InputError, match=r"is larger than 0\.0\d+ MB, the most that is taken here"):
-        read_picture(tmp_path / "a.png", Limits((size - 1) / 1e6, 40))
+        read_image(tmp_path / "a.png", Limits((size - 1) / 1e6, 40))
 
 
 def test_a_file_that_is_gone(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"a\.png is no longer here; choose the picture again"):
-        read_picture(tmp_path / "a.png", Limits())
+    with pytest.raises(InputError, match=r"a\.png is no longer here; choose the image again"):
+        read_image(tmp_path / "a.png", Limits())
 
 
 def test_only_uploads_are_read(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_only_uploads_are_read(tmp_path: Path) -> None:
         str(folder), str(folder / "x" / "none.png"), "a\0b", "", None, 7, ["a"],
     ]  # fmt: skip
     for path in outside:
-        with pytest.raises(InputError, match="not a picture that was uploaded here"):
+        with pytest.raises(InputError, match="not an image that was uploaded here"):
             uploaded(path, folder)
 
 

@@ -120,7 +120,7 @@ def test_no_file_of_this_machine_is_handed_out(demo: Demo, examples: Path) -> No
     Path(sent).unlink()
 
 
-def test_there_is_no_list_of_pictures(demo: Demo) -> None:
+def test_there_is_no_list_of_images(demo: Demo) -> None:
     for path in ("/mine", "/mine/", "/mine/*", "/mine/0", "/mine/%00", "/mine/" + "A" * 32):
         assert fetch(demo, path)[0] == 404
 
@@ -129,10 +129,10 @@ def test_an_upload_is_read_and_deleted(demo: Demo, tmp_path: Path) -> None:
     content = save_face(tmp_path / "a.png").read_bytes()
     sent = json.loads(upload(demo, "a.png", content)[1])[0]
     assert Path(sent).is_relative_to(demo.folder)
-    status, answer = trigger(demo, "source-picture", "bring", {"path": sent})
-    assert (status, "Now bring picture B." in said(answer)) == (200, True)
+    status, answer = trigger(demo, "source-image", "bring", {"path": sent})
+    assert (status, "Now bring image B." in said(answer)) == (200, True)
     assert left_over(demo) == []
-    token = demo.visitors.of("tab").picture("source")
+    token = demo.visitors.of("tab").shown("source")
     assert token is not None
     assert fetch(demo, f"/mine/{token.token}")[1].startswith(b"\xff\xd8")
     demo.visitors.drop("tab")
@@ -144,23 +144,23 @@ def test_an_upload_is_read_and_deleted(demo: Demo, tmp_path: Path) -> None:
 )
 def test_a_path_that_was_not_uploaded_is_not_read(demo: Demo, path: object, examples: Path) -> None:
     given = str(examples.parents[1] / "secret.txt") if path == "secret" else path
-    status, answer = trigger(demo, "source-picture", "bring", {"path": given}, key="stranger")
+    status, answer = trigger(demo, "source-image", "bring", {"path": given}, key="stranger")
     if status == 200:
-        assert "not a picture that was uploaded here" in said(answer)
+        assert "not an image that was uploaded here" in said(answer)
     else:  # gradio looks at paths too
         assert "is not in the cache folder and cannot be accessed" in answer
     assert demo.visitors.of("stranger").image("source") is None
     assert (examples.parents[1] / "secret.txt").read_bytes() == SECRET
 
 
-def test_what_is_no_picture_gets_a_message_and_is_deleted(demo: Demo, tmp_path: Path) -> None:
+def test_what_is_no_image_gets_a_message_and_is_deleted(demo: Demo, tmp_path: Path) -> None:
     bomb = png_bomb(tmp_path / "bomb.png", 9000).read_bytes()
     for name, content, message in (
-        ("cat.png", b"<svg onload=alert(1)>", "cat.png is not a picture that can be read"),
+        ("cat.png", b"<svg onload=alert(1)>", "cat.png is not an image that can be read"),
         ("bomb.png", bomb, "has 9000 x 9000 pixels, more than the 1 megapixels taken here"),
     ):
         sent = json.loads(upload(demo, name, content)[1])[0]
-        status, answer = trigger(demo, "target-picture", "bring", {"path": sent})
+        status, answer = trigger(demo, "target-image", "bring", {"path": sent})
         assert status == 200
         assert message in said(answer)
         assert 'role="alert"' in said(answer)
@@ -169,14 +169,14 @@ def test_what_is_no_picture_gets_a_message_and_is_deleted(demo: Demo, tmp_path: 
 
 def test_forged_events_get_a_message(demo: Demo) -> None:
     for element, event, data, message in (
-        ("source-picture", "place", {"x": "1", "y": None}, "no position"),
-        ("source-picture", "place", None, "no position"),
-        ("source-picture", "place", {"x": 1, "y": 1}, "Bring picture A and picture B first"),
-        ("source-picture", "example", {"index": 7}, "nothing of that number"),
-        ("source-picture", "example", {"index": -1}, "nothing of that number"),
+        ("source-image", "place", {"x": "1", "y": None}, "no position"),
+        ("source-image", "place", None, "no position"),
+        ("source-image", "place", {"x": 1, "y": 1}, "Bring image A and image B first"),
+        ("source-image", "example", {"index": 7}, "nothing of that number"),
+        ("source-image", "example", {"index": -1}, "nothing of that number"),
         ("matches", "choose", {"index": True}, "nothing of that number"),
         (
-            "target-picture",
+            "target-image",
             "trouble",
             {"name": "<i>x</i>", "large": True},
             "&lt;i&gt;x&lt;/i&gt; is larger than",
@@ -185,8 +185,8 @@ def test_forged_events_get_a_message(demo: Demo) -> None:
         status, answer = trigger(demo, element, event, data, key="forger")
         assert status == 200
         assert message in said(answer)
-    assert trigger(demo, "source-picture", "place", {"x": 1, "y": 1}, key=None)[0] == 500
-    assert trigger(demo, "source-picture", "place", {"x": 1, "y": 1}, key="")[0] == 500
+    assert trigger(demo, "source-image", "place", {"x": 1, "y": 1}, key=None)[0] == 500
+    assert trigger(demo, "source-image", "place", {"x": 1, "y": 1}, key="")[0] == 500
 
 
 def test_large_files_are_refused(demo: Demo) -> None:
@@ -243,7 +243,7 @@ def test_it_calls_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket.socket, "connect", noted)
     with running() as demo:
         assert fetch(demo, "/")[0] == 200
-        assert trigger(demo, "source-picture", "place", {"x": 1, "y": 1})[0] == 200
+        assert trigger(demo, "source-image", "place", {"x": 1, "y": 1})[0] == 200
     assert called
     assert {address[0] for address in called} == {"127.0.0.1"}
 

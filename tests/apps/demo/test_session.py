@@ -32,7 +32,7 @@ POINTS = [(40.0, 52.5), (100.0, 30.0), (80.25, 99.0)]
 
 
 class Counting(Patches):
-    """Counts the pictures that go through the network."""
+    """Counts the images that go through the network."""
 
     seen = 0
 
@@ -104,10 +104,10 @@ class Sided(Patches):
         return (torch.cat([means, across, down, means, across, down], dim=1),)
 
 
-def test_a_mirrored_picture_is_recognised() -> None:
-    picture = noise(117, 117, 3)
+def test_a_mirrored_image_is_recognised() -> None:
+    image = noise(117, 117, 3)
     matchers = Matchers(["lite"], ["auto"], lambda name, place: Matcher(Sided(), pose="flip"))
-    session = session_with(picture, pose_image(picture, "flip"), matchers)
+    session = session_with(image, pose_image(image, "flip"), matchers)
     session.click(30, 60)
     assert session.pose == "flip"
     assert session.distances["flip"] < 0.01 < session.distances["identity"]
@@ -115,7 +115,7 @@ def test_a_mirrored_picture_is_recognised() -> None:
     assert (session.pose, session.distances, session.aligned) == ("identity", {}, False)
 
 
-def test_each_picture_is_encoded_once_for_each_pose_and_features(session: Session) -> None:
+def test_each_image_is_encoded_once_for_each_pose_and_features(session: Session) -> None:
     assert seen(session) == 3, "source, target and the source mirrored"
     for point in POINTS:
         session.click(*point)
@@ -189,7 +189,7 @@ def test_undo_clear_and_choose(session: Session) -> None:
 def test_clicks_that_cannot_be(session: Session) -> None:
     session.click(*POINTS[0])
     for x, y in ((130, 5), (-0.1, 5), (5, 120), (float("nan"), 5), (5, float("inf"))):
-        with pytest.raises(InputError, match=r"lies outside picture A, 130 x 120 pixels; click inside it"):
+        with pytest.raises(InputError, match=r"lies outside image A, 130 x 120 pixels; click inside it"):
             session.click(x, y)
     assert session.points == (POINTS[0],)
     for number in range(MOST_POINTS - 1):
@@ -199,12 +199,12 @@ def test_clicks_that_cannot_be(session: Session) -> None:
     assert len(session.rows()) == MOST_POINTS
 
 
-def test_before_both_pictures_are_there() -> None:
+def test_before_both_images_are_there() -> None:
     session = Session(toy_matchers(), Features("lite"))
-    with pytest.raises(InputError, match="Bring picture A and picture B first"):
+    with pytest.raises(InputError, match="Bring image A and image B first"):
         session.click(1, 1)
     session.bring("source", noise(50, 50, 1))
-    with pytest.raises(InputError, match="Bring picture B first"):
+    with pytest.raises(InputError, match="Bring image B first"):
         session.click(1, 1)
     assert (session.points, session.rows(), session.result, session.heat()) == ((), [], None, None)
     with pytest.raises(InputError, match="no matches yet"):
@@ -254,7 +254,7 @@ def test_downloads_and_what_can_be_fetched(session: Session) -> None:
     assert second.data.startswith(b"\x89PNG")
     assert session.served(second.token) is second
     assert session.served(first.token) is None
-    source = session.picture("source")
+    source = session.shown("source")
     assert source is not None
     assert session.served(source.token) is source
     session.bring("source", noise(50, 50, 4))
@@ -271,14 +271,14 @@ def test_the_drawing_is_numbered_as_the_page() -> None:
     assert (drawn != np.asarray(session.result.draw())).any()
 
 
-def test_large_pictures_are_shown_smaller_and_matched_as_they_are() -> None:
+def test_large_images_are_shown_smaller_and_matched_as_they_are() -> None:
     session = session_with(noise(2 * LONGEST, LONGEST, 1), noise(50, 70, 2))
-    served = session.picture("source")
+    served = session.shown("source")
     assert served is not None
     assert Image.open(io.BytesIO(served.data)).size == (LONGEST, LONGEST // 2)
     session.click(2 * LONGEST - 1, LONGEST - 1)
     assert json.loads(session.to_json())["source_size"] == [2 * LONGEST, LONGEST]
-    assert Image.open(io.BytesIO(Served.picture(noise(50, 70, 2)).data)).size == (50, 70)
+    assert Image.open(io.BytesIO(Served.of(noise(50, 70, 2)).data)).size == (50, 70)
 
 
 def test_a_matcher_is_loaded_once_whoever_asks() -> None:
@@ -320,7 +320,7 @@ def test_visitors_have_their_own_sessions() -> None:
     mine.bring("source", noise(50, 50, 1))
     assert visitors.of("me") is mine
     assert yours.image("source") is None
-    served = mine.picture("source")
+    served = mine.shown("source")
     assert served is not None
     assert len(served.token) == 32
     assert visitors.served(served.token) is served

@@ -24,7 +24,7 @@ from geoaware.apps.pose.prediction import (
     PoseSettings,
     Share,
     accuracy_grid,
-    bare_picture,
+    bare_image,
     confusion_grid,
     count_votes,
     read_template_sets,
@@ -34,7 +34,7 @@ from geoaware.apps.pose.prediction import (
 from geoaware.apps.pose.run import PoseWork, predict_poses
 from geoaware.matcher import Matcher
 from geoaware.method.alignment import instance_matching_distance, mutual_nn_distance
-from geoaware.method.types import Picture
+from geoaware.method.types import AnnotatedImage
 from geoaware.runs.errors import InputError
 from tests.evaluation.tiny import Sided
 from tests.reference import alignment as slow_alignment
@@ -108,7 +108,7 @@ class TestScores:
             "back": {"left": 0, "right": 0, "front": 0, "back": 1},
         }
 
-    def test_pictures_without_a_label_do_not_count(self) -> None:
+    def test_images_without_a_label_do_not_count(self) -> None:
         scores = score_poses(self.FOUND, {"a": "left"})
         assert (scores.left_right, scores.front_back, scores.all_four) == (
             Share(1, 1),
@@ -171,15 +171,15 @@ class TestShare:
 # --- template sets on disk
 
 
-def object_picture(number: int) -> Image.Image:
+def object_image(number: int) -> Image.Image:
     return noise(SIZE, SIZE, number)
 
 
 def write_set(folder: Path, shift: int = 0, masks: bool = False) -> Path:
-    """Left is a picture, right its mirror image, front and back are others."""
+    """Left is an image, right its mirror image, front and back are others."""
     folder.mkdir(parents=True)
-    side = object_picture(10 + shift)
-    views = (side, ImageOps.mirror(side), object_picture(20 + shift), object_picture(30 + shift))
+    side = object_image(10 + shift)
+    views = (side, ImageOps.mirror(side), object_image(20 + shift), object_image(30 + shift))
     for pose, image in zip(DIRECTIONS, views, strict=True):
         image.save(folder / f"{pose}.png")
         if masks:
@@ -188,7 +188,7 @@ def write_set(folder: Path, shift: int = 0, masks: bool = False) -> Path:
 
 
 class TestTemplateSets:
-    def test_folders_to_pictures(self, tmp_path: Path) -> None:
+    def test_folders_to_images(self, tmp_path: Path) -> None:
         write_set(tmp_path / "b", 1)
         (write_set(tmp_path / "a") / "left.png").rename(tmp_path / "a" / "LEFT.PNG")
         (tmp_path / "a" / "notes.txt").write_text("mine")
@@ -216,9 +216,9 @@ class TestTemplateSets:
                 r"a: has no template of the pose back; add back\.jpg",
             ),
             (lambda root: (root / "a" / "top.png").write_bytes(b""), "top.png: names no pose"),
-            (lambda root: object_picture(1).save(root / "a" / "left.jpg"), "left.png: left.jpg is there too"),
-            (lambda root: (root / "empty").mkdir(), "empty: no pictures in this folder"),
-            (lambda root: (root / "a" / "front.png").write_text("no"), "front.png: not a picture"),
+            (lambda root: object_image(1).save(root / "a" / "left.jpg"), "left.png: left.jpg is there too"),
+            (lambda root: (root / "empty").mkdir(), "empty: no images in this folder"),
+            (lambda root: (root / "a" / "front.png").write_text("no"), "front.png: not an image"),
             (
                 lambda root: (root / "a" / "right_mask.png").unlink(),
                 "has no mask of the template right; add right_mask.png",
@@ -242,18 +242,18 @@ class TestTemplateSets:
 
 
 @pytest.fixture
-def templates(tmp_path: Path) -> dict[str, dict[str, Picture]]:
+def templates(tmp_path: Path) -> dict[str, dict[str, AnnotatedImage]]:
     write_set(tmp_path / "sets" / "a", masks=True)
     return read_template_sets(tmp_path / "sets", masks=True)
 
 
-def picture(path: Path, image: Image.Image, mask: np.ndarray | None = None) -> Picture:
+def drawn(path: Path, image: Image.Image, mask: np.ndarray | None = None) -> AnnotatedImage:
     image.save(path)
     if mask is None:
-        return bare_picture(path.name, path)
+        return bare_image(path.name, path)
     mask_path = path.with_name(f"{path.stem}-object.png")
     Image.fromarray(mask.astype(np.uint8) * 255).save(mask_path)
-    return bare_picture(path.name, path, mask_path)
+    return bare_image(path.name, path, mask_path)
 
 
 def columns(first: int, last: int) -> np.ndarray:
@@ -263,7 +263,7 @@ def columns(first: int, last: int) -> np.ndarray:
 
 
 class TestPredictor:
-    def test_the_picture_itself_is_at_distance_zero(self, templates: dict, tmp_path: Path) -> None:
+    def test_the_image_itself_is_at_distance_zero(self, templates: dict, tmp_path: Path) -> None:
         predictor = PosePredictor(Matcher(Sided()), templates)
         for pose in DIRECTIONS:
             found = predictor.distances(templates["a"][pose])
@@ -281,13 +281,13 @@ class TestPredictor:
         both = Image.open(templates["a"]["front"].path)
         both.paste(Image.open(templates["a"]["back"].path).crop((63, 0, SIZE, SIZE)), (63, 0))
         predictor = PosePredictor(Matcher(Sided()), templates, PoseSettings(masks=True))
-        assert vote(predictor.distances(picture(tmp_path / "l.png", both, columns(0, 50)))) == "front"
-        assert vote(predictor.distances(picture(tmp_path / "r.png", both, columns(80, SIZE)))) == "back"
+        assert vote(predictor.distances(drawn(tmp_path / "l.png", both, columns(0, 50)))) == "front"
+        assert vote(predictor.distances(drawn(tmp_path / "r.png", both, columns(80, SIZE)))) == "back"
 
     def test_imd_over_the_object_as_the_loop_has_it(self, templates: dict, tmp_path: Path) -> None:
         matcher, mask = Matcher(Sided()), np.zeros((SIZE, SIZE), dtype=bool)
         mask[20:26, 30:36] = True
-        query = picture(tmp_path / "q.png", noise(SIZE, SIZE, 3), mask)
+        query = drawn(tmp_path / "q.png", noise(SIZE, SIZE, 3), mask)
         found = PosePredictor(matcher, templates, PoseSettings(masks=True)).distances(query)["a"]
         maps = [matcher.encode(each.path).maps["identity"].data for each in (query, templates["a"]["left"])]
         wanted = slow_alignment.instance_matching_distance(*maps, torch.from_numpy(mask), None, 64)
@@ -301,7 +301,7 @@ class TestPredictor:
         for each in templates["a"].values():
             Image.fromarray(there.astype(np.uint8) * 255).save(each.mask_path)
         matcher, here = Matcher(Sided()), columns(10, 40)
-        query = picture(tmp_path / "q.png", noise(SIZE, SIZE, 3), here)
+        query = drawn(tmp_path / "q.png", noise(SIZE, SIZE, 3), here)
         settings = PoseSettings(masks=True, template_masks=restricted)
         found = PosePredictor(matcher, templates, settings).distances(query)["a"]
         maps = [matcher.encode(each.path).maps["identity"].data for each in (query, templates["a"]["back"])]
@@ -311,7 +311,7 @@ class TestPredictor:
         assert found["back"] == pytest.approx(wanted, abs=1e-6)
 
     def test_mutual_nearest_neighbours(self, templates: dict, tmp_path: Path) -> None:
-        matcher, query = Matcher(Sided()), picture(tmp_path / "q.png", noise(SIZE, SIZE, 3))
+        matcher, query = Matcher(Sided()), drawn(tmp_path / "q.png", noise(SIZE, SIZE, 3))
         found = PosePredictor(matcher, templates, PoseSettings("mutual-nn")).distances(query)["a"]
         maps = [matcher.encode(each.path).maps["identity"].data for each in (query, templates["a"]["front"])]
         assert found["front"] == pytest.approx(mutual_nn_distance(*maps), abs=1e-6)
@@ -319,15 +319,15 @@ class TestPredictor:
     def test_masks_that_cannot_be_used(self, templates: dict, tmp_path: Path) -> None:
         predictor = PosePredictor(Matcher(Sided()), templates, PoseSettings(masks=True))
         with pytest.raises(InputError, match=r"bare\.png: has no mask of its object"):
-            predictor.distances(picture(tmp_path / "bare.png", noise(SIZE, SIZE, 3)))
-        with pytest.raises(InputError, match=r"small-object\.png: mask of 117x117 pixels, picture of 60x60"):
-            predictor.distances(picture(tmp_path / "small.png", noise(60, 60, 3), columns(0, 9)))
+            predictor.distances(drawn(tmp_path / "bare.png", noise(SIZE, SIZE, 3)))
+        with pytest.raises(InputError, match=r"small-object\.png: mask of 117x117 pixels, image of 60x60"):
+            predictor.distances(drawn(tmp_path / "small.png", noise(60, 60, 3), columns(0, 9)))
         speck = np.zeros((900, 900), dtype=bool)
         speck[1, 1] = True
         with pytest.raises(
             InputError, match=r"speck\.png: cannot be compared .* source mask is empty at 64x64"
         ):
-            predictor.distances(picture(tmp_path / "speck.png", noise(900, 900, 3), speck))
+            predictor.distances(drawn(tmp_path / "speck.png", noise(900, 900, 3), speck))
 
     def test_features_that_are_no_numbers_are_not_voted_on(self, templates: dict) -> None:
         class Broken(Sided):
@@ -342,7 +342,7 @@ class TestPredictor:
         [
             ({"metric": "cosine"}, "choose imd or mutual-nn"),
             ({"metric": "mutual-nn", "masks": True}, "mutual-nn takes no masks"),
-            ({"template_masks": True}, "only with masks of the pictures"),
+            ({"template_masks": True}, "only with masks of the images"),
         ],
     )
     @pytest.mark.usefixtures("unchecked_types")
@@ -357,8 +357,8 @@ class TestPredictor:
 @pytest.fixture
 def work(tmp_path: Path, templates: dict) -> PoseWork:
     (tmp_path / "photos").mkdir()
-    pictures = [picture(tmp_path / "photos" / f"{number}.png", object_picture(number)) for number in range(5)]
-    return PoseWork(Matcher(Sided()), {"": templates}, pictures, about={"dataset": "mine"})
+    images = [drawn(tmp_path / "photos" / f"{number}.png", object_image(number)) for number in range(5)]
+    return PoseWork(Matcher(Sided()), {"": templates}, images, about={"dataset": "mine"})
 
 
 def seen(work: PoseWork) -> int:
@@ -373,7 +373,7 @@ class TestRun:
         found = predict_poses(
             work, tmp_path / "out" / "poses.json", progress=lambda *step: steps.append(step)
         )
-        assert [each.picture for each in found] == [each.id for each in work.pictures]
+        assert [each.image for each in found] == [each.id for each in work.images]
         assert steps == [(done, 5) for done in range(6)]
         content = json.loads((tmp_path / "out" / "poses.json").read_text(encoding="utf-8"))
         assert content["poses"] == [each.to_dict() for each in found]
@@ -418,13 +418,13 @@ class TestRun:
         path = tmp_path / "poses.json"
         predict_poses(work, path)
         before = path.read_bytes()
-        other = PoseWork(work.matcher, work.templates, work.pictures, PoseSettings("mutual-nn"), work.about)
+        other = PoseWork(work.matcher, work.templates, work.images, PoseSettings("mutual-nn"), work.about)
         with pytest.raises(InputError, match=r"another run \(different: settings\.metric\); choose another"):
             predict_poses(other, path)
-        object_picture(77).save(tmp_path / "sets" / "a" / "back.png")
+        object_image(77).save(tmp_path / "sets" / "a" / "back.png")
         with pytest.raises(InputError, match=r"different: hashes\.templates"):
             predict_poses(work, path)
-        object_picture(78).save(work.pictures[0].path)
+        object_image(78).save(work.images[0].path)
         with pytest.raises(InputError, match=r"different: hashes\.pictures, hashes\.templates"):
             predict_poses(work, path)
         assert path.read_bytes() == before
@@ -438,12 +438,12 @@ class TestRun:
 
         write_set(tmp_path / "more" / "b", 1)
         other = read_template_sets(tmp_path / "more")
-        pictures = [
+        images = [
             replace(templates["a"]["left"], category="x"),
             replace(other["b"]["back"], category="y"),
             replace(templates["a"]["right"], category="x"),
         ]
-        found = predict_poses(PoseWork(work.matcher, {"x": templates, "y": other}, pictures))
+        found = predict_poses(PoseWork(work.matcher, {"x": templates, "y": other}, images))
         assert [(each.category, each.pose, list(each.distances)) for each in found] == [
             ("x", "left", ["a"]),
             ("y", "back", ["b"]),
@@ -465,7 +465,7 @@ class TestRun:
             predict_poses(work, path)
 
     def test_nothing_to_do(self, work: PoseWork) -> None:
-        with pytest.raises(InputError, match="no pictures"):
+        with pytest.raises(InputError, match="no images"):
             predict_poses(PoseWork(work.matcher, work.templates, []))
-        with pytest.raises(InputError, match="category '' has pictures to predict and no template set"):
-            predict_poses(PoseWork(work.matcher, {}, work.pictures))
+        with pytest.raises(InputError, match="category '' has images to predict and no template set"):
+            predict_poses(PoseWork(work.matcher, {}, work.images))

@@ -63,7 +63,7 @@ def test_nothing_visible_and_guesses_kept(sources: Any) -> None:
     found = annotation(record(), target(), 7, sources, settings)
     assert found["keypoints"] == [0] * 15
     assert (found["num_keypoints"], found["score"]) == (0, 0.0)
-    # Around every guess, 60 high, 6 more on each side, within the picture.
+    # Around every guess, 60 high, 6 more on each side, within the image.
     assert found["bbox"] == [0.0, 0.0, 36.5, 66.0]
     assert found["guesses"] == [
         [10.0, 20.0, 0.9],
@@ -115,7 +115,7 @@ def test_results_are_sources_again(tmp_path: Path) -> None:
     out = transfer(*job(tmp_path), matcher(), tmp_path / "out.json", ALL).out
     assert out is not None
     again = read_sources(out, tmp_path / "photos")
-    assert [each.id for each in again.pictures] == ["000.png", "001.png", "003.png", "004.png"]
+    assert [each.id for each in again.images] == ["000.png", "001.png", "003.png", "004.png"]
     assert again.schema.flip_pairs == ((0, 1), (3, 4))
 
 
@@ -136,7 +136,7 @@ def test_an_edited_result_is_not_read_by_lines(tmp_path: Path) -> None:
         list(read_results(out))
 
 
-def test_several_objects_of_a_picture(tmp_path: Path, sources: Any) -> None:
+def test_several_objects_of_a_image(tmp_path: Path, sources: Any) -> None:
     photos(tmp_path / "images", 2)
     boxes = [(1, [0, 0, 100, 100]), (1, [10, 10, 100, 100]), (2, [0, 0, 90, 90])]
     content = {

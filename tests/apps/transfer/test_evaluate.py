@@ -145,7 +145,7 @@ def test_wrong_places_are_found_wrong(tmp_path: Path, sources: Any) -> None:
     assert (found.visibility.at.right, found.visibility.at.precision) == (0, pytest.approx(14 / 15))
 
 
-def test_without_boxes_the_picture_is_the_base(tmp_path: Path, sources: Any) -> None:
+def test_without_boxes_the_image_is_the_base(tmp_path: Path, sources: Any) -> None:
     path = annotated(tmp_path)
     content = json.loads(path.read_text())
     for each in content["annotations"]:

@@ -48,7 +48,7 @@ ALL = TransferSettings(threshold=0.0)
 
 
 def placed(path: Path) -> dict[str, np.ndarray]:
-    """Keypoints (k, 3) by picture."""
+    """Keypoints (k, 3) by image."""
     content = json.loads(path.read_text(encoding="utf-8"))
     names = {each["id"]: each["file_name"] for each in content["images"]}
     return {
@@ -61,7 +61,7 @@ def moved(dx: float, dy: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize("offsets", [[(0, 0)], [(0, 0), (9, 9), (5, 12)]])
-def test_keypoints_move_with_the_picture(tmp_path: Path, offsets: list[tuple[int, int]]) -> None:
+def test_keypoints_move_with_the_image(tmp_path: Path, offsets: list[tuple[int, int]]) -> None:
     sources = read_sources(write_sources(tmp_path / "s", offsets))
     target = tmp_path / "t" / "shifted.png"
     target.parent.mkdir()
@@ -109,7 +109,7 @@ def test_a_source_of_something_else_is_outvoted(tmp_path: Path) -> None:
 
 
 def test_a_small_object_is_cut_out_and_its_points_come_back(tmp_path: Path) -> None:
-    """A view stands small in a large picture; its box is given."""
+    """A view stands small in a large image; its box is given."""
     sources = read_sources(write_sources(tmp_path / "s"))
     folder = tmp_path / "images"
     folder.mkdir()
@@ -154,13 +154,13 @@ def test_keypoints_are_found_on_the_mask_only(tmp_path: Path) -> None:
     assert np.abs(placed(free)["000.png"][:, :2] - moved(0, 0)).max() < CELL
 
 
-def test_unreadable_pictures_are_told_and_the_rest_goes_on(tmp_path: Path) -> None:
+def test_unreadable_images_are_told_and_the_rest_goes_on(tmp_path: Path) -> None:
     sources, targets = job(tmp_path)
     ended = transfer(sources, targets, matcher(), tmp_path / "out.json", ALL)
     assert ended.out is not None
     assert (ended.targets, ended.failed) == (5, 1)
     (reason,) = ended.reasons
-    assert reason.startswith("002.png: not a picture that can be read")
+    assert reason.startswith("002.png: not an image that can be read")
     content = json.loads(ended.out.read_text())
     assert [each["file_name"] for each in content["info"]["failed"]] == ["002.png"]
     assert str(tmp_path) not in ended.out.read_text()
@@ -324,8 +324,8 @@ def test_a_keypoint_that_no_source_has_gets_no_guess(tmp_path: Path) -> None:
 
 def test_a_source_that_cannot_be_read_leaves_nothing_behind(tmp_path: Path) -> None:
     sources, targets = job(tmp_path)
-    sources.pictures[1].path.write_bytes(b"")
-    with pytest.raises(InputError, match=r"s2\.png: not a picture that can be read"):
+    sources.images[1].path.write_bytes(b"")
+    with pytest.raises(InputError, match=r"s2\.png: not an image that can be read"):
         transfer(sources, targets, matcher(), tmp_path / "new" / "out.json")
     assert not list((tmp_path / "new").iterdir())
 
@@ -342,7 +342,7 @@ def test_features_that_are_not_finite_are_an_error(tmp_path: Path) -> None:
     ("given", "message"),
     [
         ({"threshold": 1.5}, "the threshold is a probability, 0 to 1, got 1.5"),
-        ({"batch": -1}, "a batch must hold at least one picture, got -1"),
+        ({"batch": -1}, "a batch must hold at least one image, got -1"),
     ],
 )
 def test_settings_that_cannot_be(given: dict, message: str) -> None:

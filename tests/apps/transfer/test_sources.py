@@ -24,22 +24,20 @@ def changed(path: Path, **changes: object) -> Path:
 def test_sources_are_read(tmp_path: Path) -> None:
     sources = read_sources(write_sources(tmp_path, [(0, 0), (9, 9)], hide={1: [2]}))
     assert sources.name == "cat"
-    assert [each.id for each in sources.pictures] == ["s1.png", "s2.png"]
-    assert sources.pictures[1].keypoints.visible.tolist() == [True, True, False, True, True]
+    assert [each.id for each in sources.images] == ["s1.png", "s2.png"]
+    assert sources.images[1].keypoints.visible.tolist() == [True, True, False, True, True]
     assert sources.schema.flip_pairs == ((0, 1), (3, 4))
     assert "flip pairs inferred from the names" in sources.notes[0]
     assert sources.category["skeleton"] == [[1, 3], [2, 3]]
 
 
-def test_pictures_may_lie_elsewhere(tmp_path: Path) -> None:
+def test_images_may_lie_elsewhere(tmp_path: Path) -> None:
     path = write_sources(tmp_path / "a")
-    moved = tmp_path / "pictures"
+    moved = tmp_path / "images"
     (tmp_path / "a" / "images").rename(moved)
-    with pytest.raises(
-        InputError, match=r"s1.png: no such picture, .*give their folder with --source-images"
-    ):
+    with pytest.raises(InputError, match=r"s1.png: no such image, .*give their folder with --source-images"):
         read_sources(path)
-    assert read_sources(path, moved).pictures[0].path == moved / "s1.png"
+    assert read_sources(path, moved).images[0].path == moved / "s1.png"
 
 
 def test_the_hash_is_of_what_matters(tmp_path: Path) -> None:
@@ -61,7 +59,7 @@ def test_one_of_several_categories(tmp_path: Path) -> None:
     path = two_categories(write_sources(tmp_path, [(0, 0), (9, 9)]))
     with pytest.raises(InputError, match=r"several categories \(cat, dog\); choose one with --category"):
         read_sources(path)
-    assert [each.id for each in read_sources(path, category="dog").pictures] == ["s2.png"]
+    assert [each.id for each in read_sources(path, category="dog").images] == ["s2.png"]
     with pytest.raises(InputError, match="no category 'cow' with keypoints; it has cat, dog"):
         read_sources(path, category="cow")
 
@@ -71,7 +69,7 @@ def test_one_of_several_categories(tmp_path: Path) -> None:
     [
         ([0, 0, 0] * 5, "no annotation has a visible keypoint"),
         ([40, 40, 1] * 5, "no annotation has a visible keypoint"),
-        ([40, 400, 2] + [0, 0, 0] * 4, r"keypoint 0 at \(40, 400\), picture 117x117: outside; mend"),
+        ([40, 400, 2] + [0, 0, 0] * 4, r"keypoint 0 at \(40, 400\), image 117x117: outside; mend"),
     ],
 )
 def test_keypoints_that_cannot_be_used(tmp_path: Path, keypoints: list[int], message: str) -> None:
@@ -82,7 +80,7 @@ def test_keypoints_that_cannot_be_used(tmp_path: Path, keypoints: list[int], mes
 
 def test_hidden_keypoints_count_when_asked(tmp_path: Path) -> None:
     path = changed(write_sources(tmp_path), annotations=[annotation(1, 1, [40, 40, 1] * 5)])
-    assert read_sources(path, hidden=True).pictures[0].keypoints.visible.all()
+    assert read_sources(path, hidden=True).images[0].keypoints.visible.all()
 
 
 @pytest.mark.parametrize(
@@ -105,9 +103,9 @@ def test_files_that_are_none(tmp_path: Path, content: str | None, message: str) 
         read_sources(path)
 
 
-def test_a_picture_of_another_size_is_refused(tmp_path: Path) -> None:
+def test_a_image_of_another_size_is_refused(tmp_path: Path) -> None:
     sources = read_sources(write_sources(tmp_path))
-    view(0, 0).resize((50, 50)).save(sources.pictures[0].path)
+    view(0, 0).resize((50, 50)).save(sources.images[0].path)
     with pytest.raises(InputError, match="has 50x50 pixels, its annotation is for 117x117"):
         encode_sources(sources, matcher(), source_windows(sources, 0.3, 0.5))
 
@@ -126,7 +124,7 @@ def test_one_source_matches_as_a_matcher_does(tmp_path: Path, pose: str, turned:
     assert found.pose == ("flip" if turned == "flip" and pose != "off" else "identity")
     source = matching.encode(view(0, 0))
     source.maps["flip"] = matching.features([pose_image(view(0, 0), "flip")])[0]
-    visible = sources.pictures[0].keypoints.visible
+    visible = sources.images[0].keypoints.visible
     expected = match_posed(
         source.maps,
         target.maps["identity"],
@@ -136,7 +134,7 @@ def test_one_source_matches_as_a_matcher_does(tmp_path: Path, pose: str, turned:
         sources.schema.flip_pairs,
         visible,
     )
-    # In the mirrored picture keypoint 1 is read at its partner, although it is not annotated itself.
+    # In the mirrored image keypoint 1 is read at its partner, although it is not annotated itself.
     known = [True, found.pose == "flip", False, True, True]
     assert found.known.tolist() == known
     torch.testing.assert_close(found.points[known], expected.points[known], atol=1e-3, rtol=0)
@@ -144,13 +142,13 @@ def test_one_source_matches_as_a_matcher_does(tmp_path: Path, pose: str, turned:
 
 
 def test_small_objects_are_cut_out() -> None:
-    # Longer side 30 of 100: 9 pixels on each side, within the picture.
+    # Longer side 30 of 100: 9 pixels on each side, within the image.
     assert crop_window((20, 40, 50, 60), (100, 80), 0.3, 0.5) == (11, 31, 60, 70)
     assert crop_window((0, 0, 30, 20), (100, 80), 0.3, 0.5) == (0, 0, 40, 30)
     assert crop_window((20, 40, 70, 60), (100, 80), 0.3, 0.5) == (0, 0, 100, 80)
     assert crop_window((20, 40, 50, 60), (100, 80), 0.3, 0.0) == (0, 0, 100, 80)
     assert crop_window(None, (100, 80)) == (0, 0, 100, 80)
-    with pytest.raises(InputError, match=r"the box \(200, 0, 210, 10\) lies outside the picture of 100x80"):
+    with pytest.raises(InputError, match=r"the box \(200, 0, 210, 10\) lies outside the image of 100x80"):
         crop_window((200, 0, 210, 10), (100, 80))
 
 

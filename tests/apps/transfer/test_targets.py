@@ -15,16 +15,16 @@ from tests.apps.transfer.tiny import NAMES, write_sources
 from tests.toys import save_face
 
 
-def pictures(folder: Path) -> Path:
+def images(folder: Path) -> Path:
     (folder / "more").mkdir(parents=True)
     for name in ("b.png", "a.png", "more/c.png"):
         save_face(folder / name, width=20, height=20)
-    (folder / "note.txt").write_text("no picture")
+    (folder / "note.txt").write_text("no image")
     return folder
 
 
 def test_files_and_folders_each_once_in_order(tmp_path: Path) -> None:
-    folder = pictures(tmp_path / "photos")
+    folder = images(tmp_path / "photos")
     assert list_targets([folder]).names == ["a.png", "b.png"]
     assert list_targets([folder], recursive=True).names == ["a.png", "b.png", "more/c.png"]
     found = list_targets([folder / "more", folder / "b.png", folder])
@@ -35,13 +35,13 @@ def test_files_and_folders_each_once_in_order(tmp_path: Path) -> None:
     assert list_targets([folder], root=tmp_path).names == ["photos/a.png", "photos/b.png"]
 
 
-def test_pictures_that_are_not_there(tmp_path: Path) -> None:
-    folder = pictures(tmp_path / "photos")
+def test_images_that_are_not_there(tmp_path: Path) -> None:
+    folder = images(tmp_path / "photos")
     (tmp_path / "empty").mkdir()
     for paths, message in (
-        ([folder / "x.png"], "x.png: no such picture or folder"),
-        ([tmp_path / "empty"], "empty: no pictures in this folder; --recursive"),
-        ([], "no pictures to annotate"),
+        ([folder / "x.png"], "x.png: no such image or folder"),
+        ([tmp_path / "empty"], "empty: no images in this folder; --recursive"),
+        ([], "no images to annotate"),
     ):
         with pytest.raises(InputError, match=message):
             list_targets(paths)
@@ -50,7 +50,7 @@ def test_pictures_that_are_not_there(tmp_path: Path) -> None:
 
 
 def write_targets(folder: Path, **changes: Any) -> Path:
-    photos = pictures(folder / "images")
+    photos = images(folder / "images")
     assert photos.is_dir()
     content = {
         "images": [{"id": 5, "file_name": "b.png"}, {"id": 3, "file_name": "more\\c.png"}],
@@ -82,7 +82,7 @@ def test_objects_of_a_file(tmp_path: Path, sources: Any) -> None:
     assert found[0].path == tmp_path / "images" / "b.png"
 
 
-def test_a_file_without_annotations_gives_its_pictures(tmp_path: Path, sources: Any) -> None:
+def test_a_file_without_annotations_gives_its_images(tmp_path: Path, sources: Any) -> None:
     found = read_targets(write_targets(tmp_path, annotations=[], categories=[]), sources)
     assert [(each.id, each.image_id, each.name, each.box) for each in found] == [
         (1, 3, "more/c.png", None),
@@ -109,7 +109,7 @@ def test_a_file_without_annotations_gives_its_pictures(tmp_path: Path, sources: 
         ({"annotations": [{"image_id": 5, "category_id": 2, "bbox": [1, 1, 0, 0]}]}, "has no extent"),
         (
             {"images": [{"id": 5, "file_name": "z.png"}], "annotations": []},
-            "no picture 'z.png' of .*give --targets-images",
+            "no image 'z.png' of .*give --targets-images",
         ),
     ],
 )
@@ -118,14 +118,14 @@ def test_files_that_cannot_be_used(tmp_path: Path, sources: Any, changes: dict, 
         read_targets(write_targets(tmp_path, **changes), sources)
 
 
-def test_pictures_of_sources_are_left_out(tmp_path: Path, sources: Any) -> None:
-    folder = pictures(tmp_path / "photos")
-    (folder / "link.png").symlink_to(sources.pictures[0].path)
+def test_images_of_sources_are_left_out(tmp_path: Path, sources: Any) -> None:
+    folder = images(tmp_path / "photos")
+    (folder / "link.png").symlink_to(sources.images[0].path)
     found = list_targets([folder]).without(sources)
     assert found.names == ["a.png", "b.png"]
     assert list_targets([folder / "a.png"]).without(sources).names == ["a.png"]
-    with pytest.raises(InputError, match="every target picture is one of the sources"):
-        list_targets([sources.pictures[0].path]).without(sources)
+    with pytest.raises(InputError, match="every target image is one of the sources"):
+        list_targets([sources.images[0].path]).without(sources)
 
 
 def test_masks_from_polygons_and_files(tmp_path: Path, sources: Any) -> None:

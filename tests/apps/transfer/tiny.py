@@ -1,4 +1,4 @@
-"""Small annotated pictures, and a slow run to be killed: ``python -m tests.apps.transfer.tiny FOLDER``."""
+"""Small annotated images, and a slow run to be killed: ``python -m tests.apps.transfer.tiny FOLDER``."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from tests.toys import noise
 NAMES = ["left ear", "right ear", "nose", "left paw", "right paw"]
 POINTS = [(40.0, 40.0), (85.0, 45.0), (60.0, 60.0), (45.0, 90.0), (80.0, 85.0)]
 SIDE = 117
-"""Of the toy's canvas: pictures of this size are not scaled, and a cell has 9 pixels."""
+"""Of the toy's canvas: images of this size are not scaled, and a cell has 9 pixels."""
 
 CELL = 9.0
 
 
 def world() -> Image.Image:
-    """One scene; the pictures are parts of it."""
+    """One scene; the images are parts of it."""
     return noise(180, 180, 3)
 
 
@@ -45,11 +45,11 @@ def write_sources(
     **changes: Any,
 ) -> Path:
     """An annotation file of views of the scene; ``hide`` names keypoints that a source lacks."""
-    pictures = folder / "images"
-    pictures.mkdir(parents=True, exist_ok=True)
+    place = folder / "images"
+    place.mkdir(parents=True, exist_ok=True)
     images, annotations = [], []
     for number, (dx, dy) in enumerate(offsets, start=1):
-        view(dx, dy).save(pictures / f"s{number}.png")
+        view(dx, dy).save(place / f"s{number}.png")
         images.append({"id": number, "file_name": f"s{number}.png", "width": SIDE, "height": SIDE})
         flat: list[float] = []
         for each, (x, y) in enumerate(POINTS):
@@ -88,11 +88,11 @@ def photos(folder: Path, count: int = 5) -> Path:
 
 
 def job(folder: Path, count: int = 5) -> tuple[Sources, Targets]:
-    """Two sources, and pictures to annotate, one of them unreadable."""
+    """Two sources, and images to annotate, one of them unreadable."""
     sources = read_sources(write_sources(folder / "sources", [(0, 0), (9, 9)]))
-    pictures = photos(folder / "photos", count)
-    (pictures / "002.png").write_bytes(b"")
-    return sources, list_targets([pictures])
+    images = photos(folder / "photos", count)
+    (images / "002.png").write_bytes(b"")
+    return sources, list_targets([images])
 
 
 def main() -> None:

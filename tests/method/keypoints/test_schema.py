@@ -71,7 +71,7 @@ def test_mask_wants_one_value_per_annotation_id() -> None:
         AP10K.geometry_aware_mask(seen(set(), 3), seen(set(), 3))
 
 
-def test_ids_of_a_pair_whose_pictures_annotate_different_ids() -> None:
+def test_ids_of_a_pair_whose_images_annotate_different_ids() -> None:
     place = torch.zeros(3, 2, dtype=torch.float64)
     source = Keypoints((5, 8, 9), place, torch.tensor([True, True, True]))
     target = Keypoints((5, 8, 6), place, torch.tensor([True, False, True]))
@@ -144,7 +144,7 @@ def test_names_by_id() -> None:
 def test_tables_are_the_facts_of_the_data_sets() -> None:
     path = shared("SPair-mini").parents[1] / "keypoints.json"
     if not path.is_file():
-        pytest.skip("needs the table of subgroups and flip pairs beside the annotated pictures")
+        pytest.skip("needs the table of subgroups and flip pairs beside the annotated images")
     facts = json.loads(path.read_text(encoding="utf-8"))
     assert set(facts["spair71k"]) == set(SPAIR71K)
     for category, entry in facts["spair71k"].items():

@@ -1,4 +1,4 @@
-"""A data set of three pictures and predictions on it, small enough to judge by hand."""
+"""A data set of three images and predictions on it, small enough to judge by hand."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.toys import noise
 
 SIZES = {"a.png": (100, 80), "b.png": (100, 80), "c.png": (60, 100)}
 PLACES = [[20.0, 20.0], [60.0, 20.0], [40.0, 50.0]]
-"""Of every picture: left ear, right ear, nose. On c.png the right ear is not annotated."""
+"""Of every image: left ear, right ear, nose. On c.png the right ear is not annotated."""
 
 EVIL = '</script><img src=x onerror="window.hit=1"><!--'
 NAMES = ["left_ear", "right_ear", f"nose {EVIL}"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from geoaware.report.gallery import Entry, Match, entries, find_pictures, judge, write_gallery
+from geoaware.report.gallery import Entry, Match, entries, find_images, judge, write_gallery
 from tests.browser import browser
 from tests.report.gallery.small import EVIL, EXACT, LOST, MIXED, NEAR, write_data, write_predictions
 
@@ -23,7 +23,7 @@ def chromium() -> Iterator[Any]:
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Galleries of one method, of two, and of matches without truth."""
     folder = tmp_path_factory.mktemp("gallery")
-    known = find_pictures("coco", write_data(folder / "data"), "val")
+    known = find_images("coco", write_data(folder / "data"), "val")
     one = judge(write_predictions(folder / "one.jsonl"))
     write_gallery(
         entries([one], known), folder / "one.html", title=f"T {EVIL}", about={EVIL: EVIL}, alpha=0.1
@@ -143,13 +143,13 @@ def test_a_match_is_drawn_where_it_lies(view: View) -> None:
     images = card.locator("image")
     marks = card.locator("g.match.correct .mark")
     for which, (x, y) in enumerate([(20.0, 20.0), (20.0, 25.0)]):  # source, prediction
-        picture, mark = images.nth(which).bounding_box(), marks.nth(which).bounding_box()
-        # Pixel numbers stand for the middles of pixels; both pictures are 100 x 80.
+        image, mark = images.nth(which).bounding_box(), marks.nth(which).bounding_box()
+        # Pixel numbers stand for the middles of pixels; both images are 100 x 80.
         assert mark["x"] + mark["width"] / 2 == pytest.approx(
-            picture["x"] + picture["width"] * (x + 0.5) / 100, abs=0.6
+            image["x"] + image["width"] * (x + 0.5) / 100, abs=0.6
         )
         assert mark["y"] + mark["height"] / 2 == pytest.approx(
-            picture["y"] + picture["height"] * (y + 0.5) / 80, abs=0.6
+            image["y"] + image["height"] * (y + 0.5) / 80, abs=0.6
         )
     assert card.locator("g.match").count() == 3
     # The true place is shown of the two wrong ones: a line and a ring each.
@@ -245,9 +245,9 @@ def test_nothing_is_fetched(view: View) -> None:
 
 
 def test_many_pairs_are_laid_out_as_one_scrolls(chromium: Any, made: Path) -> None:
-    picture = made / "data" / "images" / "a.png"
+    image = made / "data" / "images" / "a.png"
     match = Match("nose", 2, (1.0, 2.0), (3.0, 4.0))
-    many = (Entry(f"{number:04d}", "cat", picture, picture, (match,)) for number in range(1000))
+    many = (Entry(f"{number:04d}", "cat", image, image, (match,)) for number in range(1000))
     view = View(chromium, write_gallery(many, made / "many.html", title="T", about={}), "#sort=file")
     page, cards, drawn = view.page, view.page.locator(".card"), view.page.locator(".card svg")
     assert view.summary == "1,000 of 1,000 pairs"

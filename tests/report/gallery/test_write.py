@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from geoaware.report.gallery import Entry, Match, entries, find_pictures, judge, write_gallery
+from geoaware.report.gallery import Entry, Match, entries, find_images, judge, write_gallery
 from geoaware.runs.errors import InputError
 from tests.report.gallery.small import EVIL, write_data, write_predictions
 from tests.toys import noise
@@ -23,8 +23,8 @@ def content(page: str) -> dict[str, Any]:
     return json.loads(text)
 
 
-def pictures(page: str) -> dict[int, Image.Image]:
-    found = re.findall(r'<script type="text/plain" id="picture-(\d+)">([^<]*)</script>', page)
+def images(page: str) -> dict[int, Image.Image]:
+    found = re.findall(r'<script type="text/plain" id="image-(\d+)">([^<]*)</script>', page)
     return {int(number): Image.open(io.BytesIO(base64.b64decode(text))) for number, text in found}
 
 
@@ -40,11 +40,11 @@ def test_the_embedded_values(tmp_path: Path) -> None:
     root = write_data(tmp_path / "data")
     runs = [judge(write_predictions(tmp_path / "p.jsonl"))]
     out = write_gallery(
-        entries(runs, find_pictures("coco", root, "val")), tmp_path / "g.html", title="T", about={}, alpha=0.1
+        entries(runs, find_images("coco", root, "val")), tmp_path / "g.html", title="T", about={}, alpha=0.1
     )
     data = content(out.read_text(encoding="utf-8"))
     assert [each["id"] for each in data["pairs"]] == ["mixed", "exact", EVIL, "near"]
-    assert data["pictures"] == [
+    assert data["images"] == [
         {"width": 100, "height": 80},
         {"width": 100, "height": 80},
         {"width": 60, "height": 100},
@@ -72,13 +72,13 @@ def test_the_embedded_values(tmp_path: Path) -> None:
     }
 
 
-def test_each_picture_is_embedded_once_and_reduced(tmp_path: Path) -> None:
+def test_each_image_is_embedded_once_and_reduced(tmp_path: Path) -> None:
     made = [entry(tmp_path, "1"), entry(tmp_path, "2"), entry(tmp_path, "3", source=None)]
     page = write_gallery(made, tmp_path / "g.html", title="T", about={}, size=160).read_text(encoding="utf-8")
-    assert {number: each.size for number, each in pictures(page).items()} == {0: (160, 80), 1: (50, 100)}
-    assert all(each.format == "JPEG" for each in pictures(page).values())
+    assert {number: each.size for number, each in images(page).items()} == {0: (160, 80), 1: (50, 100)}
+    assert all(each.format == "JPEG" for each in images(page).values())
     data = content(page)
-    assert data["pictures"] == [{"width": 640, "height": 320}, {"width": 50, "height": 100}]
+    assert data["images"] == [{"width": 640, "height": 320}, {"width": 50, "height": 100}]
     assert [each["source"] for each in data["pairs"]] == [0, 0, None]
 
 
@@ -100,17 +100,15 @@ def test_equal_input_gives_equal_bytes(tmp_path: Path) -> None:
     assert first == second
 
 
-def test_a_picture_that_cannot_be_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_image_that_cannot_be_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     broken = tmp_path / "broken.jpg"
-    broken.write_bytes(b"no picture")
+    broken.write_bytes(b"no image")
     made = [entry(tmp_path, source=broken)]
     page = write_gallery(made, tmp_path / "g.html", title="T", about={}).read_text(encoding="utf-8")
-    assert content(page)["pictures"][0] == {
-        "why": "not a picture that can be read; convert it to JPEG or PNG"
-    }
+    assert content(page)["images"][0] == {"why": "not an image that can be read; convert it to JPEG or PNG"}
     assert str(tmp_path) not in page
-    assert "1 pictures cannot be read" in caplog.text
-    with pytest.raises(InputError, match=r"broken\.jpg: not a picture"):
+    assert "1 images cannot be read" in caplog.text
+    with pytest.raises(InputError, match=r"broken\.jpg: not an image"):
         write_gallery(made, tmp_path / "strict.html", title="T", about={}, strict=True)
     assert not (tmp_path / "strict.html").exists()
 
@@ -155,7 +153,7 @@ def test_what_cannot_be_shown(tmp_path: Path) -> None:
     for made, size, message in (
         ([], 320, "there are no pairs to show"),
         ([entry(tmp_path), entry(tmp_path)], 320, "two pairs have the id 'a--b'"),
-        ([entry(tmp_path)], 0, "pictures of 0 pixels cannot be shown"),
+        ([entry(tmp_path)], 0, "images of 0 pixels cannot be shown"),
     ):
         with pytest.raises(InputError, match=message):
             write_gallery(made, out, title="T", about={}, size=size)

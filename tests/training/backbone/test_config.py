@@ -95,7 +95,7 @@ class TestKeys:
     [
         ({"steps": None}, "steps: input should be a valid integer (got None)"),
         ({"steps": 0}, "steps: input should be greater than or equal to 1 (got 0)"),
-        ({"pictures": 1}, "pictures: input should be greater than or equal to 2 (got 1)"),
+        ({"images": 1}, "images: input should be greater than or equal to 2 (got 1)"),
         ({"data": []}, "data: "),
         ({"views.mirror": 1.5}, "views.mirror: input should be less than or equal to 1 (got 1.5)"),
         ({"views.smaller": 2}, "views: value error, smaller (2.0) must not be above larger (1.7)"),

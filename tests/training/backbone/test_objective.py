@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from geoaware.training.backbone.config import Objective
+from geoaware.training.backbone.images import OBJECT, OUTSIDE, UNKNOWN
 from geoaware.training.backbone.objective import (
     Criterion,
     Parts,
@@ -22,7 +23,6 @@ from geoaware.training.backbone.objective import (
     read,
     searches,
 )
-from geoaware.training.backbone.pictures import OBJECT, OUTSIDE, UNKNOWN
 from geoaware.training.backbone.views import Batch
 from tests.reference import tuning as slow
 
@@ -38,7 +38,7 @@ def maps(seed: int, views: int, dtype: torch.dtype = torch.float64) -> Tensor:
 def made_batch(
     seed: int, groups: tuple[int, ...] = (0, 1, 0), seen: float = 0.7, known: float = 0.6, points: int = 3
 ) -> Batch:
-    """Two views of a picture of each of these groups; places reach a little beyond the map."""
+    """Two views of an image of each of these groups; places reach a little beyond the map."""
     generator = torch.Generator().manual_seed(seed)
 
     def drawn(*shape: int) -> Tensor:
@@ -280,7 +280,7 @@ class TestKept:
         assert kept(descriptors, made.log_scale).item() > 0
         assert torch.autograd.gradcheck(kept, (descriptors, made.log_scale), fast_mode=True)
 
-    def test_the_next_picture_of_the_group(self) -> None:
+    def test_the_next_image_of_the_group(self) -> None:
         """A lone one is its own: its second view."""
         assert following([0, 0, 1, 1, 0, 0, 2, 2, 0, 0]) == [5, 3, 9, 7, 1]
 

@@ -143,25 +143,25 @@ class TestRun:
             assert 0 < float(moved) < 0.2, part
         assert saved.network["criterion.log_scale"].item() != pytest.approx(math.log(20), abs=1e-6)
 
-    def test_centres_are_the_means_over_the_pictures(self, run: Run, data: Path) -> None:
-        """Of the network and of the plain extractor, read at the keypoints that each picture shows."""
+    def test_centres_are_the_means_over_the_images(self, run: Run, data: Path) -> None:
+        """Of the network and of the plain extractor, read at the keypoints that each image shows."""
         folder = run(steps=1, data=PLAIN)
         network, plain = TunedNetwork.from_pretrained(folder), EfficientNetLite.load("efficientnet-lite0")
-        pictures = load("coco", data / "plain", "train").pictures
-        canvas_of = {each.path: Canvas(*each.size, CANVAS) for each in pictures}
+        images = load("coco", data / "plain", "train").images
+        canvas_of = {each.path: Canvas(*each.size, CANVAS) for each in images}
         sums = [torch.zeros(5, 8), torch.zeros(5, network.shape.plain)]
-        for picture in pictures:
-            canvas = canvas_of[picture.path]
-            pixels = torch.tensor(list(canvas.render(load_image(picture.path)).tobytes()))
+        for image in images:
+            canvas = canvas_of[image.path]
+            pixels = torch.tensor(list(canvas.render(load_image(image.path)).tobytes()))
             pixels = pixels.view(CANVAS, CANVAS, 3).permute(2, 0, 1)[None].float() / 255
             mean, std = (torch.tensor(each).view(3, 1, 1) for each in (MEAN, STD))
             with torch.inference_mode():
                 pixels = (pixels - mean) / std
                 maps = network(pixels)[0], plain.combine_on(plain.levels(pixels), GRID)
-            for row, keypoint in enumerate(picture.keypoints.ids):
-                if not picture.keypoints.visible[row]:
+            for row, keypoint in enumerate(image.keypoints.ids):
+                if not image.keypoints.visible[row]:
                     continue
-                at = canvas.to_grid(canvas.to_canvas(picture.keypoints.xy[row][None]), GRID)[0].tolist()
+                at = canvas.to_grid(canvas.to_canvas(image.keypoints.xy[row][None]), GRID)[0].tolist()
                 for total, each in zip(sums, maps, strict=True):
                     total[keypoint] += torch.tensor(slow.unit(slow.read(each[0], *at)))
         for buffer, total in zip((network.centres, network.plain_centres), sums, strict=True):
@@ -357,11 +357,11 @@ class TestDiverging:
 
 
 @pytest.mark.slow
-def test_two_pictures_can_be_learnt_by_heart(run: Run, tmp_path: Path) -> None:
+def test_two_images_can_be_learnt_by_heart(run: Run, tmp_path: Path) -> None:
     """Shown nearly as they are."""
     folder = draw_data(tmp_path / "faces" / "plain")
     content = json.loads((folder / "train.json").read_text())
-    # The first and the third picture, both of cats.
+    # The first and the third image, both of cats.
     edit(folder / "train.json", {"annotations": content["annotations"][:4:2]})
     gentle = {
         "smaller": 0.95, "larger": 1.05, "turn": 3, "upside": 0, "mirror": 0, "colour": 0, "cover": 0,
@@ -370,7 +370,7 @@ def test_two_pictures_can_be_learnt_by_heart(run: Run, tmp_path: Path) -> None:
     figures: list[dict[str, float]] = []
     run(
         root=str(tmp_path / "faces"), data=PLAIN, steps=40, views=gentle, learning_rate=4e-3, save_every=1000,
-        show=lambda _, __, each: figures.append(each), pictures=4, objective__keep=0,
+        show=lambda _, __, each: figures.append(each), images=4, objective__keep=0,
     )  # fmt: skip
 
     def mean(name: str, rows: list[dict[str, float]]) -> float:
@@ -391,13 +391,13 @@ class TestRefusals:
             run(root=str(tmp_path / "faces"), data=PLAIN)
         assert not (tmp_path / "run").exists()
 
-    def test_a_picture_that_is_not_as_annotated(self, run: Run, tmp_path: Path) -> None:
+    def test_a_image_that_is_not_as_annotated(self, run: Run, tmp_path: Path) -> None:
         """Found at the step that reads it."""
         root = draw_sets(tmp_path / "faces")
         for path in sorted((root / "plain" / "images").glob("*.png")):
             shutil.copy(root / "plain" / "images" / ("1.png" if path.name != "1.png" else "2.png"), path)
         with pytest.raises(InputError, match=r"\.png: has \d+x\d+ pixels, its annotation says"):
-            run(root=str(root), data=PLAIN, pictures=8)
+            run(root=str(root), data=PLAIN, images=8)
 
     def test_a_folder_that_cannot_be_made(self, run: Run, tmp_path: Path) -> None:
         (tmp_path / "run").write_text("a file")

@@ -1,4 +1,4 @@
-"""Views of pictures made so that every pixel tells where it comes from."""
+"""Views of images made so that every pixel tells where it comes from."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from geoaware.method.geometry import Canvas
 from geoaware.method.keypoints import Schema
-from geoaware.training.backbone.pictures import OBJECT, OUTSIDE, UNKNOWN, Shown
+from geoaware.training.backbone.images import OBJECT, OUTSIDE, UNKNOWN, Shown
 from geoaware.training.backbone.views import Batch, restyled
 from tests.training.backbone.tiny import PLACES, SIZE, batch_of, left_half, shown, slopes
 from tests.training.toy_sets import SCHEMA
@@ -80,7 +80,7 @@ class TestLabels:
 
     @pytest.mark.parametrize("mirror", [0.0, 1.0])
     def test_every_keypoint_shows_the_pixels_of_its_partner_in_the_mirror(self, mirror: float) -> None:
-        """Red and green are the place on the picture."""
+        """Red and green are the place on the image."""
         wanted = torch.tensor(PLACES)[list(SCHEMA.partners) if mirror else slice(None)] / 255
         seen = 0
         for seed in range(10):
@@ -111,7 +111,7 @@ class TestLabels:
                 hidden += int((~visible).sum())
         assert hidden > 0
 
-    def test_rows_are_two_views_of_each_picture_with_its_group(self) -> None:
+    def test_rows_are_two_views_of_each_image_with_its_group(self) -> None:
         batch = batch_of([shown(group=1), shown(group=0), shown(group=1)])
         assert batch.groups == [1, 1, 0, 0, 1, 1]
         assert batch.pixels.shape == (6, 3, SIZE, SIZE)
@@ -258,7 +258,7 @@ class TestPlaces:
         assert max(angles) > 0.85 * most
 
     def test_the_middle_of_the_object_stays_on_the_view(self) -> None:
-        """Also of one in the picture's corner."""
+        """Also of one in the image's corner."""
         made = shown(xy=[(4.0, 4.0)] * 5, box=(-6.0, -6.0, 14.0, 14.0))
         for seed in range(20):
             batch = batch_of([made], seed)
@@ -319,7 +319,7 @@ class TestPoints:
         assert lost > 0
 
     def test_with_a_mask_they_lie_on_the_object(self) -> None:
-        """The left half of the picture; keypoints lie in both."""
+        """The left half of the image; keypoints lie in both."""
         inside = outside = 0
         for seed in range(10):
             batch = batch_of(
@@ -340,9 +340,9 @@ class TestPoints:
 
 class TestCovers:
     def covered(self, seed: int) -> tuple[Batch, Batch]:
-        """The same views without and with covers; no spot of the pictures is as they are."""
-        pictures = [shown()] * 2
-        return batch_of(pictures, seed, mirror=0.0), batch_of(pictures, seed, mirror=0.0, cover=1.0)
+        """The same views without and with covers; no spot of the images is as they are."""
+        images = [shown()] * 2
+        return batch_of(images, seed, mirror=0.0), batch_of(images, seed, mirror=0.0, cover=1.0)
 
     def test_covered_keypoints_are_not_visible(self) -> None:
         hidden = 0
@@ -383,7 +383,7 @@ class TestCovers:
 
 
 def halves(pixels: Tensor | None = None) -> Shown:
-    """A picture with a mask whose red says how much of it the object is."""
+    """An image with a mask whose red says how much of it the object is."""
     if pixels is None:
         pixels = shown().pixels.clone()
         pixels[0] = 255 * (left_half() == OBJECT)
@@ -392,8 +392,8 @@ def halves(pixels: Tensor | None = None) -> Shown:
 
 class TestShuffled:
     def test_they_show_no_object_and_have_no_keypoints(self) -> None:
-        pictures = [halves(), shown(regions=left_half())]
-        whole, batch = batch_of(pictures, 4), batch_of(pictures, 4, shuffle=1.0)
+        images = [halves(), shown(regions=left_half())]
+        whole, batch = batch_of(images, 4), batch_of(images, 4, shuffle=1.0)
         assert not any(bool(each.any()) for each in batch.visible)
         assert not bool(batch.known.any())
         assert bool((whole.regions == OBJECT).any())
@@ -416,8 +416,8 @@ class TestShuffled:
     def test_one_of_two_views_is_enough_for_points_not_to_count(self) -> None:
         halved = 0
         for seed in range(20):
-            pictures = [shown(slopes())] * 2
-            whole, batch = (batch_of(pictures, seed, mirror=0.0, shuffle=each) for each in (0.0, 0.5))
+            images = [shown(slopes())] * 2
+            whole, batch = (batch_of(images, seed, mirror=0.0, shuffle=each) for each in (0.0, 0.5))
             for row in range(2):
                 views = slice(2 * row, 2 * row + 2)
                 changed = (whole.pixels[views] != batch.pixels[views]).flatten(1).any(dim=1)
@@ -430,12 +430,12 @@ class TestShuffled:
 
 class TestBackground:
     def test_it_replaces_what_is_outside_the_mask_and_nothing_else(self) -> None:
-        """By a view of a picture that has no mask."""
-        pictures = [halves(), shown()]
+        """By a view of an image that has no mask."""
+        images = [halves(), shown()]
         replaced = set()
         for seed in range(6):
-            bare, batch = batch_of(pictures, seed), batch_of(pictures, seed, background=1.0)
-            assert torch.equal(bare.pixels[2:], batch.pixels[2:]), "pictures without a mask"
+            bare, batch = batch_of(images, seed), batch_of(images, seed, background=1.0)
+            assert torch.equal(bare.pixels[2:], batch.pixels[2:]), "images without a mask"
             for row in range(2):
                 alpha = bare.pixels[row, 0]
                 inside, outside = alpha == 1, alpha == 0
@@ -452,25 +452,25 @@ class TestBackground:
         assert replaced == {2, 3}
 
     def test_what_stands_there_may_be_of_a_taught_kind(self) -> None:
-        pictures = [halves(), shown()]
-        bare, batch = batch_of(pictures, 2), batch_of(pictures, 2, background=1.0)
+        images = [halves(), shown()]
+        bare, batch = batch_of(images, 2), batch_of(images, 2, background=1.0)
         expected = torch.where(bare.regions == OUTSIDE, torch.full_like(bare.regions, UNKNOWN), bare.regions)
         assert torch.equal(batch.regions[:2], expected[:2])
         assert torch.equal(batch.regions[2:], bare.regions[2:])
         for a, b in zip(bare.labels, batch.labels, strict=True):
             assert torch.equal(a, b)
 
-    @pytest.mark.parametrize("picture", ["masked", "plain"])
-    def test_without_a_mask_or_another_picture_nothing_is_replaced(self, picture: str) -> None:
-        pictures = [halves() if picture == "masked" else shown()] * 2
-        bare, batch = batch_of(pictures, 2), batch_of(pictures, 2, background=1.0)
+    @pytest.mark.parametrize("image", ["masked", "plain"])
+    def test_without_a_mask_or_another_image_nothing_is_replaced(self, image: str) -> None:
+        images = [halves() if image == "masked" else shown()] * 2
+        bare, batch = batch_of(images, 2), batch_of(images, 2, background=1.0)
         assert torch.equal(bare.pixels, batch.pixels)
         assert torch.equal(bare.regions, batch.regions)
 
     def test_another_coat_is_the_object_s_alone(self) -> None:
-        pictures = [halves(), shown()]
+        images = [halves(), shown()]
         for seed in range(4):
-            bare, batch = batch_of(pictures, seed), batch_of(pictures, seed, recolour=1.0)
+            bare, batch = batch_of(images, seed), batch_of(images, seed, recolour=1.0)
             assert torch.equal(bare.pixels[2:], batch.pixels[2:])
             assert torch.equal(bare.regions, batch.regions)
             outside = bare.pixels[:2, 0] == 0
@@ -495,7 +495,7 @@ class TestRegions:
         assert bool((batch.regions[share < 0.01] == OUTSIDE).all())
         assert min(float((share > 0.99).float().mean()), float((share < 0.01).float().mean())) > 0.1
 
-    def test_beyond_the_picture_nothing_is(self) -> None:
+    def test_beyond_the_image_nothing_is(self) -> None:
         """Even of one that is all object."""
         made = shown(255 * torch.ones(3, SIZE, SIZE), torch.full((SIZE, SIZE), OBJECT))
         batch = batch_of([made] * 2, 5, smaller=0.5, larger=0.5)
@@ -520,20 +520,18 @@ class TestRandomness:
     @pytest.mark.parametrize("cover", [0.0, 1.0])
     def test_the_generator_alone_decides(self, cover: float) -> None:
         """Bit for bit: what else was drawn in the process does not matter."""
-        pictures, batches = [halves(), shown(), shown(regions=left_half())], []
+        images, batches = [halves(), shown(), shown(regions=left_half())], []
         for number in range(2):
             torch.manual_seed(number)
-            batches.append(batch_of(pictures, 7, cover=cover, **LOUD))
+            batches.append(batch_of(images, 7, cover=cover, **LOUD))
         assert same(*batches)
-        assert not same(batches[0], batch_of(pictures, 8, cover=cover, **LOUD))
+        assert not same(batches[0], batch_of(images, 8, cover=cover, **LOUD))
 
-    def test_the_pictures_are_left_as_they_are(self) -> None:
-        pictures = [halves(), shown()]
-        before = [
-            replace(each, pixels=each.pixels.clone(), regions=each.regions.clone()) for each in pictures
-        ]
-        batch_of(pictures, 1, cover=1.0, **{**LOUD, "shuffle": 1.0})
-        for a, b in zip(pictures, before, strict=True):
+    def test_the_images_are_left_as_they_are(self) -> None:
+        images = [halves(), shown()]
+        before = [replace(each, pixels=each.pixels.clone(), regions=each.regions.clone()) for each in images]
+        batch_of(images, 1, cover=1.0, **{**LOUD, "shuffle": 1.0})
+        for a, b in zip(images, before, strict=True):
             assert torch.equal(a.pixels, b.pixels)
             assert torch.equal(a.regions, b.regions)
 

@@ -1,4 +1,4 @@
-"""Small data sets, pictures and views for the tests of tuning."""
+"""Small data sets, images and views for the tests of tuning."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from geoaware.method.keypoints import Schema
 from geoaware.training.backbone.config import TuneConfig, Views
-from geoaware.training.backbone.pictures import OBJECT, OUTSIDE, Shown
+from geoaware.training.backbone.images import OBJECT, OUTSIDE, Shown
 from geoaware.training.backbone.views import Batch, make_batch
 from tests.toys import noise
 from tests.training.tiny import draw_data, edit
@@ -57,7 +57,7 @@ def settings(data: Path, /, **changes: Any) -> dict[str, Any]:
             {"name": "coco", "root": "plain", "split": "train"},
             {"name": "coco", "root": "masked", "split": "train"},
         ],
-        "pictures": 2,
+        "images": 2,
         "steps": 4,
         "objective": {"points": 6},
         "memory": 0.1,
@@ -79,7 +79,7 @@ def config(data: Path, /, **changes: Any) -> TuneConfig:
     return TuneConfig.model_validate(settings(data, **changes))
 
 
-# Pictures on their canvas that no file holds
+# Images on their canvas that no file holds
 
 
 SIZE = 128
@@ -95,7 +95,7 @@ def shown(
     box: Box = (36.0, 32.0, 92.0, 96.0),
     group: int = 0,
 ) -> Shown:
-    """Noise around five keypoints; with regions, a picture with a mask."""
+    """Noise around five keypoints; with regions, an image with a mask."""
     if pixels is None:
         pixels = torch.tensor(list(noise(SIZE, SIZE, 0).tobytes())).view(SIZE, SIZE, 3).permute(2, 0, 1)
     seen = torch.tensor([each in visible for each in range(len(xy))])
@@ -119,7 +119,7 @@ def left_half(size: int = SIZE) -> Tensor:
 
 
 def batch_of(
-    pictures: Sequence[Shown],
+    images: Sequence[Shown],
     seed: int = 0,
     points: int = 5,
     grid: int = 32,
@@ -130,5 +130,5 @@ def batch_of(
     """Views that are only placed, but for what is changed."""
     generator = torch.Generator().manual_seed(seed)
     chosen = Views(**{**STILL, **views})
-    schemas = [schema] * (1 + max(each.group for each in pictures))
-    return make_batch(pictures, schemas, chosen, points, limbs, grid, generator, torch.device("cpu"))
+    schemas = [schema] * (1 + max(each.group for each in images))
+    return make_batch(images, schemas, chosen, points, limbs, grid, generator, torch.device("cpu"))

@@ -42,7 +42,7 @@ def test_the_defaults_are_the_paper_s() -> None:
     assert config.loss.target == "position"
     assert (config.loss.keep, config.network.context, config.network.centred) == (0.0, (), False), "not in it"
     assert (stage.learning_rate, stage.weight_decay, stage.rising) == (1.25e-3, 1e-3, 0.3)
-    assert (stage.batch, stage.accumulate, stage.pictures) == (1, 1, None)
+    assert (stage.batch, stage.accumulate, stage.images) == (1, 1, None)
     assert (config.network.width, config.network.grid, config.network.dropout) == (768, 60, 0.2)
     assert config.extractor == "sd15+dinov2-base"
     assert config.matching.settings() == MatchSettings(window=15, temperature=0.02)
@@ -137,8 +137,8 @@ def test_a_key_that_leads_nowhere(tmp_path: Path, key: str, message: str) -> Non
         ({"stages.0.epochs": 1}, "stages.0 needs either epochs or steps"),
         ({"stages.0.steps": None}, "stages.0 needs either epochs or steps"),
         ({"stages.0.steps": 0}, "stages.0.steps: input should be greater than or equal to 1 (got 0)"),
-        ({"stages.0.pictures": 4, "stages.0.steps": None, "stages.0.epochs": 2}, "so needs steps"),
-        ({"stages.0.pictures": 1}, "stages.0.pictures: "),
+        ({"stages.0.images": 4, "stages.0.steps": None, "stages.0.epochs": 2}, "so needs steps"),
+        ({"stages.0.images": 1}, "stages.0.images: "),
         ({"stages": []}, "stages: "),
         ({"loss.temperature": 0}, "loss.temperature: input should be greater than 0 (got 0)"),
         ({"loss.temperature": "warm"}, "loss.temperature: "),

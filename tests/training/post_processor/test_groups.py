@@ -11,13 +11,13 @@ from geoaware.method.keypoints import Schema
 from geoaware.method.types import Pair
 from geoaware.runs.errors import InputError
 from geoaware.training.post_processor.config import DataChoice, Stage
-from geoaware.training.post_processor.groups import Group, PairGroups, PictureGroups, make_groups
-from tests.training.toy_sets import SCHEMA, data_set, pairs_of, picture
+from geoaware.training.post_processor.groups import Group, ImageGroups, PairGroups, make_groups
+from tests.training.toy_sets import SCHEMA, data_set, image, pairs_of
 
-FOUR = data_set(pairs_of([picture(name) for name in "abcd"]))
+FOUR = data_set(pairs_of([image(name) for name in "abcd"]))
 
 
-def names(groups: PairGroups | PictureGroups, numbers: range) -> list[str]:
+def names(groups: PairGroups | ImageGroups, numbers: range) -> list[str]:
     return [groups.group(number).name for number in numbers]
 
 
@@ -47,25 +47,25 @@ def test_another_seed_or_stage_gives_another_order() -> None:
 def test_a_pair_as_a_group() -> None:
     found = PairGroups([FOUR], [None], "0/0").group(17)
     assert isinstance(found, Group)
-    assert found.name == ">".join(each.id for each in found.pictures)
+    assert found.name == ">".join(each.id for each in found.images)
     assert (found.number, found.pairs, found.schema) == (17, ((0, 1),), SCHEMA)
 
 
-def test_a_picture_with_itself() -> None:
-    same = picture("a")
+def test_a_image_with_itself() -> None:
+    same = image("a")
     groups = PairGroups([data_set([Pair("self", "cat", same, same)])], [None], "0/0")
     found = groups.group(0)
-    assert (found.pictures, found.pairs) == ((same,), ((0, 0),))
+    assert (found.images, found.pairs) == ((same,), ((0, 0),))
 
 
 def test_pairs_without_shares_come_as_often_as_there_are() -> None:
-    more = data_set(pairs_of([picture(name) for name in "xyz"]))
+    more = data_set(pairs_of([image(name) for name in "xyz"]))
     groups = PairGroups([FOUR, more], [None, None], "0/0")
     assert sorted(names(groups, range(18))) == sorted(pair.id for each in (FOUR, more) for pair in each.pairs)
 
 
 def test_shares_of_pairs() -> None:
-    few = data_set(pairs_of([picture(name) for name in "xy"]))
+    few = data_set(pairs_of([image(name) for name in "xy"]))
     groups = PairGroups([FOUR, few], [1.0, 3.0], "0/0")
     drawn = Counter(names(groups, range(4000)))
     assert sum(drawn[pair.id] for pair in few.pairs) == pytest.approx(3000, abs=100)
@@ -77,40 +77,38 @@ def test_shares_of_pairs() -> None:
 
 
 def test_a_share_that_is_not_given_is_one() -> None:
-    few = data_set(pairs_of([picture(name) for name in "xy"]))
+    few = data_set(pairs_of([image(name) for name in "xy"]))
     groups = PairGroups([FOUR, few], [3.0, None], "0/0")
     drawn = Counter(names(groups, range(2000)))
     assert sum(drawn[pair.id] for pair in few.pairs) == pytest.approx(500, abs=80)
 
 
 def test_pairs_with_fewer_than_two_common_keypoints_never_come_up() -> None:
-    pictures = [picture("a", (0, 1, 2)), picture("b", (2, 3, 4)), picture("c", (0, 1)), picture("d", (4,))]
-    groups = PairGroups([data_set(pairs_of(pictures))], [None], "0/0")
+    images = [image("a", (0, 1, 2)), image("b", (2, 3, 4)), image("c", (0, 1)), image("d", (4,))]
+    groups = PairGroups([data_set(pairs_of(images))], [None], "0/0")
     assert set(names(groups, range(10))) == {"a>c", "c>a"}
-    assert {each.id for each in groups.pictures} == {"a", "c"}
-    lonely = data_set(pairs_of([picture("a", (0, 1)), picture("b", (1, 2))]))
+    assert {each.id for each in groups.images} == {"a", "c"}
+    lonely = data_set(pairs_of([image("a", (0, 1)), image("b", (1, 2))]))
     with pytest.raises(InputError, match="toy, split trn: no pair has 2 visible keypoints in common"):
         PairGroups([FOUR, lonely], [None, None], "0/0")
 
 
-def test_pictures_of_two_data_sets_with_the_same_ids_are_two() -> None:
-    other = data_set(pairs_of([picture(name, folder="elsewhere") for name in "abcd"]))
+def test_images_of_two_data_sets_with_the_same_ids_are_two() -> None:
+    other = data_set(pairs_of([image(name, folder="elsewhere") for name in "abcd"]))
     for groups in (
         PairGroups([FOUR, other], [None, None], "0"),
-        PictureGroups([FOUR, other], [None, None], "0", 2, False),
+        ImageGroups([FOUR, other], [None, None], "0", 2, False),
     ):
-        assert len({each.path for each in groups.pictures}) == len(groups.pictures) == 8
+        assert len({each.path for each in groups.images}) == len(groups.images) == 8
 
 
-def test_a_group_of_pictures_has_all_ordered_pairs_with_two_common_keypoints() -> None:
+def test_a_group_of_images_has_all_ordered_pairs_with_two_common_keypoints() -> None:
     seen = {"a": (0, 1, 2), "b": (1, 2, 3), "c": (3, 4), "d": (0, 2, 4), "e": (4,)}
-    groups = PictureGroups(
-        [data_set(pairs_of([picture(*each) for each in seen.items()]))], [None], "0", 3, False
-    )
+    groups = ImageGroups([data_set(pairs_of([image(*each) for each in seen.items()]))], [None], "0", 3, False)
     drawn = set()
     for number in range(100):
         group = groups.group(number)
-        ids = [each.id for each in group.pictures]
+        ids = [each.id for each in group.images]
         assert len(set(ids)) == 3
         assert "e" not in ids, "one keypoint is not enough"
         wanted = [(i, j) for i, j in permutations(range(3), 2) if len({*seen[ids[i]]} & {*seen[ids[j]]}) >= 2]
@@ -122,29 +120,29 @@ def test_a_group_of_pictures_has_all_ordered_pairs_with_two_common_keypoints() -
     assert drawn == {frozenset(each) for each in ("abc", "abd", "acd")}
 
 
-def test_groups_of_pictures_depend_on_seed_and_number_alone() -> None:
-    first = PictureGroups([FOUR], [None], "3/0", 2, False)
-    again = PictureGroups([FOUR], [None], "3/0", 2, False)
+def test_groups_of_images_depend_on_seed_and_number_alone() -> None:
+    first = ImageGroups([FOUR], [None], "3/0", 2, False)
+    again = ImageGroups([FOUR], [None], "3/0", 2, False)
     straight = names(first, range(50))
     assert [again.group(number).name for number in (41, 0, 7)] == [straight[number] for number in (41, 0, 7)]
-    assert names(PictureGroups([FOUR], [None], "4/0", 2, False), range(50)) != straight
+    assert names(ImageGroups([FOUR], [None], "4/0", 2, False), range(50)) != straight
     assert len(first) == 2
 
 
 def test_groups_keep_to_one_category_or_to_one_set_of_names() -> None:
-    cats = pairs_of([picture(name) for name in "abcd"])
-    foxes = pairs_of([picture(name, category="fox") for name in "uvw"])
-    birds = pairs_of([picture(name, category="bird") for name in "xyz"])
+    cats = pairs_of([image(name) for name in "abcd"])
+    foxes = pairs_of([image(name, category="fox") for name in "uvw"])
+    birds = pairs_of([image(name, category="bird") for name in "xyz"])
     beaked = Schema(("beak", "left wing", "right wing", "left foot", "right foot"))
     mixed = data_set([*cats, *foxes, *birds])
     mixed.schemas["bird"] = beaked  # type: ignore[index]
-    by_category = PictureGroups([mixed], [None], "0", 3, by_schema=False)
-    by_schema = PictureGroups([mixed], [None], "0", 3, by_schema=True)
+    by_category = ImageGroups([mixed], [None], "0", 3, by_schema=False)
+    by_schema = ImageGroups([mixed], [None], "0", 3, by_schema=True)
     together = set()
     for number in range(200):
-        assert len({each.category for each in by_category.group(number).pictures}) == 1
+        assert len({each.category for each in by_category.group(number).images}) == 1
         group = by_schema.group(number)
-        kinds = frozenset(each.category for each in group.pictures)
+        kinds = frozenset(each.category for each in group.images)
         assert group.schema == (beaked if "bird" in kinds else SCHEMA)
         together.add(kinds)
     assert together == {
@@ -155,15 +153,15 @@ def test_groups_keep_to_one_category_or_to_one_set_of_names() -> None:
     }
 
 
-def test_shares_of_pictures_and_of_categories_within() -> None:
+def test_shares_of_images_and_of_categories_within() -> None:
     many = data_set(
-        [*pairs_of([picture(n) for n in "abcdef"]), *pairs_of([picture(n, category="fox") for n in "uv"])]
+        [*pairs_of([image(n) for n in "abcdef"]), *pairs_of([image(n, category="fox") for n in "uv"])]
     )
-    few = data_set(pairs_of([picture(name, folder="few", category="dog") for name in "xy"]))
+    few = data_set(pairs_of([image(name, folder="few", category="dog") for name in "xy"]))
 
     def drawn(shares: list[float | None]) -> Counter[str]:
-        groups = PictureGroups([many, few], shares, "0", 2, False)
-        return Counter(groups.group(number).pictures[0].category for number in range(2000))
+        groups = ImageGroups([many, few], shares, "0", 2, False)
+        return Counter(groups.group(number).images[0].category for number in range(2000))
 
     by_size = drawn([None, None])
     assert by_size["cat"] == pytest.approx(1200, abs=100)
@@ -174,35 +172,33 @@ def test_shares_of_pictures_and_of_categories_within() -> None:
 
 
 def test_nothing_to_group() -> None:
+    with pytest.raises(InputError, match="toy, split trn: nowhere 5 images with 2 visible keypoints that go"):
+        ImageGroups([FOUR], [None], "0", 5, False)
+    apart = data_set(pairs_of([image("a", (0, 1)), image("b", (2, 3)), image("c", (1, 4))]))
     with pytest.raises(
-        InputError, match="toy, split trn: nowhere 5 pictures with 2 visible keypoints that go"
+        InputError, match="of 100 draws none had two images with 2 visible keypoints in common"
     ):
-        PictureGroups([FOUR], [None], "0", 5, False)
-    apart = data_set(pairs_of([picture("a", (0, 1)), picture("b", (2, 3)), picture("c", (1, 4))]))
-    with pytest.raises(
-        InputError, match="of 100 draws none had two pictures with 2 visible keypoints in common"
-    ):
-        PictureGroups([apart], [None], "0", 3, False).group(0)
+        ImageGroups([apart], [None], "0", 3, False).group(0)
 
 
 def test_a_stage_says_which_groups() -> None:
     choices = [DataChoice(name="coco", root="a", share=2), DataChoice(name="coco", root="b")]
     pairs = make_groups(Stage(data=choices, epochs=1), [FOUR, FOUR], "0/0")
     assert isinstance(pairs, PairGroups)
-    pictures = make_groups(Stage(data=choices, steps=1, pictures=3, mix="schema"), [FOUR, FOUR], "0/0")
-    assert isinstance(pictures, PictureGroups)
-    assert len(pictures.group(0).pictures) == 3
+    images = make_groups(Stage(data=choices, steps=1, images=3, mix="schema"), [FOUR, FOUR], "0/0")
+    assert isinstance(images, ImageGroups)
+    assert len(images.group(0).images) == 3
 
 
 def test_what_is_drawn_is_fixed_for_ever() -> None:
     # Written down on purpose: a resumed run must go on with the same groups under every Python.
-    few = data_set(pairs_of([picture(name) for name in "xy"]))
+    few = data_set(pairs_of([image(name) for name in "xy"]))
     pairs = PairGroups([FOUR, few], [1.0, 3.0], "0/0")
     assert names(pairs, range(6)) == FIXED_PAIRS
-    foxes = data_set(pairs_of([picture(name, category="fox") for name in "uvw"]))
-    pictures = PictureGroups([FOUR, foxes], [None, None], "0/0", 3, False)
-    assert names(pictures, range(9)) == FIXED_PICTURES
+    foxes = data_set(pairs_of([image(name, category="fox") for name in "uvw"]))
+    images = ImageGroups([FOUR, foxes], [None, None], "0/0", 3, False)
+    assert names(images, range(9)) == FIXED_IMAGES
 
 
 FIXED_PAIRS = ["x>y", "x>y", "y>x", "y>x", "y>x", "y>x"]
-FIXED_PICTURES = ["u w v", "v w u", "w u v", "w v u", "w u v", "u w v", "u w v", "b a c", "c d b"]
+FIXED_IMAGES = ["u w v", "v w u", "w u v", "w v u", "w u v", "u w v", "u w v", "b a c", "c d b"]

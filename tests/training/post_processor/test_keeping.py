@@ -9,14 +9,14 @@ from geoaware.training.post_processor.augment import Example, make_example
 from geoaware.training.post_processor.config import Flips, Loss
 from geoaware.training.post_processor.groups import Group
 from geoaware.training.post_processor.step import Step, _unannotated, keeping_loss
-from tests.training.toy_sets import SCHEMA, picture
+from tests.training.toy_sets import SCHEMA, image
 
 SIZE, GRID = 64, 8
 
 
 def example(flips: Flips | None = None) -> Example:
-    pictures = (picture("a", (0, 1, 2, 4)), picture("b", (0, 2, 3, 4), size=(60, 90)))
-    return make_example(Group("a>b", 3, pictures, ((0, 1),), SCHEMA), flips or Flips(), SIZE, GRID)
+    images = (image("a", (0, 1, 2, 4)), image("b", (0, 2, 3, 4), size=(60, 90)))
+    return make_example(Group("a>b", 3, images, ((0, 1),), SCHEMA), flips or Flips(), SIZE, GRID)
 
 
 def generator() -> torch.Generator:
@@ -39,7 +39,7 @@ def test_points_lie_about_the_object_and_away_from_its_keypoints() -> None:
     assert bool(((drawn >= 0) & (drawn <= GRID - 1)).all())
 
 
-def test_every_view_is_searched_from_one_of_another_picture() -> None:
+def test_every_view_is_searched_from_one_of_another_image() -> None:
     """The same draws, made by hand."""
     refined, plain = random_maps(6, 0), random_maps(9, 1)
     made, draws, total = example(), generator(), 0.0
@@ -58,8 +58,8 @@ def test_maps_that_agree_with_the_plain_ones_cost_nothing() -> None:
     assert abs(float(keeping_loss(plain * 2, plain, example(), generator()))) < 1e-5
 
 
-def test_a_picture_alone_has_nothing_to_be_searched_from() -> None:
-    alone = Group("a", 0, (picture("a", (0, 1, 2)),), ((0, 0),), SCHEMA)
+def test_a_image_alone_has_nothing_to_be_searched_from() -> None:
+    alone = Group("a", 0, (image("a", (0, 1, 2)),), ((0, 0),), SCHEMA)
     made = make_example(alone, Flips(), SIZE, GRID)
     maps = torch.randn(len(made.views), 4, GRID, GRID, requires_grad=True)
     found = keeping_loss(maps, torch.randn(len(made.views), 5, GRID, GRID), made, generator())

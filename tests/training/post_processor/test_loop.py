@@ -148,18 +148,18 @@ def test_a_finished_run_is_left_as_it_is(run: Run, tmp_path: Path) -> None:
     assert "going on at step 6" in said
 
 
-@pytest.mark.parametrize("grouped", ["pair", "pictures"])
+@pytest.mark.parametrize("grouped", ["pair", "images"])
 def test_a_single_batch_can_be_learnt_by_heart(run: Run, data: Path, tmp_path: Path, grouped: str) -> None:
-    pictures = json.loads((data / "train.json").read_text())["images"][:4:2]
-    few = [(pictures[0], pictures[1]), (pictures[1], pictures[0])][: 1 if grouped == "pair" else 2]
+    images = json.loads((data / "train.json").read_text())["images"][:4:2]
+    few = [(images[0], images[1]), (images[1], images[0])][: 1 if grouped == "pair" else 2]
     listed = tmp_path / "few.jsonl"
     listed.write_text(
         "".join(json.dumps({"source": a["file_name"], "target": b["file_name"]}) + "\n" for a, b in few)
     )
     chosen = {"name": "coco", "root": ".", "split": "train", "options": {"pairs": str(listed)}}
     stage: dict[str, Any] = {"data": [chosen], "steps": 120, "learning_rate": 3e-3}
-    if grouped == "pictures":
-        stage |= {"pictures": 2}
+    if grouped == "images":
+        stage |= {"images": 2}
     run(
         stages=[stage], validation={"data": [chosen], "every": 1000, "alpha": 0.05}, log_every=10,
         save_every=1000, network__grid=16, flips=NO_FLIPS if grouped == "pair" else {}, **QUIET,
@@ -215,7 +215,7 @@ STAGES: dict[str, Any] = {
         {"data": [{"name": "coco", "root": ".", "split": "train"}], "steps": 7, "batch": 2, "accumulate": 2},
         {
             "data": [{"name": "coco", "root": ".", "split": "train", "options": {"pairs": 3}}],
-            "pictures": 3, "mix": "schema", "steps": 6, "learning_rate": 5e-4,
+            "images": 3, "mix": "schema", "steps": 6, "learning_rate": 5e-4,
         },
     ],
     "validation__every": 4, "save_every": 3, "log_every": 2,
@@ -457,13 +457,13 @@ def test_nothing_in_common(run: Run, tmp_path: Path) -> None:
         run(root=str(folder), **QUICK)
 
 
-def test_a_missing_and_a_broken_picture(run: Run, tmp_path: Path) -> None:
+def test_a_missing_and_a_broken_image(run: Run, tmp_path: Path) -> None:
     folder = draw_data(tmp_path / "faces")
-    (folder / "images" / "2.png").write_bytes(b"no picture")
-    with pytest.raises(InputError, match=r"2\.png.*\(1 pictures failed; mend them and run again\)"):
+    (folder / "images" / "2.png").write_bytes(b"no image")
+    with pytest.raises(InputError, match=r"2\.png.*\(1 images failed; mend them and run again\)"):
         run(root=str(folder), cache=str(tmp_path / "cache"), **QUICK)
     (folder / "images" / "2.png").unlink()
-    with pytest.raises(InputError, match=r"2\.png: no such picture \(1 of 8 pictures are missing\)"):
+    with pytest.raises(InputError, match=r"2\.png: no such image \(1 of 8 images are missing\)"):
         run(root=str(folder), **QUICK)
 
 
@@ -474,14 +474,14 @@ def test_missing_features_are_extracted_and_nothing_else(run: Run, tmp_path: Pat
     assert len(store.entries()) == TRAIN + VAL
     run("whole", cache=str(cache), stages__0__steps=2)
     entries = store.entries()
-    assert len(entries) == 2 * TRAIN + VAL, "mirrored pictures are for training only"
-    before = {each: store.path(each.picture, each.pose).stat().st_mtime_ns for each in entries}
+    assert len(entries) == 2 * TRAIN + VAL, "mirrored images are for training only"
+    before = {each: store.path(each.image, each.pose).stat().st_mtime_ns for each in entries}
     lost = entries[3]
-    content = store.path(lost.picture, lost.pose).read_bytes()
-    store.path(lost.picture, lost.pose).unlink()
+    content = store.path(lost.image, lost.pose).read_bytes()
+    store.path(lost.image, lost.pose).unlink()
     run("again", cache=str(cache), stages__0__steps=2)
-    assert store.path(lost.picture, lost.pose).read_bytes() == content
-    after = {each: store.path(each.picture, each.pose).stat().st_mtime_ns for each in store.entries()}
+    assert store.path(lost.image, lost.pose).read_bytes() == content
+    after = {each: store.path(each.image, each.pose).stat().st_mtime_ns for each in store.entries()}
     assert {each for each in before if before[each] != after[each]} == {lost}
     assert traces(tmp_path / "again") == traces(tmp_path / "whole")
 
@@ -493,7 +493,7 @@ def test_damaged_features_stop_the_run_and_keep_what_is_done(run: Run, tmp_path:
         run(stop_at=2, cache=str(cache), **QUICK)
     store = FeatureStore.open(cache)
     for entry in store.entries():
-        path = store.path(entry.picture, entry.pose)
+        path = store.path(entry.image, entry.pose)
         path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(InputError, match=r"identity\.safetensors: damaged or cut off"):
         run(cache=str(cache), **QUICK)

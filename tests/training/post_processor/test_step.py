@@ -16,31 +16,31 @@ from geoaware.training.post_processor.config import Flips, Loss
 from geoaware.training.post_processor.groups import Group
 from geoaware.training.post_processor.step import Losses, Step, group_losses
 from tests.reference.training import group_loss
-from tests.training.toy_sets import SCHEMA, picture
+from tests.training.toy_sets import SCHEMA, image
 
 SIZE, GRID, WIDTH = 64, 8, 16
 QUIET = Loss(noise=0.0)
 
 
 def pair_group(number: int = 0) -> Group:
-    pictures = (picture("a", (0, 1, 2, 4)), picture("b", (0, 2, 3, 4), size=(60, 90)))
-    return Group("a>b", number, pictures, ((0, 1),), SCHEMA)
+    images = (image("a", (0, 1, 2, 4)), image("b", (0, 2, 3, 4), size=(60, 90)))
+    return Group("a>b", number, images, ((0, 1),), SCHEMA)
 
 
-def picture_group(number: int = 0) -> Group:
-    """Four pictures, of which not all go together; the last shows nothing that a flip leaves in common."""
+def image_group(number: int = 0) -> Group:
+    """Four images, of which not all go together; the last shows nothing that a flip leaves in common."""
     seen = {"a": (0, 1, 2, 3, 4), "b": (0, 2, 3), "c": (1, 3, 4), "d": (0, 2)}
-    pictures = tuple(picture(name, ids, size=(70 + 9 * len(ids), 80)) for name, ids in seen.items())
+    images = tuple(image(name, ids, size=(70 + 9 * len(ids), 80)) for name, ids in seen.items())
     pairs = tuple(
         (i, j)
         for i, j in permutations(range(4), 2)
-        if len({*pictures[i].keypoints.visible_ids} & {*pictures[j].keypoints.visible_ids}) >= 2
+        if len({*images[i].keypoints.visible_ids} & {*images[j].keypoints.visible_ids}) >= 2
     )
     assert 0 < len(pairs) < 12
-    return Group("a b c d", number, pictures, pairs, SCHEMA)
+    return Group("a b c d", number, images, pairs, SCHEMA)
 
 
-GROUPS = {"pair": pair_group, "pictures": picture_group}
+GROUPS = {"pair": pair_group, "images": image_group}
 
 
 def random_maps(example: Example, seed: int = 0) -> Tensor:
@@ -72,7 +72,7 @@ def test_losses_and_gradients_are_those_of_single_terms(kind: str, loss: Loss, f
     row = {view: number for number, view in enumerate(example.views)}
     wanted = group_loss(
         lambda place, mirrored: maps[row[place, "flip" if mirrored else "identity"]],
-        group.pictures, group.pairs, SCHEMA.partners, loss, flips, SIZE, GRID, scale,
+        group.images, group.pairs, SCHEMA.partners, loss, flips, SIZE, GRID, scale,
     )  # fmt: skip
     torch.testing.assert_close(found, wanted)
     assert found[0] > 0.1
@@ -104,11 +104,11 @@ def levels_of(*examples: Example) -> list[Tensor]:
 
 
 def test_several_groups_are_the_same_as_one_at_a_time() -> None:
-    """Groups of 2, 3 and 5 common keypoints, two and four pictures: nothing is padded, nothing mixed up."""
-    few = Group("few", 3, (picture("x", (0, 1)), picture("y", (0, 1, 4))), ((0, 1),), SCHEMA)
-    all_of = Group("all", 4, (picture("u"), picture("v")), ((0, 1),), SCHEMA)
+    """Groups of 2, 3 and 5 common keypoints, two and four images: nothing is padded, nothing mixed up."""
+    few = Group("few", 3, (image("x", (0, 1)), image("y", (0, 1, 4))), ((0, 1),), SCHEMA)
+    all_of = Group("all", 4, (image("u"), image("v")), ((0, 1),), SCHEMA)
     examples = [
-        make_example(each, Flips(), SIZE, GRID) for each in (few, picture_group(7), all_of, pair_group())
+        make_example(each, Flips(), SIZE, GRID) for each in (few, image_group(7), all_of, pair_group())
     ]
     net = network()
     step = Step(net, Loss(dense=0.7, sparse=1.3), seed=2)
@@ -195,7 +195,7 @@ def test_the_noise_has_the_paper_s_size() -> None:
 
 
 def test_bfloat16_changes_the_network_only() -> None:
-    example = make_example(picture_group(), Flips(), SIZE, GRID)
+    example = make_example(image_group(), Flips(), SIZE, GRID)
     step, levels = Step(network(), QUIET, 0), levels_of(example)
     exact, _ = step(levels, [example])
     with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -1,1 +1,1 @@
-"""A page in the browser: click a point on one picture, see it on the other (`geoaware demo`)."""
+"""A page in the browser: click a point on one image, see it on the other (`geoaware demo`)."""

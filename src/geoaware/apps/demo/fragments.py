@@ -7,7 +7,7 @@ from html import escape
 
 from geoaware.apps.demo.session import NAMES, Row, Session
 
-WELCOME = "Bring two pictures of the same kind of thing, then click points on picture A."
+WELCOME = "Bring two images of the same kind of thing, then click points on image A."
 _POSES = {"identity": "as it is", "flip": "mirrored"}
 
 
@@ -30,17 +30,17 @@ def table(rows: Sequence[Row], chosen: int | None) -> str:
         '<div class="panel"><h2>Matches</h2><table><thead><tr><th scope="col">Point</th>'
         '<th scope="col">On A</th><th scope="col">On B</th><th scope="col">Confidence</th>'
         '<th scope="col" class="wide" title="How far from the point its match leads back to, in units of '
-        "picture A's longer side\">Cycle error</th></tr></thead>"
+        "image A's longer side\">Cycle error</th></tr></thead>"
         f"<tbody>{''.join(lines)}</tbody></table></div>"
     )
 
 
 def pose(session: Session) -> str:
-    """Which poses of picture A were tried, and which was chosen."""
+    """Which poses of image A were tried, and which was chosen."""
     if not session.aligned:
-        text = '<p class="faint">Off: picture A is matched as it is.</p>'
+        text = '<p class="faint">Off: image A is matched as it is.</p>'
     elif not session.distances:
-        text = '<p class="faint">The two distances appear when both pictures are here.</p>'
+        text = '<p class="faint">The two distances appear when both images are here.</p>'
     else:
         lines = [
             f'<tr{_marked(tried == session.pose)}><td>{_POSES.get(tried, tried)}</td><td data-pose="{tried}">'
@@ -48,7 +48,7 @@ def pose(session: Session) -> str:
             for tried, distance in session.distances.items()
         ]
         text = (
-            '<table><thead><tr><th scope="col">Picture A</th><th scope="col">Distance to B</th><th></th></tr>'
+            '<table><thead><tr><th scope="col">Image A</th><th scope="col">Distance to B</th><th></th></tr>'
             f"</thead><tbody>{''.join(lines)}</tbody></table>"
         )
     return f'<div class="panel">{text}</div>'
@@ -66,9 +66,9 @@ def hint(session: Session, rows: Sequence[Row]) -> str:
     if missing:
         return f"Now bring {missing[0]}."
     if not rows:
-        return "Click a point on picture A."
+        return "Click a point on image A."
     many = "1 point" if len(rows) == 1 else f"{len(rows)} points"
-    return f"{many} matched. Low confidence: picture B has several such places, or none."
+    return f"{many} matched. Low confidence: image B has several such places, or none."
 
 
 def note(text: str, bad: bool = False) -> str:

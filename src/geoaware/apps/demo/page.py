@@ -14,7 +14,7 @@ import gradio as gr
 from PIL import Image, ImageOps
 
 from geoaware.apps.demo import fragments
-from geoaware.apps.demo.security import FETCH, Limits, read_picture, too_many_bytes, uploaded
+from geoaware.apps.demo.security import FETCH, Limits, read_image, too_many_bytes, uploaded
 from geoaware.apps.demo.session import (
     MOST_SESSIONS,
     NAMES,
@@ -51,7 +51,7 @@ class Place:
 
     Attributes:
         uploads: folder into which gradio writes what is uploaded.
-        limits: of a picture.
+        limits: of an image.
         examples: on offer.
     """
 
@@ -66,7 +66,7 @@ def build(visitors: Sessions, matchers: Matchers, chosen: Features, place: Place
         title="geoaware", analytics_enabled=False, delete_cache=(UPLOADS_KEPT // 2, UPLOADS_KEPT // 2)
     ) as page:
         gr.HTML(
-            "<h1>Point on one picture, see it on the other</h1>"
+            "<h1>Point on one image, see it on the other</h1>"
             "<p>geoaware finds the same part of another object, and tells left from right.</p>",
             elem_id="head",
         )
@@ -93,7 +93,7 @@ def build(visitors: Sessions, matchers: Matchers, chosen: Features, place: Place
                 heat, align, pose, extractor, refined = _settings(Session(matchers, chosen), matchers)
         saver = gr.HTML("", html_template="<span></span>", js_on_load=_SAVER_JS, url="", name="", serial=0)
         view = _View(note, source, target, table, pose, align, extractor, refined)
-        _connect_pictures(view, visitors, place)
+        _connect_images(view, visitors, place)
         _connect_points(view, visitors, undo, clear)
         _connect_settings(view, visitors, heat)
         _connect_downloads(visitors, note, saver, as_json, as_png)
@@ -102,7 +102,7 @@ def build(visitors: Sessions, matchers: Matchers, chosen: Features, place: Place
             visitors.drop(_key(request))
 
         page.unload(leave)
-    # What gradio itself remembers of a tab: where its points are drawn, but no picture.
+    # What gradio itself remembers of a tab: where its points are drawn, but no image.
     page.state_session_capacity = 4 * MOST_SESSIONS
     return page
 
@@ -142,8 +142,8 @@ class _View:
         rows = session.rows()
         return [
             gr.update(value=fragments.note(said or fragments.hint(session, rows), bad=said is not None)),
-            _picture(session, "source", rows),
-            _picture(session, "target", rows),
+            _image(session, "source", rows),
+            _image(session, "target", rows),
             gr.update(value=fragments.table(rows, session.chosen)),
             gr.update(value=fragments.pose(session)),
             gr.update(value=session.aligned),
@@ -169,7 +169,7 @@ _QUIET: dict[str, Any] = {
 """Of every event: answered at once, no veil over the page, not part of a public interface, none left out."""
 
 
-def _connect_pictures(view: _View, visitors: Sessions, place: Place) -> None:
+def _connect_images(view: _View, visitors: Sessions, place: Place) -> None:
     """Uploads and examples, on both sides."""
 
     def connect(pane: gr.HTML, side: Side) -> None:
@@ -179,7 +179,7 @@ def _connect_pictures(view: _View, visitors: Sessions, place: Place) -> None:
             def change() -> None:
                 path = uploaded(_data(event).get("path"), place.uploads)
                 try:
-                    session.bring(side, read_picture(path, place.limits))
+                    session.bring(side, read_image(path, place.limits))
                 finally:
                     path.unlink(missing_ok=True)
 
@@ -190,7 +190,7 @@ def _connect_pictures(view: _View, visitors: Sessions, place: Place) -> None:
 
             def change() -> None:
                 number = _index(event, len(place.examples))
-                session.bring(side, read_picture(place.examples[number].path, place.limits))
+                session.bring(side, read_image(place.examples[number].path, place.limits))
 
             return view.after(session, change)
 
@@ -211,7 +211,7 @@ def _connect_pictures(view: _View, visitors: Sessions, place: Place) -> None:
 
 
 def _connect_points(view: _View, visitors: Sessions, undo: gr.Button, clear: gr.Button) -> None:
-    """Clicks on picture A, the choice of a point, and taking points away."""
+    """Clicks on image A, the choice of a point, and taking points away."""
 
     def click(request: gr.Request, event: gr.EventData) -> list[Update]:
         session = visitors.of(_key(request))
@@ -289,8 +289,8 @@ def _settings(
 ) -> tuple[gr.Checkbox, gr.Checkbox, gr.HTML, gr.Dropdown, gr.Dropdown]:
     """Heat map, pose alignment with its distances, extractor and post-processor, as they are at the start."""
     return (
-        gr.Checkbox(False, label="Heat map of the chosen point on picture B", elem_id="heat"),
-        gr.Checkbox(start.aligned, label="Pose alignment: try picture A mirrored too", elem_id="align"),
+        gr.Checkbox(False, label="Heat map of the chosen point on image B", elem_id="heat"),
+        gr.Checkbox(start.aligned, label="Pose alignment: try image A mirrored too", elem_id="align"),
         gr.HTML(fragments.pose(start), apply_default_css=False, elem_id="pose"),
         gr.Dropdown(
             list(matchers.extractors),
@@ -310,14 +310,14 @@ def _settings(
 
 
 def _pane(side: Side, place: Place) -> gr.HTML:
-    template = _text("picture.html").replace("SIDE", side).replace("HINT", _HINTS[side])
+    template = _text("image.html").replace("SIDE", side).replace("HINT", _HINTS[side])
     template = template.replace("TITLE", NAMES[side].replace("p", "P", 1))
     return gr.HTML(
         "",
         html_template=template,
-        js_on_load=_text("picture.js"),
+        js_on_load=_text("image.js"),
         apply_default_css=False,
-        elem_id=f"{side}-picture",
+        elem_id=f"{side}-image",
         src="",
         heat="",
         width=1,
@@ -330,8 +330,8 @@ def _pane(side: Side, place: Place) -> gr.HTML:
     )
 
 
-def _picture(session: Session, side: Side, rows: Sequence[Row]) -> Update:
-    """One picture with its points."""
+def _image(session: Session, side: Side, rows: Sequence[Row]) -> Update:
+    """One image with its points."""
     image = session.image(side)
     size = (1, 1) if image is None else image.size
     points = []
@@ -342,7 +342,7 @@ def _picture(session: Session, side: Side, rows: Sequence[Row]) -> Update:
             title += f", confidence {row.confidence:.2f}"
         points.append({"x": x, "y": y, "number": row.number, "colour": row.colour, "title": title})
     return gr.update(
-        src=_url(session.picture(side)),
+        src=_url(session.shown(side)),
         heat=_url(session.heat()) if side == "target" else "",
         width=size[0],
         height=size[1],
@@ -360,9 +360,9 @@ def _url(served: Served | None) -> str:
 
 
 def _thumbnail(path: Path) -> str:
-    """A small square picture as a data address."""
-    image = read_picture(path, Limits())
-    small = Served.picture(ImageOps.fit(image, (_THUMBNAIL, _THUMBNAIL), Image.Resampling.LANCZOS))
+    """A small square image as a data address."""
+    image = read_image(path, Limits())
+    small = Served.of(ImageOps.fit(image, (_THUMBNAIL, _THUMBNAIL), Image.Resampling.LANCZOS))
     return f"data:{small.kind};base64,{base64.b64encode(small.data).decode('ascii')}"
 
 
@@ -385,7 +385,7 @@ def _data(event: gr.EventData) -> Mapping[str, Any]:
 def _number(event: gr.EventData, name: str) -> float:
     value = _data(event).get(name)
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InputError("That click has no position; click on picture A again.")
+        raise InputError("That click has no position; click on image A again.")
     return float(value)
 
 

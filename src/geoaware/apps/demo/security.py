@@ -1,4 +1,4 @@
-"""What strangers may send and fetch: pictures within limits, and the few addresses that the page needs."""
+"""What strangers may send and fetch: images within limits, and the few addresses that the page needs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LARGEST_REQUEST = 65536
 """Bytes of any request that is not an upload: a click is a few hundred."""
 
 FETCH = "mine"
-"""Folder of the addresses under which a visitor's own pictures are fetched, by tokens nobody can guess."""
+"""Folder of the addresses under which a visitor's own images are fetched, by tokens nobody can guess."""
 
 PAGE = "/"
 UPLOAD = "/gradio_api/upload"
@@ -41,7 +41,7 @@ _EXACT = frozenset(
     }
 )
 _BELOW = (f"/{FETCH}/", "/assets/", "/static/", "/gradio_api/heartbeat/")
-"""Visitors' pictures, gradio's own program and style, the connection that tells that a tab is still open."""
+"""Visitors' images, gradio's own program and style, the connection that tells that a tab is still open."""
 
 _HEADERS = (
     (
@@ -61,7 +61,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Limits:
-    """Of one picture.
+    """Of one image.
 
     Attributes:
         megabytes: of the file, a million bytes each.
@@ -77,8 +77,8 @@ class Limits:
         return round(self.megabytes * 1_000_000)
 
 
-def read_picture(path: Path, limits: Limits, name: str | None = None) -> Image.Image:
-    """A picture that a stranger sent, upright RGB. Its pixels are counted before any is decoded.
+def read_image(path: Path, limits: Limits, name: str | None = None) -> Image.Image:
+    """An image that a stranger sent, upright RGB. Its pixels are counted before any is decoded.
 
     Args:
         path: where it lies.
@@ -86,10 +86,10 @@ def read_picture(path: Path, limits: Limits, name: str | None = None) -> Image.I
         name: by which messages call it; the file's own when not given.
 
     Raises:
-        InputError: too many bytes or pixels, or not a picture of one of `FORMATS`.
+        InputError: too many bytes or pixels, or not an image of one of `FORMATS`.
     """
     called = name or path.name
-    refused = f"{called} is not a picture that can be read; give a JPEG, PNG, WebP, BMP, TIFF or GIF file."
+    refused = f"{called} is not an image that can be read; give a JPEG, PNG, WebP, BMP, TIFF or GIF file."
     try:
         if path.stat().st_size > limits.bytes:
             raise InputError(too_many_bytes(called, limits))
@@ -101,7 +101,7 @@ def read_picture(path: Path, limits: Limits, name: str | None = None) -> Image.I
     except InputError:
         raise
     except FileNotFoundError:
-        raise InputError(f"{called} is no longer here; choose the picture again.") from None
+        raise InputError(f"{called} is no longer here; choose the image again.") from None
     except Image.DecompressionBombError:
         raise InputError(_too_many_pixels(called, "far more pixels", limits)) from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, TypeError, KeyError):
@@ -129,7 +129,7 @@ def uploaded(path: object, folder: Path) -> Path:
         resolved = Path(path).resolve()
         if resolved.is_relative_to(folder.resolve()) and resolved.is_file():
             return resolved
-    raise InputError("That is not a picture that was uploaded here; choose it again.")
+    raise InputError("That is not an image that was uploaded here; choose it again.")
 
 
 def is_loopback(host: str) -> bool:

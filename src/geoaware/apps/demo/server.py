@@ -35,7 +35,7 @@ class DemoSettings:
         features: chosen at the start, and on offer beside those of `ALWAYS`.
         device: see `Matcher.from_pretrained`.
         dtype: the same.
-        limits: of a picture.
+        limits: of an image.
     """
 
     host: str = "127.0.0.1"
@@ -129,7 +129,7 @@ def _app(
     folder: Path,
     examples: Sequence[tuple[Path, str]],
 ) -> FastAPI:
-    """The page, and the visitors' pictures beside it."""
+    """The page, and the visitors' images beside it."""
     import gradio as gr
     from fastapi import FastAPI, Response
 

@@ -1,4 +1,4 @@
-"""One visitor's pictures, points and matches: all that the demo does, without a page.
+"""One visitor's images, points and matches: all that the demo does, without a page.
 
 Example:
     >>> session = Session(Matchers(["lite"], ["auto"]), Features("lite"))     # doctest: +SKIP
@@ -29,19 +29,19 @@ from geoaware.runs.errors import InputError
 
 Side = Literal["source", "target"]
 
-NAMES: dict[Side, str] = {"source": "picture A", "target": "picture B"}
+NAMES: dict[Side, str] = {"source": "image A", "target": "image B"}
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's, strongest first; of the points in turn."""
 
 LONGEST = 1280
-"""Pixels of the longer side of a picture on the page; clicks and matches are in pixels of the original."""
+"""Pixels of the longer side of an image on the page; clicks and matches are in pixels of the original."""
 
 MOST_POINTS = 60
-"""On one picture: more cannot be told apart, and the cost of a click stays bounded."""
+"""On one image: more cannot be told apart, and the cost of a click stays bounded."""
 
 MOST_SESSIONS = 16
-"""Held at once; two pictures of 40 megapixels and their features take up to 300 MB."""
+"""Held at once; two images of 40 megapixels and their features take up to 300 MB."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Features:
 
 @dataclass(frozen=True)
 class Row:
-    """One match as it is shown; positions in pixels of the two pictures."""
+    """One match as it is shown; positions in pixels of the two images."""
 
     number: int
     colour: str
@@ -123,8 +123,8 @@ class Served:
     token: str = field(default_factory=lambda: secrets.token_urlsafe(24))
 
     @classmethod
-    def picture(cls, image: Image.Image) -> Served:
-        """A picture as a browser shows it: JPEG, at most 1280 pixels on its longer side."""
+    def of(cls, image: Image.Image) -> Served:
+        """An image as a browser shows it: JPEG, at most 1280 pixels on its longer side."""
         small = resized(image, fit(image.size, LONGEST, LONGEST)) if max(image.size) > LONGEST else image
         file = io.BytesIO()
         small.save(file, "JPEG", quality=88)
@@ -133,7 +133,7 @@ class Served:
 
 @dataclass
 class _Shown:
-    """A picture of a visitor, as a browser shows it, with its features by what made them."""
+    """An image of a visitor, as a browser shows it, with its features by what made them."""
 
     image: Image.Image
     served: Served
@@ -142,7 +142,7 @@ class _Shown:
 
 @dataclass(frozen=True)
 class _Comparison:
-    """The poses of two pictures compared, which does not depend on the points."""
+    """The poses of two images compared, which does not depend on the points."""
 
     source: Encoded
     target: Encoded
@@ -163,10 +163,10 @@ class Session:
 
     Attributes:
         features: chosen now.
-        points: on the source picture, pixels (x, y).
+        points: on the source image, pixels (x, y).
         chosen: index of the point whose heat map is shown; the last one clicked. ``None`` without points.
         heated: whether the heat map is shown.
-        result: of the points; ``None`` until there are both pictures.
+        result: of the points; ``None`` until there are both images.
     """
 
     def __init__(self, matchers: Matchers, features: Features) -> None:
@@ -175,7 +175,7 @@ class Session:
         self.chosen: int | None = None
         self.heated = False
         self.result: MatchResult | None = None
-        self._pictures: dict[Side, _Shown] = {}
+        self._images: dict[Side, _Shown] = {}
         self._aligning: bool | None = None
         self._compared: _Comparison | None = None
         self._heat: tuple[MatchResult, int, Served] | None = None
@@ -185,45 +185,45 @@ class Session:
 
     @property
     def aligned(self) -> bool:
-        """Whether the source picture is tried mirrored too; as measured for the features until it is set."""
+        """Whether the source image is tried mirrored too; as measured for the features until it is set."""
         return self._pose_setting != "off"
 
     @property
     def distances(self) -> Mapping[Pose, float]:
-        """Of the poses that were tried to the target; empty without alignment or pictures."""
+        """Of the poses that were tried to the target; empty without alignment or images."""
         return {} if self.result is None else self.result.distances
 
     @property
     def pose(self) -> Pose | None:
-        """How the source was turned; ``None`` until there are both pictures."""
+        """How the source was turned; ``None`` until there are both images."""
         return None if self.result is None else self.result.pose
 
     def image(self, side: Side) -> Image.Image | None:
-        """The picture of a side, upright RGB; ``None`` until one is brought."""
-        shown = self._pictures.get(side)
+        """The image of a side, upright RGB; ``None`` until one is brought."""
+        shown = self._images.get(side)
         return None if shown is None else shown.image
 
     def bring(self, side: Side, image: Image.Image) -> None:
-        """Take a picture, as `geoaware.data.images` reads it; a new source picture starts without points."""
+        """Take an image, as `geoaware.data.images` reads it; a new source image starts without points."""
         with self._changing():
-            self._pictures = {**self._pictures, side: _Shown(image, Served.picture(image))}
+            self._images = {**self._images, side: _Shown(image, Served.of(image))}
             if side == "source":
                 self.points, self.chosen = (), None
 
     def click(self, x: float, y: float) -> None:
-        """Match one more point, given in pixels of the source picture.
+        """Match one more point, given in pixels of the source image.
 
         Raises:
-            InputError: a picture is missing, the point lies outside, or there are enough points.
+            InputError: an image is missing, the point lies outside, or there are enough points.
         """
         with self._changing():
-            missing = [name for side, name in NAMES.items() if side not in self._pictures]
+            missing = [name for side, name in NAMES.items() if side not in self._images]
             if missing:
-                raise InputError(f"Bring {' and '.join(missing)} first, then click a point on picture A.")
-            width, height = self._pictures["source"].image.size
+                raise InputError(f"Bring {' and '.join(missing)} first, then click a point on image A.")
+            width, height = self._images["source"].image.size
             if not (0 <= x < width and 0 <= y < height):
                 raise InputError(
-                    f"({x:.0f}, {y:.0f}) lies outside picture A, {width} x {height} pixels; click inside it."
+                    f"({x:.0f}, {y:.0f}) lies outside image A, {width} x {height} pixels; click inside it."
                 )
             if len(self.points) == MOST_POINTS:
                 raise InputError(f"{MOST_POINTS} points are as many as there can be; clear or undo some.")
@@ -281,7 +281,7 @@ class Session:
         ]
 
     def heatmap(self) -> Image.Image | None:
-        """The target picture under the similarity map of the chosen point; ``None`` if there is none."""
+        """The target image under the similarity map of the chosen point; ``None`` if there is none."""
         with self._lock:
             found, chosen = self.result, self.chosen
         return None if found is None or chosen is None else found.heatmap(chosen)
@@ -295,7 +295,7 @@ class Session:
         return self._finished().to_json()
 
     def draw(self) -> Image.Image:
-        """Both pictures side by side with the matches, numbered as on the page.
+        """Both images side by side with the matches, numbered as on the page.
 
         Raises:
             InputError: there are none.
@@ -303,9 +303,9 @@ class Session:
         found = self._finished()
         return found.draw(labels=[str(number + 1) for number in range(len(found.points))])
 
-    def picture(self, side: Side) -> Served | None:
-        """The picture of a side for the browser; ``None`` until one is brought."""
-        shown = self._pictures.get(side)
+    def shown(self, side: Side) -> Served | None:
+        """The image of a side for the browser; ``None`` until one is brought."""
+        shown = self._images.get(side)
         return None if shown is None else shown.served
 
     def heat(self) -> Served | None:
@@ -315,7 +315,7 @@ class Session:
             if not self.heated or found is None or chosen is None:
                 return None
             if self._heat is None or self._heat[0] is not found or self._heat[1] != chosen:
-                self._heat = (found, chosen, Served.picture(found.heatmap(chosen)))
+                self._heat = (found, chosen, Served.of(found.heatmap(chosen)))
             return self._heat[2]
 
     def download(self, kind: Literal["json", "png"]) -> Served:
@@ -336,14 +336,14 @@ class Session:
     def served(self, token: str) -> Served | None:
         """What this visitor may fetch under a token, if it is one of theirs."""
         heat = None if self._heat is None else self._heat[2]
-        mine = [*(shown.served for shown in self._pictures.values()), heat, self._download]
+        mine = [*(shown.served for shown in self._images.values()), heat, self._download]
         return next((each for each in mine if each is not None and each.token == token), None)
 
     def _finished(self) -> MatchResult:
         with self._lock:
             found = self.result
         if found is None or not len(found.points):
-            raise InputError("There are no matches yet; click a point on picture A.")
+            raise InputError("There are no matches yet; click a point on image A.")
         return found
 
     @property
@@ -369,7 +369,7 @@ class Session:
                 raise
 
     def _matched(self) -> MatchResult | None:
-        """Match all points: as fast as one, once the pictures are encoded and their poses compared."""
+        """Match all points: as fast as one, once the images are encoded and their poses compared."""
         matcher, setting = self._matchers.get(self.features), self._pose_setting
         with self._matchers.network:
             here, there = (self._encoded(side, matcher) for side in NAMES)
@@ -383,7 +383,7 @@ class Session:
         return MatchResult(here, there, queries, replace(matches, distances=distances), setting, matcher)
 
     def _encoded(self, side: Side, matcher: Matcher) -> Encoded | None:
-        shown = self._pictures.get(side)
+        shown = self._images.get(side)
         if shown is None:
             return None
         if self.features not in shown.encoded:

@@ -1,13 +1,13 @@
 """Rough pose prediction by template matching, without any training (paper, section 3.4 and table 1).
 
-A *template set* shows one object from the left, the right, the front and the back. In every set a picture is
+A *template set* shows one object from the left, the right, the front and the back. In every set an image is
 nearest to one template; the pose that wins most sets is predicted. Features that know where an object faces
 get this right.
 
-Distances are those of `alignment`. With masks the picture is the source of the IMD and the template its
-target: the mean runs over the *picture's* object, as in the paper's equation 1, and the nearest neighbours
+Distances are those of `alignment`. With masks the image is the source of the IMD and the template its
+target: the mean runs over the *image's* object, as in the paper's equation 1, and the nearest neighbours
 are sought in the whole template, or with ``template_masks`` on the template's object only, as the released
-code does. Without masks IMD runs over the whole picture.
+code does. Without masks IMD runs over the whole image.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from geoaware.evaluation.tables import MISSING, Grid, percent
 from geoaware.matcher import Matcher, mask_on_canvas
 from geoaware.method.alignment import PoseRule, pose_distances
 from geoaware.method.geometry import Pose
-from geoaware.method.types import FeatureMap, Keypoints, Picture
+from geoaware.method.types import AnnotatedImage, FeatureMap, Keypoints
 from geoaware.runs.errors import InputError
 
 DIRECTIONS = ("left", "right", "front", "back")
@@ -38,10 +38,10 @@ DIRECTIONS = ("left", "right", "front", "back")
 SIDES, ENDS = DIRECTIONS[:2], DIRECTIONS[2:]
 
 Distances = Mapping[str, Mapping[str, float]]
-"""Distance of a picture to each template: by set, by pose."""
+"""Distance of an image to each template: by set, by pose."""
 
-TemplateSets = Mapping[str, Mapping[str, Picture]]
-"""A picture for each of `DIRECTIONS`, by set."""
+TemplateSets = Mapping[str, Mapping[str, AnnotatedImage]]
+"""An image for each of `DIRECTIONS`, by set."""
 
 _MASK = "_mask"
 _RESOLUTION = 64
@@ -50,11 +50,11 @@ _Z = 1.959963984540054
 
 @dataclass(frozen=True)
 class PoseSettings:
-    """How far a picture is from a template.
+    """How far an image is from a template.
 
     Attributes:
         metric: ``"imd"``, or ``"mutual-nn"``: mutual nearest neighbours, which know no masks.
-        masks: whether IMD runs over the picture's object (paper) or over the whole picture.
+        masks: whether IMD runs over the image's object (paper) or over the whole image.
         template_masks: with ``masks``: seek nearest neighbours on the template's object only (released code).
     """
 
@@ -68,20 +68,20 @@ class PoseSettings:
         if self.metric == "mutual-nn" and (self.masks or self.template_masks):
             raise InputError("mutual-nn takes no masks; leave the masks out, or choose imd")
         if self.template_masks and not self.masks:
-            raise InputError("masks of the templates are used only with masks of the pictures; give both")
+            raise InputError("masks of the templates are used only with masks of the images; give both")
 
 
 @dataclass(frozen=True)
 class PosePrediction:
-    """One picture against all template sets.
+    """One image against all template sets.
 
     Attributes:
-        picture: its id.
+        image: its id.
         category: whose templates it was compared with.
         distances: to each template.
     """
 
-    picture: str
+    image: str
     category: str
     distances: Distances
 
@@ -98,7 +98,7 @@ class PosePrediction:
     def to_dict(self) -> dict[str, Any]:
         """As it stands in the file."""
         return {
-            "picture": self.picture,
+            "picture": self.image,
             "category": self.category,
             "pose": self.pose,
             "votes": self.votes,
@@ -108,10 +108,10 @@ class PosePrediction:
 
 @dataclass(frozen=True)
 class Share:
-    """Correct ones of a number of pictures, with a 95 % confidence interval.
+    """Correct ones of a number of images, with a 95 % confidence interval.
 
     The interval is Wilson's: unlike the usual one it stays within 0 and 1 and means something for few
-    pictures and for shares near 1. It takes pictures as independent and the templates as given.
+    images and for shares near 1. It takes images as independent and the templates as given.
     """
 
     correct: int
@@ -119,7 +119,7 @@ class Share:
 
     @property
     def value(self) -> float:
-        """0 to 1; NaN of no pictures."""
+        """0 to 1; NaN of no images."""
         return self.correct / self.of if self.of else math.nan
 
     @property
@@ -150,11 +150,11 @@ class PoseScores:
     """The four accuracies of the paper's table 1 and the confusion behind the last.
 
     Attributes:
-        left_right: of the pictures from the left or right, with only those two to choose from.
-        front_back: of the pictures from the front or back, likewise.
-        either: of all pictures, each in its own one of the two choices above.
-        all_four: of all pictures, with four poses to choose from.
-        confusion: number of pictures by true pose and by predicted one of the four.
+        left_right: of the images from the left or right, with only those two to choose from.
+        front_back: of the images from the front or back, likewise.
+        either: of all images, each in its own one of the two choices above.
+        all_four: of all images, with four poses to choose from.
+        confusion: number of images by true pose and by predicted one of the four.
     """
 
     left_right: Share
@@ -199,10 +199,10 @@ def score_poses(predictions: Sequence[PosePrediction], truth: Mapping[str, str])
     """Compare predictions with the true poses.
 
     Args:
-        predictions: those of pictures without a true pose are left out.
-        truth: one of `DIRECTIONS` by picture id.
+        predictions: those of images without a true pose are left out.
+        truth: one of `DIRECTIONS` by image id.
     """
-    known = [(each, truth[each.picture]) for each in predictions if each.picture in truth]
+    known = [(each, truth[each.image]) for each in predictions if each.image in truth]
     binary = {
         axis: Share(
             sum(vote(each.distances, axis) == pose for each, pose in known if pose in axis),
@@ -223,14 +223,14 @@ def score_poses(predictions: Sequence[PosePrediction], truth: Mapping[str, str])
 
 
 def score_cells(scores: PoseScores) -> tuple[str, ...]:
-    """Accuracies with intervals in per cent, and the number of pictures, as cells of a table."""
+    """Accuracies with intervals in per cent, and the number of images, as cells of a table."""
     return (*(str(each) for each in scores.shares.values()), f"{scores.all_four.of:,}")
 
 
 def accuracy_grid(scores: PoseScores) -> Grid:
     """The four accuracies as a table."""
     note = (
-        f"L/R: {scores.left_right.of:,} pictures from left or right, with these two to choose from; F/B "
+        f"L/R: {scores.left_right.of:,} images from left or right, with these two to choose from; F/B "
         "likewise; then both together; then four poses to choose from."
     )
     title = "Pose prediction, accuracy in per cent (95 % CI)"
@@ -243,17 +243,19 @@ def confusion_grid(scores: PoseScores, title: str = "True pose (rows) and predic
     return Grid(title, ("true", *DIRECTIONS), rows)
 
 
-def read_template_sets(folder: str | os.PathLike[str], masks: bool = False) -> dict[str, dict[str, Picture]]:
-    """Template sets of one's own: a folder for each set, in it left, right, front and back as pictures.
+def read_template_sets(
+    folder: str | os.PathLike[str], masks: bool = False
+) -> dict[str, dict[str, AnnotatedImage]]:
+    """Template sets of one's own: a folder for each set, in it left, right, front and back as images.
 
-    ``left_mask.png`` beside ``left.jpg`` is the mask of its object. Pictures are known as ``SET/FILE``.
+    ``left_mask.png`` beside ``left.jpg`` is the mask of its object. Images are known as ``SET/FILE``.
 
     Args:
         folder: holds the folders of the sets; their names are free. Those that begin with a dot do not count.
         masks: whether every template must have its mask; else masks are not looked at.
 
     Raises:
-        InputError: no set, a pose or mask is missing or there twice, or a picture names no pose.
+        InputError: no set, a pose or mask is missing or there twice, or an image names no pose.
     """
     root = Path(folder)
     if not root.is_dir():
@@ -261,13 +263,13 @@ def read_template_sets(folder: str | os.PathLike[str], masks: bool = False) -> d
     names = sorted(each.name for each in root.iterdir() if each.is_dir() and not each.name.startswith("."))
     if not names:
         raise InputError(
-            f"{root}: no template sets; make a folder for each set with {', '.join(DIRECTIONS)} as pictures, "
+            f"{root}: no template sets; make a folder for each set with {', '.join(DIRECTIONS)} as images, "
             f"such as {root / 'set1' / 'left.jpg'}"
         )
     return {name: _read_set(root / name, masks) for name in names}
 
 
-def _read_set(folder: Path, masks: bool) -> dict[str, Picture]:
+def _read_set(folder: Path, masks: bool) -> dict[str, AnnotatedImage]:
     found: dict[str, Path] = {}
     for path in list_images(folder):
         name = path.stem.lower()
@@ -290,21 +292,21 @@ def _read_set(folder: Path, masks: bool) -> dict[str, Picture]:
             "out --template-masks"
         )
     return {
-        pose: bare_picture(
+        pose: bare_image(
             f"{folder.name}/{found[pose].name}", found[pose], found[pose + _MASK] if masks else None
         )
         for pose in DIRECTIONS
     }
 
 
-def bare_picture(name: str, path: Path, mask_path: Path | None = None) -> Picture:
-    """A picture of which nothing is annotated.
+def bare_image(name: str, path: Path, mask_path: Path | None = None) -> AnnotatedImage:
+    """An image of which nothing is annotated.
 
     Raises:
         InputError: the file cannot be read.
     """
     nothing = Keypoints((), torch.zeros(0, 2, dtype=torch.float64), torch.zeros(0, dtype=torch.bool))
-    return Picture(name, path, image_size(path), "", nothing, mask_path=mask_path)
+    return AnnotatedImage(name, path, image_size(path), "", nothing, mask_path=mask_path)
 
 
 @dataclass(frozen=True)
@@ -316,7 +318,7 @@ class _Features:
 
 
 class PosePredictor:
-    """Templates, encoded once; a picture is encoded when it is asked for and let go again.
+    """Templates, encoded once; an image is encoded when it is asked for and let go again.
 
     In memory are the templates: of each a map, brought to 64 x 64 cells if there are masks.
 
@@ -339,22 +341,22 @@ class PosePredictor:
             for name, members in templates.items()
         }
 
-    def distances(self, picture: Picture) -> Distances:
-        """Of a picture to every template.
+    def distances(self, image: AnnotatedImage) -> Distances:
+        """Of an image to every template.
 
         Raises:
-            InputError: the picture or its mask cannot be read, or they are of different sizes.
+            InputError: the image or its mask cannot be read, or they are of different sizes.
         """
-        here = self._encode(picture, self._settings.masks)
+        here = self._encode(image, self._settings.masks)
         try:
             found = {
                 name: {pose: self._distance(here, there) for pose, there in members.items()}
                 for name, members in self._templates.items()
             }
         except ValueError as error:
-            raise InputError(f"{picture.id}: cannot be compared with its templates, {error}") from None
+            raise InputError(f"{image.id}: cannot be compared with its templates, {error}") from None
         if not all(math.isfinite(value) for members in found.values() for value in members.values()):
-            raise RuntimeError(f"{picture.id}: the features of this picture or of a template are not finite")
+            raise RuntimeError(f"{image.id}: the features of this image or of a template are not finite")
         return found
 
     def _distance(self, here: _Features, there: _Features) -> float:
@@ -362,14 +364,14 @@ class PosePredictor:
         rule = PoseRule(self._settings.metric)
         return pose_distances({"identity": here.map}, there.map, masks, there.mask, rule)["identity"]
 
-    def _encode(self, picture: Picture, masked: bool) -> _Features:
-        mask = object_mask(picture) if masked else None
+    def _encode(self, image: AnnotatedImage, masked: bool) -> _Features:
+        mask = object_mask(image) if masked else None
         if masked and mask is None:
-            raise InputError(f"{picture.id}: has no mask of its object; predict poses without masks")
-        features = self._matcher.encode(picture.path, mask).maps["identity"]
+            raise InputError(f"{image.id}: has no mask of its object; predict poses without masks")
+        features = self._matcher.encode(image.path, mask).maps["identity"]
         if not self._settings.masks:
             return _Features(features, None)
-        # The IMD resizes whatever it gets to this size: done here once for a picture, not for every pair.
+        # The IMD resizes whatever it gets to this size: done here once for an image, not for every pair.
         small = F.interpolate(features.data[None], size=(_RESOLUTION, _RESOLUTION), mode="bilinear")[0]
         features = replace(features, data=small)
         if mask is None:

@@ -1,6 +1,6 @@
 """A run of pose prediction: its file, that an interruption cannot harm, and what makes two runs the same.
 
-Finished pictures are appended to ``FILE.part``, one whole line at a time. When all are there, ``FILE`` is
+Finished images are appended to ``FILE.part``, one whole line at a time. When all are there, ``FILE`` is
 written in their order and the part file goes, as `evaluation.predict` does it.
 """
 
@@ -27,7 +27,7 @@ from geoaware.apps.pose.prediction import (
 )
 from geoaware.evaluation.predictions import PART
 from geoaware.matcher import Matcher
-from geoaware.method.types import Picture
+from geoaware.method.types import AnnotatedImage
 from geoaware.runs.errors import InputError
 from geoaware.runs.files import append_line, check_same_run, replacing
 
@@ -44,14 +44,14 @@ class PoseWork:
     Attributes:
         matcher: whose features are compared.
         templates: template sets by category.
-        pictures: to predict; each is compared with the templates of its own category.
+        images: to predict; each is compared with the templates of its own category.
         settings: see there.
-        about: what the pictures are (dataset, split …), as it will stand in the file.
+        about: what the images are (dataset, split …), as it will stand in the file.
     """
 
     matcher: Matcher
     templates: Mapping[str, TemplateSets]
-    pictures: Sequence[Picture]
+    images: Sequence[AnnotatedImage]
     settings: PoseSettings = field(default_factory=PoseSettings)
     about: Mapping[str, Any] = field(default_factory=dict)
 
@@ -79,8 +79,8 @@ class PoseWork:
             "hashes": {
                 "weights": extractor.weights_hash(),
                 **({} if refiner is None else {"post_processor": refiner.weights}),
-                "pictures": _hash_pictures(self.pictures, self.settings.masks),
-                "templates": _hash_pictures(shown, self.settings.template_masks),
+                "pictures": _hash_images(self.images, self.settings.masks),
+                "templates": _hash_images(shown, self.settings.template_masks),
             },
             "templates": {
                 category: {
@@ -98,29 +98,29 @@ def predict_poses(
     restart: bool = False,
     progress: Progress | None = None,
 ) -> list[PosePrediction]:
-    """Predict the pose of every picture, in their order.
+    """Predict the pose of every image, in their order.
 
-    Pictures are extracted one at a time, category by category, with the templates of one category in memory.
+    Images are extracted one at a time, category by category, with the templates of one category in memory.
 
     Args:
         work: what to predict with what.
         path: a JSON file to write. Until it is whole, ``.part`` beside it holds what is done, so that the
             same call goes on after an interruption; a whole file of the same work is read instead.
         restart: throw away what an earlier run left.
-        progress: called with the number of pictures done and to do.
+        progress: called with the number of images done and to do.
 
     Raises:
-        InputError: no pictures, a category without templates, a file of another run is in the way, or a
-            picture or mask cannot be used.
+        InputError: no images, a category without templates, a file of another run is in the way, or an
+            image or mask cannot be used.
     """
-    if not work.pictures:
-        raise InputError("there are no pictures to predict the pose of")
-    bare = sorted({each.category for each in work.pictures if not work.templates.get(each.category)})
+    if not work.images:
+        raise InputError("there are no images to predict the pose of")
+    bare = sorted({each.category for each in work.images if not work.templates.get(each.category)})
     if bare:
-        raise InputError(f"category {bare[0]!r} has pictures to predict and no template set")
+        raise InputError(f"category {bare[0]!r} has images to predict and no template set")
     if path is None:
         done = _run(work, {}, lambda _: None, progress)
-        return [done[each.id] for each in work.pictures]
+        return [done[each.id] for each in work.images]
     header, goal = json.loads(json.dumps(work.header())), Path(path)
     part = goal.with_name(goal.name + PART)
     if restart:
@@ -140,7 +140,7 @@ def predict_poses(
         done = _run(
             work, _resume(file, part, header), lambda each: append_line(file, _line(each.to_dict())), progress
         )
-    found = [done[each.id] for each in work.pictures]
+    found = [done[each.id] for each in work.images]
     with replacing(goal) as draft:
         content = {**header, "poses": [each.to_dict() for each in found]}
         draft.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -154,21 +154,21 @@ def _run(
     keep: Callable[[PosePrediction], None],
     progress: Progress | None,
 ) -> dict[str, PosePrediction]:
-    """Predict what is not done yet; the templates of a category are encoded when its first picture comes."""
-    total = len(work.pictures)
+    """Predict what is not done yet; the templates of a category are encoded when its first image comes."""
+    total = len(work.images)
     if progress is not None:
         progress(len(done), total)
     current, predictor = None, None
-    for picture in sorted(work.pictures, key=lambda each: each.category):
-        if picture.id in done:
+    for image in sorted(work.images, key=lambda each: each.category):
+        if image.id in done:
             continue
-        if predictor is None or picture.category != current:
+        if predictor is None or image.category != current:
             predictor = None  # Let the last category's templates go before the next come.
-            current = picture.category
+            current = image.category
             predictor = PosePredictor(work.matcher, work.templates[current], work.settings)
-        found = PosePrediction(picture.id, picture.category, predictor.distances(picture))
+        found = PosePrediction(image.id, image.category, predictor.distances(image))
         keep(found)
-        done[picture.id] = found
+        done[image.id] = found
         if progress is not None:
             progress(len(done), total)
     return done
@@ -191,7 +191,7 @@ def _resume(file: BinaryIO, part: Path, header: dict[str, Any]) -> dict[str, Pos
             check_same_run(content, header, part)
         else:
             found = _prediction(content, f"{part}, line {number}")
-            done[found.picture] = found
+            done[found.image] = found
         whole += len(line)
     file.truncate(whole)
     if not whole:
@@ -231,10 +231,10 @@ def _prediction(content: Any, where: str) -> PosePrediction:
         raise InputError(f"{where}: damaged; give --restart to begin anew") from None
 
 
-def _hash_pictures(pictures: Sequence[Picture], masks: bool) -> str:
+def _hash_images(images: Sequence[AnnotatedImage], masks: bool) -> str:
     """SHA-256 of ids, categories and the bytes of all files."""
     digest = hashlib.sha256()
-    for each in pictures:
+    for each in images:
         parts = [json.dumps([each.id, each.category]).encode(), _read(each.path)]
         if masks:
             drawn = json.dumps(each.attributes.get("segmentation"), sort_keys=True).encode()

@@ -1,4 +1,4 @@
-"""Annotate a few pictures and have a whole collection annotated (docs/transfer.md).
+"""Annotate a few images and have a whole collection annotated (docs/transfer.md).
 
 >>> sources = read_sources(Path("cats.json"))                                       # doctest: +SKIP
 >>> targets = list_targets([Path("photos")])                                        # doctest: +SKIP

@@ -1,7 +1,7 @@
 """The result: part files of records, put together to a COCO-keypoints file without holding it in memory.
 
 The result is written with one entry a line, so that it can be read back line by line. Its first line ends
-where the list of failed pictures begins, and says of which run it is.
+where the list of failed images begins, and says of which run it is.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ BOX_MARGIN = 0.1
 """Added on every side of the box around keypoints, as a share of its longer side, where no box is given."""
 
 Record = Mapping[str, Any]
-"""A line of a part file: ``n`` (the target's number), then ``failed`` (why), or ``size`` (of the picture),
+"""A line of a part file: ``n`` (the target's number), then ``failed`` (why), or ``size`` (of the image),
 ``points`` ([x, y] or null, by keypoint), ``probability``, ``source`` (row), ``pose`` and ``distance``."""
 
 
@@ -179,7 +179,7 @@ def annotation(
         "iscrowd": 0,
         "score": _mean([chance for chance, seen in zip(chances, shown, strict=True) if seen]),
         "keypoint_scores": chances,
-        "source": sources.pictures[record["source"]].id,
+        "source": sources.images[record["source"]].id,
         "pose": record["pose"],
         "distance": record["distance"],
     }

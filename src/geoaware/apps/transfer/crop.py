@@ -1,33 +1,33 @@
-"""Which part of a picture to encode when the object's box is known."""
+"""Which part of an image to encode when the object's box is known."""
 
 from __future__ import annotations
 
 from geoaware.runs.errors import InputError
 
 Box = tuple[float, float, float, float]
-"""Corners x1, y1, x2, y2 in pixels of the whole picture."""
+"""Corners x1, y1, x2, y2 in pixels of the whole image."""
 
 Window = tuple[int, int, int, int]
 """Left, top, right, bottom in whole pixels, right and bottom exclusive: what PIL's ``crop`` takes.
 
-A pixel (x, y) of the picture is the pixel (x - left, y - top) of the crop.
+A pixel (x, y) of the image is the pixel (x - left, y - top) of the crop.
 """
 
 
 def crop_window(
     box: Box | None, size: tuple[int, int], margin: float = 0.3, below: float = 0.5, where: str = "the box"
 ) -> Window:
-    """The part of a picture to encode: the whole picture, or the box of a small object with a margin.
+    """The part of an image to encode: the whole image, or the box of a small object with a margin.
 
     Args:
         box: the object's, or ``None``.
-        size: width and height of the picture.
+        size: width and height of the image.
         margin: added on every side, as a share of the box's longer side.
-        below: the box is cut out if its longer side is less than this share of the picture's; 0: never.
+        below: the box is cut out if its longer side is less than this share of the image's; 0: never.
         where: what to call the box in messages.
 
     Raises:
-        InputError: the box lies outside the picture.
+        InputError: the box lies outside the image.
     """
     width, height = size
     whole = (0, 0, width, height)
@@ -36,7 +36,7 @@ def crop_window(
     x1, y1, x2, y2 = box
     if x1 >= width or y1 >= height or x2 <= 0 or y2 <= 0:
         raise InputError(
-            f"{where} ({x1:g}, {y1:g}, {x2:g}, {y2:g}) lies outside the picture of {width}x{height} pixels"
+            f"{where} ({x1:g}, {y1:g}, {x2:g}, {y2:g}) lies outside the image of {width}x{height} pixels"
         )
     longer = max(x2 - x1, y2 - y1)
     if longer >= below * max(size):

@@ -29,7 +29,7 @@ from geoaware.evaluation.predictions import Header, describe_schema, hash_pairs,
 from geoaware.evaluation.protocols import FOR_BASE, Protocol, get_protocol
 from geoaware.evaluation.result import PCKResult
 from geoaware.evaluation.score import score_file
-from geoaware.method.types import Keypoints, Pair, Picture
+from geoaware.method.types import AnnotatedImage, Keypoints, Pair
 from geoaware.runs.errors import InputError
 from geoaware.runs.files import replacing
 
@@ -142,7 +142,7 @@ def evaluate(
         sources: of the run.
         targets: of the run, from a file with keypoints.
         predictions: file to write, for `geoaware score`.
-        protocol: decides what counts as the right place; by box where every target has one, else by picture.
+        protocol: decides what counts as the right place; by box where every target has one, else by image.
         hidden: count keypoints that are annotated but hidden (flag 1) as visible.
         draws: bootstrap resamples behind the confidence intervals.
 
@@ -299,19 +299,19 @@ def save_report(found: Evaluation, folder: Path) -> list[Path]:
 def _pair(
     target: Target, image: Mapping[str, Any], entry: Mapping[str, Any], sources: Sources, hidden: bool
 ) -> Pair:
-    """The target against all sources as one picture, which shows what there is a guess for."""
+    """The target against all sources as one image, which shows what there is a guess for."""
     size = (int(image["width"]), int(image["height"]))
     annotation = target.annotation or {}
     truth, _ = make_keypoints(keypoint_places(annotation, hidden), size, target.name)
-    there = Picture(_id(target), target.path, size, sources.name, truth, target.box)
-    first, count = sources.pictures[0], len(sources.pictures)
+    there = AnnotatedImage(_id(target), target.path, size, sources.name, truth, target.box)
+    first, count = sources.images[0], len(sources.images)
     guessed = Keypoints(
         tuple(range(len(sources.schema))),
         torch.zeros(len(sources.schema), 2, dtype=torch.float64),
         torch.tensor([each is not None for each in entry["guesses"]]),
     )
     name = f"{count} source" + "s" * (count != 1)
-    here = Picture(name, first.path, first.size, sources.name, guessed, first.box)
+    here = AnnotatedImage(name, first.path, first.size, sources.name, guessed, first.box)
     return Pair(_id(target), sources.name, here, there)
 
 
@@ -319,7 +319,7 @@ def _id(target: Target) -> str:
     return f"{target.name}#{target.id}"
 
 
-def _right(guesses: Any, truth: Keypoints, rules: Protocol, target: Picture) -> list[bool]:
+def _right(guesses: Any, truth: Keypoints, rules: Protocol, target: AnnotatedImage) -> list[bool]:
     """Whether each keypoint of the schema is visible and its guess within `ALPHA` of the threshold base."""
     limit = ALPHA * rules.size(target)
     places = dict(zip(truth.ids, truth.xy.tolist(), strict=True))
@@ -338,7 +338,7 @@ def _header(
         protocol=rules.name,
         pairs=len(pairs),
         dataset=targets.file.name if targets.file is not None else "",
-        split=f"transfer from {len(sources.pictures)}",
+        split=f"transfer from {len(sources.images)}",
         extractor=run["extractor"],
         settings=run["settings"],
         versions=run["versions"],

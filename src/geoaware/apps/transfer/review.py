@@ -12,7 +12,7 @@ from geoaware.apps.transfer.sources import Sources
 from geoaware.apps.transfer.targets import Targets
 from geoaware.data.coco import VISIBLE
 from geoaware.method.keypoints import Schema
-from geoaware.method.types import Picture
+from geoaware.method.types import AnnotatedImage
 from geoaware.runs.errors import InputError
 
 if TYPE_CHECKING:
@@ -42,22 +42,22 @@ def write_review(out: Path, sources: Sources, targets: Targets, page: Path, most
     run = info["run"]
     about = {
         "Result": out.name,
-        "Sources": f"{len(sources.pictures)} pictures of {sources.path.name}",
+        "Sources": f"{len(sources.images)} images of {sources.path.name}",
         "Shown": f"{-(-there // step)} of {there} targets" + (f", one in {step}" if step > 1 else ""),
         "Features": run["extractor"],
         "Threshold": f"{run['settings']['threshold']:g}; keypoints of a smaller probability are not visible",
         "Probability": info["calibration"]["origin"],
     }
-    title = f"{sources.name}: {there} pictures annotated from {len(sources.pictures)}"
+    title = f"{sources.name}: {there} images annotated from {len(sources.images)}"
     return write_gallery(_entries(out, sources, targets, step), page, title=title, about=about)
 
 
 def _entries(out: Path, sources: Sources, targets: Targets, step: int) -> Iterator[Entry]:
     from geoaware.report.gallery import Entry
 
-    pictures = {each.id: each for each in sources.pictures}
+    images = {each.id: each for each in sources.images}
     for image, found in islice(read_results(out), 0, None, step):
-        source = pictures[found["source"]]
+        source = images[found["source"]]
         seen = f"{found['num_keypoints']} of {len(sources.schema)} keypoints visible"
         yield Entry(
             f"{image['file_name']}#{found['id']}",
@@ -70,7 +70,7 @@ def _entries(out: Path, sources: Sources, targets: Targets, step: int) -> Iterat
         )
 
 
-def _matches(found: Mapping[str, Any], source: Picture, schema: Schema) -> Iterator[Match]:
+def _matches(found: Mapping[str, Any], source: AnnotatedImage, schema: Schema) -> Iterator[Match]:
     """What is shown of each keypoint, beside where the best-fitting source has it."""
     from geoaware.report.gallery import Match
 

@@ -1,8 +1,8 @@
-"""Carry keypoints from annotated pictures to a collection, picture by picture, to a COCO-keypoints file.
+"""Carry keypoints from annotated images to a collection, image by image, to a COCO-keypoints file.
 
 Like predictions (`evaluation.predict`), finished targets are appended to ``OUT.part``, a whole line at a time
 and in order, so a killed run goes on where it stopped and writes the same bytes as one that was not killed.
-Nothing is kept of a picture once its line is written.
+Nothing is kept of an image once its line is written.
 """
 
 from __future__ import annotations
@@ -81,8 +81,8 @@ def transfer(
     """Annotate the targets and write a COCO-keypoints file.
 
     Args:
-        sources: annotated pictures.
-        targets: pictures or objects to annotate.
+        sources: annotated images.
+        targets: images or objects to annotate.
         matcher: extractor, post-processor, matching settings and pose setting.
         out: the file to write; beside it ``.part`` holds what is done so far.
         settings: see there.
@@ -91,7 +91,7 @@ def transfer(
         progress: see `Progress`.
 
     Raises:
-        InputError: files of another run are in the way, or a source picture cannot be read. A target that
+        InputError: files of another run are in the way, or a source image cannot be read. A target that
             cannot be read is counted, the rest goes on.
     """
     goal, share = Path(out), shard or Shard()
@@ -151,7 +151,7 @@ def merge(sources: Sources, targets: Targets, out: str | os.PathLike[str]) -> Ou
             f"run all {world} processes first"
         )
     first = _head(wanted[0])["run"]
-    about = {"hash": sources.hash(), "count": len(sources.pictures)}
+    about = {"hash": sources.hash(), "count": len(sources.images)}
     if first["sources"] != about or first["targets"] != {"hash": targets.hash(), "count": len(targets)}:
         raise InputError(f"{wanted[0]}: is of other sources or targets; give those of the run")
     for rank, path in enumerate(wanted):
@@ -198,7 +198,7 @@ class _Work:
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
             "category": self.sources.name,
-            "sources": {"hash": self.sources.hash(), "count": len(self.sources.pictures)},
+            "sources": {"hash": self.sources.hash(), "count": len(self.sources.images)},
             "targets": {"hash": self.targets.hash(), "count": len(self.targets)},
             "extractor": matcher.identity,
             "settings": {
@@ -251,7 +251,7 @@ def _annotate(
 
 
 def _open(target: Target, work: _Work) -> _Opened | str:
-    """The part of the picture to encode, or why it cannot be used."""
+    """The part of the image to encode, or why it cannot be used."""
     settings = work.settings
     try:
         image = load_image(target.path)

@@ -1,4 +1,4 @@
-"""The annotated pictures that keypoints are carried over from: a COCO-keypoints file to `Queries`."""
+"""The annotated images that keypoints are carried over from: a COCO-keypoints file to `Queries`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from geoaware.method.alignment import CANDIDATES
 from geoaware.method.geometry import Pose, clamp_points, pose_image, pose_points
 from geoaware.method.keypoints import Schema
 from geoaware.method.matching import descriptors
-from geoaware.method.types import Picture
+from geoaware.method.types import AnnotatedImage
 from geoaware.runs.errors import InputError
 
 Progress = Callable[[str, int, int], None]
@@ -33,12 +33,12 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Sources:
-    """Annotated pictures of one category.
+    """Annotated images of one category.
 
     Attributes:
         path: the annotation file.
         schema: what the keypoints mean.
-        pictures: one for each annotation with a visible keypoint, by image and annotation id.
+        images: one for each annotation with a visible keypoint, by image and annotation id.
         category: its entry in the file.
         flip_pairs: the file's own list of mirror partners, or ``None``.
         keypoint_groups: the file's own list or mapping of alike keypoints, or ``None``.
@@ -47,7 +47,7 @@ class Sources:
 
     path: Path
     schema: Schema
-    pictures: tuple[Picture, ...]
+    images: tuple[AnnotatedImage, ...]
     category: Mapping[str, Any]
     flip_pairs: Any = None
     keypoint_groups: Any = None
@@ -59,9 +59,9 @@ class Sources:
         return str(self.category["name"])
 
     def hash(self) -> str:
-        """SHA-256 of everything in the annotations that a transfer depends on; not of picture files."""
+        """SHA-256 of everything in the annotations that a transfer depends on; not of image files."""
         lines: list[Any] = [self.name, list(self.schema.names), self.schema.flip_pairs]
-        for each in self.pictures:
+        for each in self.images:
             ids = each.keypoints.visible_ids
             lines.append([each.id, each.size, each.box, ids, each.keypoints.at(ids).tolist()])
         return hashlib.sha256(json.dumps(lines, ensure_ascii=False).encode()).hexdigest()
@@ -70,31 +70,31 @@ class Sources:
 def read_sources(
     path: Path, images: Path | None = None, category: str | None = None, hidden: bool = False
 ) -> Sources:
-    """Read annotated pictures, and make sure that a transfer can use them.
+    """Read annotated images, and make sure that a transfer can use them.
 
     Args:
         path: a COCO-keypoints file; ``flip_pairs`` and ``keypoint_groups`` may stand beside its lists, or are
             inferred from the names.
-        images: folder of the pictures; ``images`` or ``data`` beside the file, or its own folder.
+        images: folder of the images; ``images`` or ``data`` beside the file, or its own folder.
         category: whose annotations are used; needed where the file has several.
         hidden: count keypoints that are annotated but hidden (flag 1) as visible.
 
     Raises:
         InputError: no such file, no annotations file, no keypoint, several categories, a keypoint outside its
-            picture, or a picture is missing.
+            image, or an image is missing.
     """
     if not path.is_file():
-        raise InputError(f"{path}: no such file; give a COCO-keypoints JSON of the annotated pictures")
+        raise InputError(f"{path}: no such file; give a COCO-keypoints JSON of the annotated images")
     folder = None if images is None else str(images.absolute())
-    file, pictures, outside = open_folder(path.parent, path.stem, path.name, folder, None, hidden)
+    file, annotated, outside = open_folder(path.parent, path.stem, path.name, folder, None, hidden)
     if outside:
         raise InputError(f"{outside[0]}: outside; mend the annotation ({len(outside)} such keypoints)")
-    name = _choose(file, pictures, category)
-    chosen = tuple(each for each in pictures if each.category == name)
+    name = _choose(file, annotated, category)
+    chosen = tuple(each for each in annotated if each.category == name)
     missing = [each.path for each in chosen if not each.path.is_file()]
     if missing:
         raise InputError(
-            f"{missing[0]}: no such picture, named in {path} ({len(missing)} of {len(chosen)} are missing); "
+            f"{missing[0]}: no such image, named in {path} ({len(missing)} of {len(chosen)} are missing); "
             "give their folder with --source-images DIR"
         )
     ((number, entry),) = ((key, each) for key, each in file.categories.items() if each["name"] == name)
@@ -108,28 +108,28 @@ def encode_sources(
     windows: Sequence[Window],
     progress: Progress | None = None,
 ) -> Queries:
-    """The descriptors of the sources' keypoints, in every candidate pose; each picture is encoded once.
+    """The descriptors of the sources' keypoints, in every candidate pose; each image is encoded once.
 
-    A mirrored picture is read at the mirrored place of each keypoint's partner. Where the partner is not
-    annotated, the keypoint itself is read in the picture as it is, as `alignment.match_posed` does.
+    A mirrored image is read at the mirrored place of each keypoint's partner. Where the partner is not
+    annotated, the keypoint itself is read in the image as it is, as `alignment.match_posed` does.
 
     Args:
         sources: whose keypoints.
         matcher: its extractor, post-processor and pose setting.
-        windows: the part of each picture to encode.
+        windows: the part of each image to encode.
         progress: see `Progress`.
 
     Raises:
-        InputError: a picture cannot be read.
+        InputError: an image cannot be read.
     """
     poses = CANDIDATES[matcher.pose]
     rows: list[Tensor] = []
     known: list[Tensor] = []
-    for done, (picture, window) in enumerate(zip(sources.pictures, windows, strict=True)):
+    for done, (annotated, window) in enumerate(zip(sources.images, windows, strict=True)):
         if progress is not None:
             progress("encoding sources", done, len(windows))
-        image = open_window(picture, window)
-        found, there = _read(image, *_places(picture, window, sources.schema), poses, matcher)
+        image = open_window(annotated, window)
+        found, there = _read(image, *_places(annotated, window, sources.schema), poses, matcher)
         rows.append(found)
         known.append(there)
     return Queries(poses, torch.stack(rows), torch.stack(known))
@@ -139,33 +139,33 @@ def source_windows(sources: Sources, margin: float, below: float) -> list[Window
     """The part of each source to encode; see `crop_window`."""
     return [
         _with_keypoints(crop_window(each.box, each.size, margin, below, f"{each.id}: the box"), each)
-        for each in sources.pictures
+        for each in sources.images
     ]
 
 
-def open_window(picture: Picture, window: Window) -> Image.Image:
-    """The part of an annotated picture.
+def open_window(annotated: AnnotatedImage, window: Window) -> Image.Image:
+    """The part of an annotated image.
 
     Raises:
         InputError: it cannot be read, or is not of the size that is annotated.
     """
-    image = load_image(picture.path)
-    if image.size != tuple(picture.size):
+    image = load_image(annotated.path)
+    if image.size != tuple(annotated.size):
         raise InputError(
-            f"{picture.path}: has {image.width}x{image.height} pixels, its annotation is for "
-            f"{picture.size[0]}x{picture.size[1]}; annotate the picture as it is"
+            f"{annotated.path}: has {image.width}x{image.height} pixels, its annotation is for "
+            f"{annotated.size[0]}x{annotated.size[1]}; annotate the image as it is"
         )
     return image.crop(window)
 
 
-def _choose(file: CocoFile, pictures: Sequence[Picture], category: str | None) -> str:
+def _choose(file: CocoFile, images: Sequence[AnnotatedImage], category: str | None) -> str:
     """The category to carry over."""
     known = [str(each["name"]) for each in file.categories.values()]
     if category is not None and category not in known:
         raise InputError(
             f"{file.path}: has no category {category!r} with keypoints; it has {', '.join(known)}"
         )
-    used = sorted({each.category for each in pictures if category in (None, each.category)})
+    used = sorted({each.category for each in images if category in (None, each.category)})
     if not used:
         whose = "" if category is None else f" of category {category!r}"
         raise InputError(f"{file.path}: no annotation{whose} has a visible keypoint; annotate at least one")
@@ -176,12 +176,12 @@ def _choose(file: CocoFile, pictures: Sequence[Picture], category: str | None) -
     return used[0]
 
 
-def _with_keypoints(window: Window, picture: Picture) -> Window:
+def _with_keypoints(window: Window, image: AnnotatedImage) -> Window:
     """The window, widened to hold every annotated keypoint: an arm may leave a careless box."""
-    xy = picture.keypoints.at(picture.keypoints.visible_ids)
+    xy = image.keypoints.at(image.keypoints.visible_ids)
     low, high = xy.amin(dim=0).floor().tolist(), xy.amax(dim=0).floor().tolist()
     left, top, right, bottom = window
-    width, height = picture.size
+    width, height = image.size
     return (
         min(left, int(low[0])),
         min(top, int(low[1])),
@@ -190,13 +190,13 @@ def _with_keypoints(window: Window, picture: Picture) -> Window:
     )
 
 
-def _places(picture: Picture, window: Window, schema: Schema) -> tuple[Tensor, Tensor, list[int]]:
-    """Pixels in the part of the picture, annotated or not, and partner of every keypoint of the schema."""
+def _places(image: AnnotatedImage, window: Window, schema: Schema) -> tuple[Tensor, Tensor, list[int]]:
+    """Pixels in the part of the image, annotated or not, and partner of every keypoint of the schema."""
     xy = torch.zeros(len(schema), 2, dtype=torch.float64)
-    xy[list(picture.keypoints.ids)] = picture.keypoints.xy.double()
+    xy[list(image.keypoints.ids)] = image.keypoints.xy.double()
     left, top, right, bottom = window
     inside = clamp_points(xy - torch.tensor([left, top]), (right - left, bottom - top))
-    return inside, schema.visibility(picture.keypoints), list(schema.partners)
+    return inside, schema.visibility(image.keypoints), list(schema.partners)
 
 
 def _read(

@@ -1,4 +1,4 @@
-"""The pictures that are to be annotated: files and folders, or a COCO file that gives boxes and masks."""
+"""The images that are to be annotated: files and folders, or a COCO file that gives boxes and masks."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from geoaware.data import object_mask
 from geoaware.data.coco import corner_box
 from geoaware.data.dataset import read_json
 from geoaware.method.geometry import Canvas
-from geoaware.method.types import Keypoints, Picture
+from geoaware.method.types import AnnotatedImage, Keypoints
 from geoaware.runs.errors import InputError
-from geoaware.store.extraction import list_pictures
+from geoaware.store.extraction import list_images
 
 _EXPECTED = "a COCO file with images and, if known, boxes of the objects"
 
@@ -34,9 +34,9 @@ class Target:
 
     Attributes:
         number: from 1, in the order of the targets; the annotation's id unless the file gives one.
-        name: of the picture, relative to the root, with ``/``.
-        path: of the picture.
-        image_id: of the picture in the result.
+        name: of the image, relative to the root, with ``/``.
+        path: of the image.
+        image_id: of the image in the result.
         annotation: what a COCO file says of the object (box, mask, keypoints), or ``None``.
     """
 
@@ -58,10 +58,10 @@ class Target:
         return None if self.annotation is None else corner_box(self.annotation, self.name)
 
     def mask(self, size: tuple[int, int], folder: Path) -> np.ndarray | None:
-        """The object in pixels of the picture, boolean (h, w), if given.
+        """The object in pixels of the image, boolean (h, w), if given.
 
         Args:
-            size: of the picture.
+            size: of the image.
             folder: of the files that ``mask_file_name`` names.
 
         Raises:
@@ -72,7 +72,7 @@ class Target:
         file = self.annotation.get("mask_file_name")
         empty = Keypoints((), torch.zeros(0, 2, dtype=torch.float64), torch.zeros(0, dtype=torch.bool))
         return object_mask(
-            Picture(
+            AnnotatedImage(
                 self.name,
                 self.path,
                 size,
@@ -88,11 +88,11 @@ class Targets(Sequence[Target]):
     """What is to be annotated; only names are kept, and what a COCO file says.
 
     Args:
-        names: of the pictures relative to ``folder``, one for each object.
-        folder: of the pictures.
+        names: of the images relative to ``folder``, one for each object.
+        folder: of the images.
         file: the COCO file, if there is one.
-        entries: its annotation of each object, or ``None`` for a picture without.
-        image_ids: of each object's picture; its number when not given.
+        entries: its annotation of each object, or ``None`` for an image without.
+        image_ids: of each object's image; its number when not given.
         category_id: of the category in the result, if the file has it.
     """
 
@@ -130,7 +130,7 @@ class Targets(Sequence[Target]):
         return (self.folder if self.file is None else self.file.parent) / "masks"
 
     def hash(self) -> str:
-        """SHA-256 of names and of what a COCO file says; not of picture files."""
+        """SHA-256 of names and of what a COCO file says; not of image files."""
         digest = hashlib.sha256()
         for each in self:
             line = [each.name, each.image_id, each.annotation]
@@ -138,15 +138,15 @@ class Targets(Sequence[Target]):
         return digest.hexdigest()
 
     def without(self, sources: Sources) -> Targets:
-        """The targets whose picture is not one of the sources.
+        """The targets whose image is not one of the sources.
 
         Raises:
             InputError: none is left.
         """
-        used = {os.path.realpath(each.path) for each in sources.pictures}
+        used = {os.path.realpath(each.path) for each in sources.images}
         left = [n for n, name in enumerate(self.names) if os.path.realpath(self.folder / name) not in used]
         if not left:
-            raise InputError(f"every target picture is one of the sources of {sources.path}; give others")
+            raise InputError(f"every target image is one of the sources of {sources.path}; give others")
         if len(left) == len(self):
             return self
         return Targets(
@@ -160,26 +160,26 @@ class Targets(Sequence[Target]):
 
 
 def list_targets(paths: Sequence[Path], root: Path | None = None, recursive: bool = False) -> Targets:
-    """Pictures from files and folders, each once, in the order of their names on every system.
+    """Images from files and folders, each once, in the order of their names on every system.
 
     Args:
-        paths: pictures, and folders whose pictures are taken.
+        paths: images, and folders whose images are taken.
         root: folder that the names are relative to; the common folder of all paths when not given.
         recursive: look into the folders inside too.
 
     Raises:
-        InputError: a path does not exist, a folder holds no picture, or a picture lies outside the root.
+        InputError: a path does not exist, a folder holds no image, or an image lies outside the root.
     """
     found: list[str] = []
     for path in paths:
         if path.is_dir():
-            found += [os.path.abspath(each) for each in list_pictures(path, recursive)]  # noqa: PTH100
+            found += [os.path.abspath(each) for each in list_images(path, recursive)]  # noqa: PTH100
         elif path.is_file():
             found.append(os.path.abspath(path))  # noqa: PTH100  (links are not followed)
         else:
-            raise InputError(f"{path}: no such picture or folder")
+            raise InputError(f"{path}: no such image or folder")
     if not found:
-        raise InputError("no pictures to annotate: give files or folders, or a COCO file with --targets")
+        raise InputError("no images to annotate: give files or folders, or a COCO file with --targets")
     if root is None:
         tops = [path if path.is_dir() else path.parent for path in paths]
         root = Path(os.path.commonpath([os.path.abspath(each) for each in tops]))  # noqa: PTH100
@@ -193,15 +193,15 @@ def list_targets(paths: Sequence[Path], root: Path | None = None, recursive: boo
 
 
 def read_targets(path: Path, sources: Sources, images: Path | None = None) -> Targets:
-    """Pictures and objects from a COCO file; its annotations need no keypoints.
+    """Images and objects from a COCO file; its annotations need no keypoints.
 
     Every annotation of the sources' category is one target, in the order of image and annotation ids;
-    ``iscrowd`` ones are left out. In a file without any annotation every picture is a target.
+    ``iscrowd`` ones are left out. In a file without any annotation every image is a target.
 
     Args:
         path: the file.
         sources: whose category is looked for, by name.
-        images: folder of the pictures; ``images`` or ``data`` beside the file, or its own folder.
+        images: folder of the images; ``images`` or ``data`` beside the file, or its own folder.
 
     Raises:
         InputError: missing, no such file, other categories or other keypoints, or no target.
@@ -209,15 +209,15 @@ def read_targets(path: Path, sources: Sources, images: Path | None = None) -> Ta
     content = read_json(path, _EXPECTED)
     if not isinstance(content, dict):
         raise InputError(f"{path}: is no COCO file; expected {_EXPECTED}")
-    pictures = _images(content, path)
-    rows: list[tuple[int, Mapping[str, Any] | None]] = [(each, None) for each in sorted(pictures)]
+    files = _images(content, path)
+    rows: list[tuple[int, Mapping[str, Any] | None]] = [(each, None) for each in sorted(files)]
     category_id = _category_id(content, path, sources)
     if content.get("annotations"):
-        rows = list(_annotations(content["annotations"], path, pictures, category_id))
+        rows = list(_annotations(content["annotations"], path, files, category_id))
     if not rows:
-        raise InputError(f"{path}: no picture or no annotation of category {sources.name!r} to work on")
-    folder = _folder(path, images, list(pictures.values()))
-    names = [pictures[image] for image, _ in rows]
+        raise InputError(f"{path}: no image or no annotation of category {sources.name!r} to work on")
+    folder = _folder(path, images, list(files.values()))
+    names = [files[image] for image, _ in rows]
     return Targets(
         names, folder, path, [entry for _, entry in rows], [image for image, _ in rows], category_id
     )
@@ -227,7 +227,7 @@ def cells_of_mask(mask: np.ndarray, canvas: Canvas, grid: int) -> Bool[Tensor, "
     """The cells of a map that hold a pixel of an object.
 
     Args:
-        mask: boolean (h, w), of the canvas's picture.
+        mask: boolean (h, w), of the canvas's image.
         canvas: of the map.
         grid: cells a side.
     """
@@ -277,7 +277,7 @@ def _category_id(content: Mapping[str, Any], path: Path, sources: Sources) -> in
 
 
 def _annotations(
-    entries: Any, path: Path, pictures: Mapping[int, str], category_id: int
+    entries: Any, path: Path, images: Mapping[int, str], category_id: int
 ) -> list[tuple[int, Mapping[str, Any]]]:
     """Image id and entry of every object of the category."""
     if not isinstance(entries, list):
@@ -289,7 +289,7 @@ def _annotations(
         if entry.get("category_id") != category_id or entry.get("iscrowd"):
             continue
         where = f"{path}: annotation {entry.get('id', place)}"
-        if entry["image_id"] not in pictures:
+        if entry["image_id"] not in images:
             raise InputError(f"{where} belongs to image {entry['image_id']}, which the file does not list")
         corner_box(entry, where)
         own = entry.get("id")
@@ -301,10 +301,10 @@ def _annotations(
 
 
 def _folder(path: Path, given: Path | None, names: Sequence[str]) -> Path:
-    """Where the pictures are; a few may be missing, which is found out when their turn comes."""
+    """Where the images are; a few may be missing, which is found out when their turn comes."""
     candidates = [path.parent / each for each in ("images", "data", ".")] if given is None else [given]
     for folder in candidates:
         if any((folder / name).is_file() for name in names[:100]):
             return folder
     looked = " or ".join(str(each) for each in candidates)
-    raise InputError(f"{looked}: no picture {names[0]!r} of {path} there; give --targets-images DIR")
+    raise InputError(f"{looked}: no image {names[0]!r} of {path} there; give --targets-images DIR")

@@ -1,4 +1,4 @@
-"""How annotated pictures vote on where their keypoints lie in another picture.
+"""How annotated images vote on where their keypoints lie in another image.
 
 Every source brings one descriptor for each of its keypoints, in every candidate pose. Against a target:
 
@@ -102,7 +102,7 @@ class Vote:
     """Where the keypoints were found.
 
     Attributes:
-        points: pixels (x, y) of the picture that was encoded, float64, on the CPU.
+        points: pixels (x, y) of the image that was encoded, float64, on the CPU.
         known: keypoints that a voting source has; the points of others mean nothing.
         evidence: what speaks for the points.
         source: row of the best-fitting source.
@@ -126,11 +126,11 @@ def vote(
     pose_margin: float = 0.0,
     inside: Bool[Tensor, "p p"] | None = None,
 ) -> Vote:
-    """Find the sources' keypoints in a target picture.
+    """Find the sources' keypoints in a target image.
 
     Args:
         queries: of the sources.
-        target: features of the picture, of the same extractor.
+        target: features of the image, of the same extractor.
         match: how similarity becomes position.
         settings: how votes are weighed.
         pose_margin: see `alignment.best_pose`.

@@ -13,7 +13,7 @@ from geoaware.apps.transfer.sources import Progress, Sources, encode_sources, op
 from geoaware.apps.transfer.targets import cells_of_mask
 from geoaware.apps.transfer.vote import Evidence, Queries, Vote, VoteSettings, vote
 from geoaware.matcher import Matcher
-from geoaware.method.types import FeatureMap, Picture
+from geoaware.method.types import AnnotatedImage, FeatureMap
 from geoaware.runs.errors import InputError
 
 MOST_LEFT_OUT = 200
@@ -29,9 +29,9 @@ class TransferSettings:
         threshold: keypoints of a smaller probability are marked not visible.
         keep_guesses: write the place and probability of every keypoint too.
         margin: around a small object that is cut out, as a share of its box's longer side (`crop_window`).
-        below: small is an object whose box's longer side is less than this share of the picture's; 0: none.
+        below: small is an object whose box's longer side is less than this share of the image's; 0: none.
         masks: look for keypoints only on the target object's mask, where one is given.
-        batch: pictures encoded together; 0: one on a CPU, eight elsewhere.
+        batch: images encoded together; 0: one on a CPU, eight elsewhere.
     """
 
     vote: VoteSettings = field(default_factory=VoteSettings)
@@ -46,14 +46,14 @@ class TransferSettings:
         if not 0 <= self.threshold <= 1:
             raise InputError(f"the threshold is a probability, 0 to 1, got {self.threshold:g}")
         if self.batch < 0:
-            raise InputError(f"a batch must hold at least one picture, got {self.batch}")
+            raise InputError(f"a batch must hold at least one image, got {self.batch}")
 
 
 class Voters:
-    """The sources, ready to vote on any picture; each of their pictures is encoded once.
+    """The sources, ready to vote on any image; each of their images is encoded once.
 
     Args:
-        sources: the annotated pictures.
+        sources: the annotated images.
         matcher: extractor, post-processor and settings.
         settings: see there.
         progress: told of every source.
@@ -82,10 +82,10 @@ class Voters:
     def locate(
         self, features: FeatureMap, mask: np.ndarray | None = None, queries: Queries | None = None
     ) -> Vote:
-        """Vote on a picture, or the part of one, that was encoded.
+        """Vote on an image, or the part of one, that was encoded.
 
         Args:
-            features: of the picture.
+            features: of the image.
             mask: its object, boolean (h, w), if known; not empty.
             queries: of fewer sources than all.
         """
@@ -119,29 +119,29 @@ class Voters:
 
     def leave_out(self, row: int) -> tuple[Evidence, list[bool]]:
         """Evidence for the keypoints of one source, found by the others, and which were right."""
-        picture, window = self.sources.pictures[row], self.windows[row]
-        (features,) = self.matcher.features([open_window(picture, window)])
+        image, window = self.sources.images[row], self.windows[row]
+        (features,) = self.matcher.features([open_window(image, window)])
         found = self.locate(features, queries=self.queries.without(row))
-        return judge(found, picture, window)
+        return judge(found, image, window)
 
 
-def judge(found: Vote, picture: Picture, window: Window) -> tuple[Evidence, list[bool]]:
-    """Evidence and outcome of the keypoints that were looked for in an annotated picture."""
-    keypoints, known = picture.keypoints, found.known
+def judge(found: Vote, image: AnnotatedImage, window: Window) -> tuple[Evidence, list[bool]]:
+    """Evidence and outcome of the keypoints that were looked for in an annotated image."""
+    keypoints, known = image.keypoints, found.known
     xy = torch.full((len(known), 2), torch.inf, dtype=torch.float64)
     xy[list(keypoints.ids)] = torch.where(keypoints.visible[:, None], keypoints.xy.double(), torch.inf)
     away = (found.points + torch.tensor(window[:2]) - xy).norm(dim=1)
-    right = away < ALPHA * extent(picture)
+    right = away < ALPHA * extent(image)
     evidence = Evidence(
         *(each[known] for each in (found.evidence.mass, found.evidence.peak, found.evidence.margin))
     )
     return evidence, right[known].tolist()
 
 
-def extent(picture: Picture) -> float:
+def extent(image: AnnotatedImage) -> float:
     """Longer side of the object's box, or of the box around its visible keypoints; at least a pixel."""
-    if picture.box is not None:
-        x1, y1, x2, y2 = picture.box
+    if image.box is not None:
+        x1, y1, x2, y2 = image.box
         return max(x2 - x1, y2 - y1)
-    xy = picture.keypoints.at(picture.keypoints.visible_ids)
+    xy = image.keypoints.at(image.keypoints.visible_ids)
     return max(1.0, float((xy.amax(dim=0) - xy.amin(dim=0)).max()))

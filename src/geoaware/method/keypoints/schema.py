@@ -27,7 +27,7 @@ class Schema:
         names: one name per annotation id 0 … k-1; given as a mapping, ids without a name get "keypoint ID".
         subgroups: name of a part to the ids of the keypoints that show it (all four paws, say), at least two
             each: those that only the geometry tells apart (paper, section 3.1 and table 6).
-        flip_pairs: ids that exchange when the picture is mirrored; every id in one pair at most.
+        flip_pairs: ids that exchange when the image is mirrored; every id in one pair at most.
         skeleton: pairs of ids that a limb, or another part of the body, joins.
 
     Example:
@@ -84,14 +84,14 @@ class Schema:
 
     @cached_property
     def partners(self) -> tuple[int, ...]:
-        """For every id, the id it becomes in the mirrored picture; itself where it has no partner."""
+        """For every id, the id it becomes in the mirrored image; itself where it has no partner."""
         partners = list(range(len(self)))
         for a, b in self.flip_pairs:
             partners[a], partners[b] = b, a
         return tuple(partners)
 
     def partner(self, keypoint: int) -> int:
-        """The id that a keypoint becomes in the mirrored picture; itself where it has no partner.
+        """The id that a keypoint becomes in the mirrored image; itself where it has no partner.
 
         Raises:
             KeyError: the schema has no such id.
@@ -101,13 +101,13 @@ class Schema:
         return self.partners[keypoint]
 
     def flip(self, keypoints: Keypoints, size: tuple[int, int]) -> Keypoints:
-        """The keypoints as annotated on the mirrored picture: mirrored places, exchanged labels.
+        """The keypoints as annotated on the mirrored image: mirrored places, exchanged labels.
 
         Flipping twice gives the same keypoints again.
 
         Args:
-            keypoints: of the picture as it is.
-            size: width and height of the picture in pixels.
+            keypoints: of the image as it is.
+            size: width and height of the image in pixels.
         """
         labels = [self.partner(each) for each in keypoints.ids]
         order = sorted(range(len(labels)), key=labels.__getitem__)
@@ -134,8 +134,8 @@ class Schema:
     ) -> Bool[Tensor, " k"]:
         """Which keypoints of a pair are in the geometry-aware subset (paper, section 3.1 and appendix C).
 
-        A keypoint counts if it is visible in both pictures and belongs to a subgroup of which the target
-        picture shows at least two keypoints: another place that looks like the right one.
+        A keypoint counts if it is visible in both images and belongs to a subgroup of which the target
+        image shows at least two keypoints: another place that looks like the right one.
 
         Args:
             source_visible: by annotation id, all ids of the schema (see `visibility`).

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from geoaware.method.keypoints.schema import Schema
 
 SPAIR71K_IDS = 30
-"""Every SPair-71k picture annotates ids 0 … 29, with null where there is nothing."""
+"""Every SPair-71k image annotates ids 0 … 29, with null where there is nothing."""
 
 AP10K_NAMES = (
     "left_eye",

@@ -11,7 +11,7 @@ from torch import Tensor
 def contrastive_loss(
     source: Float[Tensor, "k c"], target: Float[Tensor, "k c"], logit_scale: Float[Tensor, ""] | float
 ) -> Float[Tensor, ""]:
-    """CLIP's loss with keypoints in the place of pictures and captions.
+    """CLIP's loss with keypoints in the place of images and captions.
 
     Row i of the source belongs to row i of the target; every other row is a negative, in both directions.
     With fewer than two keypoints there is nothing to tell apart, and the loss is 0.

@@ -100,7 +100,7 @@ def classify(
     """Kinds of mistake of many predictions at once; columns in the order of `ERROR_TYPES`.
 
     Rows ``first[i]`` to ``last[i]`` (exclusive) of ``targets`` are the visible keypoints of prediction i's
-    target picture, at least one; ``wanted`` and ``partner`` are rows too (partner -1: none).
+    target image, at least one; ``wanted`` and ``partner`` are rows too (partner -1: none).
     """
     flags = np.zeros((len(predicted), len(ERROR_TYPES)), dtype=bool)
     for start in range(0, len(predicted), _POINTS_AT_ONCE):

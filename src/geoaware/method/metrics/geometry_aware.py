@@ -23,7 +23,7 @@ def pair_mask(pair: Pair, schema: Schema) -> Bool[np.ndarray, " k"]:
     """Which of the pair's common keypoints are geometry-aware, in the order of ``pair.common_ids``.
 
     Raises:
-        InputError: the pictures have a keypoint that the schema does not know.
+        InputError: the images have a keypoint that the schema does not know.
     """
     try:
         inside = set(schema.geometry_aware_ids(pair.source.keypoints, pair.target.keypoints))

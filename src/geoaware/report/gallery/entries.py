@@ -1,4 +1,4 @@
-"""What a gallery shows: pairs of pictures, and the matches between them."""
+"""What a gallery shows: pairs of images, and the matches between them."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ KINDS: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Match:
-    """One point of the source and where it was found; pixels (x, y) of the full pictures.
+    """One point of the source and where it was found; pixels (x, y) of the full images.
 
     Attributes:
         name: of the keypoint.
         keypoint: its annotation id.
-        source: where it is in the source picture, or ``None``.
-        predicted: where it was found in the target picture, or ``None``.
+        source: where it is in the source image, or ``None``.
+        predicted: where it was found in the target image, or ``None``.
         truth: where it is, if that is known.
         kind: one of `KINDS`; decides colour and marker.
         error: distance from the truth as a share of the threshold base.
@@ -84,13 +84,13 @@ class Match:
 
 @dataclass(frozen=True)
 class Entry:
-    """A pair of pictures with its matches.
+    """A pair of images with its matches.
 
     Attributes:
         id: of the pair; ids of a gallery differ.
         category: under which it is found.
-        source: the picture that the points come from, or ``None`` where only the target is to be seen.
-        target: the picture that they were found in.
+        source: the image that the points come from, or ``None`` where only the target is to be seen.
+        target: the image that they were found in.
         matches: one for each point.
         azimuth_difference: 0 … 4 steps of 45 degrees, or ``None``.
         pose: how the source was turned before matching; it is shown as it is.
@@ -115,7 +115,7 @@ class Entry:
     other_pose: str = "identity"
 
     def to_dict(self, source: int | None, target: int) -> dict[str, Any]:
-        """As it stands in the page; ``source`` and ``target`` are the numbers of the pictures there."""
+        """As it stands in the page; ``source`` and ``target`` are the numbers of the images there."""
         runs = [(self.pose, self.matches)]
         if self.other is not None:
             runs.append((self.other_pose, self.other))

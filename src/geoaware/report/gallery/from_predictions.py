@@ -1,4 +1,4 @@
-"""Predictions files to entries: figures from the file, pictures and source points from the data set."""
+"""Predictions files to entries: figures from the file, images and source points from the data set."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from geoaware.evaluation.protocols import get_protocol
 from geoaware.method.geometry import POSES
 from geoaware.method.metrics.errors import ERROR_TYPES
 from geoaware.method.metrics.pck import distances
-from geoaware.method.types import Picture
+from geoaware.method.types import AnnotatedImage
 from geoaware.report.gallery.entries import Entry, Match
 from geoaware.runs.errors import InputError
 
@@ -120,8 +120,8 @@ def _names(path: Path) -> Iterator[tuple[str, str, str, str]]:
             yield names
 
 
-def find_pictures(name: str, root: Path, split: str, **given: Any) -> dict[str, Picture]:
-    """Every picture of a data set's split by id.
+def find_images(name: str, root: Path, split: str, **given: Any) -> dict[str, AnnotatedImage]:
+    """Every image of a data set's split by id.
 
     Args:
         name: of the data set.
@@ -133,19 +133,19 @@ def find_pictures(name: str, root: Path, split: str, **given: Any) -> dict[str, 
         InputError: as `data.load`.
     """
     if name != coco.NAME:
-        return {each.id: each for each in load(name, root, split, **given).pictures}
-    # The loader would draw pairs, and a picture in none of them is as good as any.
+        return {each.id: each for each in load(name, root, split, **given).images}
+    # The loader would draw pairs, and an image in none of them is as good as any.
     known = options(name)
     unknown = sorted(set(given) - set(known))
     if unknown:
         raise InputError(f"data set {name} has no option {unknown[0]!r}; its options: {', '.join(known)}")
     taken = ("annotations", "images", "masks", "hidden")
-    _, pictures, _ = coco.open_folder(root, split, **{key: given[key] for key in taken if key in given})
-    return {each.id: each for each in pictures}
+    _, images, _ = coco.open_folder(root, split, **{key: given[key] for key in taken if key in given})
+    return {each.id: each for each in images}
 
 
 def entries(
-    runs: Sequence[Judged], pictures: Mapping[str, Picture], chosen: Sequence[int] | None = None
+    runs: Sequence[Judged], images: Mapping[str, AnnotatedImage], chosen: Sequence[int] | None = None
 ) -> Iterator[Entry]:
     """Entries of one predictions file, or of two of the same pairs.
 
@@ -153,12 +153,12 @@ def entries(
 
     Args:
         runs: one or two.
-        pictures: of the data set, by id.
+        images: of the data set, by id.
         chosen: positions of the pairs to show, in the first file; all when ``None``.
 
     Raises:
-        InputError: the files are of different pairs, or name pictures or keypoints that the data set has not,
-            or picture files are missing.
+        InputError: the files are of different pairs, or name images or keypoints that the data set has not,
+            or image files are missing.
     """
     if len(runs) not in (1, 2):
         raise InputError(f"{len(runs)} predictions files; give one, or two to compare")
@@ -167,8 +167,8 @@ def entries(
     if len(runs) == 2:
         _check_alike(*runs)
     for run in runs:
-        _check_pictures(run, pictures, [run.row[each] for each in wanted])
-    return (_entry(runs, pictures, each) for each in wanted)
+        _check_images(run, images, [run.row[each] for each in wanted])
+    return (_entry(runs, images, each) for each in wanted)
 
 
 def _check_alike(a: Judged, b: Judged) -> None:
@@ -189,27 +189,27 @@ def _check_alike(a: Judged, b: Judged) -> None:
             raise InputError(f"{b.path}: pair {names[0]!r} has other keypoints than {a.path}; predict again")
 
 
-def _check_pictures(run: Judged, pictures: Mapping[str, Picture], rows: Sequence[int]) -> None:
-    """Make sure that the data set has every picture and keypoint."""
+def _check_images(run: Judged, images: Mapping[str, AnnotatedImage], rows: Sequence[int]) -> None:
+    """Make sure that the data set has every image and keypoint."""
     remedy = "give the --dataset, --root, --split and options that were predicted"
-    used: dict[str, Picture] = {}
+    used: dict[str, AnnotatedImage] = {}
     for row in rows:
         pair, source, target, _ = run.pairs[row]
         ids = run.ids(row)
         for each in (source, target):
-            if each not in pictures:
+            if each not in images:
                 raise InputError(
-                    f"{run.path}: picture {each!r} of pair {pair!r} is not among the {len(pictures)} of the "
+                    f"{run.path}: image {each!r} of pair {pair!r} is not among the {len(images)} of the "
                     f"data set; {remedy}"
                 )
-            used[each] = pictures[each]
-            lacking = sorted(set(ids) - set(pictures[each].keypoints.visible_ids))
+            used[each] = images[each]
+            lacking = sorted(set(ids) - set(images[each].keypoints.visible_ids))
             if lacking:
                 raise InputError(
                     f"{run.path}: keypoint {lacking[0]} of pair {pair!r} is not annotated in {each!r}; "
                     f"{remedy}"
                 )
-        annotated = pictures[target].keypoints.at(ids).numpy()
+        annotated = images[target].keypoints.at(ids).numpy()
         if ids and distances(run.table.truth[run.points(row)], annotated).max() > _MOVED:
             raise InputError(
                 f"{run.path}: the true points of pair {pair!r} are not those of {target!r} in the data set; "
@@ -218,7 +218,7 @@ def _check_pictures(run: Judged, pictures: Mapping[str, Picture], rows: Sequence
     require_files(list(used.values()))
 
 
-def _entry(runs: Sequence[Judged], pictures: Mapping[str, Picture], pair: str) -> Entry:
+def _entry(runs: Sequence[Judged], images: Mapping[str, AnnotatedImage], pair: str) -> Entry:
     first, *rest = runs
     row = first.row[pair]
     _, source, target, pose = first.pairs[row]
@@ -226,13 +226,13 @@ def _entry(runs: Sequence[Judged], pictures: Mapping[str, Picture], pair: str) -
     other: dict[str, Any] = {}
     for second in rest:
         there = second.row[pair]
-        other = {"other": _matches(second, there, pictures), "other_pose": second.pairs[there][3]}
+        other = {"other": _matches(second, there, images), "other_pose": second.pairs[there][3]}
     return Entry(
         id=pair,
         category=first.category(row),
-        source=pictures[source].path,
-        target=pictures[target].path,
-        matches=_matches(first, row, pictures),
+        source=images[source].path,
+        target=images[target].path,
+        matches=_matches(first, row, images),
         azimuth_difference=None if azimuth < 0 else azimuth,
         pose=pose,
         source_name=source,
@@ -241,10 +241,10 @@ def _entry(runs: Sequence[Judged], pictures: Mapping[str, Picture], pair: str) -
     )
 
 
-def _matches(run: Judged, row: int, pictures: Mapping[str, Picture]) -> tuple[Match, ...]:
+def _matches(run: Judged, row: int, images: Mapping[str, AnnotatedImage]) -> tuple[Match, ...]:
     points, ids = run.points(row), run.ids(row)
     names = keypoint_names(run.header.schemas).get(run.category(row), {})
-    places = pictures[run.pairs[row][1]].keypoints.at(ids).tolist()
+    places = images[run.pairs[row][1]].keypoints.at(ids).tolist()
     return tuple(
         Match(
             name=names.get(each) or f"keypoint {each}",

@@ -142,10 +142,10 @@
   }
 
   const addresses = new Map();
-  /** Address of an embedded picture, decoded when it is first needed and shared by all pairs. */
+  /** Address of an embedded image, decoded when it is first needed and shared by all pairs. */
   function addressOf(number) {
     if (!addresses.has(number)) {
-      const bytes = Uint8Array.from(atob(at(`picture-${number}`).textContent), (each) => each.charCodeAt(0));
+      const bytes = Uint8Array.from(atob(at(`image-${number}`).textContent), (each) => each.charCodeAt(0));
       addresses.set(number, URL.createObjectURL(new Blob([bytes], { type: "image/jpeg" })));
     }
     return addresses.get(number);
@@ -155,9 +155,9 @@
 
   const heightOf = ({ width, height, why }) => (why ? CELL : (CELL * height) / Math.max(width, height));
 
-  /** A picture in the middle of a cell, and where its pixels lie. */
+  /** An image in the middle of a cell, and where its pixels lie. */
   function placed(number, left, top, tall) {
-    const { width, height, why } = data.pictures[number];
+    const { width, height, why } = data.images[number];
     if (why) {
       const box = element("rect", { class: "empty", x: left, y: top, width: CELL, height: tall });
       const words = wrapped(why, 34).map((line, row) => {
@@ -189,9 +189,9 @@
     return lines.slice(0, 6);
   }
 
-  /** Both pictures of a pair, one beside or above the other, and the size of the whole. */
+  /** Both images of a pair, one beside or above the other, and the size of the whole. */
   function placedPair(pair, tight, stacked) {
-    const heights = [pair.source, pair.target].map((each) => (tight && each !== null ? heightOf(data.pictures[each]) : CELL));
+    const heights = [pair.source, pair.target].map((each) => (tight && each !== null ? heightOf(data.images[each]) : CELL));
     const none = { drawn: [], put: () => null };
     if (pair.source === null) {
       return { source: none, target: placed(pair.target, 0, 0, heights[1]), box: [CELL, heights[1]] };
@@ -322,7 +322,7 @@
           if (!drawn.has(target)) fill(target);
           drawn.add(target);
         } else if (drawn.delete(target)) {
-          // The pictures go, the words stay: they cost little and keep the card's height.
+          // The images go, the words stay: they cost little and keep the card's height.
           target.querySelectorAll(".figure").forEach((figure) => figure.replaceChildren());
         }
       }
@@ -331,7 +331,7 @@
     { rootMargin: "500px" },
   );
 
-  /** Says once, to whoever measures, that the first pairs are there with their pictures. */
+  /** Says once, to whoever measures, that the first pairs are there with their images. */
   async function ready() {
     if (document.documentElement.dataset.ready) return;
     await Promise.all(loading.splice(0));

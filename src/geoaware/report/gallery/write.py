@@ -1,4 +1,4 @@
-"""Writing a gallery: pictures reduced and embedded once, matches as JSON, one page to show them.
+"""Writing a gallery: images reduced and embedded once, matches as JSON, one page to show them.
 
 The page's code never makes HTML out of text, and its content security policy lets nothing run but that code:
 ids and names may hold anything.
@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 _QUALITY = 80
 _DATA = "<!-- data -->"
-"""Where in the page pictures and pairs go."""
+"""Where in the page images and pairs go."""
 
 
 def write_gallery(
@@ -46,7 +46,7 @@ def write_gallery(
 ) -> Path:
     """Write pairs and their matches to one HTML file that needs nothing else.
 
-    Every picture is in it once, as a JPEG, and is read when the first entry with it comes. The file is there
+    Every image is in it once, as a JPEG, and is read when the first entry with it comes. The file is there
     as a whole or not at all.
 
     Args:
@@ -54,21 +54,21 @@ def write_gallery(
         out: the file.
         title: heading of the page.
         about: what is shown, by what it is called; in the order given.
-        size: longer side of the embedded pictures, in pixels; smaller ones stay as they are.
+        size: longer side of the embedded images, in pixels; smaller ones stay as they are.
         alpha: threshold behind ``kind``, for the page's captions.
         labels: names of the two methods, where entries have an ``other``.
-        strict: stop at a picture that cannot be read, instead of showing a grey box with the reason.
+        strict: stop at an image that cannot be read, instead of showing a grey box with the reason.
         progress: called with the number of entries done.
 
     Returns:
         ``out``.
 
     Raises:
-        InputError: there are no entries, two have the same id, ``size`` is not usable, or, if ``strict``, a
-            picture cannot be read.
+        InputError: there are no entries, two have the same id, ``size`` is not usable, or, if ``strict``, an
+            image cannot be read.
     """
     if not 16 <= size <= 8192:
-        raise InputError(f"pictures of {size} pixels cannot be shown; give a size from 16 to 8192")
+        raise InputError(f"images of {size} pixels cannot be shown; give a size from 16 to 8192")
     head, tail = _page(title, about)
     with replacing(out) as draft, draft.open("w", encoding="utf-8", errors="replace", newline="\n") as file:
         file.write(head)
@@ -89,32 +89,32 @@ def write_gallery(
             "alpha": alpha,
             "labels": list(labels),
             "kinds": dict(KINDS),
-            "pictures": album.pictures,
+            "images": album.images,
             "pairs": pairs,
         }
         file.write(f'<script type="application/json" id="data">{_json(content)}</script>\n')
         file.write(tail)
     if album.unread:
         _log.warning(
-            "%d pictures cannot be read and are grey; the first: %s", len(album.unread), album.unread[0]
+            "%d images cannot be read and are grey; the first: %s", len(album.unread), album.unread[0]
         )
     return out
 
 
 class _Album:
-    """Embeds each picture once, as a block of text that nothing runs."""
+    """Embeds each image once, as a block of text that nothing runs."""
 
     def __init__(self, file: IO[str], size: int, strict: bool) -> None:
-        self.pictures: list[dict[str, Any]] = []
+        self.images: list[dict[str, Any]] = []
         self.unread: list[str] = []
         self._numbers: dict[Path, int] = {}
         self._file, self._size, self._strict = file, size, strict
 
     def number(self, path: Path) -> int:
-        """Position of a picture in ``pictures``; it is written to the file when it is new."""
+        """Position of an image in ``images``; it is written to the file when it is new."""
         if path not in self._numbers:
-            self._numbers[path] = len(self.pictures)
-            self.pictures.append(self._embed(path, len(self.pictures)))
+            self._numbers[path] = len(self.images)
+            self.images.append(self._embed(path, len(self.images)))
         return self._numbers[path]
 
     def _embed(self, path: Path, number: int) -> dict[str, Any]:
@@ -127,12 +127,12 @@ class _Album:
             # The page names no place of this machine.
             return {"why": str(error).removeprefix(f"{path}: ").replace(str(path), path.name)}
         text = base64.b64encode(_jpeg(image, self._size)).decode("ascii")
-        self._file.write(f'<script type="text/plain" id="picture-{number}">{text}</script>\n')
+        self._file.write(f'<script type="text/plain" id="image-{number}">{text}</script>\n')
         return {"width": image.width, "height": image.height}
 
 
 def _jpeg(image: Image.Image, size: int) -> bytes:
-    """A picture scaled down to ``size`` on its longer side, never up."""
+    """An image scaled down to ``size`` on its longer side, never up."""
     scale = min(1.0, size / max(image.size))
     small = image.resize(
         (max(1, round(image.width * scale)), max(1, round(image.height * scale))), Image.Resampling.LANCZOS

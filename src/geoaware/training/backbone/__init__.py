@@ -1,1 +1,1 @@
-"""Training the embedded backbone itself, with a decoder, on annotated pictures: ``geoaware tune``."""
+"""Training the embedded backbone itself, with a decoder, on annotated images: ``geoaware tune``."""

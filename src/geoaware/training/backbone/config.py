@@ -36,10 +36,10 @@ class Shape(Part):
 
 
 class Views(Part):
-    """How a picture is shown; every picture of a step is shown twice.
+    """How an image is shown; every image of a step is shown twice.
 
     Attributes:
-        smaller: least scale of the object, relative to the picture on its canvas.
+        smaller: least scale of the object, relative to the image on its canvas.
         larger: greatest.
         turn: degrees of rotation to either side.
         upside: chance of a rotation by any angle instead.
@@ -47,7 +47,7 @@ class Views(Part):
         colour: strength of the changes of light and colour.
         recolour: chance of another coat for an object that has a mask: blotches of colour, or of a
             photograph.
-        background: chance of another picture behind an object that has a mask.
+        background: chance of another image behind an object that has a mask.
         cover: chance of a rectangle of noise before the object.
         styles: chance of a view that takes on some of another's style inside the network: the mean and
             deviation of the channels of early maps (MixStyle, Zhou et al. 2021).
@@ -79,12 +79,12 @@ class Objective(Part):
     Attributes:
         cells: cross-entropy over the target's cells, for annotated keypoints.
         dense: the paper's dense loss, in cells.
-        own: cross-entropy for points that nobody annotated, between two views of one picture.
-        keep: cross-entropy for points that nobody annotated, between one picture and another, where the plain
+        own: cross-entropy for points that nobody annotated, between two views of one image.
+        keep: cross-entropy for points that nobody annotated, between one image and another, where the plain
             descriptors find them and find them back.
         presence: of being on an object.
         spread: standard deviation of the wanted distribution around a keypoint, in cells.
-        points: that nobody annotated, a picture.
+        points: that nobody annotated, an image.
         limbs: points between two keypoints that a limb joins, a step and set of keypoints; they count as
             keypoints.
     """
@@ -124,10 +124,10 @@ class TuneConfig(Part):
         root: folder that the data sets' roots are relative to.
         start: weights to go on from (a name or folder); ImageNet's when not given.
         shape: of the decoder.
-        data: what to learn from; ``share`` is a data set's part of the pictures of a step.
-        pictures: a step.
+        data: what to learn from; ``share`` is a data set's part of the images of a step.
+        images: a step.
         steps: of the optimiser.
-        views: how pictures are shown.
+        views: how images are shown.
         objective: the loss.
         learning_rate: peak of the schedule, of the decoder.
         backbone_rate: of the backbone, relative to it.
@@ -135,8 +135,8 @@ class TuneConfig(Part):
         rising: share of the schedule that rises.
         average: decay of the moving average of the weights, which is what is saved.
         precision: of the network; the losses are float32.
-        memory: GiB of decoded pictures kept.
-        workers: threads that decode pictures; the number of cores when not given.
+        memory: GiB of decoded images kept.
+        workers: threads that decode images; the number of cores when not given.
         validation: what is measured on the way.
         seed: of everything drawn.
         save_every: steps between two checkpoints.
@@ -147,7 +147,7 @@ class TuneConfig(Part):
     start: str | None = None
     shape: Shape = Shape()
     data: Annotated[list[DataChoice], Field(min_length=1)]
-    pictures: Annotated[int, Field(ge=2)] = 32
+    images: Annotated[int, Field(ge=2)] = 32
     steps: Count
     views: Views = Views()
     objective: Objective = Objective()

@@ -5,7 +5,7 @@ similarities over all cells, whose wanted distribution is a narrow Gaussian arou
 paper's dense loss (equation 3), the distance of the soft-argmax from it. Prototypes, one learned descriptor a
 keypoint, are looked for as well: they steady the training and are thrown away. Points on the limbs between
 keypoints are keypoints without a prototype. For points that nobody
-annotated the same cross-entropy between two views of one picture, so that descriptors stay of use there. And
+annotated the same cross-entropy between two views of one image, so that descriptors stay of use there. And
 presence.
 """
 
@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from geoaware.training.backbone.config import Objective
-from geoaware.training.backbone.pictures import OBJECT, OUTSIDE
+from geoaware.training.backbone.images import OBJECT, OUTSIDE
 from geoaware.training.backbone.views import Batch
 
 _SCALE, _LARGEST = 20.0, 60.0
@@ -152,7 +152,7 @@ class Criterion(nn.Module):
         scale: Tensor,
         plain: Float[Tensor, "v c g g"] | None,
     ) -> Float[Tensor, ""]:
-        """Points of a picture's first view, sought in the second view of the next picture of its group."""
+        """Points of an image's first view, sought in the second view of the next image of its group."""
         if plain is None or not batch.known.any():
             return maps.new_zeros(())
         others, xy = following(batch.groups), batch.own[:, 0].to(maps)
@@ -189,17 +189,15 @@ def mean_entropy(
 
 
 def following(groups: Sequence[int]) -> list[int]:
-    """For each picture, the row of the second view of the next one of its group, after the last the first.
+    """For each image, the row of the second view of the next one of its group, after the last the first.
 
     Args:
-        groups: of each view, two a picture.
+        groups: of each view, two an image.
     """
-    of_picture = groups[::2]
-    members = {
-        group: [each for each, its in enumerate(of_picture) if its == group] for group in set(of_picture)
-    }
+    of_image = groups[::2]
+    members = {group: [each for each, its in enumerate(of_image) if its == group] for group in set(of_image)}
     after = {each: row[(n + 1) % len(row)] for row in members.values() for n, each in enumerate(row)}
-    return [2 * after[each] + 1 for each in range(len(of_picture))]
+    return [2 * after[each] + 1 for each in range(len(of_image))]
 
 
 def plain_searches(

@@ -37,8 +37,8 @@ from geoaware.runs.errors import InputError
 from geoaware.runs.files import sweep
 from geoaware.runs.log import Log
 from geoaware.training.backbone.config import TuneConfig, load_config
+from geoaware.training.backbone.images import Images
 from geoaware.training.backbone.objective import Criterion, Parts, read
-from geoaware.training.backbone.pictures import Pictures
 from geoaware.training.backbone.views import Batch, make_batch, restyled
 from geoaware.training.post_processor.loop import DivergedError, Show, load_set, named_scores, open_folder
 from geoaware.training.validation import score
@@ -49,7 +49,7 @@ _PLAIN_AT_ONCE = 32
 """Views whose plain descriptors are computed at once."""
 
 CENTRED = 200
-"""Pictures of each kind that the centres are the means of."""
+"""Images of each kind that the centres are the means of."""
 
 
 class Learner(nn.Module):
@@ -82,7 +82,7 @@ class _Run:
     config: TuneConfig
     out: Path
     device: torch.device
-    pictures: Pictures
+    images: Images
     validation: list[DataSet]
     learner: Learner
     optimiser: torch.optim.Optimizer
@@ -138,7 +138,7 @@ def tune(
         _steps(run, show)
     finally:
         run.log.close()
-        run.pictures.close()
+        run.images.close()
     return out / WEIGHTS
 
 
@@ -148,7 +148,7 @@ def _prepare(config: TuneConfig, out: Path, device: str, restart: bool, say: Cal
     validation = [load_set(choice, config.root) for choice in config.validation.data]
     for note in dict.fromkeys(note for data in [*sets, *validation] for note in data.notes):
         say(f"note: {note}")
-    pictures = Pictures(
+    images = Images(
         sets,
         [choice.share for choice in config.data],
         CANVAS,
@@ -158,7 +158,7 @@ def _prepare(config: TuneConfig, out: Path, device: str, restart: bool, say: Cal
     sweep(out)
     saved = open_folder(config, out, restart, load_config, results=(WEIGHTS,))
     torch.manual_seed(config.seed)
-    counts = [len(each.schema) for each in pictures.groups]
+    counts = [len(each.schema) for each in images.groups]
     network = _network(config, counts)
     criterion = Criterion(counts, network.shape.descriptor, config.objective)
     learner = Learner(network, criterion).to(place)
@@ -173,7 +173,7 @@ def _prepare(config: TuneConfig, out: Path, device: str, restart: bool, say: Cal
         say(f"going on at step {progress.total}")
     plain = EfficientNetLite.load("efficientnet-lite0").to(place).eval()
     log = Log(out, progress.total)
-    return _Run(config, out, place, pictures, validation, learner, optimiser, schedule, progress, log, plain)
+    return _Run(config, out, place, images, validation, learner, optimiser, schedule, progress, log, plain)
 
 
 def _network(config: TuneConfig, keypoints: Sequence[int]) -> TunedNetwork:
@@ -241,7 +241,7 @@ def _steps(run: _Run, show: Show | None) -> None:
             if run.validation and (last or done % config.validation.every == 0):
                 shown |= _validate(run)
             if last:
-                learn_centres(run.learner.average, run.plain, run.pictures)
+                learn_centres(run.learner.average, run.plain, run.images)
             if last or done % config.save_every == 0:
                 _save(run)
             if show is not None:
@@ -250,11 +250,11 @@ def _steps(run: _Run, show: Show | None) -> None:
 
 def _read(run: _Run, step: int) -> Batch:
     """The views of a step, made while the step before it is computed."""
-    config, pictures = run.config, run.pictures
+    config, images = run.config, run.images
     key = f"{config.seed}/tune/{step}"
-    shown = pictures.read(pictures.draw(config.pictures, key))
+    shown = images.read(images.draw(config.images, key))
     generator = torch.Generator().manual_seed(next(permutation(2**63, key)))
-    schemas = [each.schema for each in pictures.groups]
+    schemas = [each.schema for each in images.groups]
     objective = config.objective
     return make_batch(
         shown, schemas, config.views, objective.points, objective.limbs, GRID, generator, run.device
@@ -323,17 +323,17 @@ def _validate(run: _Run) -> dict[str, float]:
 
 @torch.inference_mode()
 def learn_centres(
-    network: TunedNetwork, plain: EfficientNetLite, pictures: Pictures, count: int = CENTRED
+    network: TunedNetwork, plain: EfficientNetLite, images: Images, count: int = CENTRED
 ) -> None:
     """Set a network's centres: mean unit descriptors, tuned and plain, of every keypoint, kind after kind.
 
-    Those of a keypoint that no picture shows are zero.
+    Those of a keypoint that no image shows are zero.
 
     Args:
         network: as it will be used.
         plain: the extractor beside which it will be used, on the same device.
-        pictures: trained on.
-        count: pictures of each kind that are looked at, evenly spread over them.
+        images: trained on.
+        count: images of each kind that are looked at, evenly spread over them.
     """
     device = network.centres.device
     canvas = Canvas(CANVAS, CANVAS, CANVAS)
@@ -341,11 +341,11 @@ def learn_centres(
     for buffer in buffers:
         buffer.zero_()
     begin = 0
-    for number, kind in enumerate(pictures.groups):
+    for number, kind in enumerate(images.groups):
         rows = slice(begin, begin + len(kind.schema))
         begin = rows.stop
-        step = max(1, len(kind.pictures) // count)
-        for (shown,) in (pictures.read([(number, each)]) for each in kind.pictures[::step][:count]):
+        step = max(1, len(kind.images) // count)
+        for (shown,) in (images.read([(number, each)]) for each in kind.images[::step][:count]):
             pixels = _normalised(shown.pixels[None].to(device) / 255)
             xy = canvas.to_grid(shown.xy, GRID).to(device)[None]
             maps = network(pixels)[0], plain.combine_on(plain.levels(pixels), GRID)

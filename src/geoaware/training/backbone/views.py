@@ -1,4 +1,4 @@
-"""Pictures as shown: turned, scaled, mirrored with exchanged labels, in other light, before other scenes.
+"""Images as shown: turned, scaled, mirrored with exchanged labels, in other light, before other scenes.
 
 Labels are computed on the CPU, pixels on the device of the training. All that is random comes from one
 generator.
@@ -17,7 +17,7 @@ from torch import Tensor
 from geoaware.method.geometry import Canvas, Placement
 from geoaware.method.keypoints import Schema
 from geoaware.training.backbone.config import Views
-from geoaware.training.backbone.pictures import OBJECT, OUTSIDE, UNKNOWN, Shown
+from geoaware.training.backbone.images import OBJECT, OUTSIDE, UNKNOWN, Shown
 
 _LARGEST, _SMALLEST = 1.15, 0.2
 """Longer side of an object on a view, as shares of the canvas: views stay between these."""
@@ -31,7 +31,7 @@ _COVER = (0.1, 0.35)
 
 @dataclass(frozen=True)
 class Batch:
-    """Views of a step, two of each picture, one after the other.
+    """Views of a step, two of each image, one after the other.
 
     Attributes:
         pixels: 0…1, not yet normalised.
@@ -39,7 +39,7 @@ class Batch:
         labels: keypoints of each view by annotation id, then the points on limbs, on the grid.
         visible: which are there.
         groups: number of each view's set of keypoints.
-        own: points of each picture that nobody annotated, on the grid of its first and of its second view.
+        own: points of each image that nobody annotated, on the grid of its first and of its second view.
         known: which of these are on both views, one not the mirror image of the other.
         styles: views whose style each view takes on, and the share of its own that it keeps.
     """
@@ -79,7 +79,7 @@ class Limbs:
 
 
 def make_batch(
-    pictures: Sequence[Shown],
+    images: Sequence[Shown],
     schemas: Sequence[Schema],
     views: Views,
     points: int,
@@ -88,22 +88,22 @@ def make_batch(
     generator: torch.Generator,
     device: torch.device,
 ) -> Batch:
-    """Two views of every picture.
+    """Two views of every image.
 
     Args:
-        pictures: on their canvases.
+        images: on their canvases.
         schemas: of each group.
-        views: how pictures are shown.
-        points: that nobody annotated, a picture.
+        views: how images are shown.
+        points: that nobody annotated, an image.
         limbs: points on limbs, a group.
         grid: cells a side of the descriptors.
         generator: of all that is random, on the CPU.
         device: of the pixels.
     """
-    size = pictures[0].pixels.shape[-1]
+    size = images[0].pixels.shape[-1]
     canvas = Canvas(size, size, size)
-    placements = [[_place(each, views, size, generator) for _ in range(2)] for each in pictures]
-    shown = [each for each in pictures for _ in range(2)]
+    placements = [[_place(each, views, size, generator) for _ in range(2)] for each in images]
+    shown = [each for each in images for _ in range(2)]
     placed = [each for pair in placements for each in pair]
     covers = [_cover(*each, views, generator) for each in zip(shown, placed, strict=True)]
     whole = torch.rand(len(shown), generator=generator) >= views.shuffle
@@ -113,10 +113,10 @@ def make_batch(
         xy, seen = _labels(each, placement, cover, schemas[each.group], between[each.group], size)
         labels.append(canvas.to_grid(xy, grid))
         visible.append(seen & whole[row])
-    ends = [_own(*each, points, generator) for each in zip(pictures, placements, strict=True)]
+    ends = [_own(*each, points, generator) for each in zip(images, placements, strict=True)]
     own = torch.stack([places for places, _ in ends])
     known = torch.stack([counted for _, counted in ends]) & whole.view(-1, 2).all(dim=1, keepdim=True)
-    pixels, regions = _render(pictures, placed, covers, views, grid, generator, device)
+    pixels, regions = _render(images, placed, covers, views, grid, generator, device)
     for row in (~whole).nonzero().flatten().tolist():
         pixels[row] = _shuffled(pixels[row], generator)
         regions[row] = torch.where(regions[row] == OBJECT, OUTSIDE, regions[row])
@@ -231,7 +231,7 @@ def _inside(xy: Float[Tensor, "*n 2"], size: int) -> Bool[Tensor, "*n"]:
 
 
 def _render(
-    pictures: Sequence[Shown],
+    images: Sequence[Shown],
     placed: Sequence[Placement],
     covers: Sequence[Rectangle | None],
     views: Views,
@@ -240,13 +240,13 @@ def _render(
     device: torch.device,
 ) -> tuple[Float[Tensor, "v 3 s s"], Float[Tensor, "v g g"]]:
     """Pixels and regions of the views."""
-    size, count = pictures[0].pixels.shape[-1], len(placed)
+    size, count = images[0].pixels.shape[-1], len(placed)
     pixels = (
-        torch.stack([each.pixels for each in pictures]).to(device).repeat_interleave(2, dim=0).float() / 255
+        torch.stack([each.pixels for each in images]).to(device).repeat_interleave(2, dim=0).float() / 255
     )
-    regions = torch.stack([each.regions for each in pictures]).to(device).repeat_interleave(2, dim=0)
+    regions = torch.stack([each.regions for each in images]).to(device).repeat_interleave(2, dim=0)
     regions = regions.float()[:, None]
-    masked = torch.tensor([each.masked for each in pictures]).repeat_interleave(2)
+    masked = torch.tensor([each.masked for each in images]).repeat_interleave(2)
     theta = torch.stack([each.sampling(size) for each in placed]).to(device)
     fine = F.affine_grid(theta, [count, 3, size, size], align_corners=False)
     coarse = F.affine_grid(theta, [count, 1, grid, grid], align_corners=False)

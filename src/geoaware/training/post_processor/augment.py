@@ -1,6 +1,6 @@
-"""Pose-variant augmentation: the pairs of a group, with mirrored pictures (paper, section 4.3).
+"""Pose-variant augmentation: the pairs of a group, with mirrored images (paper, section 4.3).
 
-Only features of the mirrored pictures are needed, extracted from mirrored pixels; where a label changes with
+Only features of the mirrored images are needed, extracted from mirrored pixels; where a label changes with
 the mirror (left ear, right ear) it is exchanged by annotation id.
 """
 
@@ -16,12 +16,12 @@ from torch import Tensor
 
 from geoaware.method.geometry import Canvas, Pose, pose_size
 from geoaware.method.keypoints import Schema
-from geoaware.method.types import Keypoints, Picture
+from geoaware.method.types import AnnotatedImage, Keypoints
 from geoaware.training.post_processor.config import Flips, Loss
 from geoaware.training.post_processor.groups import Group
 
 View = tuple[int, Pose]
-"""A picture of a group, by its place, in a pose."""
+"""An image of a group, by its place, in a pose."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Example:
 
     Attributes:
         group: what it was made of.
-        views: pictures in poses, each once.
+        views: images in poses, each once.
         labels: of each view.
         terms: of the loss; their dense weights add up to 1.
     """
@@ -80,19 +80,19 @@ def make_example(group: Group, flips: Flips, size: int, grid: int) -> Example:
 
     A pair's loss is the mean over the pair as it is (weight 1), double, single and self flip, by their
     weights, over those that have a keypoint at all; the group's is the mean over its pairs. Terms that
-    several pairs share (a picture's self flip) are computed once.
+    several pairs share (an image's self flip) are computed once.
 
     Args:
-        group: pictures and pairs.
+        group: images and pairs.
         flips: weights.
         size: side of the extractor's canvas.
         grid: cells a side of the refined maps.
     """
     example = Example(group)
     labels: dict[View, Labels] = {}
-    for place, picture in enumerate(group.pictures):
+    for place, image in enumerate(group.images):
         for pose in ("identity", "flip") if flips.used else ("identity",):
-            labels[place, pose] = place_labels(picture, group.schema, pose, size, grid)
+            labels[place, pose] = place_labels(image, group.schema, pose, size, grid)
     weights: dict[tuple[View, View], float] = defaultdict(float)
     straight: dict[tuple[View, View], float] = defaultdict(float)
     for pair in group.pairs:
@@ -117,13 +117,13 @@ def make_example(group: Group, flips: Flips, size: int, grid: int) -> Example:
     return example
 
 
-def place_labels(picture: Picture, schema: Schema, pose: Pose, size: int, grid: int) -> Labels:
-    """A picture's keypoints as annotated on its view, on the grid."""
-    keypoints = picture.keypoints if pose == "identity" else schema.flip(picture.keypoints, picture.size)
-    canvas = Canvas(*pose_size(picture.size, pose), size)
+def place_labels(image: AnnotatedImage, schema: Schema, pose: Pose, size: int, grid: int) -> Labels:
+    """An image's keypoints as annotated on its view, on the grid."""
+    keypoints = image.keypoints if pose == "identity" else schema.flip(image.keypoints, image.size)
+    canvas = Canvas(*pose_size(image.size, pose), size)
     xy = torch.zeros(len(schema), 2)
     xy[list(keypoints.ids)] = canvas.to_grid(canvas.to_canvas(keypoints.xy), grid).float()
-    reach = _half_extent(picture, keypoints) * canvas.scale * grid / size
+    reach = _half_extent(image, keypoints) * canvas.scale * grid / size
     return Labels(xy, schema.visibility(keypoints), reach)
 
 
@@ -150,10 +150,10 @@ def _companions(pair: tuple[int, int], flips: Flips) -> Iterator[tuple[View, Vie
         yield (source, "flip"), (source, "identity"), flips.self
 
 
-def _half_extent(picture: Picture, keypoints: Keypoints) -> float:
+def _half_extent(image: AnnotatedImage, keypoints: Keypoints) -> float:
     """Half the longer side of the object's box; without a box, of that around the visible keypoints."""
-    if picture.box is not None:
-        x1, y1, x2, y2 = picture.box
+    if image.box is not None:
+        x1, y1, x2, y2 = image.box
         return max(x2 - x1, y2 - y1) / 2
     if not keypoints.visible.any():
         return 0.0

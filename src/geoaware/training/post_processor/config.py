@@ -55,7 +55,7 @@ class DataChoice(Part):
         options: of the loader.
         keypoints: names of those to use; the others count as not annotated. All when not given.
         share: of the groups that are drawn from this data set, relative to the others of its stage; by
-            default each has as many as it has pairs (pictures, when groups are drawn from pictures).
+            default each has as many as it has pairs (images, when groups are drawn from images).
     """
 
     name: str
@@ -112,7 +112,7 @@ class Flips(Part):
 
     @property
     def used(self) -> bool:
-        """Whether features of mirrored pictures are needed at all."""
+        """Whether features of mirrored images are needed at all."""
         return max(self.double, self.single, self.self) > 0
 
 
@@ -121,9 +121,9 @@ class Stage(Part):
 
     Attributes:
         data: what to train on.
-        pictures: ``None``: a group is a pair of the data set's list. A number: that many pictures drawn at
-            random, and all ordered pairs between them: each picture is refined once for many pairs.
-        mix: with ``pictures``: whether a group keeps to one category, or to one set of keypoint names.
+        images: ``None``: a group is a pair of the data set's list. A number: that many images drawn at
+            random, and all ordered pairs between them: each image is refined once for many pairs.
+        mix: with ``images``: whether a group keeps to one category, or to one set of keypoint names.
         epochs: over the pairs of all data sets; or
         steps: of the optimiser.
         batch: groups a step, over all processes.
@@ -134,7 +134,7 @@ class Stage(Part):
     """
 
     data: Annotated[list[DataChoice], Field(min_length=1)]
-    pictures: Annotated[int, Field(ge=2)] | None = None
+    images: Annotated[int, Field(ge=2)] | None = None
     mix: Literal["category", "schema"] = "category"
     epochs: Positive | None = None
     steps: Count | None = None
@@ -307,8 +307,8 @@ def parse_config(content: Mapping[Any, Any], where: str) -> TrainConfig:
     for number, stage in enumerate(config.stages):
         if (stage.epochs is None) == (stage.steps is None):
             raise InputError(f"{where}: stages.{number} needs either epochs or steps")
-        if stage.pictures is not None and stage.steps is None:
-            raise InputError(f"{where}: stages.{number} draws groups of pictures and so needs steps")
+        if stage.images is not None and stage.steps is None:
+            raise InputError(f"{where}: stages.{number} draws groups of images and so needs steps")
     return config
 
 

@@ -28,7 +28,7 @@ def silent(title: str, total: int) -> AbstractContextManager[Callable[[int], Non
 
 
 class StoredFeatures:
-    """Raw maps of pictures by path and pose, from one store.
+    """Raw maps of images by path and pose, from one store.
 
     Args:
         store: where they are.
@@ -48,14 +48,14 @@ class StoredFeatures:
         """
         with self._lock:
             if path not in self._hashes:
-                self._hashes[path] = self.store.picture(path)
+                self._hashes[path] = self.store.image(path)
             stored = self.store.read(self._hashes[path], pose)
         return tuple(level.float() for level in stored.levels)
 
     def batch(self, examples: Sequence[Example]) -> tuple[Tensor, ...]:
         """Raw maps (v, c_i, h_i, w_i) of all views of the examples, one after the other."""
         views = [
-            self.levels(example.group.pictures[place].path, pose)
+            self.levels(example.group.images[place].path, pose)
             for example in examples
             for place, pose in example.views
         ]
@@ -71,10 +71,10 @@ def cached_extractor(config: TrainConfig, device: str) -> CachedExtractor:
 def complete(
     store: FeatureStore, extractor: Extractor, paths: Iterable[Path], poses: Sequence[Pose], bar: Bar
 ) -> None:
-    """Extract what the store lacks of the pictures; under several processes this one's share.
+    """Extract what the store lacks of the images; under several processes this one's share.
 
     Raises:
-        InputError: a picture cannot be read, or the disk is too small; what is finished stays.
+        InputError: an image cannot be read, or the disk is too small; what is finished stays.
     """
     shard = Shard.from_environment()
     share = shard.of(sorted(set(paths)))
@@ -86,4 +86,4 @@ def complete(
             extract(work, extractor, store, shard=shard, progress=advance)
         store.update_manifest()
     if work.failed:
-        raise InputError(f"{work.failed[0]} ({len(work.failed)} pictures failed; mend them and run again)")
+        raise InputError(f"{work.failed[0]} ({len(work.failed)} images failed; mend them and run again)")

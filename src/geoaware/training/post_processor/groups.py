@@ -1,4 +1,4 @@
-"""Which pictures a training step sees: pairs of a list, or groups of pictures and all pairs between them.
+"""Which images a training step sees: pairs of a list, or groups of images and all pairs between them.
 
 Group number i of a stage is a function of the seed and i alone. So a resumed run goes on exactly, and any
 number of processes can share the groups of a step without talking to one another.
@@ -13,10 +13,10 @@ from functools import lru_cache
 from itertools import islice, permutations
 
 from geoaware.data import DataSet
-from geoaware.data.dataset import unique_pictures, with_common
+from geoaware.data.dataset import unique_images, with_common
 from geoaware.data.sampling import permutation, pick
 from geoaware.method.keypoints import Schema
-from geoaware.method.types import Picture
+from geoaware.method.types import AnnotatedImage
 from geoaware.runs.errors import InputError
 from geoaware.training.post_processor.config import Stage
 
@@ -28,19 +28,19 @@ _DRAWS = 100
 
 @dataclass(frozen=True)
 class Group:
-    """Pictures that are refined together, and the pairs between them that count.
+    """Images that are refined together, and the pairs between them that count.
 
     Attributes:
-        name: for messages: the pair's id, or the pictures'.
+        name: for messages: the pair's id, or the images'.
         number: of the group in its stage.
-        pictures: all of one set of keypoints.
-        pairs: (source, target) as places in ``pictures``.
+        images: all of one set of keypoints.
+        pairs: (source, target) as places in ``images``.
         schema: of the keypoints.
     """
 
     name: str
     number: int
-    pictures: tuple[Picture, ...]
+    images: tuple[AnnotatedImage, ...]
     pairs: tuple[tuple[int, int], ...]
     schema: Schema
 
@@ -72,9 +72,9 @@ class PairGroups:
         return len(self._pairs)
 
     @property
-    def pictures(self) -> tuple[Picture, ...]:
-        """Every picture that can come up."""
-        return _each_once(picture for pair, _ in self._pairs for picture in (pair.source, pair.target))
+    def images(self) -> tuple[AnnotatedImage, ...]:
+        """Every image that can come up."""
+        return _each_once(image for pair, _ in self._pairs for image in (pair.source, pair.target))
 
     def group(self, number: int) -> Group:
         """Group ``number`` of the run, from 0."""
@@ -96,57 +96,57 @@ class PairGroups:
         return list(permutation(len(self._pairs), f"{self._key}/epoch {epoch}"))
 
 
-class PictureGroups:
-    """``count`` pictures of one category, or of one set of keypoint names, drawn at random."""
+class ImageGroups:
+    """``count`` images of one category, or of one set of keypoint names, drawn at random."""
 
     def __init__(
         self, sets: Sequence[DataSet], shares: Sequence[float | None], key: str, count: int, by_schema: bool
     ) -> None:
         self._key = key
         self._count = count
-        self._pools: list[tuple[Schema, list[Picture]]] = []
+        self._pools: list[tuple[Schema, list[AnnotatedImage]]] = []
         self._chances: list[float] = []
         found = [_pools(each, count, by_schema) for each in sets]
-        sizes = [sum(len(pictures) for _, pictures in pools) for pools in found]
+        sizes = [sum(len(images) for _, images in pools) for pools in found]
         for pools, size, share in zip(found, sizes, _resolved(shares, sizes), strict=True):
             self._pools += pools
-            self._chances += [share * len(pictures) / size for _, pictures in pools]
+            self._chances += [share * len(images) / size for _, images in pools]
 
     def __len__(self) -> int:
-        """Groups that show as many pictures as there are."""
-        return max(1, len(self.pictures) // self._count)
+        """Groups that show as many images as there are."""
+        return max(1, len(self.images) // self._count)
 
     @property
-    def pictures(self) -> tuple[Picture, ...]:
-        """Every picture that can come up."""
-        return _each_once(picture for _, pool in self._pools for picture in pool)
+    def images(self) -> tuple[AnnotatedImage, ...]:
+        """Every image that can come up."""
+        return _each_once(image for _, pool in self._pools for image in pool)
 
     def group(self, number: int) -> Group:
         """Group ``number`` of the run, from 0.
 
         Raises:
-            InputError: no two pictures drawn have enough keypoints in common.
+            InputError: no two images drawn have enough keypoints in common.
         """
         for attempt in range(_DRAWS):
             key = f"{self._key}/{number}/{attempt}"
             schema, pool = self._pools[pick(self._chances, f"{key}/pool")]
-            pictures = [pool[place] for place in islice(permutation(len(pool), key), self._count)]
-            seen = [schema.visibility(picture.keypoints) for picture in pictures]
+            images = [pool[place] for place in islice(permutation(len(pool), key), self._count)]
+            seen = [schema.visibility(image.keypoints) for image in images]
             pairs = tuple(
                 (a, b)
                 for a, b in permutations(range(self._count), 2)
                 if int((seen[a] & seen[b]).sum()) >= MIN_COMMON
             )
             if pairs:
-                name = " ".join(picture.id for picture in pictures)
-                return Group(name, number, tuple(pictures), pairs, schema)
+                name = " ".join(image.id for image in images)
+                return Group(name, number, tuple(images), pairs, schema)
         raise InputError(
-            f"of {_DRAWS} draws none had two pictures with {MIN_COMMON} visible keypoints in common; "
-            "train on listed pairs (leave out pictures)"
+            f"of {_DRAWS} draws none had two images with {MIN_COMMON} visible keypoints in common; "
+            "train on listed pairs (leave out images)"
         )
 
 
-def make_groups(stage: Stage, sets: Sequence[DataSet], key: str) -> PairGroups | PictureGroups:
+def make_groups(stage: Stage, sets: Sequence[DataSet], key: str) -> PairGroups | ImageGroups:
     """The groups of a stage.
 
     Args:
@@ -158,30 +158,30 @@ def make_groups(stage: Stage, sets: Sequence[DataSet], key: str) -> PairGroups |
         InputError: a data set has nothing to train on.
     """
     shares = [choice.share for choice in stage.data]
-    if stage.pictures is None:
+    if stage.images is None:
         return PairGroups(sets, shares, key)
-    return PictureGroups(sets, shares, key, stage.pictures, stage.mix == "schema")
+    return ImageGroups(sets, shares, key, stage.images, stage.mix == "schema")
 
 
-def _pools(data: DataSet, count: int, by_schema: bool) -> list[tuple[Schema, list[Picture]]]:
-    """Pictures that can be drawn together; those with fewer than two visible keypoints are left out."""
-    found: dict[object, list[Picture]] = defaultdict(list)
-    for picture in unique_pictures(data.pairs):
-        if int(picture.keypoints.visible.sum()) >= MIN_COMMON:
-            schema = data.schemas[picture.category]
-            found[tuple(schema.names) if by_schema else picture.category].append(picture)
+def _pools(data: DataSet, count: int, by_schema: bool) -> list[tuple[Schema, list[AnnotatedImage]]]:
+    """Images that can be drawn together; those with fewer than two visible keypoints are left out."""
+    found: dict[object, list[AnnotatedImage]] = defaultdict(list)
+    for image in unique_images(data.pairs):
+        if int(image.keypoints.visible.sum()) >= MIN_COMMON:
+            schema = data.schemas[image.category]
+            found[tuple(schema.names) if by_schema else image.category].append(image)
     large = [each for each in found.values() if len(each) >= count]
     if not large:
         raise InputError(
-            f"{data.name}, split {data.split}: nowhere {count} pictures with {MIN_COMMON} visible keypoints "
-            "that go together; use smaller groups (pictures), or mix: schema"
+            f"{data.name}, split {data.split}: nowhere {count} images with {MIN_COMMON} visible keypoints "
+            "that go together; use smaller groups (images), or mix: schema"
         )
     return [(data.schemas[each[0].category], each) for each in large]
 
 
-def _each_once(pictures: Iterable[Picture]) -> tuple[Picture, ...]:
+def _each_once(images: Iterable[AnnotatedImage]) -> tuple[AnnotatedImage, ...]:
     """By file and id: an id is unique in its data set only."""
-    return tuple({(picture.path, picture.id): picture for picture in pictures}.values())
+    return tuple({(image.path, image.id): image for image in images}.values())
 
 
 def _resolved(shares: Sequence[float | None], sizes: Sequence[int]) -> list[float]:

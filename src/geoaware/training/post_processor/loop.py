@@ -52,7 +52,7 @@ from geoaware.training.post_processor.config import (
     load_config,
 )
 from geoaware.training.post_processor.features import Bar, StoredFeatures, complete, silent
-from geoaware.training.post_processor.groups import PairGroups, PictureGroups, make_groups
+from geoaware.training.post_processor.groups import ImageGroups, PairGroups, make_groups
 from geoaware.training.post_processor.step import Losses, Step
 from geoaware.training.validation import Score, validate
 
@@ -113,7 +113,7 @@ class _Run:
     network: PostProcessor
     features: StoredFeatures
     extractor: Extractor
-    stages: list[PairGroups | PictureGroups]
+    stages: list[PairGroups | ImageGroups]
     validation: list[DataSet]
     progress: Progress
     saved: checkpoint.Saved | None
@@ -158,7 +158,7 @@ def _prepare(
         saved = open_folder(config, out, restart and accelerator.is_main_process)
     features = _features(config, extractor, stages, validation, bar)
     accelerator.wait_for_everyone()
-    network = _network(config, extractor, features.levels(stages[0].pictures[0].path), begun)
+    network = _network(config, extractor, features.levels(stages[0].images[0].path), begun)
     for note in dict.fromkeys(
         note for data in [*sets, [*validation]] for each in data for note in each.notes
     ):
@@ -203,7 +203,7 @@ def _check_flips(data: DataSet) -> None:
     """
     if not any(data.schemas[pair.category].flip_pairs for pair in data.pairs):
         raise InputError(
-            f"{data.name}, split {data.split}: has no flip pairs, so mirrored pictures cannot be labelled; "
+            f"{data.name}, split {data.split}: has no flip pairs, so mirrored images cannot be labelled; "
             "add flip_pairs to the annotation file, or set flips.double, flips.single and flips.self to 0"
         )
 
@@ -283,16 +283,16 @@ def _differences(found: Any, wanted: Any, key: str = "") -> list[str]:
 def _features(
     config: TrainConfig,
     extractor: Extractor,
-    stages: Sequence[PairGroups | PictureGroups],
+    stages: Sequence[PairGroups | ImageGroups],
     validation: Sequence[DataSet],
     bar: Bar,
 ) -> StoredFeatures:
     """The store, with everything in it that the run reads."""
     store = FeatureStore.of(config.cache, extractor, config.stored)
     poses: tuple[Pose, ...] = ("identity", "flip") if config.flips.used else ("identity",)
-    trained = {picture.path for groups in stages for picture in groups.pictures}
+    trained = {image.path for groups in stages for image in groups.images}
     validated = {
-        picture.path for data in validation for pair in data.pairs for picture in (pair.source, pair.target)
+        image.path for data in validation for pair in data.pairs for image in (pair.source, pair.target)
     }
     complete(store, extractor, trained, poses, bar)
     complete(store, extractor, validated - trained, ("identity",), bar)
@@ -354,7 +354,7 @@ def _info(config: TrainConfig, extractor: Extractor) -> dict[str, Any]:
     }
 
 
-def _steps(stage: Stage, groups: PairGroups | PictureGroups) -> int:
+def _steps(stage: Stage, groups: PairGroups | ImageGroups) -> int:
     """Steps of a stage: its real length, whatever the data set."""
     if stage.steps is not None:
         return stage.steps

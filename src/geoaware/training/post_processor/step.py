@@ -154,7 +154,7 @@ def keeping_loss(
 ) -> Float[Tensor, ""]:
     """Distillation at points of the object that nobody annotated; see `losses.distillation_loss`.
 
-    For every view, points drawn on a view of another picture are looked for in it.
+    For every view, points drawn on a view of another image are looked for in it.
 
     Args:
         maps: refined maps of the example's views.

@@ -1,11 +1,11 @@
-// One of the two pictures. Runs in a function that gradio gives element, props, trigger, upload and watch.
+// One of the two images. Runs in a function that gradio gives element, props, trigger, upload and watch.
 const find = (selector) => element.querySelector(selector);
 const pane = find('.pane'), stage = find('.stage'), frame = find('.frame'), photo = find('img');
 const marks = find('.marks'), cross = find('.cross'), file = find('input'), wait = find('.wait');
 const side = pane.dataset.side, points = side === 'source';
-// What both pictures know: which one was used last, and which are filled. Pasted pictures go by it.
+// What both images know: which one was used last, and which are filled. Pasted images go by it.
 const shared = (window.geoaware ??= { last: null, filled: {} });
-let at = null; // where the cross of the keyboard is, in pixels of the picture
+let at = null; // where the cross of the keyboard is, in pixels of the image
 
 function set(node, x, y) {
   node.style.left = (100 * x) / props.width + '%';
@@ -95,7 +95,7 @@ document.addEventListener('paste', (event) => {
 if (points) {
   frame.tabIndex = 0;
   frame.setAttribute('role', 'group');
-  frame.setAttribute('aria-label', 'Arrow keys move a cross over picture A, with Shift in larger steps; Enter sets a point');
+  frame.setAttribute('aria-label', 'Arrow keys move a cross over image A, with Shift in larger steps; Enter sets a point');
   frame.addEventListener('keydown', steer);
   stage.addEventListener('click', (event) => {
     if (props.src && !event.target.closest('button')) place(event);

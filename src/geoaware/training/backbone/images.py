@@ -1,4 +1,4 @@
-"""Annotated pictures as training reads them: on canvases, with regions, decoded once and kept in memory."""
+"""Annotated images as training reads them: on canvases, with regions, decoded once and kept in memory."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from PIL import Image, ImageDraw, ImageFilter
 from torch import Tensor
 
 from geoaware.data import DataSet
-from geoaware.data.dataset import unique_pictures
+from geoaware.data.dataset import unique_images
 from geoaware.data.images import load_image
 from geoaware.data.masks import object_mask
 from geoaware.data.sampling import permutation, pick
 from geoaware.method.geometry import Canvas
 from geoaware.method.keypoints import Schema
-from geoaware.method.types import Picture
+from geoaware.method.types import AnnotatedImage
 from geoaware.runs.errors import InputError
 
 OUTSIDE, OBJECT, UNKNOWN = 0, 1, 2
@@ -33,7 +33,7 @@ along a mask's edge so many canvas pixels are unknown."""
 
 @dataclass(frozen=True)
 class Shown:
-    """A picture on its canvas.
+    """An image on its canvas.
 
     Attributes:
         pixels: RGB.
@@ -56,31 +56,31 @@ class Shown:
 
 @dataclass(frozen=True)
 class Taught:
-    """Pictures with one set of keypoints.
+    """Images with one set of keypoints.
 
     Attributes:
         schema: of the keypoints.
-        pictures: with at least two visible ones.
-        share: of the pictures of a step.
+        images: with at least two visible ones.
+        share: of the images of a step.
     """
 
     schema: Schema
-    pictures: tuple[Picture, ...]
+    images: tuple[AnnotatedImage, ...]
     share: float
 
 
-class Pictures:
-    """All that a run learns from; decoded pictures are kept while there is room.
+class Images:
+    """All that a run learns from; decoded images are kept while there is room.
 
     Args:
         sets: data sets.
-        shares: of the pictures of a step; by default each has as many as it has pictures.
+        shares: of the images of a step; by default each has as many as it has images.
         size: side of the canvas.
-        room: bytes to keep decoded pictures in.
+        room: bytes to keep decoded images in.
         workers: threads that decode.
 
     Raises:
-        InputError: a data set has no picture with two visible keypoints, or no flip pairs.
+        InputError: a data set has no image with two visible keypoints, or no flip pairs.
     """
 
     def __init__(
@@ -98,17 +98,17 @@ class Pictures:
         self._lock = Lock()
         self._pool = ThreadPoolExecutor(workers)
 
-    def draw(self, count: int, key: str) -> list[tuple[int, Picture]]:
-        """Pictures of a step with the number of their group, decided by ``key`` alone."""
+    def draw(self, count: int, key: str) -> list[tuple[int, AnnotatedImage]]:
+        """Images of a step with the number of their group, decided by ``key`` alone."""
         drawn = []
         for place in range(count):
             group = pick([each.share for each in self.groups], f"{key}/{place}/group")
-            pictures = self.groups[group].pictures
-            drawn.append((group, pictures[next(permutation(len(pictures), f"{key}/{place}"))]))
+            images = self.groups[group].images
+            drawn.append((group, images[next(permutation(len(images), f"{key}/{place}"))]))
         return drawn
 
-    def read(self, drawn: Sequence[tuple[int, Picture]]) -> list[Shown]:
-        """Decode pictures, or take them from memory.
+    def read(self, drawn: Sequence[tuple[int, AnnotatedImage]]) -> list[Shown]:
+        """Decode images, or take them from memory.
 
         Raises:
             InputError: one cannot be read.
@@ -119,36 +119,36 @@ class Pictures:
         """Let the threads go."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _read(self, group: int, picture: Picture) -> Shown:
-        key = f"{group}/{picture.path}#{picture.id}"
+    def _read(self, group: int, image: AnnotatedImage) -> Shown:
+        key = f"{group}/{image.path}#{image.id}"
         kept = self._kept.get(key)
         if kept is not None:
             return kept
-        shown = show(picture, self.groups[group].schema, group, self.size)
+        shown = show(image, self.groups[group].schema, group, self.size)
         with self._lock:
             if len(self._kept) < self._room:
                 self._kept[key] = shown
         return shown
 
 
-def show(picture: Picture, schema: Schema, group: int, size: int) -> Shown:
-    """A picture on its canvas, with labels and regions.
+def show(annotated: AnnotatedImage, schema: Schema, group: int, size: int) -> Shown:
+    """An image on its canvas, with labels and regions.
 
     Raises:
-        InputError: the picture or its mask cannot be read.
+        InputError: the image or its mask cannot be read.
     """
-    image = load_image(picture.path)
-    if image.size != picture.size:
+    image = load_image(annotated.path)
+    if image.size != annotated.size:
         raise InputError(
-            f"{picture.path}: has {image.width}x{image.height} pixels, its annotation says "
-            f"{picture.size[0]}x{picture.size[1]}"
+            f"{annotated.path}: has {image.width}x{image.height} pixels, its annotation says "
+            f"{annotated.size[0]}x{annotated.size[1]}"
         )
     canvas = Canvas(*image.size, size)
     xy = torch.zeros(len(schema), 2)
-    xy[list(picture.keypoints.ids)] = canvas.to_canvas(picture.keypoints.xy).float()
-    visible = schema.visibility(picture.keypoints)
-    box = _box(picture, canvas, xy[visible])
-    mask = object_mask(picture)
+    xy[list(annotated.keypoints.ids)] = canvas.to_canvas(annotated.keypoints.xy).float()
+    visible = schema.visibility(annotated.keypoints)
+    box = _box(annotated, canvas, xy[visible])
+    mask = object_mask(annotated)
     regions = _discs(xy[visible], box, size) if mask is None else _masked(mask, canvas)
     return Shown(
         _as_tensor(canvas.render(image)).permute(2, 0, 1).contiguous(),
@@ -162,40 +162,42 @@ def show(picture: Picture, schema: Schema, group: int, size: int) -> Shown:
 
 
 def _taught(sets: Sequence[DataSet], shares: Sequence[float | None]) -> tuple[Taught, ...]:
-    """Groups of pictures by their keypoints: those of one data set with the same names go together."""
+    """Groups of images by their keypoints: those of one data set with the same names go together."""
     groups: list[Taught] = []
-    sizes = [len(unique_pictures(each.pairs)) for each in sets]
+    sizes = [len(unique_images(each.pairs)) for each in sets]
     for data, share, size in zip(sets, shares, sizes, strict=True):
-        by_schema: dict[tuple[str, ...], list[Picture]] = {}
+        by_schema: dict[tuple[str, ...], list[AnnotatedImage]] = {}
         schemas: dict[tuple[str, ...], Schema] = {}
-        for picture in unique_pictures(data.pairs):
-            schema = data.schemas[picture.category]
-            if int(picture.keypoints.visible.sum()) >= 2:
+        for image in unique_images(data.pairs):
+            schema = data.schemas[image.category]
+            if int(image.keypoints.visible.sum()) >= 2:
                 names = tuple(schema.names[each] for each in range(len(schema)))
-                by_schema.setdefault(names, []).append(picture)
+                by_schema.setdefault(names, []).append(image)
                 schemas[names] = schema
         where = f"{data.name}, split {data.split}"
         if not by_schema:
-            raise InputError(f"{where}: no picture has two visible keypoints; there is nothing to learn")
+            raise InputError(f"{where}: no image has two visible keypoints; there is nothing to learn")
         if not any(schema.flip_pairs for schema in schemas.values()):
             raise InputError(
-                f"{where}: has no flip pairs, so mirrored pictures cannot be labelled; add flip_pairs to the "
+                f"{where}: has no flip pairs, so mirrored images cannot be labelled; add flip_pairs to the "
                 "annotation file"
             )
-        total = sum(len(pictures) for pictures in by_schema.values())
+        total = sum(len(images) for images in by_schema.values())
         part = size / sum(sizes) if share is None else share
         groups += [
-            Taught(schemas[names], tuple(pictures), part * len(pictures) / total)
-            for names, pictures in by_schema.items()
+            Taught(schemas[names], tuple(images), part * len(images) / total)
+            for names, images in by_schema.items()
         ]
     return tuple(groups)
 
 
-def _box(picture: Picture, canvas: Canvas, seen: Float[Tensor, "k 2"]) -> tuple[float, float, float, float]:
-    if picture.box is None:
+def _box(
+    image: AnnotatedImage, canvas: Canvas, seen: Float[Tensor, "k 2"]
+) -> tuple[float, float, float, float]:
+    if image.box is None:
         corners = torch.stack([seen.amin(dim=0), seen.amax(dim=0)])
     else:
-        corners = canvas.to_canvas([picture.box[:2], picture.box[2:]]).float()
+        corners = canvas.to_canvas([image.box[:2], image.box[2:]]).float()
     x1, y1, x2, y2 = corners.flatten().tolist()
     return x1, y1, max(x2, x1 + 1.0), max(y2, y1 + 1.0)
 

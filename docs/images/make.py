@@ -1,4 +1,4 @@
-"""Draw two animals and match them with the embedded extractor: the picture of the README.
+"""Draw two animals and match them with the embedded extractor: the image of the README.
 
     python docs/pictures/make.py docs/pictures/matches.png
 
@@ -96,7 +96,7 @@ def _grass(draw: ImageDraw.ImageDraw, look: Look, width: int, height: int) -> No
 
 
 def _textured(image: Image.Image, seed: int) -> Image.Image:
-    """The picture with the grain and soft light of a photograph."""
+    """The image with the grain and soft light of a photograph."""
     generator = np.random.default_rng(seed)
     values = np.asarray(image.filter(ImageFilter.GaussianBlur(0.8)), dtype=np.float32)
     grain = generator.normal(0, 7, values.shape[:2])[..., None]
@@ -111,7 +111,7 @@ LOOKS = (
 
 
 def main(path: Path) -> None:
-    """Write the picture and print the matches."""
+    """Write the image and print the matches."""
     first, second = (animal(look) for look in LOOKS)
     points = [(x * first.width, y * first.height) for x, y in PARTS.values()]
     result = Matcher.from_pretrained("lite", device="cpu").match(first, second, points)

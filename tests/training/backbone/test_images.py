@@ -15,12 +15,12 @@ from PIL import Image
 
 from geoaware.data import DataSet, load
 from geoaware.method.keypoints import Schema
-from geoaware.method.types import Picture
+from geoaware.method.types import AnnotatedImage
 from geoaware.runs.errors import InputError
-from geoaware.training.backbone.pictures import OBJECT, OUTSIDE, UNKNOWN, Pictures, Shown, show
+from geoaware.training.backbone.images import OBJECT, OUTSIDE, UNKNOWN, Images, Shown, show
 from tests.toys import noise
 from tests.training.backbone.tiny import draw_sets
-from tests.training.toy_sets import SCHEMA, data_set, pairs_of, picture
+from tests.training.toy_sets import SCHEMA, data_set, image, pairs_of
 
 SIZE = 64
 PLACES = ((12.0, 8.0), (28.0, 6.0), (15.0, 16.0), (25.0, 15.0), (20.0, 22.0))
@@ -28,19 +28,18 @@ RECTANGLE = [[10, 5, 29, 5, 29, 24, 10, 24]]
 """Pixels 10 … 29 across and 5 … 24 down."""
 
 
-def on_disc(folder: Path, name: str, size: tuple[int, int] = (64, 32), **changes: Any) -> Picture:
-    """A picture whose file exists, 64 x 32 pixels: on a canvas of 64 not scaled but moved down by 16."""
-    image = noise(*size, seed=sum(map(ord, name)))
-    image.save(folder / name, format="PNG")
+def on_disc(folder: Path, name: str, size: tuple[int, int] = (64, 32), **changes: Any) -> AnnotatedImage:
+    """An image whose file exists, 64 x 32 pixels: on a canvas of 64 not scaled but moved down by 16."""
+    noise(*size, seed=sum(map(ord, name))).save(folder / name, format="PNG")
     changes = {"xy": PLACES, "box": (10.0, 5.0, 30.0, 25.0), **changes}
-    return picture(name, size=size, folder=str(folder), **changes)
+    return image(name, size=size, folder=str(folder), **changes)
 
 
-def masked(made: Picture, polygons: Any = RECTANGLE) -> Picture:
+def masked(made: AnnotatedImage, polygons: Any = RECTANGLE) -> AnnotatedImage:
     return replace(made, attributes={"segmentation": polygons})
 
 
-def some(folder: Path, *names: str, **changes: Any) -> list[Picture]:
+def some(folder: Path, *names: str, **changes: Any) -> list[AnnotatedImage]:
     return [on_disc(folder, name, **changes) for name in names]
 
 
@@ -51,8 +50,8 @@ def opened(
     room: int = 2**30,
     size: int = SIZE,
     workers: int = 2,
-) -> Iterator[Pictures]:
-    made = Pictures(sets, shares or [None] * len(sets), size, room, workers)
+) -> Iterator[Images]:
+    made = Images(sets, shares or [None] * len(sets), size, room, workers)
     try:
         yield made
     finally:
@@ -88,7 +87,7 @@ class TestShow:
         assert not found[:, 48:].any()
 
     def test_keypoints_that_are_not_annotated_are_not_there(self, tmp_path: Path) -> None:
-        """Rows are annotation ids, also where the picture lists only some of them."""
+        """Rows are annotation ids, also where the image lists only some of them."""
         made = on_disc(tmp_path, "a.png")
         points = replace(made.keypoints, ids=(1, 4), xy=made.keypoints.xy[[1, 4]], visible=torch.ones(2) > 0)
         found = show(replace(made, keypoints=points), SCHEMA, 0, SIZE)
@@ -110,7 +109,7 @@ class TestShow:
         assert torch.equal(found.regions.long(), expected)
         assert found.masked
 
-    def test_regions_of_a_mask_scale_with_the_picture(self, tmp_path: Path) -> None:
+    def test_regions_of_a_mask_scale_with_the_image(self, tmp_path: Path) -> None:
         polygons = [[20, 10, 59, 10, 59, 49, 20, 49]]
         found = show(masked(on_disc(tmp_path, "a.png", (128, 96)), polygons), SCHEMA, 0, SIZE).regions
         rows, columns = (found == OBJECT).nonzero().unbind(dim=1)
@@ -119,7 +118,7 @@ class TestShow:
         assert int((found == OBJECT).sum()) == 400
 
     def test_regions_without_a_mask(self, tmp_path: Path) -> None:
-        """Box (4, 2) to (54, 52) of a square picture: discs of radius 3, nothing known up to 15 around it."""
+        """Box (4, 2) to (54, 52) of a square image: discs of radius 3, nothing known up to 15 around it."""
         places = [(14.0, 20.0), (44.0, 10.0), (20.0, 40.0), (0.0, 63.0), (30.0, 30.0)]
         made = on_disc(
             tmp_path, "a.png", (SIZE, SIZE), box=(4.0, 2.0, 54.0, 52.0), xy=places, visible=(0, 1, 2, 4)
@@ -147,76 +146,76 @@ class TestShow:
             show(made, SCHEMA, 0, SIZE)
         assert str(caught.value) == f"{made.path}: has 64x32 pixels, its annotation says 32x64"
 
-    def test_a_picture_that_cannot_be_read(self, tmp_path: Path) -> None:
+    def test_a_image_that_cannot_be_read(self, tmp_path: Path) -> None:
         made = on_disc(tmp_path, "a.png")
-        made.path.write_bytes(b"no picture")
+        made.path.write_bytes(b"no image")
         with pytest.raises(InputError, match=r"a\.png"):
             show(made, SCHEMA, 0, SIZE)
 
     def test_a_mask_of_another_size(self, tmp_path: Path) -> None:
         Image.new("L", (5, 5), 255).save(tmp_path / "mask.png")
         made = replace(on_disc(tmp_path, "a.png"), mask_path=tmp_path / "mask.png")
-        with pytest.raises(InputError, match=r"mask\.png: mask of 5x5 pixels, picture of 64x32"):
+        with pytest.raises(InputError, match=r"mask\.png: mask of 5x5 pixels, image of 64x32"):
             show(made, SCHEMA, 0, SIZE)
 
 
 OTHER = Schema(("left hand", "right hand", "head"), {}, ((0, 1),))
 
 
-def three_points(folder: Path, *names: str) -> list[Picture]:
+def three_points(folder: Path, *names: str) -> list[AnnotatedImage]:
     return some(folder, *names, xy=PLACES[:3], visible=(0, 1, 2), category="man")
 
 
 class TestGroups:
     def test_categories_with_the_same_names_go_together(self, tmp_path: Path) -> None:
         cats, dogs = some(tmp_path, "a", "b"), some(tmp_path, "c", "d", category="dog")
-        with opened([data_set(pairs_of(cats) + pairs_of(dogs))]) as pictures:
-            (group,) = pictures.groups
-        assert {each.id for each in group.pictures} == {"a", "b", "c", "d"}
+        with opened([data_set(pairs_of(cats) + pairs_of(dogs))]) as images:
+            (group,) = images.groups
+        assert {each.id for each in group.images} == {"a", "b", "c", "d"}
         assert group.schema == SCHEMA
         assert group.share == 1.0
 
     def test_other_names_are_another_group(self, tmp_path: Path) -> None:
-        """A set of keypoints has its part of its data set's share: 3 of 5 pictures, 2 of 5."""
+        """A set of keypoints has its part of its data set's share: 3 of 5 images, 2 of 5."""
         cats, men = some(tmp_path, "a", "b", "c"), three_points(tmp_path, "d", "e")
         data = replace(
             data_set(pairs_of(cats) + pairs_of(men)), schemas={"cat": SCHEMA, "man": OTHER}
         )  # fmt: skip
-        with opened([data], [0.5]) as pictures:
-            found = {group.schema.names: group for group in pictures.groups}
+        with opened([data], [0.5]) as images:
+            found = {group.schema.names: group for group in images.groups}
         assert found[SCHEMA.names].share == pytest.approx(0.3)
         assert found[OTHER.names].share == pytest.approx(0.2)
-        assert [each.id for each in found[OTHER.names].pictures] == ["d", "e"]
+        assert [each.id for each in found[OTHER.names].images] == ["d", "e"]
 
     def test_two_sets_with_the_same_names_keep_their_shares(self, tmp_path: Path) -> None:
         sets = [
             data_set(pairs_of(some(tmp_path, *names)), name=name)
             for name, names in (("one", "ab"), ("two", "cde"))
         ]
-        with opened(sets, [0.9, 0.1]) as pictures:
-            assert [group.share for group in pictures.groups] == pytest.approx([0.9, 0.1])
-        with opened(sets) as pictures:
-            found = [group.share for group in pictures.groups]
-        assert found == pytest.approx([0.4, 0.6]), "as many as there are pictures"
+        with opened(sets, [0.9, 0.1]) as images:
+            assert [group.share for group in images.groups] == pytest.approx([0.9, 0.1])
+        with opened(sets) as images:
+            found = [group.share for group in images.groups]
+        assert found == pytest.approx([0.4, 0.6]), "as many as there are images"
 
-    def test_pictures_with_one_visible_keypoint_teach_nothing(self, tmp_path: Path) -> None:
+    def test_images_with_one_visible_keypoint_teach_nothing(self, tmp_path: Path) -> None:
         made = [*some(tmp_path, "a", "b"), *some(tmp_path, "c", visible=(1,))]
-        with opened([data_set(pairs_of(made))]) as pictures:
-            assert {each.id for each in pictures.groups[0].pictures} == {"a", "b"}
+        with opened([data_set(pairs_of(made))]) as images:
+            assert {each.id for each in images.groups[0].images} == {"a", "b"}
 
     def test_nothing_to_learn(self, tmp_path: Path) -> None:
         data = data_set(pairs_of(some(tmp_path, "a", "b", visible=(2,))), name="faces")
         with pytest.raises(
             InputError,
-            match="faces, split trn: no picture has two visible keypoints; there is nothing to learn",
+            match="faces, split trn: no image has two visible keypoints; there is nothing to learn",
         ):
-            Pictures([data], [None], SIZE, 0, 1)
+            Images([data], [None], SIZE, 0, 1)
 
     def test_no_flip_pairs(self, tmp_path: Path) -> None:
         good = data_set(pairs_of(some(tmp_path, "a", "b")), name="good")
         bad = data_set(pairs_of(some(tmp_path, "c", "d")), Schema(SCHEMA.names), name="bad")
         with pytest.raises(InputError, match=r"bad, split trn: has no flip pairs, .*; add flip_pairs to the"):
-            Pictures([good, bad], [None, None], SIZE, 0, 1)
+            Images([good, bad], [None, None], SIZE, 0, 1)
 
 
 class TestDraw:
@@ -228,17 +227,17 @@ class TestDraw:
         ]
 
     def test_the_key_alone_decides(self, sets: list[DataSet]) -> None:
-        def ids(pictures: Pictures, key: str) -> list[tuple[int, str]]:
-            return [(group, each.id) for group, each in pictures.draw(12, key)]
+        def ids(images: Images, key: str) -> list[tuple[int, str]]:
+            return [(group, each.id) for group, each in images.draw(12, key)]
 
         with opened(sets) as first, opened(sets) as second:
             assert ids(first, "0/7") == ids(first, "0/7") == ids(second, "0/7")
             assert len({tuple(ids(first, f"0/{step}")) for step in range(20)}) == 20
             assert ids(first, "0/7")[:5] == [(group, each.id) for group, each in first.draw(5, "0/7")]
 
-    def test_shares_are_followed_and_pictures_are_alike(self, sets: list[DataSet]) -> None:
-        with opened(sets, [0.25, 0.75]) as pictures:
-            drawn = pictures.draw(2000, "key")
+    def test_shares_are_followed_and_images_are_alike(self, sets: list[DataSet]) -> None:
+        with opened(sets, [0.25, 0.75]) as images:
+            drawn = images.draw(2000, "key")
         counts = Counter(each.id for _, each in drawn)
         assert all((each.id in "abc") == (group == 0) for group, each in drawn)
         # Within four standard deviations.
@@ -248,54 +247,54 @@ class TestDraw:
             assert counts[name] == pytest.approx(750, abs=90)
 
     def test_shares_need_not_add_up_to_one(self, sets: list[DataSet]) -> None:
-        with opened(sets, [1.0, 3.0]) as pictures:
-            groups = Counter(group for group, _ in pictures.draw(1000, "key"))
+        with opened(sets, [1.0, 3.0]) as images:
+            groups = Counter(group for group, _ in images.draw(1000, "key"))
         assert groups[1] == pytest.approx(750, abs=60)
 
 
 ROOM = 4 * SIZE * SIZE
-"""Of one picture."""
+"""Of one image."""
 
 
 class TestRead:
     @pytest.mark.parametrize("room", [0, ROOM, 2 * ROOM, 2**30])
-    def test_the_right_pictures_whatever_is_kept(self, tmp_path: Path, room: int) -> None:
+    def test_the_right_images_whatever_is_kept(self, tmp_path: Path, room: int) -> None:
         cats, dogs = some(tmp_path, "a", "b"), some(tmp_path, "c", "d", category="dog")
         sets = [data_set(pairs_of(cats), name="cats"), data_set(pairs_of(dogs), name="dogs")]
         wanted = [(0, cats[1]), (1, dogs[0]), (0, cats[0]), (1, dogs[1]), (0, cats[1])]
-        with opened(sets, room=room, workers=3) as pictures:
+        with opened(sets, room=room, workers=3) as images:
             for _ in range(3):
-                found = pictures.read(wanted)
+                found = images.read(wanted)
                 for shown, (group, made) in zip(found, wanted, strict=True):
                     assert_same(shown, show(made, SCHEMA, group, SIZE))
 
     def test_what_is_kept_is_not_decoded_again(self, tmp_path: Path) -> None:
         made = some(tmp_path, "a", "b", "c")
-        with opened([data_set(pairs_of(made))], room=2 * ROOM, workers=1) as pictures:
-            pictures.read([(0, each) for each in made])
+        with opened([data_set(pairs_of(made))], room=2 * ROOM, workers=1) as images:
+            images.read([(0, each) for each in made])
             for each in made:
                 each.path.unlink()
-            kept = pictures.read([(0, made[0]), (0, made[1])])
+            kept = images.read([(0, made[0]), (0, made[1])])
             assert [torch.equal(a.pixels, b.pixels) for a in kept for b in kept] == [True, False, False, True]
             with pytest.raises(InputError, match="no such"):
-                pictures.read([(0, made[2])])
+                images.read([(0, made[2])])
 
     def test_instances_of_one_file_are_kept_apart(self, tmp_path: Path) -> None:
         first = on_disc(tmp_path, "a")
         second = replace(first, id="a#2", box=(0.0, 0.0, 9.0, 9.0))
-        with opened([data_set(pairs_of([first, second]))]) as pictures:
+        with opened([data_set(pairs_of([first, second]))]) as images:
             # One after the other, so that each finds what is kept of those before it.
-            boxes = [pictures.read([(0, each)])[0].box for each in (first, second, first)]
+            boxes = [images.read([(0, each)])[0].box for each in (first, second, first)]
         assert boxes == [(10.0, 21.0, 30.0, 41.0), (0.0, 16.0, 9.0, 25.0), (10.0, 21.0, 30.0, 41.0)]
 
     def test_a_drawn_data_set(self, tmp_path: Path) -> None:
         """From files, as a run reads them: one with polygons, one without."""
         draw_sets(tmp_path)
         sets = [load("coco", tmp_path / name, "train") for name in ("plain", "masked")]
-        with opened(sets, size=96) as pictures:
-            assert [len(group.pictures) for group in pictures.groups] == [8, 8]
-            drawn = pictures.draw(12, "key")
-            found = pictures.read(drawn)
+        with opened(sets, size=96) as images:
+            assert [len(group.images) for group in images.groups] == [8, 8]
+            drawn = images.draw(12, "key")
+            found = images.read(drawn)
         assert {each.masked for each in found} == {True, False}
         for (group, _), each in zip(drawn, found, strict=True):
             assert each.group == group
