@@ -86,7 +86,9 @@ def main() -> None:
     """Run the command line; every error is one or two lines on standard error."""
     try:
         app()
-    except (InputError, MissingDependencyError) as error:
+    except InputError as error:
+        _fail(error, f"{error}{_flag(error.parameter)}", code=2)
+    except MissingDependencyError as error:
         _fail(error, str(error), code=2)
     except KeyboardInterrupt:
         typer.echo("interrupted; run the same command again to go on", err=True)
@@ -96,6 +98,10 @@ def main() -> None:
     except Exception as error:
         what = " ".join(str(error).split()) or type(error).__name__
         _fail(error, f"failed while working: {what} ({type(error).__name__}; --debug shows where)", code=1)
+
+
+def _flag(parameter: str | None) -> str:
+    return "" if parameter is None else f" (--{parameter.replace('_', '-')})"
 
 
 def _fail(error: Exception, message: str, code: int) -> None:

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 
 class InputError(ValueError):
-    """Something given by the user (a file, a point, a name) cannot be used; the message says what to do."""
+    """Something given by the user (a file, a point, a name) cannot be used; the message says what to do.
+
+    Attributes:
+        parameter: name of the Python parameter that mends it, if one does (``"restart"``). The message does
+            not spell it as a flag; the command line adds it as one (``--restart``).
+    """
+
+    def __init__(self, message: str, parameter: str | None = None) -> None:
+        super().__init__(message)
+        self.parameter = parameter
 
 
 class MissingDependencyError(ImportError):
