@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from geoaware.evaluation.predictions import from_records
-from geoaware.evaluation.result import Scoring, build
+from geoaware.evaluation.score import Scoring, build
 
 KEYPOINTS = 8
 PARTNERS = {0: 1, 1: 0, 2: 3, 3: 2, 4: 5, 5: 4}

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from geoaware.evaluation.averages import AVERAGINGS
-from geoaware.evaluation.tables import Grid, as_markdown, as_text, to_text
+from geoaware.evaluation.formats import to_csv, to_json, to_markdown, to_text
+from geoaware.evaluation.tables import Grid, as_markdown, as_text
 from geoaware.method.metrics.errors import ERROR_TYPES
 from geoaware.runs.errors import InputError
 from tests.evaluation.records import CATEGORIES, PARTNERS, make_records, make_result
@@ -154,7 +155,7 @@ def shuffled(records, seed):
 def test_order_and_names_change_nothing(seed):
     records = make_records(80, seed)
     first = make_result(records, draws=50)
-    assert make_result(shuffled(records, seed), draws=50).to_json() == first.to_json()
+    assert to_json(make_result(shuffled(records, seed), draws=50)) == to_json(first)
 
 
 def test_intervals_are_those_of_a_plain_bootstrap():
@@ -179,7 +180,7 @@ def test_intervals_are_those_of_a_plain_bootstrap():
 
 def test_intervals_repeat_and_depend_on_the_seed():
     records = make_records(40)
-    assert make_result(records, draws=100).to_json() == make_result(records, draws=100).to_json()
+    assert to_json(make_result(records, draws=100)) == to_json(make_result(records, draws=100))
     interval = make_result(records, draws=100).by_category["cat"].standard.intervals["per_image"][2]
     assert 0 <= interval.low < interval.high <= 1
 
@@ -201,7 +202,7 @@ def test_pairs_without_a_point_only():
     result = make_result([empty], draws=10)
     assert math.isnan(result.value())
     assert result.overall.standard.pairs == 0
-    assert json.loads(result.to_json())["overall"]["standard"]["per_image"] == [None] * 3
+    assert json.loads(to_json(result))["overall"]["standard"]["per_image"] == [None] * 3
     assert "–" in str(result)
 
 
@@ -226,10 +227,10 @@ def test_text_shows_every_average_side_by_side():
 
 def test_json_csv_and_markdown_hold_the_same_figures():
     result = make_result(make_records(50), draws=20)
-    content = json.loads(result.to_json())
+    content = json.loads(to_json(result))
     assert content["overall"]["standard"]["per_image"] == list(result.overall.standard.values["per_image"])
     assert content["errors"]["standard"]["per_point"] == list(result.errors.standard.values["per_point"])
-    rows = list(csv.DictReader(io.StringIO(result.to_csv())))
+    rows = list(csv.DictReader(io.StringIO(to_csv(result))))
     wanted = {
         "scope": "all",
         "set": "geometry_aware",
@@ -242,7 +243,7 @@ def test_json_csv_and_markdown_hold_the_same_figures():
     assert float(row["low"]) == result.overall.geometry_aware.intervals["per_point"][1].low
     assert int(row["keypoints"]) == result.overall.geometry_aware.keypoints
     assert {each["scope"] for each in rows} == {"all", "category", "azimuth", "keypoint"}
-    markdown = result.to_markdown()
+    markdown = to_markdown(result)
     assert f"{100 * result.overall.standard.values['per_image'][2]:.1f}" in markdown
     tables = [block for block in markdown.split("\n\n") if block.startswith("|")]
     assert len(tables) == 6

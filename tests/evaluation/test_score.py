@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from geoaware.evaluation import score, score_file
+from geoaware.evaluation.formats import to_dict
 from geoaware.evaluation.predict import PredictSettings, predict
 from geoaware.evaluation.predictions import FORMAT, read
 from geoaware.method.types import Matches
@@ -28,8 +29,8 @@ def write(path: Path, records: list[dict], **header: object) -> Path:
 def test_a_file_gives_the_figures_of_its_records(tmp_path):
     records = make_records(50)
     result = score_file(write(tmp_path / "p.jsonl", records, dataset="spair71k"), draws=0)
-    expected = make_result(records).to_dict()
-    found = result.to_dict()
+    expected = to_dict(make_result(records))
+    found = to_dict(result)
     assert found.pop("about")["dataset"] == "spair71k"
     expected.pop("about")
     assert found == expected
@@ -67,8 +68,8 @@ def test_matches_in_memory_give_what_the_file_gives(tmp_path):
         matcher.match(encoded[p.source.id], encoded[p.target.id], p.source.keypoints.at(p.common_ids)).matches
         for p in dataset.pairs
     ]
-    found = score(matches, dataset.pairs, schema=SCHEMA, draws=20).to_dict()
-    expected = score_file(path, draws=20).to_dict()
+    found = to_dict(score(matches, dataset.pairs, schema=SCHEMA, draws=20))
+    expected = to_dict(score_file(path, draws=20))
     for each in (found, expected):
         each.pop("about")
     assert found == expected

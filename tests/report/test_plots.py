@@ -6,8 +6,10 @@ from geoaware.report.plots import (
     azimuth_sensitivity,
     category_bars,
     dumbbells,
+    figures,
     pck_against_alpha,
     pck_against_window,
+    save,
 )
 from geoaware.runs.errors import InputError
 from tests.evaluation.records import make_records, make_result
@@ -104,12 +106,12 @@ def test_windows_that_cannot_be_compared(results, message):
 
 def test_files_are_written_and_repeat(tmp_path):
     result = make_result(make_records(30))
-    paths = result.save_plots(tmp_path / "a")
+    paths = save(figures(result), tmp_path / "a")
     assert [path.name for path in paths] == [
         "pck_by_category.png",
         "pck_against_alpha.png",
         "azimuth_sensitivity.png",
     ]
-    for path, again in zip(paths, result.save_plots(tmp_path / "b"), strict=True):
+    for path, again in zip(paths, save(figures(result), tmp_path / "b"), strict=True):
         assert path.read_bytes()[:4] == b"\x89PNG"
         assert path.read_bytes() == again.read_bytes()

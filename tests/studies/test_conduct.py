@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from geoaware.commands.evaluate import score as score_command
 from geoaware.evaluation import score_file
+from geoaware.evaluation.formats import to_dict
 from geoaware.runs.errors import InputError
 from geoaware.studies import training_transfer
 from geoaware.studies.catalogue import ANALYSES, choose
@@ -61,7 +62,7 @@ def test_figures_are_what_score_prints(made):
         for row in rows_of(outcome["figures"]):
             path = out / "predictions" / row["predictions"]
             assert f"predictions/{row['predictions']}" in outcome["predictions"]
-            expected = score_file(path).to_dict()
+            expected = to_dict(score_file(path))
             if path not in printed:
                 done = CliRunner().invoke(app, [str(path), "--json", "--draws", "0"], catch_exceptions=False)
                 printed[path] = json.loads(done.stdout)

@@ -268,15 +268,15 @@ def _check_by(by: str | None) -> None:
 
 
 def _report(result: PCKResult, by: Any, json: bool, csv: Path | None, markdown: Path | None) -> None:
-    from geoaware.evaluation.tables import to_text
+    from geoaware.evaluation.formats import to_csv, to_json, to_markdown, to_text
     from geoaware.runs.files import replacing
 
     # Made first: a breakdown that cannot be shown must not leave some of the files behind.
-    text = result.to_json() if json else to_text(result, by)
-    for path, content in ((csv, result.to_csv), (markdown, result.to_markdown)):
+    text = to_json(result) if json else to_text(result, by)
+    for path, content in ((csv, to_csv), (markdown, to_markdown)):
         if path is not None:
             with replacing(path) as draft:
-                draft.write_text(content(), encoding="utf-8", newline="\n")
+                draft.write_text(content(result), encoding="utf-8", newline="\n")
     typer.echo(text)
 
 

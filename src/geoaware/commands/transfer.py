@@ -232,7 +232,7 @@ def _evaluate(
     out: Path, sources: Sources, targets: Targets, report: Path | None, protocol: str | None, hidden: bool
 ) -> None:
     from geoaware.apps.transfer import evaluate
-    from geoaware.evaluation.tables import to_text
+    from geoaware.evaluation.formats import to_text
 
     predictions = (report or out.parent) / f"{out.stem}.predictions.jsonl"
     found = evaluate.evaluate(out, sources, targets, predictions, protocol, hidden)

@@ -1,31 +1,19 @@
-"""`PCKResult`: every figure of one evaluation, and how it is built from points."""
+"""`PCKResult`: every figure of one evaluation, and the tables that ``print`` shows."""
 
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from geoaware.evaluation.averages import (
-    AVERAGINGS,
-    Averaging,
-    Intervals,
-    Scores,
-    average,
-    bootstrap,
-)
-from geoaware.evaluation.counts import GEOMETRY_AWARE, STANDARD, Counts, PointTable, correct_points, count
-from geoaware.method.metrics.azimuth import SUBSETS, sensitivity
+from geoaware.evaluation.averages import AVERAGINGS, LABELS, Averaging, Scores
+from geoaware.evaluation.tables import ERROR_LABELS, Grid, as_table, as_text, interval, percent
 from geoaware.method.metrics.errors import ERROR_TYPES
 from geoaware.method.metrics.geometry_aware import relative_gap
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from rich.table import Table
 
 CURVE: tuple[float, ...] = tuple(step / 200 for step in range(1, 41))
 """Alphas of the curve of PCK against alpha: 0.005 … 0.2."""
@@ -148,197 +136,55 @@ class PCKResult:
         """0.1 where it was computed (the figure most papers quote), else the largest."""
         return 0.1 if 0.1 in self.alphas else max(self.alphas)
 
+    def grids(self) -> list[Grid]:
+        """The main tables: every average side by side and, where they are known, the error types."""
+        return [_main(self), *([] if self.errors is None else [_errors(self.errors, self.error_alpha)])]
+
     def __str__(self) -> str:
-        from geoaware.evaluation.tables import to_text
+        return as_text(self.grids())
 
-        return to_text(self)
-
-    def __rich_console__(self, console: Any, options: Any) -> Any:
-        from geoaware.evaluation.tables import tables
-
-        yield from tables(self)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything as plain Python values; NaN becomes ``None``."""
-        from geoaware.evaluation.tables import to_dict
-
-        return to_dict(self)
-
-    def to_json(self, indent: int | None = 2) -> str:
-        """`to_dict` as JSON."""
-        from geoaware.evaluation.tables import to_json
-
-        return to_json(self, indent)
-
-    def to_csv(self) -> str:
-        """One figure a line, with what it is a figure of; comma-separated, header first."""
-        from geoaware.evaluation.tables import to_csv
-
-        return to_csv(self)
-
-    def to_markdown(self) -> str:
-        """The tables, in Markdown."""
-        from geoaware.evaluation.tables import to_markdown
-
-        return to_markdown(self)
-
-    def figures(self) -> dict[str, Figure]:
-        """The plots that this result has data for, by file name without suffix; see `metrics.plots`."""
-        from geoaware.report.plots import figures
-
-        return figures(self)
-
-    def save_plots(self, folder: str | os.PathLike[str]) -> list[Path]:
-        """Write the plots as PNG files into a folder; returns their paths."""
-        from geoaware.report.plots import save
-
-        return save(self.figures(), folder)
+    def __rich_console__(self, console: Any, options: Any) -> Iterator[Table]:
+        yield from map(as_table, self.grids())
 
 
-@dataclass(frozen=True)
-class Scoring:
-    """What to compute.
-
-    Attributes:
-        protocol: name of the protocol, for the headings.
-        strict: correct is ``<``, else ``<=``.
-        averaging: quoted first.
-        alphas: thresholds, at least one.
-        error_alpha: threshold of the error types.
-        draws: bootstrap resamples; 0 for no intervals.
-        seed: of the bootstrap.
-    """
-
-    protocol: str
-    strict: bool
-    averaging: Averaging
-    alphas: tuple[float, ...]
-    error_alpha: float = 0.1
-    draws: int = 1000
-    seed: int = 0
-    about: Mapping[str, Any] = field(default_factory=dict)
-
-
-def build(
-    table: PointTable, scoring: Scoring, keypoint_names: Mapping[str, Mapping[int, str]] | None = None
-) -> PCKResult:
-    """Compute every figure from predicted and true points.
-
-    Args:
-        table: the points.
-        scoring: what to compute.
-        keypoint_names: by category and annotation id; a number stands for those not given.
-    """
-    correct = correct_points(table, scoring.alphas + CURVE, scoring.strict)
-    counts = count(table, correct, scoring.error_alpha, scoring.strict)
-    columns = len(scoring.alphas)
-    asked = _columns(counts, slice(0, columns))
-    intervals = bootstrap(asked, scoring.draws, scoring.seed) if scoring.draws else None
-    by_azimuth = {
-        each: _compare(asked.where(asked.azimuth == each))
-        for each in SUBSETS
-        if (asked.azimuth == each).any()
-    }
-    return PCKResult(
-        protocol=scoring.protocol,
-        averaging=scoring.averaging,
-        alphas=scoring.alphas,
-        error_alpha=scoring.error_alpha,
-        about=dict(scoring.about),
-        overall=_compare(asked, intervals),
-        by_category={
-            name: _compare(asked.where(asked.category == index), intervals, name)
-            for index, name in enumerate(asked.names)
-        },
-        by_azimuth=by_azimuth,
-        sensitivity=_sensitivities(asked, scoring.averaging) if by_azimuth else {},
-        by_keypoint=_by_keypoint(table, correct[:, :columns], keypoint_names or {}),
-        errors=_compare_columns(counts, counts.errors) if table.has_targets else None,
-        curve=_compare(_columns(counts, slice(columns, None))),
-        draws=scoring.draws,
-    )
-
-
-def _columns(counts: Counts, columns: slice) -> Counts:
-    return replace(counts, correct=counts.correct[..., columns])
-
-
-def _compare(counts: Counts, intervals: Intervals | None = None, category: str | None = None) -> Comparison:
-    comparison = _compare_columns(counts, counts.correct)
-    if intervals is None:
-        return comparison
-    found = intervals.overall if category is None else intervals.by_category[category]
-    return Comparison(
-        replace(comparison.standard, intervals=found[STANDARD]),
-        replace(comparison.geometry_aware, intervals=found[GEOMETRY_AWARE]),
-    )
-
-
-def _compare_columns(counts: Counts, hits: np.ndarray) -> Comparison:
-    standard, geometry_aware = (
-        average(counts.points[:, each], hits[:, each], counts.category) for each in (STANDARD, GEOMETRY_AWARE)
-    )
-    return Comparison(standard, geometry_aware)
-
-
-def _sensitivities(counts: Counts, averaging: Averaging) -> dict[str, dict[str, tuple[float, ...]]]:
-    """Sensitivity of each category, by set and alpha, in the protocol's average."""
-    within: Averaging = "per_point" if averaging.endswith("per_point") else "per_image"
-    found = {}
-    for index, name in enumerate(counts.names):
-        here = counts.where(counts.category == index)
-        subsets = [_compare(here.where(here.azimuth == each)).sets for each in SUBSETS]
-        found[name] = {
-            kind: tuple(
-                sensitivity(column) for column in zip(*(s[kind].values[within] for s in subsets), strict=True)
+def _main(result: PCKResult) -> Grid:
+    sets = result.overall
+    rows = []
+    for averaging in AVERAGINGS:
+        for number, alpha in enumerate(result.alphas):
+            standard, aware = sets.standard, sets.geometry_aware
+            mark = " *" if averaging == result.averaging else ""
+            rows.append(
+                (
+                    (LABELS[averaging] + mark) if number == 0 else "",
+                    f"{alpha:g}",
+                    percent(standard.values[averaging][number]),
+                    interval(standard, averaging, number),
+                    percent(aware.values[averaging][number]),
+                    interval(aware, averaging, number),
+                    percent(sets.gap(averaging)[number]),
+                )
             )
-            for kind in ("standard", "geometry_aware")
-        }
-    return found
-
-
-def _by_keypoint(
-    table: PointTable, correct: np.ndarray, names: Mapping[str, Mapping[int, str]]
-) -> tuple[KeypointScore, ...]:
-    keys = np.stack([table.category[table.pair], table.keypoint], axis=1)
-    found, place = np.unique(keys, axis=0, return_inverse=True)
-    everything = np.concatenate([np.ones((len(keys), 1), dtype=bool), correct], axis=1)
-    # Columns: how many, then how many are correct at each alpha.
-    sums = {
-        kind: np.stack(
-            [np.bincount(place.ravel()[column], minlength=len(found)) for column in flags.T], axis=1
-        )
-        for kind, flags in (
-            ("standard", everything),
-            ("geometry_aware", everything & table.geometry_aware[:, None]),
-        )
-    }
-    return tuple(
-        KeypointScore(
-            category=table.names[c],
-            id=k,
-            name=names.get(table.names[c], {}).get(k) or f"keypoint {k}",
-            keypoints={kind: int(each[row, 0]) for kind, each in sums.items()},
-            values={
-                kind: tuple(_share(hits, int(each[row, 0])) for hits in each[row, 1:].tolist())
-                for kind, each in sums.items()
-            },
-        )
-        for row, (c, k) in enumerate(found.tolist())
+    note = (
+        f"* the average that protocol {result.protocol} quotes. "
+        f"{sets.standard.pairs:,} pairs, {sets.standard.keypoints:,} keypoints; "
+        f"geometry-aware: {percent(sets.pair_share)} % of the pairs, "
+        f"{percent(sets.keypoint_share)} % of the keypoints."
     )
+    columns = ("average", "alpha", "standard", "95 % CI", "geometry-aware", "95 % CI", "relative gap")
+    return Grid(_title(result), columns, tuple(rows), note)
 
 
-def _share(hits: int, points: int) -> float:
-    return hits / points if points else math.nan
+def _title(result: PCKResult) -> str:
+    what = [str(result.about[key]) for key in ("dataset", "split", "extractor") if result.about.get(key)]
+    return " · ".join(["PCK in per cent", f"protocol {result.protocol}", *what])
 
 
-__all__ = [
-    "AVERAGINGS",
-    "CURVE",
-    "ERROR_TYPES",
-    "Comparison",
-    "KeypointScore",
-    "PCKResult",
-    "Scoring",
-    "build",
-]
+def _errors(errors: Comparison, alpha: float) -> Grid:
+    rows = []
+    for averaging in AVERAGINGS[:2]:
+        for kind, scores in errors.sets.items():
+            values = [percent(value) for value in scores.values[averaging]]
+            rows.append((f"{LABELS[averaging]}, {kind.replace('_', '-')}", *values))
+    title = f"Error types at alpha {alpha:g} in per cent (PCK† + miss + swap = 100)"
+    return Grid(title, ("average, set", *(ERROR_LABELS[each] for each in ERROR_TYPES)), tuple(rows))

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from geoaware.evaluation.averages import Averaging, Intervals, average, bootstrap
+from geoaware.evaluation.counts import GEOMETRY_AWARE, STANDARD, Counts, PointTable, correct_points, count
 from geoaware.evaluation.predictions import (
     describe_schema,
     from_records,
@@ -16,7 +21,8 @@ from geoaware.evaluation.predictions import (
     read,
 )
 from geoaware.evaluation.protocols import Protocol, get_protocol
-from geoaware.evaluation.result import PCKResult, Scoring, build
+from geoaware.evaluation.result import CURVE, Comparison, KeypointScore, PCKResult
+from geoaware.method.metrics.azimuth import SUBSETS, sensitivity
 from geoaware.runs.errors import InputError
 
 if TYPE_CHECKING:
@@ -114,3 +120,140 @@ def _scoring(
     if draws < 0:
         raise InputError(f"the number of bootstrap resamples must be 0 or more, got {draws}")
     return Scoring(protocol.name, protocol.strict, protocol.averaging, chosen, error_alpha, draws, seed)
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """What to compute.
+
+    Attributes:
+        protocol: name of the protocol, for the headings.
+        strict: correct is ``<``, else ``<=``.
+        averaging: quoted first.
+        alphas: thresholds, at least one.
+        error_alpha: threshold of the error types.
+        draws: bootstrap resamples; 0 for no intervals.
+        seed: of the bootstrap.
+    """
+
+    protocol: str
+    strict: bool
+    averaging: Averaging
+    alphas: tuple[float, ...]
+    error_alpha: float = 0.1
+    draws: int = 1000
+    seed: int = 0
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+
+def build(
+    table: PointTable, scoring: Scoring, keypoint_names: Mapping[str, Mapping[int, str]] | None = None
+) -> PCKResult:
+    """Compute every figure from predicted and true points.
+
+    Args:
+        table: the points.
+        scoring: what to compute.
+        keypoint_names: by category and annotation id; a number stands for those not given.
+    """
+    correct = correct_points(table, scoring.alphas + CURVE, scoring.strict)
+    counts = count(table, correct, scoring.error_alpha, scoring.strict)
+    columns = len(scoring.alphas)
+    asked = _columns(counts, slice(0, columns))
+    intervals = bootstrap(asked, scoring.draws, scoring.seed) if scoring.draws else None
+    by_azimuth = {
+        each: _compare(asked.where(asked.azimuth == each))
+        for each in SUBSETS
+        if (asked.azimuth == each).any()
+    }
+    return PCKResult(
+        protocol=scoring.protocol,
+        averaging=scoring.averaging,
+        alphas=scoring.alphas,
+        error_alpha=scoring.error_alpha,
+        about=dict(scoring.about),
+        overall=_compare(asked, intervals),
+        by_category={
+            name: _compare(asked.where(asked.category == index), intervals, name)
+            for index, name in enumerate(asked.names)
+        },
+        by_azimuth=by_azimuth,
+        sensitivity=_sensitivities(asked, scoring.averaging) if by_azimuth else {},
+        by_keypoint=_by_keypoint(table, correct[:, :columns], keypoint_names or {}),
+        errors=_compare_columns(counts, counts.errors) if table.has_targets else None,
+        curve=_compare(_columns(counts, slice(columns, None))),
+        draws=scoring.draws,
+    )
+
+
+def _columns(counts: Counts, columns: slice) -> Counts:
+    return replace(counts, correct=counts.correct[..., columns])
+
+
+def _compare(counts: Counts, intervals: Intervals | None = None, category: str | None = None) -> Comparison:
+    comparison = _compare_columns(counts, counts.correct)
+    if intervals is None:
+        return comparison
+    found = intervals.overall if category is None else intervals.by_category[category]
+    return Comparison(
+        replace(comparison.standard, intervals=found[STANDARD]),
+        replace(comparison.geometry_aware, intervals=found[GEOMETRY_AWARE]),
+    )
+
+
+def _compare_columns(counts: Counts, hits: np.ndarray) -> Comparison:
+    standard, geometry_aware = (
+        average(counts.points[:, each], hits[:, each], counts.category) for each in (STANDARD, GEOMETRY_AWARE)
+    )
+    return Comparison(standard, geometry_aware)
+
+
+def _sensitivities(counts: Counts, averaging: Averaging) -> dict[str, dict[str, tuple[float, ...]]]:
+    """Sensitivity of each category, by set and alpha, in the protocol's average."""
+    within: Averaging = "per_point" if averaging.endswith("per_point") else "per_image"
+    found = {}
+    for index, name in enumerate(counts.names):
+        here = counts.where(counts.category == index)
+        subsets = [_compare(here.where(here.azimuth == each)).sets for each in SUBSETS]
+        found[name] = {
+            kind: tuple(
+                sensitivity(column) for column in zip(*(s[kind].values[within] for s in subsets), strict=True)
+            )
+            for kind in ("standard", "geometry_aware")
+        }
+    return found
+
+
+def _by_keypoint(
+    table: PointTable, correct: np.ndarray, names: Mapping[str, Mapping[int, str]]
+) -> tuple[KeypointScore, ...]:
+    keys = np.stack([table.category[table.pair], table.keypoint], axis=1)
+    found, place = np.unique(keys, axis=0, return_inverse=True)
+    everything = np.concatenate([np.ones((len(keys), 1), dtype=bool), correct], axis=1)
+    # Columns: how many, then how many are correct at each alpha.
+    sums = {
+        kind: np.stack(
+            [np.bincount(place.ravel()[column], minlength=len(found)) for column in flags.T], axis=1
+        )
+        for kind, flags in (
+            ("standard", everything),
+            ("geometry_aware", everything & table.geometry_aware[:, None]),
+        )
+    }
+    return tuple(
+        KeypointScore(
+            category=table.names[c],
+            id=k,
+            name=names.get(table.names[c], {}).get(k) or f"keypoint {k}",
+            keypoints={kind: int(each[row, 0]) for kind, each in sums.items()},
+            values={
+                kind: tuple(_share(hits, int(each[row, 0])) for hits in each[row, 1:].tolist())
+                for kind, each in sums.items()
+            },
+        )
+        for row, (c, k) in enumerate(found.tolist())
+    )
+
+
+def _share(hits: int, points: int) -> float:
+    return hits / points if points else math.nan

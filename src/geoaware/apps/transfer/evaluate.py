@@ -25,11 +25,13 @@ from geoaware.apps.transfer.sources import Sources
 from geoaware.apps.transfer.targets import Target, Targets
 from geoaware.data.coco import keypoint_places
 from geoaware.data.dataset import make_keypoints
+from geoaware.evaluation import formats
 from geoaware.evaluation.predictions import Header, describe_schema, hash_pairs, make_record, record_line
 from geoaware.evaluation.protocols import FOR_BASE, Protocol, get_protocol
 from geoaware.evaluation.result import PCKResult
 from geoaware.evaluation.score import score_file
 from geoaware.method.types import AnnotatedImage, Keypoints, Pair
+from geoaware.report import plots
 from geoaware.runs.errors import InputError
 from geoaware.runs.files import replacing
 
@@ -123,7 +125,7 @@ class Evaluation:
     def to_dict(self) -> dict[str, Any]:
         """Plain Python values; NaN becomes ``None``."""
         own = {"targets": self.targets, "failed": self.failed, "visibility": asdict(self.visibility)}
-        return {**_plain(own), "places": self.places.to_dict()}
+        return {**_plain(own), "places": formats.to_dict(self.places)}
 
 
 def evaluate(
@@ -293,7 +295,7 @@ def save_report(found: Evaluation, folder: Path) -> list[Path]:
         draft.write_text(json.dumps(found.to_dict(), indent=2) + "\n", encoding="utf-8", newline="\n")
     with replacing(diagram) as draft:
         reliability_diagram(found.visibility).savefig(draft, dpi=150, metadata={"Software": None})
-    return [figures, diagram, *found.places.save_plots(folder)]
+    return [figures, diagram, *plots.save(plots.figures(found.places), folder)]
 
 
 def _pair(
