@@ -17,6 +17,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from geoaware.features.extractor import Extractor, Layout
 from geoaware.features.settings import describe, make_settings
+from geoaware.method.maps import resized
 from geoaware.runs.errors import InputError
 from geoaware.runs.optional import require
 
@@ -88,8 +89,7 @@ class EfficientNetLite(Extractor):
         pixels = pixels.contiguous(memory_format=torch.channels_last)
         levels = list(self._outputs(pixels, chosen.blocks))
         if chosen.coarse_blocks:
-            side = (chosen.coarse_canvas,) * 2
-            reduced = F.interpolate(pixels.float(), size=side, mode="bilinear", antialias=True)
+            reduced = resized(pixels.float(), chosen.coarse_canvas, antialias=True)
             levels.extend(self._outputs(reduced.to(pixels.dtype), chosen.coarse_blocks))
         return tuple(levels)
 
@@ -127,7 +127,7 @@ def imagenet_network(weights: bool = True) -> Any:
 def _on_grid(level: Float[Tensor, "b c h w"], grid: int) -> Float[Tensor, "b c p p"]:
     unit = F.normalize(level, dim=1)
     unit = F.normalize(unit - unit.mean(dim=(2, 3), keepdim=True), dim=1)
-    return F.interpolate(unit, size=(grid, grid), mode="bilinear")
+    return resized(unit, grid)
 
 
 def folded(block: Any) -> Any:

@@ -9,13 +9,13 @@ from typing import Any, overload
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 
 from geoaware.data.images import ImageLike, load_image
 from geoaware.method.geometry import Canvas
+from geoaware.method.maps import resized
 from geoaware.method.types import FeatureMap
 from geoaware.runs.errors import InputError
 from geoaware.runs.weights import digest
@@ -79,10 +79,7 @@ class Extractor(nn.Module, ABC):
 
     def combine_on(self, levels: Sequence[Tensor], grid: int) -> Float[Tensor, "b c q q"]:
         """`combine` for a map of ``grid`` cells a side, which training takes on a coarser grid."""
-        combined = self.combine(levels)
-        if combined.shape[-1] == grid:
-            return combined
-        return F.interpolate(combined, size=(grid, grid), mode="bilinear")
+        return resized(self.combine(levels), grid)
 
     def forward(self, pixels: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b c p p"]:
         """Descriptors of normalised canvases, in the module's own dtype."""

@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from geoaware.features.extractor import Extractor, Layout
+from geoaware.method.maps import resized
 from geoaware.runs.errors import InputError
 
 
@@ -62,13 +63,9 @@ class Fused(Extractor):
 
     def combine(self, levels: Sequence[Tensor]) -> Float[Tensor, "b c p p"]:
         """Unit descriptors of each part, brought to the largest grid, concatenated and made unit again."""
-        grid = (self.layout.grid,) * 2
-        maps = [part.combine(own) for part, own in zip(self._parts(), self._split(levels), strict=True)]
-        brought = [
-            each if each.shape[-2:] == grid else F.interpolate(each, size=grid, mode="bilinear")
-            for each in maps
-        ]
-        return F.normalize(torch.cat([F.normalize(each, dim=1) for each in brought], dim=1), dim=1)
+        shares = zip(self._parts(), self._split(levels), strict=True)
+        maps = [resized(part.combine(own), self.layout.grid) for part, own in shares]
+        return F.normalize(torch.cat([F.normalize(each, dim=1) for each in maps], dim=1), dim=1)
 
     def levels_of(self, images: Sequence[Image.Image]) -> tuple[Tensor, ...]:
         """Raw maps of all parts, float32; each part lays the images on its own canvas."""
@@ -129,7 +126,5 @@ def split_settings(names: Sequence[str], settings: dict[str, Any]) -> dict[str, 
 
 def _canvas_of(part: Extractor, plain: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b 3 t t"]:
     """A canvas with values in 0…1, scaled and normalised for a part."""
-    side = (part.layout.size,) * 2
-    if plain.shape[-2:] != side:
-        plain = F.interpolate(plain, size=side, mode="bilinear", antialias=True)
+    plain = resized(plain, part.layout.size, antialias=True)
     return ((plain - part.mean.float()) / part.std.float()).to(part.dtype)

@@ -26,6 +26,7 @@ from geoaware.features.extractor import Extractor, Layout
 from geoaware.features.freeu import FreeU
 from geoaware.features.settings import describe, make_settings
 from geoaware.features.unet import DecoderMaps, SlicedAttention
+from geoaware.method.maps import resized
 from geoaware.runs.errors import InputError
 from geoaware.runs.optional import require
 from geoaware.runs.weights import Source, digest, load_network
@@ -219,12 +220,7 @@ class StableDiffusion(Extractor):
 
     def combine(self, levels: Sequence[Tensor]) -> Float[Tensor, "b c p p"]:
         """Unit descriptors: s4 and s5 brought to the grid of s3 bilinearly, all three concatenated."""
-        side = (self.layout.grid,) * 2
-        brought = [
-            level if level.shape[-2:] == side else F.interpolate(level, size=side, mode="bilinear")
-            for level in levels
-        ]
-        return F.normalize(torch.cat(brought, dim=1), dim=1)
+        return F.normalize(torch.cat([resized(level, self.layout.grid) for level in levels], dim=1), dim=1)
 
     def noised(self, crops: Float[Tensor, "n 3 s s"]) -> Float[Tensor, "n 4 l l"]:
         """Latents of the crops (mean of the posterior, scaled) with the fixed noise of the timestep."""

@@ -32,6 +32,7 @@ from geoaware.features.efficientnet_lite import (
 )
 from geoaware.features.extractor import Extractor, Layout
 from geoaware.features.settings import describe, make_settings
+from geoaware.method.maps import resized
 from geoaware.runs.errors import InputError
 from geoaware.runs.weights import (
     CONFIG,
@@ -341,12 +342,11 @@ class Tuned(Extractor):
         tuned, presence, *raw = levels
         plain = self.plain.combine_on(raw, self.settings.grid)
         share = self.shares(tuned, presence, plain).view(-1, 1, 1, 1)
-        refined = (
-            tuned if tuned.shape[-1] == grid else F.interpolate(tuned, size=(grid, grid), mode="bilinear")
-        )
         if grid != self.settings.grid:
             plain = self.plain.combine_on(raw, grid)
-        return torch.cat([share.sqrt() * F.normalize(refined, dim=1), (1 - share).sqrt() * plain], dim=1)
+        return torch.cat(
+            [share.sqrt() * F.normalize(resized(tuned, grid), dim=1), (1 - share).sqrt() * plain], dim=1
+        )
 
     def shares(
         self,
