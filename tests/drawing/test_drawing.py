@@ -10,36 +10,28 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageColor
 
 from geoaware.drawing import (
     Mark,
-    contact_sheet,
     draw_heatmap,
     draw_lines,
     draw_matches,
     draw_points,
     draw_text,
-    pca_image,
+    palette,
     side_by_side,
 )
-from geoaware.drawing.draw import (
-    DARK,
-    LIGHT,
-    RIGHT,
-    WRONG,
-    heat_colours,
-    position_colours,
-    shorten,
-    text_size,
-)
-from geoaware.drawing.heatmap import principal_directions
+from geoaware.drawing.draw import shorten, text_size
 from geoaware.drawing.layout import place_labels
+from geoaware.drawing.palette import heat_colours, position_colours
 from geoaware.method.geometry import Canvas
-from geoaware.method.types import FeatureMap
 from geoaware.runs.errors import InputError
 
-RED, BLUE = (200, 30, 40), (20, 60, 220)
+RED = (200, 30, 40)
+DARK, LIGHT, RIGHT, WRONG = (
+    ImageColor.getrgb(each) for each in (palette.DARK, palette.LIGHT, palette.RIGHT, palette.WRONG)
+)
 
 
 def blank(width: int, height: int, colour: object = "white") -> Image.Image:
@@ -237,6 +229,20 @@ def test_heat_colours_rise_in_equal_steps_of_lightness() -> None:
     assert (heat_colours(np.array([-3.0, 7.0])) == heat_colours(np.array([0.0, 1.0]))).all()
 
 
+def test_pages_get_the_colours_of_marks_as_css() -> None:
+    light, dark = (
+        dict(each.strip().split(": ") for each in palette.css_variables(dark).split(";")[:-1])
+        for dark in (False, True)
+    )
+    assert light.keys() == dark.keys()
+    assert (
+        (light["--right"], light["--wrong"]) == (dark["--right"], dark["--wrong"]) == ("#0072B2", "#E69F00")
+    )
+    # Text stands out on both grounds.
+    assert lightness(ImageColor.getrgb(light["--back"])) - lightness(ImageColor.getrgb(light["--text"])) > 150
+    assert lightness(ImageColor.getrgb(dark["--text"])) - lightness(ImageColor.getrgb(dark["--back"])) > 150
+
+
 # --- labels ---
 
 
@@ -401,28 +407,6 @@ def test_drawing_is_the_same_every_time() -> None:
     assert first.tobytes() == second.tobytes()
 
 
-# --- contact sheet ---
-
-
-def test_contact_sheet_places_images_row_by_row() -> None:
-    colours = [(250, 0, 0), (0, 250, 0), (0, 0, 250)]
-    sheet = contact_sheet([blank(40, 20, c) for c in colours], columns=2, tile=(40, 40), gap=10)
-    assert sheet.size == (2 * 50 + 10, 2 * 50 + 10)
-    assert sheet.getpixel((30, 30)) == colours[0]
-    assert sheet.getpixel((80, 30)) == colours[1]
-    assert sheet.getpixel((30, 80)) == colours[2]
-    assert sheet.getpixel((30, 12)) == (255, 255, 255)  # a tile is square, the images are not
-    captioned = contact_sheet(
-        [blank(40, 20, c) for c in colours], ["a", "b", "a caption too long for it"], columns=2
-    )
-    assert (pixels(captioned)[8 + 240 : 8 + 240 + 24] < 100).any()
-    with pytest.raises(InputError, match="1 captions for 3 images"):
-        contact_sheet([blank(4, 4)] * 3, ["a"])
-    with pytest.raises(InputError, match="0 columns"):
-        contact_sheet([blank(4, 4)], columns=0)
-    assert contact_sheet([]).size[0] > 0
-
-
 # --- heat map ---
 
 
@@ -532,85 +516,6 @@ def test_heat_map_refuses_what_does_not_fit(unchecked_types: None) -> None:
         draw_heatmap(blank(41, 30), torch.zeros(4, 4), canvas)
     with pytest.raises(InputError, match="alpha must lie between 0 and 1"):
         draw_heatmap(blank(40, 30), torch.zeros(4, 4), canvas, alpha=1.5)
-
-
-# --- principal components ---
-
-
-def feature_map(
-    seed: int, size: tuple[int, int] = (60, 40), channels: int = 16, grid: int = 12
-) -> FeatureMap:
-    data = torch.randn(channels, grid, grid, generator=torch.Generator().manual_seed(seed))
-    return FeatureMap(data, Canvas(*size, 96), "random")
-
-
-def test_principal_directions_agree_with_the_svd() -> None:
-    cells = torch.randn(7, 500, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    cells *= torch.arange(7, 0, -1)[:, None]
-    mean, basis = principal_directions(cells)
-    u = torch.linalg.svd(cells - cells.mean(dim=1, keepdim=True)).U[:, :3]
-    assert mean[:, 0] == pytest.approx(cells.mean(dim=1))
-    assert (basis @ u).abs() == pytest.approx(torch.eye(3, dtype=torch.float64), abs=1e-9)
-    assert (basis.gather(1, basis.abs().argmax(dim=1, keepdim=True)) > 0).all()
-    # More channels than cells: the other Gram matrix gives the same plane.
-    few = cells[:, :5]
-    wide_mean, wide = principal_directions(few)
-    u = torch.linalg.svd(few - few.mean(dim=1, keepdim=True)).U[:, :3]
-    assert (wide @ u).abs() == pytest.approx(torch.eye(3, dtype=torch.float64), abs=1e-9)
-    assert wide_mean[:, 0] == pytest.approx(few.mean(dim=1))
-
-
-def test_pca_is_deterministic_and_equal_maps_give_equal_images() -> None:
-    one, other = feature_map(0), feature_map(1)
-    first, second, third = pca_image([one, other, one])
-    assert first.tobytes() == third.tobytes()
-    assert first.tobytes() != second.tobytes()
-    assert [each.tobytes() for each in pca_image([one, other, one])] == [
-        each.tobytes() for each in (first, second, third)
-    ]
-    assert first.size == (480, 320)
-    single = pca_image(one, long_side=60)
-    assert isinstance(single, Image.Image)
-    assert single.size == (60, 40)
-
-
-def test_pca_does_not_depend_on_the_length_of_descriptors() -> None:
-    one = feature_map(0)
-    longer = FeatureMap(one.data * 7, one.canvas, one.extractor)
-    assert np.abs(pixels(pca_image(one)) - pixels(pca_image(longer))).max() <= 1
-
-
-def test_pca_tells_two_regions_apart_and_leaves_flat_components_grey() -> None:
-    data = torch.zeros(4, 10, 10)
-    data[0, :, :5], data[1, :, 5:] = 1.0, 1.0
-    drawn = pixels(pca_image(FeatureMap(data, Canvas(100, 100, 100), "made"), long_side=100))
-    left, right = drawn[50, 10], drawn[50, 90]
-    assert {left[0], right[0]} == {0, 255}
-    assert (left[1:] == 128).all()
-    assert (right[1:] == 128).all()
-
-
-def test_pca_leaves_padding_out() -> None:
-    one = feature_map(2, size=(80, 20))
-    rows, _ = one.canvas.cells(one.grid)
-    disturbed = one.data.clone()
-    # Beyond the neighbours that interpolation reads.
-    disturbed[:, : rows.start - 1], disturbed[:, rows.stop + 1 :] = 9.0, -9.0
-    assert pca_image(one).tobytes() == pca_image(FeatureMap(disturbed, one.canvas, "random")).tobytes()
-
-
-@pytest.mark.parametrize("value", [0.0, 1.0, float("nan")])
-@pytest.mark.parametrize("channels", [1, 2, 5])
-def test_pca_of_constant_maps_is_grey(value: float, channels: int) -> None:
-    flat = FeatureMap(torch.full((channels, 6, 6), value), Canvas(30, 20, 60), "flat")
-    assert (pixels(pca_image(flat)) == 128).all()
-
-
-def test_pca_of_no_maps_and_of_mixed_extractors() -> None:
-    assert pca_image([]) == []
-    other = FeatureMap(torch.rand(3, 6, 6), Canvas(30, 20, 60), "other")
-    with pytest.raises(InputError, match="maps of different extractors share no colours: other, random"):
-        pca_image([feature_map(0), other])
 
 
 # --- cold start ---

@@ -1,4 +1,4 @@
-"""Three drawing primitives (points, lines, text) and the colours they use.
+"""Three drawing primitives: points, lines, text.
 
 Each primitive takes an image and returns a new RGB one. Positions are pixels (x, y), fractional. Points and
 lines are shaded by the distance of every pixel to their outline, so they are smooth at any position, and they
@@ -14,19 +14,13 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 
+from geoaware.drawing.palette import DARK, LIGHT, Colour
 from geoaware.method.geometry import PointsLike, as_points
 from geoaware.runs.errors import InputError
 
-Colour = tuple[int, int, int]
 Shape = Literal["circle", "diamond"]
-
-DARK: Colour = (16, 16, 20)
-LIGHT: Colour = (255, 255, 255)
-RIGHT: Colour = (0, 125, 135)
-WRONG: Colour = (248, 138, 0)
-"""Dark teal and light orange: they differ in blue against yellow and in lightness, which every eye sees."""
 
 _DARK_RIM = 2.4
 _LIGHT_RIM = 1.2
@@ -38,7 +32,7 @@ class Mark:
     """How one match is drawn: a point on each image and the line between them.
 
     Attributes:
-        colour: red, green and blue, 0 to 255.
+        colour: see `palette.Colour`.
         shape: of the points.
         hollow: points are rings and the line is dashed.
     """
@@ -160,86 +154,6 @@ def shorten(text: str, size: float, width: float) -> str:
     return ""
 
 
-# Lightness, chroma and hue in OKLCh: columns from left to right, rows from top to bottom. Lightness falls
-# from top to bottom and blue turns to yellow from left to right: differences that every eye sees.
-_PLANE = (
-    ((0.86, 0.11, 205), (0.89, 0.16, 150), (0.91, 0.17, 102)),
-    ((0.66, 0.16, 248), (0.72, 0.18, 345), (0.74, 0.16, 58)),
-    ((0.44, 0.20, 275), (0.46, 0.20, 325), (0.50, 0.18, 28)),
-)
-
-
-def position_colours(xy: PointsLike) -> list[Colour]:
-    """A colour for each point by its place in the bounding box of all: neighbours are alike, corners are not.
-
-    Blue to the left and yellow to the right, light above and dark below. Where the box has no width (or
-    height) the middle column (or row) is used.
-    """
-    points = as_points(xy).double().numpy()
-    if not len(points):
-        return []
-    low, span = points.min(axis=0), np.ptp(points, axis=0)
-    share = np.where(span > 0, (points - low) / np.where(span > 0, span, 1), 0.5)
-    plane = _lch_to_lab(np.array(_PLANE))
-    return [_as_colour(rgb) for rgb in _lab_to_rgb(_sample_plane(plane, 2 * share))]
-
-
-def heat_colours(values: np.ndarray) -> np.ndarray:
-    """Colours (..., 3), 0 to 255, of values (...) from 0 to 1: dark violet, pink, orange, light yellow.
-
-    Lightness rises in equal steps (OKLab), so equal differences of value look equal, in greyscale too.
-    """
-    steps = np.linspace(0, 1, 256)
-    lightness = 0.22 + 0.73 * steps
-    chroma = 0.17 * np.sin(np.pi * (0.18 + 0.64 * steps)) ** 0.8
-    hue = 285 + 180 * steps
-    table = _lab_to_rgb(_lch_to_lab(np.stack([lightness, chroma, hue], axis=-1)))
-    return table[np.rint(np.clip(values, 0, 1) * 255).astype(np.int64)]
-
-
-def _sample_plane(plane: np.ndarray, xy: np.ndarray) -> np.ndarray:
-    """Bilinear values of a (rows, columns, 3) plane at positions (x, y)."""
-    cell = np.minimum(np.floor(xy), 1).astype(np.int64)
-    (x, y), (u, v) = cell.T, (xy - cell).T[..., None]
-    above = plane[y, x] * (1 - u) + plane[y, x + 1] * u
-    below = plane[y + 1, x] * (1 - u) + plane[y + 1, x + 1] * u
-    return above * (1 - v) + below * v
-
-
-def _lch_to_lab(lch: np.ndarray) -> np.ndarray:
-    lightness, chroma, hue = np.moveaxis(lch, -1, 0)
-    angle = np.deg2rad(hue)
-    return np.stack([lightness, chroma * np.cos(angle), chroma * np.sin(angle)], axis=-1)
-
-
-# OKLab (B. Ottosson, 2020) to linear sRGB.
-_LAB_TO_CONES = np.array(
-    [
-        [1.0, 0.3963377774, 0.2158037573],
-        [1.0, -0.1055613458, -0.0638541728],
-        [1.0, -0.0894841775, -1.2914855480],
-    ]
-)
-_CONES_TO_RGB = np.array(
-    [
-        [4.0767416621, -3.3077115913, 0.2309699292],
-        [-1.2684380046, 2.6097574011, -0.3413193965],
-        [-0.0041960863, -0.7034186147, 1.7076147010],
-    ]
-)
-
-
-def _lab_to_rgb(lab: np.ndarray) -> np.ndarray:
-    linear = np.clip((lab @ _LAB_TO_CONES.T) ** 3 @ _CONES_TO_RGB.T, 0, 1)
-    encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
-    return 255 * encoded
-
-
-def _as_colour(rgb: np.ndarray) -> Colour:
-    red, green, blue = (int(value) for value in np.rint(rgb))
-    return red, green, blue
-
-
 def _distance_to_shape(dx: np.ndarray, dy: np.ndarray, shape: Shape, radius: float) -> np.ndarray:
     """Signed distance to the outline, negative inside; shapes of one radius look equally large."""
     if shape == "diamond":
@@ -297,7 +211,8 @@ def _inside(distance: np.ndarray) -> np.ndarray:
 
 
 def _blend(region: np.ndarray, share: np.ndarray, colour: Colour) -> None:
-    region += share[..., None].astype(np.float32) * (np.array(colour, dtype=np.float32) - region)
+    rgb = np.array(ImageColor.getrgb(colour) if isinstance(colour, str) else colour, dtype=np.float32)
+    region += share[..., None].astype(np.float32) * (rgb - region)
 
 
 def _window(

@@ -1,19 +1,16 @@
-"""Maps over the grid as images: the similarity of one query, the main directions of the descriptors."""
+"""The similarity of one query with every cell of the target, as heat over the image."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
-import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from geoaware.drawing.draw import DARK, LIGHT, Mark, draw_points, draw_text, heat_colours, text_size
+from geoaware.drawing.draw import Mark, draw_points, draw_text, text_size
 from geoaware.drawing.layout import Panel, checked_points, fit, resized
+from geoaware.drawing.palette import DARK, LIGHT, POINT, heat_colours
 from geoaware.method.geometry import Canvas, PointsLike
-from geoaware.method.types import FeatureMap
 from geoaware.runs.errors import InputError
 
 SMALLEST, LARGEST = 320, 1600
@@ -21,9 +18,6 @@ SMALLEST, LARGEST = 320, 1600
 
 _DIM = 0.7
 """Brightness kept of the image under a heat map: on a white one the colours would wash out."""
-
-_BASIS_CELLS = 1024
-"""Cells that the principal directions are computed from: enough, and fast for any number of maps."""
 
 
 def draw_heatmap(
@@ -66,94 +60,8 @@ def draw_heatmap(
     board = draw_points(board, peak, [Mark(LIGHT, "diamond", hollow=True)], radius=1.8 * radius)
     if point is not None:
         spot = panel.to_board(checked_points("point", [point]))
-        board = draw_points(board, spot, [Mark((0, 170, 255))], radius=radius)
+        board = draw_points(board, spot, [Mark(POINT)], radius=radius)
     return _with_bar(board, low, high, away_from=float(peak[0, 0]))
-
-
-def pca_image(
-    features: FeatureMap | Sequence[FeatureMap], *, long_side: int = 480, cut: float = 1.0
-) -> Image.Image | list[Image.Image]:
-    """Main directions of the descriptors as red, green and blue; equal colours mean like descriptors.
-
-    The first three principal components of the unit descriptors over all maps given, so that colours can be
-    compared between their images. Padding is left out, of the computation and of the image. Components
-    that do not vary are grey.
-
-    Args:
-        features: one map, or several of the same extractor.
-        long_side: of each image, in pixels.
-        cut: percent of the cells, at either end, that may saturate a colour.
-
-    Returns:
-        an image for a map, a list of images for a sequence of maps.
-
-    Raises:
-        InputError: the maps come from different extractors.
-    """
-    if isinstance(features, FeatureMap):
-        return _pca_images([features], long_side, cut)[0]
-    return _pca_images(list(features), long_side, cut)
-
-
-def _pca_images(maps: list[FeatureMap], long_side: int, cut: float) -> list[Image.Image]:
-    made_by = sorted({each.extractor for each in maps})
-    if len(made_by) > 1:
-        raise InputError(f"maps of different extractors share no colours: {', '.join(made_by)}")
-    if not maps:
-        return []
-    units = [_unit(each) for each in maps]
-    cells = [_on_image(unit, each.canvas) for unit, each in zip(units, maps, strict=True)]
-    together = torch.cat(cells, dim=1)
-    mean, basis = principal_directions(together)
-    scores = basis @ (together - mean)
-    low, high = np.percentile(scores.numpy(), [cut, 100 - cut], axis=1)
-    images = []
-    for unit, each in zip(units, maps, strict=True):
-        view = fit((each.canvas.width, each.canvas.height), long_side, long_side)
-        projected = (basis @ (unit.flatten(1) - mean)).unflatten(1, unit.shape[1:])
-        shown = _shown(projected.numpy(), each.canvas, view)
-        images.append(_as_rgb(shown, low, high))
-    return images
-
-
-def _unit(features: FeatureMap) -> Float[Tensor, "c p p"]:
-    clean = torch.nan_to_num(features.data.detach().cpu().double(), posinf=0.0, neginf=0.0)
-    return torch.nn.functional.normalize(clean, dim=0)
-
-
-def _on_image(values: Float[Tensor, "c p p"], canvas: Canvas) -> Float[Tensor, "c n"]:
-    rows, columns = canvas.cells(values.shape[-1])
-    return values[:, rows, columns].flatten(1)
-
-
-def principal_directions(cells: Float[Tensor, "c n"]) -> tuple[Float[Tensor, "c 1"], Float[Tensor, "3 c"]]:
-    """Mean and first three principal directions of descriptors, the entry of largest size positive.
-
-    Directions that the descriptors do not vary in are zero. Computed from evenly spread cells where there are
-    many, on the smaller of the two Gram matrices: its cost does not grow with the number of maps.
-    """
-    channels, count = cells.shape
-    chosen = cells[:, :: max(1, -(-count // _BASIS_CELLS))]
-    mean = chosen.mean(dim=1, keepdim=True)
-    centred = chosen - mean
-    if channels <= centred.shape[1]:
-        power, vectors = torch.linalg.eigh(centred @ centred.T)
-    else:
-        power, vectors = torch.linalg.eigh(centred.T @ centred)
-        vectors = centred @ vectors
-    leading = vectors.flip(1)[:, :3]
-    leading = leading / leading.norm(dim=0, keepdim=True).clamp(min=1e-300)
-    varies = power.flip(0)[:3] > 1e-10 * max(float(chosen.square().sum()), 1e-300)
-    largest = leading.gather(0, leading.abs().argmax(dim=0, keepdim=True))
-    basis = torch.zeros(3, channels, dtype=cells.dtype)
-    basis[: leading.shape[1]] = (leading * largest.sign() * varies).T
-    return mean, basis
-
-
-def _as_rgb(shown: np.ndarray, low: np.ndarray, high: np.ndarray) -> Image.Image:
-    span = (high - low)[:, None, None]
-    share = np.where(span > 1e-9, (shown - low[:, None, None]) / np.where(span > 1e-9, span, 1), 0.5)
-    return Image.fromarray(np.rint(255 * np.clip(share, 0, 1)).astype(np.uint8).transpose(1, 2, 0).copy())
 
 
 def _shown(values: np.ndarray, canvas: Canvas, view: Canvas) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,22 +11,11 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from geoaware.drawing.draw import (
-    DARK,
-    RIGHT,
-    WRONG,
-    Mark,
-    draw_lines,
-    draw_points,
-    draw_text,
-    position_colours,
-    shorten,
-    text_size,
-)
+from geoaware.drawing.draw import Mark, draw_lines, draw_points, draw_text, shorten, text_size
+from geoaware.drawing.palette import RIGHT, WRONG, position_colours
 from geoaware.method.geometry import Canvas, PointsLike, as_points, clamp_points
 from geoaware.runs.errors import InputError
 
-BACKGROUND = (255, 255, 255)
 WIDEST = 2.5
 """Largest width of a shown image in units of the wanted height; a panorama is shown lower instead."""
 
@@ -102,7 +90,7 @@ def side_by_side(
     canvases = [fit(image.size, WIDEST * height, height) for image in images]
     widths = [max(canvas.inner[0], round(NARROWEST * height)) for canvas in canvases]
     lines = max(canvas.inner[1] for canvas in canvases)
-    board = Image.new("RGB", (sum(widths) + gap * (len(images) + 1), lines + 2 * gap), BACKGROUND)
+    board = Image.new("RGB", (sum(widths) + gap * (len(images) + 1), lines + 2 * gap), "white")
     panels, left = [], gap
     for image, canvas, width in zip(images, canvases, widths, strict=True):
         corner = (left + (width - canvas.inner[0]) // 2, gap + (lines - canvas.inner[1]) // 2)
@@ -128,7 +116,7 @@ def draw_matches(
     """Both images side by side, with numbered points in equal colours where they match.
 
     Points are coloured by their place in the source image: blue to yellow from left to right, light to dark
-    from top to bottom. With ``correct`` they are teal discs (right) and orange diamonds (wrong) instead.
+    from top to bottom. With ``correct`` they are blue discs (right) and orange diamonds (wrong) instead.
 
     Args:
         source: image of the queries.
@@ -273,46 +261,3 @@ def _overlap(some: np.ndarray, others: np.ndarray) -> np.ndarray:
     low = np.maximum(some[:, None, :2], others[None, :, :2])
     high = np.minimum(some[:, None, 2:], others[None, :, 2:])
     return np.clip(high - low, 0, None).prod(axis=-1)
-
-
-def contact_sheet(
-    images: Sequence[Image.Image],
-    captions: Sequence[str] | None = None,
-    *,
-    columns: int | None = None,
-    tile: tuple[int, int] = (240, 240),
-    gap: int = 8,
-) -> Image.Image:
-    """Images in rows and columns on white, each with a caption below.
-
-    Args:
-        images: row by row.
-        captions: one for each; shortened to the width of a tile.
-        columns: how many in a row; about as many as rows when not given.
-        tile: width and height into which each image is fitted.
-        gap: pixels between and around.
-
-    Raises:
-        InputError: captions are not as many as images, or there are fewer than 1 columns.
-    """
-    if captions is not None and len(captions) != len(images):
-        raise InputError(f"{len(captions)} captions for {len(images)} images; give one for each")
-    across = columns if columns is not None else max(1, math.ceil(math.sqrt(len(images))))
-    if across < 1:
-        raise InputError(f"a contact sheet of {columns} columns is not possible; give 1 or more")
-    size = max(11.0, tile[1] / 16)
-    step = (tile[0] + gap, tile[1] + gap + (0 if captions is None else round(1.6 * size)))
-    rows = max(1, math.ceil(len(images) / across))
-    sheet = Image.new("RGB", (across * step[0] + gap, rows * step[1] + gap), BACKGROUND)
-    corners = [(gap + n % across * step[0], gap + n // across * step[1]) for n in range(len(images))]
-    for image, (left, top) in zip(images, corners, strict=True):
-        shown = resized(image, fit(image.size, *tile))
-        sheet.paste(shown, (left + (tile[0] - shown.width) // 2, top + (tile[1] - shown.height) // 2))
-    if captions is None:
-        return sheet
-    texts = [shorten(caption, size, tile[0]) for caption in captions]
-    spots = [
-        (left + (tile[0] - text_size(text, size)[0]) / 2, top + tile[1] + 0.3 * size)
-        for (left, top), text in zip(corners, texts, strict=True)
-    ]
-    return draw_text(sheet, spots, texts, size=size, colour=DARK, rim=None)

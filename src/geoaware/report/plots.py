@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from geoaware.drawing.palette import BLUE, MAJOR_GRID, MINOR_GRID, ORANGE, QUIET, SERIES
 from geoaware.evaluation.averages import LABELS, Averaging
 from geoaware.evaluation.result import CURVE, PCKResult
 from geoaware.runs.errors import InputError
@@ -21,10 +22,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_BLUE, _ORANGE = "#0072B2", "#E69F00"
-_PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 _MARKERS = "osD^vPX"
-_SETS = (("standard", "standard", _BLUE, ""), ("geometry_aware", "geometry-aware", _ORANGE, "//"))
+_SETS = (("standard", "standard", BLUE, ""), ("geometry_aware", "geometry-aware", ORANGE, "//"))
 _DPI = 150
 
 
@@ -111,7 +110,7 @@ def pck_against_window(results: Sequence[PCKResult]) -> Figure:
         )
     figure, axes = _figure(6.0)
     for number, alpha in enumerate(first.alphas):
-        colour, marker = _PALETTE[number % len(_PALETTE)], _MARKERS[number % len(_MARKERS)]
+        colour, marker = SERIES[number % len(SERIES)], _MARKERS[number % len(_MARKERS)]
         for (kind, label, *_), style in zip(_SETS, ("-", "--"), strict=True):
             values = [100 * each.overall.sets[kind].values[first.averaging][number] for _, each in ordered]
             if not any(math.isnan(value) for value in values):
@@ -143,9 +142,9 @@ def dumbbells(
     subjects = list(dict.fromkeys(subject for _, of in groups for subject in of))
     figure, axes = _figure(7.0, 1.3 + len(groups) * (0.16 + 0.19 * len(subjects)))
     axes.grid(axis="y", visible=False)
-    axes.grid(axis="x", color="#dddddd", linewidth=0.8)
+    axes.grid(axis="x", color=MAJOR_GRID, linewidth=0.8)
     for number, subject in enumerate(subjects):
-        colour, marker = _PALETTE[number % len(_PALETTE)], _MARKERS[number % len(_MARKERS)]
+        colour, marker = SERIES[number % len(SERIES)], _MARKERS[number % len(_MARKERS)]
         offset = 0.72 * ((number + 0.5) / len(subjects) - 0.5)
         for row, (_, of) in enumerate(groups):
             first, second = (100 * each for each in of.get(subject, (math.nan, math.nan)))
@@ -159,13 +158,13 @@ def dumbbells(
     axes.set_xlim(-2, 102)
     axes.set_xlabel(label)
     for row in range(1, len(groups)):
-        axes.axhline(row - 0.5, color="#eeeeee", linewidth=0.8)
+        axes.axhline(row - 0.5, color=MINOR_GRID, linewidth=0.8)
     handles = [
-        Line2D([], [], color=_PALETTE[n % len(_PALETTE)], marker=_MARKERS[n % len(_MARKERS)], label=subject)
+        Line2D([], [], color=SERIES[n % len(SERIES)], marker=_MARKERS[n % len(_MARKERS)], label=subject)
         for n, subject in enumerate(subjects)
         if len(subjects) > 1
     ]
-    colour = "#555555" if handles else _PALETTE[0]
+    colour = QUIET if handles else SERIES[0]
     handles += [
         Line2D([], [], color=colour, linestyle="", marker="o", markerfacecolor=face, label=name)
         for name, face in zip(ends, (colour, "white"), strict=True)
@@ -262,6 +261,6 @@ def _figure(width: float, height: float = 4.0) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(width, height))
     axes = figure.subplots()
     axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color="#dddddd", linewidth=0.8)
+    axes.grid(axis="y", color=MAJOR_GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     return figure, axes
