@@ -10,10 +10,11 @@ from typer.testing import CliRunner
 
 from geoaware import cli
 from geoaware.commands import ablation as commands
+from geoaware.evaluation.comparison import judge
 from geoaware.evaluation.statistics import Estimate
 from geoaware.runs.errors import InputError
 from geoaware.studies import ablation
-from geoaware.studies.ablation import METRICS, ROWS, Ablation, Figure, SetFigures, verdict
+from geoaware.studies.ablation import METRICS, ROWS, Ablation, Figure, SetFigures
 
 app = typer.Typer()
 app.command()(commands.ablation)
@@ -33,7 +34,7 @@ def made(seeds: tuple[int, ...] = (0, 1, 2)) -> Ablation:
             if metric.key.startswith("geometry_aware"):
                 level = difference = Estimate(math.nan, math.nan, math.nan)
             figures[row.name][metric.key] = Figure(
-                level, difference, verdict(difference, metric.higher_is_better)
+                level, difference, judge(difference, metric.higher_is_better)
             )
     return Ablation(rows, seeds, (SetFigures("cats val", "paper", 1234, 56, figures),))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from geoaware.evaluation.comparison import judge
 from geoaware.evaluation.predictions import Header, read, record_line
 from geoaware.evaluation.statistics import Estimate
 from geoaware.features.refined import Refiner
@@ -26,7 +27,6 @@ from geoaware.studies.ablation import (
     compare,
     pair_values,
     paper_verdict,
-    verdict,
 )
 from geoaware.training.post_processor.config import Flips, TrainConfig
 from tests.training.tiny import config
@@ -143,8 +143,8 @@ def test_rows_are_chosen_by_name() -> None:
 )
 def test_verdicts(low, high, higher, lower) -> None:
     difference = Estimate((low + high) / 2, low, high)
-    assert verdict(difference, higher_is_better=True) == higher
-    assert verdict(difference, higher_is_better=False) == lower
+    assert judge(difference, higher_is_better=True) == higher
+    assert judge(difference, higher_is_better=False) == lower
 
 
 def test_rows_are_compared_pair_by_pair() -> None:
@@ -234,7 +234,7 @@ def made(**differences: tuple[float, float, float]) -> Ablation:
         given = differences.get(row.name.replace(" ", "_"), (0.0, 0.0, 0.0))
         level, apart = Estimate(0.5 + given[0], 0.4 + given[0], 0.6 + given[0]), Estimate(*given)
         figures[row.name] = {
-            metric.key: Figure(level, apart, verdict(apart, metric.higher_is_better)) for metric in METRICS
+            metric.key: Figure(level, apart, judge(apart, metric.higher_is_better)) for metric in METRICS
         }
     return Ablation(tuple(rows), (0, 1, 2), (SetFigures("dogs val", "paper", 12, 6, figures),))
 

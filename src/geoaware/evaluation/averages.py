@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from geoaware.evaluation.counts import Counts
+from geoaware.evaluation.statistics import Estimate, multiplicities
 
 Averaging = Literal["per_image", "per_point", "category_per_image", "category_per_point"]
 
@@ -36,14 +37,6 @@ _DECIMALS = 6
 
 
 @dataclass(frozen=True)
-class Interval:
-    """Bounds of a 95 % confidence interval, shares."""
-
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
 class Scores:
     """One set of points in every average.
 
@@ -51,47 +44,46 @@ class Scores:
         pairs: those with at least one point of the set.
         keypoints: points of the set.
         values: by averaging, one share (0 to 1) per column (alpha or error type); NaN without a point.
-        intervals: by averaging, one per column; empty where none was computed.
+        intervals: the values with their bounds; empty where none were computed.
     """
 
     pairs: int
     keypoints: int
     values: Mapping[Averaging, tuple[float, ...]]
-    intervals: Mapping[Averaging, tuple[Interval, ...]] = field(default_factory=dict)
+    intervals: Mapping[Averaging, tuple[Estimate, ...]] = field(default_factory=dict)
+
+
+Bounds = Mapping[Averaging, Float[np.ndarray, "2 s a"]]
+"""Lower and upper bounds by averaging, on a set and an alpha axis."""
 
 
 def average(
-    points: Int[np.ndarray, " p"], hits: Int[np.ndarray, "p c"], category: Int[np.ndarray, " p"]
+    points: Int[np.ndarray, " p"],
+    hits: Int[np.ndarray, "p c"],
+    category: Int[np.ndarray, " p"],
+    bounds: Mapping[Averaging, Float[np.ndarray, "2 c"]] | None = None,
 ) -> Scores:
     """All four averages of ``hits`` out of ``points``; exact sums, so the order of pairs is free."""
     present = points > 0
     points, hits, category = points[present], hits[present], category[present]
     ratios = hits / points[:, None]
     groups = [category == each for each in np.unique(category)]
-    return Scores(
-        pairs=len(points),
-        keypoints=int(points.sum()),
-        values={
-            "per_image": tuple(_mean(column) for column in ratios.T),
-            "per_point": tuple(_pooled(column, points) for column in hits.T),
-            "category_per_image": tuple(_mean([_mean(column[g]) for g in groups]) for column in ratios.T),
-            "category_per_point": tuple(
-                _mean([_pooled(column[g], points[g]) for g in groups]) for column in hits.T
-            ),
-        },
-    )
+    values: dict[Averaging, tuple[float, ...]] = {
+        "per_image": tuple(_mean(column) for column in ratios.T),
+        "per_point": tuple(_pooled(column, points) for column in hits.T),
+        "category_per_image": tuple(_mean([_mean(column[g]) for g in groups]) for column in ratios.T),
+        "category_per_point": tuple(
+            _mean([_pooled(column[g], points[g]) for g in groups]) for column in hits.T
+        ),
+    }
+    intervals = {
+        name: tuple(map(Estimate, values[name], *both.tolist())) for name, both in (bounds or {}).items()
+    }
+    return Scores(len(points), int(points.sum()), values, intervals)
 
 
-@dataclass(frozen=True)
-class Intervals:
-    """Bootstrap intervals on a set axis, then as `Scores.intervals`; of all pairs and of each category."""
-
-    overall: tuple[Mapping[Averaging, tuple[Interval, ...]], ...]
-    by_category: Mapping[str, tuple[Mapping[Averaging, tuple[Interval, ...]], ...]]
-
-
-def bootstrap(counts: Counts, draws: int, seed: int) -> Intervals:
-    """95 % percentile intervals from resampling pairs with replacement.
+def bootstrap(counts: Counts, draws: int, seed: int) -> tuple[Bounds, dict[str, Bounds]]:
+    """95 % percentile intervals from resampling pairs with replacement: of all pairs, and by category.
 
     Pairs are the unit because the points of one pair succeed and fail together.
 
@@ -100,21 +92,20 @@ def bootstrap(counts: Counts, draws: int, seed: int) -> Intervals:
         draws: number of resamples.
         seed: of the generator; the same pairs and seed give the same intervals.
     """
-    sums = _resampled_sums(counts, draws, seed)
-    ratio_sum, images, hits, points = sums
+    ratio_sum, images, hits, points = _resampled_sums(counts, draws, seed)
     with np.errstate(invalid="ignore", divide="ignore"):
         image_shares, point_shares = ratio_sum / images[..., None], hits / points[..., None]
-        overall: dict[Averaging, np.ndarray] = {
-            "per_image": ratio_sum.sum(axis=1) / images.sum(axis=1)[..., None],
-            "per_point": hits.sum(axis=1) / points.sum(axis=1)[..., None],
-            "category_per_image": _nanmean(image_shares),
-            "category_per_point": _nanmean(point_shares),
+        overall: Bounds = {
+            "per_image": _percentiles(ratio_sum.sum(axis=1) / images.sum(axis=1)[..., None]),
+            "per_point": _percentiles(hits.sum(axis=1) / points.sum(axis=1)[..., None]),
+            "category_per_image": _percentiles(_nanmean(image_shares)),
+            "category_per_point": _percentiles(_nanmean(point_shares)),
         }
-    by_category = {
-        name: _as_intervals({"per_image": image_shares[:, c], "per_point": point_shares[:, c]})
+    by_category: dict[str, Bounds] = {
+        name: {"per_image": _percentiles(image_shares[:, c]), "per_point": _percentiles(point_shares[:, c])}
         for c, name in enumerate(counts.names)
     }
-    return Intervals(_as_intervals(overall), by_category)
+    return overall, by_category
 
 
 def _resampled_sums(counts: Counts, draws: int, seed: int) -> tuple[np.ndarray, ...]:
@@ -139,7 +130,7 @@ def _resampled_sums(counts: Counts, draws: int, seed: int) -> tuple[np.ndarray, 
     generator = np.random.default_rng(seed)
     for start in range(0, draws, _DRAWS_AT_ONCE):
         size = min(_DRAWS_AT_ONCE, draws - start)
-        weights = _multiplicities(generator, size, pairs)
+        weights = multiplicities(generator, size, pairs)
         for c, (low, high) in enumerate(pairwise(edges)):
             sums[start : start + size, c] = weights[:, low:high] @ columns[low:high]
     shares, images, hits, points = np.split(sums, np.cumsum([2 * alphas, 2, 2 * alphas]), axis=-1)
@@ -147,39 +138,19 @@ def _resampled_sums(counts: Counts, draws: int, seed: int) -> tuple[np.ndarray, 
     return shares.reshape(shape), images, hits.reshape(shape), points
 
 
-def _multiplicities(generator: np.random.Generator, draws: int, pairs: int) -> Float[np.ndarray, "d p"]:
-    """How often each pair is drawn in each resample."""
-    chosen = generator.integers(0, max(pairs, 1), size=(draws, pairs))
-    flat = (chosen + np.arange(draws)[:, None] * pairs).ravel()
-    return np.bincount(flat, minlength=draws * pairs).reshape(draws, pairs).astype(np.float64)
-
-
-def _as_intervals(
-    drawn: Mapping[Averaging, Float[np.ndarray, "d s a"]],
-) -> tuple[Mapping[Averaging, tuple[Interval, ...]], ...]:
-    """Percentiles over the draws (in which the set occurs), split by set.
+def _percentiles(values: Float[np.ndarray, "d s a"]) -> Float[np.ndarray, "2 s a"]:
+    """Bounds over the draws in which there is a value.
 
     Rounded far below what is printed, so that the last bits of a matrix product cannot show.
     """
-    bounds = {name: np.round(_percentiles(values), _DECIMALS) for name, values in drawn.items()}
-    return tuple(
-        {
-            name: tuple(Interval(float(low), float(high)) for low, high in b[:, s].T)
-            for name, b in bounds.items()
-        }
-        for s in (0, 1)
-    )
-
-
-def _percentiles(values: Float[np.ndarray, "d s a"]) -> Float[np.ndarray, "2 s a"]:
     known = ~np.isnan(values)
     if known.all() and len(values):
-        return np.percentile(values, [2.5, 97.5], axis=0)
+        return np.round(np.percentile(values, [2.5, 97.5], axis=0), _DECIMALS)
     bounds = np.full((2, *values.shape[1:]), np.nan)
     for place in np.argwhere(known.any(axis=0)):
         column = (slice(None), *place)
         bounds[column] = np.percentile(values[column][known[column]], [2.5, 97.5])
-    return bounds
+    return np.round(bounds, _DECIMALS)
 
 
 def _nanmean(values: Float[np.ndarray, "d c s a"]) -> Float[np.ndarray, "d s a"]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geoaware.evaluation.averages import Averaging, Intervals, average, bootstrap
+from geoaware.evaluation.averages import Averaging, Bounds, average, bootstrap
 from geoaware.evaluation.counts import GEOMETRY_AWARE, STANDARD, Counts, PointTable, correct_points, count
 from geoaware.evaluation.predictions import (
     describe_schema,
@@ -160,7 +160,7 @@ def build(
     counts = count(table, correct, scoring.error_alpha, scoring.strict)
     columns = len(scoring.alphas)
     asked = _columns(counts, slice(0, columns))
-    intervals = bootstrap(asked, scoring.draws, scoring.seed) if scoring.draws else None
+    overall, by_category = bootstrap(asked, scoring.draws, scoring.seed) if scoring.draws else (None, {})
     by_azimuth = {
         each: _compare(asked.where(asked.azimuth == each))
         for each in SUBSETS
@@ -172,9 +172,9 @@ def build(
         alphas=scoring.alphas,
         error_alpha=scoring.error_alpha,
         about=dict(scoring.about),
-        overall=_compare(asked, intervals),
+        overall=_compare(asked, overall),
         by_category={
-            name: _compare(asked.where(asked.category == index), intervals, name)
+            name: _compare(asked.where(asked.category == index), by_category.get(name))
             for index, name in enumerate(asked.names)
         },
         by_azimuth=by_azimuth,
@@ -190,20 +190,19 @@ def _columns(counts: Counts, columns: slice) -> Counts:
     return replace(counts, correct=counts.correct[..., columns])
 
 
-def _compare(counts: Counts, intervals: Intervals | None = None, category: str | None = None) -> Comparison:
-    comparison = _compare_columns(counts, counts.correct)
-    if intervals is None:
-        return comparison
-    found = intervals.overall if category is None else intervals.by_category[category]
-    return Comparison(
-        replace(comparison.standard, intervals=found[STANDARD]),
-        replace(comparison.geometry_aware, intervals=found[GEOMETRY_AWARE]),
-    )
+def _compare(counts: Counts, bounds: Bounds | None = None) -> Comparison:
+    return _compare_columns(counts, counts.correct, bounds)
 
 
-def _compare_columns(counts: Counts, hits: np.ndarray) -> Comparison:
+def _compare_columns(counts: Counts, hits: np.ndarray, bounds: Bounds | None = None) -> Comparison:
     standard, geometry_aware = (
-        average(counts.points[:, each], hits[:, each], counts.category) for each in (STANDARD, GEOMETRY_AWARE)
+        average(
+            counts.points[:, each],
+            hits[:, each],
+            counts.category,
+            {name: both[:, each] for name, both in (bounds or {}).items()},
+        )
+        for each in (STANDARD, GEOMETRY_AWARE)
     )
     return Comparison(standard, geometry_aware)
 

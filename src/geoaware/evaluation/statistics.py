@@ -1,8 +1,9 @@
-"""How sure a mean over pairs is, when images are shared between pairs and training was repeated.
+"""How sure a figure is: one type for a value with its interval, and the intervals of means and of shares.
 
 Resampling pairs, as `averages.bootstrap` does for the figures of one predictions file, takes pairs as if each
 came from images of its own. When a comparison is made on many pairs of few images, that is too narrow: an
 image that is hard to match is hard in all its pairs, so ten times the pairs is not ten times the evidence.
+`estimate` allows for that.
 """
 
 from __future__ import annotations
@@ -13,19 +14,20 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
-from scipy.special import stdtrit
 
 _CONFIDENCE = 0.95
+_Z = 1.959963984540054
+"""The normal distribution's 97.5 % point."""
 _DRAWS_AT_ONCE = 50
 _DECIMALS = 6
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean with its 95 % confidence interval; NaN bounds where fewer than two pairs have a value.
+    """A figure with its 95 % confidence interval; the bounds are NaN where they cannot be told.
 
     Attributes:
-        value: over all pairs and trainings.
+        value: the figure.
         low: lower bound.
         high: upper bound.
     """
@@ -43,6 +45,20 @@ class Estimate:
     def sign(self) -> int:
         """1 or -1 where the whole interval is above or below 0, else 0."""
         return int(self.low > 0) - int(self.high < 0)
+
+
+def proportion(correct: int, of: int) -> Estimate:
+    """Share of the correct ones among independent trials, with Wilson's interval.
+
+    Unlike the usual interval, Wilson's stays within 0 and 1 and means something for few trials and for
+    shares near 1. All three figures are NaN where there was no trial.
+    """
+    if not of:
+        return Estimate(math.nan, math.nan, math.nan)
+    share, more = correct / of, _Z**2 / of
+    half = _Z * math.sqrt(share * (1 - share) / of + more / (4 * of))
+    low, high = ((share + more / 2 + side) / (1 + more) for side in (-half, half))
+    return Estimate(share, max(min(low, share), 0.0), min(max(high, share), 1.0))
 
 
 def estimate(
@@ -80,6 +96,8 @@ def estimate(
     Raises:
         ValueError: the ids are not as many as the pairs, or a value is missing in one training only.
     """
+    from scipy.special import stdtrit
+
     if not len(source) == len(target) == values.shape[1]:
         raise ValueError(
             f"{values.shape[1]} pairs, {len(source)} sources and {len(target)} targets do not agree"
@@ -115,12 +133,12 @@ def _image_variance(
     by_image, by_couple = [], []
     for start in range(0, draws, _DRAWS_AT_ONCE):
         size = min(_DRAWS_AT_ONCE, draws - start)
-        images = _multiplicities(generator, size, int(ends.max(initial=-1)) + 1)
+        images = multiplicities(generator, size, int(ends.max(initial=-1)) + 1)
         product = images[:, ends[:, 0]] * images[:, ends[:, 1]]
         # An image paired with itself is one image, not two that were drawn alike.
         itself = ends[:, 0] == ends[:, 1]
         product[:, itself] = images[:, ends[itself, 0]]
-        couples = _multiplicities(generator, size, int(couple.max(initial=-1)) + 1)
+        couples = multiplicities(generator, size, int(couple.max(initial=-1)) + 1)
         by_image.append(product @ columns)
         by_couple.append(couples[:, couple.ravel()] @ columns)
     of_images, of_couples = (_variance(np.concatenate(each)) for each in (by_image, by_couple))
@@ -136,7 +154,7 @@ def _numbers(source: Sequence[str], target: Sequence[str]) -> Int[np.ndarray, "p
     return np.array(ends, dtype=np.int64).reshape(-1, 2)
 
 
-def _multiplicities(generator: np.random.Generator, draws: int, count: int) -> Float[np.ndarray, "d n"]:
+def multiplicities(generator: np.random.Generator, draws: int, count: int) -> Float[np.ndarray, "d n"]:
     """How often each of ``count`` things is drawn in each resample."""
     chosen = generator.integers(0, max(count, 1), size=(draws, count))
     return np.stack([np.bincount(row, minlength=count) for row in chosen]).astype(np.float64)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from geoaware.evaluation.averages import Averaging, Scores
+from geoaware.evaluation.statistics import Estimate
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -83,10 +84,13 @@ def percent(share: float) -> str:
 
 def interval(scores: Scores, averaging: Averaging, number: int) -> str:
     """The 95 % interval of a column in per cent; `MISSING` where none was computed."""
-    spans = scores.intervals.get(averaging)
-    if not spans or math.isnan(spans[number].low):
-        return MISSING
-    return f"{percent(spans[number].low)} to {percent(spans[number].high)}"
+    found = scores.intervals.get(averaging)
+    return bounds(found[number]) if found else MISSING
+
+
+def bounds(found: Estimate) -> str:
+    """``75.0 to 85.0``, in per cent; `MISSING` where the bounds cannot be told."""
+    return MISSING if math.isnan(found.low) else f"{percent(found.low)} to {percent(found.high)}"
 
 
 def plain(value: Any) -> Any:

@@ -24,12 +24,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
 
 from geoaware.data import DataSet
+from geoaware.evaluation.comparison import Verdict, judge, points
 from geoaware.evaluation.counts import GEOMETRY_AWARE, STANDARD, correct_points, count
 from geoaware.evaluation.predict import PredictSettings, predict
 from geoaware.evaluation.predictions import read
@@ -48,8 +48,6 @@ from geoaware.training.post_processor.loop import CONFIG, LAST, load_validation,
 
 ALPHAS = (0.05, 0.1)
 """Thresholds of the PCK; the kinds of mistake are told at the last."""
-
-Verdict = Literal["better", "worse", "not distinguishable"]
 
 Show = Callable[[str, int, int], None]
 """Told what is being done, how much of it is done, and how much there is."""
@@ -245,23 +243,16 @@ def compare(
             strict=True,
         )
         found[name] = {
-            metric.key: Figure(level, difference, verdict(difference, metric.higher_is_better))
+            metric.key: Figure(level, difference, judge(difference, metric.higher_is_better))
             for metric, level, difference in cells
         }
     return found
 
 
-def verdict(difference: Estimate, higher_is_better: bool) -> Verdict:
-    """Better or worse where the whole interval of the difference is on that side of 0."""
-    if not difference.sign:
-        return "not distinguishable"
-    return "better" if (difference.sign > 0) == higher_is_better else "worse"
-
-
 def paper_verdict(row: Row) -> Verdict:
     """What the paper's figures, which have no intervals, say of a row."""
     apart = row.paper[HEADLINE.key] - FULL.paper[HEADLINE.key]
-    return verdict(Estimate(apart, apart, apart), HEADLINE.higher_is_better)
+    return judge(Estimate(apart, apart, apart), HEADLINE.higher_is_better)
 
 
 def pair_values(path: Path) -> Float[np.ndarray, "p m"]:
@@ -472,7 +463,7 @@ def _sentence(row: Row, sets: Sequence[SetFigures]) -> str:
     found, agreement = [], []
     for each in sets:
         figure = each.figures[row.name][HEADLINE.key]
-        found.append(f"{_against_full(figure.verdict)} on {each.name} ({_points(figure.difference)})")
+        found.append(f"{_against_full(figure.verdict)} on {each.name} ({points(figure.difference)})")
         agreement.append(f"{_agreement(figure.verdict, expected)} on {each.name}")
     here, there = row.paper[HEADLINE.key], FULL.paper[HEADLINE.key]
     return (
@@ -489,12 +480,6 @@ def _agreement(found: Verdict, expected: Verdict) -> str:
     if found == expected:
         return "borne out"
     return "left open" if found == "not distinguishable" else "contradicted"
-
-
-def _points(difference: Estimate) -> str:
-    """A difference in points with its interval."""
-    value, low, high = (f"{100 * each:+.1f}" for each in (difference.value, difference.low, difference.high))
-    return f"{value} points, 95 % {low} to {high}"
 
 
 def slug(name: str) -> str:

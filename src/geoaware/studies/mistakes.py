@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from geoaware.evaluation.comparison import verdict
 from geoaware.evaluation.tables import ERROR_LABELS, Grid, percent, plain
 from geoaware.method.metrics.errors import ERROR_TYPES
 from geoaware.report.plots import dumbbells
@@ -20,7 +21,6 @@ from geoaware.studies.wording import (
     paper_cells,
     pck_cells,
     sentence,
-    verdict,
 )
 
 if TYPE_CHECKING:

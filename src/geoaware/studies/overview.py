@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from geoaware.evaluation.averages import LABELS, Averaging
+from geoaware.evaluation.comparison import compared, verdict
 from geoaware.evaluation.tables import MISSING, Grid, percent, plain
 from geoaware.report.plots import dumbbells, within_category
 from geoaware.studies.outcome import Outcome
@@ -16,7 +17,6 @@ from geoaware.studies.variants import ALONE, POST_PROCESSOR, WHOLE, ZERO_SHOT, B
 from geoaware.studies.wording import (
     HEADLINE,
     HEADLINE_AWARE,
-    compared,
     count_of,
     figures_of,
     gap,
@@ -27,7 +27,6 @@ from geoaware.studies.wording import (
     pck_rows,
     pck_values,
     sentence,
-    verdict,
 )
 
 if TYPE_CHECKING:

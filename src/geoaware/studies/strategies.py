@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from geoaware.evaluation.comparison import verdict
 from geoaware.evaluation.tables import Grid, plain
 from geoaware.studies.outcome import Outcome
 from geoaware.studies.paper import TABLE_12
@@ -17,7 +18,6 @@ from geoaware.studies.wording import (
     pck_grid,
     pck_rows,
     sentence,
-    verdict,
 )
 
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from geoaware.data.dataset import with_keypoints
 from geoaware.evaluation import score_file
 from geoaware.evaluation.averages import LABELS
+from geoaware.evaluation.comparison import verdict
 from geoaware.evaluation.predict import PredictSettings, matching_settings, predict
 from geoaware.evaluation.statistics import Estimate
 from geoaware.evaluation.tables import MISSING, Grid, plain
@@ -40,7 +41,6 @@ from geoaware.studies.wording import (
     figures_of,
     pck_cells,
     sentence,
-    verdict,
 )
 from geoaware.training.post_processor.config import TrainConfig, Validation
 from geoaware.training.post_processor.features import Bar, cached_extractor, silent

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from geoaware.evaluation.comparison import verdict
 from geoaware.evaluation.tables import Grid, percent, plain
 from geoaware.report.plots import pck_against_window
 from geoaware.studies.ablation import slug
@@ -22,7 +23,6 @@ from geoaware.studies.wording import (
     pck_rows,
     pck_values,
     sentence,
-    verdict,
 )
 
 WINDOWS = (1, 3, 5, 7, 9, 11, 15, 21)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from geoaware.evaluation.averages import LABELS, Averaging
 from geoaware.evaluation.result import PCKResult
-from geoaware.evaluation.statistics import Estimate
 from geoaware.evaluation.tables import MISSING, Grid, interval, percent
 from geoaware.report.plots import dumbbells
 from geoaware.studies.paper import PaperRow
@@ -79,29 +78,6 @@ def names_of(several: Sequence[str]) -> str:
 def count_of(things: Sequence[object], one: str, several: str) -> str:
     """``1 category``, ``2 categories``."""
     return f"{len(things)} {one if len(things) == 1 else several}"
-
-
-def shown(difference: Estimate) -> str:
-    """A difference in points with its interval."""
-    value, low, high = (
-        f"{100 * each + 0.0:+.1f}" for each in (difference.value, difference.low, difference.high)
-    )
-    return f"{value} points, 95 % {low} to {high}"
-
-
-def compared(name: str, base: str, difference: Estimate) -> str:
-    """``A against B: higher (…)``."""
-    return f"{name} against {base}: {verdict(difference)}"
-
-
-def verdict(difference: Estimate) -> str:
-    """``higher (+1.0 points, 95 % …)``, lower, or no clear difference: where the whole interval lies."""
-    if math.isnan(difference.low):
-        return "cannot be compared"
-    if difference.value == difference.low == difference.high == 0:
-        return "the same"
-    word = {1: "higher", -1: "lower", 0: "no clear difference"}[difference.sign]
-    return f"{word} ({shown(difference)})"
 
 
 def sentence(*parts: str) -> str:
