@@ -257,7 +257,7 @@ def test_another_runs_file_is_not_touched(dataset, tmp_path, whole, name):
     (tmp_path / name).write_bytes(whole.read_bytes())
     matcher = tiny_matcher(temperature=0.05)
     with pytest.raises(
-        InputError, match=r"belongs to another run \(different: settings.matching\).*--restart"
+        InputError, match=r"belongs to another run \(different: settings.matching\).*or restart to throw"
     ):
         predict(dataset, matcher, tmp_path / "p.jsonl", PredictSettings(batch=2))
     assert (tmp_path / name).read_bytes() == whole.read_bytes()

@@ -21,6 +21,7 @@ from safetensors import safe_open
 
 from geoaware.method.geometry import POSES, pose_image
 from geoaware.runs.errors import InputError
+from geoaware.runs.files import replacing
 from geoaware.store import extraction
 from geoaware.store.extraction import Shard, extract, list_images, survey
 from geoaware.store.feature_store import (
@@ -553,16 +554,20 @@ def test_two_processes_extract_the_same_folder(tmp_path: Path) -> None:
     assert (manifest["files"], manifest["pictures"]) == (60, 30)
 
 
-def test_abandoned_drafts_go_and_young_ones_stay(tmp_path: Path) -> None:
+def test_abandoned_drafts_go_and_those_of_living_processes_stay(tmp_path: Path) -> None:
     store = store_at(tmp_path)
     store.write(PICTURE, "identity", maps((2, 3, 3)), (3, 3))
-    drafts = [store.path(PICTURE).parent / f".{name}.part.safetensors" for name in ("old", "young")]
-    for draft in drafts:
-        draft.write_bytes(b"half")
-    os.utime(drafts[0], (1e9, 1e9))
-    assert len(store.entries()) == 1
-    assert store.prepare() == 1
-    assert [draft.exists() for draft in drafts] == [False, True]
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    with replacing(store.path(OTHER)) as living, replacing(store.folder / "manifest.json") as manifest:
+        dead = [path.with_name(path.name.replace(f"-{os.getpid()}-", f"-{ended.pid}-"))
+                for path in (living, manifest)]  # fmt: skip
+        for draft in (living, manifest, *dead):
+            draft.write_bytes(b"half")
+            os.utime(draft, (1e9, 1e9))
+        assert len(store.entries()) == 1
+        assert store.prepare() == 2
+        assert [path.exists() for path in (living, manifest, *dead)] == [True, True, False, False]
 
 
 def test_a_check_finds_and_the_next_run_mends(tmp_path: Path) -> None:

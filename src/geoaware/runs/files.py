@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-import tempfile
+import re
+import secrets
+import socket
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from geoaware.runs.errors import InputError
+
+ABANDONED_S = 24 * 3600.0
+"""Seconds after which a draft that a process of another computer has not touched counts as abandoned."""
+
+_DRAFT = re.compile(r"\..*\.geoaware-(?P<host>[0-9a-f]{8})-(?P<process>[0-9]+)-[0-9a-f]{8}\.part(\..*)?")
 
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary name beside ``path`` to write to; rename it to ``path`` if all went well.
 
-    The temporary file keeps the suffix of ``path``, for writers that choose the format by it. Missing parent
-    folders are made. When the block raises, nothing is left behind and an older file stays as it was.
+    The temporary file, a draft, keeps the suffix of ``path``, for writers that choose the format by it. Its
+    name says which process on which computer writes it, so that `sweep` knows when it is abandoned. Missing
+    parent folders are made. When the block raises, nothing is left behind and an older file stays as it was.
 
     Raises:
         InputError: the folder cannot be written to, or ``path`` is a folder.
@@ -25,28 +35,64 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     goal = Path(path)
     if goal.is_dir():
         raise InputError(f"{goal}: is a folder; give the name of a file to write")
+    # A file system limits the length of names, and that of the goal may be near the limit already.
+    name = f".{goal.stem[:40]}.geoaware-{_host()}-{os.getpid()}-{secrets.token_hex(4)}.part{goal.suffix}"
+    draft = goal.with_name(name)
     try:
         goal.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(
-            dir=goal.parent, prefix=f".{goal.stem}.", suffix=f".part{goal.suffix}"
-        )
+        # The system takes the user's umask off: the process cannot read it without changing it.
+        handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     except OSError as error:
         raise InputError(f"{goal}: cannot be written ({error.strerror}); choose another place") from None
+    mode = os.fstat(handle).st_mode & 0o777
     os.close(handle)
-    draft = Path(name)
     try:
         yield draft
-        draft.chmod(0o666 & ~_umask())
+        draft.chmod(mode)  # safetensors puts a file in the place of the draft that only the user can read
         draft.replace(goal)
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
 
 
-def sweep(folder: Path) -> None:
-    """Remove what writers that were killed left behind in a folder: files that `replacing` never renamed."""
-    for draft in folder.rglob(".*.part*"):
+def sweep(*folders: Path) -> int:
+    """Remove the drafts that killed writers left behind, and say how many there were.
+
+    Only files that `replacing` made are drafts, and only abandoned ones go. On this computer a draft is
+    abandoned when no process has the number in its name any more. What other computers do on a shared disk
+    cannot be seen, so their drafts are abandoned when nobody has touched them for `ABANDONED_S`. The same
+    holds for all drafts on Windows, where asking for a process would end it.
+
+    Args:
+        *folders: those in which the caller writes files; folders inside them are left alone, and a folder
+            that does not exist holds no drafts.
+    """
+    drafts = [path for each in folders if each.is_dir() for path in each.iterdir() if _is_abandoned(path)]
+    for draft in drafts:
         draft.unlink(missing_ok=True)
+    return len(drafts)
+
+
+def _is_abandoned(path: Path) -> bool:
+    match = _DRAFT.fullmatch(path.name)
+    if match is None:
+        return False
+    if match["host"] != _host() or os.name != "posix":
+        with suppress(FileNotFoundError):  # finished meanwhile
+            return time.time() - path.stat().st_mtime > ABANDONED_S
+        return False
+    try:
+        os.kill(int(match["process"]), 0)  # signal 0 only asks whether it could be sent
+    except ProcessLookupError:
+        return True
+    except (PermissionError, OverflowError):
+        pass
+    return False
+
+
+def _host() -> str:
+    """This computer's name in eight characters that may stand in any file name."""
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
 
 
 def append_line(file: BinaryIO, line: str) -> None:
@@ -70,7 +116,8 @@ def check_same_run(found: Mapping[str, Any], wanted: Mapping[str, Any], path: Pa
     if found != wanted:
         raise InputError(
             f"{path}: belongs to another run (different: {', '.join(_differing(found, wanted, depth))}); "
-            "choose another --out, or give --restart to throw it away"
+            "choose another place, or restart to throw it away",
+            parameter="restart",
         )
 
 
@@ -86,9 +133,3 @@ def _differing(found: Mapping[str, Any], wanted: Mapping[str, Any], depth: int) 
         else:
             names.append(key)
     return names
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

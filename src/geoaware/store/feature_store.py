@@ -25,7 +25,6 @@ import logging
 import os
 import re
 import shutil
-import time
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from contextlib import suppress
@@ -43,7 +42,7 @@ from torch import Tensor
 from geoaware.features.extractor import DTYPES, Extractor
 from geoaware.method.geometry import POSES, Pose, pose_image
 from geoaware.runs.errors import InputError
-from geoaware.runs.files import replacing
+from geoaware.runs.files import replacing, sweep
 from geoaware.store.image_index import ImageIndex, hash_pixels
 from geoaware.store.stored_file import (
     STORED,
@@ -61,7 +60,6 @@ MANIFEST = "manifest.json"
 INDEX = "pictures.jsonl"
 
 _NAME = re.compile(r"([0-9a-f]{64})\.(" + "|".join(map(re.escape, POSES)) + r")\.safetensors")
-_ABANDONED_S = 3600.0
 # Who still writes after so many looks will update the manifest at its own end.
 _TRIES = 10
 _BACK: dict[Pose, Pose] = {"rot90": "rot-90", "rot-90": "rot90"}
@@ -218,7 +216,7 @@ class FeatureStore:
     def entries(self) -> list[Entry]:
         """Every file of the set, by name."""
         found = []
-        for path in self._files():
+        for path in sorted(self.folder.glob("??/*.safetensors")):
             match = _NAME.fullmatch(path.name)
             if match is None or path.parent.name != match[1][:2]:
                 continue
@@ -262,7 +260,7 @@ class FeatureStore:
         return content
 
     def prepare(self) -> int:
-        """Make the folder, and remove the drafts of killed processes, untouched for an hour.
+        """Make the folder, and remove the drafts of killed processes (see `runs.files.sweep`).
 
         Returns:
             How many drafts there were.
@@ -276,20 +274,7 @@ class FeatureStore:
             raise UnwritableError(
                 f"{self.folder}: cannot be made ({error.strerror}); choose another --cache"
             ) from None
-        drafts = [path for path in self._files(hidden=True) if ".part." in path.name]
-        old = [path for path in drafts if _age(path) > _ABANDONED_S]
-        for path in old:
-            path.unlink(missing_ok=True)
-        return len(old)
-
-    def _files(self, hidden: bool = False) -> list[Path]:
-        if not self.folder.is_dir():
-            return []
-        folders = sorted(each for each in self.folder.iterdir() if each.is_dir())
-        inside = [path for each in folders for path in sorted(each.iterdir())]
-        if hidden:
-            inside += sorted(each for each in self.folder.iterdir() if each.is_file())
-        return [path for path in inside if path.name.startswith(".") == hidden]
+        return sweep(self.folder, *self.folder.glob("??"))
 
     def _shapes(self, entries: Sequence[Entry]) -> list[list[int]] | None:
         """Shapes of the maps, from the first sound file."""
@@ -502,10 +487,3 @@ def _map(path: Path) -> np.ndarray:
         if not path.exists():
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from None
         raise OSError(errno.EIO, str(error).splitlines()[0], str(path)) from None
-
-
-def _age(path: Path) -> float:
-    try:
-        return time.time() - path.stat().st_mtime
-    except FileNotFoundError:
-        return 0.0

@@ -155,7 +155,7 @@ def _prepare(config: TuneConfig, out: Path, device: str, restart: bool, say: Cal
         int(config.memory * 2**30),
         config.workers or os.cpu_count() or 1,
     )
-    sweep(out)
+    sweep(out, out / WEIGHTS)
     saved = open_folder(config, out, restart, load_config, results=(WEIGHTS,))
     torch.manual_seed(config.seed)
     counts = [len(each.schema) for each in images.groups]

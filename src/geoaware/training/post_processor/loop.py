@@ -154,7 +154,7 @@ def _prepare(
     begun = None if config.start is None else _begun(config.start, config.network, extractor)
     with accelerator.main_process_first():
         if accelerator.is_main_process:
-            sweep(out)
+            sweep(out, out / BEST, out / LAST)
         saved = open_folder(config, out, restart and accelerator.is_main_process)
     features = _features(config, extractor, stages, validation, bar)
     accelerator.wait_for_everyone()
