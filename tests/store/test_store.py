@@ -606,6 +606,15 @@ def test_shards_from_the_environment() -> None:
             Shard.from_environment(wrong)
 
 
+def test_a_limit_of_memory_reaches_the_extractor_inside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extractor, told = Toy(), []
+    monkeypatch.setattr(extractor, "limit_memory", told.append)
+    CachedExtractor(extractor, FeatureStore.of(tmp_path, extractor)).limit_memory(1000)
+    assert told == [1000]
+
+
 def test_fused_features_are_stored_as_all_their_maps(tmp_path: Path) -> None:
     from geoaware.features.fused import Fused
 

@@ -387,6 +387,10 @@ class CachedExtractor(Extractor):
         self.store = store
         self.stored = store.key.stored
 
+    def limit_memory(self, size: int) -> None:
+        """Limit the extractor inside."""
+        self.extractor.limit_memory(size)
+
     def weights_hash(self) -> str:
         """Of the extractor inside."""
         return self.store.key.weights
