@@ -131,7 +131,7 @@ def test_bad_input_is_refused_in_one_line(alone: tuple[Path, Path], tmp_path: Pa
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"folder": "empty"}, "empty: no images in this folder; --recursive"),
+        ({"folder": "empty"}, "empty: no images in this folder; the folders inside it were not"),
         ({"folder": "nowhere"}, "nowhere: no such folder"),
         ({"poses": "flip,spin"}, "unknown poses 'flip,spin'; choose among identity, flip"),
         ({"batch": "0"}, "--batch takes a number of images or auto, got '0'"),

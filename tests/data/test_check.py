@@ -70,7 +70,7 @@ def test_spair_lists_all_that_is_wrong(tmp_path: Path) -> None:
     problems = "\n".join(check("spair71k", root, "test").problems)
     assert "points differ from those of bus/2008_000002" in problems
     assert "2008_000001.jpg: not an image" in problems
-    assert "2008_000002.jpg: has 60x40 pixels, its annotation says 61x40" in problems
+    assert "2008_000002.jpg: has 60x40 pixels, its annotation is for 61x40; give the image" in problems
     (root / "ImageAnnotation/bus/2008_000002.json").unlink()
     (root / "ImageAnnotation/bus/2008_000001.json").write_text("{", encoding="utf-8")
     problems = "\n".join(check("spair71k", root, "test").problems)

@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import errno
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from geoaware.data.images import image_size, list_images, load_image, load_mask, to_rgb
+from geoaware.data.images import image_size, list_images, load_annotated, load_image, load_mask, to_rgb
+from geoaware.method.types import AnnotatedImage, Keypoints
 from geoaware.runs.errors import InputError
 
 
@@ -111,6 +116,71 @@ def test_list_images_in_name_order_and_empty_folder(tmp_path: Path, quarters) ->
     for name in ("b.png", "A.JPG", "c.txt"):
         (tmp_path / name).touch()
     assert [path.name for path in list_images(tmp_path)] == ["A.JPG", "b.png"]
+
+
+def test_an_image_is_listed_in_the_folders_inside_only_when_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "a.png").touch()
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(InputError, match="no images in this folder; the folders inside it were not looked"):
+        list_images(tmp_path)
+    assert list_images(tmp_path, recursive=True) == [tmp_path / "inner" / "a.png"]
+
+
+LONG = "x" * 300  # longer than any file system allows a name to be
+
+
+@pytest.mark.parametrize("read", [load_image, image_size, load_mask, list_images])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("absent", "no such"),
+        ("file/below", "no such|cannot be read"),
+        ("dangling", "is a link to a file that is missing|no such folder"),
+        (LONG, "cannot be read"),
+    ],
+)
+def test_paths_that_lead_nowhere(tmp_path: Path, read: Callable, name: str, message: str) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "dangling").symlink_to(tmp_path / "gone")
+    with pytest.raises(InputError, match=message) as caught:
+        read(tmp_path / name)
+    assert str(tmp_path) in str(caught.value)
+
+
+@pytest.mark.parametrize("read", [load_image, image_size, load_mask, list_images])
+def test_paths_that_may_not_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: Callable, quarters: Image.Image
+) -> None:
+    quarters.save(tmp_path / "a.png")
+    path = tmp_path if read is list_images else tmp_path / "a.png"
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    # Whoever runs the tests as root may read everything.
+    monkeypatch.setattr(Path, "stat", refuse)
+    with pytest.raises(InputError, match=r"cannot be read \(Permission denied\)"):
+        read(path)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(InputError, match="is a pipe"):
+        load_image(tmp_path / "pipe.png")
+    with pytest.raises(InputError, match="no images in this folder"):
+        list_images(tmp_path)
+
+
+def test_an_image_is_checked_against_its_annotation(tmp_path: Path, quarters: Image.Image) -> None:
+    path = tmp_path / "a.png"
+    quarters.save(path)
+    nothing = Keypoints((), torch.zeros(0, 2, dtype=torch.float64), torch.zeros(0, dtype=torch.bool))
+    assert load_annotated(AnnotatedImage("a", path, (4, 2), "cat", nothing)).getpixel((0, 0)) == (255, 0, 0)
+    with pytest.raises(
+        InputError, match=r"a\.png: has 4x2 pixels, its annotation is for 2x4; give the image"
+    ):
+        load_annotated(AnnotatedImage("a", path, (2, 4), "cat", nothing))
 
 
 def test_masks(tmp_path: Path) -> None:

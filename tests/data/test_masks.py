@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from geoaware.data import load, object_mask
-from geoaware.data.masks import decode_segmentation, uncompress
+from geoaware.data.masks import decode_segmentation, has_mask, uncompress
 from geoaware.method.types import AnnotatedImage, Keypoints
 from geoaware.runs.errors import InputError
 from tests.shared_data import shared
@@ -112,3 +112,12 @@ def test_real_mask_files() -> None:
         mask = object_mask(image)
         assert mask is not None
         assert 0.01 < mask.mean() < 0.9
+
+
+def test_whether_there_is_a_mask_is_known_without_reading_it(tmp_path: Path) -> None:
+    nothing = Keypoints((), torch.zeros(0, 2, dtype=torch.float64), torch.zeros(0, dtype=torch.bool))
+    image = AnnotatedImage("a", tmp_path / "a.png", (4, 2), "cat", nothing)
+    assert not has_mask(image)
+    assert not has_mask(replace(image, attributes={"segmentation": []}))
+    assert has_mask(replace(image, attributes={"segmentation": [[0, 0, 3, 0, 3, 1]]}))
+    assert has_mask(replace(image, mask_path=tmp_path / "absent.png"))

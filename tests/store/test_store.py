@@ -19,11 +19,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors import safe_open
 
+from geoaware.data.images import list_images
 from geoaware.method.geometry import POSES, pose_image
 from geoaware.runs.errors import InputError
 from geoaware.runs.files import replacing
 from geoaware.store import extraction
-from geoaware.store.extraction import Shard, extract, list_images, survey
+from geoaware.store.extraction import Shard, extract, survey
 from geoaware.store.feature_store import (
     CachedExtractor,
     DiskFullError,

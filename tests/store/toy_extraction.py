@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from geoaware.store.extraction import extract, list_images, survey
+from geoaware.data.images import list_images
+from geoaware.store.extraction import extract, survey
 from geoaware.store.feature_store import FeatureStore
 from tests.toys import Patches, noise
 

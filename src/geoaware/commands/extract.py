@@ -67,7 +67,8 @@ def extract(
     """
     turned, size, limit = _poses(poses), _batch(batch), _bytes(max_memory)
 
-    from geoaware.store.extraction import Shard, list_images
+    from geoaware.data.images import list_images
+    from geoaware.store.extraction import Shard
     from geoaware.store.feature_store import FeatureStore
     from geoaware.store.stored_file import STORED
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from geoaware.data import ap10k, ap10k_pairs, coco, load, options, pf_pascal, pf_willow, spair
 from geoaware.data.dataset import LEFT_OUT, NO_SUBGROUPS, DataSet, read_json, require_folders
-from geoaware.data.images import image_size
+from geoaware.data.images import check_size
 from geoaware.data.masks import object_mask
 from geoaware.data.proposal_flow import first_file
 from geoaware.method.types import AnnotatedImage
@@ -242,10 +242,10 @@ def _tried(findings: Findings, read: Callable[..., Any], *args: Any, **options: 
     yield result
 
 
-def _messages(read: Callable[[Path], Any], paths: Iterable[Path]) -> Iterator[str]:
-    for path in paths:
+def _messages(look: Callable[[Any], Any], things: Iterable[Any]) -> Iterator[str]:
+    for each in things:
         try:
-            read(path)
+            look(each)
         except InputError as error:
             yield str(error)
 
@@ -266,17 +266,5 @@ def _describe(findings: Findings, data_set: DataSet, own: bool = False) -> None:
 
 
 def _check_images(findings: Findings, images: Sequence[AnnotatedImage]) -> None:
-    findings.add_problems(chain.from_iterable(_image_problems(each) for each in images))
-
-
-def _image_problems(image: AnnotatedImage) -> Iterator[str]:
-    try:
-        size = image_size(image.path)
-        if size != image.size:
-            yield (
-                f"{image.path}: has {size[0]}x{size[1]} pixels, its annotation says "
-                f"{image.size[0]}x{image.size[1]}"
-            )
-        object_mask(image)
-    except InputError as error:
-        yield str(error)
+    found = (chain(_messages(check_size, [each]), _messages(object_mask, [each])) for each in images)
+    findings.add_problems(chain.from_iterable(found))

@@ -7,11 +7,12 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from geoaware.data.files import reading
+from geoaware.method.types import AnnotatedImage
 from geoaware.runs.errors import InputError
 
 ImageLike = str | os.PathLike[str] | Image.Image | np.ndarray
@@ -33,15 +34,43 @@ def load_image(image: ImageLike) -> Image.Image:
         return to_rgb(_from_array(image))
     if isinstance(image, Image.Image):
         return to_rgb(ImageOps.exif_transpose(image))
-    path = Path(image)
-    with _reading(path), Image.open(path) as image:
-        image.load()
-        return to_rgb(ImageOps.exif_transpose(image))
+    with _opened(image) as opened:
+        opened.load()
+        return to_rgb(ImageOps.exif_transpose(opened))
+
+
+def load_annotated(annotated: AnnotatedImage) -> Image.Image:
+    """The image of an annotation, as `load_image` reads it.
+
+    Raises:
+        InputError: it cannot be read, or has another size than the annotation says.
+    """
+    image = load_image(annotated.path)
+    check_size(annotated, image.size)
+    return image
+
+
+def check_size(annotated: AnnotatedImage, size: tuple[int, int] | None = None) -> None:
+    """Make sure that an image has the width and height that its annotation is for.
+
+    Args:
+        annotated: the annotation.
+        size: of the image; read from the file's header when not given.
+
+    Raises:
+        InputError: it has not, or the file cannot be read.
+    """
+    size = size or image_size(annotated.path)
+    if size != tuple(annotated.size):
+        raise InputError(
+            f"{annotated.path}: has {size[0]}x{size[1]} pixels, its annotation is for "
+            f"{annotated.size[0]}x{annotated.size[1]}; give the image as it was annotated"
+        )
 
 
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     """Width and height of the upright image, from its header alone."""
-    with _reading(Path(path)), Image.open(path) as image:
+    with _opened(path) as image:
         width, height = image.size
         turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
     return (height, width) if turned else (width, height)
@@ -53,7 +82,7 @@ def load_mask(path: str | os.PathLike[str]) -> np.ndarray:
     Raises:
         InputError: the file cannot be read or the mask is empty.
     """
-    with _reading(Path(path)), Image.open(path) as image:
+    with _opened(path) as image:
         values = np.asarray(ImageOps.exif_transpose(image))
     mask = np.asarray(values[..., :3].any(axis=-1) if values.ndim == 3 else values, dtype=bool)
     if not mask.any():
@@ -61,16 +90,22 @@ def load_mask(path: str | os.PathLike[str]) -> np.ndarray:
     return mask
 
 
-def list_images(folder: str | os.PathLike[str]) -> list[Path]:
-    """Images directly inside a folder, by suffix, in name order.
+def list_images(folder: str | os.PathLike[str], recursive: bool = False) -> list[Path]:
+    """Images of a folder by suffix, in the order of their relative names on every system.
 
     Raises:
-        InputError: the folder holds no image.
+        InputError: there is no such folder, it may not be read, or it holds no image.
     """
-    paths = sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in SUFFIXES)
+    root = Path(folder)
+    with reading(root):
+        if not root.is_dir():
+            raise InputError(f"{root}: no such folder; give the folder of the images")
+        inside = list(root.rglob("*") if recursive else root.iterdir())
+    paths = [path for path in inside if path.suffix.lower() in SUFFIXES and path.is_file()]
     if not paths:
-        raise InputError(f"{folder}: no images in this folder (looked for {', '.join(sorted(SUFFIXES))})")
-    return paths
+        where = "" if recursive else "; the folders inside it were not looked into"
+        raise InputError(f"{root}: no images in this folder{where}")
+    return sorted(paths, key=lambda path: path.relative_to(root).as_posix())
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -123,20 +158,21 @@ def _from_array(array: np.ndarray) -> Image.Image:
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[Any]:
-    """Turn what PIL raises for a missing or damaged file into one line that names it."""
-    if not path.is_file():
-        what = "is a folder, not an image" if path.is_dir() else "no such file"
-        raise InputError(f"{path}: {what}")
+def _opened(given: str | os.PathLike[str]) -> Iterator[Image.Image]:
+    """An image file; what Pillow raises for a damaged one becomes one line that names it."""
+    path = Path(given)
     try:
-        with warnings.catch_warnings():
+        with reading(path), warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            yield
+            if path.is_fifo():
+                raise InputError(f"{path}: is a pipe; give a file, which can be read twice")
+            with Image.open(path) as image:
+                yield image
+    except InputError:
+        raise
     except UnidentifiedImageError:
         raise InputError(f"{path}: not an image that can be read; convert it to JPEG or PNG") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise InputError(f"{path}: more pixels than is safe to decode; scale it down first") from None
     except (OSError, SyntaxError, ValueError, EOFError) as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(f"{path}: damaged or unreadable image ({error}); save it anew") from None

@@ -13,19 +13,23 @@ from geoaware.method.types import AnnotatedImage
 from geoaware.runs.errors import InputError
 
 
+def has_mask(image: AnnotatedImage) -> bool:
+    """Whether the data set has a mask of the image's object; it is not read."""
+    return image.mask_path is not None or bool(image.attributes.get("segmentation"))
+
+
 def object_mask(image: AnnotatedImage) -> np.ndarray | None:
     """The image's object as a boolean array (h, w), or ``None`` where the data set has no mask of it.
 
     Raises:
         InputError: the mask cannot be read, is empty, or is of another size than the image.
     """
-    segmentation = image.attributes.get("segmentation")
+    if not has_mask(image):
+        return None
     if image.mask_path is not None:
         mask = load_mask(image.mask_path)
-    elif segmentation:
-        mask = decode_segmentation(segmentation, image.size, image.id)
     else:
-        return None
+        mask = decode_segmentation(image.attributes["segmentation"], image.size, image.id)
     if mask.shape != (image.size[1], image.size[0]):
         raise InputError(
             f"{image.mask_path or image.id}: mask of {mask.shape[1]}x{mask.shape[0]} pixels, "

@@ -25,7 +25,8 @@ from torch import Tensor
 
 from geoaware._version import __version__
 from geoaware.data import DataSet, object_mask
-from geoaware.data.images import load_image
+from geoaware.data.images import load_annotated
+from geoaware.data.masks import has_mask
 from geoaware.evaluation.predictions import (
     PART,
     Header,
@@ -262,7 +263,7 @@ def _check(work: _Work) -> None:
         protocol.size(target)
     if work.settings.masks:
         for pair in dataset.pairs:
-            if pair.source.mask_path is None and not pair.source.attributes.get("segmentation"):
+            if not has_mask(pair.source):
                 raise InputError(
                     f"{pair.source.id}: the data set has no mask of this object; leave out --masks"
                 )
@@ -458,7 +459,7 @@ class _Store:
     def _extract(self, group: int) -> None:
         """Extract a batch in every pose that its images are needed in, and make room for it."""
         paths = self._paths[group * self._batch : (group + 1) * self._batch]
-        fresh = {path: Encoded(self._load(path)) for path in paths}
+        fresh = {path: Encoded(load_annotated(self._images[path])) for path in paths}
         for pose in dict.fromkeys(pose for path in paths for pose in self._poses[path]):
             turned = {
                 path: pose_image(fresh[path].image, pose) for path in paths if pose in self._poses[path]
@@ -473,15 +474,6 @@ class _Store:
         while self._bytes > self._limit and len(self._kept) > 2 * self._batch:
             _, dropped = self._kept.popitem(last=False)
             self._bytes -= _size(dropped)
-
-    def _load(self, path: Path) -> Any:
-        image, annotated = load_image(path), self._images[path].size
-        if image.size != tuple(annotated):
-            raise InputError(
-                f"{path}: has {image.width}x{image.height} pixels, its annotation is for "
-                f"{annotated[0]}x{annotated[1]}; use the data set's own images, as they came"
-            )
-        return image
 
     def _plan(self, pairs: Sequence[Pair], poses: int) -> list[int]:
         """Rows of the pairs in the order of work."""

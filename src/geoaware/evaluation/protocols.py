@@ -72,19 +72,14 @@ class Protocol:
             x1, y1, x2, y2 = target.box
             extent = float(max(x2 - x1, y2 - y1))
         else:
-            extent = _spread(target)
+            x1, y1, x2, y2 = target.keypoints.box
+            extent = max(x2 - x1, y2 - y1)
         if not (math.isfinite(extent) and extent > 0):
             raise InputError(
                 f"{target.id}: the {self.base} that protocol {self.name} takes its threshold from has no "
                 f"extent ({extent:g} pixels); mend the annotation or leave the image out"
             )
         return extent
-
-
-def _spread(target: AnnotatedImage) -> float:
-    """Longer side of the box around the visible keypoints; 0 where there is none."""
-    points = target.keypoints.at(target.keypoints.visible_ids).tolist()
-    return max((max(axis) - min(axis) for axis in zip(*points, strict=True)), default=0.0)
 
 
 _SPAIR_ALPHAS = (0.01, 0.05, 0.1)

@@ -15,6 +15,14 @@ from torch import Tensor
 
 from geoaware.method.geometry import Canvas, Pose
 
+Box = tuple[float, float, float, float]
+"""Corners x1, y1, x2, y2 in pixels."""
+
+
+def longer_side(box: Box) -> float:
+    """The larger of a box's width and height."""
+    return max(box[2] - box[0], box[3] - box[1])
+
 
 @dataclass(frozen=True)
 class FeatureMap:
@@ -116,6 +124,15 @@ class Keypoints:
         """Ids of the visible points."""
         return tuple(each for each, seen in zip(self.ids, self.visible.tolist(), strict=True) if seen)
 
+    @property
+    def box(self) -> Box:
+        """The box around the visible points; all zero where there is none."""
+        points = self.xy[self.visible]
+        if not len(points):
+            return 0.0, 0.0, 0.0, 0.0
+        x1, y1, x2, y2 = torch.cat([points.amin(dim=0), points.amax(dim=0)]).tolist()
+        return x1, y1, x2, y2
+
     def at(self, ids: Sequence[int]) -> Float[Tensor, "n 2"]:
         """Positions of the given ids, in their order.
 
@@ -146,9 +163,14 @@ class AnnotatedImage:
     size: tuple[int, int]
     category: str
     keypoints: Keypoints
-    box: tuple[float, float, float, float] | None = None
+    box: Box | None = None
     mask_path: Path | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def extent(self) -> Box:
+        """The object's box, or the one around its visible keypoints where the data set gives no box."""
+        return self.keypoints.box if self.box is None else self.box
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from geoaware.data.images import SUFFIXES, load_image
+from geoaware.data.images import load_image
 from geoaware.features.extractor import Extractor
 from geoaware.method.geometry import Pose, pose_image
 from geoaware.runs.errors import InputError
@@ -132,23 +132,6 @@ class Estimate:
             f"{self.files} files to extract, {self.bytes / 1e6:,.1f} MB on disk "
             f"({self.free / 1e9:,.1f} GB free), {self.batch} at a time"
         )
-
-
-def list_images(folder: str | os.PathLike[str], recursive: bool = False) -> list[Path]:
-    """Images of a folder by suffix, in the order of their relative names on every system.
-
-    Raises:
-        InputError: no such folder, or no image in it.
-    """
-    root = Path(folder)
-    if not root.is_dir():
-        raise InputError(f"{root}: no such folder; give the folder of the images")
-    inside = root.rglob("*") if recursive else root.iterdir()
-    paths = [path for path in inside if path.suffix.lower() in SUFFIXES and path.is_file()]
-    if not paths:
-        hint = "" if recursive else "; --recursive looks into its folders too"
-        raise InputError(f"{root}: no images in this folder{hint}")
-    return sorted(paths, key=lambda path: path.relative_to(root).as_posix())
 
 
 def survey(

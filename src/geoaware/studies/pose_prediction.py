@@ -32,6 +32,7 @@ from geoaware.apps.pose.prediction import (
 from geoaware.apps.pose.run import PoseWork, predict_poses
 from geoaware.data import DataSet
 from geoaware.data.dataset import shortened
+from geoaware.data.masks import has_mask
 from geoaware.data.sampling import permutation
 from geoaware.evaluation.tables import MISSING, Grid, percent, plain
 from geoaware.matcher import Matcher
@@ -96,7 +97,7 @@ def table1(
         raise InputError(f"the number of template sets must be at least 1, got {sets}")
     plan = _plan(data, sets, seed)
     shown = [*plan.images, *_members(plan.templates)]
-    masked = _has_masks(shown) and metric == "imd" if masks is None else masks
+    masked = all(map(has_mask, shown)) and metric == "imd" if masks is None else masks
     work = PoseWork(
         matcher,
         plan.templates,
@@ -248,10 +249,6 @@ def _notes(
         spread = f"{min(counts)}" if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
         notes.append(f"{spread} template sets a category instead of {wanted}: there are too few images.")
     return tuple(notes)
-
-
-def _has_masks(images: Sequence[AnnotatedImage]) -> bool:
-    return all(each.mask_path is not None or each.attributes.get("segmentation") for each in images)
 
 
 def _digest(work: PoseWork) -> str:

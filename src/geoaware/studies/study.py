@@ -24,12 +24,12 @@ from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from geoaware.data import DataSet, load, options
+from geoaware.data.masks import has_mask
 from geoaware.evaluation import score_file
 from geoaware.evaluation.predict import PredictSettings, Progress, choose_pairs, predict
 from geoaware.evaluation.protocols import FOR_BASE, Protocol, get_protocol
 from geoaware.evaluation.result import PCKResult
 from geoaware.evaluation.statistics import Estimate, estimate
-from geoaware.method.types import AnnotatedImage
 from geoaware.runs.errors import InputError
 from geoaware.studies.ablation import METRICS, pair_values
 from geoaware.studies.variants import Bench, Variant
@@ -247,7 +247,7 @@ class StudySet:
         if what == "azimuth":
             there = any(pair.azimuth_difference is not None for pair in pairs)
         elif what == "masks":
-            there = all(_has_mask(pair.source) for pair in pairs)
+            there = all(has_mask(pair.source) for pair in pairs)
         else:
             there = any(self.data.schema(pair).subgroups for pair in pairs)
         return None if there else f"{self.title}: {_LACKS[what]}"
@@ -385,10 +385,6 @@ def keep_out_of_git(folder: Path) -> None:
             raise InputError(
                 f"{folder}: cannot be written ({error.strerror}); choose another --out"
             ) from None
-
-
-def _has_mask(image: AnnotatedImage) -> bool:
-    return image.mask_path is not None or bool(image.attributes.get("segmentation"))
 
 
 def _find(place: str | Path) -> Path:

@@ -40,7 +40,7 @@ def test_images_that_are_not_there(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for paths, message in (
         ([folder / "x.png"], "x.png: no such image or folder"),
-        ([tmp_path / "empty"], "empty: no images in this folder; --recursive"),
+        ([tmp_path / "empty"], "empty: no images in this folder; the folders inside it were not"),
         ([], "no images to annotate"),
     ):
         with pytest.raises(InputError, match=message):

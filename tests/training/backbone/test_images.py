@@ -144,7 +144,8 @@ class TestShow:
         made = replace(on_disc(tmp_path, "a.png"), size=(32, 64))
         with pytest.raises(InputError) as caught:
             show(made, SCHEMA, 0, SIZE)
-        assert str(caught.value) == f"{made.path}: has 64x32 pixels, its annotation says 32x64"
+        expected = "has 64x32 pixels, its annotation is for 32x64; give the image as it was annotated"
+        assert str(caught.value) == f"{made.path}: {expected}"
 
     def test_a_image_that_cannot_be_read(self, tmp_path: Path) -> None:
         made = on_disc(tmp_path, "a.png")

@@ -396,7 +396,7 @@ class TestRefusals:
         root = draw_sets(tmp_path / "faces")
         for path in sorted((root / "plain" / "images").glob("*.png")):
             shutil.copy(root / "plain" / "images" / ("1.png" if path.name != "1.png" else "2.png"), path)
-        with pytest.raises(InputError, match=r"\.png: has \d+x\d+ pixels, its annotation says"):
+        with pytest.raises(InputError, match=r"\.png: has \d+x\d+ pixels, its annotation is for"):
             run(root=str(root), data=PLAIN, images=8)
 
     def test_a_folder_that_cannot_be_made(self, run: Run, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 from geoaware.apps.transfer.crop import Window, crop_window
 from geoaware.apps.transfer.vote import Queries
 from geoaware.data.coco import CocoFile, open_folder, read_schemas
-from geoaware.data.images import load_image
+from geoaware.data.images import load_annotated
 from geoaware.matcher import Matcher
 from geoaware.method.alignment import CANDIDATES
 from geoaware.method.geometry import Pose, clamp_points, pose_image, pose_points
@@ -144,18 +144,8 @@ def source_windows(sources: Sources, margin: float, below: float) -> list[Window
 
 
 def open_window(annotated: AnnotatedImage, window: Window) -> Image.Image:
-    """The part of an annotated image.
-
-    Raises:
-        InputError: it cannot be read, or is not of the size that is annotated.
-    """
-    image = load_image(annotated.path)
-    if image.size != tuple(annotated.size):
-        raise InputError(
-            f"{annotated.path}: has {image.width}x{image.height} pixels, its annotation is for "
-            f"{annotated.size[0]}x{annotated.size[1]}; annotate the image as it is"
-        )
-    return image.crop(window)
+    """The part of an annotated image; see `load_annotated`."""
+    return load_annotated(annotated).crop(window)
 
 
 def _choose(file: CocoFile, images: Sequence[AnnotatedImage], category: str | None) -> str:

@@ -20,10 +20,10 @@ from geoaware.apps.transfer.sources import Sources
 from geoaware.data import object_mask
 from geoaware.data.coco import corner_box
 from geoaware.data.dataset import read_json
+from geoaware.data.images import list_images
 from geoaware.method.geometry import Canvas
 from geoaware.method.types import AnnotatedImage, Keypoints
 from geoaware.runs.errors import InputError
-from geoaware.store.extraction import list_images
 
 _EXPECTED = "a COCO file with images and, if known, boxes of the objects"
 

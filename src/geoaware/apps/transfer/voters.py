@@ -13,7 +13,7 @@ from geoaware.apps.transfer.sources import Progress, Sources, encode_sources, op
 from geoaware.apps.transfer.targets import cells_of_mask
 from geoaware.apps.transfer.vote import Evidence, Queries, Vote, VoteSettings, vote
 from geoaware.matcher import Matcher
-from geoaware.method.types import AnnotatedImage, FeatureMap
+from geoaware.method.types import AnnotatedImage, FeatureMap, longer_side
 from geoaware.runs.errors import InputError
 
 MOST_LEFT_OUT = 200
@@ -131,17 +131,8 @@ def judge(found: Vote, image: AnnotatedImage, window: Window) -> tuple[Evidence,
     xy = torch.full((len(known), 2), torch.inf, dtype=torch.float64)
     xy[list(keypoints.ids)] = torch.where(keypoints.visible[:, None], keypoints.xy.double(), torch.inf)
     away = (found.points + torch.tensor(window[:2]) - xy).norm(dim=1)
-    right = away < ALPHA * extent(image)
+    right = away < ALPHA * max(1.0, longer_side(image.extent))
     evidence = Evidence(
         *(each[known] for each in (found.evidence.mass, found.evidence.peak, found.evidence.margin))
     )
     return evidence, right[known].tolist()
-
-
-def extent(image: AnnotatedImage) -> float:
-    """Longer side of the object's box, or of the box around its visible keypoints; at least a pixel."""
-    if image.box is not None:
-        x1, y1, x2, y2 = image.box
-        return max(x2 - x1, y2 - y1)
-    xy = image.keypoints.at(image.keypoints.visible_ids)
-    return max(1.0, float((xy.amax(dim=0) - xy.amin(dim=0)).max()))

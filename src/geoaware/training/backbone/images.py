@@ -15,12 +15,12 @@ from torch import Tensor
 
 from geoaware.data import DataSet
 from geoaware.data.dataset import unique_images
-from geoaware.data.images import load_image
+from geoaware.data.images import load_annotated
 from geoaware.data.masks import object_mask
 from geoaware.data.sampling import permutation, pick
 from geoaware.method.geometry import Canvas
 from geoaware.method.keypoints import Schema
-from geoaware.method.types import AnnotatedImage
+from geoaware.method.types import AnnotatedImage, Box
 from geoaware.runs.errors import InputError
 
 OUTSIDE, OBJECT, UNKNOWN = 0, 1, 2
@@ -137,17 +137,12 @@ def show(annotated: AnnotatedImage, schema: Schema, group: int, size: int) -> Sh
     Raises:
         InputError: the image or its mask cannot be read.
     """
-    image = load_image(annotated.path)
-    if image.size != annotated.size:
-        raise InputError(
-            f"{annotated.path}: has {image.width}x{image.height} pixels, its annotation says "
-            f"{annotated.size[0]}x{annotated.size[1]}"
-        )
+    image = load_annotated(annotated)
     canvas = Canvas(*image.size, size)
     xy = torch.zeros(len(schema), 2)
     xy[list(annotated.keypoints.ids)] = canvas.to_canvas(annotated.keypoints.xy).float()
     visible = schema.visibility(annotated.keypoints)
-    box = _box(annotated, canvas, xy[visible])
+    box = _box(annotated, canvas)
     mask = object_mask(annotated)
     regions = _discs(xy[visible], box, size) if mask is None else _masked(mask, canvas)
     return Shown(
@@ -191,13 +186,9 @@ def _taught(sets: Sequence[DataSet], shares: Sequence[float | None]) -> tuple[Ta
     return tuple(groups)
 
 
-def _box(
-    image: AnnotatedImage, canvas: Canvas, seen: Float[Tensor, "k 2"]
-) -> tuple[float, float, float, float]:
-    if image.box is None:
-        corners = torch.stack([seen.amin(dim=0), seen.amax(dim=0)])
-    else:
-        corners = canvas.to_canvas([image.box[:2], image.box[2:]]).float()
+def _box(image: AnnotatedImage, canvas: Canvas) -> Box:
+    """Around the object, in canvas pixels, at least a pixel wide and high."""
+    corners = canvas.to_canvas([image.extent[:2], image.extent[2:]]).float()
     x1, y1, x2, y2 = corners.flatten().tolist()
     return x1, y1, max(x2, x1 + 1.0), max(y2, y1 + 1.0)
 

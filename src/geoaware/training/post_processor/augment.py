@@ -16,7 +16,7 @@ from torch import Tensor
 
 from geoaware.method.geometry import Canvas, Pose, pose_size
 from geoaware.method.keypoints import Schema
-from geoaware.method.types import AnnotatedImage, Keypoints
+from geoaware.method.types import AnnotatedImage, Keypoints, longer_side
 from geoaware.training.post_processor.config import Flips, Loss
 from geoaware.training.post_processor.groups import Group
 
@@ -152,10 +152,4 @@ def _companions(pair: tuple[int, int], flips: Flips) -> Iterator[tuple[View, Vie
 
 def _half_extent(image: AnnotatedImage, keypoints: Keypoints) -> float:
     """Half the longer side of the object's box; without a box, of that around the visible keypoints."""
-    if image.box is not None:
-        x1, y1, x2, y2 = image.box
-        return max(x2 - x1, y2 - y1) / 2
-    if not keypoints.visible.any():
-        return 0.0
-    seen = keypoints.xy[keypoints.visible]
-    return float((seen.amax(dim=0) - seen.amin(dim=0)).max()) / 2
+    return longer_side(image.box or keypoints.box) / 2
