@@ -96,7 +96,7 @@ def test_a_run_that_diverges(config: Path) -> None:
         ({"config": "nothing"}, "nothing: no such file; give a YAML file or one that is shipped: "),
         ({"setting": ["loss.tau=1"]}, "mine.yaml: unknown key 'loss.tau'; there are dense, sparse"),
         ({"setting": ["loss.noise"]}, "--set 'loss.noise' is not of the form key=value"),
-        ({"setting": ["stages.1.steps=3"]}, "--set stages.1.steps: there is no '1' to set something in"),
+        ({"setting": ["stages.1.steps=3"]}, "stages.1.steps: there is no '1' to set something in"),
         ({"setting": ["stages.0.epochs=3"]}, "mine.yaml: stages.0 needs either epochs or steps"),
         ({"setting": ["root=nowhere"]}, "nowhere: no such folder"),
         ({"setting": ["stages.0.data.0.name=imagenet"]}, "unknown data set 'imagenet'; known: spair71k"),

@@ -233,6 +233,15 @@ class TestRefine:
         with pytest.raises(InputError, match="have no raw maps"):
             random_network()(bare)
 
+    def test_dropout_is_off_and_the_mode_stays(self) -> None:
+        """Also of a network in the middle of its training."""
+        network, features = random_network(dropout=0.5), feature_map()
+        wanted = network.eval().refine(features).data
+        assert torch.equal(network.train().refine(features).data, wanted)
+        assert network.training
+        network.eval().refine(features)
+        assert not network.training
+
 
 class TestSettings:
     @pytest.mark.parametrize(

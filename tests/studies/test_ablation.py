@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -443,6 +443,6 @@ def test_rows_are_matched_in_the_blend_of_the_configuration(data, cache, tmp_pat
 def test_the_whole_map_is_that_which_is_matched(data, cache, tmp_path, window, blend, same) -> None:
     given = blended(data, cache, matching={"window": window, "blend": blend})
     work = ablation._Work(given, choose_rows(["without window"]), tmp_path, "cpu", False, print, print)
-    network = PostProcessor((work.extractor.layout.channels,), **given.network.model_dump())
+    network = PostProcessor(**asdict(replace(given.network, channels=(work.extractor.layout.channels,))))
     assert work.grid == Refiner(network, work.extractor, blend).shape[1] == (4 if blend == 1 else 8)
     assert ablation._same_as_full(work.rows[1], work) == same

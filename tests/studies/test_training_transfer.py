@@ -205,7 +205,7 @@ def test_a_whole_analysis_of_unseen_keypoints(finished) -> None:
     assert [row[0] for row in found.grids[0].rows] == [row[0] for row in found.grids[1].rows] == rows
     assert sorted(path.name for path in (out / "runs").iterdir()) == [".gitignore", "keep-0", "keep-0-6"]
     configs = [load_config(out / "runs" / name / "config.yaml") for name in ("keep-0", "keep-0-6")]
-    assert [each.loss.keep for each in configs] == list(KEEP)
+    assert [each.loss.distillation for each in configs] == list(KEEP)
     assert configs[0].model_copy(update={"loss": configs[1].loss}) == configs[1], "nothing else differs"
     weights = {path.read_bytes() for path in out.rglob("model.safetensors")}
     assert len(weights) == 2
@@ -336,7 +336,7 @@ def test_data_that_is_not_there(data, cache, tmp_path) -> None:
 def test_constants_are_those_of_the_shipped_weights() -> None:
     network = load_post_processor(shipped()["lite"])
     assert defaults_of("efficientnet-lite0", network).blend == BLENDS[1]
-    assert load_config("lite").loss.keep == KEEP[1]
+    assert load_config("lite").loss.distillation == KEEP[1]
     assert (BLENDS[0], KEEP[0]) == (1.0, 0.0)
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from PIL import Image
 
-from geoaware.training.post_processor.config import TrainConfig, parse_config
+from geoaware.runs.settings import parse
+from geoaware.training.post_processor.config import TrainConfig
 from tests.toys import face
 
 NAMES = ("left ear", "right ear", "left eye", "right eye", "nose")
@@ -113,7 +114,7 @@ def settings(data: Path, cache: Path, /, **changes: Any) -> dict[str, Any]:
 
 def config(data: Path, cache: Path, /, **changes: Any) -> TrainConfig:
     """The same, checked."""
-    return parse_config(settings(data, cache, **changes), "tiny")
+    return parse(TrainConfig, settings(data, cache, **changes), "tiny")
 
 
 def _put(content: Any, way: list[str], value: Any) -> None:

@@ -42,11 +42,11 @@ def train(
     geoaware train my.yaml --set stages.0.steps=2000 --set loss.window=15
     """
     from geoaware.store.extraction import Shard
-    from geoaware.training.post_processor.config import find_config, load_config
+    from geoaware.training.post_processor.config import load_config
     from geoaware.training.post_processor.loop import train as run
 
     chosen = load_config(config, parse_settings(setting))
-    folder = out or Path("runs") / find_config(config).stem
+    folder = out or Path("runs") / Path(config).stem
     main = Shard.from_environment().rank == 0
 
     def say(text: str) -> None:

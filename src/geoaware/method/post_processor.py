@@ -18,7 +18,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, ClassVar, overload
 
 import torch
 import torch.nn.functional as F
@@ -48,10 +48,11 @@ _INITIAL_SCALE = math.log(1 / 0.07)
 
 @dataclass(frozen=True)
 class PostProcessorSettings:
-    """What decides the shape of a `PostProcessor`; the defaults are the paper's, for SD 1.5 with DINOv2.
+    """What decides the shape of a `PostProcessor`; the defaults are those that the paper trains with.
 
     Attributes:
-        channels: of the raw maps, in the extractor's order.
+        channels: of the raw maps, in the extractor's order; none in the
+            configuration of a training run, which takes those of its extractor.
         width: channels of a refined descriptor, a multiple of 128.
         grid: cells a side of the refined map.
         dropout: share of the raw values that are dropped while training.
@@ -61,17 +62,20 @@ class PostProcessorSettings:
             which says what the image is of and how it was taken, not where the parts are. Not in the paper.
     """
 
-    channels: tuple[int, ...] = (640, 1280, 1280, 768)
+    # A configuration of a training run has these settings as a section, which pydantic checks.
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    channels: tuple[int, ...] = ()
     width: int = 768
     grid: int = 60
-    dropout: float = 0.0
+    dropout: float = 0.2
     context: tuple[int, ...] = ()
     centred: bool = False
 
     def __post_init__(self) -> None:
         if self.context and min(self.context) < 1:
             raise InputError(f"context takes dilations of at least 1, got {self.context}")
-        if not self.channels or min(self.channels) < 1:
+        if min(self.channels, default=1) < 1:
             raise InputError(f"channels must be positive numbers, one a map, got {self.channels}")
         if self.width < 1 or self.width % (4 * _GROUPS):
             raise InputError(f"the width must be a multiple of {4 * _GROUPS} channels, got {self.width}")
@@ -157,6 +161,8 @@ class PostProcessor(nn.Module):
         centred: bool = False,
     ) -> None:
         super().__init__()
+        if not channels:
+            raise InputError("channels must be positive numbers, one a map, got none")
         self.settings = PostProcessorSettings(tuple(channels), width, grid, dropout, tuple(context), centred)
         self.info: dict[str, Any] = {}
         self._hashed: tuple[tuple[tuple[int, int], ...], str] | None = None
@@ -208,6 +214,8 @@ class PostProcessor(nn.Module):
     def refine(self, features: FeatureMap) -> FeatureMap:
         """An image's refined feature map on the grid of the network; raw maps are let go.
 
+        Computed without dropout, also of a network in training mode, which stays in that mode.
+
         Raises:
             InputError: the features are of another extractor than the network was trained with, or have no
                 raw maps.
@@ -220,7 +228,11 @@ class PostProcessor(nn.Module):
             )
         if not features.levels:
             raise InputError("these features have no raw maps (levels), which the post-processor needs")
-        refined = self([level[None] for level in features.levels])[0]
+        training = self.training
+        try:
+            refined = self.eval()([level[None] for level in features.levels])[0]
+        finally:
+            self.train(training)
         return replace(features, data=refined, extractor=f"{features.extractor} + {self.identity}", levels=())
 
     @property

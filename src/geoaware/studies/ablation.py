@@ -42,9 +42,10 @@ from geoaware.method.matching import Mode
 from geoaware.method.metrics.errors import ERROR_TYPES
 from geoaware.method.post_processor import PostProcessor
 from geoaware.runs.errors import InputError
-from geoaware.training.post_processor.config import Flips, TrainConfig, Validation, load_config
+from geoaware.training.post_processor.config import Flips, TrainConfig, load_config
 from geoaware.training.post_processor.features import Bar, cached_extractor
 from geoaware.training.post_processor.loop import CONFIG, LAST, load_validation, train
+from geoaware.training.settings import Validation
 
 ALPHAS = (0.05, 0.1)
 """Thresholds of the PCK; the kinds of mistake are told at the last."""
@@ -108,7 +109,7 @@ class Row:
             flips = Flips(double=0.0, single=0.0, self=0.0)
         if not self.noise:
             loss = loss.model_copy(update={"noise": 0.0})
-            network = network.model_copy(update={"dropout": 0.0})
+            network = replace(network, dropout=0.0)
         changes = {"loss": loss, "flips": flips, "network": network, "validation": Validation(), "seed": seed}
         return config.model_copy(update=changes)
 

@@ -42,9 +42,10 @@ from geoaware.studies.wording import (
     pck_cells,
     sentence,
 )
-from geoaware.training.post_processor.config import TrainConfig, Validation
+from geoaware.training.post_processor.config import TrainConfig
 from geoaware.training.post_processor.features import Bar, cached_extractor, silent
 from geoaware.training.post_processor.loop import LAST, Show, train
+from geoaware.training.settings import Validation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -72,7 +73,8 @@ _ABOUT_UNSEEN = (
     "Trained on some of the keypoints, tested on these and on the others, which the training takes for not "
     "annotated. Supervised features are known to fall below zero-shot there: on SPair-U 56.9 against 59.4 at "
     "PCK@0.10 (Mariotti et al. 2025). Keep is the weight of the distillation that holds unannotated points "
-    "to the extractor's own similarities (`loss.keep`; not in the paper); the runs differ in nothing else."
+    "to the extractor's own similarities (`loss.distillation`; not in the paper); the runs differ in nothing "
+    "else."
 )
 
 TIGHT = "pck@0.05"
@@ -176,7 +178,8 @@ def unseen(
         config: the training run; every data set of it names its ``keypoints``.
         test: pairs with keypoints of both kinds.
         out: see `transfer_table`, as the rest.
-        keep: weights of the distillation (``loss.keep``), a training run each with everything else the same.
+        keep: weights of the distillation (``loss.distillation``), a training run each with everything else
+            the same.
 
     Raises:
         InputError: the configuration names no keypoints, or none of the tested ones is left out or trained.
@@ -185,7 +188,9 @@ def unseen(
     halves = _halves(config, test)
     work = _Work(config, out, device, restart, bar or silent, show, say)
     runs = {
-        f"keep {each:g}": config.model_copy(update={"loss": config.loss.model_copy(update={"keep": each})})
+        f"keep {each:g}": config.model_copy(
+            update={"loss": config.loss.model_copy(update={"distillation": each})}
+        )
         for each in keep
     }
     tables = _measure(work, runs, halves, blends)

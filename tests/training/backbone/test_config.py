@@ -17,7 +17,7 @@ from geoaware.training.backbone.config import (
     load_config,
     run_folder,
 )
-from geoaware.training.post_processor.config import DataChoice
+from geoaware.training.settings import DataChoice
 
 NEEDED = {"data": [{"name": "coco", "root": "faces"}], "steps": 3}
 SHIPPED = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
@@ -67,7 +67,7 @@ class TestKeys:
             ("views.blur", 0.1, Views),
             ("objective.sparse", 1, Objective),
             ("data.0.path", "x", DataChoice),
-            ("validation.pairs", 5, Checks),
+            ("validation.often", 5, Checks),
         ],
     )
     def test_an_unknown_one_at_any_depth_lists_the_valid_ones(self, tmp_path, key, value, kind) -> None:
@@ -86,7 +86,7 @@ class TestKeys:
         assert config.seed == 7
 
     def test_a_way_that_leads_nowhere(self, tmp_path: Path) -> None:
-        with pytest.raises(InputError, match=r"--set data\.3\.share: there is no '3' to set something in"):
+        with pytest.raises(InputError, match=r"^data\.3\.share: there is no '3' to set something in"):
             load_config(file(tmp_path, NEEDED), {"data.3.share": 1})
 
 
@@ -98,7 +98,7 @@ class TestKeys:
         ({"images": 1}, "images: input should be greater than or equal to 2 (got 1)"),
         ({"data": []}, "data: "),
         ({"views.mirror": 1.5}, "views.mirror: input should be less than or equal to 1 (got 1.5)"),
-        ({"views.smaller": 2}, "views: value error, smaller (2.0) must not be above larger (1.7)"),
+        ({"views.smaller": 2}, "views: smaller (2.0) must not be above larger (1.7)"),
         ({"views.smaller": 0}, "views.smaller: input should be greater than 0 (got 0)"),
         ({"objective.points": -1}, "objective.points: "),
         ({"objective.cells": -0.5}, "objective.cells: "),
@@ -153,3 +153,14 @@ def test_it_survives_being_written(tmp_path: Path) -> None:
 def test_the_folder_of_a_run_that_was_given_none() -> None:
     assert run_folder("lite") == Path("runs/tune-lite")
     assert run_folder("configs/mine.yaml") == Path("runs/tune-mine")
+
+
+def test_keys_of_before_are_taken_and_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = file(tmp_path, {**NEEDED, "pictures": 6, "objective": {"keep": 0.1}})
+    config = load_config(path, {"objective.keep": 0.2})
+    assert (config.images, config.objective.distillation) == (6, 0.2)
+    assert sorted(record.getMessage() for record in caplog.records) == [
+        f"{path}: objective.keep is now called objective.distillation",
+        f"{path}: pictures is now called images",
+        "the settings given: objective.keep is now called objective.distillation",
+    ]

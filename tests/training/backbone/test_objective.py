@@ -184,7 +184,7 @@ class TestCriterion:
 
     def test_total_by_hand(self) -> None:
         parts = Parts(*(torch.tensor(each) for each in (1.0, 10.0, 100.0, 10_000.0, 1000.0)))
-        weights = Objective(cells=2, dense=0.5, own=0.25, presence=0.125, keep=0.5)
+        weights = Objective(cells=2, dense=0.5, own=0.25, presence=0.125, distillation=0.5)
         assert parts.total(weights).item() == 2 + 5 + 25 + 5000 + 125
 
     def test_gradients(self) -> None:
@@ -249,23 +249,25 @@ class TestKept:
             descriptors, plain, batch.own, batch.known, batch.labels, batch.visible, batch.groups,
             made.log_scale.item(),
         )  # fmt: skip
-        found = made(descriptors, logits(seed, views), batch, plain).keep.item()
+        found = made(descriptors, logits(seed, views), batch, plain).distillation.item()
         assert found == pytest.approx(wanted, abs=1e-9)
 
     def test_some_points_are_kept(self) -> None:
         """Or the comparison above would be one of zeros."""
         found = [
-            criterion()(maps(seed, 6), logits(seed, 6), made_batch(seed, seen=0.2), plain_maps(seed, 6)).keep
+            criterion()(
+                maps(seed, 6), logits(seed, 6), made_batch(seed, seen=0.2), plain_maps(seed, 6)
+            ).distillation
             for seed in range(10)
         ]
         assert sum(each.item() > 0 for each in found) > 5
 
     def test_without_plain_descriptors_nothing_is_kept(self) -> None:
-        assert criterion()(maps(1, 6), logits(1, 6), made_batch(1)).keep.item() == 0
+        assert criterion()(maps(1, 6), logits(1, 6), made_batch(1)).distillation.item() == 0
 
     def test_no_point_that_counts(self) -> None:
         batch = made_batch(2, known=0.0)
-        assert criterion()(maps(2, 6), logits(2, 6), batch, plain_maps(2, 6)).keep.item() == 0
+        assert criterion()(maps(2, 6), logits(2, 6), batch, plain_maps(2, 6)).distillation.item() == 0
 
     def test_gradients(self) -> None:
         batch, made = made_batch(9, (0, 1), 0.0, 1.0, 6), criterion(9)
@@ -275,7 +277,7 @@ class TestKept:
         descriptors = maps(9, 4).requires_grad_()
 
         def kept(descriptors: Tensor, _: Tensor) -> Tensor:
-            return made(descriptors, logits(9, 4), batch, plain).keep
+            return made(descriptors, logits(9, 4), batch, plain).distillation
 
         assert kept(descriptors, made.log_scale).item() > 0
         assert torch.autograd.gradcheck(kept, (descriptors, made.log_scale), fast_mode=True)

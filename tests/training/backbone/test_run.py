@@ -96,7 +96,7 @@ class TestRun:
         assert load_config(folder / "config.yaml") == config(data)
         assert list((folder / "tensorboard").glob("events*"))
         assert [(done, total) for done, total, _ in shown] == [(1, 4), (2, 4), (3, 4), (4, 4)]
-        names = ("loss", "gradient", "cells", "dense", "own", "keep", "presence")
+        names = ("loss", "gradient", "cells", "dense", "own", "distillation", "presence")
         assert [line["step"] for line in lines(folder)] == [2, 4]
         for line, first in zip(lines(folder), (0, 2), strict=True):
             for name in names:
@@ -370,7 +370,7 @@ def test_two_images_can_be_learnt_by_heart(run: Run, tmp_path: Path) -> None:
     figures: list[dict[str, float]] = []
     run(
         root=str(tmp_path / "faces"), data=PLAIN, steps=40, views=gentle, learning_rate=4e-3, save_every=1000,
-        show=lambda _, __, each: figures.append(each), images=4, objective__keep=0,
+        show=lambda _, __, each: figures.append(each), images=4, objective__distillation=0,
     )  # fmt: skip
 
     def mean(name: str, rows: list[dict[str, float]]) -> float:

@@ -1,27 +1,26 @@
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import BaseModel
 
 from geoaware.features import check_name
 from geoaware.method.matching import MatchSettings
+from geoaware.method.post_processor import PostProcessorSettings
+from geoaware.runs import settings
 from geoaware.runs.errors import InputError
 from geoaware.training.post_processor.config import (
-    CONFIGS,
-    DataChoice,
     Flips,
     Loss,
     Matching,
-    Network,
     Stage,
     TrainConfig,
-    Validation,
-    find_config,
     load_config,
-    parse_config,
 )
+from geoaware.training.settings import CONFIGS, DataChoice, Validation
 
 STAGES = [{"data": [{"name": "coco", "root": "faces"}], "steps": 3}]
 SHIPPED = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
@@ -34,13 +33,15 @@ def file(folder: Path, content: object) -> Path:
 
 
 def test_the_defaults_are_the_paper_s() -> None:
-    config = parse_config({"stages": STAGES}, "here")
+    config = settings.parse(TrainConfig, {"stages": STAGES}, "here")
     stage = config.stages[0]
     assert (config.flips.double, config.flips.single, config.flips.self) == (1.0, 1.0, 0.25)
     assert (config.loss.dense, config.loss.sparse, config.loss.noise) == (1.0, 1.0, 0.1)
     assert (config.loss.temperature, config.loss.window, config.loss.reduction) == (0.02, None, "mean")
     assert config.loss.target == "position"
-    assert (config.loss.keep, config.network.context, config.network.centred) == (0.0, (), False), "not in it"
+    assert (config.loss.distillation, config.network.context, config.network.centred) == (0.0, (), False), (
+        "not in it"
+    )
     assert (stage.learning_rate, stage.weight_decay, stage.rising) == (1.25e-3, 1e-3, 0.3)
     assert (stage.batch, stage.accumulate, stage.images) == (1, 1, None)
     assert (config.network.width, config.network.grid, config.network.dropout) == (768, 60, 0.2)
@@ -82,7 +83,7 @@ def test_pf_pascal_is_trained_without_flips() -> None:
     [
         ("losses", {}, TrainConfig),
         ("loss.tau", 1, Loss),
-        ("network.depth", 3, Network),
+        ("network.depth", 3, PostProcessorSettings),
         ("flips.triple", 1, Flips),
         ("stages.0.lr", 1, Stage),
         ("stages.0.data.0.path", "x", DataChoice),
@@ -95,7 +96,8 @@ def test_an_unknown_key_at_any_depth_lists_the_valid_ones(tmp_path, key, value, 
     path = file(tmp_path, {"stages": STAGES, "validation": {"data": [{"name": "coco", "root": "faces"}]}})
     with pytest.raises(InputError) as caught:
         load_config(path, {key: value})
-    valid = ", ".join(kind.model_fields)
+    names = kind.model_fields if issubclass(kind, BaseModel) else [each.name for each in fields(kind)]
+    valid = ", ".join(names)
     assert str(caught.value) == f"{path}: unknown key {key!r}; there are {valid}"
 
 
@@ -118,17 +120,18 @@ def test_values_by_dotted_key_go_before_the_file_s(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "message"),
     [
-        ("stages.2.steps", "--set stages.2.steps: there is no '2' to set something in"),
+        ("stages.2.steps", "stages.2.steps: there is no '2' to set something in"),
         ("stages.last.steps", "there is no 'last' to set something in"),
-        ("stages.5", "--set stages.5: there is no '5' to set"),
-        ("seed.high", "--set seed.high: there is no 'high' to set"),
-        ("seed.high.er", "--set seed.high.er: there is no 'high' to set something in"),
+        ("stages.5", "stages.5: there is no '5' to set"),
+        ("seed.high", "seed.high: there is no 'high' to set"),
+        ("seed.high.er", "seed.high.er: there is no 'high' to set something in"),
     ],
 )
 def test_a_key_that_leads_nowhere(tmp_path: Path, key: str, message: str) -> None:
     path = file(tmp_path, {"stages": [*STAGES, *STAGES], "seed": 3})
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=message) as caught:
         load_config(path, {key: 1})
+    assert caught.value.parameter == "set"
 
 
 @pytest.mark.parametrize(
@@ -142,7 +145,8 @@ def test_a_key_that_leads_nowhere(tmp_path: Path, key: str, message: str) -> Non
         ({"stages": []}, "stages: "),
         ({"loss.temperature": 0}, "loss.temperature: input should be greater than 0 (got 0)"),
         ({"loss.temperature": "warm"}, "loss.temperature: "),
-        ({"network.dropout": 1.0}, "network.dropout: "),
+        ({"network.dropout": 1.0}, "network: dropout must be at least 0 and below 1, got 1.0"),
+        ({"network.channels": [3]}, "network.channels are those of the extractor; leave them out"),
         ({"precision": "fp8"}, "precision: input should be 'fp32' or 'bf16' (got 'fp8')"),
         ({"flips.double": -1}, "flips.double: "),
         ({"matching.blend": 1.5}, "matching.blend: "),
@@ -171,10 +175,10 @@ def test_what_is_needed_is_asked_for(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ("stages: [", "no valid YAML"),
-        ("- a\n- b\n", "is no configuration; expected keys such as extractor"),
+        ("- a\n- b\n", "is no configuration; expected keys such as root, start"),
         ("", "is no configuration"),
         ("1: 2\nstages: [{data: [{name: coco, root: x}], steps: 1}]\n", "1: keys should be strings (got 1)"),
-        ("stage: [{steps: 1}]\n", "unknown key 'stage'; there are extractor"),
+        ("stage: [{steps: 1}]\n", "unknown key 'stage'; there are root, start"),
     ],
 )
 def test_a_file_that_is_no_configuration(tmp_path: Path, content: str, message: str) -> None:
@@ -186,9 +190,9 @@ def test_a_file_that_is_no_configuration(tmp_path: Path, content: str, message: 
 
 
 def test_files_and_names(tmp_path: Path) -> None:
-    assert find_config("spair71k") == CONFIGS / "spair71k.yaml"
+    assert settings.find("spair71k", CONFIGS) == CONFIGS / "spair71k.yaml"
     path = file(tmp_path, {"stages": STAGES})
-    assert find_config(path) == path
+    assert settings.find(path, CONFIGS) == path
     with pytest.raises(InputError, match=r"nothing\.yaml: no such file; give a YAML file or .*: .*spair71k"):
         load_config("nothing.yaml")
     with pytest.raises(InputError, match="no such file"):
@@ -202,17 +206,48 @@ def test_a_config_survives_being_written(tmp_path: Path) -> None:
 
 
 def test_lists_in_extractor_settings_are_tuples_as_from_the_command_line() -> None:
-    config = parse_config({"stages": STAGES, "extractor_settings": {"blocks": [1, 2], "canvas": 64}}, "here")
+    config = settings.parse(
+        TrainConfig, {"stages": STAGES, "extractor_settings": {"blocks": [1, 2], "canvas": 64}}, "here"
+    )
     assert config.extractor_settings == {"blocks": (1, 2), "canvas": 64}
 
 
 def test_the_released_preset() -> None:
-    paper = parse_config({"stages": STAGES}, "here")
+    paper = settings.parse(TrainConfig, {"stages": STAGES}, "here")
     assert paper.as_released() == paper
-    released = parse_config({"stages": STAGES, "preset": "released"}, "here").as_released()
+    released = settings.parse(TrainConfig, {"stages": STAGES, "preset": "released"}, "here").as_released()
     assert released.loss.target == "flow"
     assert (released.flips.double, released.flips.single, released.flips.self) == (1.0, 0.0, 0.25)
     assert released.as_released() == released
     kept = {"loss": {"target"}, "flips": {"single"}, "preset": True}
     assert released.model_dump(exclude=kept) == paper.model_dump(exclude=kept)
     assert isinstance(released, TrainConfig)
+
+
+def test_keys_of_before_are_taken_and_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    stages = [{**STAGES[0], "pictures": 4}, {**STAGES[0], "images": 3}]
+    path = file(tmp_path, {"stages": stages, "loss": {"keep": 0.6, "noise": 0.2}})
+    config = load_config(path)
+    assert [stage.images for stage in config.stages] == [4, 3]
+    assert (config.loss.distillation, config.loss.noise) == (0.6, 0.2)
+    assert sorted(record.getMessage() for record in caplog.records) == [
+        f"{path}: loss.keep is now called loss.distillation",
+        f"{path}: stages.0.pictures is now called stages.0.images",
+    ]
+
+
+@pytest.mark.parametrize("changes", [{"loss.keep": 0.3}, {"loss": {"keep": 0.3}}, {"loss.distillation": 0.3}])
+def test_a_key_of_before_on_the_command_line_goes_before_the_file(tmp_path: Path, changes: dict) -> None:
+    path = file(tmp_path, {"stages": STAGES, "loss": {"keep": 0.6}})
+    assert load_config(path, changes).loss.distillation == 0.3
+    path = file(tmp_path, {"stages": STAGES, "loss": {"distillation": 0.6}})
+    assert load_config(path, {**changes, "stages.0.pictures": 5}).loss.distillation == 0.3
+
+
+def test_a_value_under_both_names(tmp_path: Path) -> None:
+    path = file(tmp_path, {"stages": STAGES, "loss": {"keep": 0.6, "distillation": 0.5}})
+    with pytest.raises(InputError) as caught:
+        load_config(path)
+    assert str(caught.value) == (
+        f"{path}: loss.keep is now called loss.distillation, and both are there; leave loss.keep out"
+    )

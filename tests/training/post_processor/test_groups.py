@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from geoaware.method.keypoints import Schema
 from geoaware.method.types import Pair
 from geoaware.runs.errors import InputError
-from geoaware.training.post_processor.config import DataChoice, Stage
+from geoaware.training.post_processor.config import Stage
 from geoaware.training.post_processor.groups import Group, ImageGroups, PairGroups, make_groups
+from geoaware.training.settings import DataChoice
 from tests.training.toy_sets import SCHEMA, data_set, image, pairs_of
 
 FOUR = data_set(pairs_of([image(name) for name in "abcd"]))

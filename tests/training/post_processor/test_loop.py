@@ -219,7 +219,7 @@ STAGES: dict[str, Any] = {
         },
     ],
     "validation__every": 4, "save_every": 3, "log_every": 2,
-    "loss__keep": 0.5, "matching__blend": 0.7, "network__context": (2,), "network__centred": True,
+    "loss__distillation": 0.5, "matching__blend": 0.7, "network__context": (2,), "network__centred": True,
 }  # fmt: skip
 
 

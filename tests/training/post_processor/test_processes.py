@@ -85,7 +85,7 @@ def test_killed_five_times_at_random(data: Path, cache: Path, tmp_path: Path) ->
 def test_two_processes_are_one_with_the_whole_batch(data: Path, cache: Path, tmp_path: Path) -> None:
     content = settings(
         data, cache, stages__0__steps=10, stages__0__batch=4, stages__0__accumulate=2, network__dropout=0.0,
-        log_every=1, validation__every=5, loss__keep=0.5,
+        log_every=1, validation__every=5, loss__distillation=0.5,
     )  # fmt: skip
     config = write(tmp_path / "run.yaml", content)
     finish(start(config, tmp_path / "one"))

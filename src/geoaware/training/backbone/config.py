@@ -1,29 +1,27 @@
-"""What a tuning run does: defaults < YAML file < ``--set``; an unknown key's error lists the rest."""
+"""What a training run of the backbone does.
+
+Files that come with the package are known by name (``geoaware tune lite``).
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, model_validator
 
-from geoaware.training.post_processor.config import CONFIGS as TRAINING
-from geoaware.training.post_processor.config import (
-    Count,
-    DataChoice,
-    Part,
-    Positive,
-    Seed,
-    Weight,
-    load_model,
-)
+from geoaware.runs import settings
+from geoaware.runs.settings import Count, Part, Positive, Weight
+from geoaware.training import settings as common
+from geoaware.training.settings import DataChoice, RunSettings, Validation
 
-CONFIGS = TRAINING / "tuning"
+CONFIGS = common.CONFIGS / "tuning"
 """Folder of the configurations that come with the package."""
 
 Chance = Annotated[float, Field(ge=0, le=1)]
+Number = Annotated[int, Field(ge=0)]
 
 
 class Shape(Part):
@@ -32,7 +30,7 @@ class Shape(Part):
     descriptor: Count = 128
     width: Count = 256
     context: tuple[Count, ...] = (1, 2, 4, 1, 2, 4)
-    detail: Annotated[int, Field(ge=0)] = 2
+    detail: Number = 2
 
 
 class Views(Part):
@@ -80,8 +78,8 @@ class Objective(Part):
         cells: cross-entropy over the target's cells, for annotated keypoints.
         dense: the paper's dense loss, in cells.
         own: cross-entropy for points that nobody annotated, between two views of one image.
-        keep: cross-entropy for points that nobody annotated, between one image and another, where the plain
-            descriptors find them and find them back.
+        distillation: cross-entropy for points that nobody annotated, between one image and another, where
+            the plain descriptors find them and find them back.
         presence: of being on an object.
         spread: standard deviation of the wanted distribution around a keypoint, in cells.
         points: that nobody annotated, an image.
@@ -92,39 +90,31 @@ class Objective(Part):
     cells: Weight = 1.0
     dense: Weight = 0.05
     own: Weight = 0.5
-    keep: Weight = 0.3
+    distillation: Weight = 0.3
     presence: Weight = 0.3
     spread: Positive = 0.7
-    points: Annotated[int, Field(ge=0)] = 48
-    limbs: Annotated[int, Field(ge=0)] = 6
+    points: Number = 48
+    limbs: Number = 6
 
 
-class Checks(Part):
-    """Validation sets, matched by the tuned descriptors alone.
+class Checks(Validation):
+    """Validation sets, matched by the trained descriptors alone; see `Validation` for the rest.
 
     Attributes:
-        data: validation splits.
-        every: steps between two validations.
         window: of the window soft-argmax, in cells.
         temperature: of the softmax.
-        alpha: of the PCK.
     """
 
-    data: list[DataChoice] = Field(default_factory=list)
-    every: Count = 1000
     window: Count = 9
     temperature: Positive = 0.04
-    alpha: Positive = 0.1
 
 
-class TuneConfig(Part):
-    """A whole run.
+class TuneConfig(RunSettings):
+    """A whole run; see `RunSettings` for what every run has.
 
     Attributes:
-        root: folder that the data sets' roots are relative to.
-        start: weights to go on from (a name or folder); ImageNet's when not given.
         shape: of the decoder.
-        data: what to learn from; ``share`` is a data set's part of the images of a step.
+        data: what to train on; ``share`` is a data set's part of the images of a step.
         images: a step.
         steps: of the optimiser.
         views: how images are shown.
@@ -134,17 +124,12 @@ class TuneConfig(Part):
         weight_decay: of AdamW.
         rising: share of the schedule that rises.
         average: decay of the moving average of the weights, which is what is saved.
-        precision: of the network; the losses are float32.
         memory: GiB of decoded images kept.
         workers: threads that decode images; the number of cores when not given.
-        validation: what is measured on the way.
-        seed: of everything drawn.
-        save_every: steps between two checkpoints.
-        log_every: steps that a line of the log averages over.
     """
 
-    root: str = "."
-    start: str | None = None
+    renamed: ClassVar[Mapping[str, str]] = {"objective.keep": "distillation", "pictures": "images"}
+
     shape: Shape = Shape()
     data: Annotated[list[DataChoice], Field(min_length=1)]
     images: Annotated[int, Field(ge=2)] = 32
@@ -156,22 +141,19 @@ class TuneConfig(Part):
     weight_decay: Weight = 0.02
     rising: Annotated[float, Field(gt=0, lt=1)] = 0.1
     average: Annotated[float, Field(ge=0, lt=1)] = 0.998
-    precision: Literal["fp32", "bf16"] = "fp32"
     memory: Positive = 8.0
     workers: Count | None = None
     validation: Checks = Checks()
-    seed: Seed = 0
-    save_every: Count = 500
     log_every: Count = 20
 
 
 def load_config(place: str | os.PathLike[str], changes: Mapping[str, Any] | None = None) -> TuneConfig:
-    """A run's settings from a YAML file, or a configuration that ships with the package by its name.
+    """A run's settings from a YAML file, or from one that comes with the package, by its name.
 
     Raises:
         InputError: no such file, no YAML, an unknown key, or a value that cannot be.
     """
-    return load_model(TuneConfig, place, changes, CONFIGS)
+    return settings.load(TuneConfig, place, CONFIGS, changes)
 
 
 def run_folder(place: str | os.PathLike[str]) -> Path:

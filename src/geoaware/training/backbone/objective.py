@@ -39,7 +39,7 @@ class Parts:
     cells: Float[Tensor, ""]
     dense: Float[Tensor, ""]
     own: Float[Tensor, ""]
-    keep: Float[Tensor, ""]
+    distillation: Float[Tensor, ""]
     presence: Float[Tensor, ""]
 
     def total(self, weights: Objective) -> Float[Tensor, ""]:
@@ -48,7 +48,7 @@ class Parts:
             weights.cells * self.cells
             + weights.dense * self.dense
             + weights.own * self.own
-            + weights.keep * self.keep
+            + weights.distillation * self.distillation
             + weights.presence * self.presence
         )
 
@@ -99,7 +99,7 @@ class Criterion(nn.Module):
             cells / count,
             dense / count,
             self._own(descriptors, batch, scale),
-            self._keep(descriptors, batch, scale, plain),
+            self._distillation(descriptors, batch, scale, plain),
             presence_loss(presence, batch.regions),
         )
 
@@ -145,7 +145,7 @@ class Criterion(nn.Module):
         wanted = gaussians(xy[:, 1], maps.shape[-1], self.weights.spread)
         return mean_entropy(maps[::2], maps[1::2], xy[:, 0], wanted, batch.known.to(maps), scale)
 
-    def _keep(
+    def _distillation(
         self,
         maps: Float[Tensor, "v d g g"],
         batch: Batch,

@@ -93,7 +93,7 @@ class _Run:
 
     def plain_maps(self, pixels: Tensor, precision: torch.dtype) -> Tensor | None:
         """The plain extractor's descriptors on the grid of the tuned ones, if the loss looks at them."""
-        if not self.config.objective.keep:
+        if not self.config.objective.distillation:
             return None
         with (
             torch.inference_mode(),

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,17 +43,11 @@ from geoaware.runs.optional import require
 from geoaware.store.extraction import Shard
 from geoaware.store.feature_store import FeatureStore
 from geoaware.training.post_processor.augment import Example, make_example
-from geoaware.training.post_processor.config import (
-    SPAIR_PAIRS,
-    DataChoice,
-    Network,
-    Stage,
-    TrainConfig,
-    load_config,
-)
+from geoaware.training.post_processor.config import SPAIR_PAIRS, Stage, TrainConfig, load_config
 from geoaware.training.post_processor.features import Bar, StoredFeatures, complete, silent
 from geoaware.training.post_processor.groups import ImageGroups, PairGroups, make_groups
 from geoaware.training.post_processor.step import Losses, Step
+from geoaware.training.settings import DataChoice
 from geoaware.training.validation import Score, validate
 
 CONFIG = "config.yaml"
@@ -150,7 +144,6 @@ def _prepare(
     for number, stage in enumerate(config.stages):
         _check_batch(stage, number, accelerator.num_processes)
     # What does not fit is refused before features are extracted, which may take hours.
-    PostProcessorSettings((1,), **config.network.model_dump())
     begun = None if config.start is None else _begun(config.start, config.network, extractor)
     with accelerator.main_process_first():
         if accelerator.is_main_process:
@@ -299,7 +292,7 @@ def _features(
     return StoredFeatures(store)
 
 
-def _begun(start: str, shape: Network, extractor: Extractor) -> PostProcessor:
+def _begun(start: str, shape: PostProcessorSettings, extractor: Extractor) -> PostProcessor:
     """The post-processor to go on from.
 
     Raises:
@@ -328,7 +321,7 @@ def _network(
     """
     channels = tuple(level.shape[0] for level in levels)
     torch.manual_seed(config.seed)
-    network = PostProcessor(channels, **config.network.model_dump())
+    network = PostProcessor(**asdict(replace(config.network, channels=channels)))
     if begun is not None:
         if begun.settings.channels != channels:
             raise InputError(
@@ -358,7 +351,7 @@ def _steps(stage: Stage, groups: PairGroups | ImageGroups) -> int:
     """Steps of a stage: its real length, whatever the data set."""
     if stage.steps is not None:
         return stage.steps
-    assert stage.epochs is not None  # parse_config has seen to it
+    assert stage.epochs is not None  # the configuration has seen to it
     return max(1, math.ceil(stage.epochs * len(groups) / stage.batch))
 
 
@@ -429,7 +422,7 @@ def _after_step(
     values = {
         "dense": float(figures.losses.dense.mean()),
         "sparse": float(figures.losses.sparse.mean()),
-        "keep": float(figures.losses.keep.mean()),
+        "distillation": float(figures.losses.distillation.mean()),
         "gradient": figures.norm,
         "learning_rate": figures.rate,
     }
@@ -550,7 +543,7 @@ class _Worker:
                 f"the gradient is not finite at step {run.progress.total + 1} ({names}); {_NEXT}"
             )
         self.optimiser.step()
-        values = [torch.stack([each.dense, each.sparse, each.keep], dim=1) for each in seen]
+        values = [torch.stack([each.dense, each.sparse, each.distillation], dim=1) for each in seen]
         gathered = run.accelerator.gather(torch.cat(values))
         return Losses(*gathered.unbind(1)), float(norm)
 

@@ -16,7 +16,7 @@ from geoaware.method.post_processor import PostProcessor
 from geoaware.training.post_processor.augment import Example, Labels, Term, target_positions
 from geoaware.training.post_processor.config import Loss
 
-_DRAWN, _KEPT = 64, 32
+_DRAWN, _DISTILLED = 64, 32
 """Points drawn on a view for the distillation, and those used at most."""
 
 _AROUND, _APART = 1.5, 1.25
@@ -30,12 +30,12 @@ class Losses:
     Attributes:
         dense: mean over a group's pairs, in cells.
         sparse: likewise.
-        keep: mean over a group's views.
+        distillation: mean over a group's views.
     """
 
     dense: Float[Tensor, " g"]
     sparse: Float[Tensor, " g"]
-    keep: Float[Tensor, " g"]
+    distillation: Float[Tensor, " g"]
 
 
 class Step(nn.Module):
@@ -84,13 +84,13 @@ class Step(nn.Module):
             own = [None] * len(counts) if plain is None else plain.split(counts)
             parts = zip(maps.split(counts), own, examples, strict=True)
             losses = [self._group(*each) for each in parts]
-        dense, sparse, keep = (torch.stack(each) for each in zip(*losses, strict=True))
-        total = self.loss.dense * dense + self.loss.sparse * sparse + self.loss.keep * keep
-        return total, Losses(dense.detach(), sparse.detach(), keep.detach())
+        dense, sparse, distillation = (torch.stack(each) for each in zip(*losses, strict=True))
+        total = self.loss.dense * dense + self.loss.sparse * sparse + self.loss.distillation * distillation
+        return total, Losses(dense.detach(), sparse.detach(), distillation.detach())
 
     def _plain(self, levels: Sequence[Tensor]) -> Float[Tensor, "v d p p"] | None:
         """The extractor's own descriptors on the network's grid, where they are needed."""
-        if self.combine is None or (self.blend == 1 and not self.loss.keep):
+        if self.combine is None or (self.blend == 1 and not self.loss.distillation):
             return None
         with torch.no_grad():
             return self.combine(levels, self.network.settings.grid)
@@ -100,9 +100,9 @@ class Step(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         noise = torch.Generator().manual_seed(self.seed * 1_000_003 + example.group.number)
         dense, sparse = group_losses(maps, example, self.loss, self.network.logit_scale, noise)
-        if plain is None or not self.loss.keep:
+        if plain is None or not self.loss.distillation:
             return dense, sparse, dense.detach() * 0.0
-        return dense, sparse, keeping_loss(maps, plain, example, noise)
+        return dense, sparse, view_distillation(maps, plain, example, noise)
 
 
 def group_losses(
@@ -146,7 +146,7 @@ def group_losses(
     return dense, sparse
 
 
-def keeping_loss(
+def view_distillation(
     maps: Float[Tensor, "v c p p"],
     plain: Float[Tensor, "v d p p"],
     example: Example,
@@ -186,7 +186,7 @@ def _unannotated(labels: Labels, grid: int, generator: torch.Generator) -> Float
     drawn = low + torch.rand(_DRAWN, 2, generator=generator) * (high - low)
     inside = ((drawn >= 0) & (drawn <= grid - 1)).all(dim=1)
     free = torch.cdist(drawn, annotated).amin(dim=1) > _APART
-    return drawn[inside & free][:_KEPT]
+    return drawn[inside & free][:_DISTILLED]
 
 
 def _by_target(terms: Sequence[Term]) -> dict[int, list[Term]]:

@@ -8,7 +8,7 @@ from geoaware.method.post_processor import PostProcessor
 from geoaware.training.post_processor.augment import Example, make_example
 from geoaware.training.post_processor.config import Flips, Loss
 from geoaware.training.post_processor.groups import Group
-from geoaware.training.post_processor.step import Step, _unannotated, keeping_loss
+from geoaware.training.post_processor.step import Step, _unannotated, view_distillation
 from tests.training.toy_sets import SCHEMA, image
 
 SIZE, GRID = 64, 8
@@ -49,20 +49,20 @@ def test_every_view_is_searched_from_one_of_another_image() -> None:
         xy = _unannotated(made.labels[source], GRID, draws)
         ends = [read_descriptors(each[source], xy) for each in (refined, plain)]
         total += float(distillation_loss(ends[0], refined[target], ends[1], plain[target]))
-    found = keeping_loss(refined, plain, made, generator())
+    found = view_distillation(refined, plain, made, generator())
     torch.testing.assert_close(float(found), total / len(made.views), rtol=1e-5, atol=0)
 
 
 def test_maps_that_agree_with_the_plain_ones_cost_nothing() -> None:
     plain = random_maps(9, 1)
-    assert abs(float(keeping_loss(plain * 2, plain, example(), generator()))) < 1e-5
+    assert abs(float(view_distillation(plain * 2, plain, example(), generator()))) < 1e-5
 
 
 def test_a_image_alone_has_nothing_to_be_searched_from() -> None:
     alone = Group("a", 0, (image("a", (0, 1, 2)),), ((0, 0),), SCHEMA)
     made = make_example(alone, Flips(), SIZE, GRID)
     maps = torch.randn(len(made.views), 4, GRID, GRID, requires_grad=True)
-    found = keeping_loss(maps, torch.randn(len(made.views), 5, GRID, GRID), made, generator())
+    found = view_distillation(maps, torch.randn(len(made.views), 5, GRID, GRID), made, generator())
     assert found.item() == 0
     found.backward()
 
@@ -79,10 +79,10 @@ def test_the_step_adds_it_with_its_weight_and_asks_for_plain_maps_only_then() ->
     levels = [torch.randn(len(example().views), 3, 4, 4)]
     without, _ = Step(network, Loss(), 0, 1.0, combine)(levels, [example()])
     assert not asked
-    total, losses = Step(network, Loss(keep=0.5), 0, 1.0, combine)(levels, [example()])
+    total, losses = Step(network, Loss(distillation=0.5), 0, 1.0, combine)(levels, [example()])
     assert asked == [GRID]
-    assert losses.keep.item() > 0.01
-    torch.testing.assert_close(total, without + 0.5 * losses.keep)
+    assert losses.distillation.item() > 0.01
+    torch.testing.assert_close(total, without + 0.5 * losses.distillation)
     blended, _ = Step(network, Loss(), 0, 0.5, combine)(levels, [example()])
     assert asked == [GRID, GRID]
     assert abs((blended - without).item()) > 1e-3

@@ -1,0 +1,194 @@
+"""Settings from YAML files: checked by a class, changed by dotted key, also under the names of before.
+
+A settings class is a frozen pydantic model whose defaults are the usual values; a file states only what
+differs. Values given by dotted key (``loss.window``, ``stages.0.steps``) go before the file's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from geoaware.runs.errors import InputError
+
+Positive = Annotated[float, Field(gt=0)]
+Weight = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Model = TypeVar("Model", bound=BaseModel)
+
+_log = logging.getLogger(__name__)
+
+
+class Part(BaseModel):
+    """Settings: frozen, and an unknown key is an error.
+
+    Attributes:
+        renamed: today's last part of dotted keys by their former name; ``*`` stands for a place in a list.
+            Files may still have the former names.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    renamed: ClassVar[Mapping[str, str]] = {}
+
+
+def load(
+    model: type[Model],
+    place: str | os.PathLike[str],
+    folder: Path,
+    changes: Mapping[str, Any] | None = None,
+) -> Model:
+    """Settings from a YAML file, or from one that comes with the package, by its name.
+
+    Args:
+        model: the class of the settings.
+        place: a file, or the name of one in ``folder``.
+        folder: of the files that come with the package.
+        changes: values by dotted key, which go before the file's.
+
+    Raises:
+        InputError: no such file, no YAML, an unknown key (the message lists the valid ones), or a value that
+            cannot be.
+    """
+    path = find(place, folder)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: no valid YAML ({' '.join(str(error).split())})") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: is no configuration; expected keys such as {', '.join(_keys(model))}")
+    return parse(model, content, str(path), changes)
+
+
+def parse(
+    model: type[Model], content: Mapping[Any, Any], where: str, changes: Mapping[str, Any] | None = None
+) -> Model:
+    """Settings from plain values.
+
+    Args:
+        model: the class of the settings.
+        content: the values.
+        where: they come from, for messages.
+        changes: values by dotted key, which go before those of ``content``.
+
+    Raises:
+        InputError: an unknown key, or a value that cannot be.
+    """
+    names = getattr(model, "renamed", {})
+    current = _current(content, names, where)
+    for key, value in (changes or {}).items():
+        *way, last = key.split(".")
+        inside = _inside(current, way, key)
+        for name, each in _current({last: value}, names, "the settings given", way).items():
+            _put(inside, name, each, key)
+    try:
+        return model.model_validate(current)
+    except ValidationError as error:
+        raise InputError(f"{where}: {_explain(error, model)}") from None
+
+
+def find(place: str | os.PathLike[str], folder: Path) -> Path:
+    """A file, or by its name one that comes with the package.
+
+    Raises:
+        InputError: neither exists; the message lists the names.
+    """
+    path, shipped = Path(place), folder / f"{place}.yaml"
+    if path.is_file():
+        return path
+    if shipped.is_file():
+        return shipped
+    names = ", ".join(sorted(each.stem for each in folder.glob("*.yaml")))
+    raise InputError(f"{path}: no such file; give a YAML file or one that is shipped: {names}")
+
+
+def _current(content: Any, renamed: Mapping[str, str], where: str, way: Sequence[str] = ()) -> Any:
+    """A copy of plain values under today's names; a former name is reported.
+
+    Raises:
+        InputError: a value is there under both names.
+    """
+    if isinstance(content, list):
+        return [_current(each, renamed, where, (*way, str(row))) for row, each in enumerate(content)]
+    if not isinstance(content, Mapping):
+        return content
+    fresh: dict[Any, Any] = {}
+    for key, value in content.items():
+        pattern = ".".join("*" if each.isdecimal() else each for each in (*way, str(key)))
+        name = renamed.get(pattern, key)
+        if name != key:
+            old, new = (".".join((*way, each)) for each in (key, name))
+            if name in content:
+                raise InputError(f"{where}: {old} is now called {new}, and both are there; leave {old} out")
+            _log.warning("%s: %s is now called %s", where, old, new)
+        fresh[name] = _current(value, renamed, where, (*way, str(name)))
+    return fresh
+
+
+def _inside(content: Any, way: Sequence[str], key: str) -> Any:
+    """What a dotted key leads to; mappings on the way are made, numbers are places in a list."""
+    for step in way:
+        if isinstance(content, dict):
+            content = content.setdefault(step, {})
+        elif isinstance(content, list) and step.isdecimal() and int(step) < len(content):
+            content = content[int(step)]
+        else:
+            raise InputError(f"{key}: there is no {step!r} to set something in", "set")
+    return content
+
+
+def _put(inside: Any, last: str, value: Any, key: str) -> None:
+    if isinstance(inside, list) and last.isdecimal() and int(last) < len(inside):
+        inside[int(last)] = value
+    elif isinstance(inside, dict):
+        inside[last] = value
+    else:
+        raise InputError(f"{key}: there is no {last!r} to set", "set")
+
+
+def _explain(error: ValidationError, model: type) -> str:
+    """The first problem in one line; an unknown key, with the valid ones, goes before others it may cause."""
+    unknown = ("extra_forbidden", "unexpected_keyword_argument")
+    first = min(error.errors(), key=lambda each: each["type"] not in unknown)
+    key = ".".join(str(each) for each in first["loc"])
+    if first["type"] in unknown:
+        return f"unknown key {key!r}; there are {', '.join(_keys(_model_at(model, first['loc'][:-1])))}"
+    begin = f"{key}: " if key else ""
+    if first["type"] == "value_error":  # a check of our own, which says what it got
+        return f"{begin}{first['ctx']['error']}"
+    came = "" if first["type"] == "missing" else f" (got {first.get('input')!r})"
+    return f"{begin}{first['msg'][0].lower()}{first['msg'][1:]}{came}"
+
+
+def _model_at(model: Any, way: Sequence[int | str]) -> Any:
+    """The settings class that a key's way leads to, from ``model`` on."""
+    for step in way:
+        if isinstance(step, int):
+            continue
+        annotation: Any = model.model_fields[step].annotation
+        while not _is_settings(annotation):
+            annotation = next(each for each in annotation.__args__ if each is not type(None))
+        model = annotation
+    return model
+
+
+def _is_settings(annotation: Any) -> bool:
+    return isinstance(annotation, type) and (
+        dataclasses.is_dataclass(annotation) or issubclass(annotation, BaseModel)
+    )
+
+
+def _keys(model: Any) -> list[str]:
+    """Names of the settings of a pydantic model or a dataclass."""
+    if issubclass(model, BaseModel):
+        return list(model.model_fields)
+    return [each.name for each in dataclasses.fields(model)]
