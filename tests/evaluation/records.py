@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 from geoaware.evaluation.predictions import from_records
-from geoaware.evaluation.score import Scoring, build
+from geoaware.evaluation.protocols import get_protocol
+from geoaware.evaluation.score import build
 
 KEYPOINTS = 8
 PARTNERS = {0: 1, 1: 0, 2: 3, 3: 2, 4: 5, 5: 4}
@@ -57,7 +59,6 @@ def make_one(rng: random.Random, number: int, azimuth: bool) -> dict:
 
 
 def make_result(records: list[dict], strict: bool = True, alphas=(0.01, 0.05, 0.1), draws: int = 0, **about):
-    scoring = Scoring("paper", strict, "per_image", tuple(alphas), draws=draws, about=about)
-    return build(
-        from_records(records, SCHEMAS), scoring, {c: dict(enumerate(SCHEMA["names"])) for c in CATEGORIES}
-    )
+    protocol = replace(get_protocol("paper"), strict=strict)
+    names = {category: dict(enumerate(SCHEMA["names"])) for category in CATEGORIES}
+    return build(from_records(records, SCHEMAS), protocol, names, about=about, alphas=alphas, draws=draws)

@@ -40,7 +40,7 @@ def test_threshold_bases_by_hand():
 
 
 def test_the_canvas_changes_no_comparison():
-    canvas = Canvas(200, 150, get_protocol("paper").canvas)
+    canvas = Canvas(200, 150, 840)
     a, b = canvas.to_canvas([(10, 20), (40, 60)])
     assert float((a - b).norm()) / (100 * canvas.scale) == pytest.approx(50 / 100)
 
@@ -56,7 +56,7 @@ def test_unknown():
 
 
 def test_no_box_and_no_extent():
-    with pytest.raises(InputError, match=r"p: no object box.*--protocol pf-pascal"):
+    with pytest.raises(InputError, match=r"p: has no object box.*choose another protocol, such as pf-pascal"):
         get_protocol("paper").size(replace(PICTURE, box=None))
     alone = Keypoints((0,), torch.tensor([[1.0, 2.0]]), torch.tensor([True]))
     with pytest.raises(InputError, match=r"the keypoints that protocol pf-willow .* has no extent"):

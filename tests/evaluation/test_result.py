@@ -193,7 +193,7 @@ def test_no_azimuth_and_no_target_keypoints():
     assert result.errors is None
     assert result.by_azimuth == {}
     assert "swap" not in str(result)
-    with pytest.raises(InputError, match=r"no azimuth difference .* leave out --by azimuth"):
+    with pytest.raises(InputError, match=r"no azimuth difference .* break the figures down by category"):
         to_text(result, "azimuth")
 
 

@@ -46,7 +46,7 @@ def test_protocol_of_the_file_decides(tmp_path):
     loose = score_file(write(tmp_path / "b.jsonl", [record], protocol="dift"), draws=0)
     assert (strict.value(0.1), loose.value(0.1)) == (0.0, 1.0)
     assert (strict.averaging, loose.averaging) == ("per_image", "per_point")
-    with pytest.raises(InputError, match=r"predicted under protocol paper, not dift.*--protocol dift"):
+    with pytest.raises(InputError, match=r"under protocol paper, not dift.*predict again under dift"):
         score_file(tmp_path / "a.jsonl", "dift")
     assert score_file(tmp_path / "a.jsonl", "paper", draws=0).value() == 0.0
 

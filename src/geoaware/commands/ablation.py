@@ -196,7 +196,7 @@ def _note(found: Ablation) -> str:
     seeds = f"seed {found.seeds[0]}" if one else f"seeds {', '.join(map(str, found.seeds))}"
     trainings = "not of other seeds, because there is only one" if one else "of other seeds"
     return (
-        f"Per image, pose alignment off; kinds of mistake at alpha 0.1; {seeds}. ± is half the 95 % "
+        f"Per image, pose alignment off; error types at alpha 0.1; {seeds}. ± is half the 95 % "
         f"interval, over the choice of images, which pairs share, and {trainings}. ▲ better, ▼ worse than "
         "full: the whole interval of the difference is on one side of 0; where nothing differs, about one "
         "figure in twenty is marked by chance."

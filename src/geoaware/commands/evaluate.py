@@ -116,7 +116,7 @@ def score(
     by: By = None,
     alpha: Alpha = None,
     error_alpha: Annotated[
-        float, typer.Option("--error-alpha", help="Threshold of the kinds of mistake.")
+        float, typer.Option("--error-alpha", help="Threshold of the error types.")
     ] = 0.1,
     draws: Annotated[
         int, typer.Option("--draws", help="Bootstrap resamples; 0: no confidence intervals.")

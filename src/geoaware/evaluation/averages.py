@@ -36,6 +36,11 @@ _DRAWS_AT_ONCE = 50
 _DECIMALS = 6
 
 
+def within_category(averaging: Averaging) -> Averaging:
+    """The average that is defined inside one category, of an average that may be over the categories."""
+    return "per_point" if averaging.endswith("per_point") else "per_image"
+
+
 @dataclass(frozen=True)
 class Scores:
     """One set of points in every average.

@@ -6,7 +6,7 @@ which depends on nothing but their content: not on the order of lines, nor on na
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -80,14 +80,8 @@ class Counts:
 
     def where(self, chosen: Bool[np.ndarray, " p"]) -> Counts:
         """The chosen pairs only, in the same order."""
-        return replace(
-            self,
-            category=self.category[chosen],
-            azimuth=self.azimuth[chosen],
-            points=self.points[chosen],
-            correct=self.correct[chosen],
-            errors=self.errors[chosen],
-        )
+        kept = {each.name: getattr(self, each.name)[chosen] for each in fields(self) if each.name != "names"}
+        return replace(self, **kept)
 
 
 def correct_points(table: PointTable, alphas: tuple[float, ...], strict: bool) -> Bool[np.ndarray, "n a"]:
@@ -98,7 +92,7 @@ def correct_points(table: PointTable, alphas: tuple[float, ...], strict: bool) -
 
 
 def error_flags(table: PointTable, alpha: float, strict: bool) -> Bool[np.ndarray, "n 5"] | None:
-    """Kinds of mistake of each point, columns as `ERROR_TYPES`; ``None`` without target keypoints."""
+    """Error types of each point, columns as `ERROR_TYPES`; ``None`` without target keypoints."""
     if not table.has_targets:
         return None
     return classify(
@@ -117,31 +111,19 @@ def count(table: PointTable, correct: Bool[np.ndarray, "n a"], error_alpha: floa
     """Count per pair; pairs come out in an order that their content alone decides."""
     pairs = len(table.category)
     kinds = error_flags(table, error_alpha, strict)
-    if kinds is None:
-        kinds = np.zeros((len(table.pair), 0), dtype=bool)
-    flags = np.concatenate([np.ones((len(table.pair), 1), dtype=bool), correct, kinds], axis=1)
-    sums = np.stack(
-        [
-            _per_pair(flags, table.pair, pairs),
-            _per_pair(flags & table.geometry_aware[:, None], table.pair, pairs),
-        ],
-        axis=1,
-    )
+    flags = correct if kinds is None else np.concatenate([correct, kinds], axis=1)
+    sums = sums_by(table.pair, pairs, flags, table.geometry_aware)
     keys = np.concatenate([table.category[:, None], table.azimuth[:, None], sums.reshape(pairs, -1)], axis=1)
     order = np.lexsort(keys.T[::-1])
-    columns = correct.shape[1]
-    return Counts(
-        names=table.names,
-        category=table.category[order],
-        azimuth=table.azimuth[order],
-        points=sums[order, :, 0],
-        correct=sums[order, :, 1 : 1 + columns],
-        errors=sums[order, :, 1 + columns :],
-    )
+    points, hits, errors = np.split(sums[order], [1, 1 + correct.shape[1]], axis=2)
+    return Counts(table.names, table.category[order], table.azimuth[order], points[..., 0], hits, errors)
 
 
-def _per_pair(
-    flags: Bool[np.ndarray, "n f"], pair: Int[np.ndarray, " n"], pairs: int
-) -> Int[np.ndarray, "p f"]:
-    columns = [np.bincount(pair[column], minlength=pairs) for column in flags.T]
-    return np.stack(columns, axis=1).astype(np.int64)
+def sums_by(
+    group: Int[np.ndarray, " n"], groups: int, flags: Bool[np.ndarray, "n f"], aware: Bool[np.ndarray, " n"]
+) -> Int[np.ndarray, "g 2 f1"]:
+    """How many points each group has and how many hold each flag, on a set axis."""
+    flags = np.concatenate([np.ones((len(group), 1), dtype=bool), flags], axis=1)
+    sets = np.stack([flags, flags & aware[:, None]])
+    sums = [[np.bincount(group[each], minlength=groups) for each in of.T] for of in sets]
+    return np.array(sums, dtype=np.int64).transpose(2, 0, 1)

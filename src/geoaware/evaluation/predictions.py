@@ -60,7 +60,7 @@ class Header:
 
     def to_line(self) -> str:
         """As it stands in the file, with the line's end."""
-        return _line({"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)})
+        return record_line({"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)})
 
     @property
     def about(self) -> dict[str, Any]:
@@ -117,9 +117,9 @@ def make_record(
     }
 
 
-def record_line(record: Mapping[str, Any]) -> str:
+def record_line(record: Any) -> str:
     """A record as it stands in the file, with the line's end."""
-    return _line(record)
+    return json.dumps(record, ensure_ascii=False, separators=(",", ":"), allow_nan=False) + "\n"
 
 
 def hash_pairs(pairs: Iterable[Pair]) -> str:
@@ -130,8 +130,8 @@ def hash_pairs(pairs: Iterable[Pair]) -> str:
             if id(each) not in known:
                 ids = each.keypoints.visible_ids
                 places = each.keypoints.at(ids).tolist()
-                known[id(each)] = _line([each.id, each.size, each.box, ids, places])
-        digest.update(_line([pair.id, pair.category, pair.azimuth_difference]).encode())
+                known[id(each)] = record_line([each.id, each.size, each.box, ids, places])
+        digest.update(record_line([pair.id, pair.category, pair.azimuth_difference]).encode())
         digest.update((known[id(pair.source)] + known[id(pair.target)]).encode())
     return digest.hexdigest()
 
@@ -144,21 +144,19 @@ def read(path: Path) -> tuple[Header, PointTable]:
             message names the file, the line and the remedy.
     """
     lines = _lines(path)
-    number, first = next(lines, (0, None))
+    where, first = next(lines, ("", None))
     if first is None:
         raise InputError(f"{path}: is empty; write predictions with `geoaware predict`")
-    header = parse_header(first, f"{path}, line {number}")
-    builder = _Builder(header.schemas)
-    for number, record in lines:
-        builder.add(record, f"{path}, line {number}")
-    found = len(builder.names)
+    header = parse_header(first, where)
+    table = _table(lines, header.schemas, str(path))
+    found = len(table.category)
     if header.pairs is not None and found != header.pairs:
         raise InputError(
             f"{path}: holds {found} of the {header.pairs} pairs that its header announces; {_remedy(path)}"
         )
     if not found:
         raise InputError(f"{path}: holds no predictions, only a header")
-    return header, builder.table(path)
+    return header, table
 
 
 def parse_header(value: Any, where: str) -> Header:
@@ -187,48 +185,63 @@ def from_records(
     records: Iterable[Mapping[str, Any]], schemas: Mapping[str, Mapping[str, Any]]
 ) -> PointTable:
     """Records in memory as a table; ``schemas`` as in the header."""
+    named = ((f"record {number}", record) for number, record in enumerate(records, start=1))
+    return _table(named, schemas, "records")
+
+
+def _table(
+    records: Iterable[tuple[str, Any]], schemas: Mapping[str, Mapping[str, Any]], path: str
+) -> PointTable:
+    """Records with where they stand, as a table.
+
+    Raises:
+        InputError: a record lacks a key, is inconsistent, or came before; a number is not finite, a size not
+            positive, or a true point not its target keypoint.
+    """
     builder = _Builder(schemas)
-    for number, record in enumerate(records, start=1):
-        builder.add(record, f"record {number}")
-    return builder.table("records")
+    for where, record in records:
+        try:
+            builder.add(record, where)
+        except KeyError as error:
+            raise InputError(f"{where}: the key {error} is missing in this record; predict again") from None
+        except InputError:
+            raise
+        except (TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise InputError(f"{where}: a value of this record is of the wrong kind ({error})") from None
+    table = builder.table()
+    if not (np.isfinite(table.size).all() and (table.size > 0).all()):
+        raise InputError(f"{path}: a threshold base (size) is not a positive number; predict again")
+    if not all(np.isfinite(each).all() for each in (table.predicted, table.truth, table.target)):
+        raise InputError(f"{path}: a point is not finite; predict again")
+    if builder.has_targets and not np.array_equal(table.target[table.wanted], table.truth):
+        raise InputError(f"{path}: truth and target_keypoints disagree; predict again")
+    return table
 
 
 class _Builder:
     """Gathers records into flat arrays, one record at a time: their Python objects are never all alive."""
 
     def __init__(self, schemas: Mapping[str, Mapping[str, Any]]) -> None:
-        self.names: dict[str, str] = {}
-        self.categories: list[str] = []
-        self.azimuth, self.first = array("q"), array("q", [0])
-        self.pair, self.keypoint = array("q"), array("q")
-        self.wanted, self.partner = array("q"), array("q")
-        self.size, self.predicted, self.truth, self.target = (array("d") for _ in range(4))
-        self.aware = bytearray()
         self.has_targets = True
+        self._seen: dict[str, str] = {}
+        self._categories: list[str] = []
         self._partners = {name: _partners(schema, name) for name, schema in schemas.items()}
+        # Columns of the table by their names there.
+        self._ints = {
+            key: array("q") for key in ("azimuth", "pair", "keypoint", "first", "wanted", "partner")
+        }
+        self._ints["first"].append(0)
+        self._size, self._aware = array("d"), array("b")
+        self._points = {key: array("d") for key in ("predicted", "truth", "target")}
 
     def add(self, record: Any, where: str) -> None:
-        """Take one record in.
-
-        Raises:
-            InputError: it lacks a key, is inconsistent, or came before.
-        """
-        try:
-            self._add(record, where)
-        except KeyError as error:
-            raise InputError(f"{where}: the key {error} is missing in this record; predict again") from None
-        except (TypeError, ValueError, AttributeError, OverflowError) as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(f"{where}: a value of this record is of the wrong kind ({error})") from None
-
-    def _add(self, record: Any, where: str) -> None:
+        """Take one record in."""
         if not isinstance(record, dict):
             raise InputError(f"{where}: expected a JSON object")
-        name, category, ids = record["pair"], str(record["category"]), record["keypoint_ids"]
-        if self.names.setdefault(name, where) is not where:
+        name, ids = record["pair"], record["keypoint_ids"]
+        if self._seen.setdefault(name, where) is not where:
             raise InputError(
-                f"{where}: pair {name!r} came before ({self.names[name]}); was a file joined twice?"
+                f"{where}: pair {name!r} came before ({self._seen[name]}); was a file joined twice?"
             )
         lengths = {key: len(record[key]) for key in ("predicted", "truth", "geometry_aware")}
         if any(length != len(ids) for length in lengths.values()) or len(set(ids)) != len(ids):
@@ -236,67 +249,53 @@ class _Builder:
         azimuth = record["azimuth_difference"]
         if azimuth is not None and azimuth not in (0, 1, 2, 3, 4):
             raise InputError(f"{where}: azimuth_difference is {azimuth!r}; expected 0 … 4 or null")
-        row = len(self.categories)
-        self.categories.append(category)
-        self.azimuth.append(-1 if azimuth is None else azimuth)
-        self.size.append(record["size"])
-        self.pair.extend([row] * len(ids))
-        self.keypoint.extend(ids)
-        _extend(self.predicted, record["predicted"], where)
-        _extend(self.truth, record["truth"], where)
-        self.aware.extend(bool(each) for each in record["geometry_aware"])
-        self._add_targets(record.get("target_keypoints"), ids, category, where)
+        self._ints["azimuth"].append(-1 if azimuth is None else azimuth)
+        self._ints["pair"].extend([len(self._categories)] * len(ids))
+        self._ints["keypoint"].extend(ids)
+        self._categories.append(str(record["category"]))
+        self._size.append(record["size"])
+        self._aware.extend(bool(each) for each in record["geometry_aware"])
+        self._extend("predicted", record["predicted"], where)
+        self._extend("truth", record["truth"], where)
+        self._add_targets(record.get("target_keypoints"), ids, where)
 
-    def _add_targets(self, there: Any, ids: Sequence[int], category: str, where: str) -> None:
+    def _add_targets(self, there: Any, ids: Sequence[int], where: str) -> None:
         """Files of other programs may have no target keypoints; then no error types can be told."""
-        if there is None:
-            self.has_targets = False
+        self.has_targets &= there is not None
         if not self.has_targets:
             return
-        start = self.first[-1]
+        start = self._ints["first"][-1]
         rows = {int(each): start + number for number, each in enumerate(there)}
         missing = [each for each in ids if each not in rows]
         if missing:
             raise InputError(f"{where}: keypoint {missing[0]} is evaluated but not among target_keypoints")
-        partners = self._partners.get(category, {})
-        self.wanted.extend(rows[each] for each in ids)
-        self.partner.extend(rows.get(partners.get(each, -1), -1) for each in ids)
-        _extend(self.target, list(there.values()), where)
-        self.first.append(start + len(there))
+        partners = self._partners.get(self._categories[-1], {})
+        self._ints["wanted"].extend(rows[each] for each in ids)
+        self._ints["partner"].extend(rows.get(partners.get(each, -1), -1) for each in ids)
+        self._ints["first"].append(start + len(there))
+        self._extend("target", list(there.values()), where)
 
-    def table(self, path: Path | str) -> PointTable:
-        """The arrays.
+    def _extend(self, key: str, points: Sequence[Sequence[float]], where: str) -> None:
+        flat = self._points[key]
+        before = len(flat)
+        flat.extend(chain.from_iterable(points))
+        if len(flat) - before != 2 * len(points):
+            raise InputError(f"{where}: points must be [x, y]")
 
-        Raises:
-            InputError: a number is not finite, a size not positive, or a true point not its target keypoint.
-        """
-        names = tuple(sorted(set(self.categories)))
-        position = {name: index for index, name in enumerate(names)}
-        pairs, points = len(self.categories), len(self.pair)
-        size, truth, target = _array(self.size), _xy(self.truth), _xy(self.target)
-        if not (np.isfinite(size).all() and (size > 0).all()):
-            raise InputError(f"{path}: a threshold base (size) is not a positive number; predict again")
-        predicted = _xy(self.predicted)
-        if not (np.isfinite(predicted).all() and np.isfinite(truth).all() and np.isfinite(target).all()):
-            raise InputError(f"{path}: a point is not finite; predict again")
-        whole = self.has_targets
-        wanted = _array(self.wanted) if whole else np.full(points, -1)
-        if whole and not np.array_equal(target[wanted], truth):
-            raise InputError(f"{path}: truth and target_keypoints disagree; predict again")
+    def table(self) -> PointTable:
+        """The columns as arrays."""
+        if not self.has_targets:
+            self._ints["wanted"] = self._ints["partner"] = array("q", [-1]) * len(self._ints["pair"])
+            self._ints["first"] = array("q", [0]) * (len(self._categories) + 1)
+            self._points["target"] = array("d")
+        names = sorted(set(self._categories))
         return PointTable(
-            names=names,
-            category=np.array([position[each] for each in self.categories], dtype=np.int64),
-            azimuth=_array(self.azimuth),
-            size=size,
-            pair=_array(self.pair),
-            keypoint=_array(self.keypoint),
-            predicted=predicted,
-            truth=truth,
-            geometry_aware=np.array(self.aware, dtype=bool),
-            target=target if whole else np.zeros((0, 2)),
-            first=_array(self.first) if whole else np.zeros(pairs + 1, dtype=np.int64),
-            wanted=wanted,
-            partner=_array(self.partner) if whole else np.full(points, -1),
+            names=tuple(names),
+            category=np.array([names.index(each) for each in self._categories], dtype=np.int64),
+            size=np.array(self._size),
+            geometry_aware=np.array(self._aware, dtype=bool),
+            **{key: np.array(each, dtype=np.int64) for key, each in self._ints.items()},
+            **{key: np.array(each).reshape(-1, 2) for key, each in self._points.items()},
         )
 
 
@@ -309,23 +308,8 @@ def _partners(schema: Any, name: str) -> dict[int, int]:
     return {**dict(pairs), **{b: a for a, b in pairs}}
 
 
-def _extend(flat: array[float], points: Sequence[Sequence[float]], where: str) -> None:
-    before = len(flat)
-    flat.extend(chain.from_iterable(points))
-    if len(flat) - before != 2 * len(points):
-        raise InputError(f"{where}: points must be [x, y]")
-
-
-def _array(values: array[Any]) -> np.ndarray:
-    return np.array(values, dtype=np.float64 if values.typecode == "d" else np.int64)
-
-
-def _xy(values: array[float]) -> np.ndarray:
-    return _array(values).reshape(-1, 2)
-
-
-def _lines(path: Path) -> Iterator[tuple[int, Any]]:
-    """Number and content of every line.
+def _lines(path: Path) -> Iterator[tuple[str, Any]]:
+    """Place and content of every line.
 
     Raises:
         InputError: the file is missing, not text, or a line is no JSON; a last line without its end is a file
@@ -335,27 +319,18 @@ def _lines(path: Path) -> Iterator[tuple[int, Any]]:
         raise InputError(f"{path}: no such file; write it with `geoaware predict`")
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
+            where = f"{path}, line {number}"
+            if not line.endswith(b"\n"):
+                raise InputError(f"{where}: is cut off; {_remedy(path)}")
             try:
                 value = json.loads(line)
             except ValueError:
-                raise InputError(_broken(path, number, line)) from None
-            if not line.endswith(b"\n"):
-                raise InputError(_broken(path, number, line))
-            yield number, value
-
-
-def _broken(path: Path, number: int, line: bytes) -> str:
-    if not line.endswith(b"\n"):
-        return f"{path}, line {number}: is cut off; {_remedy(path)}"
-    return f"{path}, line {number}: is not JSON; is this a predictions file?"
+                raise InputError(f"{where}: is not JSON; is this a predictions file?") from None
+            yield where, value
 
 
 def _remedy(path: Path) -> str:
     """What to do with a file that is not whole."""
     if path.suffix == PART:
         return "run `geoaware predict` again with the same options to finish it"
-    return "fetch it again, or predict again with --restart"
-
-
-def _line(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False) + "\n"
+    return "fetch it again, or predict again from the start"

@@ -1,7 +1,7 @@
-"""Protocols by name: papers count differently, so a figure is worth nothing without its protocol.
+"""Protocols by name: papers count differently, so a figure means something only with its protocol.
 
-Distances are measured in the target's own pixels throughout. The padded 840 canvas of `paper` scales both
-axes and the threshold base by the same factor, so the same keypoints count as correct there.
+Distances are measured in the target's own pixels. The paper measures them on a padded square of 840 pixels,
+which scales both axes and the threshold base by the same factor, so the same keypoints count as correct.
 """
 
 from __future__ import annotations
@@ -24,10 +24,8 @@ class Protocol:
     """How one line of papers counts.
 
     Attributes:
-        name: as given to ``--protocol``.
+        name: of the protocol.
         about: whose it is, in a line.
-        canvas: side of the padded square on which distances are measured; ``None``: the target's own pixels
-            (the same outcome, see the module).
         base: what alpha is a share of: the longer side of the target object's box, of the target image, or of
             the box around the target's visible keypoints.
         strict: correct is closer than the threshold (``<``); else at most as far (``<=``).
@@ -40,7 +38,6 @@ class Protocol:
 
     name: str
     about: str
-    canvas: int | None
     base: Base
     strict: bool
     averaging: Averaging
@@ -62,18 +59,19 @@ class Protocol:
             InputError: the image has no box, or what the base is taken from has no extent.
         """
         if self.base == "image":
-            extent = float(max(target.size))
-        elif self.base == "box":
-            if target.box is None:
-                raise InputError(
-                    f"{target.id}: no object box, which protocol {self.name} takes its threshold from; "
-                    "choose another, e.g. --protocol pf-pascal (image) or pf-willow (box of the keypoints)"
-                )
-            x1, y1, x2, y2 = target.box
-            extent = float(max(x2 - x1, y2 - y1))
+            box = (0.0, 0.0, *target.size)
+        elif self.base == "keypoints":
+            box = target.keypoints.box
+        elif target.box is None:
+            raise InputError(
+                f"{target.id}: has no object box, from which protocol {self.name} takes its threshold; "
+                "choose another protocol, such as pf-pascal (image) or pf-willow (box of the keypoints)",
+                parameter="protocol",
+            )
         else:
-            x1, y1, x2, y2 = target.keypoints.box
-            extent = max(x2 - x1, y2 - y1)
+            box = target.box
+        x1, y1, x2, y2 = box
+        extent = float(max(x2 - x1, y2 - y1))
         if not (math.isfinite(extent) and extent > 0):
             raise InputError(
                 f"{target.id}: the {self.base} that protocol {self.name} takes its threshold from has no "
@@ -85,59 +83,53 @@ class Protocol:
 _SPAIR_ALPHAS = (0.01, 0.05, 0.1)
 _PF_ALPHAS = (0.05, 0.1, 0.15)
 
-PROTOCOLS: dict[str, Protocol] = {
-    each.name: each
-    for each in (
-        Protocol(
-            "paper",
-            "Telling Left from Right, as the paper says (SPair-71k, AP-10K; tables 3 to 5)",
-            canvas=840,
-            base="box",
-            strict=True,
-            averaging="per_image",
-            alphas=_SPAIR_ALPHAS,
-        ),
-        Protocol(
-            "released",
-            "Telling Left from Right, as the released evaluation mirrors points",
-            canvas=840,
-            base="box",
-            strict=True,
-            averaging="per_image",
-            alphas=_SPAIR_ALPHAS,
-            flip="edge",
-        ),
-        Protocol(
-            "dift",
-            "DIFT (Tang et al. 2023) and others that pool all points, in original pixels",
-            canvas=None,
-            base="box",
-            strict=False,
-            averaging="per_point",
-            alphas=_SPAIR_ALPHAS,
-            inside_picture=True,
-        ),
-        Protocol(
-            "pf-pascal",
-            "PF-PASCAL in the paper: shares of the image",
-            canvas=840,
-            base="image",
-            strict=True,
-            averaging="per_image",
-            alphas=_PF_ALPHAS,
-        ),
-        Protocol(
-            "pf-willow",
-            "PF-WILLOW as usual: shares of the box around the target's keypoints",
-            canvas=None,
-            base="keypoints",
-            strict=False,
-            averaging="per_image",
-            alphas=_PF_ALPHAS,
-            inside_picture=True,
-        ),
-    )
-}
+_ALL = (
+    Protocol(
+        "paper",
+        "Telling Left from Right, as the paper says (SPair-71k, AP-10K; tables 3 to 5)",
+        base="box",
+        strict=True,
+        averaging="per_image",
+        alphas=_SPAIR_ALPHAS,
+    ),
+    Protocol(
+        "released",
+        "Telling Left from Right, as the released evaluation mirrors points",
+        base="box",
+        strict=True,
+        averaging="per_image",
+        alphas=_SPAIR_ALPHAS,
+        flip="edge",
+    ),
+    Protocol(
+        "dift",
+        "DIFT (Tang et al. 2023) and others that pool all points, in original pixels",
+        base="box",
+        strict=False,
+        averaging="per_point",
+        alphas=_SPAIR_ALPHAS,
+        inside_picture=True,
+    ),
+    Protocol(
+        "pf-pascal",
+        "PF-PASCAL in the paper: shares of the image",
+        base="image",
+        strict=True,
+        averaging="per_image",
+        alphas=_PF_ALPHAS,
+    ),
+    Protocol(
+        "pf-willow",
+        "PF-WILLOW as usual: shares of the box around the target's keypoints",
+        base="keypoints",
+        strict=False,
+        averaging="per_image",
+        alphas=_PF_ALPHAS,
+        inside_picture=True,
+    ),
+)
+
+PROTOCOLS: dict[str, Protocol] = {each.name: each for each in _ALL}
 
 FOR_BASE: dict[Base, str] = {"box": "paper", "image": "pf-pascal", "keypoints": "pf-willow"}
 """The protocol to take where none is named, by what a data set usually takes its threshold from."""

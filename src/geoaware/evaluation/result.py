@@ -18,9 +18,12 @@ if TYPE_CHECKING:
 CURVE: tuple[float, ...] = tuple(step / 200 for step in range(1, 41))
 """Alphas of the curve of PCK against alpha: 0.005 … 0.2."""
 
+SETS = ("standard", "geometry_aware")
+"""The two sets of points, in the order of the set axis of counts."""
+
 
 @dataclass(frozen=True)
-class Comparison:
+class BothSets:
     """The standard set and the geometry-aware subset side by side.
 
     Attributes:
@@ -100,13 +103,13 @@ class PCKResult:
     alphas: tuple[float, ...]
     error_alpha: float
     about: Mapping[str, Any]
-    overall: Comparison
-    by_category: Mapping[str, Comparison]
-    by_azimuth: Mapping[int, Comparison]
+    overall: BothSets
+    by_category: Mapping[str, BothSets]
+    by_azimuth: Mapping[int, BothSets]
     sensitivity: Mapping[str, Mapping[str, tuple[float, ...]]]
     by_keypoint: Sequence[KeypointScore]
-    errors: Comparison | None
-    curve: Comparison
+    errors: BothSets | None
+    curve: BothSets
     draws: int
 
     def value(
@@ -180,7 +183,7 @@ def _title(result: PCKResult) -> str:
     return " · ".join(["PCK in per cent", f"protocol {result.protocol}", *what])
 
 
-def _errors(errors: Comparison, alpha: float) -> Grid:
+def _errors(errors: BothSets, alpha: float) -> Grid:
     rows = []
     for averaging in AVERAGINGS[:2]:
         for kind, scores in errors.sets.items():

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geoaware.evaluation.averages import Averaging, Bounds, average, bootstrap
-from geoaware.evaluation.counts import GEOMETRY_AWARE, STANDARD, Counts, PointTable, correct_points, count
+from geoaware.evaluation.averages import Averaging, Bounds, average, bootstrap, within_category
+from geoaware.evaluation.counts import Counts, PointTable, correct_points, count, sums_by
 from geoaware.evaluation.predictions import (
     describe_schema,
     from_records,
@@ -21,7 +21,7 @@ from geoaware.evaluation.predictions import (
     read,
 )
 from geoaware.evaluation.protocols import Protocol, get_protocol
-from geoaware.evaluation.result import CURVE, Comparison, KeypointScore, PCKResult
+from geoaware.evaluation.result import CURVE, SETS, BothSets, KeypointScore, PCKResult
 from geoaware.method.metrics.azimuth import SUBSETS, sensitivity
 from geoaware.runs.errors import InputError
 
@@ -57,10 +57,19 @@ def score_file(
     if protocol is not None and get_protocol(protocol).name != header.protocol:
         raise InputError(
             f"{path}: was predicted under protocol {header.protocol}, not {protocol}, and holds its "
-            f"thresholds; leave out --protocol, or run `geoaware predict --protocol {protocol}`"
+            f"thresholds; score it under its own, or predict again under {protocol}",
+            parameter="protocol",
         )
-    scoring = _scoring(get_protocol(header.protocol), alphas, error_alpha, draws, seed)
-    return build(table, replace(scoring, about=header.about), keypoint_names(header.schemas))
+    return build(
+        table,
+        get_protocol(header.protocol),
+        keypoint_names(header.schemas),
+        about=header.about,
+        alphas=alphas,
+        error_alpha=error_alpha,
+        draws=draws,
+        seed=seed,
+    )
 
 
 def score(
@@ -98,127 +107,105 @@ def score(
     if len(found) != len(pairs):
         raise InputError(f"{len(found)} matches for {len(pairs)} pairs; give one for each")
     rules = get_protocol(protocol)
-    scoring = _scoring(rules, alphas, error_alpha, draws, seed)
-    meaning: dict[str, Schema] = {}
+    meaning: Mapping[str, Schema] = {}
     if schema is not None:
-        of_category = schema if isinstance(schema, Mapping) else {each.category: schema for each in pairs}
-        meaning = dict(of_category)
+        meaning = schema if isinstance(schema, Mapping) else {each.category: schema for each in pairs}
     records = [
         make_record(each, meaning.get(each.category), rules, one.points.tolist(), one.pose)
         for each, one in zip(pairs, found, strict=True)
     ]
     schemas = {name: describe_schema(each) for name, each in meaning.items()}
-    return build(from_records(records, schemas), scoring, keypoint_names(schemas))
-
-
-def _scoring(
-    protocol: Protocol, alphas: Sequence[float] | None, error_alpha: float, draws: int, seed: int
-) -> Scoring:
-    chosen = tuple(sorted(set(protocol.alphas if alphas is None else map(float, alphas))))
-    if not chosen or not all(0 < alpha < float("inf") for alpha in (*chosen, error_alpha)):
-        raise InputError(f"alphas must be positive shares such as 0.1, got {[*chosen, error_alpha]}")
-    if draws < 0:
-        raise InputError(f"the number of bootstrap resamples must be 0 or more, got {draws}")
-    return Scoring(protocol.name, protocol.strict, protocol.averaging, chosen, error_alpha, draws, seed)
-
-
-@dataclass(frozen=True)
-class Scoring:
-    """What to compute.
-
-    Attributes:
-        protocol: name of the protocol, for the headings.
-        strict: correct is ``<``, else ``<=``.
-        averaging: quoted first.
-        alphas: thresholds, at least one.
-        error_alpha: threshold of the error types.
-        draws: bootstrap resamples; 0 for no intervals.
-        seed: of the bootstrap.
-    """
-
-    protocol: str
-    strict: bool
-    averaging: Averaging
-    alphas: tuple[float, ...]
-    error_alpha: float = 0.1
-    draws: int = 1000
-    seed: int = 0
-    about: Mapping[str, Any] = field(default_factory=dict)
+    return build(
+        from_records(records, schemas),
+        rules,
+        keypoint_names(schemas),
+        alphas=alphas,
+        error_alpha=error_alpha,
+        draws=draws,
+        seed=seed,
+    )
 
 
 def build(
-    table: PointTable, scoring: Scoring, keypoint_names: Mapping[str, Mapping[int, str]] | None = None
+    table: PointTable,
+    protocol: Protocol,
+    names: Mapping[str, Mapping[int, str]],
+    *,
+    about: Mapping[str, Any] | None = None,
+    alphas: Sequence[float] | None = None,
+    error_alpha: float = 0.1,
+    draws: int = 1000,
+    seed: int = 0,
 ) -> PCKResult:
     """Compute every figure from predicted and true points.
 
     Args:
         table: the points.
-        scoring: what to compute.
-        keypoint_names: by category and annotation id; a number stands for those not given.
+        protocol: how they count.
+        names: of keypoints, by category and annotation id; a number stands for those not given.
+        about: what was predicted with what, for headings.
+        alphas: see `score_file`, as the rest.
     """
-    correct = correct_points(table, scoring.alphas + CURVE, scoring.strict)
-    counts = count(table, correct, scoring.error_alpha, scoring.strict)
-    columns = len(scoring.alphas)
-    asked = _columns(counts, slice(0, columns))
-    overall, by_category = bootstrap(asked, scoring.draws, scoring.seed) if scoring.draws else (None, {})
+    chosen = tuple(sorted(set(protocol.alphas if alphas is None else map(float, alphas))))
+    if not chosen or not all(0 < alpha < math.inf for alpha in (*chosen, error_alpha)):
+        raise InputError(f"alphas must be positive shares such as 0.1, got {[*chosen, error_alpha]}")
+    if draws < 0:
+        raise InputError(f"the number of bootstrap resamples must be 0 or more, got {draws}")
+    correct = correct_points(table, chosen + CURVE, protocol.strict)
+    counts = count(table, correct, error_alpha, protocol.strict)
+    asked = replace(counts, correct=counts.correct[..., : len(chosen)])
+    overall, by_category = bootstrap(asked, draws, seed) if draws else (None, {})
     by_azimuth = {
-        each: _compare(asked.where(asked.azimuth == each))
+        each: _both_sets(asked.where(asked.azimuth == each))
         for each in SUBSETS
         if (asked.azimuth == each).any()
     }
     return PCKResult(
-        protocol=scoring.protocol,
-        averaging=scoring.averaging,
-        alphas=scoring.alphas,
-        error_alpha=scoring.error_alpha,
-        about=dict(scoring.about),
-        overall=_compare(asked, overall),
+        protocol=protocol.name,
+        averaging=protocol.averaging,
+        alphas=chosen,
+        error_alpha=error_alpha,
+        about=dict(about or {}),
+        overall=_both_sets(asked, bounds=overall),
         by_category={
-            name: _compare(asked.where(asked.category == index), by_category.get(name))
+            name: _both_sets(asked.where(asked.category == index), bounds=by_category.get(name))
             for index, name in enumerate(asked.names)
         },
         by_azimuth=by_azimuth,
-        sensitivity=_sensitivities(asked, scoring.averaging) if by_azimuth else {},
-        by_keypoint=_by_keypoint(table, correct[:, :columns], keypoint_names or {}),
-        errors=_compare_columns(counts, counts.errors) if table.has_targets else None,
-        curve=_compare(_columns(counts, slice(columns, None))),
-        draws=scoring.draws,
+        sensitivity=_sensitivities(asked, within_category(protocol.averaging)) if by_azimuth else {},
+        by_keypoint=_by_keypoint(table, correct[:, : len(chosen)], names),
+        errors=_both_sets(counts, counts.errors) if table.has_targets else None,
+        curve=_both_sets(counts, counts.correct[..., len(chosen) :]),
+        draws=draws,
     )
 
 
-def _columns(counts: Counts, columns: slice) -> Counts:
-    return replace(counts, correct=counts.correct[..., columns])
-
-
-def _compare(counts: Counts, bounds: Bounds | None = None) -> Comparison:
-    return _compare_columns(counts, counts.correct, bounds)
-
-
-def _compare_columns(counts: Counts, hits: np.ndarray, bounds: Bounds | None = None) -> Comparison:
+def _both_sets(counts: Counts, hits: np.ndarray | None = None, bounds: Bounds | None = None) -> BothSets:
+    """Averages of both sets, of the correct points unless other ``hits`` are given."""
+    chosen = counts.correct if hits is None else hits
     standard, geometry_aware = (
         average(
             counts.points[:, each],
-            hits[:, each],
+            chosen[:, each],
             counts.category,
             {name: both[:, each] for name, both in (bounds or {}).items()},
         )
-        for each in (STANDARD, GEOMETRY_AWARE)
+        for each in range(len(SETS))
     )
-    return Comparison(standard, geometry_aware)
+    return BothSets(standard, geometry_aware)
 
 
 def _sensitivities(counts: Counts, averaging: Averaging) -> dict[str, dict[str, tuple[float, ...]]]:
-    """Sensitivity of each category, by set and alpha, in the protocol's average."""
-    within: Averaging = "per_point" if averaging.endswith("per_point") else "per_image"
+    """Sensitivity of each category, by set and alpha."""
     found = {}
     for index, name in enumerate(counts.names):
         here = counts.where(counts.category == index)
-        subsets = [_compare(here.where(here.azimuth == each)).sets for each in SUBSETS]
+        subsets = [_both_sets(here.where(here.azimuth == each)).sets for each in SUBSETS]
         found[name] = {
             kind: tuple(
-                sensitivity(column) for column in zip(*(s[kind].values[within] for s in subsets), strict=True)
+                map(sensitivity, zip(*(each[kind].values[averaging] for each in subsets), strict=True))
             )
-            for kind in ("standard", "geometry_aware")
+            for kind in SETS
         }
     return found
 
@@ -227,32 +214,19 @@ def _by_keypoint(
     table: PointTable, correct: np.ndarray, names: Mapping[str, Mapping[int, str]]
 ) -> tuple[KeypointScore, ...]:
     keys = np.stack([table.category[table.pair], table.keypoint], axis=1)
-    found, place = np.unique(keys, axis=0, return_inverse=True)
-    everything = np.concatenate([np.ones((len(keys), 1), dtype=bool), correct], axis=1)
-    # Columns: how many, then how many are correct at each alpha.
-    sums = {
-        kind: np.stack(
-            [np.bincount(place.ravel()[column], minlength=len(found)) for column in flags.T], axis=1
-        )
-        for kind, flags in (
-            ("standard", everything),
-            ("geometry_aware", everything & table.geometry_aware[:, None]),
-        )
-    }
+    found, group = np.unique(keys, axis=0, return_inverse=True)
+    # A row a keypoint, on a set axis: how often it was evaluated, then how often it is correct at each alpha.
+    sums = sums_by(group.ravel(), len(found), correct, table.geometry_aware).tolist()
     return tuple(
         KeypointScore(
-            category=table.names[c],
-            id=k,
-            name=names.get(table.names[c], {}).get(k) or f"keypoint {k}",
-            keypoints={kind: int(each[row, 0]) for kind, each in sums.items()},
+            category=table.names[category],
+            id=each,
+            name=names.get(table.names[category], {}).get(each) or f"keypoint {each}",
+            keypoints={kind: total for kind, (total, *_) in zip(SETS, both, strict=True)},
             values={
-                kind: tuple(_share(hits, int(each[row, 0])) for hits in each[row, 1:].tolist())
-                for kind, each in sums.items()
+                kind: tuple(hit / total if total else math.nan for hit in hits)
+                for kind, (total, *hits) in zip(SETS, both, strict=True)
             },
         )
-        for row, (c, k) in enumerate(found.tolist())
+        for (category, each), both in zip(found.tolist(), sums, strict=True)
     )
-
-
-def _share(hits: int, points: int) -> float:
-    return hits / points if points else math.nan

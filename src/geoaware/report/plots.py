@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from geoaware.drawing.palette import BLUE, MAJOR_GRID, MINOR_GRID, ORANGE, QUIET, SERIES
-from geoaware.evaluation.averages import LABELS, Averaging
+from geoaware.evaluation.averages import LABELS, Averaging, within_category
 from geoaware.evaluation.result import CURVE, PCKResult
 from geoaware.runs.errors import InputError
 from geoaware.runs.files import replacing
@@ -173,11 +173,6 @@ def dumbbells(
         handles=handles, frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0, 1.0), borderaxespad=0.2
     )
     return figure
-
-
-def within_category(averaging: Averaging) -> Averaging:
-    """The average that is defined inside one category."""
-    return "per_point" if averaging.endswith("per_point") else "per_image"
 
 
 def save(plots: Mapping[str, Figure], folder: str | os.PathLike[str]) -> list[Path]:

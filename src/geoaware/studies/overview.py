@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from geoaware.evaluation.averages import LABELS, Averaging
+from geoaware.evaluation.averages import LABELS, Averaging, within_category
 from geoaware.evaluation.comparison import compared, verdict
 from geoaware.evaluation.tables import MISSING, Grid, percent, plain
-from geoaware.report.plots import dumbbells, within_category
+from geoaware.report.plots import dumbbells
 from geoaware.studies.outcome import Outcome
 from geoaware.studies.paper import TABLE_9, PaperRow, supervised_rows, zero_shot_rows
 from geoaware.studies.study import Case, Run

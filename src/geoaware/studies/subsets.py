@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping
 from statistics import fmean
 
-from geoaware.evaluation.averages import LABELS, Averaging
-from geoaware.evaluation.result import Comparison
+from geoaware.evaluation.averages import LABELS, Averaging, within_category
+from geoaware.evaluation.result import BothSets
 from geoaware.evaluation.tables import MISSING, Grid, percent, plain
-from geoaware.report.plots import dumbbells, within_category
+from geoaware.report.plots import dumbbells
 from geoaware.studies.outcome import Outcome
 from geoaware.studies.paper import (
     GAP_SUPERVISED,
@@ -126,7 +126,7 @@ def fig5(case: Case) -> Outcome:
 def fig15(case: Case) -> Outcome:
     """Which share of pairs and keypoints is geometry-aware."""
     (run,) = case.runs.values()
-    parts: dict[str, Comparison] = dict(run.result.by_category)
+    parts: dict[str, BothSets] = dict(run.result.by_category)
     whole = run.result.overall
     shares = {name: (each.pair_share, each.keypoint_share) for name, each in parts.items()}
     if len(parts) > 1:
@@ -180,7 +180,7 @@ def _sensitivities(run: Run, category: str, column: int) -> tuple[float, float]:
     return sets["standard"][column], sets["geometry_aware"][column]
 
 
-def _both(comparison: Comparison, averaging: Averaging, run: Run) -> tuple[float, float]:
+def _both(comparison: BothSets, averaging: Averaging, run: Run) -> tuple[float, float]:
     """Standard and geometry-aware PCK at the headline alpha."""
     column = run.result.column(run.result.headline_alpha)
     sets = comparison.sets

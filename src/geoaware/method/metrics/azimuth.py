@@ -1,4 +1,4 @@
-"""Sensitivity to a change of viewpoint (paper, section 3.3; REFERENCE section 7)."""
+"""Sensitivity to a change of viewpoint (paper, section 3.3)."""
 
 from __future__ import annotations
 

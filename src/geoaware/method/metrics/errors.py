@@ -1,4 +1,4 @@
-"""What kind of mistake a prediction is: jitter, miss, swap (Aygün & Mac Aodha 2022; paper, table 9).
+"""Error types of a prediction: jitter, miss and swap (Aygün & Mac Aodha 2022; paper, table 9).
 
 Every prediction is held against all visible keypoints of the target, at one alpha:
 
@@ -49,7 +49,7 @@ def error_types(
     *,
     strict: bool = True,
 ) -> ErrorRates:
-    """Shares of each kind of mistake among the predictions of one pair.
+    """Share of each error type among the predictions of one pair.
 
     Args:
         predicted: points (x, y), shape (k, 2).
@@ -69,22 +69,12 @@ def error_types(
     count = len(found)
     wanted = _rows(index, count, 0, len(there), "index")
     partner = _rows(
-        np.full(count, -1) if flip_partner is None else flip_partner, count, -1, len(there), "flip_partner"
+        [-1] * count if flip_partner is None else flip_partner, count, -1, len(there), "flip_partner"
     )
-    if not count:
-        return ErrorRates(*[float("nan")] * len(ERROR_TYPES))
-    whole = np.zeros(count, dtype=np.int64)
-    flags = classify(
-        found,
-        there,
-        whole,
-        whole + len(there),
-        wanted,
-        partner,
-        np.full(count, alpha * size, np.float64),
-        strict,
-    )
-    return ErrorRates(*(flags.sum(axis=0) / count).tolist())
+    first, limit = np.zeros(count, dtype=np.int64), np.full(count, alpha * size, dtype=np.float64)
+    flags = classify(found, there, first, first + len(there), wanted, partner, limit, strict)
+    with np.errstate(invalid="ignore"):
+        return ErrorRates(*(flags.sum(axis=0) / np.float64(count)).tolist())
 
 
 def classify(
@@ -97,7 +87,7 @@ def classify(
     limit: Float[np.ndarray, " n"],
     strict: bool,
 ) -> Bool[np.ndarray, "n 5"]:
-    """Kinds of mistake of many predictions at once; columns in the order of `ERROR_TYPES`.
+    """Error types of many predictions at once; columns in the order of `ERROR_TYPES`.
 
     Rows ``first[i]`` to ``last[i]`` (exclusive) of ``targets`` are the visible keypoints of prediction i's
     target image, at least one; ``wanted`` and ``partner`` are rows too (partner -1: none).
@@ -110,16 +100,8 @@ def classify(
         nearest = _nearest(predicted[part], targets, first[part], last[part])
         hit = within(nearest, limit[part], strict)
         swap = hit & (own > nearest)
-        flags[part] = np.stack(
-            [
-                within(own, 2 * limit[part], strict) & ~within(own, limit[part], strict),
-                ~hit,
-                swap,
-                swap & (other == nearest),
-                hit & ~swap,
-            ],
-            axis=1,
-        )
+        jitter = within(own, 2 * limit[part], strict) & ~within(own, limit[part], strict)
+        flags[part] = np.stack([jitter, ~hit, swap, swap & (other == nearest), hit & ~swap], axis=1)
     return flags
 
 

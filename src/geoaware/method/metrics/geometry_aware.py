@@ -1,4 +1,4 @@
-"""The geometry-aware subset (paper, section 3.2 and appendix C; REFERENCE section 7).
+"""The geometry-aware subset (paper, section 3.2 and appendix C).
 
 A keypoint of a pair is in it when it belongs to a subgroup of alike parts (the paws, say) and the target
 shows at least two visible members of that subgroup: then only geometry tells which one is meant. Subgroups,

@@ -1,4 +1,4 @@
-"""Percentage of correct keypoints (paper, section 5; REFERENCE section 7)."""
+"""Percentage of correct keypoints (paper, section 5)."""
 
 from __future__ import annotations
 
