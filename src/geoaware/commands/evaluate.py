@@ -115,9 +115,7 @@ def score(
     ] = None,
     by: By = None,
     alpha: Alpha = None,
-    error_alpha: Annotated[
-        float, typer.Option("--error-alpha", help="Threshold of the error types.")
-    ] = 0.1,
+    error_alpha: Annotated[float, typer.Option("--error-alpha", help="Threshold of the error types.")] = 0.1,
     draws: Annotated[
         int, typer.Option("--draws", help="Bootstrap resamples; 0: no confidence intervals.")
     ] = 1000,

@@ -59,7 +59,7 @@ class Protocol:
             InputError: the image has no box, or what the base is taken from has no extent.
         """
         if self.base == "image":
-            box = (0.0, 0.0, *target.size)
+            box = (0.0, 0.0, float(target.size[0]), float(target.size[1]))
         elif self.base == "keypoints":
             box = target.keypoints.box
         elif target.box is None:
