@@ -171,8 +171,8 @@ def test_list_of_pairs(tmp_path: Path) -> None:
     (root / "pairs.jsonl").write_text('{"source": "9.png", "target": "1.png"}', encoding="utf-8")
     with pytest.raises(InputError, match=r"pairs\.jsonl, line 1: no image or entry '9\.png'; known: 1\.png"):
         load("coco", root, "all", pairs="pairs.jsonl")
-    (root / "pairs.jsonl").write_text("[1]", encoding="utf-8")
-    with pytest.raises(InputError, match=r"line 1: .* is no JSON object"):
+    (root / "pairs.jsonl").write_text("\n\n[1]", encoding="utf-8")
+    with pytest.raises(InputError, match=r"line 3: .* is no JSON object"):
         load("coco", root, "all", pairs="pairs.jsonl")
 
 

@@ -99,6 +99,22 @@ def test_wrong_lines(tmp_path: Path, line: dict[str, Any], message: str) -> None
         load("pairs", written(tmp_path, line), "mine")
 
 
+def test_lines_are_counted_as_an_editor_counts_them(tmp_path: Path) -> None:
+    root = written(tmp_path, PAIR)
+    text = json.dumps(PAIR)
+    for lines, message in [
+        (["", "  ", text, "", '{"source": "a.png"'], r"pairs\.jsonl, line 5: no valid JSON"),
+        ([text, "", "[1]"], r"pairs\.jsonl, line 3: '\[1\]' is no JSON object"),
+        (
+            ["", json.dumps({**PAIR, "azimuth_difference": 7})],
+            r"pairs\.jsonl, line 2: azimuth_difference is 7",
+        ),
+    ]:
+        (root / "pairs.jsonl").write_text("\n".join(lines), encoding="utf-8")
+        with pytest.raises(InputError, match=message):
+            load("pairs", root, "mine")
+
+
 def test_wrong_files(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"pairs\.jsonl: no such file; expected"):
         load("pairs", tmp_path, "mine")

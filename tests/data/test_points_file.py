@@ -40,6 +40,7 @@ def test_forms(tmp_path: Path, text: str, expected: QueryPoints) -> None:
         ("x,y\n", "no points in this file"),
         ("1,2\n3,four\n", r"line 2: '3,four' is not a point"),
         ("1,2\n3\n", "line 2"),
+        ('"left\npaw",1,2\n\n"right\npaw",3,four\n', "line 5"),
         ("a,1,2\n3,4\n", "some lines have a name"),
         ("a,b,1,2\n", "4 columns"),
         ("[[1, 2], [3]]", r"point 1: \[3\] is not"),
@@ -64,12 +65,13 @@ def test_missing_and_binary_files(tmp_path: Path) -> None:
         read_points(tmp_path / "absent.csv")
     path = tmp_path / "binary.csv"
     path.write_bytes(b"\xff\xfe\x00\x01")
-    with pytest.raises(InputError, match="cannot be read as text"):
+    with pytest.raises(InputError, match="is not UTF-8 text"):
         read_points(path)
 
 
 def test_points_on_the_command_line() -> None:
     assert parse_point("12,3.5") == (12.0, 3.5)
     for text in ("12", "a,b", "1,2,3", ""):
-        with pytest.raises(InputError, match="--point"):
+        with pytest.raises(InputError, match="is not a point of the form x,y") as caught:
             parse_point(text)
+        assert caught.value.parameter == "point"

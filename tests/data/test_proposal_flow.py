@@ -103,6 +103,8 @@ class TestWillow:
         [
             ("imageA,imageB\n", "no rows below its header"),
             ("imageA,imageB\nx,y,1\n", "line 2: 3 columns"),
+            ("\nimageA,imageB\n\n , \nx,y,1\n", "line 5: 3 columns"),
+            ('imageA,"image\nB"\n\nx,y,1\n', "line 4: 3 columns"),
             ("imageA\n" + ",".join(["a/b.png", "a/b.png"] + ["x"] * 40), "line 2: could not convert"),
             ("imageA\n" + ",".join(["a/b.png", "a/b.png"] + ["1"] * 40), "b.png: no such file"),
         ],
@@ -182,6 +184,13 @@ class TestPascal:
         with pytest.raises(InputError, match="line 2: class '21' is neither"):
             load("pf-pascal", root, "test")
 
+    @pytest.mark.parametrize("box", [np.zeros((0, 4)), np.zeros((0, 0))])
+    def test_an_empty_box_is_named(self, tmp_path: Path, box: np.ndarray) -> None:
+        root = pascal(tmp_path)
+        savemat(root / "Annotations/cat/one.mat", {"kps": np.array([[1.0, 2.0]]), "bbox": box})
+        with pytest.raises(InputError, match=r"one\.mat: 'bbox' has shape \(0, \d\); expected 1 rows of 4"):
+            load("pf-pascal", root, "test")
+
     def test_bad_input(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="no folder 'JPEGImages' in it"):
             load("pf-pascal", tmp_path, "test")
@@ -195,6 +204,12 @@ class TestPascal:
         text = (root / "test_pairs.csv").read_text(encoding="utf-8")
         (root / "test_pairs.csv").write_text(text.replace("1;5,2;6", "1;5,2"), encoding="utf-8")
         with pytest.raises(InputError, match=r"line 2: \[2, 1, 2, 2\] numbers"):
+            load("pf-pascal", root, "test")
+        header, row = text.splitlines()
+        (root / "test_pairs.csv").write_text(f"{header}\n\n\n{row.replace('1;5', 'a;5')}", encoding="utf-8")
+        with pytest.raises(
+            InputError, match=r"test_pairs\.csv, line 4: could not convert string to float: 'a'"
+        ):
             load("pf-pascal", root, "test")
         (root / "JPEGImages/one.jpg").unlink()
         (root / "test_pairs.csv").write_text(text, encoding="utf-8")

@@ -169,6 +169,6 @@ def test_damaged_annotations(tmp_path: Path, text: str, message: str) -> None:
 
 def test_damaged_layout(tmp_path: Path) -> None:
     root = made_up(tmp_path)
-    (root / "Layout/large/test.txt").write_text("000001-a-b:tractor\n", encoding="utf-8")
-    with pytest.raises(InputError, match=r"test\.txt: '000001-a-b:tractor' is not"):
+    (root / "Layout/large/test.txt").write_text("\n\n000001-a-b:tractor\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"test\.txt, line 3: '000001-a-b:tractor' is not"):
         load("spair71k", root, "test")

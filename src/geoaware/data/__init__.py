@@ -9,18 +9,24 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from geoaware.data import ap10k, coco, pairs, pf_pascal, pf_willow, spair
 from geoaware.data.dataset import DataSet, ThresholdBase
+from geoaware.data.files import reading
 from geoaware.data.masks import object_mask
 from geoaware.runs.errors import InputError
 
-LOADERS: Mapping[str, Callable[..., DataSet]] = {
-    module.NAME: module.load for module in (spair, pf_pascal, pf_willow, ap10k, coco, pairs)
+LOADERS: Mapping[str, str] = {
+    "spair71k": "spair",
+    "pf-pascal": "pf_pascal",
+    "pf-willow": "pf_willow",
+    "ap10k": "ap10k",
+    "coco": "coco",
+    "pairs": "pairs",
 }
-"""Loader of each data set by name; all take the root folder, the split, and options by keyword."""
+"""Module of each data set's loader by the data set's name; it is imported when the data set is asked for."""
 
 __all__ = ["LOADERS", "DataSet", "ThresholdBase", "load", "object_mask", "options"]
 
@@ -43,7 +49,9 @@ def load(name: str, root: str | os.PathLike[str], split: str, **given: Any) -> D
     if unknown:
         listed = ", ".join(known) or "none"
         raise InputError(f"data set {name} has no option {unknown[0]!r}; its options: {listed}")
-    return LOADERS[name](Path(root), split, **wanted)
+    # Loaders ask whether files are there, which the system may refuse to say.
+    with reading(Path(root)):
+        return _loader(name)(Path(root), split, **wanted)
 
 
 def options(name: str) -> tuple[str, ...]:
@@ -52,7 +60,13 @@ def options(name: str) -> tuple[str, ...]:
     Raises:
         InputError: there is no such data set.
     """
+    parameters = inspect.signature(_loader(name)).parameters.values()
+    return tuple(each.name for each in parameters if each.kind is each.KEYWORD_ONLY)
+
+
+def _loader(name: str) -> Callable[..., DataSet]:
+    """What reads a data set: takes the root folder, the split, and options by keyword."""
     if name not in LOADERS:
         raise InputError(f"unknown data set {name!r}; known: {', '.join(LOADERS)}")
-    parameters = inspect.signature(LOADERS[name]).parameters.values()
-    return tuple(each.name for each in parameters if each.kind is each.KEYWORD_ONLY)
+    found: Callable[..., DataSet] = import_module(f"{__name__}.{LOADERS[name]}").load
+    return found

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from geoaware.data.ap10k_pairs import CROSS_FAMILY, CROSS_SPECIES, FORMAT, IMAGES, INTRA, MANIFEST, SPLITS
-from geoaware.data.dataset import DataSet, assemble, choose_split, make_box, make_keypoints, read_json
+from geoaware.data.dataset import DataSet, assemble, choose_split, make_box, make_keypoints
+from geoaware.data.files import read_json, reading
 from geoaware.data.pairs import read_pair_list
 from geoaware.method.keypoints import AP10K
 from geoaware.method.types import AnnotatedImage
@@ -16,7 +17,6 @@ from geoaware.runs.errors import InputError
 
 NAME = "ap10k"
 BENCHMARKS = (INTRA, CROSS_SPECIES, CROSS_FAMILY)
-_ALIASES = {"trn": "trn", "train": "trn", "val": "val", "test": "test"}
 
 
 def load(
@@ -44,11 +44,11 @@ def load(
     """
     if benchmark not in BENCHMARKS:
         raise InputError(f"AP-10K has no benchmark {benchmark!r}; choose {', '.join(BENCHMARKS)}")
-    splits = {name: own for name, own in _ALIASES.items() if own in SPLITS[benchmark]}
-    chosen = choose_split(split, splits, f"AP-10K {benchmark}")
+    chosen = choose_split(split, SPLITS[benchmark], f"AP-10K {benchmark}")
     folder = root / built
     manifest = read_manifest(folder)
-    annotated, outside = read_images(folder, manifest, root / images)
+    outside: list[str] = []
+    annotated = read_images(folder, manifest, root / images, outside)
     name = f"{benchmark}/{chosen}.jsonl"
     checked_bytes(folder, name, manifest)
     if not manifest["pairs"][benchmark][chosen]:
@@ -81,29 +81,27 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def read_images(
-    folder: Path, manifest: dict[str, Any], images: Path
-) -> tuple[dict[str, AnnotatedImage], list[str]]:
-    """Every image of the benchmark by name, and a line for each keypoint outside its image.
+    folder: Path, manifest: dict[str, Any], images: Path, outside: list[str]
+) -> dict[str, AnnotatedImage]:
+    """Every image of the benchmark by name; ``outside`` takes a line for each keypoint outside its image.
 
     Raises:
         InputError: the file is missing, or not as the builder wrote it.
     """
     content = json.loads(checked_bytes(folder, IMAGES, manifest))
-    annotated, outside = {}, []
+    annotated = {}
     for name, entry in content["pictures"].items():
         size = (entry["size"][0], entry["size"][1])
-        keypoints, strays = make_keypoints(dict(enumerate(entry["points"])), size, name)
-        outside += strays
         annotated[name] = AnnotatedImage(
             id=name,
             path=images / entry["file_name"],
             size=size,
             category=entry["species"],
-            keypoints=keypoints,
+            keypoints=make_keypoints(dict(enumerate(entry["points"])), size, name, outside),
             box=make_box(entry["box"], name),
             attributes={"species": entry["species"], "family": entry["family"]},
         )
-    return annotated, outside
+    return annotated
 
 
 def checked_bytes(folder: Path, name: str, manifest: dict[str, Any]) -> bytes:
@@ -113,12 +111,8 @@ def checked_bytes(folder: Path, name: str, manifest: dict[str, Any]) -> bytes:
         InputError: it is missing or was changed.
     """
     path = folder / name
-    try:
+    with reading(path, "a file of the benchmark; run geoaware data build-ap10k again"):
         content = path.read_bytes()
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be read ({error.strerror}); run geoaware data build-ap10k again"
-        ) from None
     if hashlib.sha256(content).hexdigest() != manifest["files"].get(name, {}).get("sha256"):
         raise InputError(f"{path}: is not as the manifest says; run geoaware data build-ap10k again")
     return content

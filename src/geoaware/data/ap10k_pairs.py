@@ -29,9 +29,11 @@ from pathlib import Path
 from typing import Any
 
 from geoaware.data.coco import HIDDEN, CocoFile, corner_box, keypoint_places, read_coco
-from geoaware.data.dataset import make_keypoints, read_lines, visible_bits
+from geoaware.data.dataset import make_keypoints, require_folders, visible_bits
+from geoaware.data.files import read_lines
 from geoaware.data.sampling import draw
 from geoaware.method.keypoints import AP10K
+from geoaware.method.types import Box
 from geoaware.runs.errors import InputError
 from geoaware.runs.files import replacing
 
@@ -103,7 +105,7 @@ class Animal:
     species: str
     species_id: int
     family: str
-    box: tuple[float, float, float, float] | None
+    box: Box | None
     points: tuple[tuple[float, float] | None, ...]
     bits: int
 
@@ -131,28 +133,17 @@ class Merged:
 
 @dataclass(frozen=True)
 class Selection:
-    """What passes rule 1, and how much did not and why."""
+    """What passes rule 1.
+
+    Attributes:
+        animals: the images, by image id.
+        dropped: number of images that do not pass, by reason.
+        keypoints: number of keypoints that do not count, by reason, of images with a single instance.
+    """
 
     animals: tuple[Animal, ...]
     dropped: Mapping[str, int]
-    hidden_keypoints: int
-    outside_keypoints: int
-
-
-@dataclass(frozen=True)
-class PairLine:
-    """A pair as written: names of two images and the category it is counted under."""
-
-    category: str
-    source: str
-    target: str
-
-    def to_json(self) -> str:
-        """One line of a list of pairs."""
-        return (
-            f'{{"id": "{self.source}-{self.target}", "category": {json.dumps(self.category)}, '
-            f'"source": "{self.source}", "target": "{self.target}"}}'
-        )
+    keypoints: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -197,20 +188,24 @@ def build(
         InputError: a file is missing or damaged, or no image passes the rules.
     """
     rules, folder = rules or Rules(), out or root / "correspondence"
-    merged = merge(_files(root, annotations))
+    require_folders(root, () if annotations else ("annotations",), "AP-10K")
+    files = annotations or [root / name for name in ANNOTATION_FILES]
+    merged = merge([read_coco(path) for path in sorted(files)])
     excluded = read_exclusions(exclude, merged) if exclude else frozenset[int]()
     selection = select(merged, excluded, rules)
     if not selection.animals:
-        raise InputError(
-            f"{root}: no image passes the rules ({_told(selection.dropped)}); check the annotations"
-        )
+        reasons = ", ".join(f"{count} {reason}" for reason, count in selection.dropped.items())
+        raise InputError(f"{root}: no image passes the rules ({reasons}); check the annotations")
     species = split_species(selection.animals, rules)
     lists = {
-        f"{benchmark}/{split}.jsonl": list(_MAKERS[benchmark](species, split, rules))
+        benchmark: {split: list(_MAKERS[benchmark](species, split, rules)) for split in splits}
         for benchmark, splits in SPLITS.items()
-        for split in splits
     }
-    texts = {name: "".join(pair.to_json() + "\n" for pair in pairs).encode() for name, pairs in lists.items()}
+    texts = {
+        f"{benchmark}/{split}.jsonl": "".join(lines).encode()
+        for benchmark, splits in lists.items()
+        for split, lines in splits.items()
+    }
     texts[IMAGES] = images_text(selection.animals)
     manifest = {
         "format": FORMAT,
@@ -218,10 +213,7 @@ def build(
         "annotations_sha256": content_hash(merged),
         "excluded_images": sorted(excluded),
         **_image_counts(merged, selection, species, rules),
-        "pairs": {
-            benchmark: {split: len(lists[f"{benchmark}/{split}.jsonl"]) for split in splits}
-            for benchmark, splits in SPLITS.items()
-        },
+        "pairs": {name: {split: len(lines) for split, lines in each.items()} for name, each in lists.items()},
         "paper": {benchmark: dict(counts) for benchmark, counts in PAPER.items()},
         "files": {
             name: {"bytes": len(text), "sha256": hashlib.sha256(text).hexdigest()}
@@ -245,15 +237,9 @@ def merge(files: Sequence[CocoFile]) -> Merged:
         for number, category in file.categories.items():
             if tuple(file.names(number)) != AP10K.names:
                 raise InputError(f"{file.path}: category {category['name']!r} has not AP-10K's 17 keypoints")
-            _put(
-                species,
-                number,
-                (category["name"], category.get("supercategory", "")),
-                f"{file.path}: category",
-            )
+            named = (category["name"], category.get("supercategory", ""))
+            _put(species, number, named, f"{file.path}: category")
         for number, image in file.images.items():
-            if not isinstance(number, int):
-                raise InputError(f"{file.path}: image id {number!r} is no whole number")
             _put(images, number, image, f"{file.path}: image")
         for annotation in file.annotations:
             of_image = annotations[annotation["image_id"]]
@@ -273,10 +259,10 @@ def read_exclusions(path: Path, merged: Merged) -> frozenset[int]:
         file_name = str(image["file_name"])
         known |= {str(number): number, file_name: number, Path(file_name).stem: number}
     excluded = set()
-    for line in read_lines(path, "a list of images to leave out"):
+    for where, line in read_lines(path, "a list of images to leave out"):
         name = line.partition("#")[0].strip()
         if name and name not in known:
-            raise InputError(f"{path}: no image {name!r} in the annotations; write image ids or file names")
+            raise InputError(f"{where}: no image {name!r} in the annotations; write image ids or file names")
         if name:
             excluded.add(known[name])
     return frozenset(excluded)
@@ -286,7 +272,7 @@ def select(merged: Merged, excluded: frozenset[int], rules: Rules) -> Selection:
     """Rule 1: images of a single instance with enough visible keypoints, by image id."""
     dropped = Counter({"excluded by the list": 0, "several instances": 0, "too few visible keypoints": 0})
     animals: list[Animal] = []
-    hidden = outside = 0
+    hidden, outside = 0, list[str]()
     for image_id, instances in sorted(merged.annotations.items()):
         if image_id in excluded:
             dropped["excluded by the list"] += 1
@@ -294,14 +280,14 @@ def select(merged: Merged, excluded: frozenset[int], rules: Rules) -> Selection:
             dropped["several instances"] += 1
         else:
             (annotation,) = instances.values()
-            animal, strays = _animal(merged, merged.images[image_id], annotation)
+            animal = _animal(merged, merged.images[image_id], annotation, outside)
             hidden += sum(flag == HIDDEN for flag in annotation["keypoints"][2::3])
-            outside += len(strays)
             if animal.bits.bit_count() < rules.min_visible:
                 dropped["too few visible keypoints"] += 1
             else:
                 animals.append(animal)
-    return Selection(tuple(animals), dict(dropped), hidden, outside)
+    uncounted = {"hidden, not counted": hidden, "outside their picture, not counted": len(outside)}
+    return Selection(tuple(animals), dict(dropped), uncounted)
 
 
 def split_species(animals: Iterable[Animal], rules: Rules) -> dict[str, Splits]:
@@ -320,30 +306,27 @@ def split_images(members: Sequence[Animal], rules: Rules) -> Splits:
     return {"trn": ordered[:val_from], "val": ordered[val_from:test_from], "test": ordered[test_from:]}
 
 
-def intra_species(species: Mapping[str, Splits], split: str, rules: Rules) -> Iterator[PairLine]:
+def intra_species(species: Mapping[str, Splits], split: str, rules: Rules) -> Iterator[str]:
     """Rule 3, species by species."""
     for name, splits in species.items():
         members = splits[split]
         pairs = list(combinations(members, 2))
-        if split == "trn":
-            limit = rules.train_pairs_per_image * len(members)
-            if limit < len(pairs):
-                pairs = [
-                    pairs[each] for each in draw(len(pairs), limit, f"{rules.seed}/{INTRA}/{split}/{name}")
-                ]
-        for source, target in pairs:
+        limit = rules.train_pairs_per_image * len(members) if split == "trn" else len(pairs)
+        # Drawn first, filtered then: the paper's limit counts pairs with too little in common.
+        for number in draw(len(pairs), limit, f"{rules.seed}/{INTRA}/{split}/{name}"):
+            source, target = pairs[number]
             if source.common(target) >= rules.min_common:
-                yield PairLine(name, source.name, target.name)
+                yield _line(name, source, target)
 
 
-def cross_species(species: Mapping[str, Splits], split: str, rules: Rules) -> Iterator[PairLine]:
+def cross_species(species: Mapping[str, Splits], split: str, rules: Rules) -> Iterator[str]:
     """Rule 4, family by family; a pair is counted under its family."""
     for family, members in sorted(by_family(species, split).items()):
         pairs = [pair for one, other in combinations(members, 2) for pair in product(one, other)]
         yield from _drawn(pairs, rules.images(split) ** 2, CROSS_SPECIES, split, family, rules)
 
 
-def cross_family(species: Mapping[str, Splits], split: str, rules: Rules) -> Iterator[PairLine]:
+def cross_family(species: Mapping[str, Splits], split: str, rules: Rules) -> Iterator[str]:
     """Rule 5, combination by combination; a pair is counted under both names, joined by a plus sign."""
     families = sorted(by_family(species, split).items())
     for (one, sources), (other, targets) in combinations(families, 2):
@@ -363,22 +346,14 @@ def by_family(species: Mapping[str, Splits], split: str) -> dict[str, list[list[
     return families
 
 
+_WRITTEN = ("file_name", "size", "species", "family", "box", "points")
+
+
 def images_text(animals: Sequence[Animal]) -> bytes:
     """The images' file as bytes: one image a line, by image id."""
     lines = [
-        json.dumps(animal.name)
-        + ": "
-        + json.dumps(
-            {
-                "file_name": animal.file_name,
-                "size": animal.size,
-                "species": animal.species,
-                "family": animal.family,
-                "box": animal.box,
-                "points": animal.points,
-            }
-        )
-        for animal in animals
+        f"{json.dumps(each.name)}: " + json.dumps({key: getattr(each, key) for key in _WRITTEN})
+        for each in animals
     ]
     head = f'{{"format": {FORMAT}, "keypoints": {json.dumps(AP10K.names)}, "pictures": {{\n'
     return (head + ",\n".join(lines) + "\n}}\n").encode()
@@ -386,11 +361,12 @@ def images_text(animals: Sequence[Animal]) -> bytes:
 
 def content_hash(merged: Merged) -> str:
     """SHA-256 of the annotations used, whatever their order in the files."""
+    essence = ("id", "category_id", "keypoints", "bbox")
     used = [
         [
             number,
             merged.images[number]["file_name"],
-            [_essence(each) for _, each in sorted(instances.items())],
+            [[each.get(key) for key in essence] for _, each in sorted(instances.items())],
         ]
         for number, instances in sorted(merged.annotations.items())
     ]
@@ -414,24 +390,6 @@ def write(folder: Path, texts: Mapping[str, bytes], manifest: Mapping[str, Any])
         draft.write_bytes((json.dumps(manifest, indent=1, ensure_ascii=True) + "\n").encode())
 
 
-def _files(root: Path, given: Sequence[Path] | None) -> list[CocoFile]:
-    if not root.is_dir():
-        raise InputError(f"{root}: no such folder; give AP-10K's folder (annotations, data)")
-    paths = list(given) if given else [root / name for name in ANNOTATION_FILES]
-    missing = [path for path in paths if not path.is_file()]
-    if missing and not given:
-        inner = [
-            each
-            for each in sorted(root.iterdir())
-            if all((each / name).is_file() for name in ANNOTATION_FILES)
-        ]
-        remedy = (
-            f"give {inner[0]} as root" if inner else "give AP-10K's folder, or name files by --annotations"
-        )
-        raise InputError(f"{missing[0]}: no such file; {remedy}")
-    return [read_coco(path) for path in sorted(paths)]
-
-
 def _put(known: dict[int, Any], key: int, entry: Any, where: str) -> None:
     if known.setdefault(key, entry) != entry:
         raise InputError(
@@ -440,18 +398,18 @@ def _put(known: dict[int, Any], key: int, entry: Any, where: str) -> None:
 
 
 def _animal(
-    merged: Merged, image: Mapping[str, Any], annotation: Mapping[str, Any]
-) -> tuple[Animal, list[str]]:
+    merged: Merged, image: Mapping[str, Any], annotation: Mapping[str, Any], outside: list[str]
+) -> Animal:
     image_id = int(image["id"])
     where = f"image {image_id} ({image['file_name']})"
     try:
         size = (int(image["width"]), int(image["height"]))
     except (KeyError, TypeError, ValueError):
         raise InputError(f"{where}: the annotations give no width and height") from None
-    keypoints, outside = make_keypoints(keypoint_places(annotation), size, where)
+    keypoints = make_keypoints(keypoint_places(annotation), size, where, outside)
     name, family = merged.species[annotation["category_id"]]
     seen = zip(keypoints.xy.tolist(), keypoints.visible.tolist(), strict=True)
-    animal = Animal(
+    return Animal(
         image_id=image_id,
         name=f"{image_id:012d}",
         file_name=str(image["file_name"]),
@@ -463,7 +421,6 @@ def _animal(
         points=tuple((x, y) if visible else None for (x, y), visible in seen),
         bits=visible_bits(keypoints),
     )
-    return animal, outside
 
 
 def _drawn(
@@ -473,18 +430,22 @@ def _drawn(
     split: str,
     category: str,
     rules: Rules,
-) -> Iterator[PairLine]:
+) -> Iterator[str]:
     def usable(number: int) -> bool:
         source, target = pairs[number]
         return source.common(target) >= rules.min_common
 
     for number in draw(len(pairs), wanted, f"{rules.seed}/{benchmark}/{split}/{category}", usable):
         source, target = pairs[number]
-        yield PairLine(category, source.name, target.name)
+        yield _line(category, source, target)
 
 
-def _essence(annotation: Mapping[str, Any]) -> list[Any]:
-    return [annotation[key] for key in ("id", "category_id", "keypoints")] + [annotation.get("bbox")]
+def _line(category: str, source: Animal, target: Animal) -> str:
+    """A pair as written, with the category it is counted under."""
+    return (
+        f'{{"id": "{source.name}-{target.name}", "category": {json.dumps(category)}, '
+        f'"source": "{source.name}", "target": "{target.name}"}}\n'
+    )
 
 
 def _image_counts(
@@ -496,10 +457,7 @@ def _image_counts(
     enough = rules.val_images + rules.test_images
     return {
         "images": {"annotated": len(merged.annotations), "used": len(selection.animals), **selection.dropped},
-        "keypoints": {
-            "hidden, not counted": selection.hidden_keypoints,
-            "outside their picture, not counted": selection.outside_keypoints,
-        },
+        "keypoints": dict(selection.keypoints),
         "species": {name: {"family": families[name], **splits} for name, splits in sorted(counts.items())},
         "held_out": sorted(name for name, splits in counts.items() if sum(splits.values()) < enough),
     }
@@ -515,7 +473,3 @@ def _warnings(manifest: Mapping[str, Any]) -> Iterator[str]:
                 yield f"{benchmark} {split}: no pairs, too few images"
     if manifest["held_out"]:
         yield f"held out, no training images: {', '.join(manifest['held_out'])}"
-
-
-def _told(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {what}" for what, count in counts.items())

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from geoaware.data import ap10k, ap10k_pairs, coco, load, options, pf_pascal, pf_willow, spair
-from geoaware.data.dataset import LEFT_OUT, NO_SUBGROUPS, DataSet, read_json, require_folders
+from geoaware.data.dataset import ALIASES, LEFT_OUT, NO_SUBGROUPS, SPLITS, DataSet, require_folders
+from geoaware.data.files import first_file, read_json
 from geoaware.data.images import check_size
 from geoaware.data.masks import object_mask
-from geoaware.data.proposal_flow import first_file
 from geoaware.method.types import AnnotatedImage
 from geoaware.runs.errors import InputError
 
@@ -127,16 +127,16 @@ def _inspect_spair(findings: Findings, root: Path, split: str | None, given: Map
     if not any(True for _ in _tried(findings, require_folders, root, spair.FOLDERS, "SPair-71k")):
         return
     images: dict[tuple[str, str], AnnotatedImage | None] = {}
-    for each in [split] if split else ["trn", "val", "test"]:
+    for each in [split] if split else SPLITS:
         for data_set in _loaded(findings, spair.NAME, root, each, given):
             _describe(findings, data_set)
-        own = spair.SPLITS.get(each, each)
+        own = ALIASES.get(each, each)
         disagreements: list[str] = []
         for name, source, target, category in chain(*_tried(findings, spair.layout_pairs, root, own)):
             for image in (source, target):
                 if (category, image) not in images:
-                    read = _tried(findings, spair.read_image, root, category, image)
-                    images[category, image] = next((found for found, _ in read), None)
+                    read = _tried(findings, spair.read_image, root, category, image, [])
+                    images[category, image] = next(read, None)
             sides = [side for side in (images[category, source], images[category, target]) if side]
             if len(sides) == 2:
                 disagreements += _spair_pair_problems(root / "PairAnnotation" / own, name, sides)
@@ -164,7 +164,7 @@ def _spair_pair_problems(folder: Path, name: str, sides: Sequence[AnnotatedImage
 
 
 def _inspect_pf_pascal(findings: Findings, root: Path, split: str | None, given: Mapping[str, Any]) -> None:
-    found = [each for each in ("trn", "val", "test") if first_file(root, pf_pascal.csv_names(each))]
+    found = [each for each in SPLITS if first_file(root, pf_pascal.csv_names(each))]
     if not found and not given.get("pairs"):
         findings.problems.append(f"{root}: no list of pairs {pf_pascal.csv_names('test')[0]!r} in it")
     for each in [split] if split else found or ["test"]:

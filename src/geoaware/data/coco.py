@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
@@ -16,15 +16,15 @@ from geoaware.data.dataset import (
     azimuth_difference,
     make_box,
     make_keypoints,
-    read_json,
     shortened,
     visible_bits,
 )
+from geoaware.data.files import read_json
 from geoaware.data.images import image_size
 from geoaware.data.pairs import describe_groups, make_schema, read_pair_list
 from geoaware.data.sampling import draw
 from geoaware.method.keypoints import AP10K, Schema
-from geoaware.method.types import AnnotatedImage, Pair
+from geoaware.method.types import AnnotatedImage, Box, Pair
 from geoaware.runs.errors import InputError
 
 NAME = "coco"
@@ -63,37 +63,42 @@ class CocoFile:
         return [str(each) for each in self.categories[category]["keypoints"]]
 
 
-def read_coco(path: Path) -> CocoFile:
+def read_coco(path: Path, objects: bool = False) -> CocoFile:
     """Read and check an annotation file.
+
+    Args:
+        path: the file.
+        objects: read objects that need no keypoints: every category counts, and the file may lack the lists
+            of categories and annotations. Without a list of categories every annotation counts.
 
     Raises:
         InputError: missing, no JSON, or an entry is missing or inconsistent; names file and entry.
     """
-    content = read_json(path, "a COCO keypoints file")
+    kind = "COCO file of images and objects" if objects else "COCO keypoints file"
+    content = read_json(path, f"a {kind}")
     if not isinstance(content, dict):
-        raise InputError(
-            f"{path}: is no COCO keypoints file (a JSON object with images, annotations, categories)"
-        )
-    images = _by_id(content, "images", path, ("file_name",))
+        raise InputError(f"{path}: is no {kind} (a JSON object with images, annotations, categories)")
+    for key in ("categories", "annotations") if objects else ():
+        content[key] = content.get(key) or []
+    images = _by_id(content, "images", "file_name", path, kind)
     categories = {
         each: entry
-        for each, entry in _by_id(content, "categories", path, ("name",)).items()
-        if isinstance(entry.get("keypoints"), list) and entry["keypoints"]
+        for each, entry in _by_id(content, "categories", "name", path, kind).items()
+        if objects or (isinstance(entry.get("keypoints"), list) and entry["keypoints"])
     }
-    if not categories:
+    if not categories and not objects:
         raise InputError(f"{path}: no category lists its 'keypoints'; add their names to the categories")
-    named = Counter(entry["name"] for entry in categories.values())
-    if max(named.values()) > 1:
-        raise InputError(
-            f"{path}: two categories are called {named.most_common(1)[0][0]!r}; names must differ"
-        )
-    annotations = tuple(_annotations(content, path, images, categories))
+    for name, times in Counter(each["name"] for each in categories.values()).most_common(1):
+        if times > 1:
+            raise InputError(f"{path}: two categories are called {name!r}; names must differ")
+    entries = _listed(content, "annotations", path, kind)
+    annotations = tuple(_annotations(entries, path, images, categories, objects))
     return CocoFile(
         path,
         images,
         categories,
         annotations,
-        crowds=frozenset(each["image_id"] for each in content["annotations"] if each.get("iscrowd")),
+        crowds=frozenset(each["image_id"] for each in entries if each.get("iscrowd")),
         flip_pairs=content.get("flip_pairs"),
         keypoint_groups=content.get("keypoint_groups"),
     )
@@ -136,20 +141,31 @@ def load(
     """
     file, annotated, outside = open_folder(root, split, annotations, images, masks, hidden)
     schemas, notes = read_schemas(file)
-    if len(annotated) < len(file.annotations):
-        notes.append(
-            f"{len(file.annotations) - len(annotated)} annotations show no keypoint and are not used"
-        )
-    if str(pairs) != "all" and not _is_count(pairs):
-        made = read_pair_list(root / str(pairs), {image.id: image for image in annotated})
-        notes.append(f"pairs of {Path(str(pairs)).name}")
-    else:
-        wanted = None if str(pairs) == "all" else int(pairs)
-        pools = _across(annotated, schemas) if across else _within(annotated)
+    unused = len(file.annotations) - len(annotated)
+    if unused:
+        notes.append(f"{unused} annotations show no keypoint and are not used")
+    if isinstance(pairs, int) or pairs == "all" or pairs.isdecimal():
+        wanted = None if pairs == "all" else int(pairs)
+        if wanted is not None and wanted < 1:
+            raise InputError(f"pairs={pairs}: at least one pair a category is needed, or 'all'")
+        pools = _pools(annotated, schemas, across)
         schemas |= {pool.category: schemas[pool.images[0].category] for pool in pools}
         made = [pair for pool in pools for pair in _pool_pairs(pool, wanted, min_common, seed)]
-        notes.append(_how(made, pools, wanted, seed))
-    _check_schemas(made, schemas, file.path)
+        total = sum(pool.total for pool in pools)
+        notes.append(
+            f"all ordered pairs: {len(made)} of {total} have enough keypoints in common"
+            if wanted is None
+            else f"{len(made)} pairs: up to {wanted} random ones a category (seed {seed}) of {total} ordered "
+            "pairs"
+        )
+    else:
+        made = read_pair_list(root / pairs, {image.id: image for image in annotated})
+        notes.append(f"pairs of {Path(pairs).name}")
+    # A list of pairs may name categories that the annotation file does not have.
+    for pair in made:
+        if schemas[pair.source.category].names != schemas[pair.target.category].names:
+            raise InputError(f"{file.path}: pair {pair.id} joins categories with different keypoint names")
+        schemas.setdefault(pair.category, schemas[pair.source.category])
     base: ThresholdBase = "box" if all(image.box for image in annotated) else "image"
     return assemble(NAME, split, schemas, made, base, notes, outside, min_common)
 
@@ -171,10 +187,10 @@ def open_folder(
         InputError: as `load`.
     """
     file = read_coco(_annotation_file(root, split, annotations))
-    annotated, outside = read_images(
-        file, _image_folder(root, images, file), root / (masks or "masks"), hidden
-    )
-    return file, annotated, outside
+    names = [str(each["file_name"]) for each in file.images.values()]
+    folder = root / images if images is not None else image_folder(root, names) or root / "images"
+    outside: list[str] = []
+    return file, _read_images(file, folder, root / (masks or "masks"), hidden, outside), outside
 
 
 def read_schemas(file: CocoFile) -> tuple[dict[str, Schema], list[str]]:
@@ -214,25 +230,13 @@ def _limbs(category: Mapping[str, Any], count: int) -> tuple[tuple[int, int], ..
     )
 
 
-def read_images(
-    file: CocoFile, images: Path, masks: Path, hidden: bool = False
-) -> tuple[list[AnnotatedImage], list[str]]:
-    """Every annotation with a visible keypoint as an image, by image and annotation id.
+def image_folder(root: Path, names: Sequence[str]) -> Path | None:
+    """Where a file's images are: in ``images`` or ``data`` beside it, or beside it; ``None``: nowhere there.
 
-    Returns:
-        The images, and a line for each keypoint outside its image.
+    Some of the images may be missing: one of the first hundred tells the folder.
     """
-    instances = Counter(annotation["image_id"] for annotation in file.annotations)
-    annotated, outside = [], []
-    for annotation in sorted(file.annotations, key=lambda each: (each["image_id"], each["id"])):
-        image, strays = _image(file, annotation, images, masks, hidden)
-        outside += strays
-        if not image.keypoints.visible.any():
-            continue
-        if instances[annotation["image_id"]] > 1:
-            image = replace(image, id=f"{image.id}#{annotation['id']}")
-        annotated.append(image)
-    return annotated, outside
+    folders = (root / each for each in ("images", "data", "."))
+    return next((each for each in folders if any((each / name).is_file() for name in names[:100])), None)
 
 
 def keypoint_places(
@@ -247,43 +251,54 @@ def keypoint_places(
     }
 
 
-def corner_box(annotation: Mapping[str, Any], where: str) -> tuple[float, float, float, float] | None:
+def corner_box(annotation: Mapping[str, Any], where: str) -> Box | None:
     """COCO's box (x, y, width, height) as (x1, y1, x2, y2); ``None`` where there is none."""
     values = annotation.get("bbox")
     if not values:
         return None
     try:
         x, y, width, height = values
-        return make_box((x, y, x + width, y + height), where)
-    except (TypeError, ValueError) as error:
-        raise (
-            error
-            if isinstance(error, InputError)
-            else InputError(f"{where}: bbox {values!r} is not x, y, width, height")
-        ) from None
+        corners = (x, y, x + width, y + height)
+    except (TypeError, ValueError):
+        raise InputError(f"{where}: bbox {values!r} is not x, y, width, height") from None
+    return make_box(corners, where)
+
+
+def _read_images(
+    file: CocoFile, images: Path, masks: Path, hidden: bool, outside: list[str]
+) -> list[AnnotatedImage]:
+    """Every annotation with a visible keypoint as an image, by image and annotation id."""
+    instances = Counter(annotation["image_id"] for annotation in file.annotations)
+    annotated = []
+    for annotation in sorted(file.annotations, key=lambda each: (each["image_id"], each["id"])):
+        image = _image(file, annotation, images, masks, hidden, outside)
+        if not image.keypoints.visible.any():
+            continue
+        if instances[annotation["image_id"]] > 1:
+            image = replace(image, id=f"{image.id}#{annotation['id']}")
+        annotated.append(image)
+    return annotated
 
 
 def _image(
-    file: CocoFile, annotation: dict[str, Any], images: Path, masks: Path, hidden: bool
-) -> tuple[AnnotatedImage, list[str]]:
+    file: CocoFile, annotation: dict[str, Any], images: Path, masks: Path, hidden: bool, outside: list[str]
+) -> AnnotatedImage:
     entry = file.images[annotation["image_id"]]
     where = f"{file.path}: annotation {annotation['id']}"
     path = images / entry["file_name"]
-    given = (entry.get("width"), entry.get("height"))
-    size = (int(given[0]), int(given[1])) if given[0] and given[1] else image_size(path)
-    keypoints, outside = make_keypoints(keypoint_places(annotation, hidden), size, where)
+    width, height = entry.get("width"), entry.get("height")
+    size = (int(width), int(height)) if width and height else image_size(path)
     mask = entry.get("mask_file_name") or annotation.get("mask_file_name")
-    image = AnnotatedImage(
+    return AnnotatedImage(
         id=str(entry["file_name"]).replace("\\", "/"),
         path=path,
         size=size,
         category=file.categories[annotation["category_id"]]["name"],
-        keypoints=keypoints,
+        keypoints=make_keypoints(keypoint_places(annotation, hidden), size, where, outside),
         box=corner_box(annotation, where),
         mask_path=masks / mask if mask else None,
         attributes={key: value for key, value in annotation.items() if key not in _STANDARD},
     )
-    return image, outside
 
 
 @dataclass(frozen=True)
@@ -310,17 +325,13 @@ class _Pool:
         return pair[::-1] if backward else pair
 
 
-def _within(images: Sequence[AnnotatedImage]) -> list[_Pool]:
+def _pools(images: Sequence[AnnotatedImage], schemas: Mapping[str, Schema], across: bool) -> list[_Pool]:
+    """Candidates by category or, ``across``, by two categories with the same keypoint names."""
     grouped: dict[str, list[AnnotatedImage]] = defaultdict(list)
     for image in images:
         grouped[image.category].append(image)
-    return [_Pool(category, members) for category, members in sorted(grouped.items()) if len(members) > 1]
-
-
-def _across(images: Sequence[AnnotatedImage], schemas: Mapping[str, Schema]) -> list[_Pool]:
-    grouped: dict[str, list[AnnotatedImage]] = defaultdict(list)
-    for image in images:
-        grouped[image.category].append(image)
+    if not across:
+        return [_Pool(category, each) for category, each in sorted(grouped.items()) if len(each) > 1]
     pools = [
         _Pool(f"{a}+{b}", grouped[a], grouped[b])
         for a, b in combinations(sorted(grouped), 2)
@@ -334,45 +345,18 @@ def _across(images: Sequence[AnnotatedImage], schemas: Mapping[str, Schema]) -> 
 
 
 def _pool_pairs(pool: _Pool, wanted: int | None, min_common: int, seed: int) -> Iterator[Pair]:
+    """So many random pairs with enough keypoints in common, or all of these."""
     seen = {image.id: visible_bits(image.keypoints) for image in (*pool.images, *(pool.partners or ()))}
 
     def usable(number: int) -> bool:
         a, b = pool[number]
         return (seen[a.id] & seen[b.id]).bit_count() >= min_common
 
-    for number in _chosen(pool, wanted, f"{NAME}/{seed}/{pool.category}", usable):
+    count = pool.total if wanted is None else wanted
+    for number in draw(pool.total, count, f"{NAME}/{seed}/{pool.category}", usable):
         source, target = pool[number]
         apart = azimuth_difference(source.attributes, target.attributes)
         yield Pair(f"{source.id}--{target.id}", pool.category, source, target, apart)
-
-
-def _chosen(pool: _Pool, wanted: int | None, key: str, usable: Callable[[int], bool]) -> list[int]:
-    if wanted is None or wanted >= pool.total:
-        return [number for number in range(pool.total) if usable(number)]
-    return draw(pool.total, wanted, key, usable)
-
-
-def _how(pairs: Sequence[Pair], pools: Sequence[_Pool], wanted: int | None, seed: int) -> str:
-    total = sum(pool.total for pool in pools)
-    if wanted is None:
-        return f"all ordered pairs: {len(pairs)} of {total} have enough keypoints in common"
-    return f"{len(pairs)} pairs: up to {wanted} random ones a category (seed {seed}) of {total} ordered pairs"
-
-
-def _check_schemas(pairs: Sequence[Pair], schemas: dict[str, Schema], path: Path) -> None:
-    """A list of pairs may name categories that the annotation file does not have."""
-    for pair in pairs:
-        if schemas[pair.source.category].names != schemas[pair.target.category].names:
-            raise InputError(f"{path}: pair {pair.id} joins categories with different keypoint names")
-        schemas.setdefault(pair.category, schemas[pair.source.category])
-
-
-def _is_count(pairs: str | int) -> bool:
-    if isinstance(pairs, int) or pairs.isdecimal():
-        if int(pairs) < 1:
-            raise InputError(f"pairs={pairs}: at least one pair a category is needed, or 'all'")
-        return True
-    return False
 
 
 def _annotation_file(root: Path, split: str, given: str | None) -> Path:
@@ -387,14 +371,6 @@ def _annotation_file(root: Path, split: str, given: str | None) -> Path:
     return found
 
 
-def _image_folder(root: Path, given: str | None, file: CocoFile) -> Path:
-    if given is not None:
-        return root / given
-    names = [str(image["file_name"]) for image in file.images.values()][:1]
-    candidates = [root / folder for folder in ("images", "data", ".")]
-    return next((each for each in candidates if names and (each / names[0]).is_file()), candidates[0])
-
-
 def _inside(entries: Any, count: int) -> Any:
     """Those of a file's flip pairs or groups whose ids a category of so many keypoints has."""
     if not isinstance(entries, (list, dict)):
@@ -407,16 +383,14 @@ def _inside(entries: Any, count: int) -> Any:
         return entries
 
 
-def _by_id(content: dict[str, Any], key: str, path: Path, needed: Sequence[str]) -> dict[int, dict[str, Any]]:
-    entries = content.get(key)
-    if not isinstance(entries, list):
-        raise InputError(f"{path}: has no list {key!r}, so is no COCO keypoints file")
+def _by_id(content: dict[str, Any], key: str, label: str, path: Path, kind: str) -> dict[int, dict[str, Any]]:
+    """The entries of a list by their ids, each with a text under ``label``."""
     found: dict[int, dict[str, Any]] = {}
-    for place, entry in enumerate(entries):
-        if not isinstance(entry, dict) or any(name not in entry for name in ("id", *needed)):
-            raise InputError(f"{path}: {key}[{place}] lacks {' or '.join(('id', *needed))}")
-        if not all(isinstance(entry[name], str) for name in needed):
-            raise InputError(f"{path}: {key}[{place}]: {' and '.join(needed)} must be text")
+    for place, entry in enumerate(_listed(content, key, path, kind)):
+        if not isinstance(entry, dict) or "id" not in entry or label not in entry:
+            raise InputError(f"{path}: {key}[{place}] lacks id or {label}")
+        if not isinstance(entry[label], str):
+            raise InputError(f"{path}: {key}[{place}]: {label} must be text")
         if not isinstance(entry["id"], int):
             raise InputError(f"{path}: {key}[{place}] has the id {entry['id']!r}; expected a whole number")
         if entry["id"] in found:
@@ -425,28 +399,39 @@ def _by_id(content: dict[str, Any], key: str, path: Path, needed: Sequence[str])
     return found
 
 
+def _listed(content: dict[str, Any], key: str, path: Path, kind: str) -> list[Any]:
+    entries = content.get(key)
+    if not isinstance(entries, list):
+        raise InputError(f"{path}: has no list {key!r}, so is no {kind}")
+    return entries
+
+
 def _annotations(
-    content: dict[str, Any],
+    entries: list[Any],
     path: Path,
     images: Mapping[int, dict[str, Any]],
     categories: Mapping[int, dict[str, Any]],
+    objects: bool,
 ) -> Iterator[dict[str, Any]]:
-    entries = content.get("annotations")
-    if not isinstance(entries, list):
-        raise InputError(f"{path}: has no list 'annotations', so is no COCO keypoints file")
+    """Annotations of a single object of the categories, each with an id."""
     for place, entry in enumerate(entries):
         ids = [entry.get(key) for key in ("image_id", "category_id")] if isinstance(entry, dict) else [None]
         if not all(isinstance(each, int) for each in ids):
             raise InputError(f"{path}: annotations[{place}] lacks image_id or category_id")
-        if entry.get("iscrowd") or "keypoints" not in entry or entry["category_id"] not in categories:
+        if entry.get("iscrowd") or (categories and entry["category_id"] not in categories):
+            continue
+        if not objects and "keypoints" not in entry:
             continue
         where = f"{path}: annotation {entry.get('id', place)}"
         if entry["image_id"] not in images:
             raise InputError(f"{where} belongs to image {entry['image_id']}, which the file does not list")
-        count = len(categories[entry["category_id"]]["keypoints"])
-        values = entry["keypoints"]
-        if not isinstance(values, list) or len(values) != 3 * count:
-            raise InputError(f"{where} must have {3 * count} numbers (x, y, flag for {count} keypoints)")
-        if not all(isinstance(value, (int, float)) for value in values):
-            raise InputError(f"{where} has a keypoint value that is no number")
+        if not objects:
+            _check_keypoints(entry["keypoints"], len(categories[entry["category_id"]]["keypoints"]), where)
         yield entry if isinstance(entry.get("id"), int) else {**entry, "id": place}
+
+
+def _check_keypoints(values: Any, count: int, where: str) -> None:
+    if not isinstance(values, list) or len(values) != 3 * count:
+        raise InputError(f"{where} must have {3 * count} numbers (x, y, flag for {count} keypoints)")
+    if not all(isinstance(value, (int, float)) for value in values):
+        raise InputError(f"{where} has a keypoint value that is no number")

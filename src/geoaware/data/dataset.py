@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +13,7 @@ from typing import Any, Literal
 import torch
 
 from geoaware.method.keypoints import Schema
-from geoaware.method.types import AnnotatedImage, Keypoints, Pair
+from geoaware.method.types import AnnotatedImage, Box, Keypoints, Pair
 from geoaware.runs.errors import InputError
 
 ThresholdBase = Literal["box", "image", "keypoints"]
@@ -210,9 +209,9 @@ def require_files(images: Sequence[AnnotatedImage]) -> None:
 
 
 def make_keypoints(
-    points: Mapping[int, Any], size: tuple[int, int], where: str
-) -> tuple[Keypoints, list[str]]:
-    """Keypoints from annotated places by id; ``None`` where nothing is annotated.
+    points: Mapping[int, Any], size: tuple[int, int], where: str, outside: list[str]
+) -> Keypoints:
+    """Keypoints from annotated places by id, ids rising; ``None`` where nothing is annotated.
 
     A place outside the image counts as not annotated. Its edge belongs to it, up to and including x = width
     and y = height, because some data sets count pixels from 1.
@@ -221,15 +220,12 @@ def make_keypoints(
         points: (x, y) in pixels by annotation id.
         size: width and height of the image.
         where: what to call the image in messages.
-
-    Returns:
-        The keypoints, ids rising, and one line for every point outside.
+        outside: takes a line for every place outside.
 
     Raises:
         InputError: a place is not two finite numbers.
     """
     ids = tuple(sorted(points))
-    outside = []
     rows, visible = [], []
     for each in ids:
         place = points[each]
@@ -240,7 +236,7 @@ def make_keypoints(
         rows.append((x, y))
         visible.append(place is not None and inside)
     xy = torch.tensor(rows, dtype=torch.float64).reshape(len(ids), 2)
-    return Keypoints(ids, xy, torch.tensor(visible, dtype=torch.bool)), outside
+    return Keypoints(ids, xy, torch.tensor(visible, dtype=torch.bool))
 
 
 def _two_numbers(place: Any, where: str) -> tuple[float, float]:
@@ -253,7 +249,7 @@ def _two_numbers(place: Any, where: str) -> tuple[float, float]:
     return x, y
 
 
-def make_box(values: Any, where: str) -> tuple[float, float, float, float] | None:
+def make_box(values: Any, where: str) -> Box | None:
     """A box (x1, y1, x2, y2) from four numbers, or ``None`` from ``None``.
 
     Raises:
@@ -281,43 +277,6 @@ def azimuth_difference(source: Mapping[str, Any], target: Mapping[str, Any]) -> 
     return min(apart, 8 - apart)
 
 
-def read_json(path: Path, expected: str) -> Any:
-    """Parse a JSON file.
-
-    Args:
-        path: the file.
-        expected: what should be in it, for the message.
-
-    Raises:
-        InputError: the file is missing, unreadable, or no JSON.
-    """
-    try:
-        return json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; expected {expected}") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: damaged, no valid JSON ({error}); fetch or write it again") from None
-
-
-def read_lines(path: Path, expected: str) -> list[str]:
-    """Lines of a UTF-8 text file that are not empty, without their ends.
-
-    Raises:
-        InputError: the file is missing or is not text.
-    """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; expected {expected}") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: is not UTF-8 text; expected {expected}") from None
-    return [line.strip() for line in text.split("\n") if line.strip()]
-
-
 def require_folders(root: Path, names: Sequence[str], data_set: str) -> None:
     """Make sure that a root has the folders of its data set.
 
@@ -333,14 +292,19 @@ def require_folders(root: Path, names: Sequence[str], data_set: str) -> None:
         raise InputError(f"{root}: is not the root of {data_set}, no folder {missing[0]!r} in it; {remedy}")
 
 
-def choose_split(split: str, splits: Mapping[str, str], data_set: str) -> str:
+SPLITS = ("trn", "val", "test")
+ALIASES: Mapping[str, str] = {"train": "trn"}
+
+
+def choose_split(
+    split: str, splits: Sequence[str], data_set: str, aliases: Mapping[str, str] = ALIASES
+) -> str:
     """The data set's own name of a split.
 
     Raises:
         InputError: there is no such split.
     """
-    if split not in splits:
-        raise InputError(
-            f"{data_set} has no split {split!r}; choose {', '.join(dict.fromkeys(splits.values()))}"
-        )
-    return splits[split]
+    chosen = aliases.get(split, split)
+    if chosen not in splits:
+        raise InputError(f"{data_set} has no split {split!r}; choose {', '.join(splits)}")
+    return chosen

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from geoaware.data.dataset import DataSet, assemble, azimuth_difference, make_box, make_keypoints, read_lines
+from geoaware.data.dataset import DataSet, assemble, azimuth_difference, make_box, make_keypoints
+from geoaware.data.files import read_json_lines
 from geoaware.data.images import image_size
 from geoaware.method.keypoints import Schema, part_name
 from geoaware.method.types import AnnotatedImage, Pair
@@ -28,22 +29,6 @@ _KNOWN = frozenset(
 )
 
 
-def read_json_lines(path: Path, expected: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Number (from 1) and object of every line that is not empty.
-
-    Raises:
-        InputError: the file is missing, or a line is no JSON object; the message names the line.
-    """
-    for number, line in enumerate(read_lines(path, expected), start=1):
-        try:
-            entry = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{path}, line {number}: no valid JSON ({error}); expected {expected}") from None
-        if not isinstance(entry, dict):
-            raise InputError(f"{path}, line {number}: {line[:40]!r} is no JSON object; expected {expected}")
-        yield number, entry
-
-
 def read_pair_list(path: Path, images: Mapping[str, AnnotatedImage]) -> list[Pair]:
     """Pairs of known images: ``{"source": id, "target": id}``, optionally ``id`` and ``category``.
 
@@ -54,12 +39,12 @@ def read_pair_list(path: Path, images: Mapping[str, AnnotatedImage]) -> list[Pai
     """
     expected = '{"source": image id, "target": image id}, one pair a line'
     pairs = []
-    for number, entry in read_json_lines(path, expected):
+    for where, entry in read_json_lines(path, expected):
         try:
             source, target = images[entry["source"]], images[entry["target"]]
         except (KeyError, TypeError) as error:
             known = ", ".join(list(images)[:3])
-            raise InputError(f"{path}, line {number}: no image or entry {error}; known: {known}, …") from None
+            raise InputError(f"{where}: no image or entry {error}; known: {known}, …") from None
         pairs.append(
             Pair(
                 entry.get("id") or f"{source.id}--{target.id}",
@@ -91,8 +76,8 @@ def load(root: Path, split: str = "all", *, pairs: str = "pairs.jsonl", images: 
     """
     path = root / pairs
     reader = _Reader(root / images, path)
-    for number, entry in read_json_lines(path, _PAIR_FORM):
-        reader.line(entry, f"{path}, line {number}")
+    for where, entry in read_json_lines(path, _PAIR_FORM):
+        reader.line(entry, where)
     schemas, notes = reader.schemas()
     return assemble(NAME, split, schemas, reader.pairs, "box" if reader.boxes else "image", notes)
 
@@ -175,7 +160,8 @@ class _Reader:
         if path not in self._sizes:
             self._sizes[path] = image_size(path)
         size = self._sizes[path]
-        keypoints, outside = make_keypoints(dict(enumerate(points)), size, f"{where}: {name}")
+        outside: list[str] = []
+        keypoints = make_keypoints(dict(enumerate(points)), size, f"{where}: {name}", outside)
         if outside:
             raise InputError(
                 f"{outside[0]}: outside; give pixels of this image, or null where there is nothing"

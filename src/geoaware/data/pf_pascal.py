@@ -5,16 +5,22 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from geoaware.data.dataset import DataSet, assemble, choose_split, make_box, make_keypoints, require_folders
+from geoaware.data.dataset import (
+    SPLITS,
+    DataSet,
+    assemble,
+    choose_split,
+    make_box,
+    make_keypoints,
+    require_folders,
+)
+from geoaware.data.files import first_file, numbers, read_csv, read_mat
 from geoaware.data.images import image_size
-from geoaware.data.mat import read_mat
-from geoaware.data.proposal_flow import first_file, numbers, read_csv
 from geoaware.method.keypoints import Schema
-from geoaware.method.types import AnnotatedImage, Pair
+from geoaware.method.types import AnnotatedImage, Box, Pair
 from geoaware.runs.errors import InputError
 
 NAME = "pf-pascal"
-SPLITS = {"trn": "trn", "train": "trn", "val": "val", "test": "test"}
 CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
     "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
@@ -61,8 +67,8 @@ def load(root: Path, split: str, *, pairs: str | None = None) -> DataSet:
     reader = _Reader(root)
     made: dict[str, Pair] = {}
     rows = read_csv(listed, 3, _CSV_FORM)
-    for number, row in enumerate(rows, start=2):
-        pair = reader.pair(row, f"{listed}, line {number}")
+    for where, row in rows:
+        pair = reader.pair(row, where)
         made.setdefault(pair.id, pair)
     notes = [f"pairs of {listed.name}"]
     if len(made) < len(rows):
@@ -114,7 +120,7 @@ class _Reader:
                 row: None if math.isnan(x + y) else (float(x), float(y))
                 for row, (x, y) in enumerate(read_mat(path, "kps", columns=2))
             }
-            box = make_box(read_mat(path, "bbox", columns=4)[0], str(path))
+            box = make_box(read_mat(path, "bbox", columns=4, rows=1)[0], str(path))
             self._images[category, name] = self._image(f"{category}/{name}", category, name, points, box)
         return self._images[category, name]
 
@@ -134,17 +140,11 @@ class _Reader:
         return sides
 
     def _image(
-        self,
-        image_id: str,
-        category: str,
-        name: str,
-        points: Points,
-        box: tuple[float, float, float, float] | None,
+        self, image_id: str, category: str, name: str, points: Points, box: Box | None
     ) -> AnnotatedImage:
         path = self.root / "JPEGImages" / name
         size = image_size(path)
-        keypoints, strays = make_keypoints(points, size, str(path))
-        self.outside += strays
+        keypoints = make_keypoints(points, size, str(path), self.outside)
         self.counts[category] = max(self.counts.get(category, 0), len(points))
         return AnnotatedImage(image_id, path, size, category, keypoints, box)
 

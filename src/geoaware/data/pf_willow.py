@@ -6,15 +6,13 @@ from itertools import permutations
 from pathlib import Path
 
 from geoaware.data.dataset import DataSet, assemble, choose_split, make_keypoints
+from geoaware.data.files import first_file, numbers, read_csv, read_mat
 from geoaware.data.images import SUFFIXES, image_size
-from geoaware.data.mat import read_mat
-from geoaware.data.proposal_flow import first_file, numbers, read_csv
 from geoaware.method.keypoints import Schema
 from geoaware.method.types import AnnotatedImage, Pair
 from geoaware.runs.errors import InputError
 
 NAME = "pf-willow"
-SPLITS = {"test": "test", "all": "test"}
 POINTS = 10
 CSV_NAMES = ["test_pairs.csv", "test_pairs_pf.csv", "test_pairs_pf_willow.csv"]
 
@@ -37,11 +35,12 @@ def load(root: Path, split: str = "test", *, pairs: str = "auto") -> DataSet:
     Raises:
         InputError: something is missing or damaged; the message names the file.
     """
-    chosen = choose_split(split, SPLITS, "PF-WILLOW")
+    chosen = choose_split(split, ["test"], "PF-WILLOW", {"all": "test"})
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; give the folder of PF-WILLOW's subclasses as root")
     listed = first_file(root, CSV_NAMES) if pairs == "auto" else None if pairs == "all" else Path(pairs)
-    made, outside = _all_pairs(root) if listed is None else _listed_pairs(root, listed)
+    outside: list[str] = []
+    made = _all_pairs(root, outside) if listed is None else _listed_pairs(root, listed, outside)
     how = "all ordered pairs inside each subclass" if listed is None else f"pairs of {listed.name}"
     schema = Schema(tuple(f"point {each}" for each in range(POINTS)))
     schemas = {pair.category: schema for pair in made}
@@ -73,28 +72,22 @@ def read_points(path: Path) -> list[tuple[float, float]]:
     Raises:
         InputError: the file is missing or damaged, or has not ten points.
     """
-    values = read_mat(path, "pts_coord", columns=POINTS)
-    if len(values) < 2:
-        raise InputError(f"{path}: 'pts_coord' has shape {values.shape}; expected rows x and y")
-    return [(float(x), float(y)) for x, y in zip(values[0], values[1], strict=True)]
+    xs, ys, *_ = read_mat(path, "pts_coord", columns=POINTS, rows=2).tolist()
+    return list(zip(xs, ys, strict=True))
 
 
-def _all_pairs(root: Path) -> tuple[list[Pair], list[str]]:
-    images, outside = [], []
-    for path in image_files(root):
-        image, strays = _image(root, path, read_points(path.with_suffix(".mat")))
-        images.append(image)
-        outside += strays
-    pairs = [_pair(a, b) for a, b in permutations(images, 2) if a.category == b.category]
-    return pairs, outside
+def _all_pairs(root: Path, outside: list[str]) -> list[Pair]:
+    images = [
+        _image(root, path, read_points(path.with_suffix(".mat")), outside) for path in image_files(root)
+    ]
+    return [_pair(a, b) for a, b in permutations(images, 2) if a.category == b.category]
 
 
-def _listed_pairs(root: Path, path: Path) -> tuple[list[Pair], list[str]]:
+def _listed_pairs(root: Path, path: Path, outside: list[str]) -> list[Pair]:
     images: dict[Path, AnnotatedImage] = {}
-    outside: list[str] = []
     pairs = []
-    for number, row in enumerate(read_csv(path, _COLUMNS, _CSV_FORM), start=2):
-        values = numbers(row[2:_COLUMNS], f"{path}, line {number}")
+    for where, row in read_csv(path, _COLUMNS, _CSV_FORM):
+        values = numbers(row[2:_COLUMNS], where)
         sides = []
         for name, coordinates in ((row[0], values[: 2 * POINTS]), (row[1], values[2 * POINTS :])):
             # The list names images from the folder above the root: the last two parts are ours.
@@ -102,18 +95,16 @@ def _listed_pairs(root: Path, path: Path) -> tuple[list[Pair], list[str]]:
             if file not in images:
                 mat = file.with_suffix(".mat")
                 listed = list(zip(coordinates[:POINTS], coordinates[POINTS:], strict=True))
-                images[file], strays = _image(root, file, read_points(mat) if mat.is_file() else listed)
-                outside += strays
+                images[file] = _image(root, file, read_points(mat) if mat.is_file() else listed, outside)
             sides.append(images[file])
         pairs.append(_pair(*sides))
-    return pairs, outside
+    return pairs
 
 
-def _image(root: Path, path: Path, points: list[tuple[float, float]]) -> tuple[AnnotatedImage, list[str]]:
+def _image(root: Path, path: Path, points: list[tuple[float, float]], outside: list[str]) -> AnnotatedImage:
     size = image_size(path)
-    keypoints, outside = make_keypoints(dict(enumerate(points)), size, str(path))
-    name = path.relative_to(root).as_posix()
-    return AnnotatedImage(name, path, size, path.parent.name, keypoints), outside
+    keypoints = make_keypoints(dict(enumerate(points)), size, str(path), outside)
+    return AnnotatedImage(path.relative_to(root).as_posix(), path, size, path.parent.name, keypoints)
 
 
 def _pair(source: AnnotatedImage, target: AnnotatedImage) -> Pair:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 from collections.abc import Sequence
@@ -10,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from geoaware.data.files import read_text
 from geoaware.runs.errors import InputError
 
 _FORMS = (
-    "expected CSV lines 'x,y' or 'name,x,y', or JSON [[x, y], …], {\"name\": [x, y], …} or "
+    "CSV lines 'x,y' or 'name,x,y', or JSON [[x, y], …], {\"name\": [x, y], …} or "
     '{"points": [[x, y], …], "names": […], "flip_pairs": [[i, j], …]}'
 )
 
@@ -43,7 +45,9 @@ def parse_point(text: str) -> tuple[float, float]:
     try:
         x, y = (float(part) for part in parts)
     except ValueError:
-        raise InputError(f"--point {text!r} is not of the form x,y (two numbers, e.g. 120,85.5)") from None
+        raise InputError(
+            f"{text!r} is not a point of the form x,y (two numbers, e.g. 120,85.5)", parameter="point"
+        ) from None
     return x, y
 
 
@@ -54,35 +58,33 @@ def read_points(path: str | os.PathLike[str]) -> QueryPoints:
         InputError: the file is missing, empty or malformed; the message names the line or entry.
     """
     source = Path(path)
-    try:
-        text = source.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise InputError(f"{source}: no such file; {_FORMS}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{source}: cannot be read as text ({error}); {_FORMS}") from None
+    text = read_text(source, _FORMS)
     found = _from_json(source, text) if text.lstrip()[:1] in ("[", "{") else _from_csv(source, text)
     if not found.points:
-        raise InputError(f"{source}: no points in this file; {_FORMS}")
+        raise InputError(f"{source}: no points in this file; expected {_FORMS}")
     return found
 
 
 def _from_csv(source: Path, text: str) -> QueryPoints:
     points: list[tuple[float, float]] = []
     names: list[str] = []
-    rows = [(line, row) for line, row in enumerate(csv.reader(text.splitlines()), 1) if any(row)]
+    reader = csv.reader(io.StringIO(text))
+    rows = [(reader.line_num, row) for row in reader if any(row)]
     for position, (line, row) in enumerate(rows):
         try:
             x, y = float(row[-2]), float(row[-1])
         except (ValueError, IndexError):
             if position == 0:
                 continue  # a header
-            raise InputError(f"{source}, line {line}: {','.join(row)!r} is not a point; {_FORMS}") from None
+            raise InputError(
+                f"{source}, line {line}: {','.join(row)!r} is not a point; expected {_FORMS}"
+            ) from None
         if len(row) > 3:
-            raise InputError(f"{source}, line {line}: {len(row)} columns; {_FORMS}")
+            raise InputError(f"{source}, line {line}: {len(row)} columns; expected {_FORMS}")
         points.append((x, y))
         names.extend(row[:-2])
     if names and len(names) != len(points):
-        raise InputError(f"{source}: some lines have a name and some do not; {_FORMS}")
+        raise InputError(f"{source}: some lines have a name and some do not; expected {_FORMS}")
     return QueryPoints(points, [name.strip() for name in names] or None)
 
 
@@ -90,7 +92,7 @@ def _from_json(source: Path, text: str) -> QueryPoints:
     try:
         content = json.loads(text)
     except json.JSONDecodeError as error:
-        raise InputError(f"{source}: not valid JSON ({error}); {_FORMS}") from None
+        raise InputError(f"{source}: not valid JSON ({error}); expected {_FORMS}") from None
     if isinstance(content, dict) and "points" not in content:
         return QueryPoints(_points(source, list(content.values())), list(content))
     if isinstance(content, list):
@@ -109,11 +111,13 @@ def _from_json(source: Path, text: str) -> QueryPoints:
 
 def _points(source: Path, entries: Any) -> list[tuple[float, float]]:
     if not isinstance(entries, list):
-        raise InputError(f"{source}: the points are not a list; {_FORMS}")
+        raise InputError(f"{source}: the points are not a list; expected {_FORMS}")
     points = []
     for number, entry in enumerate(entries):
         if not _is_pair(entry, (int, float)):
-            raise InputError(f"{source}, point {number}: {json.dumps(entry)} is not [x, y]; {_FORMS}")
+            raise InputError(
+                f"{source}, point {number}: {json.dumps(entry)} is not [x, y]; expected {_FORMS}"
+            )
         points.append((float(entry[0]), float(entry[1])))
     return points
 

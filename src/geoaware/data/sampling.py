@@ -30,6 +30,8 @@ def draw(total: int, wanted: int, key: str, accept: Callable[[int], bool] = lamb
 
     Fewer when fewer are accepted; all of them, when ``wanted`` is the total or more.
     """
+    if wanted >= total:
+        return list(filter(accept, range(total)))
     return sorted(islice(filter(accept, permutation(total, key)), wanted))
 
 

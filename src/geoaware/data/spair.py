@@ -9,25 +9,23 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from geoaware.data.dataset import (
+    SPLITS,
     DataSet,
     assemble,
     azimuth_difference,
     choose_split,
     make_box,
     make_keypoints,
-    read_json,
-    read_lines,
     require_folders,
 )
+from geoaware.data.files import read_json, read_lines
 from geoaware.method.keypoints import SPAIR71K
 from geoaware.method.types import AnnotatedImage, Pair
 from geoaware.runs.errors import InputError
 
 NAME = "spair71k"
-SPLITS = {"trn": "trn", "train": "trn", "val": "val", "test": "test"}
 FOLDERS = ("JPEGImages", "ImageAnnotation", "Layout")
 
 _PAIR = re.compile(r"(?P<number>\d+)-(?P<source>[^-:]+)-(?P<target>[^-:]+):(?P<category>.+)")
@@ -64,8 +62,7 @@ def load(
             continue
         for image in (source, target):
             if (category, image) not in images:
-                images[category, image], strays = read_image(root, category, image)
-                outside += strays
+                images[category, image] = read_image(root, category, image, outside)
         a, b = images[category, source], images[category, target]
         pairs.append(Pair(name, category, a, b, azimuth_difference(a.attributes, b.attributes)))
     return assemble(NAME, chosen, SPAIR71K, pairs, "box", outside=outside)
@@ -79,18 +76,18 @@ def layout_pairs(root: Path, split: str, layout: str = "large") -> list[tuple[st
     """
     path = root / "Layout" / layout / f"{split}.txt"
     found = []
-    for line in read_lines(path, "the list of SPair-71k's pairs"):
+    for where, line in read_lines(path, "the list of SPair-71k's pairs"):
         match = _PAIR.fullmatch(line)
         if match is None or match["category"] not in SPAIR71K:
             raise InputError(
-                f"{path}: {line!r} is not NUMBER-SOURCE-TARGET:CATEGORY of SPair-71k; fetch it again"
+                f"{where}: {line!r} is not NUMBER-SOURCE-TARGET:CATEGORY of SPair-71k; fetch it again"
             )
         found.append((line, match["source"], match["target"], match["category"]))
     return found
 
 
-def read_image(root: Path, category: str, name: str) -> tuple[AnnotatedImage, list[str]]:
-    """One image from its annotation file, and a line for each keypoint outside the image.
+def read_image(root: Path, category: str, name: str, outside: list[str]) -> AnnotatedImage:
+    """One image from its annotation file; ``outside`` takes a line for each keypoint outside it.
 
     Raises:
         InputError: the file is missing, is no JSON, or lacks something.
@@ -99,23 +96,18 @@ def read_image(root: Path, category: str, name: str) -> tuple[AnnotatedImage, li
     annotation = read_json(path, "the annotation of an image that the layout names")
     try:
         size = (int(annotation["image_width"]), int(annotation["image_height"]))
-        points = {int(each): place for each, place in annotation["kps"].items()}
-        file_name, box = str(annotation["filename"]), make_box(annotation["bndbox"], str(path))
-        attributes: dict[str, Any] = {key: annotation[key] for key in _KEPT if key in annotation}
-    except (KeyError, TypeError, AttributeError) as error:
+        return AnnotatedImage(
+            id=f"{category}/{name}",
+            path=root / "JPEGImages" / category / str(annotation["filename"]),
+            size=size,
+            category=category,
+            keypoints=make_keypoints(
+                {int(each): place for each, place in annotation["kps"].items()}, size, str(path), outside
+            ),
+            box=make_box(annotation["bndbox"], str(path)),
+            attributes={key: annotation[key] for key in _KEPT if key in annotation},
+        )
+    except InputError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise InputError(f"{path}: is not an annotation of SPair-71k (at {error}); fetch it again") from None
-    except ValueError as error:
-        raise (
-            error if isinstance(error, InputError) else InputError(f"{path}: {error}; fetch it again")
-        ) from None
-    keypoints, outside = make_keypoints(points, size, str(path))
-    image = AnnotatedImage(
-        id=f"{category}/{name}",
-        path=root / "JPEGImages" / category / file_name,
-        size=size,
-        category=category,
-        keypoints=keypoints,
-        box=box,
-        attributes=attributes,
-    )
-    return image, outside

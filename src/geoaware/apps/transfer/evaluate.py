@@ -304,7 +304,7 @@ def _pair(
     """The target against all sources as one image, which shows what there is a guess for."""
     size = (int(image["width"]), int(image["height"]))
     annotation = target.annotation or {}
-    truth, _ = make_keypoints(keypoint_places(annotation, hidden), size, target.name)
+    truth = make_keypoints(keypoint_places(annotation, hidden), size, target.name, [])
     there = AnnotatedImage(_id(target), target.path, size, sources.name, truth, target.box)
     first, count = sources.images[0], len(sources.images)
     guessed = Keypoints(

@@ -19,7 +19,7 @@ from geoaware.apps.transfer.crop import Box
 from geoaware.apps.transfer.sources import Sources
 from geoaware.data import object_mask
 from geoaware.data.coco import corner_box
-from geoaware.data.dataset import read_json
+from geoaware.data.files import read_json
 from geoaware.data.images import list_images
 from geoaware.method.geometry import Canvas
 from geoaware.method.types import AnnotatedImage, Keypoints
