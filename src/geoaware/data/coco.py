@@ -44,7 +44,7 @@ class CocoFile:
         path: where it was read from.
         images: by id.
         categories: by id; those with keypoints.
-        annotations: those of a single object with keypoints, as they stand.
+        annotations: those of a single object with keypoints, as they stand; ids are added where missing.
         crowds: ids of images with an annotation of a whole group (``iscrowd``).
         flip_pairs: top-level list, or ``None``.
         keypoint_groups: top-level list or mapping, or ``None``.
@@ -68,8 +68,8 @@ def read_coco(path: Path, objects: bool = False) -> CocoFile:
 
     Args:
         path: the file.
-        objects: read objects that need no keypoints: every category counts, and the file may lack the lists
-            of categories and annotations. Without a list of categories every annotation counts.
+        objects: take objects of any category, with keypoints or without; the lists of categories and of
+            annotations may be missing then.
 
     Raises:
         InputError: missing, no JSON, or an entry is missing or inconsistent; names file and entry.
@@ -81,6 +81,8 @@ def read_coco(path: Path, objects: bool = False) -> CocoFile:
     for key in ("categories", "annotations") if objects else ():
         content[key] = content.get(key) or []
     images = _by_id(content, "images", "file_name", path, kind)
+    if objects and not images:
+        raise InputError(f"{path}: lists no images, so is no {kind}")
     categories = {
         each: entry
         for each, entry in _by_id(content, "categories", "name", path, kind).items()
@@ -413,14 +415,13 @@ def _annotations(
     categories: Mapping[int, dict[str, Any]],
     objects: bool,
 ) -> Iterator[dict[str, Any]]:
-    """Annotations of a single object of the categories, each with an id."""
+    """Annotations of a single object, checked, each with an id."""
     for place, entry in enumerate(entries):
         ids = [entry.get(key) for key in ("image_id", "category_id")] if isinstance(entry, dict) else [None]
         if not all(isinstance(each, int) for each in ids):
             raise InputError(f"{path}: annotations[{place}] lacks image_id or category_id")
-        if entry.get("iscrowd") or (categories and entry["category_id"] not in categories):
-            continue
-        if not objects and "keypoints" not in entry:
+        known = entry["category_id"] in categories and "keypoints" in entry
+        if entry.get("iscrowd") or not (objects or known):
             continue
         where = f"{path}: annotation {entry.get('id', place)}"
         if entry["image_id"] not in images:

@@ -101,7 +101,7 @@ def test_a_file_without_annotations_gives_its_images(tmp_path: Path, sources: An
             r"annotations\[0\] lacks image_id",
         ),
         ({"images": []}, "lists no images"),
-        ({"images": [{"id": 1}]}, r"images\[0\] lacks id .* or file_name"),
+        ({"images": [{"id": 1}]}, r"images\[0\] lacks id or file_name"),
         ({"images": [{"id": 1, "file_name": "b.png"}] * 2}, "two images have the id 1"),
         ({"images": [{"id": 1, "file_name": "b.png"}]}, "belongs to image 5, which the file does not list"),
         ({"annotations": [{"image_id": 5, "category_id": 9}]}, "no annotation of category 'cat'"),
@@ -109,7 +109,7 @@ def test_a_file_without_annotations_gives_its_images(tmp_path: Path, sources: An
         ({"annotations": [{"image_id": 5, "category_id": 2, "bbox": [1, 1, 0, 0]}]}, "has no extent"),
         (
             {"images": [{"id": 5, "file_name": "z.png"}], "annotations": []},
-            "no image 'z.png' of .*give --targets-images",
+            "no image 'z.png' of .*give the folder of the targets' images",
         ),
     ],
 )

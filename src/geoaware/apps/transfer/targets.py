@@ -18,14 +18,11 @@ from torch import Tensor
 from geoaware.apps.transfer.crop import Box
 from geoaware.apps.transfer.sources import Sources
 from geoaware.data import object_mask
-from geoaware.data.coco import corner_box
-from geoaware.data.files import read_json
+from geoaware.data.coco import CocoFile, corner_box, image_folder, read_coco
 from geoaware.data.images import list_images
 from geoaware.method.geometry import Canvas
 from geoaware.method.types import AnnotatedImage, Keypoints
 from geoaware.runs.errors import InputError
-
-_EXPECTED = "a COCO file with images and, if known, boxes of the objects"
 
 
 @dataclass(frozen=True)
@@ -206,17 +203,21 @@ def read_targets(path: Path, sources: Sources, images: Path | None = None) -> Ta
     Raises:
         InputError: missing, no such file, other categories or other keypoints, or no target.
     """
-    content = read_json(path, _EXPECTED)
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: is no COCO file; expected {_EXPECTED}")
-    files = _images(content, path)
+    file = read_coco(path, objects=True)
+    files = {number: str(each["file_name"]).replace("\\", "/") for number, each in file.images.items()}
     rows: list[tuple[int, Mapping[str, Any] | None]] = [(each, None) for each in sorted(files)]
-    category_id = _category_id(content, path, sources)
-    if content.get("annotations"):
-        rows = list(_annotations(content["annotations"], path, files, category_id))
+    category_id = _category_id(file, sources)
+    if file.annotations or file.crowds:
+        rows = list(_objects(file, category_id))
     if not rows:
         raise InputError(f"{path}: no image or no annotation of category {sources.name!r} to work on")
-    folder = _folder(path, images, list(files.values()))
+    folder = image_folder(path.parent, list(files.values())) if images is None else images
+    if folder is None or not any((folder / name).is_file() for name in files.values()):
+        raise InputError(
+            f"{images or path.parent}: no image {next(iter(files.values()))!r} of {path} there; give the "
+            "folder of the targets' images",
+            parameter="targets_images",
+        )
     names = [files[image] for image, _ in rows]
     return Targets(
         names, folder, path, [entry for _, entry in rows], [image for image, _ in rows], category_id
@@ -238,73 +239,32 @@ def cells_of_mask(mask: np.ndarray, canvas: Canvas, grid: int) -> Bool[Tensor, "
     return inside
 
 
-def _images(content: Mapping[str, Any], path: Path) -> dict[int, str]:
-    entries = content.get("images")
-    if not isinstance(entries, list) or not entries:
-        raise InputError(f"{path}: lists no images; expected {_EXPECTED}")
-    found: dict[int, str] = {}
-    for place, entry in enumerate(entries):
-        number, name = (entry.get(key) if isinstance(entry, dict) else None for key in ("id", "file_name"))
-        if not isinstance(number, int) or not isinstance(name, str):
-            raise InputError(f"{path}: images[{place}] lacks id (a whole number) or file_name")
-        if number in found:
-            raise InputError(f"{path}: two images have the id {number}; ids must differ")
-        found[number] = name.replace("\\", "/")
-    return found
-
-
-def _category_id(content: Mapping[str, Any], path: Path, sources: Sources) -> int:
+def _category_id(file: CocoFile, sources: Sources) -> int:
     """Id of the sources' category in the targets' file; the sources' own where the file has no categories."""
-    entries = [each for each in content.get("categories") or [] if isinstance(each, dict)]
-    if not entries:
+    if not file.categories:
         return int(sources.category["id"])
-    named = {str(each.get("name")): each for each in entries}
+    named = {entry["name"]: number for number, entry in file.categories.items()}
     if sources.name not in named:
         raise InputError(
-            f"{path}: has categories {', '.join(sorted(named))}, the sources are of {sources.name!r}; "
-            "name the category alike in both files, or choose another with --category"
+            f"{file.path}: has categories {', '.join(sorted(named))}, the sources are of {sources.name!r}; "
+            "name the category alike in both files, or choose another",
+            parameter="category",
         )
     chosen = named[sources.name]
-    keypoints = chosen.get("keypoints")
-    if keypoints and [str(each) for each in keypoints] != list(sources.schema.names):
+    if file.categories[chosen].get("keypoints") and file.names(chosen) != list(sources.schema.names):
         raise InputError(
-            f"{path}: category {sources.name!r} has other keypoints than in {sources.path}; they must be the "
-            "same, in the same order"
+            f"{file.path}: category {sources.name!r} has other keypoints than in {sources.path}; they must "
+            "be the same, in the same order"
         )
-    if not isinstance(chosen.get("id"), int):
-        raise InputError(f"{path}: category {sources.name!r} has no id")
-    return int(chosen["id"])
+    return chosen
 
 
-def _annotations(
-    entries: Any, path: Path, images: Mapping[int, str], category_id: int
-) -> list[tuple[int, Mapping[str, Any]]]:
-    """Image id and entry of every object of the category."""
-    if not isinstance(entries, list):
-        raise InputError(f"{path}: 'annotations' is no list; expected {_EXPECTED}")
-    found: list[tuple[int, int, Mapping[str, Any]]] = []
-    for place, entry in enumerate(entries):
-        if not isinstance(entry, dict) or not isinstance(entry.get("image_id"), int):
-            raise InputError(f"{path}: annotations[{place}] lacks image_id")
-        if entry.get("category_id") != category_id or entry.get("iscrowd"):
-            continue
-        where = f"{path}: annotation {entry.get('id', place)}"
-        if entry["image_id"] not in images:
-            raise InputError(f"{where} belongs to image {entry['image_id']}, which the file does not list")
-        corner_box(entry, where)
-        own = entry.get("id")
-        found.append((entry["image_id"], own if isinstance(own, int) else place, entry))
-    ids = [own for _, own, _ in found]
-    if len(set(ids)) < len(ids):
-        raise InputError(f"{path}: annotation ids repeat; ids must differ")
-    return [(image, {**entry, "id": own}) for image, own, entry in sorted(found, key=lambda each: each[:2])]
-
-
-def _folder(path: Path, given: Path | None, names: Sequence[str]) -> Path:
-    """Where the images are; a few may be missing, which is found out when their turn comes."""
-    candidates = [path.parent / each for each in ("images", "data", ".")] if given is None else [given]
-    for folder in candidates:
-        if any((folder / name).is_file() for name in names[:100]):
-            return folder
-    looked = " or ".join(str(each) for each in candidates)
-    raise InputError(f"{looked}: no image {names[0]!r} of {path} there; give --targets-images DIR")
+def _objects(file: CocoFile, category_id: int) -> list[tuple[int, Mapping[str, Any]]]:
+    """Image id and entry of every object of the category, by image and annotation id."""
+    found = [entry for entry in file.annotations if entry["category_id"] == category_id]
+    for entry in found:
+        corner_box(entry, f"{file.path}: annotation {entry['id']}")
+    if len({entry["id"] for entry in found}) < len(found):
+        raise InputError(f"{file.path}: annotation ids repeat; ids must differ")
+    found.sort(key=lambda each: (each["image_id"], each["id"]))
+    return [(entry["image_id"], entry) for entry in found]
