@@ -60,7 +60,7 @@ def evaluate(
     pairs = data.load(case.loader, root / case.folder, case.split, **case.options)
     matcher = Matcher.from_pretrained(extractor, pose=pose, pose_rule=rule, post_processor=post_processor)
     matcher.settings = matching_settings(
-        matcher.extractor.name, case.protocol, post_processor=matcher.post_processor
+        matcher.extractor.name, case.protocol, post_processor=matcher.extractor.post_processor
     )
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(f"{case.folder}, {alignment}", total=len(pairs))

@@ -8,11 +8,14 @@ import torch
 from PIL import Image
 
 from geoaware.features import load_extractor
-from geoaware.matcher import Defaults, Matcher, check_points, choose_post_processor, defaults_of
+from geoaware.features.refined import RefinedExtractor
+from geoaware.matcher import Matcher
 from geoaware.method.alignment import PoseRule
 from geoaware.method.geometry import pose_image, pose_points
 from geoaware.method.matching import MatchSettings, descriptors, similarity
 from geoaware.method.post_processor import PostProcessor
+from geoaware.presets import Defaults, choose_post_processor, defaults_of
+from geoaware.result import check_points
 from geoaware.runs.errors import InputError
 from tests.features.test_refined import LITE_CHANNELS, random_network
 from tests.toys import Patches, face, noise
@@ -279,8 +282,8 @@ def test_what_weights_say_of_themselves_is_checked(measured, message: str) -> No
 
 def test_lite_brings_the_shipped_post_processor(shipped_lite: PostProcessor, tmp_path) -> None:
     matcher = Matcher.from_pretrained("lite", device="cpu")
-    assert matcher.refiner is not None
-    assert matcher.refiner.weights == shipped_lite.weights_hash()
+    assert isinstance(matcher.extractor, RefinedExtractor)
+    assert matcher.extractor.weights == shipped_lite.weights_hash()
     assert (matcher.blend, matcher.settings.window, matcher.pose) == (0.25, 7, "off")
     assert matcher.features([face()])[0].data.shape == (128 + 1008, 48, 48)
     bare = Matcher.from_pretrained("efficientnet-lite0", device="cpu")

@@ -13,8 +13,9 @@ from geoaware.evaluation.score import score_file
 from geoaware.features.refined import shipped
 from geoaware.features.tuned import SHIPPED as TUNED
 from geoaware.features.tuned import TunedNetwork
-from geoaware.matcher import PRESETS, Matcher
+from geoaware.matcher import Matcher
 from geoaware.method.post_processor import PostProcessor
+from geoaware.presets import PRESETS
 from tests.shared_data import shared
 
 

@@ -19,12 +19,13 @@ from geoaware.evaluation.predict import (
     matching_settings,
     predict,
 )
-from geoaware.matcher import Matcher, defaults_of
-from geoaware.method.alignment import match_posed
+from geoaware.matcher import Matcher
+from geoaware.method.alignment import match_posed, mirror_points
 from geoaware.method.geometry import pose_image, pose_points
 from geoaware.method.matching import MatchSettings, match
 from geoaware.method.post_processor import PostProcessor
 from geoaware.method.types import Keypoints, Pair
+from geoaware.presets import defaults_of
 from geoaware.runs.errors import InputError
 from tests.evaluation.tiny import SCHEMA, Sided, tiny_dataset, tiny_matcher
 from tests.features.test_refined import random_network
@@ -77,17 +78,17 @@ def test_predictions_are_those_of_the_matcher(dataset, whole):
     matcher = tiny_matcher()
     for pair, record in list(zip(dataset.pairs, lines(whole)[1:], strict=True))[:8]:
         source, target = (matcher.encode(side.path) for side in (pair.source, pair.target))
-        pose, _ = matcher.align(source, target, "flip")
-        assert record["pose"] == pose
+        aligned = matcher.align(source, target, "flip")
+        assert record["pose"] == aligned.pose
+        keypoints = pair.source.keypoints
         # All five keypoints, hidden ones marked: the contract of match_posed, written out.
         found = match_posed(
-            source.maps,
+            aligned.maps,
             target.maps["identity"],
-            pair.source.keypoints.xy,
-            pose,
+            keypoints.xy,
+            aligned.pose,
             matcher.settings,
-            SCHEMA.flip_pairs,
-            pair.source.keypoints.visible,
+            mirror_points(keypoints.xy, pair.source.size, SCHEMA.partners, keypoints.visible),
         )
         expected = found.points[list(pair.common_ids)]
         np.testing.assert_allclose(record["predicted"], expected, atol=1e-6)
@@ -142,9 +143,9 @@ def test_without_labels_partners_come_from_the_features(dataset, tmp_path):
     free = lines(predict(only, tiny_matcher(), tmp_path / "b.jsonl", PredictSettings(labels=False)))[1]
     matcher = tiny_matcher()
     source, target = (matcher.encode(side.path) for side in (pair.source, pair.target))
-    matcher.align(source, target, "flip")
+    maps = matcher.align(source, target, "flip").maps
     points = pair.source.keypoints.at(pair.common_ids)
-    expected = match_posed(source.maps, target.maps["identity"], points, "flip", matcher.settings).points
+    expected = match_posed(maps, target.maps["identity"], points, "flip", matcher.settings).points
     np.testing.assert_allclose(free["predicted"], expected, atol=1e-9)
     assert labelled["predicted"] != free["predicted"]
 
@@ -155,11 +156,11 @@ def test_released_mirrors_at_the_edge(dataset, tmp_path):
     only = replace(dataset, pairs=(pair,))
     record = lines(predict(only, matcher, tmp_path / "p.jsonl", PredictSettings("released")))[1]
     encoded = matcher.encode(pair.source.path)
-    matcher.align(encoded, encoded, "flip")
+    maps = matcher.align(encoded, encoded, "flip").maps
     target = matcher.encode(pair.target.path).maps["identity"]
     xy, width = pair.source.keypoints.xy, pair.source.size[0]
     queries = torch.stack([width - xy[[1, 0, 2], 0], xy[[1, 0, 2], 1]], dim=1)
-    expected = match(encoded.maps["flip"], target, queries, matcher.settings).points
+    expected = match(maps["flip"], target, queries, matcher.settings).points
     np.testing.assert_allclose(record["predicted"][:3], expected, atol=1e-9)
     inside = lines(predict(only, matcher, tmp_path / "q.jsonl", PredictSettings("paper")))[1]
     assert inside["pose"] == record["pose"] == "flip"

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from geoaware.features.refined import Refiner, blended, load_post_processor, shipped
+from geoaware.features.refined import RefinedExtractor, blended, load_post_processor, shipped
 from geoaware.method.post_processor import PostProcessor
 from geoaware.runs.errors import InputError
 from tests.toys import Patches, noise
@@ -53,7 +53,7 @@ def test_shares_of_a_hand_made_blend() -> None:
 def test_a_blend_of_one_is_the_network_alone() -> None:
     extractor, net = Patches().eval(), random_network(grid=20)
     plain = extractor(noise(60, 40, 0))
-    found = Refiner(net, extractor)(plain)
+    found = RefinedExtractor(extractor, net)(noise(60, 40, 0))
     with torch.inference_mode():
         assert found.data.equal(net([level[None] for level in plain.levels])[0])
     assert found.extractor == net.refine(plain).extractor == f"patches(13, 9) + {net.identity}"
@@ -66,23 +66,22 @@ def test_the_identity_tells_extractor_weights_and_blend_apart() -> None:
     extractor, other = Patches().eval(), Patches(13, 11).eval()
     net, changed = random_network(), random_network(grid=12)
     names = {
-        Refiner(made, features, blend).identity
+        RefinedExtractor(features, made, blend).identity
         for made in (net, changed)
         for features in (extractor, other)
         for blend in (0.5, 0.50001, 1.0)
     }
     assert len(names) == 12
-    assert Refiner(net, extractor, 0.5).identity.endswith(" (blend 0.5)")
-    assert Refiner(net, extractor).weights == net.weights_hash()
+    assert RefinedExtractor(extractor, net, 0.5).identity.endswith(" (blend 0.5)")
+    assert RefinedExtractor(extractor, net).weights == net.weights_hash()
 
 
 def test_the_network_is_put_to_work_in_evaluation_mode() -> None:
     torch.manual_seed(0)
     net = PostProcessor((18,), width=128, grid=13, dropout=0.9).train()
     extractor = Patches().eval()
-    plain = extractor(noise(60, 40, 0))
-    refiner = Refiner(net, extractor)
-    assert refiner(plain).data.equal(refiner(plain).data)
+    refined, image = RefinedExtractor(extractor, net), noise(60, 40, 0)
+    assert refined(image).data.equal(refined(image).data)
 
 
 @pytest.mark.parametrize(
@@ -90,28 +89,28 @@ def test_the_network_is_put_to_work_in_evaluation_mode() -> None:
 )
 def test_shape_is_that_of_the_maps(refined_grid, blend, shape) -> None:
     extractor = Patches().eval()
-    refiner = Refiner(random_network(grid=refined_grid), extractor, blend)
-    data = refiner(extractor(noise(60, 40, 0))).data
-    assert refiner.shape == shape == data.shape[:2]
+    refined = RefinedExtractor(extractor, random_network(grid=refined_grid), blend)
+    data = refined(noise(60, 40, 0)).data
+    assert (refined.layout.channels, refined.layout.grid) == shape == data.shape[:2]
 
 
 def test_a_post_processor_for_other_features_is_refused() -> None:
     extractor = Patches().eval()
-    Refiner(random_network(extractor="patches(13, 9)"), extractor)
+    RefinedExtractor(extractor, random_network(extractor="patches(13, 9)"))
     with pytest.raises(InputError, match=r"trained on features of patches\(9, 9\), not of patches\(13, 9\)"):
-        Refiner(random_network(extractor="patches(9, 9)"), extractor)
+        RefinedExtractor(extractor, random_network(extractor="patches(9, 9)"))
     with pytest.raises(InputError, match=r"raw maps of 30 channels in all, patches gives 18"):
-        Refiner(random_network(channels=(10, 20)), extractor)
+        RefinedExtractor(extractor, random_network(channels=(10, 20)))
     # As many channels, other maps: told by the first image.
-    refiner = Refiner(random_network(channels=(10, 8)), extractor)
+    refined = RefinedExtractor(extractor, random_network(channels=(10, 8)))
     with pytest.raises(InputError, match=r"takes maps of \(10, 8\) channels, got \(18,\)"):
-        refiner(extractor(noise(60, 40, 0)))
+        refined(noise(60, 40, 0))
 
 
 @pytest.mark.parametrize("blend", [0.0, -0.1, 1.01, math.nan])
 def test_the_blend_is_a_share(blend) -> None:
     with pytest.raises(InputError, match=r"the blend must be 0 .* to 1 .* got"):
-        Refiner(random_network(), Patches().eval(), blend)
+        RefinedExtractor(Patches().eval(), random_network(), blend)
 
 
 def test_loading_from_a_folder_and_from_a_released_file(tmp_path, monkeypatch) -> None:

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from geoaware.method.alignment import (
     PoseRule,
     best_pose,
-    flip_partners,
     instance_matching_distance,
     match_posed,
+    mirror_points,
     mutual_nn_distance,
     partner_points,
     pose_distances,
@@ -92,14 +92,6 @@ def test_best_pose_prefers_the_identity_on_ties_and_within_the_margin() -> None:
     assert best_pose({"identity": 1.0, "flip": 0.9, "rot90": 0.5}) == "rot90"
 
 
-def test_flip_partners() -> None:
-    assert flip_partners(5, [(0, 3), (1, 2)]) == [3, 2, 1, 0, 4]
-    with pytest.raises(ValueError, match="outside"):
-        flip_partners(2, [(0, 2)])
-    with pytest.raises(ValueError, match="more than one"):
-        flip_partners(3, [(0, 1), (1, 2)])
-
-
 @pytest.fixture
 def scene() -> dict:
     """A source whose cells are all different but for left/right: column x and its mirror look alike.
@@ -120,7 +112,8 @@ def scene() -> dict:
 
 def test_labelled_flip_reads_each_point_at_the_mirrored_place_of_its_partner(scene) -> None:
     points = [(1.0, 2.0), (6.0, 2.0), (3.0, 5.0)]
-    found = match_posed(scene, scene["identity"], points, "flip", ARGMAX, flip_pairs=[(0, 1)])
+    mirrored = mirror_points(points, (8, 8), [1, 0, 2])
+    found = match_posed(scene, scene["identity"], points, "flip", ARGMAX, mirrored)
     # partner of point 0 is (6, 2), mirrored to (1, 2); point 2 has no partner and is mirrored itself
     assert found.read_at.tolist() == [[1, 2], [6, 2], [4, 5]]
     assert found.pose == "flip"
@@ -132,7 +125,8 @@ def test_labelled_flip_reads_each_point_at_the_mirrored_place_of_its_partner(sce
 def test_a_point_whose_partner_is_not_annotated_keeps_its_straight_match(scene) -> None:
     points = [(1.0, 2.0), (6.0, 2.0), (3.0, 5.0)]
     visible = torch.tensor([True, False, True])
-    found = match_posed(scene, scene["identity"], points, "flip", ARGMAX, [(0, 1)], visible)
+    mirrored = mirror_points(points, (8, 8), [1, 0, 2], visible)
+    found = match_posed(scene, scene["identity"], points, "flip", ARGMAX, mirrored)
     assert found.turned.tolist() == [False, True, True]
     straight = match(scene["identity"], scene["identity"], points, ARGMAX)
     assert found.points[0].tolist() == straight.points[0].tolist()

@@ -10,7 +10,7 @@ import pytest
 from geoaware.evaluation.comparison import judge
 from geoaware.evaluation.predictions import Header, read, record_line
 from geoaware.evaluation.statistics import Estimate
-from geoaware.features.refined import Refiner
+from geoaware.features.refined import RefinedExtractor
 from geoaware.method.post_processor import PostProcessor
 from geoaware.runs.errors import InputError
 from geoaware.studies import ablation
@@ -444,5 +444,6 @@ def test_the_whole_map_is_that_which_is_matched(data, cache, tmp_path, window, b
     given = blended(data, cache, matching={"window": window, "blend": blend})
     work = ablation._Work(given, choose_rows(["without window"]), tmp_path, "cpu", False, print, print)
     network = PostProcessor(**asdict(replace(given.network, channels=(work.extractor.layout.channels,))))
-    assert work.grid == Refiner(network, work.extractor, blend).shape[1] == (4 if blend == 1 else 8)
+    refined = RefinedExtractor(work.extractor, network, blend)
+    assert work.grid == refined.layout.grid == (4 if blend == 1 else 8)
     assert ablation._same_as_full(work.rows[1], work) == same

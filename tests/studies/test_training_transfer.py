@@ -11,7 +11,7 @@ from geoaware.data import DataSet
 from geoaware.evaluation import get_protocol, score_file
 from geoaware.evaluation.predictions import Header, describe_schema, make_record, read, record_line
 from geoaware.features.refined import load_post_processor, shipped
-from geoaware.matcher import defaults_of
+from geoaware.presets import defaults_of
 from geoaware.runs.errors import InputError
 from geoaware.studies import training_transfer
 from geoaware.studies.outcome import Outcome

@@ -11,7 +11,7 @@ from geoaware.data import DataSet, load
 from geoaware.evaluation.predict import predict
 from geoaware.evaluation.score import score_file
 from geoaware.features import Extractor, load_extractor
-from geoaware.features.refined import Refiner
+from geoaware.features.refined import RefinedExtractor
 from geoaware.matcher import Matcher
 from geoaware.method.keypoints import Schema
 from geoaware.method.matching import MatchSettings
@@ -59,8 +59,8 @@ def network() -> PostProcessor:
 def test_figures_are_those_of_an_evaluation_without_pose_alignment(
     settings: MatchSettings, alpha: float, blend: float, extractor, sets, store, network, tmp_path: Path
 ) -> None:
-    refiner = Refiner(network, extractor, blend)
-    found = validate(refiner, extractor, sets, StoredFeatures(store), settings, alpha)
+    refined = RefinedExtractor(extractor, network, blend)
+    found = validate(refined, sets, StoredFeatures(store), settings, alpha)
     cached = CachedExtractor(extractor, store)
     matcher = Matcher(cached, settings, pose="off", post_processor=network, blend=blend)
     for data, score in zip(sets, found, strict=True):
@@ -72,8 +72,8 @@ def test_figures_are_those_of_an_evaluation_without_pose_alignment(
 
 
 def score(data: DataSet, extractor: Extractor, store: FeatureStore, network: PostProcessor) -> Score:
-    refiner = Refiner(network, extractor)
-    (found,) = validate(refiner, extractor, [data], StoredFeatures(store), MatchSettings(), 0.1)
+    refined = RefinedExtractor(extractor, network)
+    (found,) = validate(refined, [data], StoredFeatures(store), MatchSettings(), 0.1)
     return found
 
 

@@ -160,8 +160,10 @@ class RunChoice:
         What is wrong with the settings is found before the extractor is loaded.
         """
         from geoaware.evaluation.predict import matching_settings
-        from geoaware.matcher import PRESETS, Matcher, choose_post_processor
+        from geoaware.features import check_name, load_extractor
+        from geoaware.matcher import Matcher
         from geoaware.method.matching import MatchSettings
+        from geoaware.presets import PRESETS, choose_post_processor
         from geoaware.store.feature_store import CachedExtractor, FeatureStore
 
         given = parse_settings(self.setting)
@@ -171,19 +173,11 @@ class RunChoice:
         network = choose_post_processor(self.extractor, self.post_processor)
         if self.blend == 0:
             network = None
-        extractor = PRESETS.get(self.extractor, self.extractor)
-        matcher = Matcher.from_pretrained(
-            self.extractor,
-            pose=self.pose,
-            pose_rule=parse_pose_rule(self.pose_rule),
-            settings=matching_settings(extractor, protocol, self.matching, for_matching, network),
-            post_processor=network,
-            blend=self.blend,
-            device=self.device,
-            dtype=self.dtype,
-            **given,
-        )
+        name = PRESETS.get(self.extractor, self.extractor)
+        check_name(name)
+        settings = matching_settings(name, protocol, self.matching, for_matching, network)
+        rule = parse_pose_rule(self.pose_rule)
+        extractor = load_extractor(name, device=self.device, dtype=self.dtype, **given)
         if self.cache is not None:
-            store = FeatureStore.of(self.cache, matcher.extractor)
-            matcher.extractor = CachedExtractor(matcher.extractor, store)
-        return matcher
+            extractor = CachedExtractor(extractor, FeatureStore.of(self.cache, extractor))
+        return Matcher(extractor, settings, self.pose, rule, network, self.blend)

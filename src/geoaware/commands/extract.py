@@ -165,7 +165,7 @@ def _load(
 ) -> Extractor:
     from geoaware.features import choose_device, load_extractor
     from geoaware.features.extractor import choose_dtype
-    from geoaware.matcher import PRESETS
+    from geoaware.presets import PRESETS
     from geoaware.store.memory import choose_dtype_by_memory, weights_size
 
     where = choose_device(shard.device(device))

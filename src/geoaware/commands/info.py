@@ -85,7 +85,7 @@ def _facts() -> dict[str, Any]:
 def _shipped() -> dict[str, dict[str, Any]]:
     """By name: number of parameters, identity of the extractor, the blend that is taken if none is given."""
     from geoaware.features.refined import load_post_processor, shipped
-    from geoaware.matcher import defaults_of
+    from geoaware.presets import defaults_of
 
     found = {}
     for name, folder in shipped().items():

@@ -23,7 +23,8 @@ from geoaware.runs.errors import InputError
 
 if TYPE_CHECKING:
     from geoaware.data.points_file import QueryPoints
-    from geoaware.matcher import Encoded, Matcher, MatchResult
+    from geoaware.matcher import Matcher
+    from geoaware.result import Encoded, MatchResult
 
 
 def match(

@@ -242,9 +242,9 @@ def _bench(run: RunChoice, post_processor: str) -> Bench:
         InputError: unknown names, missing weights, a post-processor for other features, or a setting of the
             matching, which is for the analyses to vary.
     """
-    from geoaware.features.refined import Refiner
-    from geoaware.matcher import choose_post_processor
+    from geoaware.features.refined import check_fit
     from geoaware.method.matching import MatchSettings
+    from geoaware.presets import choose_post_processor
     from geoaware.studies.variants import Bench
 
     varied = [key for key in parse_settings(run.setting) if key in MatchSettings.__dataclass_fields__]
@@ -253,5 +253,5 @@ def _bench(run: RunChoice, post_processor: str) -> Bench:
     network = choose_post_processor(run.extractor, post_processor)
     extractor = run.matcher("paper").extractor
     if network is not None:
-        Refiner(network, extractor)  # refuses a post-processor of other features before anything is predicted
+        check_fit(network, extractor)  # before anything is predicted
     return Bench(extractor, network, run.matching, run.cache_mb * 2**20)

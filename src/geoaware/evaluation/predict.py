@@ -37,11 +37,13 @@ from geoaware.evaluation.predictions import (
     record_line,
 )
 from geoaware.evaluation.protocols import Protocol, get_protocol
-from geoaware.matcher import Encoded, Matcher, defaults_of
-from geoaware.method.alignment import CANDIDATES, match_posed
-from geoaware.method.geometry import Pose, pose_image, pose_points
-from geoaware.method.matching import MatchSettings, match
-from geoaware.method.types import AnnotatedImage, FeatureMap, Pair
+from geoaware.matcher import Matcher
+from geoaware.method.alignment import CANDIDATES, MirroredPoints, match_posed, mirror_points
+from geoaware.method.geometry import Pose, pose_image
+from geoaware.method.matching import MatchSettings
+from geoaware.method.types import AnnotatedImage, Pair
+from geoaware.presets import defaults_of
+from geoaware.result import Encoded
 from geoaware.runs.errors import InputError
 from geoaware.runs.files import append_line, check_same_run, replacing
 
@@ -216,7 +218,7 @@ class _Work:
         """As it comes back from a file."""
         from PIL import __version__ as pillow
 
-        extractor, refiner = self.matcher.extractor, self.matcher.refiner
+        provenance = self.matcher.extractor.provenance()
         categories = sorted({pair.category for pair in self.dataset.pairs})
         header = Header(
             protocol=self.settings.protocol,
@@ -231,17 +233,10 @@ class _Work:
                 "labels": self.settings.labels,
                 "masks": self.settings.masks,
                 "batch": self.batch,
-                "device": extractor.device.type,
-                "dtype": self.matcher.describe()["dtype"],
-                "stored": extractor.stored,
-                **({} if refiner is None else {"blend": refiner.blend}),
+                **provenance.settings,
             },
             versions={"geoaware": __version__, "torch": str(torch.__version__), "pillow": pillow},
-            hashes={
-                "pairs": hash_pairs(self.dataset.pairs),
-                "weights": extractor.weights_hash(),
-                **({} if refiner is None else {"post_processor": refiner.weights}),
-            },
+            hashes={"pairs": hash_pairs(self.dataset.pairs), **provenance.hashes},
             schemas={name: describe_schema(self.dataset.schemas[name]) for name in categories},
         )
         return parse_header(json.loads(header.to_line()), "header")
@@ -361,66 +356,43 @@ def _record(pair: Pair, work: _Work, store: _Store) -> dict[str, Any]:
     source, target = store.get(pair.source), store.get(pair.target)
     if work.settings.masks:
         source = replace(source, mask=object_mask(pair.source))
-    pose, _ = work.matcher.align(source, target, work.matcher.pose)
-    points, flip_pairs, visible = _queries(pair, schema)
-    found = _locate(source.maps, target.maps["identity"], points, pose, work, flip_pairs, visible)
+    # The pose that brings the source nearest to the target, and where each keypoint is read in it.
+    aligned = work.matcher.align(source, target, work.matcher.pose)
+    points, mirrored = _queries(pair, schema, work)
+    settings = work.matcher.settings
+    found = match_posed(
+        aligned.maps, target.maps["identity"], points, aligned.pose, settings, mirrored
+    ).points
+    # Of all that was matched, the keypoints that both images show are kept.
     row = {each: number for number, each in enumerate(pair.source.keypoints.visible_ids)}
     predicted = found[[row[each] for each in pair.common_ids]].tolist()
     if not all(math.isfinite(value) for point in predicted for value in point):
         raise RuntimeError(
             f"pair {pair.id}: the features of {pair.source.id} or {pair.target.id} are not finite"
         )
-    return make_record(pair, schema, work.protocol, predicted, pose)
+    return make_record(pair, schema, work.protocol, predicted, aligned.pose)
 
 
-def _queries(pair: Pair, schema: Schema) -> tuple[Tensor, list[tuple[int, int]], Tensor]:
-    """All visible keypoints of the source, so that partners are known even where they are not evaluated.
+def _queries(pair: Pair, schema: Schema, work: _Work) -> tuple[Tensor, MirroredPoints | None]:
+    """All visible keypoints of the source, and where they are read in its mirror image.
 
-    A partner that is not visible gets a row, marked so: its keypoint then keeps its straight match.
-
-    Returns:
-        Points (n, 2), the flip pairs as rows of them, and which rows are annotated.
+    Keypoints that only the source shows are there too: they are partners of those that are evaluated.
     """
-    ids = pair.source.keypoints.visible_ids
-    row = {each: number for number, each in enumerate(ids)}
-    places = [*ids]
-    flip_pairs = []
-    for a, b in schema.flip_pairs:
-        known = [each for each in (a, b) if each in ids]
-        if not known:
-            continue
-        for each in (a, b):
-            if each not in row:
-                row[each] = len(places)
-                places.append(known[0])
-        flip_pairs.append((row[a], row[b]))
-    visible = torch.arange(len(places)) < len(ids)
-    return pair.source.keypoints.at(places).double(), flip_pairs, visible
-
-
-def _locate(
-    sources: Mapping[Pose, FeatureMap],
-    target: FeatureMap,
-    points: Tensor,
-    pose: Pose,
-    work: _Work,
-    flip_pairs: Sequence[tuple[int, int]],
-    visible: Tensor,
-) -> Tensor:
-    """Where the points are found, pixels of the target image."""
-    settings = work.matcher.settings
-    labels = flip_pairs if work.settings.labels else None
-    if pose != "flip" or work.protocol.flip == "pixel" or labels is None:
-        return match_posed(sources, target, points, pose, settings, labels, visible).points
-    partner = torch.arange(len(points))
-    for a, b in labels:
-        partner[a], partner[b] = b, a
-    # Mirroring at the image's edge, w - x, is mirroring an image one pixel wider at its last pixel.
-    canvas = sources["identity"].canvas
-    mirrored = pose_points(points[partner], (canvas.width + 1, canvas.height), "flip")
-    turned = match(sources["flip"], target, mirrored, settings).points
-    straight = match(sources["identity"], target, points, settings).points
-    return torch.where(visible[partner][:, None], turned, straight)
+    visible = pair.source.keypoints.visible_ids
+    # A partner that is not visible gets a row, marked so: its keypoint then keeps its straight match.
+    absent = [partner for each in visible if (partner := schema.partner(each)) not in visible]
+    rows = {each: number for number, each in enumerate([*visible, *absent])}
+    places = [*visible, *(schema.partner(each) for each in absent)]
+    points = pair.source.keypoints.at(places).double()
+    if not work.settings.labels:
+        return points, None
+    width, height = pair.source.size
+    if work.protocol.flip == "pixel":
+        # Mirroring at the image's edge, w - x, is mirroring an image one pixel wider at its last pixel.
+        width += 1
+    partners = [rows[schema.partner(each)] for each in rows]
+    known = [each in visible for each in rows]
+    return points, mirror_points(points, (width, height), partners, known)
 
 
 class _Store:

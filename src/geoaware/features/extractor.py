@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from geoaware.data.images import ImageLike, load_image
 from geoaware.method.geometry import Canvas
 from geoaware.method.maps import resized
+from geoaware.method.post_processor import PostProcessor
 from geoaware.method.types import FeatureMap
 from geoaware.runs.errors import InputError
 from geoaware.runs.weights import digest
@@ -43,6 +44,19 @@ class Layout:
     std: tuple[float, float, float] = IMAGENET_STD
 
 
+@dataclass(frozen=True)
+class Provenance:
+    """How features were computed, as headers of files of results say it.
+
+    Attributes:
+        settings: device, dtype, how they were stored and, for refined features, the blend.
+        hashes: SHA-256 of the weights, and of the post-processor's where there is one.
+    """
+
+    settings: dict[str, Any]
+    hashes: dict[str, str]
+
+
 class Extractor(nn.Module, ABC):
     """Turns images into feature maps; a subclass gives `levels` and, where it has several, `combine`.
 
@@ -51,11 +65,13 @@ class Extractor(nn.Module, ABC):
         identity: name and every setting that changes the features; maps with different ones do not match.
         layout: canvas, grid, channels, mean and std.
         stored: how features were rounded on disk before use (``fp16``, ``int8``); ``None`` if they were not.
+        blend: share of a post-processor's descriptors in the similarity; 0 without one.
     """
 
     mean: Tensor
     std: Tensor
     stored: str | None = None
+    blend: float = 0.0
 
     def __init__(self, name: str, identity: str, layout: Layout) -> None:
         super().__init__()
@@ -95,12 +111,26 @@ class Extractor(nn.Module, ABC):
         """Of the weights and so of the computation; feature maps are float32 in any case."""
         return next(self.parameters()).dtype
 
+    @property
+    def post_processor(self) -> PostProcessor | None:
+        """What refines the features; ``None`` unless this is a `RefinedExtractor`."""
+        return None
+
     def limit_memory(self, size: int) -> None:
         """Keep the computation within ``size`` bytes where the network can; features stay the same."""
 
     def weights_hash(self) -> str:
         """SHA-256 of the weights, by name, in the dtype that they compute in; the whole of them is read."""
         return digest(self.state_dict().items()).hex()
+
+    def provenance(self) -> Provenance:
+        """How the features are computed, for the header of a file of results."""
+        settings = {
+            "device": self.device.type,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "stored": self.stored,
+        }
+        return Provenance(settings, {"weights": self.weights_hash()})
 
     @overload
     def __call__(self, images: ImageLike) -> FeatureMap: ...

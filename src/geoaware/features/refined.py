@@ -9,15 +9,18 @@ that compares descriptors needs to know of it.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from PIL import Image
 from torch import Tensor
 
-from geoaware.features import Extractor
+from geoaware.features.extractor import Extractor, Layout, Provenance
+from geoaware.method.maps import resized
 from geoaware.method.post_processor import CONFIG, SHIPPED, PostProcessor
 from geoaware.method.types import FeatureMap
 from geoaware.runs.errors import InputError
@@ -25,59 +28,108 @@ from geoaware.runs.errors import InputError
 _RELEASED = (".pth", ".pt")
 
 
-class Refiner:
-    """Turns an extractor's feature maps into those that are matched.
+class RefinedExtractor(Extractor):
+    """An extractor whose descriptors are refined by a post-processor, alone or blended with its own.
+
+    It stands wherever an extractor is taken, under the extractor's name.
 
     Args:
-        network: with its weights as they are now; it is moved to the extractor's device and put in evaluation
-            mode.
-        extractor: of the features that come in.
+        extractor: gives the raw maps.
+        network: with its weights as they are now. It is moved to the extractor's device and put in
+            evaluation mode.
         blend: share of the refined descriptors in the similarity, above 0 and at most 1; 1: they alone.
 
     Attributes:
-        network: as given.
-        blend: as given.
-        weights: SHA-256 of the network's weights.
+        weights: SHA-256 of the post-processor's weights.
         identity: extractor, weights and blend; maps of different ones cannot be matched.
 
     Raises:
         InputError: the post-processor is for another extractor, or the blend is out of range.
     """
 
-    def __init__(self, network: PostProcessor, extractor: Extractor, blend: float = 1.0) -> None:
+    def __init__(self, extractor: Extractor, network: PostProcessor, blend: float = 1.0) -> None:
         if not 0 < blend <= 1:
-            raise InputError(f"the blend must be 0 (no post-processor) to 1 (it alone), got {blend}")
-        _check_fit(network, extractor)
+            raise InputError(f"the blend must be 0 (no post-processor) to 1 (it alone), got {blend}", "blend")
+        check_fit(network, extractor)
+        # Hashed once: to ask the network for its hash with every image would compute it every time.
+        weights = network.weights_hash()
+        identity = f"{extractor.identity} + post-processor {weights[:16]}"
+        identity += f" (blend {float(blend)})" if blend < 1 else ""
+        super().__init__(extractor.name, identity, _layout(extractor.layout, network, blend))
+        self.extractor = extractor
         self.network = network.to(extractor.device).eval()
         self.blend = float(blend)
-        # Hashed once: to ask the network for its identity for every image would hash it every time.
-        self.weights = network.weights_hash()
-        self.identity = f"{extractor.identity} + post-processor {self.weights[:16]}"
-        if self.blend < 1:
-            self.identity += f" (blend {self.blend})"
-        self._layout = extractor.layout
-
-    @torch.inference_mode()
-    def __call__(self, features: FeatureMap) -> FeatureMap:
-        """What is matched of an image; the raw maps that it was made of are let go.
-
-        Args:
-            features: with their raw maps, as the extractor gives them.
-
-        Raises:
-            InputError: the raw maps are not those that the network takes.
-        """
-        refined = self.network([level[None] for level in features.levels])
-        data = blended(refined, features.data[None], self.blend)[0]
-        return replace(features, data=data, extractor=self.identity, levels=())
+        self.weights = weights
+        self.stored = extractor.stored
 
     @property
-    def shape(self) -> tuple[int, int]:
-        """Channels and grid of the maps that are matched."""
-        settings = self.network.settings
+    def post_processor(self) -> PostProcessor:
+        """The network."""
+        return self.network
+
+    @property
+    def device(self) -> torch.device:
+        """Of the extractor inside."""
+        return self.extractor.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the extractor inside; the post-processor computes in float32."""
+        return self.extractor.dtype
+
+    def limit_memory(self, size: int) -> None:
+        """Of the extractor inside; the post-processor is small beside it."""
+        self.extractor.limit_memory(size)
+
+    def weights_hash(self) -> str:
+        """Of the extractor inside; the post-processor's is `weights`."""
+        return self.extractor.weights_hash()
+
+    def provenance(self) -> Provenance:
+        """As the extractor's, with the blend and the hash of the post-processor."""
+        plain = self.extractor.provenance()
+        return Provenance(
+            {**plain.settings, "blend": self.blend}, {**plain.hashes, "post_processor": self.weights}
+        )
+
+    def levels(self, pixels: Float[Tensor, "b 3 s s"]) -> tuple[Tensor, ...]:
+        """Raw maps of the extractor inside."""
+        return self.extractor.levels(pixels)
+
+    def levels_of(self, images: Sequence[Image.Image]) -> tuple[Tensor, ...]:
+        """Raw maps of the extractor inside, which may read them from disk."""
+        return self.extractor.levels_of(images)
+
+    def feature_map(self, levels: Sequence[Float[Tensor, "_ _ _"]], size: tuple[int, int]) -> FeatureMap:
+        """An image's refined map; the raw maps are let go, since nothing refines it again."""
+        return replace(super().feature_map(levels, size), levels=())
+
+    def combine(self, levels: Sequence[Tensor]) -> Float[Tensor, "b c p p"]:
+        """Refined descriptors, or refined and plain ones side by side."""
+        return self.combine_on(levels, self.layout.grid)
+
+    def combine_on(self, levels: Sequence[Tensor], grid: int) -> Float[Tensor, "b c q q"]:
+        """Likewise on a grid of another number of cells."""
+        refined = self.network([level.float() for level in levels])
         if self.blend == 1:
-            return settings.width, settings.grid
-        return settings.width + self._layout.channels, max(settings.grid, self._layout.grid)
+            return resized(refined, grid)
+        plain = self.extractor.combine(levels).contiguous(memory_format=torch.channels_last)
+        return blended(refined, plain, self.blend, grid)
+
+
+def refine(
+    extractor: Extractor, network: PostProcessor | None = None, blend: float | None = None
+) -> Extractor:
+    """The extractor refined by a network, or the extractor itself without one or with a blend of 0.
+
+    Raises:
+        InputError: a blend without a post-processor; otherwise as `RefinedExtractor`.
+    """
+    if network is None and blend:
+        raise InputError(f"a blend of {blend} needs a post-processor; give one", "post_processor")
+    if network is None or blend == 0:
+        return extractor
+    return RefinedExtractor(extractor, network, 1.0 if blend is None else blend)
 
 
 def blended(
@@ -92,7 +144,7 @@ def blended(
         return refined.contiguous(memory_format=torch.channels_last)
     side = grid or max(refined.shape[-1], plain.shape[-1])
     parts = [
-        share**0.5 * F.normalize(_resized(each, side), dim=1)
+        share**0.5 * F.normalize(resized(each, side), dim=1)
         for each, share in ((refined, blend), (plain, 1 - blend))
     ]
     return torch.cat(parts, dim=1).contiguous(memory_format=torch.channels_last)
@@ -119,13 +171,15 @@ def shipped() -> dict[str, Path]:
     return {config.parent.name: config.parent for config in sorted(SHIPPED.glob(f"*/{CONFIG}"))}
 
 
-def _resized(features: Float[Tensor, "b c _ _"], side: int) -> Float[Tensor, "b c p p"]:
-    if features.shape[-1] == side:
-        return features
-    return F.interpolate(features, size=(side, side), mode="bilinear")
+def _layout(plain: Layout, network: PostProcessor, blend: float) -> Layout:
+    """Grid and channels of the maps that are matched."""
+    settings = network.settings
+    if blend == 1:
+        return replace(plain, grid=settings.grid, channels=settings.width)
+    return replace(plain, grid=max(settings.grid, plain.grid), channels=settings.width + plain.channels)
 
 
-def _check_fit(network: PostProcessor, extractor: Extractor) -> None:
+def check_fit(network: PostProcessor, extractor: Extractor) -> None:
     """Make sure, as far as can be told without an image, that the network takes the extractor's raw maps.
 
     Raises:

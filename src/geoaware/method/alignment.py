@@ -9,7 +9,7 @@ nearest to the target's wins. Two distances are offered, both means of L2 distan
   neighbour; no mask needed.
 
 After a mirror the meaning of points changes: the mirrored image's left ear is the mirrored right ear. A
-query is therefore read at the mirrored place of its *partner*, known from labels (`flip_partners`) or found
+query is therefore read at the mirrored place of its *partner*, known from labels (`mirror_points`) or found
 by matching the mirrored source against the source itself (`partner_points`).
 """
 
@@ -34,9 +34,37 @@ CANDIDATES: dict[str, tuple[Pose, ...]] = {
     "flip": ("identity", "flip"),
     "rotate": ("identity", "flip", "rot90", "rot180", "rot-90"),
 }
-"""Candidate poses of each setting of ``--pose`` (``auto`` is one of these, by extractor)."""
+"""Candidate poses of each pose setting (``auto`` is one of these, by extractor)."""
 
 _ROWS_AT_ONCE = 512
+
+
+@dataclass(frozen=True)
+class MirroredPoints:
+    """What is read in the mirrored source for each query point.
+
+    Attributes:
+        places: pixels of the mirrored image, the place of the query's partner.
+        known: whether the partner is annotated; where it is not, the query keeps its straight match.
+    """
+
+    places: Float[Tensor, "n 2"]
+    known: Bool[Tensor, " n"]
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """How a source image was turned to fit a target.
+
+    Attributes:
+        pose: the candidate of the smallest distance.
+        distances: of every candidate; empty with a single one.
+        maps: features of the source by pose, those that were there and those that were made.
+    """
+
+    pose: Pose
+    distances: Mapping[Pose, float]
+    maps: Mapping[Pose, FeatureMap]
 
 
 @dataclass(frozen=True)
@@ -162,20 +190,26 @@ def best_pose(distances: Mapping[Pose, float], margin: float = 0.0) -> Pose:
     return pose
 
 
-def flip_partners(count: int, flip_pairs: Sequence[tuple[int, int]]) -> list[int]:
-    """Index of the point that each point becomes in the mirrored image; points in no pair keep their own.
+def mirror_points(
+    points: PointsLike,
+    size: tuple[int, int],
+    partners: Sequence[int],
+    visible: Sequence[bool] | Bool[Tensor, " n"] | None = None,
+) -> MirroredPoints:
+    """Where labelled points are read in the mirrored image: each at its partner's mirrored place.
 
-    Raises:
-        ValueError: an index is out of range or stands in two pairs.
+    The mirrored image's "left ear" is the mirrored right ear (paper, section 4.1). This is the one place
+    where that rule is written.
+
+    Args:
+        points: pixels of the image as it is, one a label.
+        size: width and height of the image.
+        partners: row of the point that each point becomes in the mirrored image (`keypoints.flip_partners`).
+        visible: which points are annotated; all when not given.
     """
-    partners = list(range(count))
-    for a, b in flip_pairs:
-        if not (0 <= a < count and 0 <= b < count):
-            raise ValueError(f"flip pair ({a}, {b}) is outside 0…{count - 1}, the points given")
-        if partners[a] != a or partners[b] != b:
-            raise ValueError(f"point {a} or {b} stands in more than one flip pair")
-        partners[a], partners[b] = b, a
-    return partners
+    rows = list(partners)
+    known = torch.ones(len(rows), dtype=torch.bool) if visible is None else torch.as_tensor(visible)
+    return MirroredPoints(pose_points(as_points(points)[rows], size, "flip"), known.bool()[rows])
 
 
 def partner_points(
@@ -201,8 +235,7 @@ def match_posed(
     points: PointsLike,
     pose: Pose,
     settings: MatchSettings | None = None,
-    flip_pairs: Sequence[tuple[int, int]] | None = None,
-    visible: Bool[Tensor, " n"] | None = None,
+    mirrored: MirroredPoints | None = None,
 ) -> Matches:
     """Match points of the source through its image turned to ``pose``.
 
@@ -212,10 +245,8 @@ def match_posed(
         points: pixels of the source image as it is.
         pose: the pose that won.
         settings: see `matching.match`.
-        flip_pairs: indices into ``points`` of labelled pairs that exchange in a mirror; ``None``: no labels,
-            partners are found by `partner_points`.
-        visible: which points are annotated; a point whose partner is not keeps its unflipped match. All when
-            not given.
+        mirrored: where each point is read in the mirrored image, by its label (`mirror_points`); ``None``: no
+            labels, partners are found by `partner_points`.
     """
     straight, pixels = sources["identity"], as_points(points).double()
     if pose == "identity":
@@ -223,14 +254,15 @@ def match_posed(
     size = (straight.canvas.width, straight.canvas.height)
     known = torch.ones(len(pixels), dtype=torch.bool)
     if pose != "flip":
-        queries = pose_points(pixels, size, pose)
-    elif flip_pairs is None:
-        queries = partner_points(straight, sources["flip"], pixels, settings)
+        # A rotation changes no meaning: each point is read where it lies in the turned image.
+        places = pose_points(pixels, size, pose)
+    elif mirrored is None:
+        # A mirror exchanges left and right; without labels the features say what each point becomes.
+        places = partner_points(straight, sources["flip"], pixels, settings)
     else:
-        partner = torch.tensor(flip_partners(len(pixels), flip_pairs), dtype=torch.long)
-        queries = pose_points(pixels[partner], size, "flip")
-        known = known if visible is None else visible[partner]
-    found = replace(match(sources[pose], target, queries, settings), turned=known, pose=pose)
+        places, known = mirrored.places, mirrored.known
+    found = replace(match(sources[pose], target, places, settings), turned=known, pose=pose)
+    # A point whose partner is unknown keeps the match of the image as it is.
     return found if known.all() else _merged(found, match(straight, target, pixels, settings))
 
 

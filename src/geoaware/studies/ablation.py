@@ -353,7 +353,7 @@ class _Work:
 
     @cached_property
     def grid(self) -> int:
-        """Cells a side of the maps that are matched, as `Refiner.shape` has it of a trained network."""
+        """Cells a side of the maps that are matched, as a `RefinedExtractor` has it of a trained network."""
         own = self.config.network.grid
         return own if self.config.matching.blend == 1 else max(own, self.extractor.layout.grid)
 

@@ -294,7 +294,7 @@ def _outcome(
 
 
 def _main_grid(everything: PoseScores, clear: PoseScores, matcher: Matcher, settings: PoseSettings) -> Grid:
-    name = matcher.extractor.name + ("" if matcher.refiner is None else " + post-processor")
+    name = matcher.extractor.name + (" + post-processor" if matcher.extractor.post_processor else "")
     rows = [*PAPER, (f"ours: {name}", *score_cells(everything))]
     if clear.all_four.of < everything.all_four.of:
         rows.append(("ours: views within 22.5°", *score_cells(clear)))

@@ -10,19 +10,21 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from PIL import Image
 
 from geoaware.evaluation.predict import matching_settings
 from geoaware.features import Extractor
-from geoaware.matcher import Encoded, Matcher, defaults_of
-from geoaware.method.alignment import PoseRule
-from geoaware.method.geometry import Pose
+from geoaware.matcher import Matcher
+from geoaware.method.alignment import Alignment, PoseRule
+from geoaware.method.geometry import pose_image
 from geoaware.method.matching import MatchSettings
 from geoaware.method.post_processor import PostProcessor
 from geoaware.method.types import FeatureMap
+from geoaware.presets import defaults_of
+from geoaware.result import Encoded
 from geoaware.store.image_index import hash_pixels
 
 ZERO_SHOT, POST_PROCESSOR, ALONE = "zero-shot", "post-processor", "post-processor alone"
@@ -94,7 +96,7 @@ class Memory:
 
     limit: int
     kept: OrderedDict[tuple[str, ...], list[FeatureMap]] = field(default_factory=OrderedDict)
-    poses: dict[tuple[object, ...], tuple[Pose, dict[Pose, float]]] = field(default_factory=dict)
+    poses: dict[tuple[object, ...], Alignment] = field(default_factory=dict)
     bytes: int = 0
 
     def keep(self, key: tuple[str, ...], maps: list[FeatureMap]) -> None:
@@ -123,14 +125,20 @@ class RememberingMatcher(Matcher):
         self.memory.keep(key, maps)
         return maps
 
-    def align(self, source: Encoded, target: Encoded, setting: str) -> tuple[Pose, dict[Pose, float]]:
+    def align(self, source: Encoded, target: Encoded, setting: str) -> Alignment:
         """See `Matcher.align`."""
         images = [source.image, target.image]
         images += [Image.fromarray(each) for each in (source.mask, target.mask) if each is not None]
         key = (*map(hash_pixels, images), setting, self.pose_rule)
         if key not in self.memory.poses:
-            self.memory.poses[key] = super().align(source, target, setting)
-        return self.memory.poses[key]
+            found = super().align(source, target, setting)
+            # Feature maps would fill the memory; they are kept, within bounds, by `features`.
+            self.memory.poses[key] = replace(found, maps={})
+            return found
+        found = self.memory.poses[key]
+        missing = [pose for pose in dict.fromkeys(("identity", found.pose)) if pose not in source.maps]
+        turned = self.features([pose_image(source.image, pose) for pose in missing])
+        return replace(found, maps={**source.maps, **dict(zip(missing, turned, strict=True))})
 
 
 class Bench:

@@ -12,7 +12,6 @@ import torch
 from geoaware.data import DataSet
 from geoaware.evaluation.protocols import FOR_BASE, get_protocol
 from geoaware.features import Extractor
-from geoaware.features.refined import Refiner
 from geoaware.method.matching import MatchSettings, match
 from geoaware.method.metrics.pck import as_xy, distances, within
 from geoaware.method.types import FeatureMap
@@ -36,7 +35,6 @@ class Score:
 
 @torch.inference_mode()
 def validate(
-    refiner: Refiner,
     extractor: Extractor,
     sets: Sequence[DataSet],
     features: StoredFeatures,
@@ -46,18 +44,17 @@ def validate(
     """PCK at ``alpha`` of each data set, under the protocol that its boxes suggest.
 
     Args:
-        refiner: the network at work, blended as it will be matched.
-        extractor: of the features.
+        extractor: with the network at work, blended as it will be matched.
         sets: with their pairs.
         features: of every image, upright.
         settings: of the matching.
         alpha: threshold, as a share.
     """
-    channels, grid = refiner.shape
+    layout = extractor.layout
 
-    @lru_cache(maxsize=max(8, _KEPT_BYTES // (4 * channels * grid**2)))
+    @lru_cache(maxsize=max(8, _KEPT_BYTES // (4 * layout.channels * layout.grid**2)))
     def matched(path: Path, width: int, height: int) -> FeatureMap:
-        return refiner(extractor.feature_map(features.levels(path), (width, height)))
+        return extractor.feature_map(features.levels(path), (width, height))
 
     return [score(each, matched, settings, alpha) for each in sets]
 

@@ -12,7 +12,8 @@ from PIL import Image
 
 from geoaware.apps.demo.security import Limits
 from geoaware.apps.demo.server import Demo
-from geoaware.matcher import Matcher, MatchResult
+from geoaware.matcher import Matcher
+from geoaware.result import MatchResult
 from tests.apps.demo.bombs import png_bomb
 from tests.apps.demo.serving import running
 from tests.browser import browser

@@ -10,7 +10,7 @@ from geoaware.apps.transfer import read_sources
 from geoaware.apps.transfer.crop import crop_window
 from geoaware.apps.transfer.sources import encode_sources, source_windows
 from geoaware.apps.transfer.vote import VoteSettings, vote
-from geoaware.method.alignment import match_posed
+from geoaware.method.alignment import match_posed, mirror_points
 from geoaware.method.geometry import pose_image
 from geoaware.runs.errors import InputError
 from tests.apps.transfer.tiny import POINTS, SIDE, annotation, category, matcher, view, write_sources
@@ -131,8 +131,7 @@ def test_one_source_matches_as_a_matcher_does(tmp_path: Path, pose: str, turned:
         POINTS,
         found.pose,
         matching.settings,
-        sources.schema.flip_pairs,
-        visible,
+        mirror_points(POINTS, (SIDE, SIDE), sources.schema.partners, visible),
     )
     # In the mirrored image keypoint 1 is read at its partner, although it is not annotated itself.
     known = [True, found.pose == "flip", False, True, True]

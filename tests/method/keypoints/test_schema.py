@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geoaware.method.keypoints import AP10K, SPAIR71K, Schema
+from geoaware.method.keypoints import AP10K, SPAIR71K, Schema, flip_partners
 from geoaware.method.types import Keypoints
 from tests.reference.keypoints import geometry_aware
 from tests.shared_data import shared
@@ -154,3 +154,11 @@ def test_tables_are_the_facts_of_the_data_sets() -> None:
     assert list(AP10K.names) == facts["ap10k"]["keypoints"]
     assert {k: list(v) for k, v in AP10K.subgroups.items()} == facts["ap10k"]["subgroups"]
     assert [list(pair) for pair in AP10K.flip_pairs] == facts["ap10k"]["flip_pairs"]
+
+
+def test_flip_partners() -> None:
+    assert flip_partners(5, [(0, 3), (1, 2)]) == (3, 2, 1, 0, 4)
+    with pytest.raises(ValueError, match="outside"):
+        flip_partners(2, [(0, 2)])
+    with pytest.raises(ValueError, match="more than one"):
+        flip_partners(3, [(0, 1), (1, 2)])

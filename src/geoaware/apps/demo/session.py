@@ -22,9 +22,10 @@ from typing import Literal
 from PIL import Image
 
 from geoaware.drawing.layout import fit, resized
-from geoaware.matcher import Encoded, Matcher, MatchResult
-from geoaware.method.alignment import match_posed
+from geoaware.matcher import Matcher
+from geoaware.method.alignment import Alignment, match_posed
 from geoaware.method.geometry import Pose, as_points
+from geoaware.result import Encoded, MatchResult
 from geoaware.runs.errors import InputError
 
 Side = Literal["source", "target"]
@@ -147,8 +148,7 @@ class _Comparison:
     source: Encoded
     target: Encoded
     setting: str
-    pose: Pose
-    distances: dict[Pose, float]
+    alignment: Alignment
 
     def fits(self, source: Encoded, target: Encoded, setting: str) -> bool:
         return self.source is source and self.target is target and self.setting == setting
@@ -376,11 +376,12 @@ class Session:
             if here is None or there is None:
                 return None
             if self._compared is None or not self._compared.fits(here, there, setting):
-                self._compared = _Comparison(here, there, setting, *matcher.align(here, there, setting))
-        pose, distances = self._compared.pose, self._compared.distances
-        queries = as_points(self.points).double()
-        matches = match_posed(here.maps, there.maps["identity"], queries, pose, matcher.settings)
-        return MatchResult(here, there, queries, replace(matches, distances=distances), setting, matcher)
+                self._compared = _Comparison(here, there, setting, matcher.align(here, there, setting))
+                here.maps.update(self._compared.alignment.maps)
+        found, queries = self._compared.alignment, as_points(self.points).double()
+        matches = match_posed(here.maps, there.maps["identity"], queries, found.pose, matcher.settings)
+        matches = replace(matches, distances=found.distances)
+        return MatchResult(here, there, queries, matches, setting, matcher.settings, matcher.describe())
 
     def _encoded(self, side: Side, matcher: Matcher) -> Encoded | None:
         shown = self._images.get(side)

@@ -26,10 +26,11 @@ from torch import Tensor
 from geoaware.data import object_mask
 from geoaware.data.images import image_size, list_images
 from geoaware.evaluation.tables import MISSING, Grid, percent
-from geoaware.matcher import Matcher, mask_on_canvas
+from geoaware.matcher import Matcher
 from geoaware.method.alignment import PoseRule, pose_distances
 from geoaware.method.geometry import Pose
 from geoaware.method.types import AnnotatedImage, FeatureMap, Keypoints
+from geoaware.result import mask_on_canvas
 from geoaware.runs.errors import InputError
 
 DIRECTIONS = ("left", "right", "front", "back")

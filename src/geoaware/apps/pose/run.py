@@ -57,7 +57,7 @@ class PoseWork:
 
     def header(self) -> dict[str, Any]:
         """What was predicted with what; no time and no place, so that runs compare."""
-        extractor, refiner = self.matcher.extractor, self.matcher.refiner
+        provenance = self.matcher.extractor.provenance()
         shown = [
             each
             for _, sets in sorted(self.templates.items())
@@ -71,14 +71,12 @@ class PoseWork:
             "extractor": self.matcher.identity,
             "settings": {
                 **asdict(self.settings),
-                "device": extractor.device.type,
-                "dtype": self.matcher.describe()["dtype"],
-                "stored": extractor.stored,
+                # The blend stands in the extractor's identity.
+                **{key: value for key, value in provenance.settings.items() if key != "blend"},
             },
             "versions": {"geoaware": __version__, "torch": str(torch.__version__), "pillow": pillow_version},
             "hashes": {
-                "weights": extractor.weights_hash(),
-                **({} if refiner is None else {"post_processor": refiner.weights}),
+                **provenance.hashes,
                 "pictures": _hash_images(self.images, self.settings.masks),
                 "templates": _hash_images(shown, self.settings.template_masks),
             },

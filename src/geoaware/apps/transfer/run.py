@@ -193,7 +193,7 @@ class _Work:
         """What tells this run from others, as it comes back from a file; no time and no place."""
         from PIL import __version__ as pillow
 
-        matcher, refiner = self.matcher, self.matcher.refiner
+        matcher, provenance = self.matcher, self.matcher.extractor.provenance()
         values = {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
@@ -207,16 +207,10 @@ class _Work:
                 "pose": matcher.pose,
                 "pose_rule": asdict(matcher.pose_rule),
                 "batch": self.batch,
-                "device": matcher.extractor.device.type,
-                "dtype": matcher.describe()["dtype"],
-                "stored": matcher.extractor.stored,
-                **({} if refiner is None else {"blend": refiner.blend}),
+                **provenance.settings,
             },
             "versions": {"geoaware": __version__, "torch": str(torch.__version__), "pillow": pillow},
-            "hashes": {
-                "weights": matcher.extractor.weights_hash(),
-                **({} if refiner is None else {"post_processor": refiner.weights}),
-            },
+            "hashes": provenance.hashes,
         }
         return dict(json.loads(json.dumps(values)))
 

@@ -20,7 +20,7 @@ from geoaware.apps.transfer.vote import Queries
 from geoaware.data.coco import CocoFile, open_folder, read_schemas
 from geoaware.data.images import load_annotated
 from geoaware.matcher import Matcher
-from geoaware.method.alignment import CANDIDATES
+from geoaware.method.alignment import CANDIDATES, mirror_points
 from geoaware.method.geometry import Pose, clamp_points, pose_image, pose_points
 from geoaware.method.keypoints import Schema
 from geoaware.method.matching import descriptors
@@ -204,12 +204,12 @@ def _read(
         poses, matcher.features([pose_image(image, each) for each in poses]), strict=True
     ):
         mirrored = pose == "flip"
-        places = pose_points(xy[partners] if mirrored else xy, image.size, pose)
+        read = mirror_points(xy, image.size, partners, visible)
+        places = read.places if mirrored else pose_points(xy, image.size, pose)
         found = descriptors(features, places, matcher.settings.interpolate).float()
         if mirrored:
-            annotated = visible[partners]
-            found = torch.where(annotated[:, None].to(found.device), found, rows[0])
-            known.append(annotated | visible)
+            found = torch.where(read.known[:, None].to(found.device), found, rows[0])
+            known.append(read.known | visible)
         else:
             known.append(visible)
         rows.append(found)

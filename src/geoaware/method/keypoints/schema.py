@@ -6,7 +6,7 @@ the points that happen to be there instead mixes up subgroups as soon as one is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -85,10 +85,7 @@ class Schema:
     @cached_property
     def partners(self) -> tuple[int, ...]:
         """For every id, the id it becomes in the mirrored image; itself where it has no partner."""
-        partners = list(range(len(self)))
-        for a, b in self.flip_pairs:
-            partners[a], partners[b] = b, a
-        return tuple(partners)
+        return flip_partners(len(self), self.flip_pairs)
 
     def partner(self, keypoint: int) -> int:
         """The id that a keypoint becomes in the mirrored image; itself where it has no partner.
@@ -162,6 +159,22 @@ class Schema:
         for row, members in enumerate(self.subgroups.values()):
             matrix[row, list(members)] = 1
         return matrix
+
+
+def flip_partners(count: int, flip_pairs: Iterable[tuple[int, int]]) -> tuple[int, ...]:
+    """Index of the keypoint that each one becomes in the mirrored image; those in no pair keep their own.
+
+    Raises:
+        ValueError: an index is out of range or stands in two pairs.
+    """
+    partners = list(range(count))
+    for a, b in flip_pairs:
+        if not (0 <= a < count and 0 <= b < count):
+            raise ValueError(f"flip pair ({a}, {b}) is outside 0…{count - 1}, the points given")
+        if partners[a] != a or partners[b] != b:
+            raise ValueError(f"point {a} or {b} stands in more than one flip pair")
+        partners[a], partners[b] = b, a
+    return tuple(partners)
 
 
 def _check_ids(

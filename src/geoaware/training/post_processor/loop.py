@@ -31,7 +31,7 @@ from geoaware.data.dataset import with_keypoints
 from geoaware.data.sampling import permutation
 from geoaware.evaluation.predict import choose_pairs
 from geoaware.features import Extractor, load_extractor
-from geoaware.features.refined import Refiner
+from geoaware.features.refined import RefinedExtractor
 from geoaware.method.geometry import Pose
 from geoaware.method.post_processor import PostProcessor, PostProcessorSettings
 from geoaware.runs import checkpoint, log
@@ -447,10 +447,8 @@ def _validate(run: _Run) -> dict[str, float]:
     """Figures of every validation set; the best weights so far are kept."""
     config, progress = run.config, run.progress
     began = time.monotonic()
-    refiner = Refiner(run.network, run.extractor, config.matching.blend)
     scores = validate(
-        refiner,
-        run.extractor,
+        RefinedExtractor(run.extractor, run.network, config.matching.blend),
         run.validation,
         run.features,
         config.matching.settings(),

@@ -1,0 +1,181 @@
+"""What a matcher works with and gives back: encoded images, and matches that can be drawn and saved."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from PIL import Image
+from torch import Tensor
+
+from geoaware.method.geometry import Canvas, PointsLike, Pose, as_points, pose_image
+from geoaware.method.matching import MatchSettings, descriptors, similarity
+from geoaware.method.types import FeatureMap, Matches
+from geoaware.runs.errors import InputError
+
+
+@dataclass
+class Encoded:
+    """An image with its features, by pose, computed when first needed and kept.
+
+    Attributes:
+        image: upright RGB image; its pixels are those of all points.
+        maps: features by pose.
+        mask: the object in pixels of the image, boolean (h, w), if one was given.
+    """
+
+    image: Image.Image
+    maps: dict[Pose, FeatureMap] = field(default_factory=dict)
+    mask: np.ndarray | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        return self.image.size
+
+
+@dataclass(frozen=True)
+class MatchResult:
+    """What `Matcher.match` found, with the images it was found in.
+
+    Attributes:
+        source: the encoded image of the points.
+        target: the encoded image of the matches.
+        queries: the points asked for, pixels of the source image.
+        matches: positions, confidences, cycle errors, pose and distances.
+        pose_setting: which poses were tried: a key of `alignment.CANDIDATES`.
+        settings: how similarity became position.
+        about: features, settings and versions; see `Matcher.describe`.
+    """
+
+    source: Encoded
+    target: Encoded
+    queries: Float[Tensor, "n 2"]
+    matches: Matches
+    pose_setting: str
+    settings: MatchSettings
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def points(self) -> Float[Tensor, "n 2"]:
+        """Pixels (x, y) of the target image."""
+        return self.matches.points
+
+    @property
+    def confidence(self) -> Float[Tensor, " n"]:
+        """0 to 1; see `Matches`."""
+        return self.matches.confidence
+
+    @property
+    def cycle_error(self) -> Float[Tensor, " n"]:
+        """In units of the source image's longer side; see `Matches`."""
+        return self.matches.cycle_error
+
+    @property
+    def pose(self) -> Pose:
+        """How the source was turned."""
+        return self.matches.pose
+
+    @property
+    def distances(self) -> Mapping[Pose, float]:
+        """Of each candidate pose."""
+        return self.matches.distances
+
+    def draw(self, **style: Any) -> Image.Image:
+        """Both images side by side with numbered points; see `drawing.draw_matches` for the style."""
+        from geoaware.drawing import draw_matches
+
+        style = {"confidence": self.confidence, **style}
+        return draw_matches(self.source.image, self.target.image, self.queries, self.points, **style)
+
+    def similarity_map(self, index: int) -> Float[Tensor, "p p"]:
+        """Cosine similarity of one query with every cell of the target's canvas.
+
+        Raises:
+            InputError: there is no such query.
+        """
+        if not 0 <= index < len(self.queries):
+            raise InputError(f"there is no query {index}: the points are numbered 0…{len(self.queries) - 1}")
+        read_from = self.source.maps[self.pose if self.matches.turned[index] else "identity"]
+        query = descriptors(read_from, self.matches.read_at[index : index + 1], self.settings.interpolate)
+        return similarity(query.float(), self.target.maps["identity"].data)[0]
+
+    def heatmap(self, index: int) -> Image.Image:
+        """The target image under the similarity map of one query."""
+        from geoaware.drawing import draw_heatmap
+
+        return draw_heatmap(
+            self.target.image,
+            self.similarity_map(index),
+            self.target.maps["identity"].canvas,
+            point=self.points[index],
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the images, in plain Python values."""
+        matches = [
+            {
+                "query": _rounded(query),
+                "match": _rounded(point),
+                "confidence": round(float(confidence), 4),
+                "cycle_error": round(float(cycle), 4),
+            }
+            for query, point, confidence, cycle in zip(
+                self.queries, self.points, self.confidence, self.cycle_error, strict=True
+            )
+        ]
+        return {
+            "source_size": list(self.source.size),
+            "target_size": list(self.target.size),
+            "pose_setting": self.pose_setting,
+            "pose": self.pose,
+            "distances": {pose: round(value, 5) for pose, value in self.distances.items()},
+            "matches": matches,
+            **self.about,
+        }
+
+    def to_json(self, indent: int | None = 2) -> str:
+        """`to_dict` as JSON."""
+        return json.dumps(self.to_dict(), indent=indent)
+
+
+def check_points(points: PointsLike, size: tuple[int, int]) -> Float[Tensor, "n 2"]:
+    """Points of an image as float64 of shape (n, 2), after making sure that they lie in it.
+
+    Raises:
+        InputError: wrong shape, NaN or infinity, or outside 0…w-1, 0…h-1; the message names the point.
+    """
+    try:
+        pixels = as_points(points).double()
+    except (TypeError, ValueError) as error:
+        raise InputError(f"points cannot be used: {error}") from None
+    if pixels.ndim != 2:
+        raise InputError(f"points must be a list of (x, y), got shape {tuple(pixels.shape)}")
+    for number, (x, y) in enumerate(pixels.tolist()):
+        if not (math.isfinite(x) and math.isfinite(y)):
+            raise InputError(f"point {number} is ({x}, {y}); coordinates must be finite numbers")
+        if not (0 <= x < size[0] and 0 <= y < size[1]):
+            raise InputError(
+                f"point {number} ({x:g}, {y:g}) lies outside the image of {size[0]}x{size[1]} pixels "
+                f"(x from 0 to {size[0] - 1}, y from 0 to {size[1] - 1})"
+            )
+    return pixels
+
+
+def mask_on_canvas(mask: np.ndarray, pose: Pose, size: int) -> Bool[Tensor, "s s"]:
+    """A mask (h, w) of the upright image, turned and laid on a canvas of ``size`` as its image is."""
+    image = pose_image(Image.fromarray(mask), pose)
+    canvas = Canvas(*image.size, size)
+    board = Image.new("L", (size, size))
+    board.paste(image.convert("L").resize(canvas.inner, Image.Resampling.NEAREST), canvas.offset)
+    return torch.from_numpy(np.array(board)) > 0
+
+
+def _rounded(point: Tensor) -> list[float]:
+    return [round(float(value), 2) for value in point]
