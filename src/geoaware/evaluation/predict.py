@@ -387,7 +387,7 @@ def _queries(pair: Pair, schema: Schema, work: _Work) -> tuple[Tensor, MirroredP
     if not work.settings.labels:
         return points, None
     width, height = pair.source.size
-    if work.protocol.flip == "pixel":
+    if work.protocol.flip == "edge":
         # Mirroring at the image's edge, w - x, is mirroring an image one pixel wider at its last pixel.
         width += 1
     partners = [rows[schema.partner(each)] for each in rows]
