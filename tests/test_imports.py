@@ -1,4 +1,4 @@
-"""Imports point up the list of DESIGN's layout, never down; nothing heavy happens at import."""
+"""Imports point up the list of the layout, never down; nothing heavy happens at import."""
 
 from __future__ import annotations
 

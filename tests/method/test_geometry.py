@@ -19,7 +19,6 @@ from geoaware.method.geometry import (
     pose_image,
     pose_points,
     pose_size,
-    unpose_points,
 )
 
 sides = st.integers(1, 9000)
@@ -132,10 +131,13 @@ def test_posed_points_follow_the_posed_pixels(pose) -> None:
         assert turned[ty, tx] == values[y, x]
 
 
-@pytest.mark.parametrize("pose", POSES)
-def test_unpose_undoes_pose(pose) -> None:
+@pytest.mark.parametrize(
+    ("pose", "back"), [(each, {"rot90": "rot-90", "rot-90": "rot90"}.get(each, each)) for each in POSES]
+)
+def test_turning_back_undoes_a_pose(pose, back) -> None:
     points = torch.tensor([[0.0, 0.0], [4.0, 2.0], [1.5, 0.25]], dtype=torch.float64)
-    torch.testing.assert_close(unpose_points(pose_points(points, (5, 3), pose), (5, 3), pose), points)
+    turned = pose_points(pose_points(points, (5, 3), pose), pose_size((5, 3), pose), back)
+    torch.testing.assert_close(turned, points)
 
 
 @pytest.mark.usefixtures("unchecked_types")

@@ -1,4 +1,4 @@
-"""Distances between feature maps by loops over pixels, from REFERENCE section 4."""
+"""Distances between feature maps by loops over pixels, from the paper (equation 1, appendix E.1)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The losses by plain loops over numbers, from the formulas of REFERENCE section 6."""
+"""The losses by plain loops over numbers, from the paper's formulas (section 4.2, equations 2 and 3)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Position of a match by plain loops over cells, from the formulas of REFERENCE section 3."""
+"""Position of a match by plain loops over cells, from the paper's formulas (section 4.4)."""
 
 from __future__ import annotations
 

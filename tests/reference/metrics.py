@@ -1,4 +1,7 @@
-"""Every metric as plain loops over records, from REFERENCE section 7: slow, no code shared with geoaware."""
+"""Every metric as plain loops over records, from the paper's definitions (sections 3 and 5, appendix D.4).
+
+Slow; no code is shared with geoaware.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pose prediction by loops, from the paper's section 3.4 and REFERENCE section 7."""
+"""Pose prediction by loops, from the paper's section 3.4."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The post-processor as the paper describes it (REFERENCE section 5): every map is enlarged first.
+"""The post-processor as the paper describes it (section 4.2): every map is enlarged first.
 
 Plain calls on the tensors of a state dict, in float64; nothing of the package.
 """

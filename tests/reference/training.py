@@ -1,4 +1,4 @@
-"""The loss of images and pairs, one term at a time, from the formulas of REFERENCE section 6.
+"""The loss of images and pairs, one term at a time, from the paper's formulas (sections 4.2 and 4.3).
 
 Coordinates are computed anew, labels exchanged by a table, every term built from whole maps.
 """

@@ -4,8 +4,8 @@ The source image is tried as it is, mirrored and, when asked, rotated; the candi
 nearest to the target's wins. Two distances are offered, both means of L2 distances between unit descriptors,
 0 (same) to 2 (opposite):
 
-* `instance_matching_distance` (paper, equation 2), over the pixels of the source object's mask;
-* `mutual_nn_distance` (paper, table 13), over patches that are each other's nearest
+* `instance_matching_distance` (paper, section 3.4, equation 1), over the pixels of the source object's mask;
+* `mutual_nn_distance` (paper, appendix E.1, table 13), over patches that are each other's nearest
   neighbour; no mask needed.
 
 After a mirror the meaning of points changes: the mirrored image's left ear is the mirrored right ear. A

@@ -209,14 +209,6 @@ _TRANSPOSITION: dict[Pose, Image.Transpose] = {
     "rot-90": Image.Transpose.ROTATE_270,
 }
 
-_INVERSE: dict[Pose, Pose] = {
-    "identity": "identity",
-    "flip": "flip",
-    "rot90": "rot-90",
-    "rot180": "rot180",
-    "rot-90": "rot90",
-}
-
 
 def _check_pose(pose: str) -> None:
     if pose not in POSES:
@@ -257,11 +249,6 @@ def pose_points(xy: PointsLike, size: tuple[int, int], pose: Pose) -> Float[Tens
         "rot-90": (bottom - y, x),
     }[pose]
     return torch.stack(turned, dim=-1)
-
-
-def unpose_points(xy: PointsLike, size: tuple[int, int], pose: Pose) -> Float[Tensor, "*n 2"]:
-    """Inverse of `pose_points`; ``size`` is that of the image before it was turned."""
-    return pose_points(xy, pose_size(size, pose), _INVERSE[pose])
 
 
 def clamp_points(xy: PointsLike, size: tuple[int, int]) -> Float[Tensor, "*n 2"]:

@@ -1,4 +1,4 @@
-"""From similarity to position: argmax, soft-argmax, window and kernel soft-argmax (REFERENCE section 3).
+"""From similarity to position: argmax, soft-argmax, window and kernel soft-argmax (paper, section 4.4).
 
 Pure functions on tensors, then `match` on feature maps. Positions are (x, y) in cells of the target map,
 0 … w-1 and 0 … h-1; similarities are cosines, -1 … 1. Only the rows for the query points are ever computed.

@@ -1,4 +1,4 @@
-"""The light network that makes features geometry-aware: f(.) of the paper, section 4.2 (REFERENCE section 5).
+"""The light network that makes features geometry-aware: f(.) of the paper, section 4.2.
 
 One residual bottleneck per raw map of the extractor, their outputs mixed by learned weights. A 1 x 1
 convolution and a bilinear enlargement commute, so those of a bottleneck that read the raw map run at the

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -57,10 +56,6 @@ class FeatureMap:
         return replace(
             self, data=self.data.to(device), levels=tuple(level.to(device) for level in self.levels)
         )
-
-    def normalised(self) -> FeatureMap:
-        """The same map with unit descriptors (zero descriptors stay zero)."""
-        return replace(self, data=F.normalize(self.data.float(), dim=0))
 
 
 @dataclass(frozen=True)
