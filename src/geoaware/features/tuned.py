@@ -1,10 +1,11 @@
-"""The embedded backbone taught people and quadrupeds, beside the untaught one: `efficientnet-lite0-tuned`.
+"""The embedded backbone trained on people and quadrupeds, beside the plain one: `efficientnet-lite0-tuned`.
 
-A `TunedNetwork` is EfficientNet-Lite0 with a small decoder, trained as a whole (`geoaware tune`): its
-descriptors tell left from right, and its presence says where something is that it was taught. The extractor
-lays them beside the plain descriptors of `EfficientNetLite`, each by its share, as `features.refined` does
-for a post-processor. How large the share is depends on the image: nothing is taken where the image shows
-none of what was taught. Both descriptors are asked for that: the tuned ones alone take a motorbike for a man.
+A `TunedNetwork` is EfficientNet-Lite0 with a small decoder, trained as a whole (`geoaware tune`). Its
+descriptors tell left from right, and its presence says where an object is of a kind that it was trained on.
+The extractor lays the tuned descriptors beside the plain ones of `EfficientNetLite`, each by its share, as
+`features.refined` does for a post-processor. The share depends on how in-distribution the image is: objects
+that the network was not trained on get the plain descriptors alone. The score of that uses both descriptors,
+because the tuned ones alone take a motorbike for a man.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import copy
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +22,8 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from geoaware.features.efficientnet_lite import (
-    MEAN,
-    STD,
-    EfficientNetLite,
-    folded,
-    imagenet_network,
-)
+from geoaware.features.efficientnet_lite import MEAN, STD, EfficientNetLite, fold, imagenet_network
 from geoaware.features.extractor import Extractor, Layout
 from geoaware.features.settings import describe, make_settings
 from geoaware.method.maps import resized
@@ -38,8 +32,10 @@ from geoaware.runs.weights import (
     CONFIG,
     WEIGHTS,
     digest,
+    folder_meant,
     model_card,
     read_safetensors,
+    shipped_in,
     write_pretrained,
 )
 
@@ -55,7 +51,14 @@ _TAKEN = {2: 24, 4: 40, 10: 112, 15: 320}
 """Blocks that the decoder reads, the last at strides 4, 8, 16 and 32, with their channels."""
 
 _STEEP = 60.0
-"""How fast the share rises with familiarity: from a tenth to nine tenths of it within 0.07."""
+"""How fast the share rises with the in-distribution score: from a tenth to nine tenths of it within 0.07."""
+
+_UNNAMED = (0.72, 0.62)
+"""Thresholds that the identity and the hash leave out when they come with the weights.
+
+They are those of the weights that were shipped before identity and hash depended on thresholds. All others
+are named, so that features of different thresholds are never taken for each other.
+"""
 
 GRID = CANVAS // 8
 """Cells a side of the tuned descriptors' own map."""
@@ -70,7 +73,7 @@ class TunedShape:
         width: channels inside.
         context: dilations of the residual blocks at stride 16, which see the whole body.
         detail: how many residual blocks follow at stride 8.
-        keypoints: of each kind of object that is taught.
+        keypoints: of each kind of object that the network is trained on.
         plain: channels of the plain descriptors.
     """
 
@@ -82,18 +85,12 @@ class TunedShape:
     plain: int = 1008
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "context", tuple(self.context))
-        object.__setattr__(self, "keypoints", tuple(self.keypoints))
-        numbers = (self.descriptor, self.width, self.detail, self.plain, *self.context, *self.keypoints)
-        if not all(isinstance(each, int) for each in numbers):
+        counts = (self.descriptor, self.width, self.plain, *self.context, *self.keypoints)
+        if not all(isinstance(each, int) for each in (*counts, self.detail)):
             raise InputError(
                 f"descriptor, width, detail, plain, dilations and keypoints must be whole numbers, got {self}"
             )
-        if (
-            min(self.descriptor, self.width, self.plain, *self.context, *self.keypoints) < 1
-            or self.width % 4
-            or self.detail < 0
-        ):
+        if min(counts) < 1 or self.width % 4 or self.detail < 0:
             raise InputError(
                 f"descriptor, width (a multiple of 4), plain and dilations must be positive, got {self}"
             )
@@ -138,14 +135,14 @@ class TunedNetwork(nn.Module):
     def forward(
         self, pixels: Float[Tensor, "b 3 s s"], early: Callable[[Tensor], Tensor] | None = None
     ) -> tuple[Float[Tensor, "b d g g"], Float[Tensor, "b 1 g g"]]:
-        """Unit descriptors, and the logit of being on an object of a kind that was taught.
+        """Unit descriptors, and the logit of being on an object of a kind that was trained on.
 
         Args:
             pixels: normalised canvases whose side is a multiple of 32.
             early: what is done to the maps of strides 2 and 4, in training.
         """
-        pixels = pixels.contiguous(memory_format=torch.channels_last)
         fine, eighth, sixteenth, last = self._laterals(pixels, early or (lambda maps: maps))
+        # Down to stride 32 the network sees far, up again it sees where.
         x = F.relu(sixteenth + _enlarged(last))
         for block in self.context:
             x = block(x)
@@ -155,33 +152,33 @@ class TunedNetwork(nn.Module):
         found = self.out(x).float()
         return F.normalize(found[:, :-1], dim=1), found[:, -1:]
 
-    def familiarity(
+    def in_distribution(
         self,
         descriptors: Float[Tensor, "b d g g"],
         presence: Float[Tensor, "b 1 g g"],
         plain: Float[Tensor, "b c q q"],
     ) -> Float[Tensor, "b kinds"]:
-        """How well each image shows the keypoints of every kind that was taught.
+        """In-distribution scores: how well each image shows the keypoints of every kind that was trained on.
 
-        The mean over a kind's keypoints of the highest cosine similarity with their centre anywhere in the
-        image, half by tuned descriptors, whose similarity counts by presence, half by plain ones: about
-        0.75 for images like those trained on.
+        A keypoint's score is the highest cosine similarity with its centre anywhere in the image, half by the
+        tuned descriptors, whose similarity counts by presence, and half by the plain ones. A kind's score is
+        the mean over its keypoints, about 0.75 for images like those that the network was trained on.
 
         Args:
             descriptors: unit, tuned.
             presence: probabilities.
             plain: unit descriptors of the plain extractor.
         """
-        tuned_best = (_alike(self.centres, descriptors) * presence).flatten(2).amax(dim=2)
-        plain_best = _alike(self.plain_centres, plain).flatten(2).amax(dim=2)
+        tuned_best = (_cosines(self.centres, descriptors) * presence).flatten(2).amax(dim=2)
+        plain_best = _cosines(self.plain_centres, plain).flatten(2).amax(dim=2)
         best = (tuned_best + plain_best) / 2
         if not self.shape.keypoints:
             return best
-        kinds = best.split(self.shape.keypoints, dim=1)
-        return torch.stack([each.mean(dim=1) for each in kinds], dim=1)
+        return torch.stack([each.mean(dim=1) for each in best.split(self.shape.keypoints, dim=1)], dim=1)
 
     def _laterals(self, pixels: Tensor, early: Callable[[Tensor], Tensor]) -> list[Tensor]:
-        x, taken = early(self.stem(pixels)), []
+        """Maps of strides 4, 8, 16 and 32, all of the decoder's width."""
+        x, taken = early(self.stem(pixels.contiguous(memory_format=torch.channels_last))), []
         for index, block in enumerate(self.blocks):
             x = block(x)
             if index == min(_TAKEN):
@@ -193,13 +190,8 @@ class TunedNetwork(nn.Module):
     def folded(self) -> TunedNetwork:
         """A copy for use only, whose batch normalisations are part of the convolutions: the same, faster."""
         network = copy.deepcopy(self).eval()
-        network._fold()
+        fold(network)
         return network
-
-    def _fold(self) -> None:
-        _fold_pairs(self)
-        for block in self.blocks:
-            folded(block)
 
     def weights_hash(self) -> str:
         """SHA-256 of weights and shape."""
@@ -239,26 +231,24 @@ class TunedNetwork(nn.Module):
     def from_pretrained(cls, place: str | os.PathLike[str]) -> TunedNetwork:
         """Weights that come with the package (by name), or of a folder that `save_pretrained` wrote.
 
+        A shipped name wins over a folder of that name, which is given with a separator: ``"./lite"``.
+
         Raises:
             InputError: nothing is there, or it is damaged or of another format.
             MissingDependencyError: the package of the network is not installed.
         """
-        folder = Path(place)
-        if not folder.is_dir() and (SHIPPED / str(place) / CONFIG).is_file():
-            folder = SHIPPED / str(place)
+        folder = folder_meant(place, shipped_in(SHIPPED))
         shape, info = _read_config(folder / CONFIG)
         network = cls(shape, imagenet_network(weights=False))
         state = {name: value.float() for name, value in read_safetensors(folder / WEIGHTS).items()}
-        wanted = {name: value for name, value in network.state_dict().items() if value.is_floating_point()}
-        wrong = sorted(
-            name
-            for name in {**wanted, **state}
-            if name not in wanted or name not in state or wanted[name].shape != state[name].shape
-        )
+        wanted = {
+            name: value.shape for name, value in network.state_dict().items() if value.is_floating_point()
+        }
+        wrong = wanted.items() ^ {(name, value.shape) for name, value in state.items()}
         if wrong:
             raise InputError(
-                f"{folder / WEIGHTS}: is not of the network in its {CONFIG} ({wrong[0]} is missing, unknown "
-                "or of another shape); copy the folder anew"
+                f"{folder / WEIGHTS}: is not of the network in its {CONFIG} ({min(wrong)[0]} is missing, "
+                "unknown or of another shape); copy the folder anew"
             )
         network.load_state_dict(state, strict=False)
         network.info = info
@@ -270,13 +260,14 @@ class TunedSettings:
     """Settings of `Tuned`.
 
     Attributes:
-        weights: name of weights that come with the package, or a folder that ``geoaware tune`` wrote.
-        share: of the tuned descriptors in the similarity, for images of what was taught; the rest are the
-            plain ones'.
-        familiar: for each kind that was taught, the `TunedNetwork.familiarity` at which an image gets
-            half the share. Below all of them, as with objects that were not taught, descriptors are the
-            plain ones. When not given, as measured for the weights (``info["familiar"]``); empty: all get the
-            share.
+        weights: name of weights that come with the package, or a folder that ``geoaware tune`` wrote
+            (with a separator, ``./lite``, if it has the name of shipped ones).
+        share: of the tuned descriptors in the similarity, for images of what the network was trained on; the
+            rest are the plain ones'.
+        familiar: for each kind that was trained on, the score (`TunedNetwork.in_distribution`) at which an
+            image gets half the share. Images that score lower for every kind, as other objects do, get the
+            plain descriptors. When not given, as measured for the weights (``info["familiar"]``); when
+            empty, all images get the share.
         grid: cells a side of the map.
     """
 
@@ -303,16 +294,23 @@ class Tuned(Extractor):
         self, name: str, settings: TunedSettings, network: TunedNetwork, plain: EfficientNetLite
     ) -> None:
         channels = network.shape.descriptor + plain.layout.channels
-        identity = f"{describe(name, settings)} {network.weights_hash()[:16]}"
+        measured = settings.familiar is None
+        if measured:
+            settings = replace(settings, familiar=tuple(network.info.get("familiar", ())))
+        unnamed = measured and settings.familiar == _UNNAMED
+        described = describe(name, replace(settings, familiar=None) if unnamed else settings)
+        identity = f"{described} {network.weights_hash()[:16]}"
         super().__init__(name, identity, Layout(CANVAS, settings.grid, channels, MEAN, STD))
         self.settings = settings
-        familiar = settings.familiar if settings.familiar is not None else network.info.get("familiar", ())
-        if familiar and len(familiar) != len(network.shape.keypoints):
+        kinds = len(network.shape.keypoints)
+        if settings.familiar and len(settings.familiar) != kinds:
             raise InputError(
-                f"familiar needs a value for each of the {len(network.shape.keypoints)} kinds of object that "
-                f"were taught, got {tuple(familiar)}"
+                f"familiar needs a value for each of the {kinds} kinds of object that the network was "
+                f"trained on, got {settings.familiar}"
             )
-        self.register_buffer("familiar", torch.tensor(familiar, dtype=torch.float32), persistent=False)
+        thresholds = torch.tensor(settings.familiar, dtype=torch.float32)
+        # Thresholds that come with the weights are part of their hash, which is of what is persistent.
+        self.register_buffer("familiar", thresholds, persistent=measured and not unnamed)
         self.network = network.folded()
         self.plain = plain
 
@@ -334,11 +332,11 @@ class Tuned(Extractor):
         return descriptors, presence.sigmoid(), *self.plain.levels(pixels)
 
     def combine(self, levels: Sequence[Tensor]) -> Float[Tensor, "b c p p"]:
-        """Unit descriptors: tuned by the root of their share, plain by the root of the rest."""
+        """Unit descriptors: the tuned ones by the root of their share, the plain ones by that of the rest."""
         return self.combine_on(levels, self.settings.grid)
 
     def combine_on(self, levels: Sequence[Tensor], grid: int) -> Float[Tensor, "b c q q"]:
-        """Likewise on a grid of another number of cells."""
+        """Do as `combine`, for a map of ``grid`` cells a side."""
         tuned, presence, *raw = levels
         plain = self.plain.combine_on(raw, self.settings.grid)
         share = self.shares(tuned, presence, plain).view(-1, 1, 1, 1)
@@ -363,7 +361,7 @@ class Tuned(Extractor):
         """
         if not len(self.familiar):
             return descriptors.new_full((len(descriptors),), self.settings.share)
-        beyond = self.network.familiarity(descriptors, presence, plain) - self.familiar
+        beyond = self.network.in_distribution(descriptors, presence, plain) - self.familiar
         return self.settings.share * torch.sigmoid(_STEEP * beyond).amax(dim=1)
 
 
@@ -385,7 +383,9 @@ class _Residual(nn.Module):
         return F.relu(x + self.way(x))
 
 
-def _alike(centres: Float[Tensor, "k d"], descriptors: Float[Tensor, "b d g g"]) -> Float[Tensor, "b k g g"]:
+def _cosines(
+    centres: Float[Tensor, "k d"], descriptors: Float[Tensor, "b d g g"]
+) -> Float[Tensor, "b k g g"]:
     """Cosine similarity of every cell's unit descriptor with every centre."""
     return torch.einsum("kd,bdhw->bkhw", F.normalize(centres.to(descriptors), dim=1), descriptors)
 
@@ -400,17 +400,6 @@ def _enlarged(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2, mode="bilinear")
 
 
-def _fold_pairs(module: nn.Module) -> None:
-    """Fold batch normalisations that follow a convolution in a `Sequential`, wherever one is."""
-    for child in module.modules():
-        if not isinstance(child, nn.Sequential):
-            continue
-        for place in range(len(child) - 1):
-            first, second = child[place], child[place + 1]
-            if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
-                child[place], child[place + 1] = fuse_conv_bn_eval(first, second), nn.Identity()
-
-
 def _read_config(path: Path) -> tuple[TunedShape, dict[str, Any]]:
     """Shape and info.
 
@@ -420,10 +409,9 @@ def _read_config(path: Path) -> tuple[TunedShape, dict[str, Any]]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        shipped = ", ".join(sorted(each.parent.name for each in SHIPPED.glob(f"*/{CONFIG}")))
         raise InputError(
             f"{path}: no such file; give a folder written by geoaware tune, or weights that are shipped: "
-            f"{shipped or 'none'}"
+            f"{', '.join(shipped_in(SHIPPED)) or 'none'}"
         ) from None
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({error}); copy the folder anew") from None
@@ -433,10 +421,10 @@ def _read_config(path: Path) -> tuple[TunedShape, dict[str, Any]]:
     shape, info = config.get("shape"), config.get("info")
     if not isinstance(shape, dict) or not isinstance(info, dict) or set(shape) - known:
         raise InputError(f"{path}: damaged, or of a newer geoaware; copy the folder anew")
-    values: dict[str, Any] = {
-        key: tuple(each) if isinstance(each, list) else each for key, each in shape.items()
-    }
     try:
+        values: dict[str, Any] = {
+            key: tuple(each) if isinstance(each, list) else each for key, each in shape.items()
+        }
         return TunedShape(**values), info
     except (TypeError, InputError) as error:
         raise InputError(

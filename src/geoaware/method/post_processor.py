@@ -33,8 +33,10 @@ from geoaware.runs.weights import (
     CONFIG,
     WEIGHTS,
     digest,
+    folder_meant,
     model_card,
     read_safetensors,
+    shipped_in,
     write_pretrained,
 )
 
@@ -274,6 +276,7 @@ class PostProcessor(nn.Module):
 
         Args:
             place: ``"lite"`` or another name in `SHIPPED`; a folder that `save_pretrained` wrote; a hub id.
+                A name in `SHIPPED` wins over a folder of that name, which is given as ``"./lite"``.
             revision: of the hub repository.
 
         Raises:
@@ -409,19 +412,18 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def _find_folder(place: str | os.PathLike[str], revision: str | None) -> Path:
-    folder = Path(place)
+    shipped = shipped_in(SHIPPED)
+    folder = folder_meant(place, shipped)
     if folder.is_dir():
         return folder
-    if (SHIPPED / str(place) / CONFIG).is_file():
-        return SHIPPED / str(place)
     from huggingface_hub import snapshot_download
 
     try:
         return Path(snapshot_download(str(place), revision=revision, allow_patterns=[WEIGHTS, CONFIG, CARD]))
     except Exception as error:  # the hub's errors have no common class but Exception
         why = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        shipped = ", ".join(sorted(each.parent.name for each in SHIPPED.glob(f"*/{CONFIG}"))) or "none"
         raise InputError(
             f"no post-processor at {str(place)!r} ({why})\n"
-            f"remedy: give a folder written by geoaware train, a hub id, or one that is shipped: {shipped}"
+            "remedy: give a folder written by geoaware train, a hub id, or one that is shipped: "
+            f"{', '.join(shipped) or 'none'}"
         ) from None

@@ -89,6 +89,21 @@ def load_network(kind: Any, source: Source, part: str | None = None, **options: 
     return nn.Module.float(model).eval()
 
 
+def shipped_in(folder: Path) -> dict[str, Path]:
+    """Folders of the saved networks inside a folder, by name; empty if it does not exist."""
+    return {config.parent.name: config.parent for config in sorted(folder.glob(f"*/{CONFIG}"))}
+
+
+def folder_meant(place: str | os.PathLike[str], shipped: Mapping[str, Path]) -> Path:
+    """The folder of a network that is given by the name of shipped weights, or by its path.
+
+    A name of shipped weights means these, also where the working directory has a folder of that name. Such a
+    folder is meant by a text with a separator (``"./lite"``) and by a `Path`.
+    """
+    folder = Path(place)
+    return folder if isinstance(place, Path) and folder.is_dir() else shipped.get(str(place), folder)
+
+
 def digest(tensors: Iterable[tuple[str, Tensor]]) -> bytes:
     """SHA-256 of named tensors: names, shapes, dtypes and values, in the order of the names."""
     total = hashlib.sha256()
