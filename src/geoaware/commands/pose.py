@@ -17,7 +17,7 @@ from geoaware.commands.options import Blend, Device, Dtype, PostProcessorPlace, 
 from geoaware.runs.errors import InputError
 
 if TYPE_CHECKING:
-    from geoaware.apps.pose.prediction import PosePrediction
+    from geoaware.apps.pose.predict import PosePrediction
     from geoaware.apps.pose.run import PoseWork
     from geoaware.method.types import AnnotatedImage
 
@@ -98,8 +98,7 @@ def pose(
         device=device,
         dtype=dtype,
     )
-    from geoaware.apps.pose.prediction import PoseSettings, read_template_sets
-    from geoaware.apps.pose.run import PoseWork
+    from geoaware.apps.pose import PoseSettings, PoseWork, read_template_sets
 
     how = PoseSettings(metric, masks is not None, template_masks)  # type: ignore[arg-type]
     sets = read_template_sets(templates, template_masks)
@@ -110,7 +109,7 @@ def pose(
     for each in found:
         typer.echo(_line(each, None if truth is None else truth.get(each.image)))
     if truth is not None:
-        from geoaware.apps.pose.prediction import accuracy_grid, confusion_grid, score_poses
+        from geoaware.apps.pose.scores import accuracy_grid, confusion_grid, score_poses
         from geoaware.evaluation.tables import as_text
 
         scores = score_poses(found, truth)
@@ -119,22 +118,13 @@ def pose(
 
 
 def _predict(work: PoseWork, out: Path | None, restart: bool) -> list[PosePrediction]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     from geoaware.apps.pose.run import predict_poses
+    from geoaware.runs.progress import progress_bars
 
     sets = len(work.templates[""])
     typer.echo(f"images: {len(work.images):,}, template sets: {sets:,}, {work.matcher.identity}", err=True)
-    columns = (TextColumn("predicting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("predicting", total=len(work.images))
-        found = predict_poses(
-            work,
-            out,
-            restart=restart,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
-        )
+    with progress_bars() as progress:
+        found = predict_poses(work, out, restart=restart, progress=progress)
     if out is not None:
         typer.echo(f"wrote {out}; the same command again reads it", err=True)
     return found
@@ -162,7 +152,7 @@ def read_images(paths: Sequence[Path], masks: Path | None = None) -> list[Annota
     Raises:
         InputError: nothing there, an unreadable image, or a mask is missing.
     """
-    from geoaware.apps.pose.prediction import bare_image
+    from geoaware.apps.pose.templates import bare_image
     from geoaware.data.images import list_images
 
     files: dict[Path, None] = {}
@@ -202,7 +192,7 @@ def read_labels(path: Path, images: Sequence[str]) -> dict[str, str]:
     Raises:
         InputError: the file cannot be read, names an image that is not among them or twice, or no pose.
     """
-    from geoaware.apps.pose.prediction import DIRECTIONS
+    from geoaware.apps.pose.templates import DIRECTIONS
 
     try:
         text = path.read_text(encoding="utf-8-sig")

@@ -17,23 +17,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from geoaware.apps.pose.prediction import (
-    DIRECTIONS,
+from geoaware.apps.pose.predict import PosePrediction, PoseSettings
+from geoaware.apps.pose.run import PoseWork, predict_poses
+from geoaware.apps.pose.scores import (
     SCORE_COLUMNS,
-    PosePrediction,
     PoseScores,
-    PoseSettings,
-    Share,
-    TemplateSets,
     confusion_grid,
     score_cells,
     score_poses,
 )
-from geoaware.apps.pose.run import PoseWork, predict_poses
+from geoaware.apps.pose.templates import DIRECTIONS, TemplateSets
 from geoaware.data import DataSet
 from geoaware.data.dataset import shortened
 from geoaware.data.masks import has_mask
 from geoaware.data.sampling import permutation
+from geoaware.evaluation.statistics import Estimate
 from geoaware.evaluation.tables import MISSING, Grid, percent, plain
 from geoaware.matcher import Matcher
 from geoaware.method.types import AnnotatedImage
@@ -106,7 +104,12 @@ def table1(
         {"dataset": data.name, "split": data.split},
     )
     path = Path(out) / f"poses-{data.name}-{data.split}-{_digest(work)}.json"
-    predictions = predict_poses(work, path, progress=progress)
+
+    def tell(what: str, done: int, total: int, note: str = "", /) -> None:
+        if progress is not None:
+            progress(done, total)
+
+    predictions = predict_poses(work, path, progress=tell)
     return replace(
         _outcome(plan, matcher, predictions, work.settings),
         data=f"{data.name}, split {data.split}",
@@ -325,12 +328,12 @@ def _category_grid(categories: Mapping[str, PoseScores], plan: _Plan) -> Grid:
 
 def _finding(scores: PoseScores) -> str:
     """What the figures show; every comparison is made with the intervals."""
-    four, sides, ends = scores.all_four, scores.left_right, scores.front_back
+    four, sides, ends = scores.all_four, scores.left_right.share, scores.front_back.share
     found = [
-        f"Of {four.of:,} images, {percent(four.value)} % get the right one of four poses "
-        f"({_against(four, CHANCE['all_four'])})."
+        f"Of {four.of:,} images, {percent(four.share.value)} % get the right one of four poses "
+        f"({_against(four.share, CHANCE['all_four'])})."
     ]
-    if sides.of and ends.of:
+    if scores.left_right.of and scores.front_back.of:
         harder = "the difference is within the intervals"
         if sides.high < ends.low:
             harder = "left and right are harder"
@@ -343,7 +346,7 @@ def _finding(scores: PoseScores) -> str:
     return " ".join(found)
 
 
-def _against(share: Share, chance: float) -> str:
+def _against(share: Estimate, chance: float) -> str:
     word = "above" if share.low > chance else "below" if share.high < chance else "not clearly above"
     return f"{word} chance, {100 * chance:g} %"
 
@@ -351,13 +354,13 @@ def _against(share: Share, chance: float) -> str:
 def _figures(scores: PoseScores) -> dict[str, Any]:
     shares = {
         name: {
-            "value": each.value,
-            "low": each.low,
-            "high": each.high,
+            "value": each.share.value,
+            "low": each.share.low,
+            "high": each.share.high,
             "correct": each.correct,
             "of": each.of,
         }
-        for name, each in scores.shares.items()
+        for name, each in scores.accuracies.items()
     }
     return plain({**shares, "confusion": scores.confusion})
 
@@ -368,11 +371,12 @@ def _plot(scores: PoseScores) -> Figure:
 
     figure = Figure(figsize=(5.0, 4.0))
     axes = figure.subplots()
-    shown = {name: each for name, each in scores.shares.items() if each.of}
+    shown = {name: each for name, each in scores.accuracies.items() if each.of}
     places = list(range(len(shown)))
-    values = [100 * each.value for each in shown.values()]
-    below = [100 * (each.value - each.low) for each in shown.values()]
-    above = [100 * (each.high - each.value) for each in shown.values()]
+    found = [each.share for each in shown.values()]
+    values = [100 * each.value for each in found]
+    below = [100 * (each.value - each.low) for each in found]
+    above = [100 * (each.high - each.value) for each in found]
     axes.bar(places, values, 0.6, color=_BLUE, label="accuracy, 95 % CI")
     axes.errorbar(places, values, [below, above], fmt="none", ecolor="black", capsize=4)
     for place, name in zip(places, shown, strict=True):

@@ -15,23 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from geoaware.apps.pose.prediction import (
-    DIRECTIONS,
-    ENDS,
-    SIDES,
-    PosePrediction,
-    PosePredictor,
-    PoseSettings,
-    Share,
-    accuracy_grid,
-    bare_image,
-    confusion_grid,
-    count_votes,
-    read_template_sets,
-    score_poses,
-    vote,
-)
+from geoaware.apps.pose.predict import PosePrediction, PosePredictor, PoseSettings, count_votes, vote
 from geoaware.apps.pose.run import PoseWork, predict_poses
+from geoaware.apps.pose.scores import Accuracy, accuracy_grid, confusion_grid, score_poses
+from geoaware.apps.pose.templates import DIRECTIONS, ENDS, SIDES, bare_image, read_template_sets
 from geoaware.matcher import Matcher
 from geoaware.method.alignment import instance_matching_distance, mutual_nn_distance
 from geoaware.method.types import AnnotatedImage
@@ -97,10 +84,10 @@ class TestScores:
 
     def test_by_hand(self) -> None:
         scores = score_poses(self.FOUND, self.TRUTH)
-        assert scores.left_right == Share(2, 3)  # a and, among the sides, c
-        assert scores.front_back == Share(1, 2)  # d
-        assert scores.either == Share(3, 5)
-        assert scores.all_four == Share(2, 5)  # a and d
+        assert scores.left_right == Accuracy(2, 3)  # a and, among the sides, c
+        assert scores.front_back == Accuracy(1, 2)  # d
+        assert scores.either == Accuracy(3, 5)
+        assert scores.all_four == Accuracy(2, 5)  # a and d
         assert scores.confusion == {
             "left": {"left": 1, "right": 1, "front": 0, "back": 0},
             "right": {"left": 0, "right": 0, "front": 1, "back": 0},
@@ -111,9 +98,9 @@ class TestScores:
     def test_images_without_a_label_do_not_count(self) -> None:
         scores = score_poses(self.FOUND, {"a": "left"})
         assert (scores.left_right, scores.front_back, scores.all_four) == (
-            Share(1, 1),
-            Share(0, 0),
-            Share(1, 1),
+            Accuracy(1, 1),
+            Accuracy(0, 0),
+            Accuracy(1, 1),
         )
 
     def test_tables(self) -> None:
@@ -143,29 +130,29 @@ class TestScores:
         ]
         scores = score_poses(found, {str(number): pose for number, (_, pose) in enumerate(cases)})
         wanted = slow.accuracies([each.distances for each in found], [pose for _, pose in cases])  # type: ignore[misc]
-        assert [(each.correct, each.of) for each in scores.shares.values()] == list(wanted)
+        assert [(each.correct, each.of) for each in scores.accuracies.values()] == list(wanted)
 
 
-class TestShare:
+class TestAccuracy:
     def test_known_values(self) -> None:
         # Newcombe 1998, table I, method 3.
-        share = Share(81, 263)
+        share = Accuracy(81, 263).share
         assert (round(share.low, 4), round(share.high, 4)) == (0.2553, 0.3662)
-        share = Share(15, 148)
+        share = Accuracy(15, 148).share
         assert (round(share.low, 4), round(share.high, 4)) == (0.0624, 0.1605)
 
     @given(st.integers(1, 300).flatmap(lambda of: st.tuples(st.integers(0, of), st.just(of))))
     def test_as_the_roots(self, counts: tuple[int, int]) -> None:
-        share = Share(*counts)
+        share = Accuracy(*counts).share
         low, high = slow.wilson(*counts)
         assert share.low == pytest.approx(low, abs=1e-6)
         assert share.high == pytest.approx(high, abs=1e-6)
         assert 0 <= share.low <= share.value <= share.high <= 1
 
     def test_of_nothing(self) -> None:
-        assert math.isnan(Share(0, 0).value)
-        assert math.isnan(Share(0, 0).high)
-        assert str(Share(0, 0)) == "–"
+        assert math.isnan(Accuracy(0, 0).share.value)
+        assert math.isnan(Accuracy(0, 0).share.high)
+        assert str(Accuracy(0, 0)) == "–"
 
 
 # --- template sets on disk
@@ -371,7 +358,7 @@ class TestRun:
     def test_the_file_holds_what_is_returned(self, work: PoseWork, tmp_path: Path) -> None:
         steps: list[tuple[int, int]] = []
         found = predict_poses(
-            work, tmp_path / "out" / "poses.json", progress=lambda *step: steps.append(step)
+            work, tmp_path / "out" / "poses.json", progress=lambda what, *step: steps.append(step)
         )
         assert [each.image for each in found] == [each.id for each in work.images]
         assert steps == [(done, 5) for done in range(6)]
@@ -387,7 +374,7 @@ class TestRun:
         path = tmp_path / "poses.json"
         first = predict_poses(work, path)
         before, steps = seen(work), list[tuple[int, int]]()
-        assert predict_poses(work, path, progress=lambda *step: steps.append(step)) == first
+        assert predict_poses(work, path, progress=lambda what, *step: steps.append(step)) == first
         assert seen(work) == before
         assert steps == [(5, 5)]
 
@@ -398,7 +385,7 @@ class TestRun:
         whole = tmp_path / "whole.json"
         predict_poses(work, whole)
 
-        def stop(done: int, total: int) -> None:
+        def stop(what: str, done: int, total: int, note: str = "") -> None:
             if done == 3:
                 raise KeyboardInterrupt
 
@@ -408,7 +395,7 @@ class TestRun:
         if cut:
             part.write_bytes(part.read_bytes()[:-cut])
         before, steps = seen(work), list[int]()
-        predict_poses(work, path, progress=lambda done, total: steps.append(done))
+        predict_poses(work, path, progress=lambda what, done, total: steps.append(done))
         assert steps[0] == (2 if cut else 3)
         assert seen(work) - before == 4 + 5 - steps[0]
         assert path.read_bytes() == whole.read_bytes()
@@ -461,7 +448,7 @@ class TestRun:
     def test_damage_in_what_is_done_is_named(self, work: PoseWork, tmp_path: Path) -> None:
         path, part = tmp_path / "poses.json", tmp_path / "poses.json.part"
         part.write_text(json.dumps(work.header()) + '\n{"picture": "0.png"}\n')
-        with pytest.raises(InputError, match=r"poses\.json\.part, line 2: damaged; give --restart"):
+        with pytest.raises(InputError, match=r"poses\.json\.part, line 2: is damaged; restart to begin anew"):
             predict_poses(work, path)
 
     def test_nothing_to_do(self, work: PoseWork) -> None:

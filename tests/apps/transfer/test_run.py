@@ -43,7 +43,7 @@ from tests.apps.transfer.tiny import (
 )
 from tests.evaluation.tiny import Sided
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 ALL = TransferSettings(threshold=0.0)
 
 

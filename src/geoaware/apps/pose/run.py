@@ -1,7 +1,7 @@
-"""A run of pose prediction: its file, that an interruption cannot harm, and what makes two runs the same.
+"""A run of pose prediction: the file that an interruption cannot harm, and what makes two runs the same.
 
-Finished images are appended to ``FILE.part``, one whole line at a time. When all are there, ``FILE`` is
-written in their order and the part file goes, as `evaluation.predict` does it.
+Finished images are appended to ``FILE.part``, one whole line at a time, as `evaluation.predict` does it. When
+all are there, ``FILE`` is written in their order and the part file is removed.
 """
 
 from __future__ import annotations
@@ -18,23 +18,18 @@ import torch
 from PIL import __version__ as pillow_version
 
 from geoaware._version import __version__
-from geoaware.apps.pose.prediction import (
-    DIRECTIONS,
-    PosePrediction,
-    PosePredictor,
-    PoseSettings,
-    TemplateSets,
-)
+from geoaware.apps.pose.predict import PosePrediction, PosePredictor, PoseSettings
+from geoaware.apps.pose.templates import DIRECTIONS, TemplateSets
 from geoaware.evaluation.predictions import PART
 from geoaware.matcher import Matcher
 from geoaware.method.types import AnnotatedImage
 from geoaware.runs.errors import InputError
 from geoaware.runs.files import append_line, check_same_run, replacing
+from geoaware.runs.progress import Tell, silent
 
 FORMAT = "geoaware poses"
 FORMAT_VERSION = 1
-
-Progress = Callable[[int, int], None]
+_WHAT = "predicting poses"
 
 
 @dataclass(frozen=True)
@@ -56,13 +51,13 @@ class PoseWork:
     about: Mapping[str, Any] = field(default_factory=dict)
 
     def header(self) -> dict[str, Any]:
-        """What was predicted with what; no time and no place, so that runs compare."""
+        """What was predicted with what, without time and place, so that runs can be compared."""
         provenance = self.matcher.extractor.provenance()
         shown = [
-            each
+            members[pose]
             for _, sets in sorted(self.templates.items())
             for _, members in sorted(sets.items())
-            for each in (members[pose] for pose in DIRECTIONS)
+            for pose in DIRECTIONS
         ]
         return {
             "format": FORMAT,
@@ -94,7 +89,7 @@ def predict_poses(
     path: str | os.PathLike[str] | None = None,
     *,
     restart: bool = False,
-    progress: Progress | None = None,
+    progress: Tell = silent,
 ) -> list[PosePrediction]:
     """Predict the pose of every image, in their order.
 
@@ -103,13 +98,13 @@ def predict_poses(
     Args:
         work: what to predict with what.
         path: a JSON file to write. Until it is whole, ``.part`` beside it holds what is done, so that the
-            same call goes on after an interruption; a whole file of the same work is read instead.
-        restart: throw away what an earlier run left.
-        progress: called with the number of images done and to do.
+            same call goes on after an interruption. A whole file of the same work is read instead.
+        restart: discard what an earlier run left.
+        progress: told of every image.
 
     Raises:
-        InputError: no images, a category without templates, a file of another run is in the way, or an
-            image or mask cannot be used.
+        InputError: there are no images, a category has no templates, a file of another run is in the way, or
+            an image or mask cannot be used.
     """
     if not work.images:
         raise InputError("there are no images to predict the pose of")
@@ -117,8 +112,7 @@ def predict_poses(
     if bare:
         raise InputError(f"category {bare[0]!r} has images to predict and no template set")
     if path is None:
-        done = _run(work, {}, lambda _: None, progress)
-        return [done[each.id] for each in work.images]
+        return _run(work, {}, lambda _: None, progress)
     header, goal = json.loads(json.dumps(work.header())), Path(path)
     part = goal.with_name(goal.name + PART)
     if restart:
@@ -126,19 +120,16 @@ def predict_poses(
         part.unlink(missing_ok=True)
     if goal.exists():
         found = _read_whole(goal, header)
-        if progress is not None:
-            progress(len(found), len(found))
+        progress(_WHAT, len(found), len(found))
         return found
     try:
         goal.parent.mkdir(parents=True, exist_ok=True)
         file = part.open("a+b")
     except OSError as error:
-        raise InputError(f"{part}: cannot be written ({error.strerror}); choose another --out") from None
+        raise InputError(f"{part}: cannot be written ({error.strerror}); choose another file") from None
     with file:
-        done = _run(
-            work, _resume(file, part, header), lambda each: append_line(file, _line(each.to_dict())), progress
-        )
-    found = [done[each.id] for each in work.images]
+        done = _resume(file, part, header)
+        found = _run(work, done, lambda each: append_line(file, _line(each.to_dict())), progress)
     with replacing(goal) as draft:
         content = {**header, "poses": [each.to_dict() for each in found]}
         draft.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -147,29 +138,23 @@ def predict_poses(
 
 
 def _run(
-    work: PoseWork,
-    done: dict[str, PosePrediction],
-    keep: Callable[[PosePrediction], None],
-    progress: Progress | None,
-) -> dict[str, PosePrediction]:
+    work: PoseWork, done: dict[str, PosePrediction], keep: Callable[[PosePrediction], None], progress: Tell
+) -> list[PosePrediction]:
     """Predict what is not done yet; the templates of a category are encoded when its first image comes."""
-    total = len(work.images)
-    if progress is not None:
-        progress(len(done), total)
+    progress(_WHAT, len(done), len(work.images))
     current, predictor = None, None
     for image in sorted(work.images, key=lambda each: each.category):
         if image.id in done:
             continue
         if predictor is None or image.category != current:
-            predictor = None  # Let the last category's templates go before the next come.
+            predictor = None  # Free the last category's templates before the next ones are encoded.
             current = image.category
             predictor = PosePredictor(work.matcher, work.templates[current], work.settings)
         found = PosePrediction(image.id, image.category, predictor.distances(image))
         keep(found)
         done[image.id] = found
-        if progress is not None:
-            progress(len(done), total)
-    return done
+        progress(_WHAT, len(done), len(work.images))
+    return [done[each.id] for each in work.images]
 
 
 def _line(content: Mapping[str, Any]) -> str:
@@ -177,7 +162,7 @@ def _line(content: Mapping[str, Any]) -> str:
 
 
 def _resume(file: BinaryIO, part: Path, header: dict[str, Any]) -> dict[str, PosePrediction]:
-    """What the part file has; only whole lines count, the last may have been cut off by a kill."""
+    """What the part file has. Only whole lines count, because a kill may have cut off the last one."""
     whole = 0
     done: dict[str, PosePrediction] = {}
     file.seek(0)
@@ -204,7 +189,7 @@ def _read_whole(goal: Path, header: dict[str, Any]) -> list[PosePrediction]:
     poses = content.pop("poses", None)
     check_same_run(content, header, goal)
     if not isinstance(poses, list):
-        raise InputError(f"{goal}: holds no poses; give --restart to predict again")
+        raise InputError(f"{goal}: holds no poses; predict again with a restart", parameter="restart")
     return [_prediction(each, f"{goal}, pose {number}") for number, each in enumerate(poses, start=1)]
 
 
@@ -214,7 +199,9 @@ def _parse(raw: bytes, where: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         content = None
     if not isinstance(content, dict):
-        raise InputError(f"{where}: is not what `geoaware pose` writes; choose another --out, or --restart")
+        raise InputError(
+            f"{where}: is not what `geoaware pose` writes; choose another file, or restart", "restart"
+        )
     return content
 
 
@@ -226,7 +213,7 @@ def _prediction(content: Any, where: str) -> PosePrediction:
         }
         return PosePrediction(str(content["picture"]), str(content["category"]), distances)
     except (KeyError, TypeError, ValueError, AttributeError):
-        raise InputError(f"{where}: damaged; give --restart to begin anew") from None
+        raise InputError(f"{where}: is damaged; restart to begin anew", parameter="restart") from None
 
 
 def _hash_images(images: Sequence[AnnotatedImage], masks: bool) -> str:
