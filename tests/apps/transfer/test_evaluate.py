@@ -155,7 +155,7 @@ def test_without_boxes_the_image_is_the_base(tmp_path: Path, sources: Any) -> No
     out = transfer(sources, targets, matcher(), tmp_path / "out.json", SETTINGS).out
     assert out is not None
     assert evaluate(out, sources, targets, tmp_path / "p.jsonl", draws=0).places.protocol == "pf-pascal"
-    with pytest.raises(InputError, match="no object box, which protocol paper takes its threshold from"):
+    with pytest.raises(InputError, match="no object box, from which protocol paper takes its threshold"):
         evaluate(out, sources, targets, tmp_path / "p.jsonl", "paper")
 
 
