@@ -159,6 +159,13 @@ def read(path: Path) -> tuple[Header, PointTable]:
     return header, table
 
 
+def records(path: Path) -> Iterator[dict[str, Any]]:
+    """The records of a file that `read` has checked, one after the other."""
+    with path.open("rb") as file:
+        next(file)
+        yield from map(json.loads, file)
+
+
 def parse_header(value: Any, where: str) -> Header:
     """The header from the first line's JSON.
 
@@ -181,16 +188,14 @@ def parse_header(value: Any, where: str) -> Header:
     return Header(**known)
 
 
-def from_records(
-    records: Iterable[Mapping[str, Any]], schemas: Mapping[str, Mapping[str, Any]]
-) -> PointTable:
+def from_records(found: Iterable[Mapping[str, Any]], schemas: Mapping[str, Mapping[str, Any]]) -> PointTable:
     """Records in memory as a table; ``schemas`` as in the header."""
-    named = ((f"record {number}", record) for number, record in enumerate(records, start=1))
+    named = ((f"record {number}", record) for number, record in enumerate(found, start=1))
     return _table(named, schemas, "records")
 
 
 def _table(
-    records: Iterable[tuple[str, Any]], schemas: Mapping[str, Mapping[str, Any]], path: str
+    lines: Iterable[tuple[str, Any]], schemas: Mapping[str, Mapping[str, Any]], path: str
 ) -> PointTable:
     """Records with where they stand, as a table.
 
@@ -199,7 +204,7 @@ def _table(
             positive, or a true point not its target keypoint.
     """
     builder = _Builder(schemas)
-    for where, record in records:
+    for where, record in lines:
         try:
             builder.add(record, where)
         except KeyError as error:

@@ -18,7 +18,7 @@ KINDS: Mapping[str, str] = {
     "miss": "wrong, and near no keypoint",
     "swap": "wrong, and on another keypoint",
     "swap_lr": "wrong, and on the left-right partner",
-    "wrong": "wrong; the file does not say on what",
+    "wrong": "wrong; the file does not say in which way",
     "unjudged": "nothing to compare with",
 }
 """Every kind of match, in the order of the legend, with what it says there."""
@@ -66,20 +66,16 @@ class Match:
 
     def to_dict(self) -> dict[str, Any]:
         """As it stands in the page; what is usual is left out. Points to 0.01 pixels, errors to 0.0001."""
-        content: dict[str, Any] = {"name": self.name, "kind": self.kind}
-        for key, point in (("source", self.source), ("found", self.predicted), ("truth", self.truth)):
-            if point is not None:
-                content[key] = [round(float(value), 2) for value in point]
-        for key, value in (("error", self.error), ("confidence", self.confidence)):
-            if value is not None:
-                content[key] = round(float(value), 4)
-        if self.geometry_aware:
-            content["aware"] = True
-        if not self.visible:
-            content["hidden"] = True
-        if self.types:
-            content["types"] = list(self.types)
-        return content
+        points = {"source": self.source, "found": self.predicted, "truth": self.truth}
+        numbers = {"error": self.error, "confidence": self.confidence}
+        rest = {"aware": self.geometry_aware, "hidden": not self.visible, "types": list(self.types)}
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            **{key: [round(float(each), 2) for each in xy] for key, xy in points.items() if xy is not None},
+            **{key: round(float(value), 4) for key, value in numbers.items() if value is not None},
+            **{key: value for key, value in rest.items() if value},
+        }
 
 
 @dataclass(frozen=True)
@@ -119,7 +115,7 @@ class Entry:
         runs = [(self.pose, self.matches)]
         if self.other is not None:
             runs.append((self.other_pose, self.other))
-        content: dict[str, Any] = {
+        content = {
             "id": self.id,
             "category": self.category,
             "source": source,
@@ -139,9 +135,7 @@ class Entry:
                 for pose, matches in runs
             ],
         }
-        if self.note:
-            content["note"] = self.note
-        return content
+        return {**content, "note": self.note} if self.note else content
 
 
 def figures(matches: tuple[Match, ...]) -> dict[str, Any]:

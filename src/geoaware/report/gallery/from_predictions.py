@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import compress, product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from geoaware.data import coco, load, options
 from geoaware.data.dataset import require_files
 from geoaware.evaluation.counts import PointTable, correct_points, error_flags
-from geoaware.evaluation.predictions import Header, keypoint_names, read
+from geoaware.evaluation.predictions import Header, keypoint_names, read, records
 from geoaware.evaluation.protocols import get_protocol
 from geoaware.method.geometry import POSES
 from geoaware.method.metrics.errors import ERROR_TYPES
@@ -28,6 +28,9 @@ from geoaware.runs.errors import InputError
 _MOVED = 0.5
 """Pixels: a true point further than this from the annotation is of other annotations, not of rounding."""
 
+Images = Mapping[str, AnnotatedImage]
+"""The images of a data set by id."""
+
 
 @dataclass(frozen=True)
 class Judged:
@@ -38,7 +41,6 @@ class Judged:
         header: its first line.
         table: its points.
         pairs: pair id, source, target and pose of each pair, in the file's order.
-        first: of each pair, its first point; with one more entry at the end.
         error: distances from the truth as shares of the threshold base.
         correct: which are correct, as PCK counts them.
         types: error types, columns in the order of `ERROR_TYPES`; ``None`` where the file cannot tell.
@@ -48,7 +50,6 @@ class Judged:
     header: Header
     table: PointTable
     pairs: tuple[tuple[str, str, str, str], ...]
-    first: np.ndarray
     error: Float[np.ndarray, " n"]
     correct: Bool[np.ndarray, " n"]
     types: Bool[np.ndarray, "n 5"] | None
@@ -58,21 +59,22 @@ class Judged:
         """Position of each pair by its id."""
         return {names[0]: row for row, names in enumerate(self.pairs)}
 
+    @cached_property
+    def edges(self) -> Int[np.ndarray, " p1"]:
+        """First point of each pair; with one more entry at the end."""
+        return np.searchsorted(self.table.pair, np.arange(len(self.pairs) + 1))
+
     def points(self, row: int) -> slice:
         """The points of a pair."""
-        return slice(int(self.first[row]), int(self.first[row + 1]))
+        return slice(int(self.edges[row]), int(self.edges[row + 1]))
 
     def ids(self, row: int) -> list[int]:
         """Annotation ids of a pair's points."""
         return self.table.keypoint[self.points(row)].tolist()
 
-    def category(self, row: int) -> str:
-        """Of a pair."""
-        return self.table.names[self.table.category[row]]
-
     def worst(self, count: int) -> list[int]:
         """The ``count`` pairs with the largest mean error, in the file's order; the earlier one of equals."""
-        points = np.diff(self.first)
+        points = np.diff(self.edges)
         sums = np.bincount(self.table.pair, weights=self.error, minlength=len(self.pairs))
         mean = np.where(points > 0, sums / np.maximum(points, 1), -math.inf)
         return sorted(np.argsort(-mean, kind="stable")[:count].tolist())
@@ -92,32 +94,21 @@ def judge(path: Path, alpha: float = 0.1) -> Judged:
         raise InputError(f"alpha must be a positive share such as 0.1, got {alpha}")
     header, table = read(path)
     strict = get_protocol(header.protocol).strict
-    counts = np.bincount(table.pair, minlength=len(table.category))
-    return Judged(
-        path,
-        header,
-        table,
-        tuple(_names(path)),
-        np.concatenate([[0], np.cumsum(counts)]),
-        distances(table.predicted, table.truth) / table.size[table.pair],
-        correct_points(table, (alpha,), strict)[:, 0],
-        error_flags(table, alpha, strict),
-    )
+    error = distances(table.predicted, table.truth) / table.size[table.pair]
+    correct = correct_points(table, (alpha,), strict)[:, 0]
+    return Judged(path, header, table, tuple(_names(path)), error, correct, error_flags(table, alpha, strict))
 
 
 def _names(path: Path) -> Iterator[tuple[str, str, str, str]]:
     """Pair, source, target and pose of each record of a file that `read` has checked."""
-    with path.open("rb") as file:
-        next(file)
-        for number, line in enumerate(file, start=2):
-            record = json.loads(line)
-            names = tuple(record.get(key) for key in ("pair", "source", "target", "pose"))
-            if not all(isinstance(each, str) for each in names) or names[3] not in POSES:
-                raise InputError(
-                    f"{path}, line {number}: pair, source and target must be names and pose one of "
-                    f"{', '.join(POSES)}; got {names}"
-                )
-            yield names
+    for number, record in enumerate(records(path), start=2):
+        pair, source, target, pose = (record.get(key, "") for key in ("pair", "source", "target", "pose"))
+        if not all(isinstance(each, str) and each for each in (pair, source, target)) or pose not in POSES:
+            raise InputError(
+                f"{path}, line {number}: pair, source and target must be names and pose one of "
+                f"{', '.join(POSES)}; got {(pair, source, target, pose)}"
+            )
+        yield pair, source, target, pose
 
 
 def find_images(name: str, root: Path, split: str, **given: Any) -> dict[str, AnnotatedImage]:
@@ -144,9 +135,7 @@ def find_images(name: str, root: Path, split: str, **given: Any) -> dict[str, An
     return {each.id: each for each in images}
 
 
-def entries(
-    runs: Sequence[Judged], images: Mapping[str, AnnotatedImage], chosen: Sequence[int] | None = None
-) -> Iterator[Entry]:
+def entries(runs: Sequence[Judged], images: Images, chosen: Sequence[int] | None = None) -> Iterator[Entry]:
     """Entries of one predictions file, or of two of the same pairs.
 
     Everything is checked before the first entry is made.
@@ -162,12 +151,18 @@ def entries(
     """
     if len(runs) not in (1, 2):
         raise InputError(f"{len(runs)} predictions files; give one, or two to compare")
-    ids = [each[0] for each in runs[0].pairs]
-    wanted = ids if chosen is None else [ids[row] for row in chosen]
     if len(runs) == 2:
         _check_alike(*runs)
-    for run in runs:
-        _check_images(run, images, [run.row[each] for each in wanted])
+    ids = [each[0] for each in runs[0].pairs]
+    wanted = ids if chosen is None else [ids[row] for row in chosen]
+    used: dict[str, AnnotatedImage] = {}
+    for run, pair in product(runs, wanted):
+        if mismatch := _mismatch(run, run.row[pair], images):
+            raise InputError(
+                f"{run.path}: {mismatch}; give the data set, folder, split and options that were predicted"
+            )
+        used |= {each: images[each] for each in run.pairs[run.row[pair]][1:3]}
+    require_files(list(used.values()))
     return (_entry(runs, images, each) for each in wanted)
 
 
@@ -184,52 +179,35 @@ def _check_alike(a: Judged, b: Judged) -> None:
             f"{a.path} and {b.path}: {len(lacking)} pairs are in one only, such as {lacking[0][0]!r}; "
             "give two files of the same pairs"
         )
-    for row, names in enumerate(a.pairs):
-        if a.ids(row) != b.ids(b.row[names[0]]):
-            raise InputError(f"{b.path}: pair {names[0]!r} has other keypoints than {a.path}; predict again")
+    for pair, row in a.row.items():
+        if a.ids(row) != b.ids(b.row[pair]):
+            raise InputError(f"{b.path}: pair {pair!r} has other keypoints than {a.path}; predict again")
 
 
-def _check_images(run: Judged, images: Mapping[str, AnnotatedImage], rows: Sequence[int]) -> None:
-    """Make sure that the data set has every image and keypoint."""
-    remedy = "give the --dataset, --root, --split and options that were predicted"
-    used: dict[str, AnnotatedImage] = {}
-    for row in rows:
-        pair, source, target, _ = run.pairs[row]
-        ids = run.ids(row)
-        for each in (source, target):
-            if each not in images:
-                raise InputError(
-                    f"{run.path}: image {each!r} of pair {pair!r} is not among the {len(images)} of the "
-                    f"data set; {remedy}"
-                )
-            used[each] = images[each]
-            lacking = sorted(set(ids) - set(images[each].keypoints.visible_ids))
-            if lacking:
-                raise InputError(
-                    f"{run.path}: keypoint {lacking[0]} of pair {pair!r} is not annotated in {each!r}; "
-                    f"{remedy}"
-                )
-        annotated = images[target].keypoints.at(ids).numpy()
-        if ids and distances(run.table.truth[run.points(row)], annotated).max() > _MOVED:
-            raise InputError(
-                f"{run.path}: the true points of pair {pair!r} are not those of {target!r} in the data set; "
-                f"{remedy}"
-            )
-    require_files(list(used.values()))
+def _mismatch(run: Judged, row: int, images: Images) -> str | None:
+    """What shows that a pair is of another data set than the images."""
+    pair, source, target, _ = run.pairs[row]
+    ids = run.ids(row)
+    for each in (source, target):
+        if each not in images:
+            return f"image {each!r} of pair {pair!r} is not among the {len(images)} of the data set"
+        lacking = sorted(set(ids) - set(images[each].keypoints.visible_ids))
+        if lacking:
+            return f"keypoint {lacking[0]} of pair {pair!r} is not annotated in {each!r}"
+    annotated = images[target].keypoints.at(ids).numpy()
+    if ids and distances(run.table.truth[run.points(row)], annotated).max() > _MOVED:
+        return f"the true points of pair {pair!r} are not those of {target!r} in the data set"
+    return None
 
 
-def _entry(runs: Sequence[Judged], images: Mapping[str, AnnotatedImage], pair: str) -> Entry:
-    first, *rest = runs
+def _entry(runs: Sequence[Judged], images: Images, pair: str) -> Entry:
+    first, last = runs[0], runs[-1]
     row = first.row[pair]
     _, source, target, pose = first.pairs[row]
     azimuth = int(first.table.azimuth[row])
-    other: dict[str, Any] = {}
-    for second in rest:
-        there = second.row[pair]
-        other = {"other": _matches(second, there, images), "other_pose": second.pairs[there][3]}
     return Entry(
         id=pair,
-        category=first.category(row),
+        category=first.table.names[first.table.category[row]],
         source=images[source].path,
         target=images[target].path,
         matches=_matches(first, row, images),
@@ -237,23 +215,24 @@ def _entry(runs: Sequence[Judged], images: Mapping[str, AnnotatedImage], pair: s
         pose=pose,
         source_name=source,
         target_name=target,
-        **other,
+        other=_matches(last, last.row[pair], images) if len(runs) > 1 else None,
+        other_pose=last.pairs[last.row[pair]][3],
     )
 
 
-def _matches(run: Judged, row: int, images: Mapping[str, AnnotatedImage]) -> tuple[Match, ...]:
-    points, ids = run.points(row), run.ids(row)
-    names = keypoint_names(run.header.schemas).get(run.category(row), {})
+def _matches(run: Judged, row: int, images: Images) -> tuple[Match, ...]:
+    points, ids, table = run.points(row), run.ids(row), run.table
+    names = keypoint_names(run.header.schemas).get(table.names[table.category[row]], {})
     places = images[run.pairs[row][1]].keypoints.at(ids).tolist()
     return tuple(
         Match(
             name=names.get(each) or f"keypoint {each}",
             keypoint=each,
             source=(x, y),
-            predicted=tuple(run.table.predicted[point].tolist()),
-            truth=tuple(run.table.truth[point].tolist()),
+            predicted=tuple(table.predicted[point].tolist()),
+            truth=tuple(table.truth[point].tolist()),
             error=float(run.error[point]),
-            geometry_aware=bool(run.table.geometry_aware[point]),
+            geometry_aware=bool(table.geometry_aware[point]),
             **_kind(bool(run.correct[point]), None if run.types is None else run.types[point]),
         )
         for point, each, (x, y) in zip(range(points.start, points.stop), ids, places, strict=True)
@@ -268,9 +247,8 @@ def _kind(correct: bool, types: np.ndarray | None) -> dict[str, Any]:
     """
     if types is None:
         return {"kind": "correct" if correct else "wrong"}
-    holds = [name for name, flag in zip(ERROR_TYPES, types.tolist(), strict=True) if flag]
-    known = [each for each in holds if each != "pck_dagger"]
+    holds = [each for each in compress(ERROR_TYPES, types.tolist()) if each != "pck_dagger"]
     if correct:
-        return {"kind": "correct", "types": ("correct", *known) if known else ()}
-    kind = next(each for each in ("swap_lr", "swap", "jitter", "miss") if each in known)
-    return {"kind": kind, "types": tuple(known) if known != [kind] else ()}
+        return {"kind": "correct", "types": ("correct", *holds) if holds else ()}
+    kind = next(each for each in ("swap_lr", "swap", "jitter", "miss") if each in holds)
+    return {"kind": kind, "types": tuple(holds) if holds != [kind] else ()}

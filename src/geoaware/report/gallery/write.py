@@ -21,6 +21,8 @@ from typing import IO, Any
 from PIL import Image
 
 from geoaware.data.images import load_image
+from geoaware.drawing.layout import fit, resized
+from geoaware.drawing.palette import css_variables
 from geoaware.report.gallery.entries import KINDS, Entry
 from geoaware.runs.errors import InputError
 from geoaware.runs.files import replacing
@@ -42,7 +44,7 @@ def write_gallery(
     alpha: float | None = None,
     labels: Sequence[str] = (),
     strict: bool = False,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> Path:
     """Write pairs and their matches to one HTML file that needs nothing else.
 
@@ -73,26 +75,18 @@ def write_gallery(
     with replacing(out) as draft, draft.open("w", encoding="utf-8", errors="replace", newline="\n") as file:
         file.write(head)
         album = _Album(file, size, strict)
-        pairs = []
-        known: set[str] = set()
-        for number, entry in enumerate(entries, start=1):
-            if entry.id in known:
+        pairs: dict[str, dict[str, Any]] = {}
+        for entry in entries:
+            if entry.id in pairs:
                 raise InputError(f"two pairs have the id {entry.id!r}; ids must differ")
-            known.add(entry.id)
             source = None if entry.source is None else album.number(entry.source)
-            pairs.append(entry.to_dict(source, album.number(entry.target)))
-            if progress is not None:
-                progress(number)
+            pairs[entry.id] = entry.to_dict(source, album.number(entry.target))
+            progress(len(pairs))
         if not pairs:
             raise InputError("there are no pairs to show")
-        content = {
-            "alpha": alpha,
-            "labels": list(labels),
-            "kinds": dict(KINDS),
-            "images": album.images,
-            "pairs": pairs,
-        }
-        file.write(f'<script type="application/json" id="data">{_json(content)}</script>\n')
+        content = {"alpha": alpha, "labels": list(labels), "kinds": dict(KINDS), "images": album.images}
+        text = _json({**content, "pairs": list(pairs.values())})
+        file.write(f'<script type="application/json" id="data">{text}</script>\n')
         file.write(tail)
     if album.unread:
         _log.warning(
@@ -133,11 +127,8 @@ class _Album:
 
 def _jpeg(image: Image.Image, size: int) -> bytes:
     """An image scaled down to ``size`` on its longer side, never up."""
-    scale = min(1.0, size / max(image.size))
-    small = image.resize(
-        (max(1, round(image.width * scale)), max(1, round(image.height * scale))), Image.Resampling.LANCZOS
-    )
     data = io.BytesIO()
+    small = resized(image, fit(image.size, size, size)) if max(image.size) > size else image
     small.save(data, "JPEG", quality=_QUALITY, optimize=True)
     return data.getvalue()
 
@@ -145,9 +136,11 @@ def _jpeg(image: Image.Image, size: int) -> bytes:
 def _page(title: str, about: Mapping[str, str]) -> tuple[str, str]:
     """What comes before the data and after it."""
     folder = files("geoaware.report.gallery")
-    html, style, script = (
+    html, rules, script = (
         (folder / name).read_text(encoding="utf-8") for name in ("page.html", "page.css", "page.js")
     )
+    dark = f"@media (prefers-color-scheme: dark) {{ :root {{ {css_variables(dark=True)} }} }}"
+    style = f":root {{ {css_variables()} }}\n{dark}\n{rules}"
     head, tail = html.split(_DATA)
     policy = (
         f"default-src 'none'; script-src {_source(script)}; style-src {_source(style)}; img-src blob:; "
