@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -62,12 +63,12 @@ def draw_points(
     """
     centres = as_points(xy).double().numpy()
     _check_count("marks", len(marks), len(centres))
-    pixels = _to_array(image)
+    pixels = np.array(image.convert("RGB"), dtype=np.float32)
     for (x, y), mark in zip(centres, marks, strict=True):
         reach = 1.6 * radius + _DARK_RIM + 1
         region, (columns, rows) = _window(pixels, (x - reach, y - reach, x + reach, y + reach))
         _paint_marker(region, _distance_to_shape(columns - x, rows - y, mark.shape, radius), mark, radius)
-    return _to_image(pixels)
+    return as_image(pixels)
 
 
 def draw_lines(
@@ -95,7 +96,7 @@ def draw_lines(
     first, last = (as_points(each).double().numpy() for each in (starts, ends))
     _check_count("line ends", len(last), len(first))
     _check_count("marks", len(marks), len(first))
-    pixels = _to_array(image)
+    pixels = np.array(image.convert("RGB"), dtype=np.float32)
     for start, end, mark in zip(first, last, marks, strict=True):
         for box in _boxes_along(start, end, width / 2 + 2):
             region, (columns, rows) = _window(pixels, box)
@@ -104,18 +105,10 @@ def draw_lines(
             rim = np.maximum(across - width / 2 - 1, dash - 1)
             _blend(region, _inside(rim) * opacity * 0.6, DARK)
             _blend(region, _inside(np.maximum(across - width / 2, dash)) * opacity, mark.colour)
-    return _to_image(pixels)
+    return as_image(pixels)
 
 
-def draw_text(
-    image: Image.Image,
-    xy: PointsLike,
-    texts: Sequence[str],
-    *,
-    size: float = 16.0,
-    colour: Colour = LIGHT,
-    rim: Colour | None = DARK,
-) -> Image.Image:
+def draw_text(image: Image.Image, xy: PointsLike, texts: Sequence[str], *, size: float = 16.0) -> Image.Image:
     """Write one-line texts; ``xy`` is the top left corner of each one's box (`text_size`), rim included.
 
     Raises:
@@ -125,13 +118,11 @@ def draw_text(
     _check_count("texts", len(texts), len(corners))
     board = image.convert("RGB").copy()
     pen = ImageDraw.Draw(board)
-    for (x, y), text in zip(corners.round(), texts, strict=True):
-        if text:
-            font, stroke = _font(size, text), _stroke(size)
-            left, top, _, _ = font.getbbox(text, stroke_width=stroke)
-            if rim is not None:
-                pen.text((x - left, y - top), text, fill=rim, font=font, stroke_width=stroke, stroke_fill=rim)
-            pen.text((x - left, y - top), text, fill=colour, font=font)
+    for corner, text in zip(corners.round(), texts, strict=True):
+        font, stroke = _font(size, text), _stroke(size)
+        x, y = corner - font.getbbox(text, stroke_width=stroke)[:2]
+        pen.text((x, y), text, fill=DARK, font=font, stroke_width=stroke, stroke_fill=DARK)
+        pen.text((x, y), text, fill=LIGHT, font=font)
     return board
 
 
@@ -145,13 +136,8 @@ def text_size(text: str, size: float) -> tuple[int, int]:
 
 def shorten(text: str, size: float, width: float) -> str:
     """The text, cut with an ellipsis where it would be wider than ``width`` pixels; empty if nothing fits."""
-    if text_size(text, size)[0] <= width:
-        return text
-    for length in range(len(text) - 1, 0, -1):
-        cut = text[:length].rstrip() + "…"
-        if text_size(cut, size)[0] <= width:
-            return cut
-    return ""
+    cuts = (text[:length].rstrip() + "…" for length in range(len(text) - 1, 0, -1))
+    return next((each for each in chain([text], cuts) if text_size(each, size)[0] <= width), "")
 
 
 def _distance_to_shape(dx: np.ndarray, dy: np.ndarray, shape: Shape, radius: float) -> np.ndarray:
@@ -226,11 +212,8 @@ def _window(
     return region, (columns, rows)
 
 
-def _to_array(image: Image.Image) -> np.ndarray:
-    return np.asarray(image.convert("RGB"), dtype=np.float32).copy()
-
-
-def _to_image(pixels: np.ndarray) -> Image.Image:
+def as_image(pixels: np.ndarray) -> Image.Image:
+    """Colours (h, w, 3), 0 to 255, as an image."""
     return Image.fromarray(np.rint(pixels).astype(np.uint8))
 
 

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from geoaware.drawing.draw import Mark, draw_points, draw_text, text_size
+from geoaware.drawing.draw import Mark, as_image, draw_points, draw_text, text_size
 from geoaware.drawing.layout import Panel, checked_points, fit, resized
 from geoaware.drawing.palette import DARK, LIGHT, POINT, heat_colours
 from geoaware.method.geometry import Canvas, PointsLike
@@ -53,7 +53,7 @@ def draw_heatmap(
     share = (_shown(values, canvas, view) - low) / max(high - low, 1e-12)
     grey = np.asarray(resized(image, view).convert("L"), dtype=np.float64)[..., None]
     blended = alpha * heat_colours(share) + (1 - alpha) * _DIM * grey
-    board = Image.fromarray(np.rint(blended).astype(np.uint8))
+    board = as_image(blended)
     panel = Panel(view, (0, 0), (0, 0, *view.inner))
     peak = panel.to_board(_peak(values, canvas))
     radius = max(3.0, long / 110)
@@ -102,11 +102,8 @@ def _checked_map(image: Image.Image, similarity: Tensor, canvas: Canvas, alpha: 
     on_image = values[rows, columns]
     finite = on_image[np.isfinite(on_image)]
     low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
-    clean = np.nan_to_num(values, nan=low, posinf=high, neginf=low)
-    padding = np.ones_like(clean, dtype=bool)
-    padding[rows, columns] = False
     # Cells of padding alone only touch the image through interpolation: they must not stretch the colours.
-    return np.where(padding, np.clip(clean, low, high), clean)
+    return np.clip(np.nan_to_num(values, nan=low, posinf=high, neginf=low), low, high)
 
 
 def _peak(values: np.ndarray, canvas: Canvas) -> Float[Tensor, "1 2"]:
@@ -130,13 +127,10 @@ def _with_bar(board: Image.Image, low: float, high: float, away_from: float) -> 
     middle = board.height - gap - thick
     start = left + sizes[0][0] + gap
     ramp = np.broadcast_to(heat_colours(np.linspace(0, 1, length)), (thick, length, 3))
-    bar = Image.fromarray(np.rint(ramp).astype(np.uint8))
     marked = board.copy()
     for rim, colour in ((2, DARK), (1, LIGHT)):
-        marked.paste(
-            Image.new("RGB", (length + 2 * rim, thick + 2 * rim), colour),
-            (start - rim, middle - thick // 2 - rim),
-        )
-    marked.paste(bar, (start, middle - thick // 2))
+        frame = Image.new("RGB", (length + 2 * rim, thick + 2 * rim), colour)
+        marked.paste(frame, (start - rim, middle - thick // 2 - rim))
+    marked.paste(as_image(ramp), (start, middle - thick // 2))
     corners = [(left, middle - sizes[0][1] / 2), (start + length + gap, middle - sizes[1][1] / 2)]
     return draw_text(marked, corners, texts, size=size)

@@ -14,6 +14,7 @@ from torch import Tensor
 from geoaware.drawing.draw import Mark, draw_lines, draw_points, draw_text, shorten, text_size
 from geoaware.drawing.palette import RIGHT, WRONG, position_colours
 from geoaware.method.geometry import Canvas, PointsLike, as_points, clamp_points
+from geoaware.method.types import Box
 from geoaware.runs.errors import InputError
 
 WIDEST = 2.5
@@ -24,8 +25,6 @@ NARROWEST = 0.2
 
 _DIRECTIONS = ((1, -1), (1, 0), (1, 1), (0, -1), (0, 1), (-1, -1), (-1, 0), (-1, 1))
 """Where a label may stand beside its point, the best first: right above, right, right below ..."""
-
-Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -58,10 +57,8 @@ def fit(size: tuple[int, int], width: float, height: float) -> Canvas:
 
 def resized(image: Image.Image, canvas: Canvas) -> Image.Image:
     """The image at the scale of a canvas, without the canvas's padding."""
-    grows = canvas.scale > 1
-    return image.convert("RGB").resize(
-        canvas.inner, Image.Resampling.BICUBIC if grows else Image.Resampling.LANCZOS
-    )
+    filter_ = Image.Resampling.BICUBIC if canvas.scale > 1 else Image.Resampling.LANCZOS
+    return image.convert("RGB").resize(canvas.inner, filter_)
 
 
 def side_by_side(
@@ -142,7 +139,7 @@ def draw_matches(
         raise InputError(f"{len(texts)} labels for {count} matches; give one for each")
     crowd = 1.0 if count <= 20 else 0.75
     marks = _marks(here, confidence, correct, min_confidence)
-    radius = crowd * max(3.5, height / 72)
+    radius, letters = crowd * max(3.5, height / 72), max(10, crowd * height / 28)
     # The frame is wide enough for the marker of a point on an image's edge.
     board, panels = side_by_side([source, target], height=height, gap=max(8, round(height / 40)))
     starts, ends = panels[0].to_board(here), panels[1].to_board(there)
@@ -151,9 +148,7 @@ def draw_matches(
         board = draw_lines(board, starts, ends, marks, width=thick, opacity=opacity)
     for panel, xy in zip(panels, (starts, ends), strict=True):
         board = draw_points(board, xy, marks, radius=radius)
-        board = draw_labels(
-            board, xy, texts, panel.place, size=max(10, crowd * height / 28), clearance=radius
-        )
+        board = draw_labels(board, xy, texts, panel.place, size=letters, clearance=radius)
     return board
 
 
@@ -186,39 +181,23 @@ def _marks(
             raise InputError(f"{name} has {len(given)} values for {count} matches; give one for each")
     hollow = [False] * count if confidence is None else [not float(c) >= min_confidence for c in confidence]
     if correct is None:
-        return [
-            Mark(colour, "circle", ring)
-            for colour, ring in zip(position_colours(queries), hollow, strict=True)
-        ]
+        return [Mark(each, hollow=ring) for each, ring in zip(position_colours(queries), hollow, strict=True)]
     return [
-        Mark(RIGHT, "circle", ring) if right else Mark(WRONG, "diamond", ring)
+        Mark(RIGHT if right else WRONG, "circle" if right else "diamond", ring)
         for right, ring in zip(correct, hollow, strict=True)
     ]
 
 
 def draw_labels(
-    image: Image.Image,
-    xy: PointsLike,
-    texts: Sequence[str],
-    place: Box,
-    *,
-    size: float = 16.0,
-    clearance: float = 6.0,
+    image: Image.Image, xy: PointsLike, texts: Sequence[str], place: Box, *, size: float, clearance: float
 ) -> Image.Image:
     """Write a text beside each point, inside ``place`` and, if possible, clear of points and other texts.
 
-    Args:
-        image: to write on; not changed.
-        xy: points, pixels of the image, shape (n, 2).
-        texts: one for each; those wider than the place are shortened.
-        place: left, top, right, bottom (exclusive), in pixels of the image.
-        size: of the letters, in pixels.
-        clearance: radius of the points.
+    Points have the radius ``clearance``; texts wider than the place are shortened.
     """
     short = [shorten(text, size, place[2] - place[0]) for text in texts]
     corners = place_labels(xy, [text_size(text, size) for text in short], place, clearance)
-    written = [number for number, text in enumerate(short) if text]
-    return draw_text(image, corners[written], [short[number] for number in written], size=size)
+    return draw_text(image, corners, short, size=size)
 
 
 def place_labels(
