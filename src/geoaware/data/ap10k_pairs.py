@@ -43,17 +43,14 @@ ANNOTATION_FILES = tuple(f"annotations/ap10k-{part}-split1.json" for part in ("t
 OFFICIAL_IMAGES = 10_015
 
 INTRA, CROSS_SPECIES, CROSS_FAMILY = "intra-species", "cross-species", "cross-family"
-SPLITS: Mapping[str, tuple[str, ...]] = {
-    INTRA: ("trn", "val", "test"),
-    CROSS_SPECIES: ("val", "test"),
-    CROSS_FAMILY: ("val", "test"),
-}
 PAPER: Mapping[str, Mapping[str, int]] = {
     INTRA: {"trn": 260_950, "val": 8_816, "test": 20_630},
     CROSS_SPECIES: {"val": 4_300, "test": 9_619},
     CROSS_FAMILY: {"val": 4_200, "test": 6_300},
 }
 """Numbers of pairs that the paper reports."""
+
+SPLITS: Mapping[str, tuple[str, ...]] = {benchmark: tuple(counts) for benchmark, counts in PAPER.items()}
 
 
 @dataclass(frozen=True)
@@ -293,17 +290,16 @@ def select(merged: Merged, excluded: frozenset[int], rules: Rules) -> Selection:
 def split_species(animals: Iterable[Animal], rules: Rules) -> dict[str, Splits]:
     """Rule 2: the images of every species, by split; species by category id."""
     grouped: dict[int, list[Animal]] = defaultdict(list)
-    for animal in animals:
+    for animal in sorted(animals, key=lambda each: (each.species_id, each.image_id)):
         grouped[animal.species_id].append(animal)
-    return {members[0].species: split_images(members, rules) for _, members in sorted(grouped.items())}
-
-
-def split_images(members: Sequence[Animal], rules: Rules) -> Splits:
-    """The last images by image id for test, those before them for validation, the rest for training."""
-    ordered = sorted(members, key=lambda each: each.image_id)
-    test_from = max(0, len(ordered) - rules.test_images)
-    val_from = max(0, test_from - rules.val_images)
-    return {"trn": ordered[:val_from], "val": ordered[val_from:test_from], "test": ordered[test_from:]}
+    species: dict[str, Splits] = {}
+    for members in grouped.values():
+        # The last are for test, those before them for validation, the rest for training.
+        test_from = max(0, len(members) - rules.test_images)
+        val_from = max(0, test_from - rules.val_images)
+        parts = members[:val_from], members[val_from:test_from], members[test_from:]
+        species[members[0].species] = dict(zip(SPLITS[INTRA], parts, strict=True))
+    return species
 
 
 def intra_species(species: Mapping[str, Splits], split: str, rules: Rules) -> Iterator[str]:
@@ -452,14 +448,18 @@ def _image_counts(
     merged: Merged, selection: Selection, species: Mapping[str, Splits], rules: Rules
 ) -> dict[str, Any]:
     """What the manifest says of images and species."""
-    counts = {name: {split: len(each) for split, each in splits.items()} for name, splits in species.items()}
     families = {animal.species: animal.family for animal in selection.animals}
+    counts = {
+        name: {"family": families[name], **{split: len(each) for split, each in splits.items()}}
+        for name, splits in sorted(species.items())
+    }
     enough = rules.val_images + rules.test_images
+    held_out = (name for name, splits in species.items() if sum(map(len, splits.values())) < enough)
     return {
         "images": {"annotated": len(merged.annotations), "used": len(selection.animals), **selection.dropped},
         "keypoints": dict(selection.keypoints),
-        "species": {name: {"family": families[name], **splits} for name, splits in sorted(counts.items())},
-        "held_out": sorted(name for name, splits in counts.items() if sum(splits.values()) < enough),
+        "species": counts,
+        "held_out": sorted(held_out),
     }
 
 

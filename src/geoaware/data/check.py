@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from geoaware.data import ap10k, ap10k_pairs, coco, load, options, pf_pascal, pf_willow, spair
-from geoaware.data.dataset import ALIASES, LEFT_OUT, NO_SUBGROUPS, SPLITS, DataSet, require_folders
-from geoaware.data.files import first_file, read_json
+from geoaware.data.dataset import ALIASES, LEFT_OUT, NO_SUBGROUPS, SPLITS, require_folders
+from geoaware.data.files import first_file, read_json, reading
 from geoaware.data.images import check_size
 from geoaware.data.masks import object_mask
 from geoaware.method.types import AnnotatedImage
@@ -22,14 +22,7 @@ SHOWN = 10
 
 @dataclass(frozen=True)
 class Source:
-    """Where a data set comes from.
-
-    Attributes:
-        url: its page; empty for one's own data.
-        licence: in a few words.
-        size: about how much it is.
-        layout: what the root must look like.
-    """
+    """A data set's page (empty for one's own data), its licence, its size, and what its root must hold."""
 
     url: str
     licence: str
@@ -111,14 +104,15 @@ def check(name: str, root: Path, split: str | None = None, **given: Any) -> Find
         given: options of the loader.
 
     Raises:
-        InputError: unknown data set.
+        InputError: unknown data set, or the system does not let its folder be read.
     """
     options(name)
     findings = Findings()
-    if not root.is_dir():
-        findings.problems.append(f"{root}: no such folder")
-        return findings
-    _INSPECTORS[name](findings, root, split, given)
+    with reading(root):
+        if not root.is_dir():
+            findings.problems.append(f"{root}: no such folder")
+            return findings
+        _INSPECTORS[name](findings, root, split, given)
     findings.problems = list(dict.fromkeys(findings.problems))
     return findings
 
@@ -128,8 +122,7 @@ def _inspect_spair(findings: Findings, root: Path, split: str | None, given: Map
         return
     images: dict[tuple[str, str], AnnotatedImage | None] = {}
     for each in [split] if split else SPLITS:
-        for data_set in _loaded(findings, spair.NAME, root, each, given):
-            _describe(findings, data_set)
+        _look(findings, spair.NAME, root, each, given, images=False)
         own = ALIASES.get(each, each)
         disagreements: list[str] = []
         for name, source, target, category in chain(*_tried(findings, spair.layout_pairs, root, own)):
@@ -168,18 +161,14 @@ def _inspect_pf_pascal(findings: Findings, root: Path, split: str | None, given:
     if not found and not given.get("pairs"):
         findings.problems.append(f"{root}: no list of pairs {pf_pascal.csv_names('test')[0]!r} in it")
     for each in [split] if split else found or ["test"]:
-        for data_set in _loaded(findings, pf_pascal.NAME, root, each, given):
-            _describe(findings, data_set)
-            _check_images(findings, data_set.images)
+        _look(findings, pf_pascal.NAME, root, each, given)
 
 
 def _inspect_pf_willow(findings: Findings, root: Path, split: str | None, given: Mapping[str, Any]) -> None:
     for files in _tried(findings, pf_willow.image_files, root):
         mats = [path.with_suffix(".mat") for path in files]
         findings.add_problems(_messages(pf_willow.read_points, mats))
-    for data_set in _loaded(findings, pf_willow.NAME, root, split or "test", given):
-        _describe(findings, data_set)
-        _check_images(findings, data_set.images)
+    _look(findings, pf_willow.NAME, root, split or "test", given)
 
 
 def _inspect_ap10k(findings: Findings, root: Path, split: str | None, given: Mapping[str, Any]) -> None:
@@ -193,9 +182,7 @@ def _inspect_ap10k(findings: Findings, root: Path, split: str | None, given: Map
     chosen = [str(given["benchmark"])] if given.get("benchmark") else list(ap10k.BENCHMARKS)
     for benchmark in chosen:
         for each in [split] if split else ap10k_pairs.SPLITS.get(benchmark, ("test",)):
-            for data_set in _loaded(findings, ap10k.NAME, root, each, {**given, "benchmark": benchmark}):
-                _describe(findings, data_set)
-                _check_images(findings, data_set.images)
+            _look(findings, ap10k.NAME, root, each, {**given, "benchmark": benchmark})
 
 
 def _inspect_coco(findings: Findings, root: Path, split: str | None, given: Mapping[str, Any]) -> None:
@@ -203,17 +190,14 @@ def _inspect_coco(findings: Findings, root: Path, split: str | None, given: Mapp
     splits = [split] if split else ["all"] if given.get("annotations") else files or ["all"]
     names = {key: given.get(key) for key in ("annotations", "images", "masks")}
     for each in splits:
-        for data_set in _loaded(findings, coco.NAME, root, each, given):
-            _describe(findings, data_set, own=True)
+        _look(findings, coco.NAME, root, each, given, images=False)
         # Random pairs leave images out, so all of them are gone through here.
         for _, images, _ in _tried(findings, coco.open_folder, root, each, **names):
             _check_images(findings, images)
 
 
 def _inspect_pairs(findings: Findings, root: Path, split: str | None, given: Mapping[str, Any]) -> None:
-    for data_set in _loaded(findings, "pairs", root, split or "all", given):
-        _describe(findings, data_set, own=True)
-        _check_images(findings, data_set.images)
+    _look(findings, "pairs", root, split or "all", given)
 
 
 _INSPECTORS: Mapping[str, Callable[[Findings, Path, str | None, Mapping[str, Any]], None]] = {
@@ -226,10 +210,24 @@ _INSPECTORS: Mapping[str, Callable[[Findings, Path, str | None, Mapping[str, Any
 }
 
 
-def _loaded(
-    findings: Findings, name: str, root: Path, split: str, given: Mapping[str, Any]
-) -> Iterator[DataSet]:
-    return _tried(findings, load, name, root, split, **given)
+def _look(
+    findings: Findings, name: str, root: Path, split: str, given: Mapping[str, Any], images: bool = True
+) -> None:
+    """Load a split, tell what it holds and, if wanted, look at its images."""
+    own = not SOURCES[name].url
+    for data_set in _tried(findings, load, name, root, split, **given):
+        findings.facts.append(
+            f"{data_set.split}: {len(data_set)} pairs, {len(data_set.images)} images, "
+            f"{len(data_set.categories)} categories"
+        )
+        for note in data_set.notes:
+            known = note.startswith((LEFT_OUT, NO_SUBGROUPS))
+            kind = findings.warnings if known else findings.facts
+            if own and note.startswith(LEFT_OUT):
+                kind = findings.problems
+            kind.append(f"{data_set.split}: {note}")
+        if images:
+            _check_images(findings, data_set.images)
 
 
 def _tried(findings: Findings, read: Callable[..., Any], *args: Any, **options: Any) -> Iterator[Any]:
@@ -248,21 +246,6 @@ def _messages(look: Callable[[Any], Any], things: Iterable[Any]) -> Iterator[str
             look(each)
         except InputError as error:
             yield str(error)
-
-
-def _describe(findings: Findings, data_set: DataSet, own: bool = False) -> None:
-    findings.facts.append(
-        f"{data_set.split}: {len(data_set)} pairs, {len(data_set.images)} images, "
-        f"{len(data_set.categories)} categories"
-    )
-    for note in data_set.notes:
-        said = f"{data_set.split}: {note}"
-        if note.startswith(LEFT_OUT):
-            (findings.problems if own else findings.warnings).append(said)
-        elif note.startswith(NO_SUBGROUPS):
-            findings.warnings.append(said)
-        else:
-            findings.facts.append(said)
 
 
 def _check_images(findings: Findings, images: Sequence[AnnotatedImage]) -> None:

@@ -72,17 +72,14 @@ def assemble(
     pairs: Sequence[Pair],
     threshold_base: ThresholdBase,
     notes: Iterable[str] = (),
-    outside: Iterable[str] = (),
+    outside: Sequence[str] = (),
     min_common: int = 1,
 ) -> DataSet:
-    """Finish a data set: drop pairs that cannot be scored, count what is left out, look for the files.
+    """Finish a `DataSet`: drop pairs that cannot be scored, count what is left out, look for the files.
 
     Args:
-        name: see `DataSet`.
-        split: see `DataSet`.
-        schemas: see `DataSet`.
+        name, split, schemas, threshold_base: see `DataSet`.
         pairs: as the files have them.
-        threshold_base: see `DataSet`.
         notes: of the loader.
         outside: one line for every keypoint that the loader found outside its image.
         min_common: keypoints that both images of a pair must show.
@@ -90,30 +87,30 @@ def assemble(
     Raises:
         InputError: no pair is left, two have the same id, or image files are missing.
     """
+    where = f"{name}, split {split!r}"
     if not pairs:
-        raise InputError(f"{name}, split {split!r}: has no pairs; check the root and the options")
+        raise InputError(f"{where}: has no pairs; check the root and the options")
     (pair_id, times), *_ = Counter(pair.id for pair in pairs).most_common(1)
     if times > 1:
-        raise InputError(f"{name}, split {split!r}: {times} pairs have the id {pair_id!r}; ids must differ")
+        raise InputError(f"{where}: {times} pairs have the id {pair_id!r}; ids must differ")
     kept = with_common(pairs, min_common)
     if not kept:
         raise InputError(
-            f"{name}, split {split!r}: none of {len(pairs)} pairs has {min_common} keypoints visible in both "
-            "images; check the annotations"
+            f"{where}: none of {len(pairs)} pairs has {min_common} keypoints visible in both images; check "
+            "the annotations"
         )
     require_files(unique_images(kept))
-    strays = list(outside)
-    left_out = {OUTSIDE: len(strays), NOTHING_IN_COMMON: len(pairs) - len(kept)}
-    examples = {
-        OUTSIDE: strays[0] if strays else "",
-        NOTHING_IN_COMMON: f"fewer than {min_common}",
-    }
-    counted = [f"{LEFT_OUT}: {count} {what} ({examples[what]})" for what, count in left_out.items() if count]
+    # Each kind of thing that is left out: how many there are, and an example of it.
+    counted = [
+        (OUTSIDE, len(outside), outside[0] if outside else ""),
+        (NOTHING_IN_COMMON, len(pairs) - len(kept), f"fewer than {min_common}"),
+    ]
+    said = [f"{LEFT_OUT}: {count} {what} ({example})" for what, count, example in counted if count]
     without = sorted({pair.category for pair in kept if not schemas[pair.category].subgroups})
     if without:
-        counted.append(f"{NO_SUBGROUPS}, so no geometry-aware keypoints: {shortened(without)}")
-    remaining = {what: count for what, count in left_out.items() if count}
-    return DataSet(name, split, dict(schemas), tuple(kept), threshold_base, (*notes, *counted), remaining)
+        said.append(f"{NO_SUBGROUPS}, so no geometry-aware keypoints: {shortened(without)}")
+    left_out = {what: count for what, count, _ in counted if count}
+    return DataSet(name, split, dict(schemas), tuple(kept), threshold_base, (*notes, *said), left_out)
 
 
 def with_keypoints(data: DataSet, names: Sequence[str]) -> DataSet:
@@ -139,11 +136,9 @@ def with_keypoints(data: DataSet, names: Sequence[str]) -> DataSet:
         category: {number for number, name in enumerate(schema.names) if name in names}
         for category, schema in data.schemas.items()
     }
-    kept = {
-        id(image): _only(image, wanted[image.category])
-        for pair in data.pairs
-        for image in (pair.source, pair.target)
-    }
+    # Images are shared between pairs, and stay so.
+    images = {id(image): image for pair in data.pairs for image in (pair.source, pair.target)}
+    kept = {key: _only(image, wanted[image.category]) for key, image in images.items()}
     pairs = [replace(each, source=kept[id(each.source)], target=kept[id(each.target)]) for each in data.pairs]
     remaining = with_common(pairs)
     if not remaining:
@@ -164,11 +159,8 @@ def _only(image: AnnotatedImage, ids: set[int]) -> AnnotatedImage:
 
 def with_common(pairs: Sequence[Pair], min_common: int = 1) -> list[Pair]:
     """Pairs whose images show at least ``min_common`` keypoints in common, in their order."""
-    seen: dict[int, int] = {}
-    for pair in pairs:
-        for image in (pair.source, pair.target):
-            if id(image) not in seen:
-                seen[id(image)] = visible_bits(image.keypoints)
+    images = {id(image): image for pair in pairs for image in (pair.source, pair.target)}
+    seen = {key: visible_bits(image.keypoints) for key, image in images.items()}
     return [
         pair for pair in pairs if (seen[id(pair.source)] & seen[id(pair.target)]).bit_count() >= min_common
     ]

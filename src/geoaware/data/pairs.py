@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -82,13 +81,6 @@ def load(root: Path, split: str = "all", *, pairs: str = "pairs.jsonl", images: 
     return assemble(NAME, split, schemas, reader.pairs, "box" if reader.boxes else "image", notes)
 
 
-@dataclass(frozen=True)
-class _Category:
-    names: list[str]
-    flip_pairs: list[list[int]] | None
-    groups: Any
-
-
 class _Reader:
     """Takes the lines one by one; an image with the same points in several pairs is made once."""
 
@@ -98,7 +90,7 @@ class _Reader:
         self.pairs: list[Pair] = []
         self._images: dict[str, AnnotatedImage] = {}
         self._versions: dict[str, int] = {}
-        self._categories: dict[str, _Category] = {}
+        self._categories: dict[str, dict[str, Any]] = {}
         self._sizes: dict[Path, tuple[int, int]] = {}
 
     @property
@@ -129,28 +121,23 @@ class _Reader:
             counts[image.category] = max(counts.get(image.category, 0), len(image.keypoints))
         schemas, notes = {}, []
         for category, count in sorted(counts.items()):
-            line = self._categories.get(category, _Category([], None, None))
-            names = line.names or [f"point {each}" for each in range(count)]
+            line = self._categories.get(category, {})
+            names = line.get("keypoints") or [f"point {each}" for each in range(count)]
             if count > len(names):
                 raise InputError(
                     f"{self.path}: {category!r} names {len(names)} keypoints, but pairs have {count}"
                 )
-            schema, inferred = make_schema(names, line.flip_pairs, line.groups, f"{self.path}: {category}")
-            schemas[category] = schema
+            given = line.get("flip_pairs"), line.get("keypoint_groups")
+            schemas[category], inferred = make_schema(names, *given, f"{self.path}: {category}")
             notes += [f"{category}: {each}" for each in inferred]
         return schemas, notes
 
     def _category(self, entry: dict[str, Any], where: str) -> None:
         names = entry["keypoints"]
-        if (
-            not entry.get("category")
-            or not isinstance(names, list)
-            or not all(isinstance(x, str) for x in names)
-        ):
+        named = isinstance(names, list) and all(isinstance(each, str) for each in names)
+        if not (named and entry.get("category")):
             raise InputError(f"{where}: a category is described by {_CATEGORY_FORM}")
-        self._categories[str(entry["category"])] = _Category(
-            names, entry.get("flip_pairs"), entry.get("keypoint_groups")
-        )
+        self._categories[str(entry["category"])] = entry
 
     def _side(self, entry: dict[str, Any], side: str, category: str, where: str) -> AnnotatedImage:
         name, points = entry.get(side), entry.get(f"{side}_points")

@@ -42,7 +42,7 @@ def csv_names(split: str) -> list[str]:
 def load(root: Path, split: str, *, pairs: str | None = None) -> DataSet:
     """PF-PASCAL's pairs of a split.
 
-    Points come from ``Annotations/CLASS/PICTURE.mat`` (``kps``, one row x y a keypoint, NaN where it is not
+    Points come from ``Annotations/CLASS/IMAGE.mat`` (``kps``, one row x y a keypoint, NaN where it is not
     annotated; the row is the id). Where that file is absent they come from the list of pairs, whose columns
     hold the pair's common points only: ids then count within the pair, and each pair has its own images.
 
@@ -64,9 +64,8 @@ def load(root: Path, split: str, *, pairs: str | None = None) -> DataSet:
         raise InputError(
             f"{root}: no list of pairs {csv_names(chosen)[0]!r} in it; fetch it, or name it by pairs=FILE"
         )
-    reader = _Reader(root)
+    reader, rows = _Reader(root), read_csv(listed, 3, _CSV_FORM)
     made: dict[str, Pair] = {}
-    rows = read_csv(listed, 3, _CSV_FORM)
     for where, row in rows:
         pair = reader.pair(row, where)
         made.setdefault(pair.id, pair)
@@ -79,11 +78,6 @@ def load(root: Path, split: str, *, pairs: str | None = None) -> DataSet:
         notes.append(f"{reader.from_list} pairs without MAT files: keypoint ids count within the pair")
     schemas = {category: Schema(tuple(map(str, range(count)))) for category, count in reader.counts.items()}
     return assemble(NAME, chosen, schemas, list(made.values()), "image", notes, reader.outside)
-
-
-def annotation_file(root: Path, category: str, name: str) -> Path:
-    """Where an image's points are."""
-    return root / "Annotations" / category / f"{name}.mat"
 
 
 class _Reader:
@@ -100,22 +94,21 @@ class _Reader:
         category = _category(row[2], where)
         names = [Path(text).name for text in row[:2]]
         stems = [Path(name).stem for name in names]
+        files = [self.root / "Annotations" / category / f"{stem}.mat" for stem in stems]
         pair_id = f"{category}/{stems[0]}-{stems[1]}"
-        if all(annotation_file(self.root, category, stem).is_file() for stem in stems):
-            source, target = (self._annotated(category, name) for name in names)
+        if all(path.is_file() for path in files):
+            source, target = (self._annotated(category, *each) for each in zip(names, files, strict=True))
         elif len(row) >= _WITH_POINTS:
             self.from_list += 1
             source, target = self._listed(category, names, row[-4:], pair_id, where)
         else:
-            missing = annotation_file(self.root, category, stems[0])
             raise InputError(
-                f"{missing}: no such file, and {where} gives no points; fetch PF-PASCAL's Annotations"
+                f"{files[0]}: no such file, and {where} gives no points; fetch PF-PASCAL's Annotations"
             )
         return Pair(pair_id, category, source, target)
 
-    def _annotated(self, category: str, name: str) -> AnnotatedImage:
+    def _annotated(self, category: str, name: str, path: Path) -> AnnotatedImage:
         if (category, name) not in self._images:
-            path = annotation_file(self.root, category, Path(name).stem)
             points: Points = {
                 row: None if math.isnan(x + y) else (float(x), float(y))
                 for row, (x, y) in enumerate(read_mat(path, "kps", columns=2))
@@ -128,13 +121,12 @@ class _Reader:
         self, category: str, names: list[str], columns: list[str], pair_id: str, where: str
     ) -> list[AnnotatedImage]:
         values = [numbers(column.split(";"), where) for column in columns]
-        if len({len(each) for each in values}) > 1:
-            raise InputError(
-                f"{where}: {[len(each) for each in values]} numbers in XA, YA, XB, YB; must be equal"
-            )
+        counts = [len(each) for each in values]
+        if len(set(counts)) > 1:
+            raise InputError(f"{where}: {counts} numbers in XA, YA, XB, YB; must be equal")
         sides = []
-        for side, name in enumerate(names):
-            points: Points = dict(enumerate(zip(values[2 * side], values[2 * side + 1], strict=True)))
+        for name, xs, ys in zip(names, values[::2], values[1::2], strict=True):
+            points: Points = dict(enumerate(zip(xs, ys, strict=True)))
             # The same image has other points in another pair, so its id names the pair too.
             sides.append(self._image(f"{category}/{name}@{pair_id}", category, name, points, None))
         return sides

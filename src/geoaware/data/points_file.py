@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,43 +93,36 @@ def _from_json(source: Path, text: str) -> QueryPoints:
     except json.JSONDecodeError as error:
         raise InputError(f"{source}: not valid JSON ({error}); expected {_FORMS}") from None
     if isinstance(content, dict) and "points" not in content:
-        return QueryPoints(_points(source, list(content.values())), list(content))
-    if isinstance(content, list):
-        return QueryPoints(_points(source, content))
+        content = {"points": list(content.values()), "names": list(content)}
+    elif isinstance(content, list):
+        content = {"points": content}
     points = _points(source, content["points"])
-    names = content.get("names")
+    names, pairs = content.get("names"), content.get("flip_pairs")
     if names is not None and (not isinstance(names, list) or len(names) != len(points)):
         raise InputError(f'{source}: "names" must be a list of {len(points)} names, one a point')
-    pairs = content.get("flip_pairs")
+    if pairs is not None and not (isinstance(pairs, list) and all(_is_pair(pair, int) for pair in pairs)):
+        raise InputError(f'{source}: "flip_pairs" must be a list of [i, j], indices of points')
+    if any(not 0 <= index < len(points) for pair in pairs or () for index in pair):
+        raise InputError(f'{source}: "flip_pairs" names a point outside 0…{len(points) - 1}')
     return QueryPoints(
         points,
         None if names is None else [str(name) for name in names],
-        None if pairs is None else _flip_pairs(source, pairs, len(points)),
+        None if pairs is None else [(pair[0], pair[1]) for pair in pairs],
     )
 
 
 def _points(source: Path, entries: Any) -> list[tuple[float, float]]:
     if not isinstance(entries, list):
         raise InputError(f"{source}: the points are not a list; expected {_FORMS}")
-    points = []
     for number, entry in enumerate(entries):
         if not _is_pair(entry, (int, float)):
             raise InputError(
                 f"{source}, point {number}: {json.dumps(entry)} is not [x, y]; expected {_FORMS}"
             )
-        points.append((float(entry[0]), float(entry[1])))
-    return points
-
-
-def _flip_pairs(source: Path, pairs: Any, count: int) -> list[tuple[int, int]]:
-    if not isinstance(pairs, list) or not all(_is_pair(pair, int) for pair in pairs):
-        raise InputError(f'{source}: "flip_pairs" must be a list of [i, j], indices of points')
-    if any(not 0 <= index < count for pair in pairs for index in pair):
-        raise InputError(f'{source}: "flip_pairs" names a point outside 0…{count - 1}')
-    return [(pair[0], pair[1]) for pair in pairs]
+    return [(float(x), float(y)) for x, y in entries]
 
 
 def _is_pair(entry: Any, kind: type | tuple[type, ...]) -> bool:
-    if not isinstance(entry, Sequence) or isinstance(entry, str) or len(entry) != 2:
+    if not isinstance(entry, list) or len(entry) != 2:
         return False
     return all(isinstance(value, kind) and not isinstance(value, bool) for value in entry)
