@@ -16,7 +16,7 @@ from geoaware.runs.errors import InputError
 
 @dataclass(frozen=True)
 class Defaults:
-    """How images are matched with the features of one extractor, as measured in docs/extractors.md.
+    """How images are matched with the features of one extractor, as measured in docs/results.md.
 
     Attributes:
         match: how similarity becomes position.

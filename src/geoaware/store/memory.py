@@ -19,7 +19,7 @@ from geoaware.runs.errors import InputError
 
 T = TypeVar("T")
 
-# Beyond these a larger batch no longer pays. On a CPU it never did (benchmarks in docs/store.md).
+# Beyond these a larger batch no longer pays. On a CPU it never did (`benchmarks/store.py`).
 LARGEST_BATCH = {"cpu": 1}
 _LARGEST_ELSEWHERE = 32
 # What libraries take for themselves (workspaces, fragments) is not seen by counting tensors.
