@@ -147,29 +147,19 @@ def load(
     if unused:
         notes.append(f"{unused} annotations show no keypoint and are not used")
     if isinstance(pairs, int) or pairs == "all" or pairs.isdecimal():
-        wanted = None if pairs == "all" else int(pairs)
-        if wanted is not None and wanted < 1:
-            raise InputError(f"pairs={pairs}: at least one pair a category is needed, or 'all'")
         pools = _pools(annotated, schemas, across)
         schemas |= {pool.category: schemas[pool.images[0].category] for pool in pools}
-        made = [pair for pool in pools for pair in _pool_pairs(pool, wanted, min_common, seed)]
-        total = sum(pool.total for pool in pools)
-        notes.append(
-            f"all ordered pairs: {len(made)} of {total} have enough keypoints in common"
-            if wanted is None
-            else f"{len(made)} pairs: up to {wanted} random ones a category (seed {seed}) of {total} ordered "
-            "pairs"
-        )
+        made, note = _made_pairs(pools, pairs, min_common, seed)
     else:
         made = read_pair_list(root / pairs, {image.id: image for image in annotated})
-        notes.append(f"pairs of {Path(pairs).name}")
+        note = f"pairs of {Path(pairs).name}"
     # A list of pairs may name categories that the annotation file does not have.
     for pair in made:
         if schemas[pair.source.category].names != schemas[pair.target.category].names:
             raise InputError(f"{file.path}: pair {pair.id} joins categories with different keypoint names")
         schemas.setdefault(pair.category, schemas[pair.source.category])
     base: ThresholdBase = "box" if all(image.box for image in annotated) else "image"
-    return assemble(NAME, split, schemas, made, base, notes, outside, min_common)
+    return assemble(NAME, split, schemas, made, base, [*notes, note], outside, min_common)
 
 
 def open_folder(
@@ -346,16 +336,29 @@ def _pools(images: Sequence[AnnotatedImage], schemas: Mapping[str, Schema], acro
     return pools
 
 
-def _pool_pairs(pool: _Pool, wanted: int | None, min_common: int, seed: int) -> Iterator[Pair]:
-    """So many random pairs with enough keypoints in common, or all of these."""
+def _made_pairs(
+    pools: Sequence[_Pool], pairs: str | int, min_common: int, seed: int
+) -> tuple[list[Pair], str]:
+    """So many random pairs of each pool with enough keypoints in common, or all of them, and how many."""
+    total = sum(pool.total for pool in pools)
+    wanted = total if pairs == "all" else int(pairs)
+    if wanted < 1 and pairs != "all":
+        raise InputError(f"pairs={pairs}: at least one pair a category is needed, or 'all'")
+    made = [pair for pool in pools for pair in _pool_pairs(pool, wanted, min_common, seed)]
+    if pairs == "all":
+        return made, f"all ordered pairs: {len(made)} of {total} have enough keypoints in common"
+    how = f"up to {wanted} random ones a category (seed {seed}) of {total} ordered pairs"
+    return made, f"{len(made)} pairs: {how}"
+
+
+def _pool_pairs(pool: _Pool, wanted: int, min_common: int, seed: int) -> Iterator[Pair]:
     seen = {image.id: visible_bits(image.keypoints) for image in (*pool.images, *(pool.partners or ()))}
 
     def usable(number: int) -> bool:
         a, b = pool[number]
         return (seen[a.id] & seen[b.id]).bit_count() >= min_common
 
-    count = pool.total if wanted is None else wanted
-    for number in draw(pool.total, count, f"{NAME}/{seed}/{pool.category}", usable):
+    for number in draw(pool.total, wanted, f"{NAME}/{seed}/{pool.category}", usable):
         source, target = pool[number]
         apart = azimuth_difference(source.attributes, target.attributes)
         yield Pair(f"{source.id}--{target.id}", pool.category, source, target, apart)

@@ -53,7 +53,11 @@ class DataSet:
     @cached_property
     def images(self) -> tuple[AnnotatedImage, ...]:
         """Every image of the pairs once, in the order of first appearance."""
-        return unique_images(self.pairs)
+        found: dict[str, AnnotatedImage] = {}
+        for pair in self.pairs:
+            found.setdefault(pair.source.id, pair.source)
+            found.setdefault(pair.target.id, pair.target)
+        return tuple(found.values())
 
     @property
     def categories(self) -> tuple[str, ...]:
@@ -99,7 +103,6 @@ def assemble(
             f"{where}: none of {len(pairs)} pairs has {min_common} keypoints visible in both images; check "
             "the annotations"
         )
-    require_files(unique_images(kept))
     # Each kind of thing that is left out: how many there are, and an example of it.
     counted = [
         (OUTSIDE, len(outside), outside[0] if outside else ""),
@@ -110,7 +113,9 @@ def assemble(
     if without:
         said.append(f"{NO_SUBGROUPS}, so no geometry-aware keypoints: {shortened(without)}")
     left_out = {what: count for what, count, _ in counted if count}
-    return DataSet(name, split, dict(schemas), tuple(kept), threshold_base, (*notes, *said), left_out)
+    made = DataSet(name, split, dict(schemas), tuple(kept), threshold_base, (*notes, *said), left_out)
+    require_files(made.images)
+    return made
 
 
 def with_keypoints(data: DataSet, names: Sequence[str]) -> DataSet:
@@ -175,15 +180,6 @@ def shortened(names: Sequence[str], shown: int = 6) -> str:
 def visible_bits(keypoints: Keypoints) -> int:
     """The visible ids as a bit set: cheap to intersect for hundreds of thousands of pairs."""
     return sum(1 << each for each in keypoints.visible_ids)
-
-
-def unique_images(pairs: Iterable[Pair]) -> tuple[AnnotatedImage, ...]:
-    """Every image of the pairs once, in the order of first appearance."""
-    found: dict[str, AnnotatedImage] = {}
-    for pair in pairs:
-        found.setdefault(pair.source.id, pair.source)
-        found.setdefault(pair.target.id, pair.target)
-    return tuple(found.values())
 
 
 def require_files(images: Sequence[AnnotatedImage]) -> None:

@@ -14,7 +14,6 @@ from PIL import Image, ImageDraw, ImageFilter
 from torch import Tensor
 
 from geoaware.data import DataSet
-from geoaware.data.dataset import unique_images
 from geoaware.data.images import load_annotated
 from geoaware.data.masks import object_mask
 from geoaware.data.sampling import permutation, pick
@@ -159,11 +158,11 @@ def show(annotated: AnnotatedImage, schema: Schema, group: int, size: int) -> Sh
 def _taught(sets: Sequence[DataSet], shares: Sequence[float | None]) -> tuple[Taught, ...]:
     """Groups of images by their keypoints: those of one data set with the same names go together."""
     groups: list[Taught] = []
-    sizes = [len(unique_images(each.pairs)) for each in sets]
+    sizes = [len(each.images) for each in sets]
     for data, share, size in zip(sets, shares, sizes, strict=True):
         by_schema: dict[tuple[str, ...], list[AnnotatedImage]] = {}
         schemas: dict[tuple[str, ...], Schema] = {}
-        for image in unique_images(data.pairs):
+        for image in data.images:
             schema = data.schemas[image.category]
             if int(image.keypoints.visible.sum()) >= 2:
                 names = tuple(schema.names[each] for each in range(len(schema)))

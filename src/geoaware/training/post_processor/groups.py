@@ -13,7 +13,7 @@ from functools import lru_cache
 from itertools import islice, permutations
 
 from geoaware.data import DataSet
-from geoaware.data.dataset import unique_images, with_common
+from geoaware.data.dataset import with_common
 from geoaware.data.sampling import permutation, pick
 from geoaware.method.keypoints import Schema
 from geoaware.method.types import AnnotatedImage
@@ -166,7 +166,7 @@ def make_groups(stage: Stage, sets: Sequence[DataSet], key: str) -> PairGroups |
 def _pools(data: DataSet, count: int, by_schema: bool) -> list[tuple[Schema, list[AnnotatedImage]]]:
     """Images that can be drawn together; those with fewer than two visible keypoints are left out."""
     found: dict[object, list[AnnotatedImage]] = defaultdict(list)
-    for image in unique_images(data.pairs):
+    for image in data.images:
         if int(image.keypoints.visible.sum()) >= MIN_COMMON:
             schema = data.schemas[image.category]
             found[tuple(schema.names) if by_schema else image.category].append(image)
