@@ -14,7 +14,8 @@ from geoaware.evaluation.comparison import judge
 from geoaware.evaluation.statistics import Estimate
 from geoaware.runs.errors import InputError
 from geoaware.studies import ablation
-from geoaware.studies.ablation import METRICS, ROWS, Ablation, Figure, SetFigures
+from geoaware.studies.ablation_table import ROWS, Ablation, Figure, SetFigures
+from geoaware.studies.metrics import METRICS
 
 app = typer.Typer()
 app.command()(commands.ablation)
@@ -46,8 +47,8 @@ def calls(monkeypatch) -> list[dict]:
 
     def fake(config, out, **options):
         asked.append({"config": config, "out": out, **options})
-        options["show"]("run 1 of 1", 1, 2)
-        options["show"]("run 1 of 1, training", 1, 2)
+        options["tell"]("run 1 of 1", 1, 2)
+        options["tell"]("run 1 of 1, training", 1, 2)
         options["say"]("note: a note")
         return made(tuple(range(options["seeds"])))
 

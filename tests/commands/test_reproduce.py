@@ -119,7 +119,7 @@ def test_a_study_of_ones_own(tmp_path):
         ("fig5", "cannot be made: cats-val: no azimuth_id"),
         ("table1", "cannot be made: cats-val: no azimuth_id"),
         ("table13", "cannot be made: cats-val: no object masks"),
-        ("unseen", "cannot be made: no training is named; give its configuration with --config"),
+        ("unseen", "cannot be made: no training is named; give its configuration (config)"),
         ("table6", "there is no analysis 'table6'; choose table1"),
     ],
 )
@@ -146,10 +146,10 @@ def test_an_empty_predictions_file_is_in_the_way(tmp_path, refused):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["table12", "--root", "ROOT"], "SPair-71k test (--dataset spair71k, split test) is needed"),
+        (["table12", "--root", "ROOT"], "SPair-71k test (data set spair71k, split test) is needed"),
         (
             ["all", "--dataset", "shared", "--root", "ROOT"],
-            "LSPET val, people (--dataset coco, split val) is needed",
+            "LSPET val, people (data set coco, split val) is needed",
         ),
         (["fig4", "--dataset", "coco", "--root", "ROOT"], "--dataset coco needs --split"),
         (["fig4", "--dataset", "shared", "--root", "ROOT", "--split", "val"], "go with --dataset NAME"),

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from geoaware.evaluation import score_file
-from geoaware.studies.study import Case, Run
+from geoaware.studies.case import Case, Run
 from geoaware.studies.variants import Variant
 from tests.evaluation.test_score import write
 

@@ -13,21 +13,21 @@ from geoaware.evaluation.statistics import Estimate
 from geoaware.features.refined import RefinedExtractor
 from geoaware.method.post_processor import PostProcessor
 from geoaware.runs.errors import InputError
-from geoaware.studies import ablation
-from geoaware.studies.ablation import (
+from geoaware.studies import ablation, trained
+from geoaware.studies.ablation import ablate
+from geoaware.studies.ablation_table import (
     FULL,
     HEADLINE,
-    METRICS,
     ROWS,
     Ablation,
     Figure,
     SetFigures,
-    ablate,
     choose_rows,
     compare,
-    pair_values,
     paper_verdict,
 )
+from geoaware.studies.metrics import METRICS, pair_values
+from geoaware.studies.trained import Trainer
 from geoaware.training.post_processor.config import Flips, TrainConfig
 from tests.training.tiny import config
 
@@ -294,7 +294,7 @@ def test_seeds_and_parts_make_other_weights(finished) -> None:
 def test_what_is_finished_is_not_done_again(finished, data, cache, monkeypatch) -> None:
     out, found = finished
     before = contents(out)
-    monkeypatch.setattr(ablation, "train", no_training)
+    monkeypatch.setattr(trained, "train", no_training)
     again = ablate(small(data, cache), out, seeds=2, rows=ASKED)
     assert again == found
     assert contents(out) == before
@@ -307,31 +307,29 @@ def test_what_is_finished_is_not_done_again(finished, data, cache, monkeypatch) 
 def test_an_interrupted_ablation_goes_on(finished, data, cache, tmp_path, stop) -> None:
     out, found = finished
 
-    def interrupt(what: str, done: int, total: int) -> None:
+    def interrupt(what: str, done: int, total: int, note: str = "") -> None:
         wanted = "sparse only, seed 0, training" if stop == "training" else "full, seed 1, faces-train-soft"
         if what.endswith(wanted) and done == 2:
             raise KeyboardInterrupt
 
     said: list[str] = []
     with pytest.raises(KeyboardInterrupt):
-        ablate(small(data, cache), tmp_path / "a", seeds=2, rows=ASKED, show=interrupt)
+        ablate(small(data, cache), tmp_path / "a", seeds=2, rows=ASKED, tell=interrupt)
     done = set(contents(tmp_path / "a"))
     assert done < set(contents(out)) | {"full/seed1/faces-train-soft.jsonl.part"}
 
-    def follow(what: str, done: int, total: int) -> None:
+    def follow(what: str, done: int, total: int, note: str = "") -> None:
         said.append(f"{what} {done}")
 
-    again = ablate(small(data, cache), tmp_path / "a", seeds=2, rows=ASKED, show=follow)
+    again = ablate(small(data, cache), tmp_path / "a", seeds=2, rows=ASKED, tell=follow)
     assert again == found
     assert contents(tmp_path / "a") == contents(out)
-    trained = [each for each in said if ", training " in each]
+    steps = [each for each in said if ", training " in each]
     if stop == "training":
         # Two of three steps were kept, and the run before was not touched.
-        assert [each for each in trained if "seed 0" in each] == [
-            "run 2 of 4: sparse only, seed 0, training 3"
-        ]
+        assert [each for each in steps if "seed 0" in each] == ["run 2 of 4: sparse only, seed 0, training 3"]
     else:
-        assert [each for each in trained if "full" in each or "seed 0" in each] == []
+        assert [each for each in steps if "full" in each or "seed 0" in each] == []
 
 
 def test_a_folder_of_another_ablation(finished, data, cache) -> None:
@@ -348,19 +346,19 @@ def test_restart_trains_again(data, cache, tmp_path, monkeypatch) -> None:
     asked = {"seeds": 1, "rows": ["without window"]}
     found = ablate(small(data, cache), tmp_path, **asked)
     changed = small(data, cache, loss__noise=0.2)
-    trained: list[bool] = []
-    train = ablation.train
+    restarts: list[bool] = []
+    train = trained.train
 
     def counted(*given, **options):
-        trained.append(options["restart"])
+        restarts.append(options["restart"])
         return train(*given, **options)
 
-    monkeypatch.setattr(ablation, "train", counted)
+    monkeypatch.setattr(trained, "train", counted)
     other = ablate(changed, tmp_path, restart=True, **asked)
-    assert trained == [True]
+    assert restarts == [True]
     assert other != found
     assert ablate(changed, tmp_path, **asked) == other
-    assert len(trained) == 1
+    assert len(restarts) == 1
 
 
 @pytest.mark.parametrize(
@@ -442,8 +440,9 @@ def test_rows_are_matched_in_the_blend_of_the_configuration(data, cache, tmp_pat
 @pytest.mark.parametrize(("window", "blend", "same"), [(5, 1.0, True), (5, 0.5, False), (8, 0.5, True)])
 def test_the_whole_map_is_that_which_is_matched(data, cache, tmp_path, window, blend, same) -> None:
     given = blended(data, cache, matching={"window": window, "blend": blend})
-    work = ablation._Work(given, choose_rows(["without window"]), tmp_path, "cpu", False, print, print)
-    network = PostProcessor(**asdict(replace(given.network, channels=(work.extractor.layout.channels,))))
-    refined = RefinedExtractor(work.extractor, network, blend)
-    assert work.grid == refined.layout.grid == (4 if blend == 1 else 8)
-    assert ablation._same_as_full(work.rows[1], work) == same
+    trainer = Trainer(given, "cpu")
+    network = PostProcessor(**asdict(replace(given.network, channels=(trainer.extractor.layout.channels,))))
+    grid = ablation._matched_grid(trainer)
+    assert grid == RefinedExtractor(trainer.extractor, network, blend).layout.grid == (4 if blend == 1 else 8)
+    (_, row) = choose_rows(["without window"])
+    assert ablation._same_as_full(row, trainer) == same

@@ -109,7 +109,7 @@ def test_the_same_again_gives_the_same_bytes(made, tmp_path):
     out, _ = made
     network = random_network(channels=(9,), matching={"blend": 0.5, "window": 7, "pose": "flip"})
     extractor = Sided()
-    again = Study([tiny_set(out.parent / "images")], Bench(extractor, network), out)
+    again = Study((tiny_set(out.parent / "images"),), Bench(extractor, network), out)
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     write(conduct(again, "all", COMPUTED, about="Noise."), out)
     assert extractor.count == 0
@@ -139,7 +139,7 @@ def test_what_cannot_be_made_stops_a_single_analysis(tmp_path):
 def test_a_reason_of_the_study_is_given(tmp_path):
     study = tiny_study(tmp_path)
     config = study.sets[0].config.model_copy(update={"skip": {"fig5": "the angles are guesses"}})
-    skipping = Study([StudySet(config, study.sets[0].data, study.sets[0].protocol)], study.bench, study.out)
+    skipping = Study((StudySet(config, study.sets[0].data, study.sets[0].protocol),), study.bench, study.out)
     with pytest.raises(InputError, match="cannot be made: tiny: the angles are guesses"):
         conduct(skipping, "fig5", choose("fig5"))
     report = conduct(skipping, "all", choose("fig5") + choose("fig15"))
@@ -151,7 +151,7 @@ def test_the_papers_data_sets_go_to_the_analyses_that_are_about_them(tmp_path):
     (of,) = tiny_study(tmp_path).sets
     labels = ("spair71k", "pf-pascal")
     sets = [StudySet(of.config.model_copy(update={"label": each}), of.data, of.protocol) for each in labels]
-    study = Study(sets, Bench(Sided()), tmp_path / "out", as_in_paper=True)
+    study = Study(tuple(sets), Bench(Sided()), tmp_path / "out", as_in_paper=True)
     report = conduct(study, "all", choose("table3") + choose("fig15"))
     folders = [{path.parent.name for path in each.predictions} for each in report.outcomes]
     assert folders == [{"spair71k", "pf-pascal"}, {"spair71k"}]
@@ -172,7 +172,7 @@ def trained(monkeypatch):
 
         def call(*given, signature=signature, **named):
             calls.append(signature.bind(*given, **named).arguments)
-            return Outcome("trained", "Trained", "", (), "Done.", plots={"": Figure()})
+            return Outcome((), "Done.", plots={"": Figure()})
 
         monkeypatch.setattr(training_transfer, name, call)
     return calls
@@ -188,13 +188,14 @@ def test_analyses_that_train_get_the_study(tmp_path, trained):
     study = tiny_study(tmp_path, trainings=trainings, restart=True)
     report = conduct(study, "all", [each for each in choose("all") if each.trains])
     table10, unseen = trained
-    assert (table10["name"], table10["tests"], table10["config"]) == ("table10", list(study.sets), config)
+    assert (table10["tests"], table10["trainer"].config) == (study.sets, config)
     assert (unseen["test"], unseen["out"]) == (study.sets[0], study.out)
     for each in trained:
-        assert each["restart"] is True
-        assert each["device"] == "cpu"
-        assert each["bar"] is study.telling.bar
-    assert [list(each.plots) for each in report.outcomes] == [["trained"], ["trained-tiny"]]
+        assert each["trainer"].restart is True
+        assert each["trainer"].device == "cpu"
+        assert each["trainer"].tell is study.tell
+    assert [list(each.plots) for each in report.outcomes] == [["table10"], ["unseen-tiny"]]
+    assert [each.name for each in report.outcomes] == ["table10", "unseen"]
     assert [each.data for each in report.outcomes] == ["", "tiny"]
     assert report.left_out == ("none of the data sets that the training is tested on (b) (table11)",)
     with pytest.raises(InputError, match=r"table11 .* cannot be made: none of the data sets"):

@@ -142,7 +142,7 @@ def test_another_object_on_a_template_image_is_not_predicted(tmp_path: Path) -> 
 
 def test_the_same_work_is_not_done_twice(tmp_path: Path) -> None:
     data, extractor, steps = data_set(four_poses(tmp_path)), Sided(), list[tuple[int, int]]()
-    first = table1(data, Matcher(extractor), tmp_path / "out", progress=lambda *step: steps.append(step))
+    first = table1(data, Matcher(extractor), tmp_path / "out", tell=lambda _, *step: steps.append(step))
     assert steps == [(done, 8) for done in range(9)]
     before = extractor.count
     again = table1(data, Matcher(extractor), tmp_path / "out")

@@ -26,7 +26,7 @@ def tiny_set(folder: Path) -> StudySet:
 
 
 def tiny_study(folder: Path, bench: Bench | None = None, **settings: object) -> Study:
-    return Study([tiny_set(folder / "images")], bench or Bench(Sided()), folder / "out", **settings)
+    return Study((tiny_set(folder / "images"),), bench or Bench(Sided()), folder / "out", **settings)
 
 
 def name_of(bench: Bench, **changes: object) -> str:
@@ -74,8 +74,8 @@ def test_subjects():
         0.03,
         "off",
     )
-    assert blended.facts(POST_PROCESSOR).grid == 13
-    assert blended.facts(ALONE).grid == 6
+    assert blended.grid(POST_PROCESSOR) == 13
+    assert blended.grid(ALONE) == 6
 
 
 def test_a_file_is_what_plain_prediction_writes(tmp_path):
@@ -192,11 +192,11 @@ def test_shipped_studies_can_be_read():
         ("sets: [{label: a, name: coco}]", "sets.0.split: field required"),
         (
             "sets: [{label: a, name: coco, split: x, colour: red}]",
-            "sets.0.colour: extra inputs are not permitted",
+            "unknown key 'sets.0.colour'; there are label, title, about, name, root, split",
         ),
         ("sets: [{label: a, name: coco, split: x, protocol: mine}]", "unknown protocol 'mine'"),
-        ("[1, 2", "cannot be read as YAML"),
-        ("3", "study.yaml: the file: "),
+        ("[1, 2", "no valid YAML"),
+        ("3", "study.yaml: is no configuration; expected keys such as about, sets"),
     ],
 )
 def test_studies_that_cannot_be_used(tmp_path, content, message):
@@ -216,6 +216,6 @@ def test_data_that_is_not_there(tmp_path):
     with pytest.raises(InputError) as caught:
         load_set(config, tmp_path)
     message = str(caught.value)
-    assert message.startswith("SPair-71k test (--dataset spair71k, split test) is needed: ")
+    assert message.startswith("SPair-71k test (data set spair71k, split test) is needed: ")
     assert "geoaware data check spair71k DIR" in message
-    assert "--root" in message
+    assert caught.value.parameter == "root"

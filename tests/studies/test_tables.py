@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from geoaware.studies import mistakes, overview, strategies
-from geoaware.studies.ablation import ROWS
+from geoaware.studies import error_types, overview, strategies
+from geoaware.studies.ablation_table import ROWS
+from geoaware.studies.case import Case, Run
 from geoaware.studies.paper import TABLE_9, TABLE_12
-from geoaware.studies.study import Case
 from geoaware.studies.variants import ALONE, POST_PROCESSOR, WHOLE, Variant
 from tests.studies.made import case, cells, pair, pairs_of, run
 
@@ -43,7 +43,7 @@ def test_table3_and_table4_by_hand(tmp_path):
     runs = subjects(tmp_path, zero=zero, post=post, alone=zero)
     other = Case("second", "Second", subjects(tmp_path / "second", zero=pairs_of(GOOD, BAD)))
     for function in (overview.table3, overview.table4):
-        outcome = function([case(runs), other])
+        outcome = function(case(runs), other)
         (grid,) = outcome.grids
         assert grid.columns[2:] == ("0.01", "0.05", "0.1", "95 % CI at 0.1", "gap at 0.1")
         assert cells(grid, "Made up: zero-shot") == ["per image", "0.0", "0.0", "0.0", "0.0 to 0.0", "–"]
@@ -64,10 +64,9 @@ def test_table3_has_a_column_for_every_alpha(tmp_path):
     path = made.path
     path.write_text(path.read_text(encoding="utf-8").replace('"paper"', '"pf-willow"'), encoding="utf-8")
     from geoaware.evaluation import score_file
-    from geoaware.studies.study import Run
 
     willow = Case("willow", "Willow", {Variant(): Run("zero", path, score_file(path))})
-    grid = overview.table3([case({Variant(): run(tmp_path / "b", "zero", pairs_of(GOOD))}), willow]).grids[0]
+    grid = overview.table3(case({Variant(): run(tmp_path / "b", "zero", pairs_of(GOOD))}), willow).grids[0]
     assert grid.columns[2:6] == ("0.01", "0.05", "0.1", "0.15")
     assert cells(grid, "Willow: zero-shot")[1:5] == ["–", "100.0", "100.0", "100.0"]
     assert cells(grid, "Made up: zero-shot")[1:5] == ["100.0", "100.0", "100.0", "–"]
@@ -105,7 +104,7 @@ def test_table9_by_hand(tmp_path):
     post = [pair(n, [(GOOD, True), (GOOD, True), (15.0, False), (BAD, False)]) for n in range(20)]
     # With four keypoints the neighbour of 1 is 2: no mirror partner. Of two, it is.
     two = [pair(n, [(GOOD, True), ("swap", True)]) for n in range(20)]
-    outcome = mistakes.table9(case(subjects(tmp_path, zero=zero, post=post, alone=two)))
+    outcome = error_types.table9(case(subjects(tmp_path, zero=zero, post=post, alone=two)))
     standard, aware = outcome.grids
     assert standard.columns[:6] == ("method", "jitter", "miss", "swap", "swap LR", "PCK†")
     assert cells(standard, "zero-shot")[:5] == ["25.0", "50.0", "25.0", "0.0", "25.0"]
@@ -125,7 +124,7 @@ def test_table9_by_hand(tmp_path):
 
 
 def test_table9_of_one_subject_names_its_largest(tmp_path):
-    outcome = mistakes.table9(case(subjects(tmp_path, zero=pairs_of(BAD, BAD, GOOD, GOOD))))
+    outcome = error_types.table9(case(subjects(tmp_path, zero=pairs_of(BAD, BAD, GOOD, GOOD))))
     assert outcome.finding == "Most wrong matches are a miss (50.0 % of all keypoints)."
 
 
@@ -220,7 +219,7 @@ def test_a_default_without_alignment_is_one_row(tmp_path):
     runs = {Variant(window=1, pose="off"): argmax, Variant(pose="off"): plain, Variant(): plain}
     runs |= {Variant(POST_PROCESSOR, 1, pose="off"): post, Variant(POST_PROCESSOR, WHOLE, pose="off"): argmax}
     runs |= {Variant(POST_PROCESSOR, pose="off"): post, Variant(POST_PROCESSOR): post}
-    ours = [each[0] for each in overview.table3([case(runs)]).grids[0].rows if "paper" not in each[0]]
+    ours = [each[0] for each in overview.table3(case(runs)).grids[0].rows if "paper" not in each[0]]
     assert len(ours) == 3
     outcome = overview.table5(case(runs))
     names = [each[0] for each in outcome.grids[0].rows if "paper" not in each[0]]

@@ -5,10 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from geoaware.commands.ablation import _json
 from geoaware.runs.errors import InputError
-from geoaware.studies.ablation import METRICS, ROWS, Ablation, SetFigures, compare
-from geoaware.studies.trained_rows import trained_rows
+from geoaware.studies.ablation_table import ROWS, Ablation, SetFigures, compare, to_json, trained_rows
+from geoaware.studies.metrics import METRICS
 from tests.studies.made import cells
 
 
@@ -22,7 +21,7 @@ def ablation() -> Ablation:
 
 def test_what_the_ablation_prints_can_be_read(tmp_path):
     path = tmp_path / "ablation.json"
-    path.write_text(_json(ablation()), encoding="utf-8")
+    path.write_text(to_json(ablation()), encoding="utf-8")
     outcome = trained_rows(path)
     ours, paper = outcome.grids
     assert ours.title == "cats val: 10 pairs, protocol paper, in per cent"

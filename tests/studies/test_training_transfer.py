@@ -14,9 +14,12 @@ from geoaware.features.refined import load_post_processor, shipped
 from geoaware.presets import defaults_of
 from geoaware.runs.errors import InputError
 from geoaware.studies import training_transfer
+from geoaware.studies.case import Run
+from geoaware.studies.catalogue import ANALYSES
 from geoaware.studies.outcome import Outcome
-from geoaware.studies.study import Run, SetConfig, StudySet, load_set, load_study
-from geoaware.studies.training_transfer import BLENDS, KEEP, TRANSFERS, UNSEEN, transfer_table, unseen
+from geoaware.studies.study import SetConfig, StudySet, load_set, load_study
+from geoaware.studies.trained import Trainer
+from geoaware.studies.training_transfer import BLENDS, WEIGHTS, transfer_table, unseen
 from geoaware.training.post_processor.config import TrainConfig, load_config
 from tests.shared_data import shared
 from tests.training.tiny import config, draw_data
@@ -70,8 +73,8 @@ def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
     }
 
 
-def no_step(*_: object) -> None:
-    raise AssertionError("trained again")
+def no_step(what: str, *_: object) -> None:
+    assert not what.endswith("training"), "trained again"
 
 
 # Known predictions in the place of a trained network's.
@@ -102,13 +105,13 @@ def written(path: Path, data: DataSet, right: Callable[[int], bool]) -> Path:
 def known(monkeypatch, tmp_path: Path, right: Mapping[tuple[str, str], Callable[[int], bool]]) -> None:
     """No training; predictions by label of the data set and name of the row."""
 
-    def predicted(work, test, row, network, blend) -> Run:
+    def predicted(trainer, test, row, out, network, blend) -> Run:
         path = written(
             tmp_path / f"{test.config.label}-{row}.jsonl", test.data, right[test.config.label, row]
         )
         return Run(row, path, score_file(path))
 
-    monkeypatch.setattr(training_transfer, "_trained", lambda *_: None)
+    monkeypatch.setattr(Trainer, "network", lambda *_: None)
     monkeypatch.setattr(training_transfer, "_predicted", predicted)
 
 
@@ -133,8 +136,8 @@ def test_transfer_of_known_predictions(monkeypatch, tmp_path) -> None:
         {(label, row): each for row, of in rows.items() for label, each in zip(labels, of, strict=True)},
     )
     given = small(tmp_path, tmp_path, stages__0__data__0__root="data/faces")
-    found = transfer_table("table10", given, [known_set(each) for each in labels], tmp_path, blends=[1])
-    assert (found.name, found.title) == ("table10", "Trained on faces, tested on each data set")
+    found = transfer_table(Trainer(given), [known_set(each) for each in labels], tmp_path, blends=[1])
+    assert found.title == "Trained on faces, tested on each data set"
     assert found.finding == (
         "Trained on faces, against zero-shot at PCK@0.10: Better: higher (+100.0 points, 95 % +100.0 to "
         "+100.0); Worse: lower (-100.0 points, 95 % -100.0 to -100.0); Same: the same."
@@ -163,8 +166,8 @@ def test_transfer_of_known_predictions(monkeypatch, tmp_path) -> None:
 def test_unseen_with_known_predictions(monkeypatch, tmp_path) -> None:
     rows = {
         "zero-shot": (nothing, everything),
-        "keep 0": (everything, nothing),
-        "keep 0.6": (ears, everything),
+        "distillation 0": (everything, nothing),
+        "distillation 0.6": (ears, everything),
     }
     halves = ("toy-seen", "toy-unseen")
     known(
@@ -172,21 +175,20 @@ def test_unseen_with_known_predictions(monkeypatch, tmp_path) -> None:
         tmp_path,
         {(label, row): each for row, of in rows.items() for label, each in zip(halves, of, strict=True)},
     )
-    found = unseen(halved(tmp_path, tmp_path), known_set("toy"), tmp_path, blends=[1])
-    assert (found.title, found.data) == ("Keypoints never trained", "Toy")
-    assert [grid.title for grid in found.grids] == ["Keypoints trained", "Keypoints never trained"]
+    found = unseen(Trainer(halved(tmp_path, tmp_path)), known_set("toy"), tmp_path, blends=[1])
+    assert [grid.title for grid in found.grids] == ["Keypoints trained on", "Keypoints never trained on"]
     assert found.finding == (
-        "Keypoints trained, against zero-shot at PCK@0.10: keep 0: higher (+100.0 points, 95 % +100.0 "
-        "to +100.0); keep 0.6: higher (+66.7 points, 95 % +66.7 to +66.7). "
-        "Keypoints never trained, against zero-shot at PCK@0.05: keep 0: lower (-100.0 points, 95 % "
-        "-100.0 to -100.0); keep 0.6: the same. "
-        "Keypoints never trained, against zero-shot at PCK@0.10: keep 0: lower (-100.0 points, 95 % "
-        "-100.0 to -100.0); keep 0.6: the same. "
-        "There, keep 0.6, against keep 0: higher (+100.0 points, 95 % +100.0 to +100.0)."
+        "Keypoints trained on, against zero-shot at PCK@0.10: distillation 0: higher (+100.0 points, 95 % "
+        "+100.0 to +100.0); distillation 0.6: higher (+66.7 points, 95 % +66.7 to +66.7). "
+        "Keypoints never trained on, against zero-shot at PCK@0.05: distillation 0: lower (-100.0 points, 95 "
+        "% -100.0 to -100.0); distillation 0.6: the same. "
+        "Keypoints never trained on, against zero-shot at PCK@0.10: distillation 0: lower (-100.0 points, 95 "
+        "% -100.0 to -100.0); distillation 0.6: the same. "
+        "There, distillation 0.6, against distillation 0: higher (+100.0 points, 95 % +100.0 to +100.0)."
     )
     # Both eyes are in the other half, and only the ears are a subgroup.
     assert found.grids[1].rows[0][4:7] == ("–",) * 3
-    assert found.figures["toy-unseen"]["keep 0"]["gain"]["geometry_aware_pck@0.1"]["value"] is None
+    assert found.figures["toy-unseen"]["distillation 0"]["gain"]["geometry_aware_pck@0.1"]["value"] is None
 
 
 # Real runs, as small as can be.
@@ -196,16 +198,28 @@ def test_unseen_with_known_predictions(monkeypatch, tmp_path) -> None:
 def finished(data, cache, tmp_path_factory) -> tuple[Path, Outcome]:
     """An analysis of unseen keypoints that ran through; tests leave it as it is."""
     out = tmp_path_factory.mktemp("unseen")
-    return out, unseen(halved(data, cache), faces(data), out)
+    return out, unseen(Trainer(halved(data, cache)), faces(data), out)
 
 
 def test_a_whole_analysis_of_unseen_keypoints(finished) -> None:
     out, found = finished
-    rows = ["zero-shot", "keep 0", "keep 0, blend 0.6", "keep 0.6", "keep 0.6, blend 0.6"]
+    rows = [
+        "zero-shot",
+        "distillation 0",
+        "distillation 0, blend 0.6",
+        "distillation 0.6",
+        "distillation 0.6, blend 0.6",
+    ]
     assert [row[0] for row in found.grids[0].rows] == [row[0] for row in found.grids[1].rows] == rows
-    assert sorted(path.name for path in (out / "runs").iterdir()) == [".gitignore", "keep-0", "keep-0-6"]
-    configs = [load_config(out / "runs" / name / "config.yaml") for name in ("keep-0", "keep-0-6")]
-    assert [each.loss.distillation for each in configs] == list(KEEP)
+    assert sorted(path.name for path in (out / "runs").iterdir()) == [
+        ".gitignore",
+        "distillation-0",
+        "distillation-0-6",
+    ]
+    configs = [
+        load_config(out / "runs" / name / "config.yaml") for name in ("distillation-0", "distillation-0-6")
+    ]
+    assert [each.loss.distillation for each in configs] == list(WEIGHTS)
     assert configs[0].model_copy(update={"loss": configs[1].loss}) == configs[1], "nothing else differs"
     weights = {path.read_bytes() for path in out.rglob("model.safetensors")}
     assert len(weights) == 2
@@ -235,16 +249,16 @@ def test_what_lies_on_the_extractors_grid_is_matched_as_the_extractor(finished) 
     folder = out / "predictions" / "faces-unseen" / "training"
     files = {path.stem: read(path)[0].settings for path in folder.iterdir()}
     assert {each["pose"] for each in files.values()} == {"off"}
-    assert files["zero-shot"]["matching"] == files["keep-0-blend-0-6"]["matching"]
-    assert (files["zero-shot"]["matching"]["window"], files["keep-0"]["matching"]["window"]) == (9, 3)
+    assert files["zero-shot"]["matching"] == files["distillation-0-blend-0-6"]["matching"]
+    assert (files["zero-shot"]["matching"]["window"], files["distillation-0"]["matching"]["window"]) == (9, 3)
     assert "blend" not in files["zero-shot"]
-    assert (files["keep-0"]["blend"], files["keep-0-blend-0-6"]["blend"]) == (1.0, 0.6)
+    assert (files["distillation-0"]["blend"], files["distillation-0-blend-0-6"]["blend"]) == (1.0, 0.6)
 
 
 def test_what_is_finished_is_not_done_again(finished, data, cache) -> None:
     out, found = finished
     before = contents(out)
-    again = unseen(halved(data, cache), faces(data), out, show=no_step)
+    again = unseen(Trainer(halved(data, cache), tell=no_step), faces(data), out)
     assert contents(out) == before
     assert (again.finding, again.grids, again.figures) == (found.finding, found.grids, found.figures)
 
@@ -253,14 +267,16 @@ def test_an_interrupted_analysis_goes_on(finished, data, cache, tmp_path) -> Non
     out, found = finished
     done: list[int] = []
 
-    def stop(step: int, *_: object) -> None:
+    def stop(what: str, step: int, *_: object) -> None:
+        if not what.endswith("training"):
+            return
         done.append(step)
         if len(done) == 5:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        unseen(halved(data, cache), faces(data), tmp_path, show=stop)
-    again = unseen(halved(data, cache), faces(data), tmp_path, show=stop)
+        unseen(Trainer(halved(data, cache), tell=stop), faces(data), tmp_path)
+    again = unseen(Trainer(halved(data, cache), tell=stop), faces(data), tmp_path)
     assert done == [1, 2, 3, 1, 2, 3], "the second run goes on after its second step"
     assert {name: each for name, (_, each) in contents(tmp_path).items()} == {
         name: each for name, (_, each) in contents(out).items()
@@ -271,17 +287,17 @@ def test_an_interrupted_analysis_goes_on(finished, data, cache, tmp_path) -> Non
 def test_restart_trains_and_predicts_again(data, cache, tmp_path) -> None:
     steps: list[int] = []
 
-    def show(step: int, *_: object) -> None:
-        steps.append(step)
+    def tell(what: str, step: int, *_: object) -> None:
+        if what.endswith("training"):
+            steps.append(step)
 
     first = small(data, cache, stages__0__steps=1)
-    transfer_table("table11", first, [faces(data)], tmp_path, show=show)
+    transfer_table(Trainer(first, tell=tell), [faces(data)], tmp_path)
+    other = small(data, cache, stages__0__steps=1, loss__noise=0.3)
     with pytest.raises(InputError, match=r"belongs to another run \(different: loss.noise\)"):
-        transfer_table(
-            "table11", small(data, cache, stages__0__steps=1, loss__noise=0.3), [faces(data)], tmp_path
-        )
+        transfer_table(Trainer(other), [faces(data)], tmp_path)
     before = contents(tmp_path)
-    found = transfer_table("table11", first, [faces(data)], tmp_path, restart=True, show=show)
+    found = transfer_table(Trainer(first, restart=True, tell=tell), [faces(data)], tmp_path)
     assert steps == [1, 1]
     after = contents(tmp_path)
     assert {name: each for name, (_, each) in before.items()} == {
@@ -298,20 +314,20 @@ def test_restart_trains_and_predicts_again(data, cache, tmp_path) -> None:
 
 def test_a_configuration_that_leaves_nothing_out(data, cache, tmp_path) -> None:
     with pytest.raises(InputError, match="unseen needs a configuration that leaves keypoints out"):
-        unseen(small(data, cache), faces(data), tmp_path / "out")
+        unseen(Trainer(small(data, cache)), faces(data), tmp_path / "out")
     every = ["left ear", "right ear", "left eye", "right eye", "nose"]
     given = small(data, cache, stages__0__data__0__keypoints=every)
     with pytest.raises(
-        InputError, match=r"Faces: none of its keypoints was never trained \(left ear, .*nose\)"
+        InputError, match=r"Faces: none of its keypoints was never trained on \(left ear, .*nose\)"
     ):
-        unseen(given, faces(data), tmp_path / "out")
+        unseen(Trainer(given), faces(data), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_a_test_set_without_the_trained_keypoints(data, cache, tmp_path) -> None:
     given = small(data, cache, stages__0__data__0__keypoints=["beak"])
-    with pytest.raises(InputError, match=r"Faces: none of its keypoints was trained \(left ear"):
-        unseen(given, faces(data), tmp_path / "out")
+    with pytest.raises(InputError, match=r"Faces: none of its keypoints was trained on \(left ear"):
+        unseen(Trainer(given), faces(data), tmp_path / "out")
 
 
 def test_unknown_keypoints_of_the_training(data, cache, tmp_path) -> None:
@@ -319,15 +335,15 @@ def test_unknown_keypoints_of_the_training(data, cache, tmp_path) -> None:
     with pytest.raises(
         InputError, match="coco, split train: there is no keypoint 'beak'; its keypoints: left ear"
     ):
-        unseen(given, faces(data), tmp_path / "out")
+        unseen(Trainer(given), faces(data), tmp_path / "out")
 
 
 def test_data_that_is_not_there(data, cache, tmp_path) -> None:
     absent = small(tmp_path / "nowhere", cache)
     with pytest.raises(InputError, match=r"nowhere.*: no such folder"):
-        transfer_table("table10", absent, [faces(data)], tmp_path / "out")
-    with pytest.raises(InputError, match="table10 needs a data set to test on"):
-        transfer_table("table10", small(data, cache), [], tmp_path / "out")
+        transfer_table(Trainer(absent), [faces(data)], tmp_path / "out")
+    with pytest.raises(InputError, match="there is no data set to test on; name one"):
+        transfer_table(Trainer(small(data, cache)), [], tmp_path / "out")
 
 
 # What is shipped.
@@ -336,21 +352,27 @@ def test_data_that_is_not_there(data, cache, tmp_path) -> None:
 def test_constants_are_those_of_the_shipped_weights() -> None:
     network = load_post_processor(shipped()["lite"])
     assert defaults_of("efficientnet-lite0", network).blend == BLENDS[1]
-    assert load_config("lite").loss.distillation == KEEP[1]
-    assert (BLENDS[0], KEEP[0]) == (1.0, 0.0)
+    assert load_config("lite").loss.distillation == WEIGHTS[1]
+    assert (BLENDS[0], WEIGHTS[0]) == (1.0, 0.0)
 
 
 def test_what_the_tables_name_is_shipped() -> None:
-    labels = {each.label for each in load_study("paper").sets}
-    for transfer in TRANSFERS.values():
-        assert set(transfer.tests) <= labels
-        trained = {choice.name for stage in load_config(transfer.config).stages for choice in stage.data}
-        assert not any(label.startswith(name) for label in transfer.tests for name in trained)
-        assert load_config(transfer.small).extractor == "efficientnet-lite0"
+    paper, small = load_study("paper"), load_study("shared")
+    labels = {each.label for each in paper.sets}
+    for name in ("table10", "table11"):
+        tests = paper.trainings[name].tests
+        assert set(tests) <= labels
+        assert set(tests) == set(ANALYSES[name].needs)
+        trained = {
+            choice.name for stage in load_config(paper.trainings[name].config).stages for choice in stage.data
+        }
+        assert not any(label.startswith(each) for label in tests for each in trained)
+        assert load_config(small.trainings[name].config).extractor == "efficientnet-lite0"
 
 
 def test_the_small_configurations_differ_in_data_alone() -> None:
-    configs = [load_config(name) for name in (UNSEEN, *(each.small for each in TRANSFERS.values()))]
+    configs = [load_config(each.config) for each in load_study("shared").trainings.values()]
+    assert len(configs) == 3
     for each in configs:
         same = configs[0].model_copy(update={"stages": each.stages, "validation": each.validation})
         assert each == same
@@ -360,7 +382,7 @@ def test_the_small_configurations_differ_in_data_alone() -> None:
 def test_partners_are_trained_together() -> None:
     found = json.loads((shared("lspet") / "val.json").read_text(encoding="utf-8"))
     names = found["categories"][0]["keypoints"]
-    (choice,) = load_config(UNSEEN).stages[0].data
+    (choice,) = load_config("analysis-unseen").stages[0].data
     trained = set(choice.keypoints or ())
     assert trained < set(names)
     assert len(trained) == math.ceil(len(names) / 2)

@@ -109,11 +109,11 @@ def reproduce(
 
     geoaware reproduce all --dataset shared --root DATA --out docs/results
     """
-    from geoaware.commands.train import bars
+    from geoaware.runs.progress import progress_bars
+    from geoaware.studies.ablation_table import trained_rows
     from geoaware.studies.catalogue import choose
     from geoaware.studies.conduct import conduct, to_text, write
-    from geoaware.studies.study import FEATURES, Study, Telling, keep_out_of_git
-    from geoaware.studies.trained_rows import trained_rows
+    from geoaware.studies.study import FEATURES, Study, keep_out_of_git
 
     chosen = [each for each in choose(name) if training or not each.trains or name == each.name]
     trained = None if ablation is None else trained_rows(ablation)
@@ -145,14 +145,15 @@ def reproduce(
     if cache is None:
         keep_out_of_git(features)
     bench = _bench(run, post_processor)
-    with bars(True) as (bar, steps):
+    with progress_bars() as tell:
         work = Study(
-            sets,
+            tuple(sets),
             bench,
             out,
             run.how("paper"),
             trainings=trainings,
-            telling=Telling(bar, steps, lambda text: typer.echo(text, err=True)),
+            tell=tell,
+            say=lambda text: typer.echo(text, err=True),
             restart=restart,
             as_in_paper=dataset is None,
         )
@@ -175,7 +176,7 @@ def _load(
         InputError: data is not there, or an option does not go with the rest.
     """
     from geoaware.evaluation.protocols import FOR_BASE, get_protocol
-    from geoaware.studies.ablation import slug
+    from geoaware.studies.case import slug
     from geoaware.studies.study import (
         PAPER,
         SetConfig,
@@ -193,7 +194,7 @@ def _load(
         label = slug(f"{choice.root.resolve().name or data.name} {data.split}") or data.name
         config = SetConfig(label=label, name=data.name, split=data.split)
         rules = get_protocol(protocol or FOR_BASE[data.threshold_base])
-        return StudyConfig(sets=()), [StudySet(config, data, rules)]
+        return StudyConfig.model_construct(sets=()), [StudySet(config, data, rules)]
     if choice.split or choice.annotations or choice.option:
         raise InputError("--split, --annotations and --option go with --dataset NAME; a study has its own")
     study = load_study(choice.dataset or PAPER)

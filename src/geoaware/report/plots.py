@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from geoaware.drawing.palette import BLUE, MAJOR_GRID, MINOR_GRID, ORANGE, QUIET, SERIES
 from geoaware.evaluation.averages import LABELS, within_category
 from geoaware.evaluation.result import CURVE, SETS, BothSets, PCKResult
+from geoaware.evaluation.statistics import Estimate
 from geoaware.runs.errors import InputError
 from geoaware.runs.files import replacing
 
@@ -164,6 +165,57 @@ def dumbbells(
         for name, face in zip(ends, (colour, "white"), strict=True)
     ]
     legend_above(axes, handles=handles, borderaxespad=0.2)
+    return figure
+
+
+def intervals(groups: Sequence[tuple[str, Mapping[str, Estimate]]], label: str) -> Figure:
+    """Differences of several subjects in several groups with their intervals, and a line at 0.
+
+    Args:
+        groups: from top to bottom, each with every subject.
+        label: of the axis of differences, which is in points.
+    """
+    subjects = list(groups[0][1])
+    step = len(subjects) + 1
+    figure, axes = new_figure(7.0, 1.2 + 0.28 * step * len(groups), grid="x")
+    for number, subject in enumerate(subjects):
+        found = [of[subject] for _, of in groups]
+        places = [row * step + number for row in range(len(groups))]
+        values, margins = [100 * each.value for each in found], [100 * each.margin for each in found]
+        look = {"linestyle": "", "capsize": 3, "label": subject, **series(number)}
+        axes.errorbar(values, places, xerr=margins, **look)
+    axes.axvline(0, color="black", linewidth=0.8)
+    middle = (len(subjects) - 1) / 2
+    axes.set_yticks([row * step + middle for row in range(len(groups))], [name for name, _ in groups])
+    axes.invert_yaxis()
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlabel(label)
+    legend_above(axes)
+    return figure
+
+
+def accuracy_bars(bars: Mapping[str, Estimate], chance: Sequence[float], label: str) -> Figure:
+    """Accuracies as bars with their intervals, and a line across each bar at what guessing gets right.
+
+    Args:
+        bars: shares from 0 to 1, by what stands below the bar.
+        chance: of each bar.
+        label: of the axis of accuracies, which is in per cent.
+    """
+    figure, axes = new_figure(5.0)
+    places, found = range(len(bars)), list(bars.values())
+    values = [100 * each.value for each in found]
+    below = [100 * (each.value - each.low) for each in found]
+    above = [100 * (each.high - each.value) for each in found]
+    axes.bar(places, values, 0.6, color=BLUE, label="accuracy, 95 % CI")
+    axes.errorbar(places, values, [below, above], fmt="none", ecolor="black", capsize=4)
+    starts, ends = [place - 0.4 for place in places], [place + 0.4 for place in places]
+    levels = [100 * each for each in chance]
+    axes.hlines(levels, starts, ends, colors=ORANGE, linestyles="--", linewidth=2, label="chance")
+    axes.set_xticks(places, list(bars))
+    axes.set_ylabel(label)
+    axes.set_ylim(0, 100)
+    legend_above(axes)
     return figure
 
 

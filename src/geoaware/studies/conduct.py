@@ -13,16 +13,20 @@ from pathlib import Path
 from typing import Any
 
 from geoaware.evaluation.averages import LABELS
-from geoaware.evaluation.tables import Grid, as_markdown, as_text
+from geoaware.evaluation.tables import MISSING, Grid, as_markdown, as_text
 from geoaware.report.plots import save
 from geoaware.runs.errors import InputError
 from geoaware.runs.files import replacing
+from geoaware.studies.case import Case, Run
 from geoaware.studies.catalogue import ALL, ANALYSES, Analysis
 from geoaware.studies.outcome import Outcome
-from geoaware.studies.study import Case, Run, Study, StudySet
+from geoaware.studies.study import Study, StudySet
 from geoaware.studies.variants import Variant
 
 PLOTS = "plots"
+
+Runs = Mapping[tuple[str, Variant], Run]
+"""Every run that is needed, by label of the data set and variant."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +129,7 @@ def to_text(report: Report) -> str:
 
 def to_markdown(report: Report) -> str:
     """The whole report."""
-    title = "Results" if report.name == ALL else ANALYSES[report.name].about.capitalize()
+    title = "Results" if report.name == ALL else ANALYSES[report.name].title
     parts = [
         f"# {title}",
         f"Made by `geoaware reproduce {report.name}`; {report.name}.json has every figure with all its "
@@ -182,9 +186,9 @@ def _fitting(
         reasons += missing
     if not everything and (not found or (partly and len(study.sets) == 1)):
         raise InputError(
-            f"{analysis.name} ({analysis.about}) cannot be made: {[*reasons, *partly][0]}\n"
-            "remedy: give data that has it with --dataset; `geoaware reproduce all` leaves out what is not "
-            "possible"
+            f"{analysis.name} ({analysis.title}) cannot be made: {[*reasons, *partly][0]}\n"
+            "remedy: choose data that has it; `geoaware reproduce all` leaves out what is not possible",
+            "dataset",
         )
     for reason in reasons:
         left_out.setdefault(reason, []).append(analysis.name)
@@ -199,7 +203,7 @@ def _candidates(study: Study, analysis: Analysis, reasons: list[str]) -> tuple[S
         return tuple(of for of in study.sets if not study.as_in_paper or of.config.label in analysis.needs)
     training = study.trainings.get(analysis.name)
     if training is None:
-        reasons.append("no training is named; give its configuration with --config, or in the study")
+        reasons.append("no training is named; give its configuration (config), or name it in the study")
         return ()
     found = tuple(of for of in study.sets if not training.tests or of.config.label in training.tests)
     if not found:
@@ -211,7 +215,7 @@ def _outcomes(
     study: Study,
     analysis: Analysis,
     sets: Sequence[StudySet],
-    runs: Mapping[tuple[str, Variant], Run],
+    runs: Runs,
     left_out: dict[str, list[str]] | None,
 ) -> Iterator[Outcome]:
     """What an analysis finds, data set by data set or on all of them together.
@@ -219,23 +223,19 @@ def _outcomes(
     With ``left_out``, what a data set turns out not to allow is noted there; a training that cannot be made
     is an error all the same.
     """
-    if not sets:
-        return
-    cases = [_case(study, of, analysis, runs) for of in sets]
-    if analysis.tell_all is not None:
-        yield _named(analysis.tell_all(cases))
-    if analysis.work_all is not None:
-        yield _named(analysis.work_all(study, sets))
-    for of, case in zip(sets, cases, strict=True):
+    groups = [sets] if analysis.together and sets else [[of] for of in sets]
+    for group in groups:
+        of = None if analysis.together else group[0]
         if analysis.tell is not None:
-            yield _named(analysis.tell(case), of)
+            yield _named(analysis.tell(*(_case(study, each, analysis, runs) for each in group)), analysis, of)
         if analysis.work is not None:
             try:
-                yield from [_named(each, of) for each in analysis.work(study, of)]
+                yield from [_named(each, analysis, of) for each in analysis.work(study, *group)]
             except InputError as error:
                 if left_out is None or analysis.trains:
                     raise
-                left_out.setdefault(f"{of.title}: {str(error).splitlines()[0]}", []).append(analysis.name)
+                reason = f"{group[0].title}: {str(error).splitlines()[0]}"
+                left_out.setdefault(reason, []).append(analysis.name)
 
 
 def _variants(study: Study, of: StudySet, analysis: Analysis) -> list[Variant]:
@@ -244,27 +244,18 @@ def _variants(study: Study, of: StudySet, analysis: Analysis) -> list[Variant]:
     return [each for each in analysis.variants(study.bench) if not (without_masks and each.pose == "masks")]
 
 
-def _predict(
-    study: Study, chosen: Sequence[Analysis], fitting: Mapping[str, Sequence[StudySet]]
-) -> dict[tuple[str, Variant], Run]:
+def _predict(study: Study, chosen: Sequence[Analysis], fitting: Mapping[str, Sequence[StudySet]]) -> Runs:
     """Every run that is needed, by data set and subject, so that features are shared.
 
     Those without alignment go first: they need the images upright only, of which more fit in memory.
     """
     subjects = study.bench.subjects
-    wanted = [
-        (of, variant)
-        for of in study.sets
-        for variant in sorted(
-            dict.fromkeys(
-                variant
-                for each in chosen
-                if of in fitting[each.name]
-                for variant in _variants(study, of, each)
-            ),
-            key=lambda each: (subjects.index(each.subject), each.pose != "off"),
-        )
-    ]
+    wanted = []
+    for of in study.sets:
+        analyses = [each for each in chosen if of in fitting[each.name]]
+        variants = dict.fromkeys(each for one in analyses for each in _variants(study, of, one))
+        ordered = sorted(variants, key=lambda each: (subjects.index(each.subject), each.pose != "off"))
+        wanted += [(of, variant) for variant in ordered]
     runs = {
         (of.config.label, variant): study.run(of, variant, f"({number} of {len(wanted)})")
         for number, (of, variant) in enumerate(wanted, start=1)
@@ -273,19 +264,23 @@ def _predict(
     return runs
 
 
-def _case(study: Study, of: StudySet, analysis: Analysis, runs: Mapping[tuple[str, Variant], Run]) -> Case:
+def _case(study: Study, of: StudySet, analysis: Analysis, runs: Runs) -> Case:
     label = of.config.label
     return Case(label, of.title, {each: runs[label, each] for each in _variants(study, of, analysis)})
 
 
-def _named(outcome: Outcome, of: StudySet | None = None) -> Outcome:
-    """The outcome with its data set, if it is of one, in heading and names of plots."""
+def _named(outcome: Outcome, analysis: Analysis, of: StudySet | None) -> Outcome:
+    """The outcome with headings; of one data set, with its title in them and its label in plots."""
     suffix = "" if of is None else f"-{of.config.label}"
-    plots = {f"{name or outcome.name}{suffix}": figure for name, figure in outcome.plots.items()}
-    if of is None:
-        return replace(outcome, plots=plots)
-    data = f"{of.title}: {outcome.data}" if outcome.data else of.title
-    return replace(outcome, data=data, plots=plots)
+    titles = ("", outcome.data) if of is None else (of.title, outcome.data)
+    return replace(
+        outcome,
+        name=analysis.name,
+        title=outcome.title or analysis.title,
+        about=analysis.about,
+        data=": ".join(dict.fromkeys(filter(None, titles))),
+        plots={f"{name or analysis.name}{suffix}": figure for name, figure in outcome.plots.items()},
+    )
 
 
 def _heading(outcome: Outcome) -> str:
@@ -317,22 +312,11 @@ def _facts(of: StudySet) -> dict[str, Any]:
 def _subjects_grid(report: Report) -> Grid:
     rows = []
     for name, each in report.subjects.items():
-        settings = each["settings"]
-        rule = each["pose_rule"]
-        pose = each["pose"]
+        settings, rule, pose = each["settings"], each["pose_rule"], each["pose"]
         if pose != "off":
-            pose = f"{pose} by {rule['distance']}" + (
-                f", margin {rule['margin']:g}" if rule["margin"] else ""
-            )
-        rows.append(
-            (
-                name,
-                f"{each['blend']:g}" if "blend" in each else "–",
-                f"{settings['window']}",
-                f"{settings['temperature']:g}",
-                pose,
-            )
-        )
+            pose += f" by {rule['distance']}" + (f", margin {rule['margin']:g}" if rule["margin"] else "")
+        blend = f"{each['blend']:g}" if "blend" in each else MISSING
+        rows.append((name, blend, f"{settings['window']}", f"{settings['temperature']:g}", pose))
     first = next(iter(report.subjects.values()))
     networks = dict.fromkeys(
         each["post_processor"] for each in report.subjects.values() if "post_processor" in each
@@ -348,7 +332,7 @@ def _subjects_grid(report: Report) -> Grid:
 
 
 def _sets_grid(report: Report) -> Grid:
-    rows = tuple(
+    rows = [
         (
             each["title"],
             f"{each['pairs']:,}",
@@ -358,5 +342,5 @@ def _sets_grid(report: Report) -> Grid:
             each["about"],
         )
         for each in report.sets
-    )
-    return Grid("Data sets", ("data set", "pairs", "images", "protocol", "average", "what"), rows)
+    ]
+    return Grid("Data sets", ("data set", "pairs", "images", "protocol", "average", "what"), tuple(rows))

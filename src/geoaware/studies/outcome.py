@@ -18,25 +18,27 @@ class Outcome:
     """One analysis of one data set, or of several side by side.
 
     Attributes:
-        name: of the analysis: ``table9``, ``fig4`` …
-        title: a heading.
-        about: what is measured, and where the paper does it, in a sentence or two.
         grids: the tables; the paper's rows stand in them beside ours, marked as the paper's.
         finding: one or two sentences made of the figures, so that they cannot say anything else.
-        plots: figures by file name without suffix; of one data set, its label is added when they are written.
+        plots: figures by file name without suffix; an empty name stands for that of the analysis, and
+            `conduct` adds the label of the data set.
         figures: every number of the tables as plain values (shares 0 to 1, ``None`` where there is none).
         predictions: the predictions files that everything was computed from.
-        data: the data set as a heading names it; empty where it is several. Filled in by `conduct`.
         left_out: what could not be measured on this data and why, a sentence each.
+        data: the data set as a heading names it; empty where it is several. `conduct` completes it.
+        name: of the analysis: ``table9``, ``fig4`` … This and what follows are taken from the list of
+            analyses where they are empty.
+        title: a heading.
+        about: what is measured, and where the paper does it, in a sentence or two.
     """
 
-    name: str
-    title: str
-    about: str
     grids: tuple[Grid, ...]
     finding: str
     plots: Mapping[str, Figure] = field(default_factory=dict)
     figures: Mapping[str, Any] = field(default_factory=dict)
     predictions: tuple[Path, ...] = ()
-    data: str = ""
     left_out: tuple[str, ...] = ()
+    data: str = ""
+    name: str = ""
+    title: str = ""
+    about: str = ""

@@ -12,56 +12,36 @@ import hashlib
 import json
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from geoaware.apps.pose.predict import PosePrediction, PoseSettings
 from geoaware.apps.pose.run import PoseWork, predict_poses
-from geoaware.apps.pose.scores import (
-    SCORE_COLUMNS,
-    PoseScores,
-    confusion_grid,
-    score_cells,
-    score_poses,
-)
+from geoaware.apps.pose.scores import SCORE_COLUMNS, PoseScores, confusion_grid, score_cells, score_poses
 from geoaware.apps.pose.templates import DIRECTIONS, TemplateSets
 from geoaware.data import DataSet
 from geoaware.data.dataset import shortened
 from geoaware.data.masks import has_mask
 from geoaware.data.sampling import permutation
 from geoaware.evaluation.statistics import Estimate
-from geoaware.evaluation.tables import MISSING, Grid, percent, plain
+from geoaware.evaluation.tables import Grid, percent, plain
 from geoaware.matcher import Matcher
 from geoaware.method.types import AnnotatedImage
+from geoaware.report.plots import accuracy_bars
 from geoaware.runs.errors import InputError
+from geoaware.runs.progress import Tell, silent
 from geoaware.studies.outcome import Outcome
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-TITLE = "Pose prediction by template matching (table 1)"
-ABOUT = (
-    "From which side does an image show its object? The template (left, right, front, back) at the smallest "
-    "distance has the vote of its set, and most votes win (section 3.4). Nothing is trained for it."
-)
+from geoaware.studies.paper import TABLE_1
 
 CHANCE: Mapping[str, float] = {"left_right": 0.5, "front_back": 0.5, "either": 0.5, "all_four": 0.25}
 """What guessing gets right, by accuracy."""
-
-PAPER = (
-    ("paper: DINOv2", "struggles", "excels", MISSING, MISSING, "100"),
-    ("paper: SD", "well", "well", MISSING, MISSING, "100"),
-    ("paper: SD+DINOv2", *["best, near-perfect"] * 4, "100"),
-)
-"""What the paper's text says of its table, on 100 hand-labelled cats of SPair-71k."""
 
 _BY_DEGREES = ("front", "left", "back", "right")
 """Directions at azimuth 0, 90, 180 and 270 degrees."""
 
 _LABELS = dict(zip(CHANCE, SCORE_COLUMNS[:-1], strict=True))
-_BLUE, _ORANGE = "#0072B2", "#E69F00"
 
 
 def table1(
@@ -69,7 +49,8 @@ def table1(
     matcher: Matcher,
     out: Path,
     *,
-    progress: Callable[[int, int], None] | None = None,
+    tell: Tell = silent,
+    restart: bool = False,
     sets: int = 10,
     seed: int = 0,
     metric: Literal["imd", "mutual-nn"] = "imd",
@@ -81,7 +62,8 @@ def table1(
         data: its images, not its pairs, are used; they need an azimuth (see `facing`).
         matcher: whose features are compared.
         out: folder for the predictions, a JSON file, which is read when the same work is asked for again.
-        progress: called with the number of images done and to do.
+        tell: is told the number of images done and to do.
+        restart: throw away predictions of the same work and make them again.
         sets: template sets of each category, as far as its images go.
         seed: of the choice of templates.
         metric: see `PoseSettings`.
@@ -94,27 +76,21 @@ def table1(
     if sets < 1:
         raise InputError(f"the number of template sets must be at least 1, got {sets}")
     plan = _plan(data, sets, seed)
-    shown = [*plan.images, *_members(plan.templates)]
-    masked = all(map(has_mask, shown)) and metric == "imd" if masks is None else masks
+    if masks is None:
+        masks = metric == "imd" and all(map(has_mask, [*plan.images, *_members(plan.templates)]))
     work = PoseWork(
         matcher,
         plan.templates,
         plan.images,
-        PoseSettings(metric, masked),
+        PoseSettings(metric, masks),
         {"dataset": data.name, "split": data.split},
     )
-    path = Path(out) / f"poses-{data.name}-{data.split}-{_digest(work)}.json"
-
-    def tell(what: str, done: int, total: int, note: str = "", /) -> None:
-        if progress is not None:
-            progress(done, total)
-
-    predictions = predict_poses(work, path, progress=tell)
-    return replace(
-        _outcome(plan, matcher, predictions, work.settings),
-        data=f"{data.name}, split {data.split}",
-        predictions=(path,),
-    )
+    # Eight digits that name the work, so that other features or templates go to another file.
+    digest = hashlib.sha256(json.dumps(work.header(), sort_keys=True).encode()).hexdigest()[:8]
+    path = Path(out) / f"poses-{data.name}-{data.split}-{digest}.json"
+    predictions = predict_poses(work, path, restart=restart, progress=tell)
+    found = _outcome(plan, work, predictions)
+    return replace(found, data=f"{data.name}, split {data.split}", predictions=(path,))
 
 
 def facing(image: AnnotatedImage) -> str | None:
@@ -164,7 +140,6 @@ class _Plan:
     templates: Mapping[str, TemplateSets]
     images: tuple[AnnotatedImage, ...]
     truth: Mapping[str, str]
-    clear: frozenset[str]
     notes: tuple[str, ...]
 
 
@@ -174,48 +149,37 @@ def _plan(data: DataSet, sets: int, seed: int) -> _Plan:
     Raises:
         InputError: no image has an azimuth, or no category has an image of each pose.
     """
+    where = f"{data.name}, split {data.split}"
     truth = {each.id: pose for each in data.images if (pose := facing(each)) is not None}
     if not any(value is not None for each in data.images for value in _azimuth(each)):
         raise InputError(
-            f"{data.name}, split {data.split}: no image says its azimuth, by which poses are scored; "
+            f"{where}: no image says its azimuth, by which poses are scored; "
             "take a data set with azimuth (degrees) or azimuth_id (0 … 7), such as SPair-71k"
         )
     posed: dict[str, dict[str, list[AnnotatedImage]]] = defaultdict(lambda: {pose: [] for pose in DIRECTIONS})
     # By id, so that neither the draw nor the file depends on which pairs the data set makes of its images.
-    ordered = sorted(data.images, key=lambda each: each.id)
+    ordered = sorted((each for each in data.images if each.id in truth), key=lambda each: each.id)
     for image in ordered:
-        if image.id in truth:
-            posed[image.category][truth[image.id]].append(image)
-    lacking = {
-        category: [pose for pose in DIRECTIONS if not poses[pose]]
-        for category, poses in sorted(posed.items())
+        posed[image.category][truth[image.id]].append(image)
+    lacking = {name: [pose for pose in DIRECTIONS if not posed[name][pose]] for name in sorted(posed)}
+    templates = {
+        name: _draw_sets(posed[name], sets, f"{seed}/{name}")
+        for name, missing in lacking.items()
+        if not missing
     }
-    usable = [category for category, missing in lacking.items() if not missing]
-    if not usable:
+    if not templates:
         category, missing = next(iter(lacking.items()), ("", list(DIRECTIONS)))
         raise InputError(
-            f"{data.name}, split {data.split}: category {category!r} has no image of the pose "
-            f"{', '.join(missing)} to make templates of, and no other category has all four; "
-            "take more images"
+            f"{where}: category {category!r} has no image of the pose {', '.join(missing)} to make templates "
+            "of, and no other category has all four; take more images"
         )
-    templates = {category: _draw_sets(posed[category], sets, f"{seed}/{category}") for category in usable}
     taken = {each.path for each in _members(templates)}
-    images = tuple(
-        each for each in ordered if each.category in templates and each.id in truth and each.path not in taken
-    )
+    images = tuple(each for each in ordered if each.category in templates and each.path not in taken)
     if not images:
         raise InputError(
-            f"{data.name}, split {data.split}: all images are needed as templates, none is left to "
-            "predict; take more images"
+            f"{where}: all images are needed as templates, none is left to predict; take more images"
         )
-    incomplete = [f"{name} ({', '.join(missing)})" for name, missing in lacking.items() if missing]
-    return _Plan(
-        templates,
-        images,
-        truth,
-        frozenset(each.id for each in images if is_clear(each)),
-        _notes(data, templates, truth, incomplete, sets),
-    )
+    return _Plan(templates, images, truth, _notes(data, templates, truth, lacking, sets))
 
 
 def _draw_sets(poses: Mapping[str, Sequence[AnnotatedImage]], wanted: int, key: str) -> TemplateSets:
@@ -236,114 +200,93 @@ def _notes(
     data: DataSet,
     templates: Mapping[str, TemplateSets],
     truth: Mapping[str, str],
-    incomplete: Sequence[str],
+    lacking: Mapping[str, Sequence[str]],
     wanted: int,
 ) -> tuple[str, ...]:
     """What was left out and what is not as asked for, a sentence each."""
-    notes = []
-    untold = sum(each.id not in truth for each in data.images)
-    if untold:
-        total = len(data.images)
+    notes, total = [], len(data.images)
+    if untold := sum(each.id not in truth for each in data.images):
         notes.append(f"Left out, between two directions or without azimuth: {untold:,} images of {total:,}.")
-    if incomplete:
+    if incomplete := [f"{name} ({', '.join(missing)})" for name, missing in lacking.items() if missing]:
         notes.append(f"Left out, without all four poses: {shortened(incomplete)}.")
-    counts = [len(each) for each in templates.values()]
-    if min(counts) < wanted:
-        spread = f"{min(counts)}" if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
+    counts = sorted({len(each) for each in templates.values()})
+    if counts[0] < wanted:
+        spread = " to ".join(str(each) for each in dict.fromkeys((counts[0], counts[-1])))
         notes.append(f"{spread} template sets a category instead of {wanted}: there are too few images.")
     return tuple(notes)
 
 
-def _digest(work: PoseWork) -> str:
-    """Eight digits that name the work, so that other features or templates go to another file."""
-    return hashlib.sha256(json.dumps(work.header(), sort_keys=True).encode()).hexdigest()[:8]
-
-
-def _outcome(
-    plan: _Plan,
-    matcher: Matcher,
-    predictions: Sequence[PosePrediction],
-    settings: PoseSettings,
-) -> Outcome:
+def _outcome(plan: _Plan, work: PoseWork, predictions: Sequence[PosePrediction]) -> Outcome:
     everything = score_poses(predictions, plan.truth)
-    clear = score_poses([each for each in predictions if each.image in plan.clear], plan.truth)
+    sure = {each.id for each in plan.images if is_clear(each)}
+    clear = score_poses([each for each in predictions if each.image in sure], plan.truth)
     categories = {
         name: score_poses([each for each in predictions if each.category == name], plan.truth)
         for name in sorted(plan.templates)
     }
+    sets = {name: len(plan.templates[name]) for name in categories}
     grids = [
-        _main_grid(everything, clear, matcher, settings),
+        _main_grid(everything, clear, work),
         confusion_grid(everything, "True pose (rows) and predicted pose, number of images"),
     ]
     if len(categories) > 1:
-        grids.append(_category_grid(categories, plan))
+        rows = [(name, *score_cells(scores), f"{sets[name]}") for name, scores in categories.items()]
+        title = "Pose prediction by category, accuracy in per cent (95 % CI)"
+        grids.append(Grid(title, ("category", *SCORE_COLUMNS, "sets"), tuple(rows)))
+    known = [(name, each) for name, each in everything.accuracies.items() if each.of]
+    bars = {f"{_LABELS[name]}\n({each.of:,})": each.share for name, each in known}
+    chance = [CHANCE[name] for name, _ in known]
     return Outcome(
-        name="table1",
-        title=TITLE,
-        about=ABOUT,
         grids=tuple(grids),
         finding=_finding(everything),
-        plots={"table1": _plot(everything)},
+        plots={"table1": accuracy_bars(bars, chance, "accuracy in % (number of images below)")},
         figures={
             "all": _figures(everything),
             "clear": _figures(clear),
             "by_category": {name: _figures(each) for name, each in categories.items()},
-            "sets": {name: len(each) for name, each in sorted(plan.templates.items())},
-            "metric": settings.metric,
-            "masks": settings.masks,
+            "sets": sets,
+            "metric": work.settings.metric,
+            "masks": work.settings.masks,
         },
         left_out=plan.notes,
     )
 
 
-def _main_grid(everything: PoseScores, clear: PoseScores, matcher: Matcher, settings: PoseSettings) -> Grid:
+def _main_grid(everything: PoseScores, clear: PoseScores, work: PoseWork) -> Grid:
+    matcher, settings = work.matcher, work.settings
     name = matcher.extractor.name + (" + post-processor" if matcher.extractor.post_processor else "")
-    rows = [*PAPER, (f"ours: {name}", *score_cells(everything))]
+    rows = [*TABLE_1, (f"ours: {name}", *score_cells(everything))]
     if clear.all_four.of < everything.all_four.of:
         rows.append(("ours: views within 22.5°", *score_cells(clear)))
-    rows.append(("chance", *(percent(each) for each in CHANCE.values()), ""))
+    rows.append(("chance", *map(percent, CHANCE.values()), ""))
     over = "the image's object" if settings.masks else "the whole image"
     how = f"IMD over {over}" if settings.metric == "imd" else "Mutual nearest neighbours"
-    note = " ".join(
-        [
-            f"{how}. L/R and F/B: {everything.left_right.of:,} and {everything.front_back.of:,} images, "
-            "two poses to choose from; then both together; then four poses to choose from. In brackets 95 % "
-            "CI. The paper's rows are the words of its text on 100 cats of SPair-71k.",
-        ]
+    note = (
+        f"{how}. L/R and F/B: {everything.left_right.of:,} and {everything.front_back.of:,} images, "
+        "two poses to choose from; then both together; then four poses to choose from. In brackets 95 % "
+        "CI. The paper's rows are the words of its text on 100 cats of SPair-71k."
     )
-    title = "Pose prediction, accuracy in per cent"
-    return Grid(title, ("features", *SCORE_COLUMNS), tuple(rows), note)
-
-
-def _category_grid(categories: Mapping[str, PoseScores], plan: _Plan) -> Grid:
-    rows = tuple(
-        (name, *score_cells(scores), f"{len(plan.templates[name])}") for name, scores in categories.items()
-    )
-    return Grid(
-        "Pose prediction by category, accuracy in per cent (95 % CI)",
-        ("category", *SCORE_COLUMNS, "sets"),
-        rows,
-    )
+    return Grid("Pose prediction, accuracy in per cent", ("features", *SCORE_COLUMNS), tuple(rows), note)
 
 
 def _finding(scores: PoseScores) -> str:
     """What the figures show; every comparison is made with the intervals."""
-    four, sides, ends = scores.all_four, scores.left_right.share, scores.front_back.share
-    found = [
-        f"Of {four.of:,} images, {percent(four.share.value)} % get the right one of four poses "
-        f"({_against(four.share, CHANCE['all_four'])})."
-    ]
-    if scores.left_right.of and scores.front_back.of:
-        harder = "the difference is within the intervals"
-        if sides.high < ends.low:
-            harder = "left and right are harder"
-        elif ends.high < sides.low:
-            harder = "front and back are harder"
-        found.append(
-            f"Left and right are told apart on {percent(sides.value)} % ({_against(sides, 0.5)}), front and "
-            f"back on {percent(ends.value)} % ({_against(ends, 0.5)}); {harder}."
-        )
-    return " ".join(found)
+    four, sides, ends = scores.all_four.share, scores.left_right.share, scores.front_back.share
+    said = (
+        f"Of {scores.all_four.of:,} images, {percent(four.value)} % get the right one of four poses "
+        f"({_against(four, CHANCE['all_four'])})."
+    )
+    if not (scores.left_right.of and scores.front_back.of):
+        return said
+    harder = "the difference is within the intervals"
+    if sides.high < ends.low:
+        harder = "left and right are harder"
+    elif ends.high < sides.low:
+        harder = "front and back are harder"
+    return (
+        f"{said} Left and right are told apart on {percent(sides.value)} % ({_against(sides, 0.5)}), front "
+        f"and back on {percent(ends.value)} % ({_against(ends, 0.5)}); {harder}."
+    )
 
 
 def _against(share: Estimate, chance: float) -> str:
@@ -352,42 +295,8 @@ def _against(share: Estimate, chance: float) -> str:
 
 
 def _figures(scores: PoseScores) -> dict[str, Any]:
-    shares = {
-        name: {
-            "value": each.share.value,
-            "low": each.share.low,
-            "high": each.share.high,
-            "correct": each.correct,
-            "of": each.of,
-        }
+    accuracies = {
+        name: {**vars(each.share), "correct": each.correct, "of": each.of}
         for name, each in scores.accuracies.items()
     }
-    return plain({**shares, "confusion": scores.confusion})
-
-
-def _plot(scores: PoseScores) -> Figure:
-    """The four accuracies as bars, with intervals and what guessing gets right."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5.0, 4.0))
-    axes = figure.subplots()
-    shown = {name: each for name, each in scores.accuracies.items() if each.of}
-    places = list(range(len(shown)))
-    found = [each.share for each in shown.values()]
-    values = [100 * each.value for each in found]
-    below = [100 * (each.value - each.low) for each in found]
-    above = [100 * (each.high - each.value) for each in found]
-    axes.bar(places, values, 0.6, color=_BLUE, label="accuracy, 95 % CI")
-    axes.errorbar(places, values, [below, above], fmt="none", ecolor="black", capsize=4)
-    for place, name in zip(places, shown, strict=True):
-        label = "chance" if place == 0 else None
-        level = 100 * CHANCE[name]
-        axes.plot([place - 0.4, place + 0.4], [level, level], "--", color=_ORANGE, linewidth=2, label=label)
-    axes.set_xticks(places, [f"{_LABELS[name]}\n({each.of:,})" for name, each in shown.items()])
-    axes.set_ylabel("accuracy in % (number of images below)")
-    axes.set_ylim(0, 100)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color="#dddddd", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.legend(frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0, 1.0))
-    return figure
+    return plain({**accuracies, "confusion": scores.confusion})

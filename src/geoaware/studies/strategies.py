@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from geoaware.evaluation.comparison import verdict
-from geoaware.evaluation.tables import Grid, plain
+from geoaware.evaluation.tables import Grid
+from geoaware.studies.case import Case, Run
 from geoaware.studies.outcome import Outcome
 from geoaware.studies.paper import TABLE_12
-from geoaware.studies.study import Case, Run
 from geoaware.studies.variants import WHOLE, Bench, Variant
 from geoaware.studies.wording import (
     HEADLINE,
     HEADLINE_AWARE,
-    alpha_columns,
+    figure_rows,
     figures_of,
     headline_interval,
     pck_cells,
+    pck_columns,
     pck_grid,
     pck_rows,
     sentence,
@@ -39,22 +40,17 @@ def table12(case: Case) -> Outcome:
     usual = case.runs[Variant()]
     change = usual.minus(case.runs[Variant(pose="off")])
     aware = usual.result.overall.geometry_aware.keypoints
-    argmax, soft = (case.runs[Variant(window=each)] for each in (1, WHOLE))
-    return Outcome(
-        name="table12",
-        title="Zero-shot inference strategies",
-        about="Plain features, argmax, soft-argmax or a window, without and with pose alignment as it is "
-        "by default (section D.5, table 12). Windows are in cells, the paper's of a map of 60.",
-        grids=(pck_grid("PCK in per cent, zero-shot", "strategy", rows, TABLE_12),),
-        finding=sentence(
+    argmax, soft = (usual.minus(case.runs[Variant(window=each)])[HEADLINE] for each in (1, WHOLE))
+    return case.outcome(
+        (pck_grid("PCK in per cent, zero-shot", "strategy", rows, TABLE_12),),
+        sentence(
             f"at 0.1, the default window with pose alignment against without: {verdict(change[HEADLINE])}",
             f"on the geometry-aware subset: {verdict(change[HEADLINE_AWARE])}" if aware else "",
-            f"against argmax, both with it: {verdict(usual.minus(argmax)[HEADLINE])}",
-            f"against soft-argmax: {verdict(usual.minus(soft)[HEADLINE])}",
+            f"against argmax, both with it: {verdict(argmax)}",
+            f"against soft-argmax: {verdict(soft)}",
         ),
-        plots={"": pck_rows(rows)},
-        figures=plain({"rows": [{"row": name, **figures_of(run)} for name, run in rows]}),
-        predictions=case.paths,
+        {"": pck_rows(rows)},
+        {"rows": figure_rows(rows)},
     )
 
 
@@ -69,52 +65,24 @@ _ALIGNMENTS = {
 
 def table13(case: Case) -> Outcome:
     """Ways to choose the pose."""
-    runs = {variant.pose: run for variant, run in case.runs.items()}
-    first = runs["off"].result
-    columns = (
-        "how the pose is chosen",
-        "turned",
-        *alpha_columns(first),
-        "95 % CI at 0.1",
-        *alpha_columns(first, "geo. "),
-    )
-    rows = tuple(
-        (
-            _ALIGNMENTS[pose],
-            f"{100 * run.turned:.0f} %",
-            *pck_cells(run.result),
-            headline_interval(run.result),
-            *pck_cells(run.result, "geometry_aware"),
-        )
-        for pose, run in runs.items()
-    )
-    said = [
-        f"{_ALIGNMENTS[pose]} {verdict(run.minus(runs['off'])[HEADLINE])}"
-        for pose, run in runs.items()
-        if pose != "off"
-    ]
+    runs = {_ALIGNMENTS[variant.pose]: run for variant, run in case.runs.items()}
+    base = case.runs[Variant(pose="off")]
+    rows = []
+    for name, run in runs.items():
+        standard, aware = (pck_cells(run.result, [kind]) for kind in ("standard", "geometry_aware"))
+        rows.append((name, f"{100 * run.turned:.0f} %", *standard, headline_interval(run.result), *aware))
+    said = [f"{name} {verdict(run.minus(base)[HEADLINE])}" for name, run in runs.items() if run is not base]
+    columns = ("how the pose is chosen", "turned", *pck_columns(case.first, "95 % CI at 0.1"))
     note = (
         "Turned: share of the pairs whose source was mirrored. The paper's rows (masks of ODISE, masks of "
         "SAM, mutual nearest neighbours) lie close together and well above none; its figures are not in "
         "the text that we have."
     )
-    return Outcome(
-        name="table13",
-        title="How the pose is chosen",
-        about="Zero-shot, mirrored or not: by the distance of mutual nearest neighbours, by IMD over the "
-        "whole image, by IMD on an annotated mask (section E.1, table 13).",
-        grids=(Grid("PCK in per cent, zero-shot", columns, rows, note),),
-        finding=sentence(f"at 0.1, against no alignment: {said[0]}", *said[1:]),
-        plots={"": pck_rows((_ALIGNMENTS[pose], run) for pose, run in runs.items())},
-        figures=plain(
-            {
-                "rows": [
-                    {"row": _ALIGNMENTS[pose], "turned": run.turned, **figures_of(run)}
-                    for pose, run in runs.items()
-                ]
-            }
-        ),
-        predictions=case.paths,
+    return case.outcome(
+        (Grid("PCK in per cent, zero-shot", columns, tuple(rows), note),),
+        sentence(f"at 0.1, against no alignment: {said[0]}", *said[1:]),
+        {"": pck_rows(runs.items())},
+        {"rows": [{"row": name, "turned": run.turned, **figures_of(run)} for name, run in runs.items()]},
     )
 
 

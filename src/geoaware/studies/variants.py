@@ -59,19 +59,6 @@ class Variant:
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What an analysis has to know of a subject to choose its variants.
-
-    Attributes:
-        window: side of its own window in cells.
-        grid: cells a side of the map that is matched.
-    """
-
-    window: int
-    grid: int
-
-
-@dataclass(frozen=True)
 class Setup:
     """A variant made ready.
 
@@ -173,9 +160,17 @@ class Bench:
         blended = defaults_of(self.extractor.name, self.network).blend < 1
         return (ZERO_SHOT, POST_PROCESSOR, ALONE) if blended else (ZERO_SHOT, POST_PROCESSOR)
 
-    def facts(self, subject: str) -> Facts:
-        """What analyses choose variants by."""
-        return Facts(self._settings(Variant(subject), "paper").window, self._grid(subject))
+    def own_window(self, subject: str) -> int:
+        """Side in cells of the window that a subject is matched with by default."""
+        return self._settings(Variant(subject), "paper").window
+
+    def grid(self, subject: str) -> int:
+        """Cells a side of the map that is matched."""
+        network, plain = self._network(subject), self.extractor.layout.grid
+        if network is None:
+            return plain
+        alone = subject == ALONE or defaults_of(self.extractor.name, network).blend == 1
+        return network.settings.grid if alone else max(network.settings.grid, plain)
 
     def setup(self, variant: Variant, protocol: str) -> Setup:
         """The matcher of a variant; it shares features with the one before, if that was of the same subject.
@@ -223,7 +218,7 @@ class Bench:
         if variant.sigma is not None:
             changes |= {"mode": "kernel", "sigma": variant.sigma}
         elif variant.window is not None:
-            changes["window"] = variant.window or self._grid(variant.subject)
+            changes["window"] = variant.window or self.grid(variant.subject)
         network = self._network(variant.subject)
         return matching_settings(self.extractor.name, protocol, self.matching, changes, network)
 
@@ -235,14 +230,6 @@ class Bench:
         if variant.pose == "default":
             return defaults.pose, defaults.pose_rule
         return "flip", PoseRule("mutual-nn" if variant.pose == "mutual-nn" else "imd")
-
-    def _grid(self, subject: str) -> int:
-        network = self._network(subject)
-        plain = self.extractor.layout.grid
-        if network is None:
-            return plain
-        alone = subject == ALONE or defaults_of(self.extractor.name, network).blend == 1
-        return network.settings.grid if alone else max(network.settings.grid, plain)
 
 
 def _bytes(maps: Sequence[FeatureMap]) -> int:

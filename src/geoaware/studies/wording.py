@@ -2,36 +2,43 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from geoaware.evaluation.averages import LABELS, Averaging
-from geoaware.evaluation.result import PCKResult
+from geoaware.evaluation.averages import LABELS
+from geoaware.evaluation.result import SETS, PCKResult
 from geoaware.evaluation.tables import MISSING, Grid, interval, percent
 from geoaware.report.plots import dumbbells
+from geoaware.studies.case import Run
 from geoaware.studies.paper import PaperRow
-from geoaware.studies.study import Run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SETS = ("standard", "geometry_aware")
-
 HEADLINE, HEADLINE_AWARE = "pck@0.1", "geometry_aware_pck@0.1"
-"""Keys of `training.ablation.METRICS` that sentences are about."""
+"""Keys of `METRICS` that sentences are about."""
 
 
-def pck_cells(result: PCKResult, kind: str = "standard", averaging: Averaging | None = None) -> list[str]:
-    """PCK in per cent by alpha."""
-    return [percent(each) for each in pck_values(result, kind, averaging)]
+def pck_values(result: PCKResult, kind: str = "standard") -> tuple[float, ...]:
+    """PCK by alpha, in the protocol's average."""
+    return result.overall.sets[kind].values[result.averaging]
 
 
-def pck_values(
-    result: PCKResult, kind: str = "standard", averaging: Averaging | None = None
-) -> tuple[float, ...]:
-    """PCK by alpha, in the protocol's average if none is given."""
-    return result.overall.sets[kind].values[averaging or result.averaging]
+def pck_cells(result: PCKResult, kinds: Sequence[str] = SETS) -> list[str]:
+    """PCK in per cent by alpha, first of all keypoints, then of the geometry-aware ones."""
+    return [percent(value) for kind in kinds for value in pck_values(result, kind)]
+
+
+def pck_columns(result: PCKResult, *between: str) -> list[str]:
+    """Headings of `pck_cells`, with what stands between the two sets."""
+    alphas = [f"{alpha:g}" for alpha in result.alphas]
+    return [*alphas, *between, *(f"geo. {alpha}" for alpha in alphas)]
+
+
+def headline_pair(result: PCKResult) -> tuple[float, float]:
+    """PCK of all keypoints and of the geometry-aware ones at the headline alpha."""
+    column = result.column(result.headline_alpha)
+    return pck_values(result)[column], pck_values(result, "geometry_aware")[column]
 
 
 def headline_interval(result: PCKResult, kind: str = "standard") -> str:
@@ -44,30 +51,28 @@ def gap(result: PCKResult) -> float:
     return result.overall.gap(result.averaging)[result.column(result.headline_alpha)]
 
 
-def paper_cells(figures: Mapping[float, float], alphas: Sequence[float]) -> list[str]:
-    """The paper's per cents at our alphas."""
-    return [f"{figures[alpha]:.1f}" if alpha in figures else MISSING for alpha in alphas]
-
-
-def alpha_columns(result: PCKResult, prefix: str = "") -> list[str]:
-    """Headings of the columns of alphas."""
-    return [f"{prefix}{alpha:g}" for alpha in result.alphas]
+def paper_cells(figures: Mapping[Any, float], keys: Iterable[Any]) -> list[str]:
+    """The paper's per cents by alpha, or by whatever else they are known."""
+    return [f"{figures[key]:.1f}" if key in figures else MISSING for key in keys]
 
 
 def figures_of(run: Run) -> dict[str, Any]:
     """The figures that tables show of a run, as plain values, with the file they are of."""
     result = run.result
+    sets = {kind: result.overall.sets[kind].values for kind in SETS}
     return {
         "predictions": run.place,
         "protocol": result.protocol,
         "averaging": result.averaging,
-        "alphas": list(result.alphas),
-        **{
-            kind: {name: list(values) for name, values in result.overall.sets[kind].values.items()}
-            for kind in SETS
-        },
-        "relative_gap": list(result.overall.gap(result.averaging)),
+        "alphas": result.alphas,
+        **sets,
+        "relative_gap": result.overall.gap(result.averaging),
     }
+
+
+def figure_rows(rows: Iterable[tuple[str, Run]]) -> list[dict[str, Any]]:
+    """`figures_of` several runs by the names of their rows."""
+    return [{"row": name, **figures_of(run)} for name, run in rows]
 
 
 def names_of(several: Sequence[str]) -> str:
@@ -86,11 +91,6 @@ def sentence(*parts: str) -> str:
     return f"{text[:1].upper()}{text[1:]}." if text else ""
 
 
-def known(values: Iterable[float]) -> list[float]:
-    """Those that are not NaN."""
-    return [each for each in values if not math.isnan(each)]
-
-
 def pck_rows(rows: Iterable[tuple[str, Run]]) -> Figure:
     """A row a run: all keypoints and the geometry-aware ones, at the headline alpha."""
     return pck_groups([(name, {"": run}) for name, run in rows])
@@ -99,14 +99,8 @@ def pck_rows(rows: Iterable[tuple[str, Run]]) -> Figure:
 def pck_groups(groups: Sequence[tuple[str, Mapping[str, Run]]]) -> Figure:
     """Likewise, several runs a group, which may be of different data sets."""
     result = next(run.result for _, runs in groups for run in runs.values())
-    ends = [(name, {each: _both_sets(run.result) for each, run in runs.items()}) for name, runs in groups]
+    ends = [(name, {each: headline_pair(run.result) for each, run in runs.items()}) for name, runs in groups]
     return dumbbells(ends, f"PCK@{result.headline_alpha:g} in % ({LABELS[result.averaging]})")
-
-
-def _both_sets(result: PCKResult) -> tuple[float, float]:
-    column = result.column(result.headline_alpha)
-    standard, aware = (pck_values(result, kind)[column] for kind in SETS)
-    return standard, aware
 
 
 def pck_grid(title: str, what: str, rows: Sequence[tuple[str, Run]], paper: Sequence[PaperRow]) -> Grid:
@@ -119,27 +113,26 @@ def pck_grid(title: str, what: str, rows: Sequence[tuple[str, Run]], paper: Sequ
         paper: rows of the paper.
     """
     first = rows[0][1].result
-    alphas = first.alphas
-    columns = [what]
-    for prefix in ("", "geo. "):
-        columns += [*alpha_columns(first, prefix), f"{prefix}95 % CI"]
+    columns = (what, *pck_columns(first, "95 % CI"), "geo. 95 % CI")
     ours = [
-        (
-            name,
-            *(
-                cell
-                for kind in SETS
-                for cell in (*pck_cells(run.result, kind), headline_interval(run.result, kind))
-            ),
-        )
+        (name, *_with_interval(run.result, "standard"), *_with_interval(run.result, "geometry_aware"))
         for name, run in rows
     ]
     theirs = [
         (
             each.label,
-            *(c for of in (each.standard, each.geometry_aware) for c in (*paper_cells(of, alphas), MISSING)),
+            *(
+                c
+                for of in (each.standard, each.geometry_aware)
+                for c in (*paper_cells(of, first.alphas), MISSING)
+            ),
         )
         for each in paper
     ]
-    note = f"{LABELS[first.averaging]}; 95 % CI at {first.headline_alpha:g}, a bootstrap over pairs."
-    return Grid(title, tuple(columns), (*ours, *theirs), note[:1].upper() + note[1:])
+    label = LABELS[first.averaging]
+    note = f"{label[:1].upper()}{label[1:]}; 95 % CI at {first.headline_alpha:g}, a bootstrap over pairs."
+    return Grid(title, columns, (*ours, *theirs), note)
+
+
+def _with_interval(result: PCKResult, kind: str) -> list[str]:
+    return [*pck_cells(result, [kind]), headline_interval(result, kind)]

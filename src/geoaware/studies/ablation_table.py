@@ -1,0 +1,355 @@
+"""The table of an ablation: its rows, their figures with what sets them apart from "full", and its JSON.
+
+The rows are those of the paper's table 9, which leaves out one part of the method at a time.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from geoaware.evaluation.comparison import Verdict, judge, points
+from geoaware.evaluation.statistics import Estimate, estimate
+from geoaware.evaluation.tables import MISSING, Grid, percent, plain
+from geoaware.method.matching import Mode
+from geoaware.runs.errors import InputError
+from geoaware.studies.metrics import ALPHAS, METRICS
+from geoaware.studies.outcome import Outcome
+from geoaware.studies.paper import DATA, TABLE_9
+from geoaware.studies.paper import row as paper_row
+from geoaware.studies.wording import paper_cells
+from geoaware.training.post_processor.config import Flips, TrainConfig
+from geoaware.training.settings import Validation
+
+HEADLINE = METRICS[len(ALPHAS) - 1]
+"""PCK at the larger threshold: what rows are called better or worse by."""
+
+_LABELS = tuple(metric.label for metric in METRICS)
+_MARKS = {"better": " ▲", "worse": " ▼", "not distinguishable": ""}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table: what of the method is left in.
+
+    Attributes:
+        name: as in the table.
+        dense: the dense loss. Without it nothing is gained from flips either: mirrored pairs carry the dense
+            loss only (section 4.3), so they are not computed.
+        flips: pose-variant pairs.
+        noise: noise on the target positions, and dropout.
+        mode: how similarity becomes position; it needs no training of its own.
+        printed: what the paper calls the row in table 9; its own name if empty.
+    """
+
+    name: str
+    dense: bool = True
+    flips: bool = True
+    noise: bool = True
+    mode: Mode = "window"
+    printed: str = ""
+
+    def configure(self, config: TrainConfig, seed: int) -> TrainConfig:
+        """The row's training run; no validation, because its last weights are those that count."""
+        loss, flips, network = config.loss, config.flips, config.network
+        if not self.dense:
+            loss = loss.model_copy(update={"dense": 0.0})
+        if not (self.dense and self.flips):
+            flips = Flips(double=0.0, single=0.0, self=0.0)
+        if not self.noise:
+            loss = loss.model_copy(update={"noise": 0.0})
+            network = replace(network, dropout=0.0)
+        changes = {"loss": loss, "flips": flips, "network": network, "validation": Validation(), "seed": seed}
+        return config.model_copy(update=changes)
+
+    @property
+    def trained_as(self) -> str:
+        """Name of the first row with the same weights."""
+        return next(each.name for each in ROWS if each._parts == self._parts)
+
+    @property
+    def paper(self) -> dict[str, float]:
+        """The paper's figures on SPair-71k in per cent, by `Metric.key`."""
+        figures = paper_row(self.printed or self.name).figures
+        return {metric.key: figures[metric.key] for metric in METRICS if metric.key in figures}
+
+    @property
+    def _parts(self) -> tuple[bool, bool, bool]:
+        return self.dense, self.flips, self.noise
+
+
+ROWS: tuple[Row, ...] = (
+    Row("full", printed="supervised"),
+    Row("without dense", dense=False),
+    Row("without flips", flips=False),
+    Row("without noise and dropout", noise=False),
+    Row("without window", mode="soft"),
+    Row("sparse only", dense=False, flips=False, noise=False, mode="argmax", printed="supervised baseline"),
+)
+"""In the order of the table. The last is the paper's supervised baseline."""
+
+FULL = ROWS[0]
+
+
+def choose_rows(names: Sequence[str] | None = None) -> tuple[Row, ...]:
+    """Rows by name, in the order of the table; "full" is always among them, for the others to compare with.
+
+    Args:
+        names: with spaces or hyphens; all rows when not given.
+
+    Raises:
+        InputError: there is no such row; the message lists them.
+    """
+    if names is None:
+        return ROWS
+    wanted = {" ".join(name.replace("-", " ").split()).lower(): name for name in names}
+    unknown = [name for plain, name in wanted.items() if plain not in {row.name for row in ROWS}]
+    if unknown:
+        raise InputError(f"there is no row {unknown[0]!r}; choose {', '.join(row.name for row in ROWS)}")
+    return tuple(row for row in ROWS if row is FULL or row.name in wanted)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One cell of the table, shares.
+
+    Attributes:
+        level: of the row.
+        difference: row less "full", pair by pair and seed by seed; of "full" itself 0.
+        verdict: what the interval of the difference says.
+    """
+
+    level: Estimate
+    difference: Estimate
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class SetFigures:
+    """The table of one data set.
+
+    Attributes:
+        name: of the data set and its split.
+        protocol: that the figures are of.
+        pairs: how many.
+        images: how many they share.
+        figures: by name of the row and key of the metric.
+    """
+
+    name: str
+    protocol: str
+    pairs: int
+    images: int
+    figures: Mapping[str, Mapping[str, Figure]]
+
+    def order(self) -> list[str]:
+        """Names of the rows, best first by `HEADLINE`."""
+        return sorted(self.figures, key=lambda row: -self.figures[row][HEADLINE.key].level.value)
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """Every figure of an ablation.
+
+    Attributes:
+        rows: in the order of the table.
+        seeds: of the training runs of each row.
+        sets: one table for each validation set.
+    """
+
+    rows: tuple[Row, ...]
+    seeds: tuple[int, ...]
+    sets: tuple[SetFigures, ...]
+
+    def sentences(self) -> list[str]:
+        """One on each row but "full", then the order of the rows on each data set and in the paper."""
+        said = [_sentence(row, self.sets) for row in self.rows if row is not FULL]
+        by_paper = sorted(self.rows, key=lambda row: -row.paper[HEADLINE.key])
+        orders = [f"{each.name}: {', '.join(each.order())}" for each in self.sets]
+        orders.append(f"paper: {', '.join(row.name for row in by_paper)}")
+        return [*said, f"Order by {HEADLINE.label}, best first. {'; '.join(orders)}."]
+
+
+def compare(
+    values: Mapping[str, Float[np.ndarray, "s p m"]], source: Sequence[str], target: Sequence[str]
+) -> dict[str, dict[str, Figure]]:
+    """Figures of every row from the values of every pair.
+
+    Args:
+        values: by name of the row, of each seed, pair and metric; that of "full" among them.
+        source: id of each pair's source image.
+        target: id of its target image.
+
+    Returns:
+        By name of the row and key of the metric.
+    """
+    full = values[FULL.name]
+    found = {}
+    for name, each in values.items():
+        cells = zip(
+            METRICS,
+            estimate(each, source, target),
+            estimate(each - full, source, target),
+            strict=True,
+        )
+        found[name] = {
+            metric.key: Figure(level, difference, judge(difference, metric.higher_is_better))
+            for metric, level, difference in cells
+        }
+    return found
+
+
+def paper_verdict(row: Row) -> Verdict:
+    """What the paper's figures, which have no intervals, say of a row."""
+    apart = row.paper[HEADLINE.key] - FULL.paper[HEADLINE.key]
+    return judge(Estimate(apart, apart, apart), HEADLINE.higher_is_better)
+
+
+def _sentence(row: Row, sets: Sequence[SetFigures]) -> str:
+    """What the intervals say of a row on each data set, and whether the paper says the same."""
+    expected = paper_verdict(row)
+    found, agreement = [], []
+    for each in sets:
+        figure = each.figures[row.name][HEADLINE.key]
+        than = "from" if figure.verdict == "not distinguishable" else "than"
+        found.append(f"{figure.verdict} {than} full on {each.name} ({points(figure.difference)})")
+        same = "left open" if figure.verdict == "not distinguishable" else "contradicted"
+        agreement.append(f"{'borne out' if figure.verdict == expected else same} on {each.name}")
+    here, there = row.paper[HEADLINE.key], FULL.paper[HEADLINE.key]
+    return (
+        f"{row.name}, by {HEADLINE.label}: {'; '.join(found)}. The paper has it {expected} ({here} against "
+        f"{there} on {DATA}): {', '.join(agreement)}."
+    )
+
+
+def ablation_grids(found: Ablation) -> list[Grid]:
+    """Of each data set the figures of every row, then its differences to full; last what the paper has."""
+    grids = []
+    for data in found.sets:
+        title = f"{data.name}: {data.pairs:,} pairs of {data.images:,} images, protocol {data.protocol}"
+        names = [row.name for row in found.rows]
+        grids.append(_grid(f"{title}, in per cent", data, names, lambda each: _shown(each.level)))
+        title = f"{data.name}: difference to full, in points"
+        grids.append(_grid(title, data, [name for name in names if name != FULL.name], _difference))
+    known = [metric for metric in METRICS if metric.key in FULL.paper]
+    rows = [(row.name, *paper_cells(row.paper, [metric.key for metric in known])) for row in found.rows]
+    title = f"{DATA}, in per cent, as the paper has it (table 9)"
+    return [*grids, Grid(title, ("row", *(metric.label for metric in known)), tuple(rows))]
+
+
+def _grid(
+    title: str, data: SetFigures, rows: Sequence[str], cell: Callable[[Figure], str], note: str = ""
+) -> Grid:
+    lines = tuple((row, *(cell(data.figures[row][metric.key]) for metric in METRICS)) for row in rows)
+    return Grid(title, ("row", *_LABELS), lines, note)
+
+
+def _shown(found: Estimate, sign: str = "") -> str:
+    """A share as per cent with the margin of its interval."""
+    if np.isnan(found.value):
+        return MISSING
+    margin = "" if np.isnan(found.margin) else f" ± {100 * found.margin:.1f}"
+    # Adding 0 takes the sign off a rounded -0.0.
+    return f"{round(100 * found.value, 1) + 0:{sign}.1f}{margin}"
+
+
+def _difference(figure: Figure) -> str:
+    return _shown(figure.difference, "+") + _MARKS[figure.verdict]
+
+
+def explanation(found: Ablation) -> str:
+    """What the figures are, in a paragraph."""
+    one = len(found.seeds) == 1
+    seeds = f"seed {found.seeds[0]}" if one else f"seeds {', '.join(map(str, found.seeds))}"
+    trainings = "not of other seeds, because there is only one" if one else "of other seeds"
+    return (
+        f"Per image, pose alignment off; error types at alpha {ALPHAS[-1]:g}; {seeds}. ± is half the 95 % "
+        f"interval, over the choice of images, which pairs share, and {trainings}. ▲ better, ▼ worse than "
+        "full: the whole interval of the difference is on one side of 0; where nothing differs, about one "
+        "figure in twenty is marked by chance."
+    )
+
+
+def to_json(found: Ablation) -> str:
+    """Every figure, with the paper's and the sentences."""
+    sets = [
+        {**vars(each), "figures": {row: _plain(cells) for row, cells in each.figures.items()}}
+        for each in found.sets
+    ]
+    content = {
+        "rows": [row.name for row in found.rows],
+        "seeds": found.seeds,
+        "sets": sets,
+        "paper": {row.name: row.paper for row in found.rows},
+        "sentences": found.sentences(),
+    }
+    return json.dumps(plain(content), indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def _plain(cells: Mapping[str, Figure]) -> dict[str, Any]:
+    return {
+        key: {**vars(each.level), "difference": vars(each.difference), "verdict": each.verdict}
+        for key, each in cells.items()
+    }
+
+
+def _from_json(content: dict[str, Any]) -> Ablation:
+    def value(of: Mapping[str, Any]) -> Estimate:
+        return Estimate(*(float("nan" if of[key] is None else of[key]) for key in ("value", "low", "high")))
+
+    sets = []
+    for data in content["sets"]:
+        figures = {
+            row: {key: Figure(value(of), value(of["difference"]), of["verdict"]) for key, of in cells.items()}
+            for row, cells in data["figures"].items()
+        }
+        sets.append(SetFigures(data["name"], data["protocol"], data["pairs"], data["images"], figures))
+    return Ablation(choose_rows(content["rows"]), tuple(content["seeds"]), tuple(sets))
+
+
+def trained_rows(path: Path) -> Outcome:
+    """What an ablation found (tables 5 and 9), from the JSON that it printed: a table for each data set.
+
+    Raises:
+        InputError: the file is missing, or is not what ``geoaware ablation --json`` prints.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        found = _from_json(content)
+        grids = [_marked_grid(data, found) for data in found.sets]
+        said = found.sentences()
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror}); give what `geoaware ablation --json` printed"
+        ) from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{path}: is not what `geoaware ablation --json` prints ({type(error).__name__}: {error})"
+        ) from None
+    keys = [metric.key for metric in METRICS]
+    paper = tuple((each.label, *paper_cells(each.figures, keys)) for each in TABLE_9)
+    return Outcome(
+        grids=(*grids, Grid("The paper's rows (table 9), in per cent", ("row", *_LABELS), paper)),
+        finding=" ".join(said),
+        figures={"sets": content["sets"], "seeds": content["seeds"]},
+        name="ablation",
+        title="Leave-one-out rows, trained",
+        about="Every part of the training left out in turn, as `geoaware ablation` trained and compared "
+        "them (tables 5 and 9).",
+    )
+
+
+def _marked_grid(data: SetFigures, found: Ablation) -> Grid:
+    note = (
+        f"Per image, pose alignment off, mean of {len(found.seeds)} training runs. ▲ better, ▼ worse than "
+        "full: the whole 95 % interval of the difference is on one side of 0."
+    )
+    title = f"{data.name}: {data.pairs:,} pairs, protocol {data.protocol}, in per cent"
+    names = [row.name for row in found.rows]
+    return _grid(title, data, names, lambda each: percent(each.level.value) + _MARKS[each.verdict], note)

@@ -1,0 +1,125 @@
+"""What analyses are computed from: predictions that were made and scored, several of one data set."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float
+
+from geoaware.evaluation.result import PCKResult
+from geoaware.evaluation.statistics import Estimate, estimate
+from geoaware.evaluation.tables import Grid, plain
+from geoaware.studies.metrics import METRICS, pair_values
+from geoaware.studies.outcome import Outcome
+from geoaware.studies.variants import Variant
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PREDICTIONS = "predictions"
+"""Folder of a study's predictions files."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A variant that was predicted and scored.
+
+    Attributes:
+        name: of the variant; the file's name without suffix.
+        path: the predictions file.
+        result: every figure of it.
+    """
+
+    name: str
+    path: Path
+    result: PCKResult
+
+    @property
+    def place(self) -> str:
+        """The file below the study's folder of predictions, the same on every machine."""
+        parts = self.path.parts
+        below = len(parts) - parts[::-1].index(PREDICTIONS) if PREDICTIONS in parts else -1
+        return "/".join(parts[below:])
+
+    @cached_property
+    def values(self) -> Float[np.ndarray, "p m"]:
+        """Of each pair, in the file's order; columns as `METRICS`."""
+        return pair_values(self.path)
+
+    @cached_property
+    def records(self) -> list[dict[str, Any]]:
+        """The lines of the file, which was checked when it was scored."""
+        return [json.loads(line) for line in self.path.read_text(encoding="utf-8").splitlines()[1:]]
+
+    @property
+    def ends(self) -> tuple[list[str], list[str]]:
+        """Ids of the source and of the target images."""
+        return [str(each["source"]) for each in self.records], [str(each["target"]) for each in self.records]
+
+    @property
+    def turned(self) -> float:
+        """Share of the pairs whose source was turned."""
+        return float(np.mean([each["pose"] != "identity" for each in self.records]))
+
+    def minus(self, other: Run) -> dict[str, Estimate]:
+        """Difference to another run on the same pairs, pair by pair, by the keys of `METRICS`.
+
+        Raises:
+            ValueError: the pairs are not the same.
+        """
+        if self.ends != other.ends:
+            raise ValueError(f"{self.path} and {other.path} hold different pairs")
+        found = estimate((self.values - other.values)[None], *self.ends)
+        return {metric.key: each for metric, each in zip(METRICS, found, strict=True)}
+
+
+@dataclass(frozen=True)
+class Case:
+    """The runs of one data set that an analysis asked for.
+
+    Attributes:
+        label: of the data set, for file names.
+        title: for headings.
+        runs: by variant, in the order that the analysis asked for them.
+    """
+
+    label: str
+    title: str
+    runs: Mapping[Variant, Run]
+
+    @property
+    def first(self) -> PCKResult:
+        """Any one result, for what is the same in all: alphas, averaging, categories."""
+        return next(iter(self.runs.values())).result
+
+    @property
+    def subjects(self) -> dict[str, Run]:
+        """Runs by subject, where there is one of each."""
+        return {variant.subject: run for variant, run in self.runs.items()}
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Every predictions file once."""
+        return tuple(dict.fromkeys(run.path for run in self.runs.values()))
+
+    def outcome(
+        self,
+        grids: tuple[Grid, ...],
+        finding: str,
+        plots: Mapping[str, Figure],
+        figures: Mapping[str, Any],
+    ) -> Outcome:
+        """What was found of this data set, with the files that it was found in."""
+        return Outcome(grids, finding, plots, plain(figures), self.paths)
+
+
+def slug(name: str) -> str:
+    """A name as part of a path, the same on every file system."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")

@@ -1,0 +1,114 @@
+"""Runs that analyses train, and predictions with the weights of their last step.
+
+Runs have no validation: nothing is chosen on the images that the tables are about. What is finished is not
+done again, and what was stopped goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from geoaware.data import DataSet
+from geoaware.evaluation.predict import PredictSettings, predict
+from geoaware.features import Extractor
+from geoaware.matcher import Matcher
+from geoaware.method.matching import MatchSettings
+from geoaware.method.post_processor import PostProcessor
+from geoaware.runs.progress import Tell, advancing, silent
+from geoaware.training.post_processor.config import TrainConfig, load_config
+from geoaware.training.post_processor.features import cached_extractor
+from geoaware.training.post_processor.loop import CONFIG, LAST, train
+from geoaware.training.settings import Validation
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """What several runs on the same features and their predictions share.
+
+    Attributes:
+        config: of one of the runs.
+        device: as for `load_extractor`.
+        restart: throw away what an earlier call left of the runs and predictions that are asked for.
+        tell: is told the progress.
+        say: takes lines on what happens.
+    """
+
+    config: TrainConfig
+    device: str = "auto"
+    restart: bool = False
+    tell: Tell = silent
+    say: Callable[[str], None] = lambda _: None
+
+    @cached_property
+    def extractor(self) -> Extractor:
+        """Reads the features of the cache."""
+        return cached_extractor(self.config, self.device)
+
+    def network(
+        self, config: TrainConfig, folder: Path, title: str, predictions: Sequence[Path] = ()
+    ) -> PostProcessor:
+        """The weights of a run's last step.
+
+        Args:
+            config: of the run.
+            folder: of the run.
+            title: of the run, for the progress.
+            predictions: all files that are made with the weights; where all are there, nothing is trained.
+
+        Raises:
+            InputError: a setting or data set does not fit, or the folder holds another run.
+            DivergedError: the loss of the run became NaN or infinite.
+        """
+        wanted = config.model_copy(update={"validation": Validation()})
+        finished = predictions and all(path.is_file() for path in predictions) and _is_of(wanted, folder)
+
+        @contextmanager
+        def bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
+            yield advancing(self.tell, f"{title}, {what}", total)
+
+        if self.restart or not finished:
+            train(
+                wanted,
+                folder,
+                device=self.device,
+                restart=self.restart,
+                bar=bar,
+                show=lambda done, total, _: self.tell(f"{title}, training", done, total),
+                say=self.say,
+            )
+        return PostProcessor.from_pretrained(folder / LAST)
+
+    def predict(
+        self,
+        data: DataSet,
+        path: Path,
+        protocol: str,
+        settings: MatchSettings,
+        network: PostProcessor | None,
+        blend: float,
+        title: str,
+    ) -> None:
+        """Predictions of a data set without pose alignment, made unless the file is there.
+
+        Raises:
+            InputError: a file of another run is in the way, or the data set cannot be predicted.
+        """
+        matcher = Matcher(self.extractor, settings, pose="off", post_processor=network, blend=blend)
+        predict(
+            data,
+            matcher,
+            path,
+            PredictSettings(protocol),
+            restart=self.restart,
+            progress=lambda done, total: self.tell(title, done, total),
+        )
+
+
+def _is_of(config: TrainConfig, folder: Path) -> bool:
+    """Whether a run's folder says that it is of this configuration."""
+    path = folder / CONFIG
+    return path.is_file() and load_config(path).model_dump(mode="json") == config.model_dump(mode="json")
