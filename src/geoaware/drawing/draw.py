@@ -19,6 +19,7 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from geoaware.drawing.palette import DARK, LIGHT, Colour
 from geoaware.method.geometry import PointsLike, as_points
+from geoaware.method.types import Box
 from geoaware.runs.errors import InputError
 
 Shape = Literal["circle", "diamond"]
@@ -66,7 +67,7 @@ def draw_points(
     pixels = np.array(image.convert("RGB"), dtype=np.float32)
     for (x, y), mark in zip(centres, marks, strict=True):
         reach = 1.6 * radius + _DARK_RIM + 1
-        region, (columns, rows) = _window(pixels, (x - reach, y - reach, x + reach, y + reach))
+        region, columns, rows = _window(pixels, (x - reach, y - reach, x + reach, y + reach))
         _paint_marker(region, _distance_to_shape(columns - x, rows - y, mark.shape, radius), mark, radius)
     return as_image(pixels)
 
@@ -99,9 +100,12 @@ def draw_lines(
     pixels = np.array(image.convert("RGB"), dtype=np.float32)
     for start, end, mark in zip(first, last, marks, strict=True):
         for box in _boxes_along(start, end, width / 2 + 2):
-            region, (columns, rows) = _window(pixels, box)
+            region, columns, rows = _window(pixels, box)
             along, across = _distance_to_line(columns, rows, start, end)
-            dash = _distance_to_dash(along, 5 * width) if mark.hollow else np.full_like(along, -np.inf)
+            dash = np.full_like(along, -np.inf)
+            if mark.hollow:
+                # Signed distance to the nearest dash; dashes fill half of each period.
+                dash = np.abs(along % (5 * width) - 2.5 * width) - 1.25 * width
             rim = np.maximum(across - width / 2 - 1, dash - 1)
             _blend(region, _inside(rim) * opacity * 0.6, DARK)
             _blend(region, _inside(np.maximum(across - width / 2, dash)) * opacity, mark.colour)
@@ -157,22 +161,19 @@ def _paint_marker(region: np.ndarray, distance: np.ndarray, mark: Mark, radius: 
         _blend(region, _inside(distance - outer) * (1 - _inside(distance - inner)), colour)
 
 
-def _boxes_along(
-    start: np.ndarray, end: np.ndarray, margin: float
-) -> Iterator[tuple[float, float, float, float]]:
+def _boxes_along(start: np.ndarray, end: np.ndarray, margin: float) -> Iterator[Box]:
     """Boxes that hold a line and share no pixel: a long slanted line would else be one huge box."""
+    # The line is cut along the axis on which it is longer, x (0) or y (1).
     axis = int(abs(end - start)[1] > abs(end - start)[0])
     low, high = (start, end) if start[axis] <= end[axis] else (end, start)
-    edges = np.arange(np.floor(low[axis] - margin), high[axis] + margin + 1, _CHUNK)
-    for edge in edges:
+    for edge in np.arange(np.floor(low[axis] - margin), high[axis] + margin + 1, _CHUNK):
+        # Where the line enters and leaves the piece says how far it reaches on the other axis.
         near = np.clip([edge - margin, edge + _CHUNK + margin], low[axis], high[axis])
         share = (near - low[axis]) / max(high[axis] - low[axis], 1e-9)
         other = low[1 - axis] + share * (high[1 - axis] - low[1 - axis])
-        across = (other.min() - margin, other.max() + margin)
-        if axis:
-            yield across[0], edge, across[1], edge + _CHUNK - 1
-        else:
-            yield edge, across[0], edge + _CHUNK - 1, across[1]
+        sides = [(edge, edge + _CHUNK - 1), (other.min() - margin, other.max() + margin)]
+        (left, right), (top, bottom) = sides[::-1] if axis else sides
+        yield left, top, right, bottom
 
 
 def _distance_to_line(
@@ -186,11 +187,6 @@ def _distance_to_line(
     return along, np.hypot(columns - start[0] - along * unit[0], rows - start[1] - along * unit[1])
 
 
-def _distance_to_dash(along: np.ndarray, period: float) -> np.ndarray:
-    """Signed distance to the nearest dash of a line whose dashes fill half of each period."""
-    return np.abs(along % period - period / 2) - period / 4
-
-
 def _inside(distance: np.ndarray) -> np.ndarray:
     """Share of a pixel that a shape covers, from the signed distance of its centre to the outline."""
     return np.clip(0.5 - distance, 0, 1)
@@ -201,15 +197,13 @@ def _blend(region: np.ndarray, share: np.ndarray, colour: Colour) -> None:
     region += share[..., None].astype(np.float32) * (rgb - region)
 
 
-def _window(
-    pixels: np.ndarray, box: tuple[float, float, float, float]
-) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
-    """The part of the image under a box (left, top, right, bottom; inclusive), and its pixel positions."""
+def _window(pixels: np.ndarray, box: Box) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The part of the image under a box, its edges included, and the x and y of its pixels."""
     left, top = (max(0, int(np.floor(side))) for side in box[:2])
     right, bottom = (max(0, int(np.floor(side)) + 1) for side in box[2:])
     region = pixels[top:bottom, left:right]
     rows, columns = np.mgrid[top : top + region.shape[0], left : left + region.shape[1]].astype(np.float64)
-    return region, (columns, rows)
+    return region, columns, rows
 
 
 def as_image(pixels: np.ndarray) -> Image.Image:

@@ -208,6 +208,7 @@ def place_labels(
     Every label lies inside ``place`` unless it is larger. Labels of size (0, 0) take no room.
     """
     points = as_points(xy).double().numpy()
+    # What must not be covered: the discs of all points, and the labels that have their place.
     boxes = np.concatenate([points - clearance, points + clearance], axis=1)
     corners = np.zeros((len(points), 2))
     for number, (point, label) in enumerate(zip(points, np.array(sizes, dtype=np.float64), strict=True)):
