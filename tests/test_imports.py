@@ -13,7 +13,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "geoaware"
 
 # A part may import the layers before its own and nothing else of the project.
 LAYERS: tuple[frozenset[str], ...] = (
-    frozenset({"_version"}),
+    frozenset({"_version", "_moved"}),
     frozenset({"runs"}),
     frozenset({"method"}),
     frozenset({"data", "drawing"}),

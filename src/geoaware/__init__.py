@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
+from geoaware._moved import MOVED, MovedFinder
 from geoaware._version import __version__
 
 if TYPE_CHECKING:
@@ -30,6 +32,9 @@ _HOMES = {
     "score": "evaluation.score",
 }
 
+_PARTS = ("alignment", "geometry", "keypoints", "losses", "matching", "metrics")
+"""Parts of the method that can be imported from here, without a warning."""
+
 __all__ = [
     "Canvas",
     "FeatureMap",
@@ -45,10 +50,16 @@ __all__ = [
 ]
 
 
+# Old paths such as geoaware.matching are found for one release.
+sys.meta_path.insert(0, MovedFinder())  # type: ignore[arg-type]
+
+
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'geoaware' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"geoaware.{_HOMES[name]}"), name)
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"geoaware.{_HOMES[name]}"), name)
+    if name in _PARTS:
+        return importlib.import_module(f"geoaware.{MOVED[name]}")
+    raise AttributeError(f"module 'geoaware' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -1,6 +1,6 @@
 """FreeU of the released extractor, slowly: Fourier transforms of whole maps, in the unmodified network.
 
-By channel count of the hidden state that enters a block of the decoder, as the paper's code has it; the widest:
+By channel count of the hidden state that enters a decoder block, as the paper's code has it; the widest:
 first half of its channels x 1.2, skip connection filtered with 0.9; the second: x 1.4 and 0.2; threshold 1,
 the 2x2 centre of the shifted spectrum. The scaling happens on the very tensor that is captured.
 """

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from geoaware._moved import renamed
 from geoaware.data.files import reading
 from geoaware.method.types import AnnotatedImage
 from geoaware.runs.errors import InputError
@@ -176,3 +177,7 @@ def _opened(given: str | os.PathLike[str]) -> Iterator[Image.Image]:
         raise InputError(f"{path}: more pixels than is safe to decode; scale it down first") from None
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise InputError(f"{path}: damaged or unreadable image ({error}); save it anew") from None
+
+
+def __getattr__(name: str) -> Any:
+    return renamed(__name__, {"PictureLike": "ImageLike"}, name)

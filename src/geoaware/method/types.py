@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from geoaware._moved import renamed
 from geoaware.method.geometry import Canvas, Pose
 
 Box = tuple[float, float, float, float]
@@ -191,3 +192,7 @@ class Pair:
         """Ids visible in both images, rising: the points that are evaluated."""
         there = set(self.target.keypoints.visible_ids)
         return tuple(each for each in self.source.keypoints.visible_ids if each in there)
+
+
+def __getattr__(name: str) -> Any:
+    return renamed(__name__, {"Picture": "AnnotatedImage"}, name)
