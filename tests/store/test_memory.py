@@ -80,8 +80,7 @@ def test_two_images_take_twice_as_much_as_one() -> None:
 )
 def test_the_largest_batch_that_fits(free, space, each, limit, sharers, device, batch) -> None:
     free(int(space))
-    plan = plan_batch(int(each), device, None if limit is None else int(limit), sharers)
-    assert plan.batch == batch
+    assert plan_batch(int(each), device, None if limit is None else int(limit), sharers) == batch
 
 
 def test_what_does_not_fit_is_refused_with_remedies(free) -> None:

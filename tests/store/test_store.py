@@ -173,7 +173,7 @@ def test_a_damaged_file_on_disk_is_refused_though_it_was_read_before(tmp_path: P
     content = bytearray(path.read_bytes())
     content[-5] ^= 4
     path.write_bytes(content)
-    with pytest.raises(DamagedError, match="--check"):
+    with pytest.raises(DamagedError, match="check the store"):
         store.read(PICTURE)
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(DamagedError):
@@ -216,7 +216,7 @@ def test_few_mappings_are_kept(tmp_path: Path) -> None:
 
 def test_values_that_cannot_be_kept_are_refused(tmp_path: Path) -> None:
     store = store_at(tmp_path)
-    with pytest.raises(InputError, match=r"7e\+04 do not fit fp16 .* --dtype-stored fp32"):
+    with pytest.raises(InputError, match=r"7e\+04 do not fit fp16 .* store them as fp32"):
         store.write(PICTURE, "identity", [torch.full((1, 2, 2), 70000.0)], (2, 2))
     with pytest.raises(InputError, match="not finite"):
         store.write(PICTURE, "identity", [torch.full((1, 2, 2), float("nan"))], (2, 2))
@@ -451,7 +451,7 @@ def test_the_disk_is_looked_at_before_anything_is_written(
     usage = shutil.disk_usage(tmp_path)._replace(free=10000)
     monkeypatch.setattr(extraction.shutil, "disk_usage", lambda _: usage)
     told = []
-    with pytest.raises(InputError, match=r"cache: 0\.0 MB are needed .*--dtype-stored int8"):
+    with pytest.raises(InputError, match=r"cache: 0\.0 MB are needed .*store the features as int8"):
         extract(survey(list_images(folder), ("identity",), store), extractor, store, announce=told.append)
     size = encoded_size([(13, 7, 7), (5, 4, 4)], "fp16")
     assert [(each.files, each.bytes, each.free) for each in told] == [(3, 3 * size, 10000)]

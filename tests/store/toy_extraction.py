@@ -57,7 +57,7 @@ def photos(folder: Path, count: int, size: tuple[int, int] = (50, 40)) -> Path:
 
 
 def run(
-    folder: Path, cache: Path, seconds: float = 0.0, progress: Callable[[int], None] | None = None
+    folder: Path, cache: Path, seconds: float = 0.0, progress: Callable[[int], None] = lambda _: None
 ) -> None:
     """Extract a folder, as the command does."""
     extractor = Toy(seconds=seconds)

@@ -11,6 +11,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -26,10 +27,14 @@ from geoaware.store.image_index import hash_pixels
 from geoaware.store.memory import is_out_of_memory, measured, plan_batch
 from geoaware.store.stored_file import encoded_size
 
-Progress = Callable[[int], None]
+Progress = Callable[[int], object]
 """Told how many images (or files) are done, as they are done."""
 
 _log = logging.getLogger(__name__)
+
+
+def _silent(_: int) -> None:
+    """Tell nobody."""
 
 
 @dataclass(frozen=True)
@@ -135,29 +140,32 @@ class Estimate:
 
 
 def survey(
-    paths: Sequence[Path], poses: Sequence[Pose], store: FeatureStore, progress: Progress | None = None
+    paths: Sequence[Path], poses: Sequence[Pose], store: FeatureStore, progress: Progress = _silent
 ) -> Survey:
-    """What is missing of the images; files that the last check found damaged are read again.
+    """Find what is missing of the images; files that the last check found damaged are read again.
 
     Images whose pixels are the same are one.
     """
     found = Survey()
     seen: set[str] = set()
     damaged = store.damaged()
+
+    def is_sound(image: str, pose: Pose) -> bool:
+        unknown = (image, pose) in damaged  # another run may have mended it
+        return store.has(image, pose) and not (unknown and store.check(image, pose))
+
     for path in paths:
         try:
             image = store.image(path)
         except InputError as error:
             found.failed.append(str(error))
-            image = None
-        if image is not None and image not in seen:
-            seen.add(image)
-            missing = tuple(pose for pose in poses if not _is_sound(store, image, pose, damaged))
-            found.there += len(poses) - len(missing)
-            if missing:
-                found.tasks.append(Task(path, image, missing))
-        if progress is not None:
-            progress(1)
+        else:
+            if image not in seen:
+                seen.add(image)
+                missing = tuple(pose for pose in poses if not is_sound(image, pose))
+                found.there += len(poses) - len(missing)
+                found.tasks += [Task(path, image, missing)] if missing else []
+        progress(1)
     return found
 
 
@@ -166,7 +174,7 @@ def check(
     poses: Sequence[Pose],
     store: FeatureStore,
     shard: Shard | None = None,
-    progress: Progress | None = None,
+    progress: Progress = _silent,
 ) -> tuple[list[str], list[str]]:
     """Read every file of the store (of this process's share) whole, and look for missing ones.
 
@@ -189,8 +197,7 @@ def check(
         if problem is not None:
             damaged.append((entry.image, entry.pose))
             wrong.append(problem.partition(";")[0])
-        if progress is not None:
-            progress(1)
+        progress(1)
     if store.folder.is_dir():
         store.update_manifest(damaged)
     return missing, wrong
@@ -205,7 +212,7 @@ def extract(
     memory: int | None = None,
     shard: Shard | None = None,
     announce: Callable[[Estimate], None] | None = None,
-    progress: Progress | None = None,
+    progress: Progress = _silent,
 ) -> int:
     """Extract what a survey found missing, and write it file by file; how many files were written.
 
@@ -232,10 +239,11 @@ def extract(
     first = next(inputs, None)
     if first is None:
         return 0
-    levels, each = _first(first, extractor)
+    levels, each = measured(lambda: run.levels([first]), extractor.device)
     if batch is None:
-        batch = plan_batch(each, extractor.device, memory, share.sharers(extractor.device)).batch
-    estimate = _estimate(work, [level.shape[1:] for level in levels], store, batch)
+        batch = plan_batch(each, extractor.device, memory, share.sharers(extractor.device))
+    size = work.files * encoded_size([level.shape[1:] for level in levels], store.key.stored)
+    estimate = Estimate(work.files, size, _free_disk(store.folder), batch)
     if announce is not None:
         announce(estimate)
     # The first process answers for all; the others see a disk that is being filled already.
@@ -243,18 +251,12 @@ def extract(
     if needed > estimate.free:
         raise InputError(
             f"{store.folder.parent}: {needed / 1e6:,.1f} MB are needed on this disk, "
-            f"{estimate.free / 1e6:,.1f} MB are free; make room, choose another --cache, or use "
-            "--dtype-stored int8 (half of fp16)"
+            f"{estimate.free / 1e6:,.1f} MB are free; make room, choose another folder, or store the "
+            "features as int8 (half of fp16)"
         )
     run.write([first], levels)
-    waiting: list[_Input] = []
-    for each_input in inputs:
-        waiting.append(each_input)
-        if len(waiting) == batch:
-            batch = run.compute(waiting)
-            waiting = []
-    if waiting:
-        run.compute(waiting)
+    while waiting := list(islice(inputs, batch)):
+        batch = run.compute(waiting)
     return run.written
 
 
@@ -270,7 +272,7 @@ class _Run:
     work: Survey
     extractor: Extractor
     store: FeatureStore
-    progress: Progress | None
+    progress: Progress
     written: int = 0
 
     def inputs(self) -> Iterator[_Input]:
@@ -283,13 +285,34 @@ class _Run:
                     raise InputError(f"{task.path}: changed while geoaware was running; run it again")
             except InputError as error:
                 self.work.failed.append(str(error))
-                self._done(len(task.poses))
+                self.progress(len(task.poses))
                 continue
             for pose in task.poses:
                 if (task.image, pose) not in damaged and self.store.has(task.image, pose):
-                    self._done(1)
-                    continue
-                yield _Input(task, pose, pose_image(image, pose))
+                    self.progress(1)
+                else:
+                    yield _Input(task, pose, pose_image(image, pose))
+
+    def levels(self, inputs: Sequence[_Input]) -> tuple[Tensor, ...]:
+        """Raw maps of a batch; empty if it does not fit the memory.
+
+        Raises:
+            InputError: a single image does not fit.
+        """
+        device = self.extractor.device
+        try:
+            return self.extractor.levels_of([each.image for each in inputs])
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        if len(inputs) == 1:
+            raise InputError(
+                f"one image does not fit the memory of {device}; use a smaller canvas, half precision (bf16) "
+                "or the CPU"
+            )
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+        return ()
 
     def compute(self, inputs: Sequence[_Input]) -> int:
         """Extract and write; the batch is halved as long as it does not fit the memory.
@@ -297,22 +320,19 @@ class _Run:
         Returns:
             The size of batch that fitted.
         """
-        size = len(inputs)
-        start = 0
-        while start < len(inputs):
-            part = inputs[start : start + size]
-            try:
-                levels = self.extractor.levels_of([each.image for each in part])
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                size = _halved(len(part), self.extractor.device)
-                continue
-            self.write(part, levels)
-            start += len(part)
+        size, start = len(inputs), 0
+        while part := inputs[start : start + size]:
+            levels = self.levels(part)
+            if levels:
+                self.write(part, levels)
+                start += len(part)
+            else:
+                size = len(part) // 2
+                _log.warning("a batch of %d did not fit the memory: going on with %d", len(part), size)
         return size
 
     def write(self, inputs: Sequence[_Input], levels: Sequence[Tensor]) -> None:
+        """Store the maps of a batch; a value that cannot be stored fails its image alone."""
         for row, each in enumerate(inputs):
             maps = [level[row] for level in levels]
             try:
@@ -322,53 +342,12 @@ class _Run:
                 raise
             except InputError as error:
                 self.work.failed.append(f"{each.task.path}: {error}")
-            self._done(1)
-
-    def _done(self, files: int) -> None:
-        if self.progress is not None:
-            self.progress(files)
+            self.progress(1)
 
 
-def _first(first: _Input, extractor: Extractor) -> tuple[tuple[Tensor, ...], int]:
-    """Maps of the first image, and the bytes that it took."""
-    try:
-        return measured(lambda: extractor.levels_of([first.image]), extractor.device)
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        _halved(1, extractor.device)
-        raise
-
-
-def _halved(size: int, device: torch.device) -> int:
-    """Half of a batch that did not fit.
-
-    Raises:
-        InputError: it was a single image.
-    """
-    if size == 1:
-        raise InputError(
-            f"one image does not fit the memory of {device}; use a smaller canvas (--set canvas=…), "
-            "--dtype bf16 or --device cpu"
-        )
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    _log.warning("a batch of %d did not fit the memory of %s: going on with %d", size, device, size // 2)
-    return size // 2
-
-
-def _estimate(work: Survey, shapes: Sequence[Sequence[int]], store: FeatureStore, batch: int) -> Estimate:
-    place = store.folder
-    while not place.exists():
-        place = place.parent
-    total = work.files * encoded_size(shapes, store.key.stored)
-    return Estimate(work.files, total, shutil.disk_usage(place).free, batch)
-
-
-def _is_sound(store: FeatureStore, image: str, pose: Pose, damaged: set[tuple[str, Pose]]) -> bool:
-    if not store.has(image, pose):
-        return False
-    return (image, pose) not in damaged or store.check(image, pose) is None
+def _free_disk(folder: Path) -> int:
+    """Bytes that are free on the disk where a folder is, or will be made."""
+    return shutil.disk_usage(next(each for each in (folder, *folder.parents) if each.exists())).free
 
 
 def _whole(environment: Mapping[str, str], name: str, default: int) -> int:

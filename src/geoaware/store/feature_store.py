@@ -138,7 +138,7 @@ class FeatureStore:
             sets = [each for each in sorted(place.iterdir()) if _is_set(each)]
         if not sets:
             raise InputError(
-                f"{place}: no stored features here; make them: geoaware extract IMAGES --cache {place}"
+                f"{place}: no stored features here; make them: geoaware extract, or choose another folder"
             )
         if len(sets) > 1:
             names = ", ".join(each.name for each in sets)
@@ -254,7 +254,8 @@ class FeatureStore:
             entries = self.entries()
             known = {each for each in {*self.damaged(), *damaged} if self.check(*each) is not None}
             content = self._manifest(entries, known)
-            self._write(self.folder / MANIFEST, _to_json(content).encode())
+            text = json.dumps({**content, "checksum": _digest(content)}, indent=1, sort_keys=True) + "\n"
+            self._write(self.folder / MANIFEST, text.encode())
             if self.entries() == entries:
                 break
         return content
@@ -272,23 +273,17 @@ class FeatureStore:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UnwritableError(
-                f"{self.folder}: cannot be made ({error.strerror}); choose another --cache"
+                f"{self.folder}: cannot be made ({error.strerror}); choose another folder"
             ) from None
         return sweep(self.folder, *self.folder.glob("??"))
 
-    def _shapes(self, entries: Sequence[Entry]) -> list[list[int]] | None:
-        """Shapes of the maps, from the first sound file."""
-        for each in entries:
-            with suppress(InputError, OSError):
-                return read_key(_map(self.path(each.image, each.pose)), "")[1]
-        return None
-
     def _manifest(self, entries: Sequence[Entry], damaged: set[tuple[str, Pose]]) -> dict[str, Any]:
         there = {(each.image, each.pose) for each in entries}
+        sound = _first_sound(self.folder)
         return {
             "format": "geoaware features",
             "features": asdict(self.key),
-            "levels": self._shapes(entries),
+            "levels": None if sound is None else sound[1],
             "pictures": len({each.image for each in entries}),
             "files": len(entries),
             "poses": {pose: n for pose in POSES if (n := sum(each.pose == pose for each in entries))},
@@ -313,19 +308,10 @@ class FeatureStore:
                     "same command again"
                 ) from None
             raise UnwritableError(
-                f"{path}: cannot be written ({error.strerror}); choose another --cache"
+                f"{path}: cannot be written ({error.strerror}); choose another folder"
             ) from None
         except InputError as error:
             raise UnwritableError(str(error)) from None
-
-
-@dataclass
-class _Mapped:
-    """A mapped file, what it was when it was mapped, and the last view that was given out."""
-
-    state: tuple[int, ...]
-    raw: np.ndarray
-    lease: ref[np.ndarray]
 
 
 class _Maps:
@@ -337,24 +323,24 @@ class _Maps:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._kept: OrderedDict[Path, _Mapped] = OrderedDict()
+        # Of each file what it was when it was mapped, its bytes, and the last view that was given out.
+        self._kept: OrderedDict[Path, tuple[tuple[int, ...], np.ndarray, ref[np.ndarray]]] = OrderedDict()
 
     def take(self, path: Path) -> np.ndarray | None:
         """The bytes of a file that is mapped already, unless they are in use or the file has changed."""
-        kept = self._kept.get(path)
-        if kept is None or kept.lease() is not None or kept.state != _state(path):
+        state, raw, lease = self._kept.get(path) or ((), np.empty(0), None)
+        if lease is None or lease() is not None or state != _state(path):
             return None
-        self._kept.move_to_end(path)
-        view = kept.raw.view()
-        kept.lease = ref(view)
-        return view
+        return self._lend(path, state, raw)
 
     def renew(self, path: Path) -> np.ndarray:
         """The bytes of a file, mapped now."""
-        self._kept.pop(path, None)
-        state, raw = _state(path), _map(path)
+        return self._lend(path, _state(path), _map(path))
+
+    def _lend(self, path: Path, state: tuple[int, ...], raw: np.ndarray) -> np.ndarray:
         view = raw.view()
-        self._kept[path] = _Mapped(state, raw, ref(view))
+        self._kept[path] = state, raw, ref(view)
+        self._kept.move_to_end(path)
         if len(self._kept) > self._most:
             self._kept.popitem(last=False)
         return view
@@ -364,7 +350,7 @@ class CachedExtractor(Extractor):
     """An extractor that looks into a store first and puts there what it had to compute.
 
     It can stand wherever an extractor is taken (`Matcher`, evaluation). Images are known by their pixels; a
-    turned image is also found as the turned form of an image that was extracted with ``--poses``. What
+    turned image is also found as the turned form of an image that was extracted in several poses. What
     comes out is always what the store holds, rounded as it is stored, whether it was there before or not.
 
     Args:
@@ -408,11 +394,6 @@ class CachedExtractor(Extractor):
         return self.extractor.combine_on(levels, grid)
 
     @torch.inference_mode()
-    def feature_map(self, levels: Sequence[Float[Tensor, "_ _ _"]], size: tuple[int, int]) -> Any:
-        """As the extractor inside does."""
-        return self.extractor.feature_map(levels, size)
-
-    @torch.inference_mode()
     def levels_of(self, images: Sequence[Image.Image]) -> tuple[Tensor, ...]:
         """Raw maps (b, c_i, h_i, w_i), float32: read where they are stored, else computed in one batch."""
         rows = [self._find(image) for image in images]
@@ -449,15 +430,20 @@ def _key_of(folder: Path) -> SetKey:
     manifest = _read_manifest(folder)
     if manifest is not None:
         return SetKey(**manifest["features"])
+    sound = _first_sound(folder)
+    if sound is None:
+        raise InputError(
+            f"{folder}: neither a manifest nor any sound file; remove the folder and extract again"
+        )
+    return sound[0].features
+
+
+def _first_sound(folder: Path) -> tuple[FileKey, list[list[int]]] | None:
+    """Key and shapes of the first file of a set that is not damaged."""
     for path in sorted(folder.glob("??/*.safetensors")):
         with suppress(InputError, OSError):
-            return read_key(_map(path), str(path))[0].features
-    raise InputError(f"{folder}: neither a manifest nor any sound file; remove the folder and extract again")
-
-
-def _to_json(content: dict[str, Any]) -> str:
-    """The manifest with a checksum of itself."""
-    return json.dumps({**content, "checksum": _digest(content)}, indent=1, sort_keys=True) + "\n"
+            return read_key(_map(path), str(path))
+    return None
 
 
 def _read_manifest(folder: Path) -> dict[str, Any] | None:

@@ -6,7 +6,6 @@ import logging
 import os
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,30 +28,7 @@ _SPARE = 256 << 20
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Plan:
-    """Images extracted together, and why.
-
-    Attributes:
-        batch: how many.
-        free: bytes that were free on the device, or were allowed.
-        each: bytes that one more image takes while it is computed.
-        device: type of the device.
-    """
-
-    batch: int
-    free: int
-    each: int
-    device: str
-
-    def __str__(self) -> str:
-        return (
-            f"batch of {self.batch} on {self.device}: {_gigabytes(self.each)} an image, "
-            f"{_gigabytes(self.free)} free"
-        )
-
-
-def plan_batch(each: int, device: torch.device, limit: int | None = None, sharers: int = 1) -> Plan:
+def plan_batch(each: int, device: torch.device, limit: int | None = None, sharers: int = 1) -> int:
     """The largest batch that fits the free memory; logged.
 
     Args:
@@ -66,17 +42,18 @@ def plan_batch(each: int, device: torch.device, limit: int | None = None, sharer
     """
     there = free_memory(device) // sharers
     free = there if limit is None else min(there, limit)
-    spare = 0 if limit is not None and limit <= there else min(_SPARE, free // 4)
+    spare = min(_SPARE, free // 4) if limit is None or limit > there else 0
     need = max(1, int(each * _MARGIN))
     batch = (free - spare) // need
     if batch < 1:
         raise InputError(
             f"one image takes {_gigabytes(need)} on {device.type}, {_gigabytes(free)} may be used; "
-            "use a smaller canvas (--set canvas=…), --dtype bf16, another --device or a larger --max-memory"
+            "use a smaller canvas, half precision (bf16) or another device, or allow more memory"
         )
-    plan = Plan(min(batch, LARGEST_BATCH.get(device.type, _LARGEST_ELSEWHERE)), free, each, device.type)
-    _log.info("%s", plan)
-    return plan
+    batch = min(batch, LARGEST_BATCH.get(device.type, _LARGEST_ELSEWHERE))
+    about = (device.type, _gigabytes(each), _gigabytes(free))
+    _log.info("batch of %d on %s: %s an image, %s free", batch, *about)
+    return batch
 
 
 def choose_dtype_by_memory(

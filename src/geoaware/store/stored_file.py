@@ -145,8 +145,7 @@ def decode(raw: np.ndarray, where: str, key: FileKey | None = None) -> StoredLev
         DamagedError: a byte differs from what was written, or bytes are missing.
         OtherFeaturesError: the file holds another image, pose or set.
     """
-    about, entries, start = _header(raw, where)
-    _compare(_key(about), key, where)
+    about, entries, start, _ = _opened(raw, where, key)
     whole = torch.from_numpy(raw)
 
     def tensor(name: str) -> Tensor:
@@ -170,9 +169,7 @@ def read_key(raw: np.ndarray, where: str, key: FileKey | None = None) -> tuple[F
         DamagedError: a byte differs from what was written, or bytes are missing.
         OtherFeaturesError: the file holds another image, pose or set.
     """
-    about, _, _ = _header(raw, where)
-    found = _key(about)
-    _compare(found, key, where)
+    about, _, _, found = _opened(raw, where, key)
     return found, about["levels"]
 
 
@@ -186,7 +183,7 @@ def encoded_size(shapes: Sequence[Sequence[int]], stored: Stored) -> int:
 
 def _packed(name: str, level: Tensor, stored: Stored) -> dict[str, Tensor]:
     if not level.isfinite().all():
-        raise InputError("the features are not finite and were not stored; extract with --dtype fp32")
+        raise InputError("the features are not finite and were not stored; compute them in fp32")
     if stored == "fp32":
         return {name: level.contiguous()}
     if stored == "fp16":
@@ -194,7 +191,7 @@ def _packed(name: str, level: Tensor, stored: Stored) -> dict[str, Tensor]:
         half = level.half().contiguous()
         if not half.isfinite().all():
             raise InputError(
-                f"features up to {largest:.3g} do not fit fp16 (up to 65504); use --dtype-stored fp32"
+                f"features up to {largest:.3g} do not fit fp16 (up to 65504); store them as fp32"
             )
         return {name: half}
     scale = level.abs().amax(dim=(1, 2)) / 127
@@ -204,17 +201,18 @@ def _packed(name: str, level: Tensor, stored: Stored) -> dict[str, Tensor]:
     return {name: steps.to(torch.int8).contiguous(), f"{name}.scale": scale}
 
 
-def _header(raw: np.ndarray, where: str) -> tuple[dict[str, Any], dict[str, Any], int]:
-    """The metadata, the entries of the tensors and where their bytes begin, after checking every byte."""
+def _opened(
+    raw: np.ndarray, where: str, key: FileKey | None
+) -> tuple[dict[str, Any], dict[str, Any], int, FileKey]:
+    """Metadata, entries of the tensors, where their bytes begin, and the key; every byte is checked."""
     length = int.from_bytes(raw[:8].tobytes(), "little")
-    if len(raw) < 8 or length > len(raw) - 8:
-        raise _damaged(where)
     head = raw[8 : 8 + length].tobytes()
     place = head.find(_MARK) + len(_MARK)
-    if place < len(_MARK):
-        raise _damaged(where)
-    if _checksum(raw, 8 + place) != head[place : place + len(_BLANK)]:
-        raise _damaged(where)
+    is_whole = len(raw) >= 8 and length <= len(raw) - 8 and place >= len(_MARK)
+    if not is_whole or _checksum(raw, 8 + place) != head[place : place + len(_BLANK)]:
+        raise DamagedError(
+            f"{where}: damaged or cut off; check the store to list all such files, and extract them again"
+        )
     entries = json.loads(head)
     about = json.loads(entries.pop("__metadata__")["geoaware"])
     if about["version"] != VERSION:
@@ -222,14 +220,18 @@ def _header(raw: np.ndarray, where: str) -> tuple[dict[str, Any], dict[str, Any]
             f"{where}: written in version {about['version']} of the format, this geoaware reads {VERSION}; "
             "extract again into another folder"
         )
-    return about, entries, 8 + length
-
-
-def _damaged(where: str) -> DamagedError:
-    return DamagedError(
-        f"{where}: damaged or cut off; `geoaware extract … --check` lists all such files, and the same "
-        "command without --check extracts them again"
-    )
+    found = FileKey(SetKey(**about["features"]), about["picture"], about["pose"])
+    if key is not None and found != key:
+        if found.features != key.features:
+            raise OtherFeaturesError(
+                f"{where}: holds other features ({key.features.differences(found.features)}); it does not "
+                "belong in this folder: remove it"
+            )
+        raise OtherFeaturesError(
+            f"{where}: holds image {_short(found.image)} ({found.pose}) instead of {_short(key.image)} "
+            f"({key.pose}); it was renamed or copied: remove it"
+        )
+    return about, entries, 8 + length, found
 
 
 def _checksum(raw: np.ndarray, place: int) -> bytes:
@@ -254,27 +256,6 @@ def _checksum(raw: np.ndarray, place: int) -> bytes:
             digest.update(words.sum(axis=1, dtype="<u8").tobytes())
     digest.update(body[blocks:].tobytes())
     return digest.hexdigest().encode()
-
-
-def _key(about: dict[str, Any]) -> FileKey:
-    return FileKey(SetKey(**about["features"]), about["picture"], about["pose"])
-
-
-def _compare(found: FileKey, wanted: FileKey | None, where: str) -> None:
-    if wanted is not None and found != wanted:
-        raise OtherFeaturesError(f"{where}: {_wrong_key(found, wanted)}")
-
-
-def _wrong_key(found: FileKey, wanted: FileKey) -> str:
-    if found.features != wanted.features:
-        return (
-            f"holds other features ({wanted.features.differences(found.features)}); "
-            "it does not belong in this folder: remove it"
-        )
-    return (
-        f"holds image {_short(found.image)} ({found.pose}) instead of {_short(wanted.image)} "
-        f"({wanted.pose}); it was renamed or copied: remove it"
-    )
 
 
 def _short(value: str) -> str:
