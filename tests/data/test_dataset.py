@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from geoaware.data import LOADERS, load, options
 from geoaware.data.dataset import with_keypoints
 from geoaware.evaluation.predictions import hash_pairs
 from geoaware.method.keypoints import Schema
@@ -66,3 +70,36 @@ def test_names_that_cannot_be() -> None:
         InputError, match="none of 2 pairs shows one of the keypoints left ear, left eye in both"
     ):
         with_keypoints(apart, ["left ear", "left eye"])
+
+
+def test_a_loader_is_imported_when_its_data_set_is_asked_for() -> None:
+    code = (
+        "import sys, geoaware.data as data; data.options('pairs'); "
+        "print(*sorted(name for name in sys.modules if name.startswith('geoaware.data.')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    needed = ("dataset", "files", "images", "masks", "pairs")
+    assert done.stdout.split() == [f"geoaware.data.{name}" for name in needed]
+
+
+def test_options_of_every_loader() -> None:
+    assert {name: options(name) for name in LOADERS} == {
+        "spair71k": ("categories", "layout"),
+        "pf-pascal": ("pairs",),
+        "pf-willow": ("pairs",),
+        "ap10k": ("benchmark", "built", "images"),
+        "coco": ("annotations", "images", "masks", "pairs", "min_common", "across", "hidden", "seed"),
+        "pairs": ("pairs", "images"),
+    }
+
+
+def test_what_the_system_refuses_is_an_input_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = PermissionError(13, "Permission denied", str(tmp_path / "SPair"))
+
+    def refuse(*_: object, **__: object) -> None:
+        raise refused
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    for name in LOADERS:
+        with pytest.raises(InputError, match=r"cannot be read \(Permission denied\)"):
+            load(name, tmp_path / "SPair", "test")

@@ -187,17 +187,20 @@ def build(
     rules, folder = rules or Rules(), out or root / "correspondence"
     require_folders(root, () if annotations else ("annotations",), "AP-10K")
     files = annotations or [root / name for name in ANNOTATION_FILES]
+    # Rule 1: which images take part.
     merged = merge([read_coco(path) for path in sorted(files)])
     excluded = read_exclusions(exclude, merged) if exclude else frozenset[int]()
     selection = select(merged, excluded, rules)
     if not selection.animals:
         reasons = ", ".join(f"{count} {reason}" for reason, count in selection.dropped.items())
         raise InputError(f"{root}: no image passes the rules ({reasons}); check the annotations")
+    # Rules 2 to 5: splits, and the lines of each list of pairs.
     species = split_species(selection.animals, rules)
     lists = {
         benchmark: {split: list(_MAKERS[benchmark](species, split, rules)) for split in splits}
         for benchmark, splits in SPLITS.items()
     }
+    # What goes to disk, with its hashes.
     texts = {
         f"{benchmark}/{split}.jsonl": "".join(lines).encode()
         for benchmark, splits in lists.items()

@@ -309,8 +309,10 @@ class _Pool:
 
     def __getitem__(self, number: int) -> tuple[AnnotatedImage, AnnotatedImage]:
         if self.partners is None:
+            # Every image comes with all others: its own place is skipped.
             first, second = divmod(number, len(self.images) - 1)
             return self.images[first], self.images[second + (second >= first)]
+        # Even numbers are pairs from the first category to the second, odd ones lead back.
         forward, backward = divmod(number, 2)
         first, second = divmod(forward, len(self.partners))
         pair = self.images[first], self.partners[second]

@@ -1,4 +1,8 @@
-"""Reading the files of data sets; whatever is wrong with one becomes an `InputError` that names it."""
+"""Reading the files of data sets.
+
+Every function raises an `InputError` that names the file, and the line in it, where something is wrong: the
+file is missing or may not be read, is damaged, or holds something else than expected.
+"""
 
 from __future__ import annotations
 
@@ -39,11 +43,7 @@ def reading(path: Path, expected: str = "") -> Iterator[None]:
 
 
 def read_text(path: Path, expected: str) -> str:
-    """A UTF-8 text file, with or without a byte-order mark.
-
-    Raises:
-        InputError: the file cannot be read or is not text.
-    """
+    """A UTF-8 text file, with or without a byte-order mark."""
     try:
         with reading(path, expected):
             return path.read_text(encoding="utf-8-sig")
@@ -52,15 +52,7 @@ def read_text(path: Path, expected: str) -> str:
 
 
 def read_json(path: Path, expected: str) -> Any:
-    """Parse a JSON file.
-
-    Args:
-        path: the file.
-        expected: what should be in it, for the message.
-
-    Raises:
-        InputError: the file cannot be read, or is no JSON.
-    """
+    """The content of a JSON file; ``expected`` says in messages what should be in it."""
     with reading(path, expected):
         content = path.read_bytes()
     try:
@@ -70,21 +62,13 @@ def read_json(path: Path, expected: str) -> Any:
 
 
 def read_lines(path: Path, expected: str) -> list[tuple[str, str]]:
-    """Lines of a text file that are not blank, stripped, each after its place: ``FILE, line NUMBER``.
-
-    Raises:
-        InputError: the file cannot be read or is not text.
-    """
+    """Lines of a text file that are not blank, stripped, each after its place: ``FILE, line NUMBER``."""
     numbered = enumerate(read_text(path, expected).split("\n"), start=1)
     return [(f"{path}, line {number}", line.strip()) for number, line in numbered if line.strip()]
 
 
 def read_json_lines(path: Path, expected: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Place (``FILE, line NUMBER``) and object of every line that is not blank.
-
-    Raises:
-        InputError: the file cannot be read, or a line is no JSON object.
-    """
+    """Place (``FILE, line NUMBER``) and object of every line that is not blank."""
     for where, line in read_lines(path, expected):
         try:
             entry = json.loads(line)
@@ -96,11 +80,7 @@ def read_json_lines(path: Path, expected: str) -> Iterator[tuple[str, dict[str, 
 
 
 def read_csv(path: Path, min_columns: int, expected: str) -> list[tuple[str, list[str]]]:
-    """Place (``FILE, line NUMBER``) and columns of every row below the header that is not blank.
-
-    Raises:
-        InputError: the file cannot be read or has no rows, or a row is too short.
-    """
+    """Place (``FILE, line NUMBER``) and columns of every row below the header that is not blank."""
     reader = csv.reader(io.StringIO(read_text(path, expected)))
     # A quoted text may run over several lines: the reader knows where each row ends.
     rows = [(f"{path}, line {reader.line_num}", row) for row in reader if any(map(str.strip, row))][1:]
@@ -113,11 +93,7 @@ def read_csv(path: Path, min_columns: int, expected: str) -> list[tuple[str, lis
 
 
 def numbers(texts: Sequence[str], where: str) -> list[float]:
-    """Texts as numbers.
-
-    Raises:
-        InputError: one is no number.
-    """
+    """Texts as numbers."""
     try:
         return [float(text) for text in texts]
     except ValueError as error:
@@ -125,11 +101,7 @@ def numbers(texts: Sequence[str], where: str) -> list[float]:
 
 
 def read_mat(path: Path, key: str, columns: int, rows: int = 0) -> np.ndarray:
-    """One matrix of a MATLAB file as float64, with exactly so many columns and at least so many rows.
-
-    Raises:
-        InputError: the file cannot be read or is damaged, or has no such matrix.
-    """
+    """One matrix of a MATLAB file as float64, with exactly so many columns and at least so many rows."""
     from scipy.io import loadmat
 
     try:

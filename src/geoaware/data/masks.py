@@ -80,9 +80,9 @@ def uncompress(text: str) -> list[int]:
             raise ValueError(f"character {character!r} in compressed run lengths")
         value |= (code & 31) << shift
         shift += 5
-        if code & 32:
+        if code & 32:  # more digits follow
             continue
-        if code & 16:
+        if code & 16:  # negative
             value -= 1 << shift
         runs.append(value + (runs[-2] if len(runs) > 2 else 0))
         value = shift = 0

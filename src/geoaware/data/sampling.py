@@ -19,6 +19,7 @@ def permutation(total: int, key: str) -> Iterator[int]:
     """
     moved: dict[int, int] = {}
     for place in range(total):
+        # Swap this place with a random one that is not drawn yet; only moved numbers are written down.
         other = place + _below(total - place, f"{key}/{place}")
         drawn = moved.get(other, other)
         moved[other] = moved.pop(place, place)
