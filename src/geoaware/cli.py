@@ -38,28 +38,36 @@ app = typer.Typer(
     rich_markup_mode="rich",
     add_completion=False,
 )
-app.command()(match.match)
-app.command()(info.info)
-app.command()(evaluate.evaluate)
-app.command()(evaluate.predict)
-app.command()(evaluate.score)
-app.command()(examples.examples)
-app.command()(extract.extract)
-app.command()(train.train)
-app.command()(tune.tune)
-app.command()(ablation.ablation)
-app.command()(gallery.gallery)
-app.command()(pose.pose)
-app.command()(reproduce.reproduce)
-app.command()(demo.demo)
-app.command()(transfer.transfer)
+for command in (
+    match.match,
+    info.info,
+    evaluate.evaluate,
+    evaluate.predict,
+    evaluate.score,
+    examples.examples,
+    extract.extract,
+    train.train,
+    tune.tune,
+    ablation.ablation,
+    gallery.gallery,
+    pose.pose,
+    reproduce.reproduce,
+    demo.demo,
+    transfer.transfer,
+):
+    app.command()(command)
 app.add_typer(data.app, name="data")
 
 
-def _print_version(wanted: bool) -> None:
+_debug = False
+"""Whether errors show their traceback; set by ``--debug``, read once a command has failed."""
+
+
+def _print_version(wanted: bool) -> bool:
     if wanted:
         typer.echo(f"geoaware {__version__}")
         raise typer.Exit
+    return wanted
 
 
 @app.callback()
@@ -70,6 +78,8 @@ def _options(
     ] = False,
 ) -> None:
     """Options of every command, before its name."""
+    global _debug
+    _debug = debug
     _show_log()
 
 
@@ -84,6 +94,8 @@ def _show_log() -> None:
 
 def main() -> None:
     """Run the command line; every error is one or two lines on standard error."""
+    global _debug
+    _debug = False
     try:
         app()
     except InputError as error:
@@ -105,7 +117,7 @@ def _flag(parameter: str | None) -> str:
 
 
 def _fail(error: Exception, message: str, code: int) -> None:
-    if "--debug" in sys.argv:
+    if _debug:
         raise error
     typer.echo(f"error: {message}", err=True)
     sys.exit(code)

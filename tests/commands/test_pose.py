@@ -15,7 +15,6 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from geoaware.commands import pose as command
-from geoaware.commands.choices import RunChoice
 from geoaware.data import load, object_mask
 from geoaware.matcher import Matcher
 from geoaware.runs.errors import InputError
@@ -28,7 +27,7 @@ from tests.shared_data import shared
 @pytest.fixture(autouse=True)
 def sided(monkeypatch: pytest.MonkeyPatch) -> None:
     """A small extractor in place of the real one; whole processes are not touched by this."""
-    monkeypatch.setattr(RunChoice, "matcher", lambda self, protocol: Matcher(Sided()))
+    monkeypatch.setattr(command, "load_matcher", lambda features, run, pose: Matcher(Sided()))
 
 
 @pytest.fixture

@@ -36,9 +36,11 @@ def test_the_bars_of_finished_work_go_when_other_work_begins(capsys: pytest.Capt
 def test_work_of_the_same_name_again_has_a_bar_again(capsys: pytest.CaptureFixture[str]) -> None:
     with progress_bars() as tell:
         for what in ("looking", "extracting", "looking"):
-            tell(what, 1, 1)
+            tell(what, 7, 7)
+        tell("looking", 1, 3)
     [line] = _shown(capsys)
     assert line.startswith("looking")
+    assert "1/3" in line
 
 
 @pytest.mark.parametrize("how", [{"active": False}, {"terminal_only": True}])

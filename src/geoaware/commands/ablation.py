@@ -6,38 +6,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument, Option
 
-from geoaware.commands.options import ConfigSettings, Device, parse_settings
+from geoaware.commands.options import AsJson, ConfigSettings, Device, Markdown, parse_settings
 
 if TYPE_CHECKING:
     from geoaware.studies.ablation_table import Ablation
 
 
 def ablation(
-    config: Annotated[
-        str, typer.Argument(help="A YAML file, or the name of a configuration that is shipped.")
-    ],
-    out: Annotated[Path, typer.Option("--out", help="Folder of the training runs and their predictions.")],
+    config: Annotated[str, Argument(help="A YAML file, or the name of a configuration that is shipped.")],
+    out: Annotated[Path, Option(help="Folder of the training runs and their predictions.")],
     setting: ConfigSettings = None,
-    seeds: Annotated[int, typer.Option("--seeds", help="Training runs of each row.")] = 3,
+    seeds: Annotated[int, Option(help="Training runs of each row.")] = 3,
     rows: Annotated[
         list[str] | None,
-        typer.Option(
-            "--rows",
+        Option(
             metavar="NAME",
             help="A row beside full, or several with commas between; may be repeated; all if not given.",
         ),
     ] = None,
-    markdown: Annotated[
-        Path | None, typer.Option("--markdown", help="Write the tables to a Markdown file.")
-    ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print all figures as JSON and nothing else.")
-    ] = False,
+    markdown: Markdown = None,
+    as_json: AsJson = False,
     device: Device = "auto",
     restart: Annotated[
-        bool,
-        typer.Option("--restart", help="Throw away what an earlier ablation left of these rows and seeds."),
+        bool, Option("--restart", help="Throw away what an earlier ablation left of these rows and seeds.")
     ] = False,
 ) -> None:
     """Train the paper's leave-one-out rows and say which of them is really worse.

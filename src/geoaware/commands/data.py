@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 from geoaware.commands.options import parse_settings
 
@@ -18,19 +19,17 @@ app = typer.Typer(help="Build and check data sets.", no_args_is_help=True)
 
 @app.command("build-ap10k")
 def build_ap10k(
-    root: Annotated[Path, typer.Argument(metavar="ROOT", help="AP-10K's folder: annotations/ and data/.")],
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Where to write; ROOT/correspondence if not given.")
-    ] = None,
+    root: Annotated[Path, Argument(metavar="ROOT", help="AP-10K's folder: annotations/ and data/.")],
+    out: Annotated[Path | None, Option(help="Where to write; ROOT/correspondence if not given.")] = None,
     annotations: Annotated[
         list[Path] | None,
-        typer.Option("--annotations", help="Annotation file instead of split 1; may be repeated."),
+        Option(help="Annotation file instead of split 1; may be repeated."),
     ] = None,
     exclude: Annotated[
         Path | None,
-        typer.Option("--exclude", help="List of images to leave out, an id or file name a line."),
+        Option(help="List of images to leave out, an id or file name a line."),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of the random choice of pairs.")] = 0,
+    seed: Annotated[int, Option(help="Of the random choice of pairs.")] = 0,
 ) -> None:
     """Build the AP-10K correspondence benchmark from AP-10K's annotation files.
 
@@ -51,20 +50,16 @@ def build_ap10k(
 @app.command("check")
 def check(
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="spair71k, pf-pascal, pf-willow, ap10k, coco or pairs.")
+        str, Argument(metavar="NAME", help="spair71k, pf-pascal, pf-willow, ap10k, coco or pairs.")
     ],
-    root: Annotated[Path, typer.Argument(metavar="ROOT", help="The data set's folder.")],
-    split: Annotated[str | None, typer.Option("--split", help="Only this one.")] = None,
-    annotations: Annotated[
-        str | None, typer.Option("--annotations", help="coco: the annotation file, from ROOT.")
-    ] = None,
-    images: Annotated[str | None, typer.Option("--images", help="Folder of the images, from ROOT.")] = None,
-    pairs: Annotated[
-        str | None, typer.Option("--pairs", help="Pairs to make (all, a number) or a file of them.")
-    ] = None,
+    root: Annotated[Path, Argument(metavar="ROOT", help="The data set's folder.")],
+    split: Annotated[str | None, Option(help="Only this one.")] = None,
+    annotations: Annotated[str | None, Option(help="coco: the annotation file, from ROOT.")] = None,
+    images: Annotated[str | None, Option(help="Folder of the images, from ROOT.")] = None,
+    pairs: Annotated[str | None, Option(help="Pairs to make (all, a number) or a file of them.")] = None,
     setting: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Another option of the loader; may be repeated."),
+        Option("--set", metavar="KEY=VALUE", help="Another option of the loader; may be repeated."),
     ] = None,
 ) -> None:
     """Say what a data set's folder holds, what is missing or wrong, and where to get it.

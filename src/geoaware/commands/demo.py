@@ -5,21 +5,19 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+from typer import Option
 
 from geoaware.commands.options import Device, Dtype, PostProcessorPlace
 
 
 def demo(
-    host: Annotated[
-        str, typer.Option("--host", help="Address to listen at; 0.0.0.0 lets other machines in.")
-    ] = "127.0.0.1",
+    host: Annotated[str, Option(help="Address to listen at; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option("--port", min=0, max=65535, help="Port to listen at; 0 takes one that is free.")
+        int, Option(min=0, max=65535, help="Port to listen at; 0 takes one that is free.")
     ] = 7860,
     extractor: Annotated[
         str,
-        typer.Option(
-            "--extractor",
+        Option(
             help="Features at the start: `lite` or an extractor that `geoaware info` lists. `lite` and "
             "`efficientnet-lite0` can be chosen on the page in any case.",
         ),
@@ -27,11 +25,9 @@ def demo(
     post_processor: PostProcessorPlace = "auto",
     device: Device = "auto",
     dtype: Dtype = "fp32",
-    max_upload_mb: Annotated[
-        float, typer.Option("--max-upload-mb", min=0.1, max=1000, help="Largest file taken, in megabytes.")
-    ] = 20,
+    max_upload_mb: Annotated[float, Option(min=0.1, max=1000, help="Largest file taken, in megabytes.")] = 20,
     max_megapixels: Annotated[
-        float, typer.Option("--max-megapixels", min=0.1, max=170, help="Largest image taken, once decoded.")
+        float, Option(min=0.1, max=170, help="Largest image taken, once decoded.")
     ] = 40,
 ) -> None:
     """Serve a page on which points clicked on one image appear on another.

@@ -2,82 +2,93 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option
 
-from geoaware.commands.choices import (
-    Annotations,
-    Batch,
-    CacheFolder,
-    CacheSize,
-    DataChoice,
-    DataOption,
-    Dataset,
-    Extractor,
-    Labels,
-    Masks,
-    MatchingChoice,
-    Pairs,
-    Pose,
-    ProtocolName,
-    Root,
-    RunChoice,
-    Seed,
-    Setting,
-    Split,
+from geoaware.commands.options import (
+    AsJson,
+    DataOptions,
+    FeatureOptions,
+    Markdown,
+    PairOptions,
+    PoseOptions,
+    ProtocolOptions,
+    Restart,
+    RunOptions,
+    expand,
+    load_data,
+    load_matcher,
+    predict_settings,
 )
-from geoaware.commands.options import Blend, Device, Dtype, PoseRuleText, PostProcessorPlace
 from geoaware.runs.errors import InputError
 
 if TYPE_CHECKING:
+    from geoaware.data import DataSet
     from geoaware.evaluation.result import PCKResult
 
-Out = Annotated[
-    Path | None, typer.Option("--out", help="Predictions file to write; named after the run if not given.")
-]
-Restart = Annotated[bool, typer.Option("--restart", help="Throw away what an earlier run wrote to the file.")]
-
-Alpha = Annotated[
-    list[float] | None,
-    typer.Option("--alpha", help="A threshold instead of the protocol's; may be repeated."),
-]
-By = Annotated[
-    str | None, typer.Option("--by", help="Also show the figures by category, azimuth or keypoint.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print all figures as JSON and nothing else.")]
-Csv = Annotated[Path | None, typer.Option("--csv", help="Write all figures to a CSV file.")]
-Markdown = Annotated[Path | None, typer.Option("--markdown", help="Write the tables to a Markdown file.")]
-Plots = Annotated[Path | None, typer.Option("--plots", help="Write plots to this folder.")]
+By = Annotated[str | None, Option(help="Also show the figures by category, azimuth or keypoint.")]
+Alpha = Annotated[list[float] | None, Option(help="A threshold instead of the protocol's; may be repeated.")]
 
 
-def predict(
-    dataset: Dataset,
-    root: Root,
-    split: Split,
-    annotations: Annotations = None,
-    option: DataOption = None,
-    extractor: Extractor = "lite",
-    post_processor: PostProcessorPlace = "auto",
-    blend: Blend = None,
-    pose: Pose = "auto",
-    pose_rule: PoseRuleText = None,
-    protocol: ProtocolName = None,
-    matching: MatchingChoice = "auto",
-    labels: Labels = True,
-    masks: Masks = False,
-    pairs: Pairs = "",
-    seed: Seed = 0,
-    out: Out = None,
-    setting: Setting = None,
-    batch: Batch = 0,
-    cache_mb: CacheSize = 2048,
-    cache: CacheFolder = None,
-    device: Device = "auto",
-    dtype: Dtype = "fp32",
-    restart: Restart = False,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class PredictOptions:
+    """What is predicted, with what, and where it goes."""
+
+    data: DataOptions
+    features: FeatureOptions
+    pose: PoseOptions
+    rules: ProtocolOptions
+    chosen: PairOptions
+    out: Annotated[
+        Path | None, Option(help="Predictions file to write; named after the run if not given.")
+    ] = None
+    run: RunOptions
+    restart: Restart = False
+
+    def path(self, data: DataSet, protocol: str) -> Path:
+        """Where the predictions go; a COCO data set is known by its folder, since all are named ``coco``."""
+        name = self.data.root.resolve().name if data.name == "coco" else data.name
+        return self.out or Path(f"{name}-{data.split}-{self.features.extractor}-{protocol}.jsonl")
+
+
+@dataclass(frozen=True)
+class FigureOptions:
+    """Where figures go, beside the tables that are printed."""
+
+    json: AsJson = False
+    csv: Annotated[Path | None, Option(help="Write all figures to a CSV file.")] = None
+    markdown: Markdown = None
+    plots: Annotated[Path | None, Option(help="Write plots to this folder.")] = None
+
+    def write(self, result: PCKResult, by: Any, others: list[PCKResult]) -> None:
+        """Print the figures, and write the files that are asked for."""
+        from geoaware.evaluation.formats import to_csv, to_json, to_markdown, to_text
+        from geoaware.runs.files import replacing
+
+        # Made first: a breakdown that cannot be shown must not leave some of the files behind.
+        text = to_json(result) if self.json else to_text(result, by)
+        for path, content in ((self.csv, to_csv), (self.markdown, to_markdown)):
+            if path is not None:
+                with replacing(path) as draft:
+                    draft.write_text(content(result), encoding="utf-8", newline="\n")
+        typer.echo(text)
+        if self.plots is not None:
+            from geoaware.report.plots import figures, pck_against_window, save
+
+            plots = figures(result)
+            if others:
+                plots["pck_against_window"] = pck_against_window([result, *others])
+            for path in save(plots, self.plots):
+                typer.echo(f"wrote {path}", err=True)
+
+
+@expand
+def predict(options: PredictOptions) -> None:
     """Match every pair of a data set and write where the keypoints were found.
 
     An interrupted run goes on where it stopped when the same command is given again.
@@ -86,48 +97,24 @@ def predict(
 
     geoaware predict --dataset spair71k --root SPair-71k --split test --out spair.jsonl
     """
-    data = DataChoice(dataset, root, split, annotations, option, pairs, seed)
-    run = RunChoice(
-        extractor,
-        post_processor,
-        blend,
-        pose,
-        pose_rule,
-        protocol,
-        matching,
-        labels,
-        masks,
-        setting,
-        batch,
-        cache_mb,
-        cache,
-        device,
-        dtype,
-    )
-    path = _predict(data, run, out, restart)
+    path = _predict(options)
     typer.echo(f"wrote {path}\nnext: geoaware score {path} --by category", err=True)
 
 
+@expand
 def score(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `geoaware predict` wrote.")],
-    protocol: Annotated[
-        str | None, typer.Option("--protocol", help="Make sure that the file is of this protocol.")
-    ] = None,
+    file: Annotated[Path, Argument(metavar="FILE", help="What `geoaware predict` wrote.")],
+    protocol: Annotated[str | None, Option(help="Make sure that the file is of this protocol.")] = None,
     by: By = None,
     alpha: Alpha = None,
-    error_alpha: Annotated[float, typer.Option("--error-alpha", help="Threshold of the error types.")] = 0.1,
-    draws: Annotated[
-        int, typer.Option("--draws", help="Bootstrap resamples; 0: no confidence intervals.")
-    ] = 1000,
-    seed: Annotated[int, typer.Option("--seed", help="Of the bootstrap.")] = 0,
-    json: AsJson = False,
-    csv: Csv = None,
-    markdown: Markdown = None,
-    plots: Plots = None,
+    error_alpha: Annotated[float, Option(help="Threshold of the error types.")] = 0.1,
+    draws: Annotated[int, Option(help="Bootstrap resamples; 0: no confidence intervals.")] = 1000,
+    seed: Annotated[int, Option(help="Of the bootstrap.")] = 0,
+    *,
+    figures: FigureOptions,
     window_run: Annotated[
         list[Path] | None,
-        typer.Option(
-            "--window-run",
+        Option(
             metavar="FILE",
             help="The same pairs with another window, for the plot of PCK against it; may be repeated.",
         ),
@@ -141,55 +128,19 @@ def score(
 
     geoaware score window15.jsonl --window-run window1.jsonl --window-run window5.jsonl --plots plots/
     """
-    if window_run and plots is None:
+    if window_run and figures.plots is None:
         raise InputError("--window-run is for a plot; give --plots DIR too")
     from geoaware.evaluation.score import score_file
 
     _check_by(by)
-    asked: dict[str, Any] = {
-        "alphas": alpha or None,
-        "error_alpha": error_alpha,
-        "draws": draws,
-        "seed": seed,
-    }
-    result = score_file(file, protocol, **asked)
-    others = [score_file(each, protocol, **{**asked, "draws": 0}) for each in window_run or []]
-    _report(result, by, json, csv, markdown)
-    if plots is not None:
-        _plot(result, others, plots)
+    scored = partial(score_file, protocol=protocol, alphas=alpha or None, error_alpha=error_alpha, seed=seed)
+    result = scored(file, draws=draws)
+    figures.write(result, by, [scored(each, draws=0) for each in window_run or []])
 
 
+@expand
 def evaluate(
-    dataset: Dataset,
-    root: Root,
-    split: Split,
-    annotations: Annotations = None,
-    option: DataOption = None,
-    extractor: Extractor = "lite",
-    post_processor: PostProcessorPlace = "auto",
-    blend: Blend = None,
-    pose: Pose = "auto",
-    pose_rule: PoseRuleText = None,
-    protocol: ProtocolName = None,
-    matching: MatchingChoice = "auto",
-    labels: Labels = True,
-    masks: Masks = False,
-    pairs: Pairs = "",
-    seed: Seed = 0,
-    out: Out = None,
-    setting: Setting = None,
-    batch: Batch = 0,
-    cache_mb: CacheSize = 2048,
-    cache: CacheFolder = None,
-    device: Device = "auto",
-    dtype: Dtype = "fp32",
-    restart: Restart = False,
-    by: By = "category",
-    alpha: Alpha = None,
-    json: AsJson = False,
-    csv: Csv = None,
-    markdown: Markdown = None,
-    plots: Plots = None,
+    options: PredictOptions, by: By = "category", alpha: Alpha = None, *, figures: FigureOptions
 ) -> None:
     """Predict a data set and score it: `geoaware predict`, then `geoaware score`.
 
@@ -198,45 +149,27 @@ def evaluate(
     geoaware evaluate --dataset pf-willow --root PF-dataset-WILLOW --split test
     """
     _check_by(by)
-    data = DataChoice(dataset, root, split, annotations, option, pairs, seed)
-    run = RunChoice(
-        extractor,
-        post_processor,
-        blend,
-        pose,
-        pose_rule,
-        protocol,
-        matching,
-        labels,
-        masks,
-        setting,
-        batch,
-        cache_mb,
-        cache,
-        device,
-        dtype,
-    )
-    path = _predict(data, run, out, restart)
+    path = _predict(options)
     from geoaware.evaluation.score import score_file
 
     result = score_file(path, alphas=alpha or None)
-    has_azimuth = bool(result.by_azimuth)
-    _report(result, None if by == "azimuth" and not has_azimuth else by, json, csv, markdown)
-    if plots is not None:
-        _plot(result, [], plots)
+    figures.write(result, None if by == "azimuth" and not result.by_azimuth else by, [])
     typer.echo(_what_next(path, result), err=True)
 
 
-def _predict(choice: DataChoice, run: RunChoice, out: Path | None, restart: bool) -> Path:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+def _check_by(by: str | None) -> None:
+    if by not in (None, "category", "azimuth", "keypoint"):
+        raise InputError(f"--by {by!r}: choose category, azimuth or keypoint")
 
+
+def _predict(options: PredictOptions) -> Path:
     from geoaware.evaluation.predict import predict
+    from geoaware.runs.progress import progress_bars
 
-    run.check()
-    data = choice.load()
-    protocol = run.protocol_for(data)
-    matcher = run.matcher(protocol.name)
+    options.rules.check()
+    data = load_data(options.data, options.chosen)
+    protocol = options.rules.of(data)
+    matcher = load_matcher(options.features, options.run, options.pose, protocol.name, options.rules.matching)
     for note in data.notes:
         typer.echo(f"note: {note}", err=True)
     images = len({side.path for pair in data.pairs for side in (pair.source, pair.target)})
@@ -246,46 +179,15 @@ def _predict(choice: DataChoice, run: RunChoice, out: Path | None, restart: bool
         f"protocol {protocol.name}: correct is {protocol.rule}",
         err=True,
     )
-    path = out or Path(f"{data.name}-{data.split}-{run.extractor}-{protocol.name}.jsonl")
-    columns = (TextColumn("predicting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("predicting", total=len(data.pairs))
+    with progress_bars() as tell:
         return predict(
             data,
             matcher,
-            path,
-            run.how(protocol.name),
-            restart=restart,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            options.path(data, protocol.name),
+            predict_settings(protocol.name, options.rules, options.run),
+            restart=options.restart,
+            progress=partial(tell, "predicting"),
         )
-
-
-def _check_by(by: str | None) -> None:
-    if by not in (None, "category", "azimuth", "keypoint"):
-        raise InputError(f"--by {by!r}: choose category, azimuth or keypoint")
-
-
-def _report(result: PCKResult, by: Any, json: bool, csv: Path | None, markdown: Path | None) -> None:
-    from geoaware.evaluation.formats import to_csv, to_json, to_markdown, to_text
-    from geoaware.runs.files import replacing
-
-    # Made first: a breakdown that cannot be shown must not leave some of the files behind.
-    text = to_json(result) if json else to_text(result, by)
-    for path, content in ((csv, to_csv), (markdown, to_markdown)):
-        if path is not None:
-            with replacing(path) as draft:
-                draft.write_text(content(result), encoding="utf-8", newline="\n")
-    typer.echo(text)
-
-
-def _plot(result: PCKResult, others: list[PCKResult], folder: Path) -> None:
-    from geoaware.report.plots import figures, pck_against_window, save
-
-    plots = figures(result)
-    if others:
-        plots["pck_against_window"] = pck_against_window([result, *others])
-    for path in save(plots, folder):
-        typer.echo(f"wrote {path}", err=True)
 
 
 def _what_next(path: Path, result: PCKResult) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument
 
 from geoaware.runs.errors import MissingDependencyError
 
@@ -41,7 +42,7 @@ EXAMPLES = (
 
 
 def examples(
-    folder: Annotated[Path, typer.Argument(help="Where to copy the photographs; made if it is not there.")],
+    folder: Annotated[Path, Argument(help="Where to copy the photographs; made if it is not there.")],
 ) -> None:
     """Copy example photographs out of installed packages, with a note of where each comes from.
 

@@ -2,55 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option
 
-from geoaware.commands.options import Device, Settings, parse_settings
+from geoaware.commands.options import Device, ExtractorName, ExtractorSettings, parse_settings
 from geoaware.runs.errors import InputError
 
 if TYPE_CHECKING:
     from geoaware.features import Extractor
     from geoaware.method.geometry import Pose
-    from geoaware.store.extraction import Shard, Survey
+    from geoaware.store.extraction import Shard
     from geoaware.store.feature_store import FeatureStore
 
 
 def extract(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of the images.")],
-    cache: Annotated[Path, typer.Option("--cache", help="Where the features go; may hold several sets.")],
-    extractor: Annotated[
-        str, typer.Option("--extractor", help="`lite` or an extractor that `geoaware info` lists.")
-    ] = "lite",
+    folder: Annotated[Path, Argument(metavar="DIR", help="The folder of the images.")],
+    cache: Annotated[Path, Option(help="Where the features go; may hold several sets.")],
+    extractor: ExtractorName = "lite",
     poses: Annotated[
-        str,
-        typer.Option("--poses", help="Comma-separated: identity, flip, rot90, rot180, rot-90; or all."),
+        str, Option(help="Comma-separated: identity, flip, rot90, rot180, rot-90; or all.")
     ] = "identity",
     stored: Annotated[
-        str, typer.Option("--dtype-stored", help="fp16, fp32, or int8 with a scale for each channel.")
+        str, Option("--dtype-stored", help="fp16, fp32, or int8 with a scale for each channel.")
     ] = "fp16",
-    recursive: Annotated[
-        bool, typer.Option("--recursive", help="Look into the folders inside DIR too.")
-    ] = False,
+    recursive: Annotated[bool, Option("--recursive", help="Look into the folders inside DIR too.")] = False,
     check: Annotated[
-        bool, typer.Option("--check", help="Extract nothing; read every file and list what is wrong.")
+        bool, Option("--check", help="Extract nothing; read every file and list what is wrong.")
     ] = False,
-    batch: Annotated[
-        str, typer.Option("--batch", metavar="N|auto", help="Images at a time; auto: by free memory.")
-    ] = "auto",
+    batch: Annotated[str, Option(metavar="N|auto", help="Images at a time; auto: by free memory.")] = "auto",
     max_memory: Annotated[
-        float | None,
-        typer.Option("--max-memory", metavar="GB", help="What weights and computation may take together."),
+        float | None, Option(metavar="GB", help="What weights and computation may take together.")
     ] = None,
     device: Device = "auto",
     dtype: Annotated[
-        str,
-        typer.Option("--dtype", help="fp32, bf16, fp16; auto: by free memory (with several processes fp32)."),
+        str, Option(help="fp32, bf16, fp16; auto: by free memory (with several processes fp32).")
     ] = "fp32",
-    setting: Settings = None,
+    setting: ExtractorSettings = None,
 ) -> None:
     """Extract the features of a folder of images into a cache, to be read many times.
 
@@ -77,21 +68,24 @@ def extract(
     shard = Shard.from_environment()
     paths = shard.of(list_images(folder, recursive))
     loaded = _load(extractor, device, dtype, limit, shard, parse_settings(setting))
-    store = FeatureStore.of(cache, loaded, stored)
+    job = _Job(paths, turned, FeatureStore.of(cache, loaded, stored), shard)
     if check:
-        _check(paths, turned, store, shard)
+        _check(job)
     else:
         left = _left(limit, loaded)
         if left is not None:
             loaded.limit_memory(left)
-        _extract(_Job(paths, turned, store, shard), loaded, size, left)
+        _extract(job, loaded, size, left)
 
 
+@dataclass(frozen=True)
 class _Job:
     """The images of this process and where their features go."""
 
-    def __init__(self, paths: list[Path], poses: tuple[Pose, ...], store: FeatureStore, shard: Shard) -> None:
-        self.paths, self.poses, self.store, self.shard = paths, poses, store, shard
+    paths: list[Path]
+    poses: tuple[Pose, ...]
+    store: FeatureStore
+    shard: Shard
 
     def say(self, text: str) -> None:
         """A line on standard error, with the process's number when there are several."""
@@ -100,15 +94,16 @@ class _Job:
 
 
 def _extract(job: _Job, extractor: Extractor, batch: int | None, limit: int | None) -> None:
-    """Look for what is missing, extract it, and leave a manifest."""
+    """Look for what is missing, extract it, leave a manifest, and say what failed (exit code 1)."""
+    from geoaware.runs.progress import advancing, progress_bars
     from geoaware.store import extraction
 
     job.store.prepare()
-    with _progress("looking", len(job.paths), job.shard) as advance:
+    with progress_bars(job.shard.rank == 0, terminal_only=True) as tell:
+        advance = advancing(tell, "looking", len(job.paths))
         work = extraction.survey(job.paths, job.poses, job.store, advance)
-    before = f"{len(job.paths)} images, {work.there} files already there"
-    try:
-        with _progress("extracting", work.files, job.shard) as advance:
+        before = f"{len(job.paths)} images, {work.there} files already there"
+        try:
             written = extraction.extract(
                 work,
                 extractor,
@@ -117,11 +112,16 @@ def _extract(job: _Job, extractor: Extractor, batch: int | None, limit: int | No
                 memory=limit,
                 shard=job.shard,
                 announce=lambda estimate: job.say(f"{before}; {estimate}"),
-                progress=advance,
+                progress=advancing(tell, "extracting", work.files),
             )
-    finally:
-        _leave_manifest(job.store)
-    _report(job, work, written)
+        finally:
+            _leave_manifest(job.store)
+    for line in work.failed:
+        job.say(f"failed: {line}")
+    job.say(f"{written} extracted, {work.there} already there, {len(work.failed)} failed")
+    typer.echo(job.store.folder)
+    if work.failed:
+        raise typer.Exit(1)
 
 
 def _leave_manifest(store: FeatureStore) -> None:
@@ -135,23 +135,15 @@ def _leave_manifest(store: FeatureStore) -> None:
             store.update_manifest()
 
 
-def _report(job: _Job, work: Survey, written: int) -> None:
-    for line in work.failed:
-        job.say(f"failed: {line}")
-    job.say(f"{written} extracted, {work.there} already there, {len(work.failed)} failed")
-    typer.echo(job.store.folder)
-    if work.failed:
-        raise typer.Exit(1)
-
-
-def _check(paths: list[Path], poses: tuple[Pose, ...], store: FeatureStore, shard: Shard) -> None:
+def _check(job: _Job) -> None:
     """List what is missing or damaged; exit code 2 if anything is."""
+    from geoaware.runs.progress import advancing, progress_bars
     from geoaware.store import extraction
 
-    job = _Job(paths, poses, store, shard)
-    files = len(store.entries()[shard.rank :: shard.world])
-    with _progress("checking", files, shard) as advance:
-        missing, wrong = extraction.check(paths, poses, store, shard, advance)
+    files = len(job.store.entries()[job.shard.rank :: job.shard.world])
+    with progress_bars(job.shard.rank == 0, terminal_only=True) as tell:
+        advance = advancing(tell, "checking", files)
+        missing, wrong = extraction.check(job.paths, job.poses, job.store, job.shard, advance)
     for line in [*wrong, *missing]:
         typer.echo(line)
     job.say(f"{files} files read: {len(missing)} missing, {len(wrong)} damaged or unreadable")
@@ -199,20 +191,6 @@ def _left(limit: int | None, extractor: Extractor) -> int | None:
             f"{limit / 1e9:.2f}; allow more, or use --dtype bf16"
         )
     return limit - weights
-
-
-@contextmanager
-def _progress(what: str, total: int, shard: Shard) -> Iterator[Any]:
-    """A bar with the time left on standard error; only the first process shows one."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    hidden = shard.rank != 0 or not total or not console.is_terminal
-    with Progress(*columns, console=console, disable=hidden) as progress:
-        task = progress.add_task(what, total=total)
-        yield lambda count: progress.advance(task, count)
 
 
 def _poses(given: str) -> tuple[Pose, ...]:

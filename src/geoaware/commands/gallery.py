@@ -2,50 +2,75 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument, Option
 
-from geoaware.commands.choices import Annotations, DataOption
-from geoaware.commands.options import parse_settings
+from geoaware.commands.options import Annotations, LoaderOptions, expand, loader_options
 from geoaware.runs.errors import InputError
 
 if TYPE_CHECKING:
     from geoaware.report.gallery import Judged
 
 
+@dataclass(frozen=True)
+class ShownPairs:
+    """Which pairs are shown."""
+
+    pairs: Annotated[int | None, Option(metavar="N", help="Only so many pairs, chosen by --seed.")] = None
+    seed: Annotated[int, Option(help="Of the choice of pairs.")] = 0
+    worst: Annotated[int | None, Option(metavar="N", help="Only the pairs with the largest mean error.")] = (
+        None
+    )
+
+    def check(self) -> None:
+        """Find a wrong choice before anything is read.
+
+        Raises:
+            InputError: two choices, or a number that is no number of pairs.
+        """
+        if self.pairs is not None and self.worst is not None:
+            raise InputError("--pairs and --worst are two choices of pairs; give one of them")
+        for option, count in (("--pairs", self.pairs), ("--worst", self.worst)):
+            if count is not None and count < 1:
+                raise InputError(f"{option} {count}: give a number from 1")
+
+    def of(self, run: Judged) -> list[int]:
+        """Positions of the pairs in the file."""
+        from geoaware.data.sampling import draw
+
+        total = len(run.pairs)
+        if self.worst is not None:
+            return run.worst(self.worst)
+        return list(range(total)) if self.pairs is None else draw(total, self.pairs, f"{self.seed}/gallery")
+
+
+@expand
 def gallery(
     predictions: Annotated[
         list[Path],
-        typer.Argument(
+        Argument(
             metavar="PREDICTIONS [OTHER]",
             help="What `geoaware predict` wrote; a second file of the same pairs is compared with it.",
         ),
     ],
-    root: Annotated[Path, typer.Option("--root", help="Folder of the data set.")],
-    dataset: Annotated[
-        str | None, typer.Option("--dataset", help="Its name, if not as the predictions say.")
-    ] = None,
-    split: Annotated[
-        str | None, typer.Option("--split", help="Its split, if not as the predictions say.")
-    ] = None,
+    root: Annotated[Path, Option(help="Folder of the data set.")],
+    dataset: Annotated[str | None, Option(help="Its name, if not as the predictions say.")] = None,
+    split: Annotated[str | None, Option(help="Its split, if not as the predictions say.")] = None,
     annotations: Annotations = None,
-    option: DataOption = None,
+    option: LoaderOptions = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="HTML file to write; named after PREDICTIONS if not given.")
+        Path | None, Option(help="HTML file to write; named after PREDICTIONS if not given.")
     ] = None,
-    alpha: Annotated[float, typer.Option("--alpha", help="Threshold of right and wrong.")] = 0.1,
-    size: Annotated[int, typer.Option("--size", help="Longer side of the images, in pixels.")] = 320,
-    pairs: Annotated[
-        int | None, typer.Option("--pairs", metavar="N", help="Only so many pairs, chosen by --seed.")
-    ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of the choice of pairs.")] = 0,
-    worst: Annotated[
-        int | None, typer.Option("--worst", metavar="N", help="Only the pairs with the largest mean error.")
-    ] = None,
+    alpha: Annotated[float, Option(help="Threshold of right and wrong.")] = 0.1,
+    size: Annotated[int, Option(help="Longer side of the images, in pixels.")] = 320,
+    *,
+    chosen: ShownPairs,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Stop at an image that cannot be read, instead of a grey box.")
+        bool, Option("--strict", help="Stop at an image that cannot be read, instead of a grey box.")
     ] = False,
 ) -> None:
     """Write pairs and their matches to one HTML file to sort, filter and look through.
@@ -60,54 +85,34 @@ def gallery(
     """
     if len(predictions) > 2:
         raise InputError(f"{len(predictions)} predictions files; give one, or two to compare")
-    if pairs is not None and worst is not None:
-        raise InputError("--pairs and --worst are two choices of pairs; give one of them")
+    chosen.check()
 
     from geoaware.report.gallery import entries, find_images, judge, write_gallery
+    from geoaware.runs.progress import progress_bars
 
     runs = [judge(each, alpha) for each in predictions]
     first = runs[0]
-    chosen = _chosen(first, pairs, seed, worst)
-    given: dict[str, Any] = parse_settings(option)
-    if annotations is not None:
-        given["annotations"] = annotations
+    positions = chosen.of(first)
     name, part = _named(first, dataset, split)
-    shown = entries(runs, find_images(name, root, part, **given), chosen)
-
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
+    images = find_images(name, root, part, **loader_options(option, annotations))
+    shown = entries(runs, images, positions)
     path = out or Path(f"{first.path.stem}.html")
-    columns = (TextColumn("writing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("writing", total=len(chosen))
+    with progress_bars() as tell:
         write_gallery(
             shown,
             path,
             title=" against ".join(f"{each.path.stem}" for each in runs),
-            about=_about(runs, name, part, alpha, len(chosen)),
+            about=_about(runs, name, part, alpha, len(positions)),
             size=size,
             alpha=alpha,
             labels=[each.path.name for each in runs],
             strict=strict,
-            progress=lambda done: bar.update(task, completed=done),
+            progress=lambda done: tell("writing", done, len(positions)),
         )
     megabytes = path.stat().st_size / 2**20
-    typer.echo(f"wrote {path} ({megabytes:.1f} MB, {len(chosen):,} pairs); open it in a browser", err=True)
+    typer.echo(f"wrote {path} ({megabytes:.1f} MB, {len(positions):,} pairs); open it in a browser", err=True)
     if megabytes > 100:
         typer.echo("smaller: --worst 500, --pairs 500 or --size 200", err=True)
-
-
-def _chosen(run: Judged, pairs: int | None, seed: int, worst: int | None) -> list[int]:
-    from geoaware.data.sampling import draw
-
-    for option, count in (("--pairs", pairs), ("--worst", worst)):
-        if count is not None and count < 1:
-            raise InputError(f"{option} {count}: give a number from 1")
-    total = len(run.pairs)
-    if worst is not None:
-        return run.worst(worst)
-    return list(range(total)) if pairs is None else draw(total, pairs, f"{seed}/gallery")
 
 
 def _named(run: Judged, dataset: str | None, split: str | None) -> tuple[str, str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Option
 
 from geoaware.runs.errors import InputError
 
@@ -20,18 +21,16 @@ _PACKAGES = ("geoaware", "torch", "transformers", "pillow", "numpy")
 
 
 def info(
-    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    as_json: Annotated[bool, Option("--json", help="Print as JSON.")] = False,
     convert: Annotated[
         Path | None,
-        typer.Option(
+        Option(
             "--convert-captioner",
             metavar="FILE",
             help="Instead, take the implicit captioner for sd15 out of an ODISE checkpoint.",
         ),
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Where the captioner goes; beside FILE if not given.")
-    ] = None,
+    out: Annotated[Path | None, Option(help="Where the captioner goes; beside FILE if not given.")] = None,
 ) -> None:
     """Show versions, the device that would be used, the extractors and the post-processors that are shipped.
 
@@ -42,7 +41,10 @@ def info(
     geoaware info --convert-captioner odise_label_coco_50e-b67d2efc.pth --out captioner.safetensors
     """
     if convert is not None:
-        _convert(convert, out)
+        from geoaware.features.captioner import convert_captioner
+
+        written = convert_captioner(convert, out)
+        typer.echo(f"{written}: use it with --extractor sd15 --set captioner={written}")
         return
     if out is not None:
         raise InputError("--out goes with --convert-captioner FILE")
@@ -103,10 +105,3 @@ def _state(entry: Entry) -> str:
     if all(find_spec(module) for module in entry.needs):
         return "ready" if entry.has_weights else "needs its weights"
     return f"pip install 'geoaware[{entry.extra}]'"
-
-
-def _convert(checkpoint: Path, out: Path | None) -> None:
-    from geoaware.features.captioner import convert_captioner
-
-    written = convert_captioner(checkpoint, out)
-    typer.echo(f"{written}: use it with --extractor sd15 --set captioner={written}")

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 from geoaware.commands.options import (
-    Blend,
     Device,
     Dtype,
+    ExtractorSettings,
+    FeatureOptions,
     PoseRuleText,
-    PostProcessorPlace,
-    Settings,
+    expand,
     parse_pose_rule,
     parse_settings,
 )
@@ -23,50 +25,94 @@ from geoaware.runs.errors import InputError
 
 if TYPE_CHECKING:
     from geoaware.data.points_file import QueryPoints
-    from geoaware.matcher import Matcher
-    from geoaware.result import Encoded, MatchResult
+    from geoaware.result import MatchResult
 
 
-def match(
-    a: Annotated[Path, typer.Argument(metavar="A", help="The image that the points are on.")],
-    b: Annotated[Path, typer.Argument(metavar="B", help="The other image, or a folder of images.")],
-    point: Annotated[
-        list[str] | None, typer.Option("--point", metavar="X,Y", help="Pixel of A; may be repeated.")
-    ] = None,
-    points: Annotated[
-        Path | None, typer.Option("--points", help="CSV or JSON file of points, with names if it has any.")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Write an image of the matches (a folder, if B is one).")
-    ] = None,
+@dataclass(frozen=True)
+class PointOptions:
+    """The points on A."""
+
+    point: Annotated[list[str] | None, Option(metavar="X,Y", help="Pixel of A; may be repeated.")] = None
+    points: Annotated[Path | None, Option(help="CSV or JSON file of points, with names if it has any.")] = (
+        None
+    )
+
+    def read(self) -> QueryPoints:
+        """The points, whichever way they are given."""
+        from geoaware.data.points_file import QueryPoints, parse_point, read_points
+
+        if self.points is not None and self.point:
+            raise InputError("give the points either by --point or by --points FILE, not both")
+        if self.points is not None:
+            return read_points(self.points)
+        if not self.point:
+            raise InputError("no points: give --point x,y (may be repeated) or --points FILE")
+        return QueryPoints([parse_point(each) for each in self.point])
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """What is written for each target image."""
+
+    out: Annotated[Path | None, Option(help="Write an image of the matches (a folder, if B is one).")] = None
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write the matches as JSON (a folder, if B is one).")
-    ] = None,
+        Path | None, Option("--json", help="Write the matches as JSON (a folder, if B is one).")
+    ] = None
     heatmap: Annotated[
-        int | None,
-        typer.Option("--heatmap", metavar="N", help="Write to --out where on B the point number N could be."),
-    ] = None,
-    model: Annotated[
-        str, typer.Option("--extractor", help="`lite` or an extractor that `geoaware info` lists.")
-    ] = "lite",
-    post_processor: PostProcessorPlace = "auto",
-    blend: Blend = None,
+        int | None, Option(metavar="N", help="Write to --out where on B the point number N could be.")
+    ] = None
+
+    def of(self, target: Path) -> OutputOptions:
+        """The files of one target of a folder."""
+        image = None if self.out is None else self.out / f"{target.name}.png"
+        data = None if self.json_file is None else self.json_file / f"{target.name}.json"
+        return OutputOptions(image, data, self.heatmap)
+
+    def are_there(self) -> bool:
+        """Whether something is to be written, and all of it exists."""
+        wanted = [place for place in (self.out, self.json_file) if place is not None]
+        return bool(wanted) and all(place.exists() for place in wanted)
+
+    def write(self, result: MatchResult, source: Path, target: Path, queries: QueryPoints) -> None:
+        """Write what is asked for."""
+        from geoaware.runs.files import replacing
+
+        if self.out is not None:
+            drawn = (
+                result.draw(labels=queries.names) if self.heatmap is None else result.heatmap(self.heatmap)
+            )
+            _save(drawn, self.out)
+        if self.json_file is not None:
+            content = {"source": str(source), "target": str(target), **result.to_dict()}
+            for entry, name in zip(content["matches"], queries.names or [], strict=False):
+                entry["name"] = name
+            with replacing(self.json_file) as draft:
+                draft.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+@expand
+def match(
+    a: Annotated[Path, Argument(metavar="A", help="The image that the points are on.")],
+    b: Annotated[Path, Argument(metavar="B", help="The other image, or a folder of images.")],
+    points: PointOptions,
+    output: OutputOptions,
+    features: FeatureOptions,
     pose: Annotated[
-        str, typer.Option("--pose", help="Turn A to the pose of B: auto (as measured), off, flip, rotate.")
+        str, Option(help="Turn A to the pose of B: auto (as measured), off, flip, rotate.")
     ] = "auto",
     pose_rule: PoseRuleText = None,
     mask: Annotated[
-        Path | None, typer.Option("--mask", help="Image of A's object, white on black, to choose the pose.")
+        Path | None, Option(help="Image of A's object, white on black, to choose the pose.")
     ] = None,
     target_mask: Annotated[
-        Path | None, typer.Option("--target-mask", help="The same of B; with --mask only, B not a folder.")
+        Path | None, Option(help="The same of B; with --mask only, B not a folder.")
     ] = None,
     skip_existing: Annotated[
-        bool, typer.Option("--skip-existing", help="With a folder: go on where an earlier run stopped.")
+        bool, Option("--skip-existing", help="With a folder: go on where an earlier run stopped.")
     ] = False,
     device: Device = "auto",
     dtype: Dtype = "fp32",
-    setting: Settings = None,
+    setting: ExtractorSettings = None,
 ) -> None:
     """Find points of image A in image B.
 
@@ -76,116 +122,76 @@ def match(
 
     geoaware match cat1.jpg photos/ --points ears.csv --json found/ --out images/
     """
+    if output.heatmap is not None and output.out is None:
+        raise InputError("--heatmap needs --out FILE to write the image to")
+    if target_mask is not None and (mask is None or b.is_dir()):
+        raise InputError("--target-mask goes with --mask, and with a single image as B")
     from geoaware.data.images import list_images, load_mask
 
-    queries = _queries(point, points)
+    queries = points.read()
     for path in (a, b):
         if not path.exists():
             raise InputError(f"{path}: no such file")
     targets = list_images(b) if b.is_dir() else [b]
-    if heatmap is not None and out is None:
-        raise InputError("--heatmap needs --out FILE to write the image to")
-    if target_mask is not None and (mask is None or b.is_dir()):
-        raise InputError("--target-mask goes with --mask, and with a single image as B")
     source_object, target_object = (None if path is None else load_mask(path) for path in (mask, target_mask))
 
     from geoaware.matcher import Matcher, check_points
 
     matcher = Matcher.from_pretrained(
-        model,
+        features.extractor,
         pose=pose,
         pose_rule=parse_pose_rule(pose_rule),
-        post_processor=post_processor,
-        blend=blend,
+        post_processor=features.post_processor,
+        blend=features.blend,
         device=device,
         dtype=dtype,
         **parse_settings(setting),
     )
     source = matcher.encode(a, source_object)
     check_points(queries.points, source.size)
-    output = _Output(a, queries, out, json_file, heatmap)
+
+    def find(target: Path) -> MatchResult:
+        encoded = matcher.encode(target, target_object)
+        return matcher.match(source, encoded, queries.points, flip_pairs=queries.flip_pairs)
+
     if b.is_dir():
-        _match_folder(matcher, source, targets, output, skip_existing)
+        _match_folder(a, targets, find, output, queries, skip_existing)
     else:
-        result = _run(matcher, source, matcher.encode(b, target_object), queries)
-        output.write(result, b, out, json_file)
+        result = find(b)
+        output.write(result, a, b, queries)
         _print_result(result, queries)
 
 
-@dataclass(frozen=True)
-class _Output:
-    """What is written for each target image."""
-
-    source: Path
-    queries: QueryPoints
-    out: Path | None
-    json_file: Path | None
-    heatmap: int | None
-
-    def places(self, target: Path) -> tuple[Path | None, Path | None]:
-        """Image and JSON file of one target of a folder."""
-        image = None if self.out is None else self.out / f"{target.name}.png"
-        return image, None if self.json_file is None else self.json_file / f"{target.name}.json"
-
-    def write(self, result: MatchResult, target: Path, drawn: Path | None, data: Path | None) -> None:
-        from geoaware.runs.files import replacing
-
-        if drawn is not None:
-            image = (
-                result.draw(labels=self.queries.names)
-                if self.heatmap is None
-                else result.heatmap(self.heatmap)
-            )
-            _save(image, drawn)
-        if data is not None:
-            content = {"source": str(self.source), "target": str(target), **result.to_dict()}
-            for entry, name in zip(content["matches"], self.queries.names or [], strict=False):
-                entry["name"] = name
-            with replacing(data) as draft:
-                draft.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
-def _queries(point: list[str] | None, points: Path | None) -> QueryPoints:
-    from geoaware.data.points_file import QueryPoints, parse_point, read_points
-
-    if points is not None and point:
-        raise InputError("give the points either by --point or by --points FILE, not both")
-    if points is not None:
-        return read_points(points)
-    if not point:
-        raise InputError("no points: give --point x,y (may be repeated) or --points FILE")
-    return QueryPoints([parse_point(each) for each in point])
-
-
-def _run(matcher: Matcher, source: Encoded, target: Path | Encoded, queries: QueryPoints) -> MatchResult:
-    return matcher.match(source, target, queries.points, flip_pairs=queries.flip_pairs)
-
-
 def _match_folder(
-    matcher: Matcher, source: Encoded, targets: list[Path], output: _Output, skip_existing: bool
+    source: Path,
+    targets: list[Path],
+    find: Callable[[Path], MatchResult],
+    output: OutputOptions,
+    queries: QueryPoints,
+    skip_existing: bool,
 ) -> None:
     """Match against every image; one that fails is reported and the rest goes on (exit code 1)."""
-    from rich.console import Console
-    from rich.progress import Progress
+    from geoaware.runs.progress import progress_bars
 
     if output.out is None and output.json_file is None:
         typer.echo("note: neither --out nor --json is given; results are only printed", err=True)
     failed = skipped = 0
-    with Progress(console=Console(stderr=True)) as progress:
-        for target in progress.track(targets, description="matching"):
-            image, data = output.places(target)
-            wanted = [place for place in (image, data) if place is not None]
-            if skip_existing and wanted and all(place.exists() for place in wanted):
+    with progress_bars() as tell:
+        for done, target in enumerate(targets):
+            tell("matching", done, len(targets))
+            files = output.of(target)
+            if skip_existing and files.are_there():
                 skipped += 1
                 continue
             try:
-                result = _run(matcher, source, target, output.queries)
+                result = find(target)
             except InputError as error:
                 failed += 1
-                progress.console.print(f"skipped: {error}", style="red", highlight=False, markup=False)
+                typer.secho(f"skipped: {error}", fg="red", err=True)
                 continue
-            output.write(result, target, image, data)
+            files.write(result, source, target, queries)
             typer.echo(_summary(target, result))
+        tell("matching", len(targets), len(targets))
     done = len(targets) - failed - skipped
     typer.echo(f"{done} matched, {skipped} already there, {failed} failed", err=True)
     if failed:
@@ -206,8 +212,8 @@ def _print_result(result: MatchResult, queries: QueryPoints) -> None:
 
     table = Table("point", "in A", "in B", "confidence", "cycle error")
     names = queries.names or [str(number) for number in range(len(result.queries))]
-    rows: list[Any] = [names, result.queries.tolist(), result.points.tolist()]
-    rows += [result.confidence.tolist(), result.cycle_error.tolist()]
+    figures = (result.queries, result.points, result.confidence, result.cycle_error)
+    rows: list[Any] = [names, *(each.tolist() for each in figures)]
     for name, query, found, confidence, cycle in zip(*rows, strict=True):
         table.add_row(name, _xy(query), _xy(found), f"{confidence:.2f}", f"{cycle:.3f}")
     console = Console()

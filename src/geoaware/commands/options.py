@@ -1,59 +1,327 @@
-"""Options that several commands share, and reading of ``--set key=value``."""
+"""Options that commands share, by the group, and `expand`, which makes options of a group's fields."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
+from functools import wraps
+from inspect import Parameter, Signature, signature
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
-import typer
+from typer import Option
 
 from geoaware.runs.errors import InputError
 
 if TYPE_CHECKING:
+    from geoaware.data import DataSet
+    from geoaware.evaluation.predict import PredictSettings
+    from geoaware.evaluation.protocols import Protocol
+    from geoaware.features import Extractor
+    from geoaware.matcher import Matcher
     from geoaware.method.alignment import PoseRule
+    from geoaware.store.feature_store import FeatureStore
 
+T = TypeVar("T")
+
+
+class Without:
+    """In the annotation of a group: fields that a command does not offer; they keep their defaults."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = names
+
+
+def expand(command: Callable[..., T]) -> Callable[..., T]:
+    """Give a command that takes groups of options the flat signature that typer reads.
+
+    A parameter or field whose type is a dataclass stands for the fields of that dataclass, in their order.
+    """
+    given = list(signature(command, eval_str=True).parameters.values())
+    flat = [each for parameter in given for each in _flat(parameter)]
+
+    @wraps(command)
+    def called(**values: Any) -> T:
+        bound = called.__signature__.bind(**values)  # type: ignore[attr-defined]
+        bound.apply_defaults()
+        return command(**{each.name: _gather(each, bound.arguments) for each in given})
+
+    called.__signature__ = Signature(flat)  # type: ignore[attr-defined]
+    called.__annotations__ = {each.name: each.annotation for each in flat}
+    return called
+
+
+def _flat(parameter: Parameter) -> list[Parameter]:
+    """The parameters that one stands for: those of its group, or itself."""
+    inside = _fields(parameter.annotation)
+    if inside is None:
+        return [parameter.replace(kind=Parameter.KEYWORD_ONLY)]
+    return [each for part in inside for each in _flat(part)]
+
+
+def _gather(parameter: Parameter, values: dict[str, Any]) -> Any:
+    """The value of a parameter of the command: its group, made of flat values, or itself."""
+    inside = _fields(parameter.annotation)
+    if inside is None:
+        return values[parameter.name]
+    group = parameter.annotation
+    group = get_args(group)[0] if get_origin(group) is Annotated else group
+    return group(**{each.name: _gather(each, values) for each in inside})
+
+
+def _fields(annotation: Any) -> list[Parameter] | None:
+    """The fields of a group as parameters; ``None`` for the type of a single option."""
+    group, *notes = get_args(annotation) if get_origin(annotation) is Annotated else (annotation,)
+    if not is_dataclass(group):
+        return None
+    hidden = {name for note in notes if isinstance(note, Without) for name in note.names}
+    types = get_type_hints(group, include_extras=True)
+    return [
+        Parameter(
+            each.name,
+            Parameter.KEYWORD_ONLY,
+            default=Parameter.empty if each.default is MISSING else each.default,
+            annotation=types[each.name],
+        )
+        for each in fields(group)
+        if each.name not in hidden
+    ]
+
+
+# Single options that several commands have.
 ExtractorName = Annotated[
-    str, typer.Option("--extractor", help="Name of the features; `geoaware info` lists them.")
+    str, Option("--extractor", help="`lite` or an extractor that `geoaware info` lists.")
 ]
 PostProcessorPlace = Annotated[
     str,
-    typer.Option(
+    Option(
         "--post-processor",
         metavar="PLACE",
         help="What makes the features geometry-aware: a folder that `geoaware train` wrote, a released .PTH "
         "file, or none; auto: the one shipped with `lite`, none for other extractors.",
     ),
 ]
-Blend = Annotated[
-    float | None,
-    typer.Option(
-        "--blend",
-        metavar="SHARE",
-        help="Of the post-processor's features, 0 (none) to 1 (they alone); as measured if not given.",
-    ),
-]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
-Dtype = Annotated[str, typer.Option("--dtype", help="fp32, bf16 or fp16.")]
-Settings = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="A setting of the extractor; may be repeated."),
-]
-
-ConfigSettings = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a value, by its dotted key; may be repeated."),
-]
-
-RestartRun = Annotated[
-    bool, typer.Option("--restart", help="Throw away what an earlier run left in the folder.")
-]
-
 PoseRuleText = Annotated[
     str | None,
-    typer.Option(
+    Option(
         "--pose-rule",
         help="How the pose is chosen: mutual-nn, imd, or with a margin imd:0.01; as measured if not given.",
     ),
 ]
+Device = Annotated[str, Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
+Dtype = Annotated[str, Option("--dtype", help="fp32, bf16 or fp16.")]
+ExtractorSettings = Annotated[
+    list[str] | None,
+    Option("--set", metavar="KEY=VALUE", help="A setting of the extractor; may be repeated."),
+]
+ConfigSettings = Annotated[
+    list[str] | None,
+    Option("--set", metavar="KEY=VALUE", help="Change a value, by its dotted key; may be repeated."),
+]
+RestartRun = Annotated[bool, Option("--restart", help="Throw away what an earlier run left in the folder.")]
+Restart = Annotated[bool, Option("--restart", help="Throw away what an earlier run wrote to the file.")]
+Annotations = Annotated[
+    str | None, Option("--annotations", help="Annotation file of a COCO data set, if not SPLIT.json.")
+]
+LoaderOptions = Annotated[
+    list[str] | None,
+    Option("--option", metavar="KEY=VALUE", help="An option of the data set's loader; may be repeated."),
+]
+CacheFolder = Annotated[
+    Path | None,
+    Option("--cache", help="Read features from `geoaware extract`'s folder, and keep new ones there."),
+]
+AsJson = Annotated[bool, Option("--json", help="Print all figures as JSON and nothing else.")]
+Markdown = Annotated[Path | None, Option("--markdown", help="Write the tables to a Markdown file.")]
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Which data set."""
+
+    dataset: Annotated[str, Option(help="spair71k, pf-pascal, pf-willow, ap10k, coco or pairs.")]
+    root: Annotated[Path, Option(help="Folder of the data set.")]
+    split: Annotated[str, Option(help="Its split: trn, val, test …")]
+    annotations: Annotations = None
+    option: LoaderOptions = None
+
+
+@dataclass(frozen=True)
+class PairOptions:
+    """Which of its pairs."""
+
+    pairs: Annotated[str, Option(metavar="N|all", help="How many pairs, chosen by --seed.")] = ""
+    seed: Annotated[int, Option(help="Of the choice of pairs.")] = 0
+
+    @property
+    def count(self) -> int | None:
+        """The number asked for; ``None`` for all.
+
+        Raises:
+            InputError: it is not a number.
+        """
+        if self.pairs in ("", "all"):
+            return None
+        if not self.pairs.isdecimal() or int(self.pairs) < 1:
+            raise InputError(
+                f"--pairs {self.pairs!r}: give a number or all; a list of pairs is --option pairs=FILE"
+            )
+        return int(self.pairs)
+
+
+@dataclass(frozen=True)
+class FeatureOptions:
+    """With what images are encoded."""
+
+    extractor: ExtractorName = "lite"
+    post_processor: PostProcessorPlace = "auto"
+    blend: Annotated[
+        float | None,
+        Option(
+            metavar="SHARE",
+            help="Of the post-processor's features, 0 (none) to 1 (they alone); as measured if not given.",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class PoseOptions:
+    """How the source is turned to the pose of the target."""
+
+    pose: Annotated[str, Option(help="Turn the source: auto (as measured), off, flip, rotate.")] = "auto"
+    pose_rule: PoseRuleText = None
+
+
+@dataclass(frozen=True)
+class ProtocolOptions:
+    """Under which rules a data set is predicted."""
+
+    protocol: Annotated[
+        str | None,
+        Option(help="paper, released, dift, pf-pascal, pf-willow; the data set's usual one if not given."),
+    ] = None
+    matching: Annotated[
+        str,
+        Option(
+            help="auto: the window measured for the features, looking where the protocol looks; paper: its "
+            "constants; extractor: as `geoaware match` does."
+        ),
+    ] = "auto"
+    labels: Annotated[
+        bool,
+        Option("--labels/--no-labels", help="In a mirrored source, read at the annotated flip partner (†)."),
+    ] = True
+    masks: Annotated[
+        bool, Option("--masks/--no-masks", help="Choose the pose on the source's annotated object mask.")
+    ] = False
+
+    def check(self) -> None:
+        """Find an unknown protocol before anything is loaded.
+
+        Raises:
+            InputError: there is none of that name.
+        """
+        from geoaware.evaluation.protocols import get_protocol
+
+        if self.protocol is not None:
+            get_protocol(self.protocol)
+
+    def of(self, data: DataSet) -> Protocol:
+        """The protocol asked for, or the data set's usual one."""
+        from geoaware.evaluation.protocols import FOR_BASE, get_protocol
+
+        return get_protocol(self.protocol or FOR_BASE[data.threshold_base])
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How features are computed and kept."""
+
+    setting: Annotated[
+        list[str] | None,
+        Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="A setting of the matching (window, temperature …) or of the extractor; may be repeated.",
+        ),
+    ] = None
+    batch: Annotated[int, Option(help="Images extracted together; 0: by device.")] = 0
+    cache_mb: Annotated[int, Option(help="Memory for features, in megabytes.")] = 2048
+    cache: CacheFolder = None
+    device: Device = "auto"
+    dtype: Dtype = "fp32"
+
+
+def predict_settings(protocol: str, rules: ProtocolOptions, run: RunOptions) -> PredictSettings:
+    """What a prediction needs to know beside the matcher."""
+    from geoaware.evaluation.predict import PredictSettings
+
+    return PredictSettings(protocol, rules.labels, rules.masks, run.batch, run.cache_mb * 2**20)
+
+
+def loader_options(option: list[str] | None, annotations: str | None) -> dict[str, Any]:
+    """What a data set's loader is given beside folder and split."""
+    given = parse_settings(option, "option")
+    return given if annotations is None else {**given, "annotations": annotations}
+
+
+def load_data(data: DataOptions, chosen: PairOptions) -> DataSet:
+    """The data set, cut down to the pairs asked for."""
+    from geoaware.data import load, options
+    from geoaware.evaluation.predict import choose_pairs
+
+    given = loader_options(data.option, data.annotations)
+    draws_pairs = "seed" in options(data.dataset)
+    if draws_pairs:
+        # Such a loader makes the pairs itself; it would give its usual number before we could choose.
+        given = {"pairs": chosen.pairs or None, "seed": chosen.seed, **given}
+    loaded = load(data.dataset, data.root, data.split, **given)
+    return loaded if draws_pairs else choose_pairs(loaded, chosen.count, chosen.seed)
+
+
+def load_matcher(
+    features: FeatureOptions,
+    run: RunOptions,
+    pose: PoseOptions,
+    protocol: str = "paper",
+    matching: str = "auto",
+) -> Matcher:
+    """The matcher, reading features from the cache if there is one.
+
+    What is wrong with the settings is found before the extractor is loaded.
+    """
+    from geoaware.evaluation.predict import matching_settings
+    from geoaware.features import check_name, load_extractor
+    from geoaware.matcher import Matcher
+    from geoaware.method.matching import MatchSettings
+    from geoaware.presets import PRESETS, choose_post_processor
+    from geoaware.store.feature_store import CachedExtractor
+
+    given = parse_settings(run.setting)
+    for_matching = {key: given.pop(key) for key in list(given) if key in MatchSettings.__dataclass_fields__}
+    network = choose_post_processor(features.extractor, features.post_processor)
+    if features.blend == 0:
+        network = None
+    name = PRESETS.get(features.extractor, features.extractor)
+    check_name(name)
+    settings = matching_settings(name, protocol, matching, for_matching, network)
+    rule = parse_pose_rule(pose.pose_rule)
+    extractor = load_extractor(name, device=run.device, dtype=run.dtype, **given)
+    if run.cache is not None:
+        extractor = CachedExtractor(extractor, find_store(run.cache, extractor))
+    return Matcher(extractor, settings, pose.pose, rule, network, features.blend)
+
+
+def find_store(cache: Path, extractor: Extractor) -> FeatureStore:
+    """The most exact set of these features in a cache folder; a new one in fp16 if there is none."""
+    from geoaware.store.feature_store import FeatureStore, set_key
+
+    new = set_key(extractor)
+    for stored in ("fp32", "fp16", "int8"):
+        key = replace(new, stored=stored)
+        if any((cache / key.folder).glob("*/*.safetensors")):
+            return FeatureStore(cache / key.folder, key)
+    return FeatureStore(cache / new.folder, new)
 
 
 def parse_pose_rule(text: str | None) -> PoseRule | None:
@@ -63,8 +331,12 @@ def parse_pose_rule(text: str | None) -> PoseRule | None:
     return None if text is None else PoseRule.parse(text)
 
 
-def parse_settings(given: list[str] | None) -> dict[str, Any]:
+def parse_settings(given: list[str] | None, option: str = "set") -> dict[str, Any]:
     """``["canvas=448", "weights=folder"]`` to a dictionary; values are read as YAML.
+
+    Args:
+        given: the items.
+        option: name of the option that they were given by, for the message.
 
     Raises:
         InputError: an item is not KEY=VALUE.
@@ -75,7 +347,7 @@ def parse_settings(given: list[str] | None) -> dict[str, Any]:
     for item in given or []:
         key, equals, value = item.partition("=")
         if not equals or not key.strip():
-            raise InputError(f"--set {item!r} is not of the form key=value")
+            raise InputError(f"--{option} {item!r} is not of the form key=value")
         try:
             parsed = yaml.safe_load(value)
         except yaml.YAMLError:

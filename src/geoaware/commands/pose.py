@@ -7,13 +7,24 @@ import io
 import json
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option
 
-from geoaware.commands.choices import CacheFolder, Extractor, RunChoice
-from geoaware.commands.options import Blend, Device, Dtype, PostProcessorPlace, Settings
+from geoaware.commands.options import (
+    CacheFolder,
+    Device,
+    Dtype,
+    ExtractorSettings,
+    FeatureOptions,
+    PoseOptions,
+    RunOptions,
+    expand,
+    load_matcher,
+)
 from geoaware.runs.errors import InputError
 
 if TYPE_CHECKING:
@@ -22,52 +33,50 @@ if TYPE_CHECKING:
     from geoaware.method.types import AnnotatedImage
 
 
+@dataclass(frozen=True)
+class ComparisonOptions:
+    """How images are compared with templates."""
+
+    metric: Annotated[
+        str, Option(help="imd: instance matching distance; mutual-nn: mutual nearest neighbours.")
+    ] = "imd"
+    masks: Annotated[
+        Path | None,
+        Option(metavar="DIR", help="Masks of the images' objects, of the same names, for imd."),
+    ] = None
+    template_masks: Annotated[
+        bool,
+        Option(
+            "--template-masks", help="Compare with the templates' objects only: left_mask.png … beside them."
+        ),
+    ] = False
+
+
+@expand
 def pose(
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGES", help="Images, or folders of images.")],
+    images: Annotated[list[Path], Argument(metavar="IMAGES", help="Images, or folders of images.")],
     templates: Annotated[
         Path,
-        typer.Option(
-            "--templates",
+        Option(
             metavar="DIR",
             help="A folder for each template set, in it left, right, front and back (.jpg, .png …).",
         ),
     ],
-    extractor: Extractor = "lite",
-    post_processor: PostProcessorPlace = "auto",
-    blend: Blend = None,
-    metric: Annotated[
-        str,
-        typer.Option(
-            "--metric", help="imd: instance matching distance; mutual-nn: mutual nearest neighbours."
-        ),
-    ] = "imd",
-    masks: Annotated[
-        Path | None,
-        typer.Option(
-            "--masks", metavar="DIR", help="Masks of the images' objects, of the same names, for imd."
-        ),
-    ] = None,
-    template_masks: Annotated[
-        bool,
-        typer.Option(
-            "--template-masks",
-            help="Compare with the templates' objects only: left_mask.png … beside them.",
-        ),
-    ] = False,
+    features: FeatureOptions,
+    compared: ComparisonOptions,
     labels: Annotated[
-        Path | None,
-        typer.Option("--labels", metavar="FILE", help="True poses, JSON or CSV: prints the accuracies."),
+        Path | None, Option(metavar="FILE", help="True poses, JSON or CSV: prints the accuracies.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="Write poses, votes and distances as JSON.")
+        Path | None, Option(metavar="FILE", help="Write poses, votes and distances as JSON.")
     ] = None,
     restart: Annotated[
-        bool, typer.Option("--restart", help="Throw away what an earlier run wrote to --out.")
+        bool, Option("--restart", help="Throw away what an earlier run wrote to --out.")
     ] = False,
     cache: CacheFolder = None,
     device: Device = "auto",
     dtype: Dtype = "fp32",
-    setting: Settings = None,
+    setting: ExtractorSettings = None,
 ) -> None:
     """Predict whether images show their object from the left, the right, the front or the back.
 
@@ -81,30 +90,15 @@ def pose(
 
     geoaware pose photos/ --templates cats/ --masks masks/ --labels poses.csv --out poses.json
     """
-    run = RunChoice(
-        extractor=extractor,
-        post_processor=post_processor,
-        blend=blend,
-        pose="off",
-        pose_rule=None,
-        protocol=None,
-        matching="auto",
-        labels=True,
-        masks=masks is not None,
-        setting=setting,
-        batch=1,
-        cache_mb=0,
-        cache=cache,
-        device=device,
-        dtype=dtype,
-    )
     from geoaware.apps.pose import PoseSettings, PoseWork, read_template_sets
 
-    how = PoseSettings(metric, masks is not None, template_masks)  # type: ignore[arg-type]
-    sets = read_template_sets(templates, template_masks)
-    chosen = read_images(images, masks)
+    masked = compared.masks is not None
+    how = PoseSettings(compared.metric, masked, compared.template_masks)  # type: ignore[arg-type]
+    sets = read_template_sets(templates, compared.template_masks)
+    chosen = read_images(images, compared.masks)
     truth = None if labels is None else read_labels(labels, [each.id for each in chosen])
-    work = PoseWork(run.matcher("paper"), {"": sets}, chosen, how)
+    run = RunOptions(setting, cache=cache, device=device, dtype=dtype)
+    work = PoseWork(load_matcher(features, run, PoseOptions("off")), {"": sets}, chosen, how)
     found = _predict(work, out, restart)
     for each in found:
         typer.echo(_line(each, None if truth is None else truth.get(each.image)))
@@ -123,8 +117,8 @@ def _predict(work: PoseWork, out: Path | None, restart: bool) -> list[PosePredic
 
     sets = len(work.templates[""])
     typer.echo(f"images: {len(work.images):,}, template sets: {sets:,}, {work.matcher.identity}", err=True)
-    with progress_bars() as progress:
-        found = predict_poses(work, out, restart=restart, progress=progress)
+    with progress_bars() as tell:
+        found = predict_poses(work, out, restart=restart, progress=tell)
     if out is not None:
         typer.echo(f"wrote {out}; the same command again reads it", err=True)
     return found

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument, Option
 
-from geoaware.commands.choices import (
+from geoaware.commands.options import (
     Annotations,
-    Batch,
-    CacheFolder,
-    CacheSize,
-    DataChoice,
-    DataOption,
-    Extractor,
-    Labels,
-    MatchingChoice,
-    Pairs,
-    ProtocolName,
-    RunChoice,
-    Seed,
-    Setting,
+    DataOptions,
+    FeatureOptions,
+    LoaderOptions,
+    PairOptions,
+    PoseOptions,
+    ProtocolOptions,
+    RunOptions,
+    Without,
+    expand,
+    load_data,
+    load_matcher,
+    parse_settings,
+    predict_settings,
 )
-from geoaware.commands.options import Device, Dtype, PostProcessorPlace, parse_settings
 from geoaware.runs.errors import InputError
 
 if TYPE_CHECKING:
@@ -33,66 +33,57 @@ if TYPE_CHECKING:
     from geoaware.studies.variants import Bench
 
 
+@dataclass(frozen=True)
+class SetOptions:
+    """A data set, or a study of several."""
+
+    dataset: Annotated[
+        str | None,
+        Option(
+            help="spair71k, pf-pascal, pf-willow, ap10k, coco or pairs; or a study: shared, or a YAML file "
+            "that lists data sets. The paper's own if not given."
+        ),
+    ] = None
+    split: Annotated[str | None, Option(help="Of the data set: trn, val, test …; not for a study.")] = None
+    annotations: Annotations = None
+    option: LoaderOptions = None
+
+
+@expand
 def reproduce(
     name: Annotated[
         str,
-        typer.Argument(
+        Argument(
             metavar="NAME",
             help="table1 … table5, table7, table9 … table13, unseen, fig4, fig5, fig15, fig18; or all.",
         ),
     ],
-    root: Annotated[
-        Path, typer.Option("--root", help="Folder of the data set, or of the data sets of a study.")
-    ],
-    out: Annotated[Path, typer.Option("--out", help="Folder of report, plots and predictions.")],
-    dataset: Annotated[
-        str | None,
-        typer.Option(
-            "--dataset",
-            help="spair71k, pf-pascal, pf-willow, ap10k, coco or pairs; or a study: shared, or a YAML file "
-            "that lists data sets. The paper's own if not given.",
-        ),
-    ] = None,
-    split: Annotated[
-        str | None, typer.Option("--split", help="Of the data set: trn, val, test …; not for a study.")
-    ] = None,
-    annotations: Annotations = None,
-    option: DataOption = None,
-    extractor: Extractor = "lite",
-    post_processor: PostProcessorPlace = "auto",
-    protocol: ProtocolName = None,
-    matching: MatchingChoice = "auto",
-    labels: Labels = True,
-    pairs: Pairs = "",
-    seed: Seed = 0,
-    setting: Setting = None,
-    batch: Batch = 0,
-    cache_mb: CacheSize = 2048,
-    cache: CacheFolder = None,
-    device: Device = "auto",
-    dtype: Dtype = "fp32",
+    root: Annotated[Path, Option(help="Folder of the data set, or of the data sets of a study.")],
+    out: Annotated[Path, Option(help="Folder of report, plots and predictions.")],
+    data: SetOptions,
+    features: Annotated[FeatureOptions, Without("blend")],
+    rules: Annotated[ProtocolOptions, Without("masks")],
+    chosen: PairOptions,
+    run: RunOptions,
     config: Annotated[
         str | None,
-        typer.Option(
-            "--config",
+        Option(
             metavar="PLACE",
             help="What table10, table11 or unseen trains: a YAML file or a shipped one; a study has its own.",
         ),
     ] = None,
     training: Annotated[
-        bool, typer.Option("--training/--no-training", help="Whether `all` has the analyses that train.")
+        bool, Option("--training/--no-training", help="Whether `all` has the analyses that train.")
     ] = True,
     ablation: Annotated[
         Path | None,
-        typer.Option(
-            "--ablation",
+        Option(
             metavar="FILE",
             help="What `geoaware ablation --json` printed, to stand beside table5 and table9.",
         ),
     ] = None,
     restart: Annotated[
-        bool,
-        typer.Option("--restart", help="Throw away the predictions that are needed and make them again."),
+        bool, Option("--restart", help="Throw away the predictions that are needed and make them again.")
     ] = False,
 ) -> None:
     """Make an analysis of the paper, or all of them, on its data or on yours.
@@ -115,49 +106,33 @@ def reproduce(
     from geoaware.studies.conduct import conduct, to_text, write
     from geoaware.studies.study import FEATURES, Study, keep_out_of_git
 
-    chosen = [each for each in choose(name) if training or not each.trains or name == each.name]
+    analyses = [each for each in choose(name) if training or not each.trains or name == each.name]
     trained = None if ablation is None else trained_rows(ablation)
-    features = cache or out / FEATURES
-    run = RunChoice(
-        extractor,
-        "none",
-        None,
-        "off",
-        None,
-        protocol,
-        matching,
-        labels,
-        False,
-        setting,
-        batch,
-        cache_mb,
-        features,
-        device,
-        dtype,
-    )
-    run.check()
-    choice = DataChoice(dataset or "", root, split or "", annotations, option, pairs, seed)
-    study, sets = _load(chosen, choice, protocol)
-    trainings = _trainings(chosen, study, config, root if study.sets else None, features)
+    features_here = run.cache is None
+    cache = run.cache or out / FEATURES
+    run = replace(run, cache=cache)
+    rules.check()
+    study, sets = _load(analyses, root, data, chosen, rules)
+    trainings = _trainings(analyses, study, config, root if study.sets else None, cache)
     for each in sets:
         for note in each.data.notes:
             typer.echo(f"note: {each.title}: {note}", err=True)
-    if cache is None:
-        keep_out_of_git(features)
-    bench = _bench(run, post_processor)
+    if features_here:
+        keep_out_of_git(cache)
+    bench = _bench(features, run, rules)
     with progress_bars() as tell:
         work = Study(
             tuple(sets),
             bench,
             out,
-            run.how("paper"),
+            predict_settings("paper", rules, run),
             trainings=trainings,
             tell=tell,
             say=lambda text: typer.echo(text, err=True),
             restart=restart,
-            as_in_paper=dataset is None,
+            as_in_paper=data.dataset is None,
         )
-        report = conduct(work, name, chosen, about=study.about)
+        report = conduct(work, name, analyses, about=study.about)
         if trained is not None:
             report = replace(report, outcomes=(*report.outcomes, trained))
         path = write(report, out)
@@ -168,14 +143,13 @@ def reproduce(
 
 
 def _load(
-    chosen: list[Analysis], choice: DataChoice, protocol: str | None
+    analyses: list[Analysis], root: Path, data: SetOptions, chosen: PairOptions, rules: ProtocolOptions
 ) -> tuple[StudyConfig, list[StudySet]]:
     """The study, without sets where a single data set was asked for, and the data sets.
 
     Raises:
         InputError: data is not there, or an option does not go with the rest.
     """
-    from geoaware.evaluation.protocols import FOR_BASE, get_protocol
     from geoaware.studies.case import slug
     from geoaware.studies.study import (
         PAPER,
@@ -187,27 +161,26 @@ def _load(
         load_study,
     )
 
-    if choice.dataset and not is_study(choice.dataset):
-        if not choice.split:
-            raise InputError(f"--dataset {choice.dataset} needs --split (trn, val, test …)")
-        data = choice.load()
-        label = slug(f"{choice.root.resolve().name or data.name} {data.split}") or data.name
-        config = SetConfig(label=label, name=data.name, split=data.split)
-        rules = get_protocol(protocol or FOR_BASE[data.threshold_base])
-        return StudyConfig.model_construct(sets=()), [StudySet(config, data, rules)]
-    if choice.split or choice.annotations or choice.option:
+    if data.dataset and not is_study(data.dataset):
+        if not data.split:
+            raise InputError(f"--dataset {data.dataset} needs --split (trn, val, test …)")
+        one = load_data(DataOptions(data.dataset, root, data.split, data.annotations, data.option), chosen)
+        label = slug(f"{root.resolve().name or one.name} {one.split}") or one.name
+        config = SetConfig(label=label, name=one.name, split=one.split)
+        return StudyConfig.model_construct(sets=()), [StudySet(config, one, rules.of(one))]
+    if data.split or data.annotations or data.option:
         raise InputError("--split, --annotations and --option go with --dataset NAME; a study has its own")
-    study = load_study(choice.dataset or PAPER)
-    needed = {label for each in chosen for label in each.needs}
-    sets = [each for each in study.sets if choice.dataset or each.label in needed]
-    count = None if choice.pairs in ("", "all") else _count(choice.pairs)
+    study = load_study(data.dataset or PAPER)
+    needed = {label for each in analyses for label in each.needs}
     return study, [
-        load_set(each, choice.root, pairs=count, seed=choice.seed, protocol=protocol) for each in sets
+        load_set(each, root, pairs=chosen.count, seed=chosen.seed, protocol=rules.protocol)
+        for each in study.sets
+        if data.dataset or each.label in needed
     ]
 
 
 def _trainings(
-    chosen: list[Analysis], study: StudyConfig, config: str | None, root: Path | None, cache: Path
+    analyses: list[Analysis], study: StudyConfig, config: str | None, root: Path | None, cache: Path
 ) -> dict[str, Training]:
     """What the chosen analyses train.
 
@@ -217,11 +190,11 @@ def _trainings(
     from geoaware.studies.study import Training, TrainingConfig
     from geoaware.training.post_processor.config import load_config
 
-    named = {each.name: study.trainings.get(each.name) for each in chosen if each.trains}
+    named = {each.name: study.trainings.get(each.name) for each in analyses if each.trains}
     if config is not None:
-        if len(chosen) != 1 or not named:
+        if len(analyses) != 1 or not named:
             raise InputError("--config is for an analysis that trains: table10, table11 or unseen")
-        named = {chosen[0].name: TrainingConfig(config=config)}
+        named = {analyses[0].name: TrainingConfig(config=config)}
     changes = {"cache": str(cache), **({} if root is None else {"root": str(root)})}
     return {
         name: Training(load_config(each.config, changes), each.tests)
@@ -230,13 +203,7 @@ def _trainings(
     }
 
 
-def _count(pairs: str) -> int:
-    if not pairs.isdecimal() or int(pairs) < 1:
-        raise InputError(f"--pairs {pairs!r}: give a number, or all")
-    return int(pairs)
-
-
-def _bench(run: RunChoice, post_processor: str) -> Bench:
+def _bench(features: FeatureOptions, run: RunOptions, rules: ProtocolOptions) -> Bench:
     """The extractor once, for all variants.
 
     Raises:
@@ -251,8 +218,9 @@ def _bench(run: RunChoice, post_processor: str) -> Bench:
     varied = [key for key in parse_settings(run.setting) if key in MatchSettings.__dataclass_fields__]
     if varied:
         raise InputError(f"--set {varied[0]}: the analyses vary how similarity is read; use --matching")
-    network = choose_post_processor(run.extractor, post_processor)
-    extractor = run.matcher("paper").extractor
+    network = choose_post_processor(features.extractor, features.post_processor)
+    plain = replace(features, post_processor="none")
+    extractor = load_matcher(plain, run, PoseOptions("off"), matching=rules.matching).extractor
     if network is not None:
         check_fit(network, extractor)  # before anything is predicted
-    return Bench(extractor, network, run.matching, run.cache_mb * 2**20)
+    return Bench(extractor, network, rules.matching, run.cache_mb * 2**20)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 from geoaware.commands.options import ConfigSettings, Device, RestartRun, parse_settings
 
@@ -16,13 +17,9 @@ if TYPE_CHECKING:
 
 
 def train(
-    config: Annotated[
-        str, typer.Argument(help="A YAML file, or the name of a configuration that is shipped.")
-    ],
+    config: Annotated[str, Argument(help="A YAML file, or the name of a configuration that is shipped.")],
     setting: ConfigSettings = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Folder of the run; runs/CONFIG if not given.")
-    ] = None,
+    out: Annotated[Path | None, Option(help="Folder of the run; runs/CONFIG if not given.")] = None,
     device: Device = "auto",
     restart: RestartRun = False,
 ) -> None:
@@ -63,46 +60,25 @@ def train(
 @contextmanager
 def bars(main: bool) -> Iterator[tuple[Any, Show]]:
     """A bar for each preparation, then one for the steps with the latest figures."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from geoaware.runs.progress import advancing, progress_bars
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[figures]}"),
-    )
-    progress = Progress(*columns, console=Console(stderr=True), disable=not main)
-    steps: list[Any] = []
+    with progress_bars(main) as tell:
 
-    @contextmanager
-    def bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
-        progress.start()
-        task = progress.add_task(title, total=total, figures="")
-        yield lambda count: progress.advance(task, count)
-        progress.remove_task(task)
+        @contextmanager
+        def bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
+            yield advancing(tell, title, total)
 
-    def show(done: int, total: int, figures: dict[str, float]) -> None:
-        if not steps:
-            progress.start()
-            steps.append(progress.add_task("training", total=total, figures=""))
-        progress.update(steps[0], completed=done, total=total, figures=_shown(figures))
-        if "validation" in figures and not progress.console.is_terminal:
-            typer.echo(f"step {done} of {total}: {_shown(figures)}", err=True)
+        def show(done: int, total: int, figures: dict[str, float]) -> None:
+            tell("training", done, total, _shown(figures))
+            if "validation" in figures and not typer.get_text_stream("stderr").isatty():
+                typer.echo(f"step {done} of {total}: {_shown(figures)}", err=True)
 
-    try:
         yield bar, show
-    finally:
-        # Stopping what never began would leave an empty line, before an error say.
-        if progress.live.is_started:
-            progress.stop()
 
 
 def _shown(figures: dict[str, float]) -> str:
     """The latest losses and the best validation figure, in a few characters."""
-    names = {"cells": "cells {:.2f}", "dense": "dense {:.2f}", "sparse": "sparse {:.2f}"}
-    parts = [text.format(figures[name]) for name, text in names.items() if name in figures]
+    parts = [f"{name} {figures[name]:.2f}" for name in ("cells", "dense", "sparse") if name in figures]
     if "best" in figures:
         parts.append(f"best PCK {100 * figures['best']:.1f}")
     return ", ".join(parts)

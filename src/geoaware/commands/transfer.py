@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument, Option
 
-from geoaware.commands.choices import Batch, CacheFolder, Extractor, Pose, RunChoice, Setting
-from geoaware.commands.options import Blend, Device, Dtype, PoseRuleText, PostProcessorPlace
+from geoaware.commands.options import (
+    FeatureOptions,
+    PoseOptions,
+    Restart,
+    RunOptions,
+    Without,
+    expand,
+    load_matcher,
+)
 from geoaware.runs.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,91 +25,157 @@ if TYPE_CHECKING:
     from geoaware.store.extraction import Shard
 
 
-def transfer(
+@dataclass(frozen=True)
+class ImageOptions:
+    """What is annotated already, and what is to be."""
+
     source: Annotated[
-        Path, typer.Argument(metavar="SOURCE.json", help="COCO-keypoints file of the annotated images.")
-    ],
-    out: Annotated[Path, typer.Option("--out", help="COCO-keypoints file to write.")],
+        Path, Argument(metavar="SOURCE.json", help="COCO-keypoints file of the annotated images.")
+    ]
+    out: Annotated[Path, Option(help="COCO-keypoints file to write.")]
     images: Annotated[
-        list[Path] | None, typer.Argument(metavar="IMAGES…", help="Files and folders to annotate.")
-    ] = None,
+        list[Path] | None, Argument(metavar="IMAGES…", help="Files and folders to annotate.")
+    ] = None
     targets: Annotated[
-        Path | None,
-        typer.Option(
-            "--targets", metavar="FILE", help="Instead: a COCO file of images, with boxes and masks."
-        ),
-    ] = None,
+        Path | None, Option(metavar="FILE", help="Instead: a COCO file of images, with boxes and masks.")
+    ] = None
     source_images: Annotated[
         Path | None,
-        typer.Option(
-            "--source-images", metavar="DIR", help="Their folder; images beside SOURCE.json, or its own."
-        ),
-    ] = None,
-    targets_images: Annotated[
-        Path | None, typer.Option("--targets-images", metavar="DIR", help="The same for --targets.")
-    ] = None,
+        Option(metavar="DIR", help="Their folder; images beside SOURCE.json, or its own."),
+    ] = None
+    targets_images: Annotated[Path | None, Option(metavar="DIR", help="The same for --targets.")] = None
     root: Annotated[
         Path | None,
-        typer.Option(
-            "--root", metavar="DIR", help="Names in the result are relative to it; the common folder."
-        ),
-    ] = None,
-    recursive: Annotated[bool, typer.Option("--recursive", help="Look into the folders inside too.")] = False,
-    category: Annotated[
-        str | None, typer.Option("--category", help="Whose annotations to use, if SOURCE.json has several.")
-    ] = None,
+        Option(metavar="DIR", help="Names in the result are relative to it; the common folder."),
+    ] = None
+    recursive: Annotated[bool, Option("--recursive", help="Look into the folders inside too.")] = False
+    category: Annotated[str | None, Option(help="Whose annotations to use, if SOURCE.json has several.")] = (
+        None
+    )
     hidden: Annotated[
-        bool, typer.Option("--hidden", help="Count annotated but hidden keypoints (flag 1) as visible.")
-    ] = False,
-    nearest: Annotated[
-        int, typer.Option("--nearest", metavar="K", help="Only the K best-fitting sources vote; 0: all.")
-    ] = 0,
-    threshold: Annotated[
-        float,
-        typer.Option("--threshold", help="Keypoints of a smaller probability are marked not visible."),
-    ] = 0.5,
+        bool, Option("--hidden", help="Count annotated but hidden keypoints (flag 1) as visible.")
+    ] = False
+
+    def check(self) -> None:
+        """Make sure that the images are given in one way."""
+        if bool(self.images) == (self.targets is not None):
+            raise InputError("give the images to annotate either as files and folders or by --targets FILE")
+
+    def read(self) -> tuple[Sources, Targets]:
+        """The annotated images, and the others; says what there is to do."""
+        from geoaware.apps.transfer import list_targets, read_sources, read_targets
+
+        sources = read_sources(self.source, self.source_images, self.category, self.hidden)
+        if self.targets is None:
+            everything = list_targets(self.images or [], self.root, self.recursive)
+        else:
+            everything = read_targets(self.targets, sources, self.targets_images)
+        wanted = everything.without(sources)
+        for note in sources.notes:
+            typer.echo(f"note: {note}", err=True)
+        if left_out := len(everything) - len(wanted):
+            typer.echo(f"note: {left_out} targets left out, their images are sources", err=True)
+        typer.echo(
+            f"{sources.name}: {len(sources.schema)} keypoints, {len(sources.images):,} sources, "
+            f"{len(wanted):,} targets",
+            err=True,
+        )
+        return sources, wanted
+
+
+@dataclass(frozen=True)
+class VoteOptions:
+    """How the sources decide on a target."""
+
+    nearest: Annotated[int, Option(metavar="K", help="Only the K best-fitting sources vote; 0: all.")] = 0
+    threshold: Annotated[float, Option(help="Keypoints of a smaller probability are marked not visible.")] = (
+        0.5
+    )
     keep_guesses: Annotated[
-        bool, typer.Option("--keep-guesses", help="Write [x, y, probability] of every keypoint too.")
-    ] = False,
+        bool, Option("--keep-guesses", help="Write [x, y, probability] of every keypoint too.")
+    ] = False
     crop: Annotated[
-        bool, typer.Option("--crop/--no-crop", help="Cut small objects out by their boxes, where given.")
-    ] = True,
+        bool, Option("--crop/--no-crop", help="Cut small objects out by their boxes, where given.")
+    ] = True
     masks: Annotated[
-        bool, typer.Option("--masks/--no-masks", help="Look only on the target's mask, where one is given.")
-    ] = True,
+        bool, Option("--masks/--no-masks", help="Look only on the target's mask, where one is given.")
+    ] = True
+
+    def settings(self, batch: int, guesses: bool) -> TransferSettings:
+        """The options as the library takes them."""
+        from geoaware.apps.transfer import TransferSettings, VoteSettings
+
+        votes = VoteSettings(nearest=self.nearest)
+        guesses = guesses or self.keep_guesses
+        settings = TransferSettings(votes, self.threshold, guesses, masks=self.masks, batch=batch)
+        return settings if self.crop else replace(settings, below=0.0)
+
+
+@dataclass(frozen=True)
+class ResultOptions:
+    """What is made of the result."""
+
     review: Annotated[
-        Path | None,
-        typer.Option("--review", metavar="FILE", help="Write an HTML page to look at the result."),
-    ] = None,
-    review_count: Annotated[
-        int, typer.Option("--review-count", help="Targets on that page at most, evenly spread.")
-    ] = 200,
-    evaluate: Annotated[
-        bool, typer.Option("--evaluate", help="Compare with the annotations in --targets.")
-    ] = False,
-    report: Annotated[
-        Path | None, typer.Option("--report", metavar="DIR", help="Write the evaluation as JSON and PNG.")
-    ] = None,
+        Path | None, Option(metavar="FILE", help="Write an HTML page to look at the result.")
+    ] = None
+    review_count: Annotated[int, Option(help="Targets on that page at most, evenly spread.")] = 200
+    evaluate: Annotated[bool, Option("--evaluate", help="Compare with the annotations in --targets.")] = False
+    report: Annotated[Path | None, Option(metavar="DIR", help="Write the evaluation as JSON and PNG.")] = None
     protocol: Annotated[
-        str | None,
-        typer.Option("--protocol", help="Of the evaluation; by box (paper) or image if not given."),
-    ] = None,
+        str | None, Option(help="Of the evaluation; by box (paper) or image if not given.")
+    ] = None
+
+    def check(self, out: Path) -> None:
+        """Find out what does not go together before anything is read."""
+        if (self.report is not None or self.protocol is not None) and not self.evaluate:
+            raise InputError("--report and --protocol belong to an evaluation; give --evaluate too")
+        if self.review is not None and self.review == out:
+            raise InputError(f"{out}: --out and --review name the same file; choose another for the page")
+        if self.review_count < 1:
+            raise InputError(f"--review-count must be at least 1, got {self.review_count}")
+
+    def check_evaluation(self, targets: Targets) -> None:
+        """Find out before the work what would stop the evaluation."""
+        from geoaware.apps.transfer.evaluate import check_annotated
+        from geoaware.evaluation.protocols import get_protocol
+
+        if self.evaluate:
+            check_annotated(targets)
+            if self.protocol is not None:
+                get_protocol(self.protocol)
+
+    def make(self, out: Path, sources: Sources, targets: Targets, hidden: bool) -> None:
+        """Evaluate the result and write the page, where asked for."""
+        from geoaware.apps.transfer import evaluate
+        from geoaware.apps.transfer.review import write_review
+        from geoaware.evaluation.formats import to_text
+
+        if self.evaluate:
+            predictions = (self.report or out.parent) / f"{out.stem}.predictions.jsonl"
+            found = evaluate.evaluate(out, sources, targets, predictions, self.protocol, hidden)
+            typer.echo(to_text(found.places))
+            typer.echo(evaluate.to_text(found.visibility))
+            typer.echo(f"predictions: {predictions}; geoaware score {predictions} prints the same", err=True)
+            for path in [] if self.report is None else evaluate.save_report(found, self.report):
+                typer.echo(f"wrote {path}", err=True)
+        if self.review is not None:
+            page = write_review(out, sources, targets, self.review, self.review_count)
+            typer.echo(f"wrote {page}", err=True)
+
+
+@expand
+def transfer(
+    images: ImageOptions,
+    voting: VoteOptions,
+    result: ResultOptions,
     merge: Annotated[
-        bool, typer.Option("--merge", help="Only put the shares of several processes together.")
+        bool, Option("--merge", help="Only put the shares of several processes together.")
     ] = False,
-    restart: Annotated[
-        bool, typer.Option("--restart", help="Throw away what an earlier run wrote to the file.")
-    ] = False,
-    extractor: Extractor = "lite",
-    post_processor: PostProcessorPlace = "auto",
-    blend: Blend = None,
-    pose: Pose = "auto",
-    pose_rule: PoseRuleText = None,
-    setting: Setting = None,
-    batch: Batch = 0,
-    cache: CacheFolder = None,
-    device: Device = "auto",
-    dtype: Dtype = "fp32",
+    restart: Restart = False,
+    *,
+    features: FeatureOptions,
+    pose: PoseOptions,
+    run: Annotated[RunOptions, Without("cache_mb")],
 ) -> None:
     """Annotate a few images and have the others annotated.
 
@@ -118,149 +190,29 @@ def transfer(
 
     geoaware transfer train.json --targets val.json --out found.json --evaluate --report figures/
     """
-    if bool(images) == (targets is not None):
-        raise InputError("give the images to annotate either as files and folders or by --targets FILE")
-    if (report is not None or protocol is not None) and not evaluate:
-        raise InputError("--report and --protocol belong to an evaluation; give --evaluate too")
-    if review is not None and review == out:
-        raise InputError(f"{out}: --out and --review name the same file; choose another for the page")
-    if review_count < 1:
-        raise InputError(f"--review-count must be at least 1, got {review_count}")
+    images.check()
+    result.check(images.out)
 
-    from geoaware.apps.transfer import (
-        TransferSettings,
-        VoteSettings,
-        list_targets,
-        read_sources,
-        read_targets,
-    )
+    from geoaware.apps import transfer as library
+    from geoaware.runs.progress import progress_bars
     from geoaware.store.extraction import Shard
 
-    settings = TransferSettings(
-        VoteSettings(nearest=nearest),
-        threshold,
-        keep_guesses or evaluate,
-        masks=masks,
-        batch=batch,
-    )
-    if not crop:
-        settings = replace(settings, below=0.0)
+    settings = voting.settings(run.batch, result.evaluate)
     shard = Shard.from_environment()
-    sources = read_sources(source, source_images, category, hidden)
-    everything = (
-        list_targets(images or [], root, recursive)
-        if targets is None
-        else read_targets(targets, sources, targets_images)
-    )
-    wanted = everything.without(sources)
-    if evaluate:
-        _check_evaluation(wanted, protocol)
-    _say_what(sources, wanted, len(everything))
+    sources, targets = images.read()
+    result.check_evaluation(targets)
     if merge:
-        outcome = _merge(sources, wanted, out)
+        outcome = library.merge(sources, targets, images.out)
     else:
-        run = RunChoice(
-            extractor,
-            post_processor,
-            blend,
-            pose,
-            pose_rule,
-            None,
-            "extractor",
-            True,
-            False,
-            setting,
-            batch,
-            0,
-            cache,
-            shard.device(device),
-            dtype,
-        )
-        outcome = _transfer(_Job(sources, wanted, settings, shard, restart), run, out)
+        here = replace(run, device=shard.device(run.device))
+        matcher = load_matcher(features, here, pose, matching="extractor")
+        with progress_bars(shard.rank == 0, terminal_only=True) as tell:
+            outcome = library.transfer(
+                sources, targets, matcher, images.out, settings, shard=shard, restart=restart, progress=tell
+            )
     if outcome.out is not None:
-        if evaluate:
-            _evaluate(outcome.out, sources, wanted, report, protocol, hidden)
-        if review is not None:
-            _review(outcome.out, sources, wanted, review, review_count)
+        result.make(outcome.out, sources, targets, images.hidden)
     _report(outcome, shard)
-
-
-class _Job:
-    """What is to be done."""
-
-    def __init__(
-        self, sources: Sources, targets: Targets, settings: TransferSettings, shard: Shard, restart: bool
-    ) -> None:
-        self.sources, self.targets, self.settings = sources, targets, settings
-        self.shard, self.restart = shard, restart
-
-
-def _transfer(job: _Job, run: RunChoice, out: Path) -> Outcome:
-    from geoaware.apps.transfer import transfer
-
-    matcher = run.matcher("paper")
-    with _progress(job.shard) as progress:
-        return transfer(
-            job.sources,
-            job.targets,
-            matcher,
-            out,
-            job.settings,
-            shard=job.shard,
-            restart=job.restart,
-            progress=progress,
-        )
-
-
-def _merge(sources: Sources, targets: Targets, out: Path) -> Outcome:
-    from geoaware.apps.transfer import merge
-
-    return merge(sources, targets, out)
-
-
-def _check_evaluation(targets: Targets, protocol: str | None) -> None:
-    """Find out before the work what would stop the evaluation."""
-    from geoaware.apps.transfer.evaluate import check_annotated
-    from geoaware.evaluation.protocols import get_protocol
-
-    check_annotated(targets)
-    if protocol is not None:
-        get_protocol(protocol)
-
-
-def _evaluate(
-    out: Path, sources: Sources, targets: Targets, report: Path | None, protocol: str | None, hidden: bool
-) -> None:
-    from geoaware.apps.transfer import evaluate
-    from geoaware.evaluation.formats import to_text
-
-    predictions = (report or out.parent) / f"{out.stem}.predictions.jsonl"
-    found = evaluate.evaluate(out, sources, targets, predictions, protocol, hidden)
-    typer.echo(to_text(found.places))
-    typer.echo(evaluate.to_text(found.visibility))
-    typer.echo(f"predictions: {predictions}; geoaware score {predictions} prints the same", err=True)
-    if report is not None:
-        for path in evaluate.save_report(found, report):
-            typer.echo(f"wrote {path}", err=True)
-
-
-def _review(out: Path, sources: Sources, targets: Targets, page: Path, most: int) -> None:
-    from geoaware.apps.transfer.review import write_review
-
-    typer.echo(f"wrote {write_review(out, sources, targets, page, most)}", err=True)
-
-
-def _say_what(sources: Sources, targets: Targets, all_targets: int) -> None:
-    """What there is to do, before the work."""
-    for note in sources.notes:
-        typer.echo(f"note: {note}", err=True)
-    if len(targets) < all_targets:
-        typer.echo(f"note: {all_targets - len(targets)} targets left out, their images are sources", err=True)
-    typer.echo(
-        f"{sources.name}: {len(sources.schema)} keypoints, {len(sources.images):,} sources, "
-        f"{len(targets):,} targets",
-        err=True,
-    )
 
 
 def _report(outcome: Outcome, shard: Shard) -> None:
@@ -277,22 +229,3 @@ def _report(outcome: Outcome, shard: Shard) -> None:
         typer.echo(outcome.out)
     if outcome.failed:
         raise typer.Exit(1)
-
-
-@contextmanager
-def _progress(shard: Shard) -> Iterator[Any]:
-    """A bar with the time left on standard error, one for each kind of work; only the first process's."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=shard.rank != 0 or not console.is_terminal) as progress:
-        tasks: dict[str, Any] = {}
-
-        def tell(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = progress.add_task(what, total=total)
-            progress.update(tasks[what], completed=done)
-
-        yield tell

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 from geoaware.commands.options import ConfigSettings, Device, RestartRun, parse_settings
 from geoaware.commands.train import bars
@@ -13,12 +14,10 @@ from geoaware.commands.train import bars
 
 def tune(
     config: Annotated[
-        str, typer.Argument(help="A YAML file, or the name of a configuration that is shipped: lite.")
+        str, Argument(help="A YAML file, or the name of a configuration that is shipped: lite.")
     ],
     setting: ConfigSettings = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Folder of the run; runs/tune-CONFIG if not given.")
-    ] = None,
+    out: Annotated[Path | None, Option(help="Folder of the run; runs/tune-CONFIG if not given.")] = None,
     device: Device = "auto",
     restart: RestartRun = False,
 ) -> None:

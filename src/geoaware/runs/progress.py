@@ -69,6 +69,9 @@ def progress_bars(active: bool = True, terminal_only: bool = False) -> Iterator[
                 progress.remove_task(bars.pop(name))
             finished.clear()
             bars[what] = progress.add_task(what, total=total, note=note)
+        elif what in finished and done < total:
+            progress.reset(bars[what], total=total)
+            finished.remove(what)
         progress.update(bars[what], completed=done, total=total, note=note)
         if done >= total:
             finished.add(what)
