@@ -104,7 +104,7 @@ def test_a_post_processor(photos: Path, tmp_path: Path) -> None:
     assert "post_processor" not in json.loads(data.read_text())
     assert_refused(geoaware(*call, "--post-processor", tmp_path / "other"), "dinov2-base()", "remedy: ")
     assert_refused(geoaware(*call, "--post-processor", tmp_path / "no.PTH"), "no.PTH: no such file")
-    assert_refused(geoaware(*call, *plain, "--blend", 0.5), "--post-processor PLACE")
+    assert_refused(geoaware(*call, *plain, "--blend", 0.5), "needs a post-processor", "(--post-processor)")
     saved = ("--post-processor", tmp_path / "saved")
     assert_refused(geoaware(*call, *saved, "--blend", 2), "the blend must be 0", "got 2.0")
 
