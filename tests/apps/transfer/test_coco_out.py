@@ -132,7 +132,7 @@ def test_an_edited_result_is_not_read_by_lines(tmp_path: Path) -> None:
     assert out is not None
     first, _, rest = out.read_text().partition("\n")
     out.write_text(first + "\n" + rest.replace('"images":[\n', '"images": [\n'))
-    with pytest.raises(InputError, match="is not as geoaware transfer wrote it; give --restart"):
+    with pytest.raises(InputError, match="is not as geoaware transfer wrote it; make it anew"):
         list(read_results(out))
 
 

@@ -66,15 +66,17 @@ def test_a_probability_of_one_is_in_the_last_bin() -> None:
 
 def test_text() -> None:
     lines = to_text(figures()).splitlines()
-    assert lines[0] == "Marked visible, in %, of 10 keypoints (7 visible)"
-    assert next(line for line in lines if line.startswith("0.5*")).split() == [
+    words = " ".join(" ".join(lines).split())
+    assert lines[0] == "Marked visible, in per cent"
+    assert "10 keypoints, 7 of them visible" in words
+    assert next(line for line in lines if line.strip().startswith("0.5*")).split() == [
         "0.5*",
         "60.0",
         "83.3",
         "71.4",
         "50.0",
     ]
-    assert lines[-1] == "expected calibration error 21.0 %"
+    assert words.endswith("Expected calibration error: 21.0 %.")
     assert len([line for line in lines if "*" in line]) == 2
 
 
@@ -170,7 +172,7 @@ def test_a_failed_target_counts_nowhere(tmp_path: Path, sources: Any) -> None:
 
 
 def test_what_cannot_be_evaluated(tmp_path: Path, sources: Any) -> None:
-    with pytest.raises(InputError, match=r"--evaluate needs annotated targets; give .* with --targets"):
+    with pytest.raises(InputError, match=r"an evaluation needs annotated targets; give their COCO"):
         check_annotated(list_targets([photos(tmp_path / "x")]))
     path = annotated(tmp_path)
     targets = read_targets(path, sources)
@@ -181,7 +183,7 @@ def test_what_cannot_be_evaluated(tmp_path: Path, sources: Any) -> None:
     content = json.loads(path.read_text())
     del content["annotations"][1]["keypoints"]
     path.write_text(json.dumps(content))
-    with pytest.raises(InputError, match=r"001.png has no keypoints annotated; --evaluate needs them"):
+    with pytest.raises(InputError, match=r"001.png has no keypoints annotated; an evaluation needs them"):
         check_annotated(read_targets(path, sources))
 
 

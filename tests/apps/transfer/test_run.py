@@ -281,10 +281,10 @@ def test_what_is_in_the_way_is_never_lost(tmp_path: Path) -> None:
     precious.write_text('{"images": []}')
     for restart in (False, True):
         with pytest.raises(
-            InputError, match="exists and was not written by geoaware transfer; choose another"
+            InputError, match="exists and was not written by geoaware transfer; choose another file"
         ):
             transfer(sources, targets, matcher(), precious, restart=restart)
-        with pytest.raises(InputError, match="is what is read from; choose another --out"):
+        with pytest.raises(InputError, match="is what is read from; choose another file"):
             transfer(sources, targets, matcher(), sources.path, restart=restart)
     assert precious.read_text() == '{"images": []}'
     with pytest.raises(InputError, match="is a folder"):

@@ -35,6 +35,20 @@ def test_files_and_folders_each_once_in_order(tmp_path: Path) -> None:
     assert list_targets([folder], root=tmp_path).names == ["photos/a.png", "photos/b.png"]
 
 
+def test_targets_are_counted_from_both_ends(tmp_path: Path, sources: Any) -> None:
+    for found in (
+        list_targets([images(tmp_path / "photos")]),
+        read_targets(write_targets(tmp_path), sources),
+    ):
+        assert list(found) == [found[place] for place in range(len(found))]
+        assert found[-1] == found[len(found) - 1]
+        assert found[-1].number == len(found)
+        assert found[1:] == list(found)[1:]
+        for place in (len(found), -len(found) - 1):
+            with pytest.raises(IndexError):
+                found[place]
+
+
 def test_images_that_are_not_there(tmp_path: Path) -> None:
     folder = images(tmp_path / "photos")
     (tmp_path / "empty").mkdir()
@@ -45,7 +59,7 @@ def test_images_that_are_not_there(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=message):
             list_targets(paths)
-    with pytest.raises(InputError, match=r"a.png: lies outside --root"):
+    with pytest.raises(InputError, match=r"a.png: lies outside .*; give a folder that holds all"):
         list_targets([folder], root=folder / "more")
 
 

@@ -128,7 +128,8 @@ def shipped(sources: int) -> Calibration:
     return SHIPPED[nearest]
 
 
-_ORIGIN = "measured with lite on training images of lspet and quaternius"
+_ORIGIN = "measured with lite on training pictures of lspet and quaternius"
+"""Stands in every result, so its words stay as they are."""
 
 SHIPPED: Mapping[int, Calibration] = {
     1: Calibration(0.38, 5.9, 1.3, -5.38, _ORIGIN),

@@ -1,7 +1,7 @@
-"""The result: part files of records, put together to a COCO-keypoints file without holding it in memory.
+"""The result: part files of records are put together to a COCO-keypoints file, which is never in memory.
 
-The result is written with one entry a line, so that it can be read back line by line. Its first line ends
-where the list of failed images begins, and says of which run it is.
+The result is written with one entry a line, so that it can be read back line by line. Its first line says of
+which run it is, and ends where the list of failed images begins.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from geoaware.apps.transfer.crop import Box
 from geoaware.apps.transfer.sources import Sources
 from geoaware.apps.transfer.targets import Target, Targets
 from geoaware.data.coco import VISIBLE
@@ -30,7 +29,7 @@ Record = Mapping[str, Any]
 
 
 def write_line(value: Any) -> str:
-    """JSON on one line, with the line's end."""
+    """A value as JSON on one line, with the line's end."""
     return _json(value) + "\n"
 
 
@@ -72,37 +71,38 @@ def write_result(
         run: the run's header.
         calibration: parameters of the probabilities.
     """
-    settings = run["settings"]
     entry = category_entry(sources, targets)
+
+    def records(failed: bool) -> Iterator[tuple[Record, Target]]:
+        pairs = zip(read_records(parts), targets, strict=True)
+        return (pair for pair in pairs if ("failed" in pair[0]) == failed)
 
     def images() -> Iterator[Any]:
         last = None
-        for record, target in _good(parts, targets):
+        for record, target in records(failed=False):
+            # The objects of an image follow each other.
             if target.image_id != last:
                 last = target.image_id
                 width, height = record["size"]
                 yield {"id": last, "file_name": target.name, "width": width, "height": height}
 
-    def annotations() -> Iterator[Any]:
-        for record, target in _good(parts, targets):
-            yield annotation(record, target, entry["id"], sources, settings)
-
     info = {
         "description": DESCRIPTION,
         "run": run,
         "calibration": calibration,
-        "failed_targets": sum("failed" in each for each in read_records(parts)),
+        "failed_targets": sum(1 for _ in records(failed=True)),
     }
     extra = {"flip_pairs": [list(pair) for pair in sources.schema.flip_pairs]}
     if sources.keypoint_groups is not None:
         extra["keypoint_groups"] = sources.keypoint_groups
     with replacing(out) as draft, draft.open("w", encoding="utf-8", newline="\n") as file:
         file.write('{"info":' + _json(info)[:-1] + ',"failed":[\n')
-        _write_list(file, _failed(parts, targets))
+        _write_list(file, ({"file_name": t.name, "reason": r["failed"]} for r, t in records(failed=True)))
         file.write(']},\n"licenses":[],\n')
         for key, value in extra.items():
             file.write(f'"{key}":{_json(value)},\n')
-        for key, values in (("categories", [entry]), ("images", images()), ("annotations", annotations())):
+        found = (annotation(*each, entry["id"], sources, run["settings"]) for each in records(failed=False))
+        for key, values in (("categories", [entry]), ("images", images()), ("annotations", found)):
             file.write(f'"{key}":[\n')
             _write_list(file, values)
             file.write("]}\n" if key == "annotations" else "],\n")
@@ -161,8 +161,8 @@ def annotation(
         point is not None and chance >= settings["threshold"]
         for point, chance in zip(points, chances, strict=True)
     ]
-    box = _given_box(target) or _box_around(points, shown, record["size"])
     given = target.annotation or {}
+    box = list(given.get("bbox") or _box_around(points, shown, record["size"]))
     entry: dict[str, Any] = {
         "id": target.id,
         "image_id": target.image_id,
@@ -190,37 +190,15 @@ def annotation(
     return entry
 
 
-def _given_box(target: Target) -> list[float] | None:
-    values = None if target.annotation is None else target.annotation.get("bbox")
-    return list(values) if values else None
-
-
 def _box_around(points: Sequence[Any], shown: Sequence[bool], size: Sequence[int]) -> list[float]:
     """COCO's x, y, width, height around what is shown, else around every guess, with `BOX_MARGIN`."""
     visible = [point for point, seen in zip(points, shown, strict=True) if seen]
     chosen = visible or [point for point in points if point is not None]
     (x1, x2), (y1, y2) = ((min(axis), max(axis)) for axis in zip(*chosen, strict=True))
     extra = BOX_MARGIN * max(x2 - x1, y2 - y1)
-    corners: Box = (
-        max(0.0, x1 - extra),
-        max(0.0, y1 - extra),
-        min(float(size[0]), x2 + extra),
-        min(float(size[1]), y2 + extra),
-    )
-    left, top, right, bottom = corners
+    left, top = max(0.0, x1 - extra), max(0.0, y1 - extra)
+    right, bottom = min(float(size[0]), x2 + extra), min(float(size[1]), y2 + extra)
     return [round(each, 2) for each in (left, top, right - left, bottom - top)]
-
-
-def _good(parts: Sequence[Path], targets: Targets) -> Iterator[tuple[Record, Target]]:
-    for record, target in zip(read_records(parts), targets, strict=True):
-        if "failed" not in record:
-            yield record, target
-
-
-def _failed(parts: Sequence[Path], targets: Targets) -> Iterator[dict[str, str]]:
-    for record, target in zip(read_records(parts), targets, strict=True):
-        if "failed" in record:
-            yield {"file_name": target.name, "reason": record["failed"]}
 
 
 def _write_list(file: TextIO, values: Iterable[Any]) -> None:
@@ -244,7 +222,7 @@ def _seek(file: TextIO, key: str, path: Path) -> None:
     for line in file:
         if line == f'"{key}":[\n':
             return
-    raise InputError(f"{path}: is not as geoaware transfer wrote it; give --restart to make it anew")
+    raise InputError(f"{path}: is not as geoaware transfer wrote it; make it anew", parameter="restart")
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
+from geoaware.method.types import Box, longer_side
 from geoaware.runs.errors import InputError
-
-Box = tuple[float, float, float, float]
-"""Corners x1, y1, x2, y2 in pixels of the whole image."""
 
 Window = tuple[int, int, int, int]
 """Left, top, right, bottom in whole pixels, right and bottom exclusive: what PIL's ``crop`` takes.
@@ -38,7 +36,7 @@ def crop_window(
         raise InputError(
             f"{where} ({x1:g}, {y1:g}, {x2:g}, {y2:g}) lies outside the image of {width}x{height} pixels"
         )
-    longer = max(x2 - x1, y2 - y1)
+    longer = longer_side(box)
     if longer >= below * max(size):
         return whole
     extra = margin * longer

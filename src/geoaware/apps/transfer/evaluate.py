@@ -1,9 +1,13 @@
 """How good a transfer was, where the targets are annotated.
 
-Two questions apart. *Where*: PCK of every guess at a keypoint that is visible in the target, whatever its
-probability, through the predictions file that `geoaware score` reads. *Whether*: of the keypoints that were
-marked visible, how many are (precision), of the visible ones how many were marked (recall), and whether a
-probability of 0.7 is right seven times in ten (reliability, expected calibration error).
+Two questions are asked apart.
+
+*Where*: the PCK of every guess at a keypoint that is visible in the target, whatever its probability. It is
+computed from the predictions file that `geoaware score` reads.
+
+*Whether*: how many of the keypoints that were marked visible are visible (precision), how many of the visible
+ones were marked (recall), and whether a probability of 0.7 is right seven times in ten (reliability, expected
+calibration error).
 """
 
 from __future__ import annotations
@@ -25,11 +29,13 @@ from geoaware.apps.transfer.sources import Sources
 from geoaware.apps.transfer.targets import Target, Targets
 from geoaware.data.coco import keypoint_places
 from geoaware.data.dataset import make_keypoints
+from geoaware.drawing.palette import BLACK, BLUE, ORANGE
 from geoaware.evaluation import formats
 from geoaware.evaluation.predictions import Header, describe_schema, hash_pairs, make_record, record_line
 from geoaware.evaluation.protocols import FOR_BASE, Protocol, get_protocol
 from geoaware.evaluation.result import PCKResult
 from geoaware.evaluation.score import score_file
+from geoaware.evaluation.tables import Grid, as_text, percent, plain
 from geoaware.method.types import AnnotatedImage, Keypoints, Pair
 from geoaware.report import plots
 from geoaware.runs.errors import InputError
@@ -40,8 +46,6 @@ if TYPE_CHECKING:
 
 BINS = 10
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-
-_BLUE, _ORANGE, _BLACK = "#0072B2", "#E69F00", "#000000"
 
 
 @dataclass(frozen=True)
@@ -92,8 +96,8 @@ class Visibility:
         at: figures of the run's own threshold.
         others: figures of `THRESHOLDS`.
         bins: `BINS` of equal width; those that are empty are left out.
-        calibration_error: expected calibration error: mean over the keypoints of the difference between
-            probability and share right of their bin.
+        calibration_error: expected calibration error: the difference between probability and share right
+            of a bin, on the mean over all keypoints.
     """
 
     keypoints: int
@@ -125,7 +129,7 @@ class Evaluation:
     def to_dict(self) -> dict[str, Any]:
         """Plain Python values; NaN becomes ``None``."""
         own = {"targets": self.targets, "failed": self.failed, "visibility": asdict(self.visibility)}
-        return {**_plain(own), "places": formats.to_dict(self.places)}
+        return {**plain(own), "places": formats.to_dict(self.places)}
 
 
 def evaluate(
@@ -153,7 +157,9 @@ def evaluate(
     """
     info = read_run(out)
     if info is None or not info["run"]["settings"]["keep_guesses"]:
-        raise InputError(f"{out}: holds no guesses to evaluate; make it with --keep-guesses or --evaluate")
+        raise InputError(
+            f"{out}: holds no guesses to evaluate; make it anew and keep them", parameter="keep_guesses"
+        )
     check_annotated(targets)
     boxes = all(each.box is not None for each in targets)
     rules = get_protocol(protocol or FOR_BASE["box" if boxes else "image"])
@@ -164,31 +170,36 @@ def evaluate(
     visible: list[bool] = []
     right: list[bool] = []
     for image, entry in read_results(out):
-        target = by_id[entry["id"]]
-        pair = _pair(target, image, entry, sources, hidden)
-        guesses = entry["guesses"]
-        truth = pair.target.keypoints
+        pair, guesses = _pair(by_id[entry["id"]], image, entry, sources, hidden), entry["guesses"]
+        # Whether: of every keypoint its probability, and whether it is visible and in its place.
         chances += entry["keypoint_scores"]
-        visible += sources.schema.visibility(truth).tolist()
-        right += _right(guesses, truth, rules, pair.target)
+        visible += sources.schema.visibility(pair.target.keypoints).tolist()
+        right += _right(guesses, pair.target, rules)
+        # Where: a line of predictions for the keypoints that are visible and were guessed.
         if pair.common_ids:
             found = [guesses[each][:2] for each in pair.common_ids]
             pairs.append(pair)
             lines.append(record_line(make_record(pair, sources.schema, rules, found, entry["pose"])))
     if not pairs:
         raise InputError(f"{targets.file}: no visible keypoint in the targets that the sources have too")
-    header = _header(info["run"], sources, targets, pairs, rules)
+    run = info["run"]
+    header = Header(
+        protocol=rules.name,
+        pairs=len(pairs),
+        dataset=targets.file.name if targets.file is not None else "",
+        split=f"transfer from {len(sources.images)}",
+        extractor=run["extractor"],
+        settings=run["settings"],
+        versions=run["versions"],
+        hashes={"pairs": hash_pairs(pairs), **run["hashes"]},
+        schemas={sources.name: describe_schema(sources.schema)},
+    )
     with replacing(predictions) as draft, draft.open("w", encoding="utf-8", newline="\n") as file:
         file.writelines([header.to_line(), *lines])
-    figures = visibility(
-        np.array(chances), np.array(visible), np.array(right), info["run"]["settings"]["threshold"]
-    )
+    failed, threshold = info["failed_targets"], run["settings"]["threshold"]
+    figures = visibility(np.array(chances), np.array(visible), np.array(right), threshold)
     return Evaluation(
-        score_file(predictions, draws=draws),
-        figures,
-        predictions,
-        len(targets) - info["failed_targets"],
-        info["failed_targets"],
+        score_file(predictions, draws=draws), figures, predictions, len(targets) - failed, failed
     )
 
 
@@ -199,10 +210,14 @@ def check_annotated(targets: Targets) -> None:
         InputError: they do not come from a file, or one has no keypoints.
     """
     if targets.file is None:
-        raise InputError("--evaluate needs annotated targets; give their COCO-keypoints file with --targets")
+        raise InputError(
+            "an evaluation needs annotated targets; give their COCO-keypoints file", parameter="targets"
+        )
     without = next((each for each in targets if not (each.annotation or {}).get("keypoints")), None)
     if without is not None:
-        raise InputError(f"{targets.file}: {without.name} has no keypoints annotated; --evaluate needs them")
+        raise InputError(
+            f"{targets.file}: {without.name} has no keypoints annotated; an evaluation needs them"
+        )
 
 
 def visibility(
@@ -238,26 +253,15 @@ def reliability_diagram(figures: Visibility) -> Figure:
 
     figure = Figure(figsize=(5.0, 5.6), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
-    upper.plot([0, 1], [0, 1], "--", color=_BLACK, linewidth=1, label="as it should be")
-    upper.plot(
-        [each.probability for each in figures.bins],
-        [each.right for each in figures.bins],
-        "o-",
-        color=_BLUE,
-        linewidth=2,
-        clip_on=False,
-        label=f"found (calibration error {100 * figures.calibration_error:.1f} %)",
-    )
-    lower.bar(
-        [(each.low + each.high) / 2 for each in figures.bins],
-        [each.keypoints for each in figures.bins],
-        width=0.9 / BINS,
-        color=_ORANGE,
-        edgecolor=_BLACK,
-        linewidth=0.5,
-    )
+    upper.plot([0, 1], [0, 1], "--", color=BLACK, linewidth=1, label="as it should be")
+    label = f"found (calibration error {percent(figures.calibration_error)} %)"
+    chances, right = [each.probability for each in figures.bins], [each.right for each in figures.bins]
+    upper.plot(chances, right, "o-", color=BLUE, linewidth=2, clip_on=False, label=label)
+    middles = [(each.low + each.high) / 2 for each in figures.bins]
+    counts = [each.keypoints for each in figures.bins]
+    lower.bar(middles, counts, width=0.9 / BINS, color=ORANGE, edgecolor=BLACK, linewidth=0.5)
     for axes in (upper, lower):
-        axes.axvline(figures.at.threshold, color=_BLACK, linewidth=1, linestyle=":")
+        axes.axvline(figures.at.threshold, color=BLACK, linewidth=1, linestyle=":")
         axes.spines[["top", "right"]].set_visible(False)
     upper.text(figures.at.threshold + 0.01, 0.01, "threshold", fontsize=8)
     upper.set_ylabel(f"visible and within {ALPHA:g} of the box")
@@ -271,20 +275,18 @@ def reliability_diagram(figures: Visibility) -> Figure:
 
 def to_text(figures: Visibility) -> str:
     """The figures on visibility as a table of plain text."""
-    rows = [["threshold", "shown", "precision", "recall", "in place"]]
+    rows = []
     for each in sorted({figures.at, *figures.others}, key=lambda each: each.threshold):
-        shares = (each.shown, each.precision, each.recall, each.right)
         mark = "*" if each.threshold == figures.at.threshold else ""
-        rows.append([f"{each.threshold:g}{mark}", *(_percent(share) for share in shares)])
-    lines = ["  ".join([row[0].ljust(9), *(cell.rjust(9) for cell in row[1:])]) for row in rows]
-    return "\n".join(
-        [
-            f"Marked visible, in %, of {figures.keypoints:,} keypoints ({figures.visible:,} visible)",
-            *lines,
-            f"*: of this run; in place: share of the shown that is visible and within {ALPHA:g} of the box;",
-            f"expected calibration error {100 * figures.calibration_error:.1f} %",
-        ]
+        shares = (each.shown, each.precision, each.recall, each.right)
+        rows.append((f"{each.threshold:g}{mark}", *map(percent, shares)))
+    note = (
+        f"{figures.keypoints:,} keypoints, {figures.visible:,} of them visible. *: this run. In place: share of "
+        f"the shown that is visible and within {ALPHA:g} of the box. "
+        f"Expected calibration error: {percent(figures.calibration_error)} %."
     )
+    columns = ("threshold", "shown", "precision", "recall", "in place")
+    return as_text([Grid("Marked visible, in per cent", columns, tuple(rows), note)])
 
 
 def save_report(found: Evaluation, folder: Path) -> list[Path]:
@@ -321,32 +323,14 @@ def _id(target: Target) -> str:
     return f"{target.name}#{target.id}"
 
 
-def _right(guesses: Any, truth: Keypoints, rules: Protocol, target: AnnotatedImage) -> list[bool]:
+def _right(guesses: Any, target: AnnotatedImage, rules: Protocol) -> list[bool]:
     """Whether each keypoint of the schema is visible and its guess within `ALPHA` of the threshold base."""
-    limit = ALPHA * rules.size(target)
-    places = dict(zip(truth.ids, truth.xy.tolist(), strict=True))
-    seen = set(truth.visible_ids)
+    limit, ids = ALPHA * rules.size(target), target.keypoints.visible_ids
+    places = dict(zip(ids, target.keypoints.at(ids).tolist(), strict=True))
     return [
-        each in seen and guess is not None and math.dist(guess[:2], places[each]) < limit
+        each in places and guess is not None and math.dist(guess[:2], places[each]) < limit
         for each, guess in enumerate(guesses)
     ]
-
-
-def _header(
-    run: Mapping[str, Any], sources: Sources, targets: Targets, pairs: list[Pair], rules: Protocol
-) -> Header:
-    """What was predicted with what."""
-    return Header(
-        protocol=rules.name,
-        pairs=len(pairs),
-        dataset=targets.file.name if targets.file is not None else "",
-        split=f"transfer from {len(sources.images)}",
-        extractor=run["extractor"],
-        settings=run["settings"],
-        versions=run["versions"],
-        hashes={"pairs": hash_pairs(pairs), **run["hashes"]},
-        schemas={sources.name: describe_schema(sources.schema)},
-    )
 
 
 def _shown(
@@ -368,26 +352,13 @@ def _shown(
 
 def _bins(probability: Float[np.ndarray, " n"], right: Bool[np.ndarray, " n"]) -> tuple[Bin, ...]:
     place = np.minimum((probability * BINS).astype(int), BINS - 1)
-    found = []
-    for each in range(BINS):
+    bins = []
+    for each in np.unique(place).tolist():
         here = place == each
-        if here.any():
-            mean, share = float(probability[here].mean()), float(right[here].mean())
-            found.append(Bin(each / BINS, (each + 1) / BINS, int(here.sum()), mean, share))
-    return tuple(found)
+        mean, share = float(probability[here].mean()), float(right[here].mean())
+        bins.append(Bin(each / BINS, (each + 1) / BINS, int(here.sum()), mean, share))
+    return tuple(bins)
 
 
 def _share(part: float, whole: int) -> float:
     return part / whole if whole else math.nan
-
-
-def _percent(share: float) -> str:
-    return "–" if math.isnan(share) else f"{100 * share:.1f}"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(each) for each in value]
-    return None if isinstance(value, float) and math.isnan(value) else value

@@ -1,8 +1,8 @@
-"""Carry keypoints from annotated images to a collection, image by image, to a COCO-keypoints file.
+"""Carry keypoints from annotated images over to a collection, image by image, into a COCO-keypoints file.
 
-Like predictions (`evaluation.predict`), finished targets are appended to ``OUT.part``, a whole line at a time
-and in order, so a killed run goes on where it stopped and writes the same bytes as one that was not killed.
-Nothing is kept of an image once its line is written.
+As in `evaluation.predict`, finished targets are appended to ``OUT.part`` in order, a whole line at a time. A
+killed run goes on where it stopped, and writes the same bytes as one that was not killed. Nothing is kept of
+an image once its line is written.
 """
 
 from __future__ import annotations
@@ -22,14 +22,9 @@ from PIL import Image
 
 from geoaware._version import __version__
 from geoaware.apps.transfer.calibration import Calibration
-from geoaware.apps.transfer.coco_out import (
-    read_failures,
-    read_run,
-    write_line,
-    write_result,
-)
+from geoaware.apps.transfer.coco_out import read_failures, read_run, write_line, write_result
 from geoaware.apps.transfer.crop import Window, crop_window
-from geoaware.apps.transfer.sources import Progress, Sources
+from geoaware.apps.transfer.sources import Sources
 from geoaware.apps.transfer.targets import Target, Targets
 from geoaware.apps.transfer.voters import TransferSettings, Voters
 from geoaware.data.images import load_image
@@ -38,6 +33,7 @@ from geoaware.matcher import Matcher
 from geoaware.method.types import FeatureMap
 from geoaware.runs.errors import InputError
 from geoaware.runs.files import append_line, check_same_run
+from geoaware.runs.progress import Tell, silent
 from geoaware.store.extraction import Shard
 
 FORMAT = "geoaware transfer"
@@ -76,7 +72,7 @@ def transfer(
     *,
     shard: Shard | None = None,
     restart: bool = False,
-    progress: Progress | None = None,
+    progress: Tell = silent,
 ) -> Outcome:
     """Annotate the targets and write a COCO-keypoints file.
 
@@ -88,11 +84,11 @@ def transfer(
         settings: see there.
         shard: this process's share, where several work on one result; `merge` puts theirs together.
         restart: discard what an earlier run left instead of going on.
-        progress: see `Progress`.
+        progress: told of every source and of every target.
 
     Raises:
         InputError: files of another run are in the way, or a source image cannot be read. A target that
-            cannot be read is counted, the rest goes on.
+            cannot be read is counted, and the others are annotated.
     """
     goal, share = Path(out), shard or Shard()
     work = _Work(sources, targets, matcher, settings or TransferSettings(), share)
@@ -112,7 +108,9 @@ def transfer(
         goal.parent.mkdir(parents=True, exist_ok=True)
         file = part.open("a+b")
     except OSError as error:
-        raise InputError(f"{part}: cannot be written ({error.strerror}); choose another --out") from None
+        raise InputError(
+            f"{part}: cannot be written ({error.strerror}); choose another file", parameter="out"
+        ) from None
     try:
         with file:
             known, done = _resume(file, part, run)
@@ -156,7 +154,9 @@ def merge(sources: Sources, targets: Targets, out: str | os.PathLike[str]) -> Ou
         raise InputError(f"{wanted[0]}: is of other sources or targets; give those of the run")
     for rank, path in enumerate(wanted):
         if _head(path)["run"] != first:
-            raise InputError(f"{path}: is of another run than {wanted[0].name}; run it again with --restart")
+            raise InputError(
+                f"{path}: is of another run than {wanted[0].name}; restart it", parameter="restart"
+            )
         with path.open("rb") as file:
             lines = sum(line.endswith(b"\n") for line in file) - 1
         if lines != len(range(rank, len(targets), world)):
@@ -226,10 +226,10 @@ class _Opened:
 
 
 def _annotate(
-    work: _Work, voters: Voters, known: Calibration, file: BinaryIO, done: int, progress: Progress | None
+    work: _Work, voters: Voters, known: Calibration, file: BinaryIO, done: int, progress: Tell
 ) -> None:
     """Append the records that are missing; batches are the same whether or not the run was interrupted."""
-    numbers, finished = work.numbers, done
+    numbers = work.numbers
     for start in range(done - done % work.batch, len(numbers), work.batch):
         group = [work.targets[number] for number in numbers[start : start + work.batch]]
         opened = [_open(each, work) for each in group]
@@ -239,9 +239,7 @@ def _annotate(
             if place < done:
                 continue
             append_line(file, write_line(_record(target, each, features, voters, known)))
-            finished += 1
-            if progress is not None:
-                progress("annotating", finished, len(numbers))
+            progress("annotating", place + 1, len(numbers))
 
 
 def _open(target: Target, work: _Work) -> _Opened | str:
@@ -276,17 +274,16 @@ def _record(
     ]
     if not all(map(math.isfinite, numbers)):
         raise RuntimeError(f"the features of {target.name} or of a source are not finite")
-    there = found.known.tolist()
+    points: list[list[float] | None] = []
+    probability: list[float] = []
+    for (x, y), chance, seen in zip(places.tolist(), chances.tolist(), found.known.tolist(), strict=True):
+        points.append([round(x, 2), round(y, 2)] if seen else None)
+        probability.append(round(chance, 4) if seen else 0.0)
     return {
         "n": target.number,
         "size": list(opened.size),
-        "points": [
-            [round(x, 2), round(y, 2)] if seen else None
-            for (x, y), seen in zip(places.tolist(), there, strict=True)
-        ],
-        "probability": [
-            round(chance, 4) if seen else 0.0 for chance, seen in zip(chances.tolist(), there, strict=True)
-        ],
+        "points": points,
+        "probability": probability,
         "source": found.source,
         "pose": found.pose,
         "distance": round(found.distance, 4),
@@ -300,39 +297,37 @@ def _reason(error: InputError, target: Target, targets: Targets) -> str:
 
 
 def _check_goal(goal: Path, sources: Sources, targets: Targets) -> dict[str, Any] | None:
-    """Make sure that the result overwrites nothing but an earlier result; what that says of itself.
+    """What an earlier result says of itself; ``None`` if there is none.
 
     Raises:
-        InputError: it would.
+        InputError: the result would overwrite something else.
     """
     if goal.is_dir():
         raise InputError(f"{goal}: is a folder; give the name of a file to write")
-    given = [sources.path] if targets.file is None else [sources.path, targets.file]
     if not goal.exists():
         return None
-    if any(goal.samefile(each) for each in given):
-        raise InputError(f"{goal}: is what is read from; choose another --out")
+    if any(goal.samefile(each) for each in (sources.path, targets.file) if each is not None):
+        raise InputError(f"{goal}: is what is read from; choose another file", parameter="out")
     found = read_run(goal)
     if found is None:
-        raise InputError(f"{goal}: exists and was not written by geoaware transfer; choose another --out")
+        raise InputError(
+            f"{goal}: exists and was not written by geoaware transfer; choose another file", parameter="out"
+        )
     return found
 
 
 def _check_shards(goal: Path, share: Shard) -> None:
-    """Part files of another number of processes would never be finished.
+    """Refuse to begin beside part files of another number of processes, which would never be finished.
 
     Raises:
         InputError: there are some.
     """
-    others = [
-        each
-        for each in sorted(goal.parent.glob(f"{escape(goal.name)}{PART}*"))
-        if _world(each) != share.world
-    ]
-    if others:
+    parts = sorted(goal.parent.glob(f"{escape(goal.name)}{PART}*"))
+    other = next((each for each in parts if _world(each) != share.world), None)
+    if other is not None:
         raise InputError(
-            f"{others[0]}: was begun by {_world(others[0])} process(es), this run has {share.world}; go on "
-            "as it was begun, put finished shares together with --merge, or remove these files"
+            f"{other}: was begun by {_world(other)} process(es), this run has {share.world}; go on "
+            "as it was begun, merge finished shares, or remove these files"
         )
 
 
@@ -366,7 +361,9 @@ def _head(part: Path) -> dict[str, Any]:
             raise ValueError(head["run"]["format"])
         return dict(head)
     except (OSError, ValueError, KeyError, TypeError):
-        raise InputError(f"{part}: is no part of a transfer; remove it, or choose another --out") from None
+        raise InputError(
+            f"{part}: is no part of a transfer; remove it, or choose another file", parameter="out"
+        ) from None
 
 
 def _finish(goal: Path, parts: Sequence[Path], sources: Sources, targets: Targets) -> Outcome:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,7 @@ from geoaware.method.keypoints import Schema
 from geoaware.method.matching import descriptors
 from geoaware.method.types import AnnotatedImage
 from geoaware.runs.errors import InputError
-
-Progress = Callable[[str, int, int], None]
-"""Told what is being done, how much of it is done, and how much there is."""
+from geoaware.runs.progress import Tell, silent
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ class Sources:
         return str(self.category["name"])
 
     def hash(self) -> str:
-        """SHA-256 of everything in the annotations that a transfer depends on; not of image files."""
+        """SHA-256 of everything in the annotations that a transfer depends on, without the image files."""
         lines: list[Any] = [self.name, list(self.schema.names), self.schema.flip_pairs]
         for each in self.images:
             ids = each.keypoints.visible_ids
@@ -80,8 +79,8 @@ def read_sources(
         hidden: count keypoints that are annotated but hidden (flag 1) as visible.
 
     Raises:
-        InputError: no such file, no annotations file, no keypoint, several categories, a keypoint outside its
-            image, or an image is missing.
+        InputError: the file is missing or no annotation file, there is no keypoint, there are several
+            categories, a keypoint lies outside its image, or an image is missing.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file; give a COCO-keypoints JSON of the annotated images")
@@ -95,7 +94,8 @@ def read_sources(
     if missing:
         raise InputError(
             f"{missing[0]}: no such image, named in {path} ({len(missing)} of {len(chosen)} are missing); "
-            "give their folder with --source-images DIR"
+            "give their folder",
+            parameter="source_images",
         )
     ((number, entry),) = ((key, each) for key, each in file.categories.items() if each["name"] == name)
     schemas, notes = read_schemas(replace(file, categories={number: entry}))
@@ -103,36 +103,25 @@ def read_sources(
 
 
 def encode_sources(
-    sources: Sources,
-    matcher: Matcher,
-    windows: Sequence[Window],
-    progress: Progress | None = None,
+    sources: Sources, matcher: Matcher, windows: Sequence[Window], progress: Tell = silent
 ) -> Queries:
     """The descriptors of the sources' keypoints, in every candidate pose; each image is encoded once.
-
-    A mirrored image is read at the mirrored place of each keypoint's partner. Where the partner is not
-    annotated, the keypoint itself is read in the image as it is, as `alignment.match_posed` does.
 
     Args:
         sources: whose keypoints.
         matcher: its extractor, post-processor and pose setting.
         windows: the part of each image to encode.
-        progress: see `Progress`.
+        progress: told of every source.
 
     Raises:
         InputError: an image cannot be read.
     """
-    poses = CANDIDATES[matcher.pose]
-    rows: list[Tensor] = []
-    known: list[Tensor] = []
-    for done, (annotated, window) in enumerate(zip(sources.images, windows, strict=True)):
-        if progress is not None:
-            progress("encoding sources", done, len(windows))
-        image = open_window(annotated, window)
-        found, there = _read(image, *_places(annotated, window, sources.schema), poses, matcher)
-        rows.append(found)
-        known.append(there)
-    return Queries(poses, torch.stack(rows), torch.stack(known))
+    poses, encoded = CANDIDATES[matcher.pose], []
+    for annotated, window in zip(sources.images, windows, strict=True):
+        encoded.append(_encode(annotated, window, poses, sources.schema, matcher))
+        progress("encoding sources", len(encoded), len(windows))
+    found, known = (torch.stack(each) for each in zip(*encoded, strict=True))
+    return Queries(poses, found, known)
 
 
 def source_windows(sources: Sources, margin: float, below: float) -> list[Window]:
@@ -161,56 +150,41 @@ def _choose(file: CocoFile, images: Sequence[AnnotatedImage], category: str | No
         raise InputError(f"{file.path}: no annotation{whose} has a visible keypoint; annotate at least one")
     if len(used) > 1:
         raise InputError(
-            f"{file.path}: annotations of several categories ({', '.join(used)}); choose one with --category"
+            f"{file.path}: annotations of several categories ({', '.join(used)}); choose one",
+            parameter="category",
         )
     return used[0]
 
 
 def _with_keypoints(window: Window, image: AnnotatedImage) -> Window:
     """The window, widened to hold every annotated keypoint: an arm may leave a careless box."""
-    xy = image.keypoints.at(image.keypoints.visible_ids)
-    low, high = xy.amin(dim=0).floor().tolist(), xy.amax(dim=0).floor().tolist()
     left, top, right, bottom = window
+    x1, y1, x2, y2 = map(math.floor, image.keypoints.box)
     width, height = image.size
-    return (
-        min(left, int(low[0])),
-        min(top, int(low[1])),
-        max(right, min(width, int(high[0]) + 1)),
-        max(bottom, min(height, int(high[1]) + 1)),
-    )
+    return min(left, x1), min(top, y1), max(right, min(width, x2 + 1)), max(bottom, min(height, y2 + 1))
 
 
-def _places(image: AnnotatedImage, window: Window, schema: Schema) -> tuple[Tensor, Tensor, list[int]]:
-    """Pixels in the part of the image, annotated or not, and partner of every keypoint of the schema."""
-    xy = torch.zeros(len(schema), 2, dtype=torch.float64)
-    xy[list(image.keypoints.ids)] = image.keypoints.xy.double()
-    left, top, right, bottom = window
-    inside = clamp_points(xy - torch.tensor([left, top]), (right - left, bottom - top))
-    return inside, schema.visibility(image.keypoints), list(schema.partners)
-
-
-def _read(
-    image: Image.Image,
-    xy: Float[Tensor, "k 2"],
-    visible: Bool[Tensor, " k"],
-    partners: list[int],
-    poses: tuple[Pose, ...],
-    matcher: Matcher,
+def _encode(
+    annotated: AnnotatedImage, window: Window, poses: tuple[Pose, ...], schema: Schema, matcher: Matcher
 ) -> tuple[Float[Tensor, "p k c"], Bool[Tensor, "p k"]]:
-    """Unit descriptors by pose, and which are known."""
+    """Unit descriptors of every keypoint of the schema by pose, and which of them are known."""
+    image, keypoints = open_window(annotated, window), annotated.keypoints
+    # Each keypoint's place in the part of the image. What stands where nothing is annotated is not used.
+    xy = torch.zeros(len(schema), 2, dtype=torch.float64)
+    xy[list(keypoints.ids)] = keypoints.xy.double()
+    xy = clamp_points(xy - torch.tensor(window[:2]), image.size)
+    visible = schema.visibility(keypoints)
+    mirrored = mirror_points(xy, image.size, schema.partners, visible)
     rows: list[Tensor] = []
     known: list[Tensor] = []
-    for pose, features in zip(
-        poses, matcher.features([pose_image(image, each) for each in poses]), strict=True
-    ):
-        mirrored = pose == "flip"
-        read = mirror_points(xy, image.size, partners, visible)
-        places = read.places if mirrored else pose_points(xy, image.size, pose)
+    turned = matcher.features([pose_image(image, each) for each in poses])
+    for pose, features in zip(poses, turned, strict=True):
+        flipped = pose == "flip"
+        places = mirrored.places if flipped else pose_points(xy, image.size, pose)
         found = descriptors(features, places, matcher.settings.interpolate).float()
-        if mirrored:
-            found = torch.where(read.known[:, None].to(found.device), found, rows[0])
-            known.append(read.known | visible)
-        else:
-            known.append(visible)
-        rows.append(found)
+        # A keypoint whose partner is not annotated is read in the image as it is, as `match_posed` does.
+        rows.append(
+            torch.where(mirrored.known[:, None].to(found.device), found, rows[0]) if flipped else found
+        )
+        known.append(mirrored.known | visible if flipped else visible)
     return F.normalize(torch.stack(rows), dim=-1), torch.stack(known).to(rows[0].device)

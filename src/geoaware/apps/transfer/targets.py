@@ -1,11 +1,11 @@
-"""The images that are to be annotated: files and folders, or a COCO file that gives boxes and masks."""
+"""The images to annotate: files and folders, or a COCO file that gives boxes and masks."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,12 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from geoaware.apps.transfer.crop import Box
 from geoaware.apps.transfer.sources import Sources
 from geoaware.data import object_mask
 from geoaware.data.coco import CocoFile, corner_box, image_folder, read_coco
 from geoaware.data.images import list_images
 from geoaware.method.geometry import Canvas
-from geoaware.method.types import AnnotatedImage, Keypoints
+from geoaware.method.types import AnnotatedImage, Box, Keypoints
 from geoaware.runs.errors import InputError
 
 
@@ -67,22 +66,15 @@ class Target:
         if self.annotation is None:
             return None
         file = self.annotation.get("mask_file_name")
+        path = folder / str(file) if file else None
         empty = Keypoints((), torch.zeros(0, 2, dtype=torch.float64), torch.zeros(0, dtype=torch.bool))
         return object_mask(
-            AnnotatedImage(
-                self.name,
-                self.path,
-                size,
-                "",
-                empty,
-                mask_path=folder / str(file) if file else None,
-                attributes=self.annotation,
-            )
+            AnnotatedImage(self.name, self.path, size, "", empty, None, path, attributes=self.annotation)
         )
 
 
 class Targets(Sequence[Target]):
-    """What is to be annotated; only names are kept, and what a COCO file says.
+    """The images or objects to annotate. Only names are kept, and what a COCO file says.
 
     Args:
         names: of the images relative to ``folder``, one for each object.
@@ -109,17 +101,14 @@ class Targets(Sequence[Target]):
         return len(self.names)
 
     def __getitem__(self, place: Any) -> Any:
-        name = self.names[place]
-        return Target(
-            place + 1,
-            name,
-            self.folder / name,
-            place + 1 if self.image_ids is None else self.image_ids[place],
-            None if self.entries is None else self.entries[place],
-        )
-
-    def __iter__(self) -> Iterator[Target]:
-        return (self[place] for place in range(len(self)))
+        if isinstance(place, slice):
+            return [self[each] for each in range(len(self))[place]]
+        # A place from the end becomes one from the beginning, because the target's number is made of it.
+        place = range(len(self))[place]
+        name, number = self.names[place], place + 1
+        image_id = number if self.image_ids is None else self.image_ids[place]
+        entry = None if self.entries is None else self.entries[place]
+        return Target(number, name, self.folder / name, image_id, entry)
 
     @property
     def mask_folder(self) -> Path:
@@ -127,7 +116,7 @@ class Targets(Sequence[Target]):
         return (self.folder if self.file is None else self.file.parent) / "masks"
 
     def hash(self) -> str:
-        """SHA-256 of names and of what a COCO file says; not of image files."""
+        """SHA-256 of names and of what a COCO file says, without the image files."""
         digest = hashlib.sha256()
         for each in self:
             line = [each.name, each.image_id, each.annotation]
@@ -176,7 +165,7 @@ def list_targets(paths: Sequence[Path], root: Path | None = None, recursive: boo
         else:
             raise InputError(f"{path}: no such image or folder")
     if not found:
-        raise InputError("no images to annotate: give files or folders, or a COCO file with --targets")
+        raise InputError("no images to annotate: give files or folders, or a COCO file", parameter="targets")
     if root is None:
         tops = [path if path.is_dir() else path.parent for path in paths]
         root = Path(os.path.commonpath([os.path.abspath(each) for each in tops]))  # noqa: PTH100
@@ -185,7 +174,9 @@ def list_targets(paths: Sequence[Path], root: Path | None = None, recursive: boo
         names = sorted({Path(each).relative_to(base).as_posix() for each in found})
     except ValueError:
         outside = next(each for each in found if not Path(each).is_relative_to(base))
-        raise InputError(f"{outside}: lies outside --root {root}; give a folder that holds all") from None
+        raise InputError(
+            f"{outside}: lies outside {root}; give a folder that holds all images", parameter="root"
+        ) from None
     return Targets(names, base)
 
 
@@ -201,7 +192,8 @@ def read_targets(path: Path, sources: Sources, images: Path | None = None) -> Ta
         images: folder of the images; ``images`` or ``data`` beside the file, or its own folder.
 
     Raises:
-        InputError: missing, no such file, other categories or other keypoints, or no target.
+        InputError: the file is missing or no COCO file, has other categories or other keypoints, or has no
+            target.
     """
     file = read_coco(path, objects=True)
     files = {number: str(each["file_name"]).replace("\\", "/") for number, each in file.images.items()}

@@ -9,12 +9,13 @@ import torch
 
 from geoaware.apps.transfer.calibration import ALPHA, MIN_SOURCES, Calibration, shipped
 from geoaware.apps.transfer.crop import Window
-from geoaware.apps.transfer.sources import Progress, Sources, encode_sources, open_window, source_windows
+from geoaware.apps.transfer.sources import Sources, encode_sources, open_window, source_windows
 from geoaware.apps.transfer.targets import cells_of_mask
 from geoaware.apps.transfer.vote import Evidence, Queries, Vote, VoteSettings, vote
 from geoaware.matcher import Matcher
 from geoaware.method.types import AnnotatedImage, FeatureMap, longer_side
 from geoaware.runs.errors import InputError
+from geoaware.runs.progress import Tell, silent
 
 MOST_LEFT_OUT = 200
 """So many sources at most are voted on by the others to adapt the probabilities."""
@@ -27,10 +28,10 @@ class TransferSettings:
     Attributes:
         vote: how votes are weighed.
         threshold: keypoints of a smaller probability are marked not visible.
-        keep_guesses: write the place and probability of every keypoint too.
+        keep_guesses: whether the place and probability of every keypoint are written too.
         margin: around a small object that is cut out, as a share of its box's longer side (`crop_window`).
-        below: small is an object whose box's longer side is less than this share of the image's; 0: none.
-        masks: look for keypoints only on the target object's mask, where one is given.
+        below: an object is small if its box's longer side is less than this share of the image's; 0: none.
+        masks: whether keypoints are sought only on the target object's mask, where one is given.
         batch: images encoded together; 0: one on a CPU, eight elsewhere.
     """
 
@@ -67,7 +68,7 @@ class Voters:
         sources: Sources,
         matcher: Matcher,
         settings: TransferSettings | None = None,
-        progress: Progress | None = None,
+        progress: Tell = silent,
     ) -> None:
         self.sources, self.matcher, self.settings = sources, matcher, settings or TransferSettings()
         self.windows = source_windows(sources, self.settings.margin, self.settings.below)
@@ -90,16 +91,11 @@ class Voters:
             queries: of fewer sources than all.
         """
         inside = None if mask is None else cells_of_mask(mask, features.canvas, features.grid)
-        return vote(
-            self.queries if queries is None else queries,
-            features,
-            self.matcher.settings,
-            self.settings.vote,
-            self.matcher.pose_rule.margin,
-            inside,
-        )
+        queries = self.queries if queries is None else queries
+        margin = self.matcher.pose_rule.margin
+        return vote(queries, features, self.matcher.settings, self.settings.vote, margin, inside)
 
-    def calibrate(self, progress: Progress | None = None) -> Calibration:
+    def calibrate(self, progress: Tell = silent) -> Calibration:
         """What evidence is worth here: as shipped, adapted to the sources if they are enough."""
         base = shipped(self.voting)
         count = len(self.queries)
@@ -108,12 +104,11 @@ class Voters:
         chosen = range(0, count, -(-count // MOST_LEFT_OUT))
         log_odds: list[float] = []
         right: list[bool] = []
-        for done, row in enumerate(chosen):
-            if progress is not None:
-                progress("calibrating", done, len(chosen))
+        for done, row in enumerate(chosen, start=1):
             evidence, outcome = self.leave_out(row)
             log_odds += base.log_odds(evidence).tolist()
             right += outcome
+            progress("calibrating", done, len(chosen))
         origin = f"{base.origin}; adapted to {len(right)} keypoints of the sources, each left out in turn"
         return base.adapted(log_odds, right, origin)
 
@@ -128,11 +123,10 @@ class Voters:
 def judge(found: Vote, image: AnnotatedImage, window: Window) -> tuple[Evidence, list[bool]]:
     """Evidence and outcome of the keypoints that were looked for in an annotated image."""
     keypoints, known = image.keypoints, found.known
+    # Where each keypoint is annotated; what is not visible is infinitely far away.
     xy = torch.full((len(known), 2), torch.inf, dtype=torch.float64)
     xy[list(keypoints.ids)] = torch.where(keypoints.visible[:, None], keypoints.xy.double(), torch.inf)
     away = (found.points + torch.tensor(window[:2]) - xy).norm(dim=1)
     right = away < ALPHA * max(1.0, longer_side(image.extent))
-    evidence = Evidence(
-        *(each[known] for each in (found.evidence.mass, found.evidence.peak, found.evidence.margin))
-    )
+    evidence = Evidence(*(each[known] for each in vars(found.evidence).values()))
     return evidence, right[known].tolist()
