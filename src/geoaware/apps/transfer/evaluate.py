@@ -281,8 +281,8 @@ def to_text(figures: Visibility) -> str:
         shares = (each.shown, each.precision, each.recall, each.right)
         rows.append((f"{each.threshold:g}{mark}", *map(percent, shares)))
     note = (
-        f"{figures.keypoints:,} keypoints, {figures.visible:,} of them visible. *: this run. In place: share of "
-        f"the shown that is visible and within {ALPHA:g} of the box. "
+        f"{figures.keypoints:,} keypoints, {figures.visible:,} of them visible. *: this run. In place: share "
+        f"of the shown that is visible and within {ALPHA:g} of the box. "
         f"Expected calibration error: {percent(figures.calibration_error)} %."
     )
     columns = ("threshold", "shown", "precision", "recall", "in place")
