@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,7 @@ class _Reader:
         self._images: dict[str, AnnotatedImage] = {}
         self._versions: dict[str, int] = {}
         self._categories: dict[str, dict[str, Any]] = {}
-        self._sizes: dict[Path, tuple[int, int]] = {}
+        self._size = lru_cache(maxsize=None)(image_size)
 
     @property
     def boxes(self) -> bool:
@@ -144,9 +145,7 @@ class _Reader:
         if not isinstance(name, str) or not isinstance(points, list):
             raise InputError(f"{where}: no {side!r} or no '{side}_points'; expected {_PAIR_FORM}")
         path, mask = self.images / name, entry.get(f"{side}_mask")
-        if path not in self._sizes:
-            self._sizes[path] = image_size(path)
-        size = self._sizes[path]
+        size = self._size(path)
         outside: list[str] = []
         keypoints = make_keypoints(dict(enumerate(points)), size, f"{where}: {name}", outside)
         if outside:
@@ -184,16 +183,11 @@ def make_schema(names: list[str], flip_pairs: Any, groups: Any, where: str) -> t
         raise InputError(f"{where}: flip_pairs or keypoint_groups cannot be used: {error}") from None
     inferred = []
     if flip_pairs is None:
-        inferred.append(f"flip pairs inferred from the names: {describe_pairs(schema)}")
+        found = ", ".join(f"{names[a]} / {names[b]}" for a, b in schema.flip_pairs)
+        inferred.append(f"flip pairs inferred from the names: {found or 'none found'}")
     if groups is None:
         inferred.append(f"subgroups inferred from the names: {describe_groups(schema)}")
     return schema, inferred
-
-
-def describe_pairs(schema: Schema) -> str:
-    """Flip pairs by name."""
-    named = [f"{schema.names[a]} / {schema.names[b]}" for a, b in schema.flip_pairs]
-    return ", ".join(named) or "none found"
 
 
 def describe_groups(schema: Schema) -> str:
