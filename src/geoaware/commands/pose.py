@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-import os
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer import Argument, Option
@@ -25,12 +20,10 @@ from geoaware.commands.options import (
     expand,
     load_matcher,
 )
-from geoaware.runs.errors import InputError
 
 if TYPE_CHECKING:
     from geoaware.apps.pose.predict import PosePrediction
     from geoaware.apps.pose.run import PoseWork
-    from geoaware.method.types import AnnotatedImage
 
 
 @dataclass(frozen=True)
@@ -91,6 +84,7 @@ def pose(
     geoaware pose photos/ --templates cats/ --masks masks/ --labels poses.csv --out poses.json
     """
     from geoaware.apps.pose import PoseSettings, PoseWork, read_template_sets
+    from geoaware.apps.pose.inputs import read_images, read_labels
 
     masked = compared.masks is not None
     how = PoseSettings(compared.metric, masked, compared.template_masks)  # type: ignore[arg-type]
@@ -132,101 +126,3 @@ def _line(found: PosePrediction, truth: str | None) -> str:
     )
     wrong = f", labelled {truth}" if truth not in (None, found.pose) else ""
     return f"{found.image}: {found.pose}{wrong} ({found.votes[found.pose]} of {sets} sets; {means})"
-
-
-def read_images(paths: Sequence[Path], masks: Path | None = None) -> list[AnnotatedImage]:
-    """Images of one's own; folders stand for the images directly in them.
-
-    An image's id is its path from the folder that all of them have in common.
-
-    Args:
-        paths: files and folders; what is named twice counts once.
-        masks: folder with a mask of the same name, but any suffix, for each image.
-
-    Raises:
-        InputError: nothing there, an unreadable image, or a mask is missing.
-    """
-    from geoaware.apps.pose.templates import bare_image
-    from geoaware.data.images import list_images
-
-    files: dict[Path, None] = {}
-    for path in paths:
-        if not path.exists():
-            raise InputError(f"{path}: no such file")
-        inside = list_images(path) if path.is_dir() else [path]
-        files.update(dict.fromkeys(each.absolute() for each in inside))
-    common = os.path.commonpath([each.parent for each in files])
-    return [
-        bare_image(
-            each.relative_to(common).as_posix(), each, None if masks is None else _mask_of(each, masks)
-        )
-        for each in files
-    ]
-
-
-def _mask_of(image: Path, folder: Path) -> Path:
-    from geoaware.data.images import SUFFIXES
-
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; give the folder of the masks")
-    names = [image.with_suffix(suffix).name for suffix in (image.suffix, ".png", *sorted(SUFFIXES))]
-    found = next((folder / name for name in names if (folder / name).is_file()), None)
-    if found is None:
-        raise InputError(f"{folder}: no mask of {image.name} in it; add {names[1]}, or leave out --masks")
-    return found
-
-
-def read_labels(path: Path, images: Sequence[str]) -> dict[str, str]:
-    """True poses from a JSON object ``{"cat1.jpg": "left", …}`` or from CSV lines ``cat1.jpg,left``.
-
-    Args:
-        path: the file; CSV unless it ends in .json. A first CSV line ``image,pose`` is a heading.
-        images: ids of the images to be predicted.
-
-    Raises:
-        InputError: the file cannot be read, names an image that is not among them or twice, or no pose.
-    """
-    from geoaware.apps.pose.templates import DIRECTIONS
-
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; give a JSON or CSV file of image and pose") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as UTF-8 text ({error})") from None
-    known, labels = set(images), dict[str, str]()
-    for name, given in (
-        _json_labels(text, path) if path.suffix.lower() == ".json" else _csv_labels(text, path)
-    ):
-        if name not in known:
-            raise InputError(
-                f"{path}: {name!r} is not among the images ({', '.join(images[:3])} …); name images "
-                "as they are printed"
-            )
-        if given not in DIRECTIONS:
-            raise InputError(f"{path}: {name!r} has the pose {given!r}; choose {', '.join(DIRECTIONS)}")
-        if name in labels:
-            raise InputError(f"{path}: {name!r} stands there twice; leave one of them")
-        labels[name] = given
-    if not labels:
-        raise InputError(f"{path}: has no labels; write image and pose, such as {images[0]},left")
-    return labels
-
-
-def _json_labels(text: str, path: Path) -> Iterator[tuple[str, Any]]:
-    try:
-        # As pairs: a dictionary would hide an image that stands there twice.
-        pairs = json.loads(text, object_pairs_hook=list)
-        yield from ((str(name), given) for name, given in pairs)
-    except (ValueError, TypeError, RecursionError) as error:
-        raise InputError(f'{path}: is no JSON object of {{"image": "pose"}} ({error})') from None
-
-
-def _csv_labels(text: str, path: Path) -> Iterator[tuple[str, str]]:
-    for number, row in enumerate(csv.reader(io.StringIO(text)), start=1):
-        cells = [cell.strip() for cell in row]
-        if not any(cells) or (number == 1 and cells in (["image", "pose"], ["picture", "pose"])):
-            continue
-        if len(cells) != 2:
-            raise InputError(f"{path}, line {number}: expected image,pose, got {len(cells)} values")
-        yield cells[0], cells[1]
