@@ -196,3 +196,21 @@ def test_debug_is_the_option_and_not_any_word_of_that_name(
         cli.main()
     assert ended.value.code == 2
     assert capsys.readouterr().err == "error: absent.png: no such file\n"
+
+
+@pytest.mark.parametrize("more", [[], ["--restart"]])
+def test_reproduce_passes_restart_on(
+    toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: list[str]
+) -> None:
+    asked: list[bool] = []
+
+    def conduct(study: Any, *_: Any, **__: Any) -> None:
+        asked.append(study.restart)
+        raise InputError("enough")
+
+    monkeypatch.setattr("geoaware.studies.conduct.conduct", conduct)
+    root, out = str(faces(tmp_path / "cats")), str(tmp_path / "out")
+    data = ["--dataset", "coco", "--root", root, "--split", "val", "--out", out]
+    done = ask(reproduce.reproduce, "table1", *data, "--extractor", "toy", "--device", "cpu", *more)
+    assert str(done.exception) == "enough"
+    assert asked == [bool(more)]

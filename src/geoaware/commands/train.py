@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -70,7 +71,7 @@ def bars(main: bool) -> Iterator[tuple[Any, Show]]:
 
         def show(done: int, total: int, figures: dict[str, float]) -> None:
             tell("training", done, total, _shown(figures))
-            if "validation" in figures and not typer.get_text_stream("stderr").isatty():
+            if "validation" in figures and not sys.stderr.isatty():
                 typer.echo(f"step {done} of {total}: {_shown(figures)}", err=True)
 
         yield bar, show
