@@ -301,7 +301,7 @@ def test_damage_inside_a_part_file_is_noticed(dataset, tmp_path, whole):
 def test_what_the_protocol_cannot_judge_stops_before_anything_is_written(dataset, tmp_path):
     pair = dataset.pairs[0]
     boxless = replace(dataset, pairs=(replace(pair, target=replace(pair.target, box=None)),))
-    with pytest.raises(InputError, match="no object box, which protocol paper takes its threshold from"):
+    with pytest.raises(InputError, match="no object box, from which protocol paper takes its threshold"):
         predict(boxless, tiny_matcher(), tmp_path / "new" / "p.jsonl")
     assert not (tmp_path / "new").exists()
     with pytest.raises(InputError, match="there are no pairs to predict"):

@@ -135,9 +135,9 @@ def _about(runs: list[Judged], name: str, split: str, alpha: float, shown: int) 
         "correct": protocol.rule.replace("alpha", f"{alpha:g}"),
         "error": "distance from the true point as a share of the threshold base, which is the "
         + protocol.rule.partition(" x ")[2],
-        "kinds": "as `geoaware score` counts them: a match can be of several (a jitter is a miss or a swap "
-        "too, a correct one can be nearer to another keypoint). Drawn is correct, else the first that holds "
-        "of swap left-right, swap, jitter, miss",
+        "error types": "counted as `geoaware score` counts them. A match can have several: a jitter is also "
+        "a miss or a swap, and a correct match can lie nearer to another keypoint. A match is drawn as "
+        "correct, or else as the first of these that it is: swap left-right, swap, jitter, miss",
     }
     for letter, run in zip("AB" if len(runs) > 1 else [""], runs, strict=True):
         about[f"{letter} predictions".strip()] = run.path.name

@@ -190,6 +190,7 @@ def test_enlarging_and_keys(view: View) -> None:
     assert page.is_disabled("#previous")
     page.keyboard.press("Escape")
     assert not page.is_visible("#large")
+    page.wait_for_selector(".card:focus")  # a dialog tells that it is closed a moment after it is
     assert page.evaluate("document.activeElement.textContent").startswith(EVIL)
 
 

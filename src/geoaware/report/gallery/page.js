@@ -1,6 +1,6 @@
 "use strict";
 (() => {
-  // Text from the data only ever becomes text: textContent and setAttribute, never HTML.
+  // Text from the data only ever becomes text (append, textContent, setAttribute), never HTML.
   const data = JSON.parse(document.getElementById("data").textContent);
   const at = (id) => document.getElementById(id);
   const NAMES = {
@@ -9,6 +9,7 @@
   };
   const RIGHT = new Set(["correct", "unjudged"]);
   const comparing = data.pairs.some((pair) => pair.runs.length > 1);
+  const letter = (run) => (comparing ? "AB"[run] : "");
   const anyConfidence = data.pairs.some((pair) => pair.runs.some((run) => run.all.lowest !== null));
   const pck = data.alpha === null ? "correct" : `PCK@${data.alpha}`;
 
@@ -23,7 +24,7 @@
     { key: "worst", text: "worst keypoint", order: "down", of: (pair) => figures(pair).worst },
     { key: "confidence", text: "lowest confidence", order: "up", of: (pair) => figures(pair).lowest },
     {
-      key: "change", text: "mean error of B less that of A", order: "down",
+      key: "change", text: "mean error of B minus that of A", order: "down",
       of: (pair) => (pair.runs.length > 1 ? less(figures(pair).mean, figures(pair, 1).mean) : null),
     },
     { key: "category", text: "category", order: "up", of: (pair) => pair.category },
@@ -160,11 +161,9 @@
     const { width, height, why } = data.images[number];
     if (why) {
       const box = element("rect", { class: "empty", x: left, y: top, width: CELL, height: tall });
-      const words = wrapped(why, 34).map((line, row) => {
-        const text = element("text", { class: "why", x: left + CELL / 2, y: top + tall / 2 + 14 * row, "font-size": 10 });
-        text.textContent = line;
-        return text;
-      });
+      const words = wrapped(why, 34).map((line, row) =>
+        element("text", { class: "why", x: left + CELL / 2, y: top + tall / 2 + 14 * row, "font-size": 10 }, [line]),
+      );
       return { drawn: [box, ...words], put: () => null };
     }
     const scale = CELL / Math.max(width, height);
@@ -239,16 +238,11 @@
     const svg = element("svg", { viewBox: `0 0 ${box.join(" ")}`, role: "img", "aria-label": described(pair, run) }, [
       ...source.drawn, ...target.drawn, lines, marks,
     ]);
-    const figure = element("div", { class: "figure" }, comparing ? [label(run), svg] : [svg]);
+    const label = element("span", { class: "label" }, [letter(run)]);
+    const figure = element("div", { class: "figure" }, comparing ? [label, svg] : [svg]);
     figure.style.aspectRatio = box.join(" / ");
     figure.source = pair.runs[run];
     return figure;
-  }
-
-  function label(run) {
-    const made = element("span", { class: "label" });
-    made.textContent = "AB"[run];
-    return made;
   }
 
   // ---- words ---------------------------------------------------------------------------------------------
@@ -259,7 +253,7 @@
 
   function factsOf(pair) {
     const poses = pair.runs.map((run) => run.pose);
-    const turned = poses.every((each) => each === poses[0]) ? poses[0] : poses.map((each, run) => `${"AB"[run]} ${each}`).join(", ");
+    const turned = poses.every((each) => each === poses[0]) ? poses[0] : poses.map((each, run) => `${letter(run)} ${each}`).join(", ");
     return [
       pair.category,
       ...(pair.azimuth === null ? [] : [`azimuth ${45 * pair.azimuth}°`]),
@@ -301,17 +295,11 @@
 
   function fill(card) {
     const pair = pairOf.get(card);
-    const heading = element("strong");
-    heading.textContent = pair.id;
-    const texts = [factsOf(pair), ...pair.runs.map((_, run) => (comparing ? `${"AB"[run]}: ` : "") + figuresOf(pair, run))];
-    const lines = texts.map((text, row) => {
-      const line = element("span", row ? { class: "figures" } : {});
-      line.textContent = text;
-      return line;
-    });
+    const texts = [factsOf(pair), ...pair.runs.map((_, run) => (comparing ? `${letter(run)}: ` : "") + figuresOf(pair, run))];
+    const lines = texts.map((text, row) => element("span", row ? { class: "figures" } : {}, [text]));
     const button = card.firstChild;
     button.setAttribute("aria-label", `${[pair.id, ...texts].join(". ")}. Enlarge`);
-    button.replaceChildren(...pair.runs.map((_, run) => draw(pair, run, 4.2)), heading, ...lines);
+    button.replaceChildren(...pair.runs.map((_, run) => draw(pair, run, 4.2)), element("strong", {}, [pair.id]), ...lines);
   }
 
   const drawn = new Set();
@@ -391,7 +379,7 @@
       const correct = judged.reduce((sum, each) => sum + each.correct, 0);
       const perImage = judged.reduce((sum, each) => sum + each.pck, 0) / judged.length;
       if (!points) continue;
-      const whose = comparing ? `${"AB"[run]} ` : "";
+      const whose = comparing ? `${letter(run)} ` : "";
       const what = at("aware").checked ? "geometry-aware keypoints" : "keypoints";
       parts.push(
         `${whose}${pck} ${percent(perImage)} per image, ${percent(correct / points)} per point (${number(points)} ${what})`,
@@ -413,16 +401,16 @@
     const found = comparing ? [tally(0), tally(1)] : [tally(0)];
     at("legend").replaceChildren(
       ...kindsHere.map((kind) => {
-        const share = element("span", { class: "share" });
-        share.textContent = found
-          .map(({ total, of }, run) => (comparing ? `${"AB"[run]} ` : "") + number(of[kind]) + (total ? ` (${percent(of[kind] / total)})` : ""))
-          .join(", ");
+        const shares = found.map(
+          ({ total, of }, run) => (comparing ? `${letter(run)} ` : "") + number(of[kind]) + (total ? ` (${percent(of[kind] / total)})` : ""),
+        );
+        const share = element("span", { class: "share" }, [shares.join(", ")]);
         const made = element("li", { title: data.kinds[kind] }, [sample(kind), NAMES[kind], share]);
         made.dataset.kind = kind;
         made.dataset.count = found[0].of[kind];
         return made;
       }),
-      ...(kindsHere.some((kind) => !RIGHT.has(kind)) ? [element("li", {}, [truthSample(), "true place of a wrong one"])] : []),
+      ...(kindsHere.some((kind) => !RIGHT.has(kind)) ? [element("li", {}, [truthSample(), "true place of a wrong match"])] : []),
     );
   }
 
@@ -468,24 +456,17 @@
 
   function table(pair, run) {
     const columns = ["keypoint", "kind", "error", ...(anyConfidence ? ["confidence"] : [])];
-    const cell = (name, text) => {
-      const made = element(name);
-      made.textContent = text;
-      return made;
-    };
+    const cell = (name, text) => element(name, {}, [text]);
     const rows = pair.runs[run].matches.map((match, place) => {
-      const first = cell("td", match.name);
-      first.prepend(sample(match.kind, true));
-      const made = element("tr", { tabindex: "0", "data-match": place, class: stands(match) ? "" : "aside" }, [
-        first,
-        cell("td", [kindsOf(match), ...(match.aware ? ["geometry-aware"] : []), ...(match.hidden ? ["not seen"] : [])].join(", ")),
+      return element("tr", { tabindex: "0", "data-match": place, class: stands(match) ? "" : "aside" }, [
+        element("td", {}, [sample(match.kind, true), match.name]),
+        cell("td", [kindsOf(match), ...(match.aware ? ["geometry-aware"] : []), ...(match.hidden ? ["not visible"] : [])].join(", ")),
         cell("td", match.error?.toFixed(3) ?? ""),
         ...(anyConfidence ? [cell("td", match.confidence?.toFixed(2) ?? "")] : []),
       ]);
-      return made;
     });
     return element("table", {}, [
-      cell("caption", `${comparing ? `${"AB"[run]} (${data.labels[run] ?? ""}): ` : ""}${figuresOf(pair, run)}`),
+      cell("caption", `${comparing ? `${letter(run)} (${data.labels[run] ?? ""}): ` : ""}${figuresOf(pair, run)}`),
       element("thead", {}, [element("tr", {}, columns.map((each) => cell("th", each)))]),
       element("tbody", {}, rows),
     ]);
@@ -583,11 +564,7 @@
   // ---- start ---------------------------------------------------------------------------------------------
 
   function offer(id, options, least = 2) {
-    for (const [value, text] of options) {
-      const option = element("option", { value });
-      option.textContent = text;
-      at(id).append(option);
-    }
+    at(id).append(...options.map(([value, text]) => element("option", { value }, [text])));
     at(id).parentElement.hidden = options.length < least;
   }
 
