@@ -43,8 +43,8 @@ class CocoFile:
     Attributes:
         path: where it was read from.
         images: by id.
-        categories: by id; those with keypoints.
-        annotations: those of a single object with keypoints, as they stand; ids are added where missing.
+        categories: by id; those with keypoints, or all where keypoints are not needed.
+        annotations: those of a single object, likewise, as they stand; an id is added where it is missing.
         crowds: ids of images with an annotation of a whole group (``iscrowd``).
         flip_pairs: top-level list, or ``None``.
         keypoint_groups: top-level list or mapping, or ``None``.
@@ -407,6 +407,7 @@ def _by_id(content: dict[str, Any], key: str, label: str, path: Path, kind: str)
 
 
 def _listed(content: dict[str, Any], key: str, path: Path, kind: str) -> list[Any]:
+    """One of the file's lists."""
     entries = content.get(key)
     if not isinstance(entries, list):
         raise InputError(f"{path}: has no list {key!r}, so is no {kind}")
