@@ -152,6 +152,7 @@ CSV, JSON = ("--labels", "l.csv"), ("--labels", "l.json")
         ("l.csv", "z.png,left", CSV, "'z.png' is not among the images (a-back.png,"),
         ("l.csv", "a-left.png,up", CSV, "'a-left.png' has the pose 'up'; choose left"),
         ("l.csv", "a-left.png", CSV, "l.csv, line 1: expected image,pose, got 1"),
+        ("l.csv", '\n"a\nb"\n', CSV, "l.csv, line 3: expected image,pose, got 1"),
         ("l.csv", "image,pose\n", CSV, "has no labels; write image and pose"),
         ("l.json", "[1]", JSON, "is no JSON object"),
         ("l.json", '{"a-left.png": ["left"]}', JSON, "has the pose ['left']"),

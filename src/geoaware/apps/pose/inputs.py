@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from geoaware.apps.pose.templates import DIRECTIONS, bare_image
+from geoaware.data.files import read_text
 from geoaware.data.images import SUFFIXES, list_images
 from geoaware.method.types import AnnotatedImage
 from geoaware.runs.errors import InputError
@@ -65,12 +66,7 @@ def read_labels(path: Path, images: Sequence[str]) -> dict[str, str]:
     Raises:
         InputError: the file cannot be read, names an image that is not among them or twice, or no pose.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; give a JSON or CSV file of image and pose") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as UTF-8 text ({error})") from None
+    text = read_text(path, "a JSON or CSV file of image and pose")
     known, labels = set(images), dict[str, str]()
     for name, given in (
         _json_labels(text, path) if path.suffix.lower() == ".json" else _csv_labels(text, path)
@@ -100,10 +96,11 @@ def _json_labels(text: str, path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _csv_labels(text: str, path: Path) -> Iterator[tuple[str, str]]:
-    for number, row in enumerate(csv.reader(io.StringIO(text)), start=1):
+    reader = csv.reader(io.StringIO(text))
+    for row in reader:
         cells = [cell.strip() for cell in row]
-        if not any(cells) or (number == 1 and cells in (["image", "pose"], ["picture", "pose"])):
+        if not any(cells) or (reader.line_num == 1 and cells in (["image", "pose"], ["picture", "pose"])):
             continue
         if len(cells) != 2:
-            raise InputError(f"{path}, line {number}: expected image,pose, got {len(cells)} values")
+            raise InputError(f"{path}, line {reader.line_num}: expected image,pose, got {len(cells)} values")
         yield cells[0], cells[1]
