@@ -134,7 +134,9 @@ def test_what_is_no_captioner_is_refused_and_nothing_is_written(tmp_path: Path, 
 def test_files_that_are_not_there_or_not_whole(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no such file; give an ODISE checkpoint"):
         convert_captioner(tmp_path / "none.pth")
-    with pytest.raises(InputError, match=r"no such file; make it with 'geoaware info --convert-captioner"):
+    with pytest.raises(
+        InputError, match=r"no such file; make it from an ODISE checkpoint: convert_captioner"
+    ):
         load_captioner(tmp_path / "none.safetensors")
     (tmp_path / "text.pth").write_text("hello", encoding="utf-8")
     with pytest.raises(InputError, match="read safely"):

@@ -363,7 +363,10 @@ def test_bf16_and_batches(folder: Path) -> None:
         ({"prompt": True}, "the prompt must be a text, got True; put it in quotes"),
         ({"prompt": "cat" * 80}, r"the prompt has 242 tokens, the text encoder takes 77; shorten it"),
         ({"max_memory": 0}, "positive number of GiB, got 0"),
-        ({"captioner": "none.safetensors"}, "no such file; make it with 'geoaware info --convert-captioner"),
+        (
+            {"captioner": "none.safetensors"},
+            "no such file; make it from an ODISE checkpoint: convert_captioner",
+        ),
         ({"colour": "red"}, "sd15 has no setting colour; it has: weights, .*max_memory"),
     ],
 )

@@ -37,14 +37,34 @@ KEYS = (
 )
 """Names of the captioner's tensors: in a converted file as they stand, in an ODISE checkpoint as endings."""
 
+_CONVERTER = "convert_captioner in Python, or geoaware info"
+
 
 class Projection(nn.Module):
-    """tanh(alpha) * (linear(embedding) + positional embedding): n vectors of one embedding."""
+    """tanh(alpha) * (linear(embedding) + positional embedding): n vectors of one embedding.
 
-    def __init__(self, weight: Tensor, bias: Tensor, position: Tensor, alpha: Tensor) -> None:
+    Leading axes of length one, which ODISE keeps, are dropped.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor], name: str, alpha: str) -> None:
         super().__init__()
-        self.weight, self.bias = nn.Parameter(weight), nn.Parameter(bias)
-        self.position, self.alpha = nn.Parameter(position), nn.Parameter(alpha)
+        weight, bias = tensors[f"{name}.linear.weight"], tensors[f"{name}.linear.bias"]
+        position, factor = tensors[f"{name}.positional_embedding"], tensors[alpha]
+        width = weight.shape[0]
+        if weight.ndim != 2 or bias.shape != (width,) or position.shape[-1:] != (width,):
+            raise InputError(
+                f"no implicit captioner: {name} has a weight of {tuple(weight.shape)}, a bias of "
+                f"{tuple(bias.shape)} and a positional embedding of {tuple(position.shape)}"
+            )
+        position = position.reshape(-1, width)
+        if factor.numel() not in (1, width, position.numel()):
+            raise InputError(
+                f"no implicit captioner: {alpha} of {tuple(factor.shape)} does not fit "
+                f"{tuple(position.shape)}"
+            )
+        factor = factor.reshape(()) if factor.numel() == 1 else factor.reshape(-1, width)
+        self.weight, self.bias = nn.Parameter(weight.float()), nn.Parameter(bias.float())
+        self.position, self.alpha = nn.Parameter(position.float()), nn.Parameter(factor.float())
 
     def forward(self, embedding: Float[Tensor, "b e"]) -> Float[Tensor, "b n d"]:
         """The vectors, one for each position."""
@@ -67,8 +87,8 @@ class ImplicitCaptioner(nn.Module):
         missing = [key for key in KEYS if key not in tensors]
         if missing:
             raise InputError(f"no implicit captioner: the tensors {', '.join(missing)} are not there")
-        self.text = _projection(tensors, "clip_project", "alpha_cond")
-        self.time = _projection(tensors, "time_embed_project", "alpha_cond_time_embed")
+        self.text = Projection(tensors, "clip_project", "alpha_cond")
+        self.time = Projection(tensors, "time_embed_project", "alpha_cond_time_embed")
         if len(self.time.position) != 1 or self.time.weight.shape[1] != self.text.weight.shape[1]:
             raise InputError("no implicit captioner: its parts for text and time do not fit together")
 
@@ -90,18 +110,15 @@ def load_captioner(path: str | Path) -> ImplicitCaptioner:
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"{path}: no such file; make it with 'geoaware info --convert-captioner CHECKPOINT'")
+        raise InputError(f"{path}: no such file; make it from an ODISE checkpoint: {_CONVERTER}")
     try:
         tensors = load_file(path)
     except SafetensorError as error:
         raise InputError(
             f"{path}: not a whole safetensors file ({error}); an ODISE checkpoint is turned into one by "
-            f"'geoaware info --convert-captioner {path.name}'"
+            f"{_CONVERTER}"
         ) from None
-    try:
-        return ImplicitCaptioner(tensors)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+    return _checked(path, tensors)
 
 
 def convert_captioner(checkpoint: str | Path, out: str | Path | None = None) -> Path:
@@ -123,10 +140,7 @@ def convert_captioner(checkpoint: str | Path, out: str | Path | None = None) -> 
     goal = Path(out) if out is not None else path.with_suffix(".captioner.safetensors")
     state = _read_checkpoint(path)
     tensors = {key: _only(path, state, key) for key in KEYS}
-    try:
-        ImplicitCaptioner(tensors)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+    _checked(path, tensors)
     with replacing(goal) as draft:
         save_file(tensors, draft)
     return goal
@@ -143,24 +157,12 @@ def clip_pixels(pixels: Float[Tensor, "b 3 s s"], side: int) -> Float[Tensor, "b
     return ((resized - mean) / std).to(pixels.dtype)
 
 
-def _projection(tensors: Mapping[str, Tensor], name: str, alpha: str) -> Projection:
-    """One projection; leading axes of length one, which ODISE keeps, are dropped."""
-    weight, bias = tensors[f"{name}.linear.weight"], tensors[f"{name}.linear.bias"]
-    position = tensors[f"{name}.positional_embedding"]
-    factor = tensors[alpha]
-    width = weight.shape[0]
-    if weight.ndim != 2 or bias.shape != (width,) or position.shape[-1:] != (width,):
-        raise InputError(
-            f"no implicit captioner: {name} has a weight of {tuple(weight.shape)}, a bias of "
-            f"{tuple(bias.shape)} and a positional embedding of {tuple(position.shape)}"
-        )
-    position = position.reshape(-1, width)
-    if factor.numel() not in (1, width, position.numel()):
-        raise InputError(
-            f"no implicit captioner: {alpha} of {tuple(factor.shape)} does not fit {tuple(position.shape)}"
-        )
-    factor = factor.reshape(()) if factor.numel() == 1 else factor.reshape(-1, width)
-    return Projection(weight.float(), bias.float(), position.float(), factor.float())
+def _checked(path: Path, tensors: Mapping[str, Tensor]) -> ImplicitCaptioner:
+    """A captioner of the tensors of a file, which errors name."""
+    try:
+        return ImplicitCaptioner(tensors)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
 
 
 def _read_checkpoint(path: Path) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """DINOv2 (Oquab et al. 2023) through `transformers`: tokens or an attention facet of any block.
 
-The paper's recipe (REFERENCE section 2): ViT-B/14 on an 840 canvas, patch tokens after the last block, before
+The paper's recipe (section 3.1): ViT-B/14 on an 840 canvas, patch tokens after the last block, before
 the final LayerNorm, 768 x 60 x 60. Position embeddings are interpolated bicubically by the library.
 """
 
@@ -75,9 +75,14 @@ class Dinov2(Extractor):
         Raises:
             InputError: the weights are neither in the folder given nor to be had from the hub.
         """
+        import transformers
+
         chosen = make_settings(Dinov2Settings, name, settings)
-        source = chosen.weights or _hub_id(name)
-        return cls(name, chosen, _load_model(name, source, chosen.revision))
+        _, size, *registers = name.split("-")
+        hub_id = f"facebook/dinov2{'-with-registers' if registers else ''}-{size}"
+        kind: Any = transformers.Dinov2WithRegistersModel if registers else transformers.Dinov2Model
+        source = Source(name, chosen.weights or hub_id, hub_id, chosen.revision)
+        return cls(name, chosen, load_network(kind, source))
 
     def levels(self, pixels: Float[Tensor, "b 3 s s"]) -> tuple[Tensor, ...]:
         """Patch features of the block and facet; class and register tokens are dropped."""
@@ -106,18 +111,3 @@ def _tap(layer: nn.Module, facet: Facet) -> nn.Module:
     raise InputError(
         f"this version of transformers names the {facet} projection otherwise; use facet='token'"
     )
-
-
-def _hub_id(name: str) -> str:
-    size = name.removeprefix("dinov2-").removesuffix("-registers")
-    registers = "-with-registers" if name.endswith("-registers") else ""
-    return f"facebook/dinov2{registers}-{size}"
-
-
-def _load_model(name: str, source: str, revision: str | None) -> Any:
-    import transformers
-
-    kind: Any = (
-        transformers.Dinov2WithRegistersModel if name.endswith("-registers") else transformers.Dinov2Model
-    )
-    return load_network(kind, Source(name, source, _hub_id(name), revision))

@@ -193,9 +193,8 @@ def choose_device(device: str | torch.device = "auto") -> torch.device:
         chosen = torch.device(device)
         torch.empty(1, device=chosen)
     except (RuntimeError, AssertionError, NotImplementedError):
-        raise InputError(
-            f"the device {str(device)!r} is not available here; use --device cpu or auto"
-        ) from None
+        message = f"the device {str(device)!r} is not available here; use cpu or auto"
+        raise InputError(message, "device") from None
     return chosen
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -20,21 +21,17 @@ from torch import Tensor
 from geoaware.runs.errors import InputError
 
 
-@dataclass(frozen=True)
-class Strength:
-    """Factors for hidden states of one width.
-
-    Attributes:
-        backbone: for the first half of the hidden state's channels.
-        skip: for the lowest frequencies of the skip connection.
-    """
+class Strength(NamedTuple):
+    """Factors for hidden states of one width."""
 
     backbone: float
+    """For the first half of the hidden state's channels."""
     skip: float
+    """For the lowest frequencies of the skip connection."""
 
 
-WIDEST = Strength(backbone=1.2, skip=0.9)
-SECOND = Strength(backbone=1.4, skip=0.2)
+STRENGTHS = Strength(1.2, 0.9), Strength(1.4, 0.2)
+"""For the widest hidden states and for the second width."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +54,7 @@ class FreeU:
         largest = sorted(set(widths), reverse=True)[:2]
         if len(largest) < 2:
             raise InputError(f"FreeU needs a network of two widths, got {tuple(widths)}; give freeu=false")
-        return cls(dict(zip(largest, (WIDEST, SECOND), strict=True)))
+        return cls(dict(zip(largest, STRENGTHS, strict=True)))
 
     def amplify(self, hidden: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         """The hidden state with the first half of its channels scaled; a new tensor."""

@@ -1,6 +1,6 @@
 """Stable Diffusion 1.5 and 2.1 (Rombach et al. 2022) as an extractor: maps of the denoising decoder.
 
-The recipe is that of the paper's released extractor (REFERENCE section 2), whose post-processor weights were
+The recipe is that of the paper's released extractor (section 3.1), whose post-processor weights were
 trained on exactly these features; docs/features.md says where ours departs from it. A canvas of 960 is cut
 into four overlapping crops of 512; each is encoded, noised once with the same fixed noise to timestep 50, and
 run through the denoising network as far as its third decoder map. The maps are pasted at their places,
@@ -66,7 +66,7 @@ class StableDiffusionSettings:
         timestep: of the noise, 0 … 999.
         freeu: reweight hidden states and skip connections (see `geoaware.features.freeu`).
         freeu_scales_maps: the maps carry FreeU's factors, as those that the released weights were trained on.
-        captioner: safetensors file from ``geoaware info --convert-captioner``.
+        captioner: safetensors file that `captioner.convert_captioner` wrote.
         clip_weights: image encoder of the captioner, local folder or hub id.
         clip_revision: of its hub repository.
         max_memory: GiB that activations may take; fewer crops then run together and attention is sliced.
@@ -165,7 +165,10 @@ class StableDiffusion(Extractor):
         maps = DecoderMaps(unet, freeu, settings.freeu_scales_maps)
         grid = settings.canvas // _FINEST
         layout = Layout(settings.canvas, grid, sum(maps.channels), (0.5,) * 3, (0.5,) * 3)
-        super().__init__(name, _identity(name, settings, captioner), layout)
+        # The captioner is known by what is in it; memory changes nothing but the rounding.
+        told = "none" if captioner is None else digest(captioner.state_dict().items()).hex()[:16]
+        quoted = replace(settings, prompt=json.dumps(settings.prompt), captioner=told, max_memory=None)
+        super().__init__(name, describe(name, quoted), layout)
         self.settings = settings
         self.encoder, self.to_moments = vae.encoder, vae.quant_conv or nn.Identity()
         self.latent_scale: float = vae.config.scaling_factor
@@ -190,15 +193,22 @@ class StableDiffusion(Extractor):
             InputError: weights are neither in the folder given nor to be had from the hub, or do not fit.
             MissingDependencyError: `diffusers` is not installed.
         """
+        import transformers
+
         chosen = make_settings(StableDiffusionSettings, name, settings)
         diffusers = require("diffusers", extra="sd")
         source = Source(name, chosen.weights or HUB_IDS[name], HUB_IDS[name], chosen.revision)
         prompt = embed_prompt(source, chosen.prompt)
-        captioner = None if chosen.captioner is None else load_captioner(chosen.captioner)
-        clip = None if captioner is None else _load_clip(name, chosen)
-        if captioner is None:
+        if chosen.captioner is None:
+            captioner = clip = None
             what = f"the prompt {chosen.prompt!r}" if chosen.prompt else "the empty prompt"
             _log.info("%s: no implicit captioner given; %s is the context of every image", name, what)
+        else:
+            captioner = load_captioner(chosen.captioner)
+            place = Source(
+                name, chosen.clip_weights or CLIP_HUB_ID, CLIP_HUB_ID, chosen.clip_revision, "clip_weights"
+            )
+            clip = load_network(transformers.CLIPVisionModelWithProjection, place)
         vae = load_network(diffusers.AutoencoderKL, source, "vae", use_safetensors=True)
         unet = load_network(diffusers.UNet2DConditionModel, source, "unet", use_safetensors=True)
         return cls(name, chosen, vae, unet, prompt, captioner, clip)
@@ -206,7 +216,10 @@ class StableDiffusion(Extractor):
     def limit_memory(self, size: int) -> None:
         """As the setting ``max_memory``, in bytes."""
         self.settings = replace(self.settings, max_memory=size / _GIB)
-        self._slice_attention(size // 4)
+        for module in self.maps.modules():
+            choose = getattr(module, "set_processor", None)
+            if choose is not None:
+                choose(SlicedAttention(size // 4))
 
     def levels(self, pixels: Float[Tensor, "b 3 s s"]) -> tuple[Tensor, ...]:
         """Maps s3, s4 and s5 of the whole canvas."""
@@ -254,12 +267,6 @@ class StableDiffusion(Extractor):
                 *(self.name, self.settings.side, self.settings.side, per_crop / _GIB, budget / _GIB),
             )
         return max(1, min(crops, fitting))
-
-    def _slice_attention(self, limit: int) -> None:
-        for module in self.maps.modules():
-            choose = getattr(module, "set_processor", None)
-            if choose is not None:
-                choose(SlicedAttention(limit))
 
     def _check_widths(self, read: int, prompt: Prompt) -> None:
         """Make sure that text, captioner and image encoder are of the widths the network reads."""
@@ -351,14 +358,6 @@ def _load_tokenizer(kind: Any, source: Source) -> Any:
         raise source.absent(str(error).splitlines()[0]) from None
 
 
-def _load_clip(name: str, settings: StableDiffusionSettings) -> Any:
-    import transformers
-
-    place = settings.clip_weights or CLIP_HUB_ID
-    source = Source(name, place, CLIP_HUB_ID, settings.clip_revision, setting="clip_weights")
-    return load_network(transformers.CLIPVisionModelWithProjection, source)
-
-
 def _signal(timestep: int) -> float:
     """Share of the signal's variance after so many steps: betas scaled-linear from 0.00085 to 0.012."""
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
@@ -372,11 +371,3 @@ def _check_vae(config: Any) -> None:
             f"the image encoder gives {config.latent_channels} channels at stride {strides}, but Stable "
             f"Diffusion 1.x and 2.x have 4 at stride {_LATENT}; give the weights of one of these"
         )
-
-
-def _identity(name: str, settings: StableDiffusionSettings, captioner: ImplicitCaptioner | None) -> str:
-    """Name and settings; the captioner by what is in it, memory not at all."""
-    told = "none" if captioner is None else digest(captioner.state_dict().items()).hex()[:16]
-    return describe(
-        name, replace(settings, prompt=json.dumps(settings.prompt), captioner=told, max_memory=None)
-    )
