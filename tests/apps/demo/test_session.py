@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from PIL import Image
 
 from geoaware.apps.demo.session import (
-    COLOURS,
     LONGEST,
     MOST_POINTS,
     Features,
@@ -23,6 +22,7 @@ from geoaware.apps.demo.session import (
     Session,
     Sessions,
 )
+from geoaware.drawing.palette import SERIES
 from geoaware.matcher import Matcher
 from geoaware.method.geometry import pose_image
 from geoaware.runs.errors import InputError
@@ -91,7 +91,7 @@ def test_clicks_give_what_the_library_gives(session: Session) -> None:
     assert [row.query for row in rows] == POINTS
     assert rows[2].match == pytest.approx(tuple(wanted.points[2].tolist()), abs=1e-4)
     assert rows[1].confidence == pytest.approx(float(wanted.confidence[1]), abs=1e-6)
-    assert [row.colour for row in rows] == list(COLOURS[:3])
+    assert [row.colour for row in rows] == list(SERIES[:3])
 
 
 class Sided(Patches):

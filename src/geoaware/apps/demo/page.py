@@ -19,6 +19,7 @@ from geoaware.apps.demo.session import (
     MOST_SESSIONS,
     NAMES,
     Features,
+    Kind,
     Matchers,
     Row,
     Served,
@@ -92,11 +93,12 @@ def build(visitors: Sessions, matchers: Matchers, chosen: Features, place: Place
             with gr.Column(scale=2, min_width=300):
                 heat, align, pose, extractor, refined = _settings(Session(matchers, chosen), matchers)
         saver = gr.HTML("", html_template="<span></span>", js_on_load=_SAVER_JS, url="", name="", serial=0)
-        view = _View(note, source, target, table, pose, align, extractor, refined)
-        _connect_images(view, visitors, place)
-        _connect_points(view, visitors, undo, clear)
-        _connect_settings(view, visitors, heat)
-        _connect_downloads(visitors, note, saver, as_json, as_png)
+        view = _View(visitors, note, source, target, table, pose, align, extractor, refined)
+        _connect_image(view, source, "source", place)
+        _connect_image(view, target, "target", place)
+        _connect_points(view, undo, clear)
+        _connect_settings(view, heat)
+        _connect_downloads(view, saver, {"json": as_json, "png": as_png})
 
         def leave(request: gr.Request) -> None:
             visitors.drop(_key(request))
@@ -121,10 +123,23 @@ def look() -> dict[str, Any]:
     return {"theme": theme, "head": f"<style>{_text('page.css')}</style>"}
 
 
+_QUIET: dict[str, Any] = {
+    "queue": False,
+    "show_progress": "hidden",
+    "api_visibility": "private",
+    "trigger_mode": "multiple",
+}
+"""Of every event: answered at once, no veil over the page, not part of a public interface, none left out."""
+
+Data = Mapping[str, Any]
+"""What the browser sends with an event. Anything can be in it."""
+
+
 @dataclass(frozen=True)
 class _View:
-    """The components that show a session."""
+    """The components that show a session, and how events change it."""
 
+    visitors: Sessions
     note: gr.HTML
     source: gr.HTML
     target: gr.HTML
@@ -135,13 +150,13 @@ class _View:
     refined: gr.Dropdown
 
     def all(self) -> list[gr.blocks.Block]:
-        return list(vars(self).values())
+        return [each for each in vars(self).values() if each is not self.visitors]
 
-    def of(self, session: Session, said: str | None = None) -> list[Update]:
-        """Everything as it now is, in the order of `all`; ``said`` is an error's message."""
+    def of(self, session: Session, error: str | None = None) -> list[Update]:
+        """Everything as it now is, in the order of `all`."""
         rows = session.rows()
         return [
-            gr.update(value=fragments.note(said or fragments.hint(session, rows), bad=said is not None)),
+            gr.update(value=fragments.note(error or fragments.hint(session, rows), bad=error is not None)),
             _image(session, "source", rows),
             _image(session, "target", rows),
             gr.update(value=fragments.table(rows, session.chosen)),
@@ -151,106 +166,69 @@ class _View:
             gr.update(value=session.features.post_processor),
         ]
 
-    def after(self, session: Session, change: Callable[[], object]) -> list[Update]:
-        """Make a change and show what came of it, or why it could not be."""
+    def after(self, request: gr.Request, change: Callable[[Session], object]) -> list[Update]:
+        """Make a change to the visitor's session, and show what came of it or why it could not be made."""
+        session = self.visitors.of(_key(request))
         try:
-            change()
+            change(session)
         except InputError as error:
             return self.of(session, str(error))
         return self.of(session)
 
+    def on(self, event: Callable[..., object], change: Callable[[Session, Data], object]) -> None:
+        """Let an event of a component make a change."""
 
-_QUIET: dict[str, Any] = {
-    "queue": False,
-    "show_progress": "hidden",
-    "api_visibility": "private",
-    "trigger_mode": "multiple",
-}
-"""Of every event: answered at once, no veil over the page, not part of a public interface, none left out."""
+        def handle(request: gr.Request, event: gr.EventData) -> list[Update]:
+            data = event._data if isinstance(event._data, dict) else {}
+            return self.after(request, lambda session: change(session, data))
 
-
-def _connect_images(view: _View, visitors: Sessions, place: Place) -> None:
-    """Uploads and examples, on both sides."""
-
-    def connect(pane: gr.HTML, side: Side) -> None:
-        def bring(request: gr.Request, event: gr.EventData) -> list[Update]:
-            session = visitors.of(_key(request))
-
-            def change() -> None:
-                path = uploaded(_data(event).get("path"), place.uploads)
-                try:
-                    session.bring(side, read_image(path, place.limits))
-                finally:
-                    path.unlink(missing_ok=True)
-
-            return view.after(session, change)
-
-        def example(request: gr.Request, event: gr.EventData) -> list[Update]:
-            session = visitors.of(_key(request))
-
-            def change() -> None:
-                number = _index(event, len(place.examples))
-                session.bring(side, read_image(place.examples[number].path, place.limits))
-
-            return view.after(session, change)
-
-        def trouble(request: gr.Request, event: gr.EventData) -> list[Update]:
-            data = _data(event)
-            name = str(data.get("name", "the file"))
-            lost = f"{name} could not be sent; try again, or scale it down first."
-            return view.of(
-                visitors.of(_key(request)), too_many_bytes(name, place.limits) if data.get("large") else lost
-            )
-
-        pane.bring(bring, outputs=view.all(), **_QUIET)
-        pane.example(example, outputs=view.all(), **_QUIET)
-        pane.trouble(trouble, outputs=view.all(), **_QUIET)
-
-    connect(view.source, "source")
-    connect(view.target, "target")
+        event(handle, outputs=self.all(), **_QUIET)
 
 
-def _connect_points(view: _View, visitors: Sessions, undo: gr.Button, clear: gr.Button) -> None:
+def _connect_image(view: _View, pane: gr.HTML, side: Side, place: Place) -> None:
+    """Uploads and examples of one side."""
+
+    def bring(session: Session, data: Data) -> None:
+        path = uploaded(data.get("path"), place.uploads)
+        try:
+            session.bring(side, read_image(path, place.limits))
+        finally:
+            path.unlink(missing_ok=True)
+
+    def example(session: Session, data: Data) -> None:
+        chosen = place.examples[_index(data, len(place.examples))]
+        session.bring(side, read_image(chosen.path, place.limits))
+
+    def trouble(session: Session, data: Data) -> None:
+        name = str(data.get("name", "the file"))
+        lost = f"{name} could not be sent; try again, or scale it down first."
+        raise InputError(too_many_bytes(name, place.limits) if data.get("large") else lost)
+
+    view.on(pane.bring, bring)
+    view.on(pane.example, example)
+    view.on(pane.trouble, trouble)
+
+
+def _connect_points(view: _View, undo: gr.Button, clear: gr.Button) -> None:
     """Clicks on image A, the choice of a point, and taking points away."""
-
-    def click(request: gr.Request, event: gr.EventData) -> list[Update]:
-        session = visitors.of(_key(request))
-        return view.after(session, lambda: session.click(_number(event, "x"), _number(event, "y")))
-
-    def choose(request: gr.Request, event: gr.EventData) -> list[Update]:
-        session = visitors.of(_key(request))
-        return view.after(session, lambda: session.choose(_index(event, len(session.points))))
-
-    def take_last(request: gr.Request) -> list[Update]:
-        session = visitors.of(_key(request))
-        return view.after(session, session.undo)
-
-    def take_all(request: gr.Request) -> list[Update]:
-        session = visitors.of(_key(request))
-        return view.after(session, session.clear)
-
-    view.source.place(click, outputs=view.all(), **_QUIET)
+    view.on(view.source.place, lambda session, data: session.click(_number(data, "x"), _number(data, "y")))
     for part in (view.source, view.target, view.table):
-        part.choose(choose, outputs=view.all(), **_QUIET)
-    undo.click(take_last, outputs=view.all(), **_QUIET)
-    clear.click(take_all, outputs=view.all(), **_QUIET)
+        view.on(part.choose, lambda session, data: session.choose(_index(data, len(session.points))))
+    view.on(undo.click, lambda session, data: session.undo())
+    view.on(clear.click, lambda session, data: session.clear())
 
 
-def _connect_settings(view: _View, visitors: Sessions, heat: gr.Checkbox) -> None:
+def _connect_settings(view: _View, heat: gr.Checkbox) -> None:
     """Heat map, pose alignment and features."""
 
     def show_heat(wanted: bool, request: gr.Request) -> list[Update]:
-        session = visitors.of(_key(request))
-        session.heated = bool(wanted)
-        return view.of(session)
+        return view.after(request, lambda session: setattr(session, "heated", bool(wanted)))
 
     def set_align(wanted: bool, request: gr.Request) -> list[Update]:
-        session = visitors.of(_key(request))
-        return view.after(session, lambda: session.align(bool(wanted)))
+        return view.after(request, lambda session: session.align(bool(wanted)))
 
     def use(extractor: str, post_processor: str, request: gr.Request) -> list[Update]:
-        session = visitors.of(_key(request))
-        return view.after(session, lambda: session.use(Features(str(extractor), str(post_processor))))
+        return view.after(request, lambda session: session.use(Features(str(extractor), str(post_processor))))
 
     heat.input(show_heat, heat, view.all(), **_QUIET)
     view.align.input(set_align, view.align, view.all(), **_QUIET)
@@ -258,30 +236,25 @@ def _connect_settings(view: _View, visitors: Sessions, heat: gr.Checkbox) -> Non
         menu.input(use, [view.extractor, view.refined], view.all(), **_QUIET)
 
 
-def _connect_downloads(
-    visitors: Sessions, note: gr.HTML, saver: gr.HTML, as_json: gr.Button, as_png: gr.Button
-) -> None:
-    def save_json(request: gr.Request) -> list[Update]:
-        session = visitors.of(_key(request))
-        return _saved("matches.json", lambda: session.download("json"))
+def _connect_downloads(view: _View, saver: gr.HTML, buttons: Mapping[Kind, gr.Button]) -> None:
+    """The matches as a file, which the browser saves."""
 
-    def save_png(request: gr.Request) -> list[Update]:
-        session = visitors.of(_key(request))
-        return _saved("matches.png", lambda: session.download("png"))
+    def connect(kind: Kind, button: gr.Button) -> None:
+        def save(request: gr.Request) -> list[Update]:
+            name = f"matches.{kind}"
+            try:
+                url = _url(view.visitors.of(_key(request)).download(kind))
+            except InputError as error:
+                return [gr.update(value=fragments.note(str(error), bad=True)), gr.skip()]
+            return [
+                gr.update(value=fragments.note(f"Saved as {name}.")),
+                gr.update(url=url, name=name, serial=next(_serials)),
+            ]
 
-    as_json.click(save_json, outputs=[note, saver], **_QUIET)
-    as_png.click(save_png, outputs=[note, saver], **_QUIET)
+        button.click(save, outputs=[view.note, saver], **_QUIET)
 
-
-def _saved(name: str, make: Callable[[], Served]) -> list[Update]:
-    try:
-        url = _url(make())
-    except InputError as error:
-        return [gr.update(value=fragments.note(str(error), bad=True)), gr.skip()]
-    return [
-        gr.update(value=fragments.note(f"Saved as {name}.")),
-        gr.update(url=url, name=name, serial=next(_serials)),
-    ]
+    for kind, button in buttons.items():
+        connect(kind, button)
 
 
 def _settings(
@@ -292,21 +265,13 @@ def _settings(
         gr.Checkbox(False, label="Heat map of the chosen point on image B", elem_id="heat"),
         gr.Checkbox(start.aligned, label="Pose alignment: try image A mirrored too", elem_id="align"),
         gr.HTML(fragments.pose(start), apply_default_css=False, elem_id="pose"),
-        gr.Dropdown(
-            list(matchers.extractors),
-            value=start.features.extractor,
-            label="Features",
-            elem_id="extractor",
-            filterable=False,
-        ),
-        gr.Dropdown(
-            list(matchers.post_processors),
-            value=start.features.post_processor,
-            label="Post-processor",
-            elem_id="post-processor",
-            filterable=False,
-        ),
+        _menu(matchers.extractors, start.features.extractor, "Features", "extractor"),
+        _menu(matchers.post_processors, start.features.post_processor, "Post-processor", "post-processor"),
     )
+
+
+def _menu(names: Sequence[str], chosen: str, label: str, name: str) -> gr.Dropdown:
+    return gr.Dropdown(list(names), value=chosen, label=label, elem_id=name, filterable=False)
 
 
 def _pane(side: Side, place: Place) -> gr.HTML:
@@ -337,9 +302,8 @@ def _image(session: Session, side: Side, rows: Sequence[Row]) -> Update:
     points = []
     for row in rows:
         x, y = row.query if side == "source" else row.match
-        title = f"point {row.number}"
-        if side == "target":
-            title += f", confidence {row.confidence:.2f}"
+        sure = f", confidence {row.confidence:.2f}" if side == "target" else ""
+        title = f"point {row.number}{sure}"
         points.append({"x": x, "y": y, "number": row.number, "colour": row.colour, "title": title})
     return gr.update(
         src=_url(session.shown(side)),
@@ -378,19 +342,15 @@ def _key(request: gr.Request) -> str:
     return key
 
 
-def _data(event: gr.EventData) -> Mapping[str, Any]:
-    return event._data if isinstance(event._data, dict) else {}
-
-
-def _number(event: gr.EventData, name: str) -> float:
-    value = _data(event).get(name)
+def _number(data: Data, name: str) -> float:
+    value = data.get(name)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InputError("That click has no position; click on image A again.")
     return float(value)
 
 
-def _index(event: gr.EventData, count: int) -> int:
-    value = _data(event).get("index")
+def _index(data: Data, count: int) -> int:
+    value = data.get("index")
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < count:
         raise InputError("There is nothing of that number; choose again.")
     return value

@@ -22,6 +22,7 @@ from typing import Literal
 from PIL import Image
 
 from geoaware.drawing.layout import fit, resized
+from geoaware.drawing.palette import SERIES
 from geoaware.matcher import Matcher
 from geoaware.method.alignment import Alignment, match_posed
 from geoaware.method.geometry import Pose, as_points
@@ -29,11 +30,10 @@ from geoaware.result import Encoded, MatchResult
 from geoaware.runs.errors import InputError
 
 Side = Literal["source", "target"]
+Kind = Literal["json", "png"]
+"""Of a file to download."""
 
 NAMES: dict[Side, str] = {"source": "image A", "target": "image B"}
-
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's, strongest first; of the points in turn."""
 
 LONGEST = 1280
 """Pixels of the longer side of an image on the page; clicks and matches are in pixels of the original."""
@@ -141,19 +141,6 @@ class _Shown:
     encoded: dict[Features, Encoded] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class _Comparison:
-    """The poses of two images compared, which does not depend on the points."""
-
-    source: Encoded
-    target: Encoded
-    setting: str
-    alignment: Alignment
-
-    def fits(self, source: Encoded, target: Encoded, setting: str) -> bool:
-        return self.source is source and self.target is target and self.setting == setting
-
-
 class Session:
     """What one visitor sees. Methods may be called from any thread; one that raises changes nothing.
 
@@ -177,7 +164,7 @@ class Session:
         self.result: MatchResult | None = None
         self._images: dict[Side, _Shown] = {}
         self._aligning: bool | None = None
-        self._compared: _Comparison | None = None
+        self._compared: tuple[Encoded, Encoded, str, Alignment] | None = None
         self._heat: tuple[MatchResult, int, Served] | None = None
         self._download: Served | None = None
         self._matchers = matchers
@@ -274,7 +261,7 @@ class Session:
             return []
         columns = (found.queries, found.points, found.confidence, found.cycle_error)
         return [
-            Row(index + 1, COLOURS[index % len(COLOURS)], (qx, qy), (x, y), confidence, cycle)
+            Row(index + 1, SERIES[index % len(SERIES)], (qx, qy), (x, y), confidence, cycle)
             for index, ((qx, qy), (x, y), confidence, cycle) in enumerate(
                 zip(*(column.tolist() for column in columns), strict=True)
             )
@@ -318,7 +305,7 @@ class Session:
                 self._heat = (found, chosen, Served.of(found.heatmap(chosen)))
             return self._heat[2]
 
-    def download(self, kind: Literal["json", "png"]) -> Served:
+    def download(self, kind: Kind) -> Served:
         """The matches as a file for the browser; the one before it can no longer be fetched.
 
         Raises:
@@ -375,13 +362,20 @@ class Session:
             here, there = (self._encoded(side, matcher) for side in NAMES)
             if here is None or there is None:
                 return None
-            if self._compared is None or not self._compared.fits(here, there, setting):
-                self._compared = _Comparison(here, there, setting, matcher.align(here, there, setting))
-                here.maps.update(self._compared.alignment.maps)
-        found, queries = self._compared.alignment, as_points(self.points).double()
+            found = self._alignment(matcher, here, there, setting)
+        queries = as_points(self.points).double()
         matches = match_posed(here.maps, there.maps["identity"], queries, found.pose, matcher.settings)
         matches = replace(matches, distances=found.distances)
         return MatchResult(here, there, queries, matches, setting, matcher.settings, matcher.describe())
+
+    def _alignment(self, matcher: Matcher, here: Encoded, there: Encoded, setting: str) -> Alignment:
+        """The poses compared. This does not depend on the points, so it is kept for the next click."""
+        kept = self._compared
+        if kept is None or kept[0] is not here or kept[1] is not there or kept[2] != setting:
+            found = matcher.align(here, there, setting)
+            here.maps.update(found.maps)
+            self._compared = kept = (here, there, setting, found)
+        return kept[3]
 
     def _encoded(self, side: Side, matcher: Matcher) -> Encoded | None:
         shown = self._images.get(side)
