@@ -45,7 +45,7 @@ from geoaware.method.types import AnnotatedImage, Pair
 from geoaware.presets import defaults_of
 from geoaware.result import Encoded
 from geoaware.runs.errors import InputError
-from geoaware.runs.files import append_line, check_same_run, replacing
+from geoaware.runs.files import append_line, check_same_run, open_part, replacing, whole_lines
 
 if TYPE_CHECKING:
     from geoaware.method.keypoints import Schema
@@ -181,12 +181,7 @@ def predict(
         _check_whole(goal, header)
         part.unlink(missing_ok=True)
         return goal
-    try:
-        goal.parent.mkdir(parents=True, exist_ok=True)
-        file = part.open("a+b")
-    except OSError as error:
-        raise InputError(f"{part}: cannot be written ({error.strerror}); choose another --out") from None
-    with file:
+    with open_part(part) as file:
         done = _resume(file, part, header)
         _run(work, file, done, progress)
         _finish(file, goal, work)
@@ -289,23 +284,15 @@ def _check_header(line: bytes, path: Path, header: Header) -> None:
 
 
 def _resume(file: BinaryIO, part: Path, header: Header) -> set[str]:
-    """Ids of the pairs that the part file already has; a new or headless file gets its header.
-
-    Only whole lines count: what follows the last line end was being written when the run was killed.
-    """
-    whole = 0
+    """Ids of the pairs that the part file already has; a new or headless file gets its header."""
     done: set[str] = set()
-    file.seek(0)
-    for number, line in enumerate(file, start=1):
-        if not line.endswith(b"\n"):
-            break
+    number = 0
+    for number, line in whole_lines(file):
         if number == 1:
             _check_header(line, part, header)
         else:
             done.add(_pair_id(line, part, number))
-        whole += len(line)
-    file.truncate(whole)
-    if not whole:
+    if not number:
         append_line(file, header.to_line())
     return done
 

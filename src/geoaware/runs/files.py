@@ -95,6 +95,34 @@ def _host() -> str:
     return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
 
 
+def open_part(part: Path) -> BinaryIO:
+    """Open the file of what a run has done so far, to be read and appended to; missing folders are made.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    try:
+        part.parent.mkdir(parents=True, exist_ok=True)
+        return part.open("a+b")
+    except OSError as error:
+        raise InputError(f"{part}: cannot be written ({error.strerror}); choose another place") from None
+
+
+def whole_lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """Number, from 1, and content of the lines of a part file, which may end in the middle of one.
+
+    What follows the last line end was being written when a run was killed; it is cut off.
+    """
+    file.seek(0)
+    whole = 0
+    for number, line in enumerate(file, start=1):
+        if not line.endswith(b"\n"):
+            break
+        yield number, line
+        whole += len(line)
+    file.truncate(whole)
+
+
 def append_line(file: BinaryIO, line: str) -> None:
     """Hand a whole line to the operating system: from here on a killed process cannot lose it."""
     file.write(line.encode())

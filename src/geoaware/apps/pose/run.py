@@ -24,7 +24,7 @@ from geoaware.evaluation.predictions import PART
 from geoaware.matcher import Matcher
 from geoaware.method.types import AnnotatedImage
 from geoaware.runs.errors import InputError
-from geoaware.runs.files import append_line, check_same_run, replacing
+from geoaware.runs.files import append_line, check_same_run, open_part, replacing, whole_lines
 from geoaware.runs.progress import Tell, silent
 
 FORMAT = "geoaware poses"
@@ -122,12 +122,7 @@ def predict_poses(
         found = _read_whole(goal, header)
         progress(_WHAT, len(found), len(found))
         return found
-    try:
-        goal.parent.mkdir(parents=True, exist_ok=True)
-        file = part.open("a+b")
-    except OSError as error:
-        raise InputError(f"{part}: cannot be written ({error.strerror}); choose another file") from None
-    with file:
+    with open_part(part) as file:
         done = _resume(file, part, header)
         found = _run(work, done, lambda each: append_line(file, _line(each.to_dict())), progress)
     with replacing(goal) as draft:
@@ -162,22 +157,17 @@ def _line(content: Mapping[str, Any]) -> str:
 
 
 def _resume(file: BinaryIO, part: Path, header: dict[str, Any]) -> dict[str, PosePrediction]:
-    """What the part file has. Only whole lines count, because a kill may have cut off the last one."""
-    whole = 0
+    """The predictions that the part file already has; a new file gets its header."""
     done: dict[str, PosePrediction] = {}
-    file.seek(0)
-    for number, line in enumerate(file, start=1):
-        if not line.endswith(b"\n"):
-            break
+    number = 0
+    for number, line in whole_lines(file):
         content = _parse(line, f"{part}, line {number}")
         if number == 1:
             check_same_run(content, header, part)
         else:
             found = _prediction(content, f"{part}, line {number}")
             done[found.image] = found
-        whole += len(line)
-    file.truncate(whole)
-    if not whole:
+    if not number:
         append_line(file, _line(header))
     return done
 

@@ -13,6 +13,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from glob import escape
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,7 +23,7 @@ from PIL import Image
 
 from geoaware._version import __version__
 from geoaware.apps.transfer.calibration import Calibration
-from geoaware.apps.transfer.coco_out import read_failures, read_run, write_line, write_result
+from geoaware.apps.transfer.coco_out import read_failures, read_records, read_run, write_line, write_result
 from geoaware.apps.transfer.crop import Window, crop_window
 from geoaware.apps.transfer.sources import Sources
 from geoaware.apps.transfer.targets import Target, Targets
@@ -32,7 +33,7 @@ from geoaware.evaluation.predictions import PART
 from geoaware.matcher import Matcher
 from geoaware.method.types import FeatureMap
 from geoaware.runs.errors import InputError
-from geoaware.runs.files import append_line, check_same_run
+from geoaware.runs.files import append_line, check_same_run, open_part, whole_lines
 from geoaware.runs.progress import Tell, silent
 from geoaware.store.extraction import Shard
 
@@ -104,13 +105,7 @@ def transfer(
         part.unlink(missing_ok=True)
         return _outcome(goal)
     _check_shards(goal, share)
-    try:
-        goal.parent.mkdir(parents=True, exist_ok=True)
-        file = part.open("a+b")
-    except OSError as error:
-        raise InputError(
-            f"{part}: cannot be written ({error.strerror}); choose another file", parameter="out"
-        ) from None
+    file = open_part(part)
     try:
         with file:
             known, done = _resume(file, part, run)
@@ -333,19 +328,13 @@ def _check_shards(goal: Path, share: Shard) -> None:
 
 def _resume(file: BinaryIO, part: Path, run: Mapping[str, Any]) -> tuple[Calibration | None, int]:
     """What an earlier run left: its calibration, and how many records are whole."""
-    whole, number, known = 0, 0, None
-    file.seek(0)
-    for number, line in enumerate(file):
-        if not line.endswith(b"\n"):
-            number -= 1
-            break
-        if number == 0:
+    known, number = None, 0
+    for number, _ in whole_lines(file):
+        if number == 1:
             head = _head(part)
             check_same_run(head["run"], run, part, _DEPTH)
             known = Calibration(**head["calibration"])
-        whole += len(line)
-    file.truncate(whole)
-    return known, max(number, 0)
+    return known, max(number - 1, 0)
 
 
 def _head(part: Path) -> dict[str, Any]:
@@ -376,26 +365,17 @@ def _finish(goal: Path, parts: Sequence[Path], sources: Sources, targets: Target
 
 def _outcome(goal: Path) -> Outcome:
     info = read_run(goal) or {}
-    reasons = [
-        f"{each['file_name']}: {each['reason']}"
-        for _, each in zip(range(SHOWN), read_failures(goal), strict=False)
-    ]
-    return Outcome(goal, info["run"]["targets"]["count"], info["failed_targets"], tuple(reasons))
+    reasons = (f"{each['file_name']}: {each['reason']}" for each in read_failures(goal))
+    count = info["run"]["targets"]["count"]
+    return Outcome(goal, count, info["failed_targets"], tuple(islice(reasons, SHOWN)))
 
 
 def _failures(part: Path, work: _Work) -> tuple[int, tuple[str, ...]]:
     """How many of a share's targets failed, and the first reasons."""
-    count = 0
-    reasons: list[str] = []
-    with part.open(encoding="utf-8") as file:
-        file.readline()
-        for line in file:
-            record = json.loads(line)
-            if "failed" in record:
-                count += 1
-                if len(reasons) < SHOWN:
-                    reasons.append(f"{work.targets[record['n'] - 1].name}: {record['failed']}")
-    return count, tuple(reasons)
+    failed = (each for each in read_records([part]) if "failed" in each)
+    reasons = (f"{work.targets[each['n'] - 1].name}: {each['failed']}" for each in failed)
+    shown = tuple(islice(reasons, SHOWN))
+    return len(shown) + sum(1 for _ in reasons), shown
 
 
 def _world(part: Path) -> int:
