@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -113,7 +113,14 @@ def main() -> None:
 
 
 def _flag(parameter: str | None) -> str:
-    return "" if parameter is None else f" (--{parameter.replace('_', '-')})"
+    """The flag of a parameter as the command that ran spells it; nothing if it has none."""
+    group = typer.main.get_command(app)
+    commands: dict[str, Any] = getattr(group, "commands", {})
+    # The options before a command's name take no values, so the first other word is the name.
+    ran = commands.get(next((word for word in sys.argv[1:] if not word.startswith("-")), ""), group)
+    parts = [ran, *getattr(ran, "commands", {}).values()]
+    flags = [option.opts[0] for part in parts for option in part.params if option.name == parameter]
+    return next((f" ({flag})" for flag in flags if flag.startswith("--")), "")
 
 
 def _fail(error: Exception, message: str, code: int) -> None:

@@ -214,3 +214,32 @@ def test_reproduce_passes_restart_on(
     done = ask(reproduce.reproduce, "table1", *data, "--extractor", "toy", "--device", "cpu", *more)
     assert str(done.exception) == "enough"
     assert asked == [bool(more)]
+
+
+@pytest.mark.parametrize(
+    ("asked", "parameter", "flag"),
+    [
+        (["match", "a", "b", "--point", "1,2"], "points", " (--points)"),
+        (["match", "a", "b", "--point", "1,2"], "json_file", " (--json)"),
+        # What the command does not offer is not named, even if another command does; nor is an argument.
+        (["match", "a", "b", "--point", "1,2"], "restart", ""),
+        (["match", "a", "b", "--point", "1,2"], "a", ""),
+        (["data", "check", "pairs", "a"], "images", " (--images)"),
+    ],
+)
+def test_what_mends_an_error_is_named_as_the_command_spells_it(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    asked: list[str],
+    parameter: str,
+    flag: str,
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise InputError("it is wrong", parameter)
+
+    monkeypatch.setattr("geoaware.commands.match.PointOptions.read", fail)
+    monkeypatch.setattr("geoaware.data.check.check", fail)
+    monkeypatch.setattr(sys, "argv", ["geoaware", *asked])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert capsys.readouterr().err == f"error: it is wrong{flag}\n"
