@@ -3,6 +3,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
+from dataclasses import replace
 
 import pytest
 import typer
@@ -10,18 +11,19 @@ from matplotlib.figure import Figure
 from typer.testing import CliRunner
 
 from geoaware.commands.evaluate import score as score_command
-from geoaware.evaluation import score_file
+from geoaware.evaluation import get_protocol, score_file
 from geoaware.evaluation.formats import to_dict
 from geoaware.runs.errors import InputError
 from geoaware.studies import training_transfer
+from geoaware.studies.case import Outcome
 from geoaware.studies.catalogue import ANALYSES, choose
 from geoaware.studies.conduct import conduct, to_text, write
-from geoaware.studies.outcome import Outcome
-from geoaware.studies.study import Study, StudySet, Training
+from geoaware.studies.study import SetConfig, Study, StudySet, Training
 from geoaware.studies.variants import Bench
 from geoaware.training.post_processor.config import load_config
 from tests.evaluation.tiny import Sided
 from tests.features.test_refined import random_network
+from tests.studies.test_pose_prediction import data_set, four_poses
 from tests.studies.test_study import tiny_set, tiny_study
 
 COMPUTED = [each for each in choose("all") if not each.trains]
@@ -155,6 +157,22 @@ def test_the_papers_data_sets_go_to_the_analyses_that_are_about_them(tmp_path):
     report = conduct(study, "all", choose("table3") + choose("fig15"))
     folders = [{path.parent.name for path in each.predictions} for each in report.outcomes]
     assert folders == [{"spair71k", "pf-pascal"}, {"spair71k"}]
+
+
+def test_restart_predicts_poses_again(tmp_path):
+    toys = data_set(four_poses(tmp_path, each=2))
+    toys = replace(toys, pairs=tuple(replace(each, azimuth_difference=0) for each in toys.pairs))
+    of = StudySet(SetConfig(label="toys", name="toys", split="test"), toys, get_protocol("paper"))
+    counts = []
+    for restart in (False, False, True):
+        extractor = Sided()
+        study = Study((of,), Bench(extractor), tmp_path / "out", restart=restart)
+        report = conduct(study, "table1", choose("table1"))
+        counts.append(extractor.count)
+        (path,) = report.outcomes[0].predictions
+        assert path.parent == tmp_path / "out" / "predictions" / "toys"
+    assert counts[0] > 0
+    assert counts[1:] == [0, counts[0]]
 
 
 def test_unknown_names():

@@ -16,7 +16,7 @@ from geoaware.matcher import Matcher
 from geoaware.method.types import AnnotatedImage, Keypoints, Pair
 from geoaware.report.plots import save
 from geoaware.runs.errors import InputError
-from geoaware.studies.outcome import Outcome
+from geoaware.studies.case import Outcome
 from geoaware.studies.pose_prediction import facing, is_clear, table1
 from tests.evaluation.tiny import SCHEMA, Sided
 from tests.shared_data import shared

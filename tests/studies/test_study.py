@@ -4,6 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from PIL import Image, ImageOps
 
 from geoaware.evaluation.predict import PredictSettings, matching_settings, predict
 from geoaware.evaluation.protocols import get_protocol
@@ -99,6 +101,20 @@ def test_variants_share_features_and_poses(tmp_path, monkeypatch):
     images, pairs = len(study.sets[0].data.images), len(study.sets[0].data)
     assert extractor.count == POSES * images
     assert len(aligned) == pairs
+
+
+def test_a_remembered_pose_matches_as_the_first_time(tmp_path):
+    pair = tiny_set(tmp_path).data.pairs[0]
+    mirrored = ImageOps.mirror(Image.open(pair.target.path).convert("RGB"))
+    points = [(20.0, 30.0), (60.0, 50.0)]
+    matcher = Bench(Sided()).setup(Variant(), "paper").matcher
+    first, again = (matcher.match(mirrored, pair.target.path, points) for _ in range(2))
+    assert first.pose == again.pose == "flip"
+    assert again.distances == first.distances
+    assert torch.equal(again.points, first.points)
+    # The source's own maps are there too, for points that have no partner and for its heat map.
+    assert set(again.source.maps) >= {"identity"}
+    assert again.heatmap(0).size == first.heatmap(0).size
 
 
 def test_without_room_the_figures_are_the_same(tmp_path):

@@ -14,9 +14,8 @@ from geoaware.features.refined import load_post_processor, shipped
 from geoaware.presets import defaults_of
 from geoaware.runs.errors import InputError
 from geoaware.studies import training_transfer
-from geoaware.studies.case import Run
+from geoaware.studies.case import Outcome, Run
 from geoaware.studies.catalogue import ANALYSES
-from geoaware.studies.outcome import Outcome
 from geoaware.studies.study import SetConfig, StudySet, load_set, load_study
 from geoaware.studies.trained import Trainer
 from geoaware.studies.training_transfer import BLENDS, WEIGHTS, transfer_table, unseen

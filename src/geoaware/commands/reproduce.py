@@ -210,7 +210,6 @@ def _bench(features: FeatureOptions, run: RunOptions, rules: ProtocolOptions) ->
         InputError: unknown names, missing weights, a post-processor for other features, or a setting of the
             matching, which is for the analyses to vary.
     """
-    from geoaware.features.refined import check_fit
     from geoaware.method.matching import MatchSettings
     from geoaware.presets import choose_post_processor
     from geoaware.studies.variants import Bench
@@ -221,6 +220,4 @@ def _bench(features: FeatureOptions, run: RunOptions, rules: ProtocolOptions) ->
     network = choose_post_processor(features.extractor, features.post_processor)
     plain = replace(features, post_processor="none")
     extractor = load_matcher(plain, run, PoseOptions("off"), matching=rules.matching).extractor
-    if network is not None:
-        check_fit(network, extractor)  # before anything is predicted
     return Bench(extractor, network, rules.matching, run.cache_mb * 2**20)

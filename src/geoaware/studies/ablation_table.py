@@ -19,8 +19,8 @@ from geoaware.evaluation.statistics import Estimate, estimate
 from geoaware.evaluation.tables import MISSING, Grid, percent, plain
 from geoaware.method.matching import Mode
 from geoaware.runs.errors import InputError
+from geoaware.studies.case import Outcome
 from geoaware.studies.metrics import ALPHAS, METRICS
-from geoaware.studies.outcome import Outcome
 from geoaware.studies.paper import DATA, TABLE_9
 from geoaware.studies.paper import row as paper_row
 from geoaware.studies.wording import paper_cells

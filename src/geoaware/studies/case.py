@@ -1,11 +1,11 @@
-"""What analyses are computed from: predictions that were made and scored, several of one data set."""
+"""What analyses are computed from, predictions that were made and scored, and what they find."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,6 @@ from geoaware.evaluation.result import PCKResult
 from geoaware.evaluation.statistics import Estimate, estimate
 from geoaware.evaluation.tables import Grid, plain
 from geoaware.studies.metrics import METRICS, pair_values
-from geoaware.studies.outcome import Outcome
 from geoaware.studies.variants import Variant
 
 if TYPE_CHECKING:
@@ -78,6 +77,37 @@ class Run:
             raise ValueError(f"{self.path} and {other.path} hold different pairs")
         found = estimate((self.values - other.values)[None], *self.ends)
         return {metric.key: each for metric, each in zip(METRICS, found, strict=True)}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One analysis of one data set, or of several side by side.
+
+    Attributes:
+        grids: the tables; the paper's rows stand in them beside ours, marked as the paper's.
+        finding: one or two sentences made of the figures, so that they cannot say anything else.
+        plots: figures by file name without suffix; an empty name stands for that of the analysis, and
+            `conduct` adds the label of the data set.
+        figures: every number of the tables as plain values (shares 0 to 1, ``None`` where there is none).
+        predictions: the predictions files that everything was computed from.
+        left_out: what could not be measured on this data and why, a sentence each.
+        data: the data set as a heading names it; empty where it is several. `conduct` completes it.
+        name: of the analysis: ``table9``, ``fig4`` … This and what follows are taken from the list of
+            analyses where they are empty.
+        title: a heading.
+        about: what is measured, and where the paper does it, in a sentence or two.
+    """
+
+    grids: tuple[Grid, ...]
+    finding: str
+    plots: Mapping[str, Figure] = field(default_factory=dict)
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    predictions: tuple[Path, ...] = ()
+    left_out: tuple[str, ...] = ()
+    data: str = ""
+    name: str = ""
+    title: str = ""
+    about: str = ""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from geoaware.runs.errors import InputError
 from geoaware.studies import (
@@ -15,8 +16,7 @@ from geoaware.studies import (
     training_transfer,
     windows,
 )
-from geoaware.studies.case import PREDICTIONS, slug
-from geoaware.studies.outcome import Outcome
+from geoaware.studies.case import PREDICTIONS, Outcome, slug
 from geoaware.studies.study import Requirement, Study, StudySet
 from geoaware.studies.variants import Bench, Variant
 
@@ -45,14 +45,9 @@ def table1(study: Study, of: StudySet) -> list[Outcome]:
     return found
 
 
-def table10(study: Study, *sets: StudySet) -> list[Outcome]:
-    """Train on PF-PASCAL, test elsewhere."""
-    return [training_transfer.transfer_table(study.trainer("table10"), sets, study.out)]
-
-
-def table11(study: Study, *sets: StudySet) -> list[Outcome]:
-    """Train on SPair-71k, test elsewhere."""
-    return [training_transfer.transfer_table(study.trainer("table11"), sets, study.out)]
+def transfer(name: str, study: Study, *sets: StudySet) -> list[Outcome]:
+    """Train on one data set, test on others."""
+    return [training_transfer.transfer_table(study.trainer(name), sets, study.out)]
 
 
 def unseen(study: Study, of: StudySet) -> list[Outcome]:
@@ -68,9 +63,9 @@ class Analysis:
         name: on the command line.
         title: a heading.
         about: what is measured, and where the paper does it, in a sentence or two.
-        tell: makes the outcome of a data set from its `Case`, or with ``together`` of several.
-        variants: what has to be predicted for ``tell``.
-        work: instead of ``tell``, does work of its own on a study's data set, or on several.
+        make: makes the outcome of a data set from its `Case`, or with ``together`` of several.
+        variants: what has to be predicted for ``make``.
+        work: instead of ``make``, does work of its own on a study's data set, or on several.
         together: whether all data sets are looked at side by side.
         trains: whether it trains, so that it needs the configuration of a training run.
         needs: the paper's data sets that it is about, by their labels in the study "paper".
@@ -81,7 +76,7 @@ class Analysis:
     name: str
     title: str
     about: str
-    tell: Callable[..., Outcome] | None = None
+    make: Callable[..., Outcome] | None = None
     variants: Callable[[Bench], list[Variant]] = lambda _: []
     work: Callable[..., list[Outcome]] | None = None
     together: bool = False
@@ -91,159 +86,83 @@ class Analysis:
     partly: tuple[Requirement, ...] = ()
 
 
-_ABOUT_TRANSFER = (
+_TRANSFER = (
+    "Trained on one data set, tested on others",
     "Trained on one data set and tested on each, against the same features without training. The paper does "
     "this with PF-PASCAL (table 10) and SPair-71k (table 11), appendix D.3, and finds its method ahead of "
     "other trained ones everywhere; its text as it is at hand lacks the figures of both tables, so no row of "
-    "the paper stands here."
+    "the paper stands here.",
 )
 
+# fmt: off
 _TABLE: tuple[Analysis, ...] = (
-    Analysis(
-        "table1",
-        "Pose prediction by template matching",
-        "From which side does an image show its object? The template (left, right, front, back) at the "
-        "smallest distance has the vote of its set, and most votes win (section 3.4, table 1). Nothing is "
-        "trained for it.",
-        work=table1,
-        requires=("azimuth",),
-    ),
-    Analysis(
-        "table3",
-        "Every data set at every alpha",
-        "PCK of all keypoints in the average that the protocol quotes (table 3). The paper's figures are of "
-        "SPair-71k only: those of its other data sets are not in the text that we have.",
-        overview.table3,
-        overview.with_and_without_pose,
-        together=True,
-        needs=EVERY_SET,
-    ),
-    Analysis(
-        "table4",
-        "The geometry-aware subset of every data set",
-        "PCK of the keypoints that only geometry tells apart, and the relative gap to all keypoints at 0.1 "
-        "(table 4, section 5.1).",
-        overview.table4,
-        overview.with_and_without_pose,
-        together=True,
-        needs=WITH_INTRA,
-        requires=("subgroups",),
-    ),
-    Analysis(
-        "table2",
-        "PCK by category",
-        "Table 2: unsupervised methods per point, supervised ones per image. Of the paper's figures only "
-        "the averages are in the text that we have.",
-        overview.table2,
-        subsets.usual,
-    ),
-    Analysis(
-        "fig4",
-        "The geometry-aware subset, category by category",
-        "PCK of all keypoints and of those that only geometry tells apart (figures 4 and 16).",
-        subsets.fig4,
-        subsets.usual,
-        requires=("subgroups",),
-    ),
-    Analysis(
-        "fig5",
-        "Sensitivity to the viewpoint",
-        "How much worse matching gets in the worst of the five subsets by difference of azimuth (section "
-        "3.3, figures 5 and 17).",
-        subsets.fig5,
-        subsets.usual,
-        requires=("azimuth",),
-    ),
-    Analysis(
-        "fig15",
-        "Share of the geometry-aware subset",
-        "How many pairs and keypoints need geometry to be told apart (section 3.2, figure 15).",
-        subsets.fig15,
-        subsets.plain_only,
-        needs=WITH_INTRA,
-        requires=("subgroups",),
-    ),
-    Analysis(
-        "table9",
-        "Error types",
-        "Jitter: beyond alpha, within twice alpha. Miss: nothing within alpha. Swap: another keypoint is "
-        "nearest; swap LR: it is the mirror partner (Aygün & Mac Aodha 2022; section D.4, table 9). The "
-        "paper's leave-one-out rows are trained; ours are made by `geoaware ablation`.",
-        error_types.table9,
-        subsets.usual,
-    ),
-    Analysis(
-        "table5",
-        "What each part is worth",
-        "Table 5, as far as one set of weights tells; rows trained without a part are made by `geoaware "
-        "ablation` (its --json output can be given as --ablation). The paper's figures are taken from its "
-        "tables 9 and 12, which have the same rows.",
-        overview.table5,
-        overview.parts,
-    ),
-    Analysis(
-        "fig18",
-        "Side of the soft-argmax window",
-        "Window 1 is argmax, the whole map soft-argmax (section D.2, figure 18). The window that is best "
-        "here was chosen on these same pairs.",
-        windows.fig18,
-        windows.windows,
-    ),
-    Analysis(
-        "table7",
-        "Window against Gaussian kernel",
-        "Soft-argmax over a window around the best cell, or over the whole map weighted by a Gaussian "
-        "around it (section D.2, table 7). What is best was chosen on these same pairs.",
-        windows.table7,
-        windows.windows_and_kernels,
-    ),
-    Analysis(
-        "table12",
-        "Zero-shot inference strategies",
-        "Plain features, argmax, soft-argmax or a window, without and with pose alignment as it is by "
-        "default (section D.5, table 12). Windows are in cells, the paper's of a map of 60.",
-        strategies.table12,
-        strategies.strategies,
-    ),
-    Analysis(
-        "table13",
-        "How the pose is chosen",
-        "Zero-shot, mirrored or not: by the distance of mutual nearest neighbours, by IMD over the whole "
-        "image, by IMD on an annotated mask (section E.1, table 13).",
-        strategies.table13,
-        strategies.alignments,
-        partly=("masks",),
-    ),
-    Analysis(
-        "table10",
-        "Trained on one data set, tested on others",
-        _ABOUT_TRANSFER,
-        work=table10,
-        together=True,
-        trains=True,
-        needs=WITH_INTRA,
-    ),
-    Analysis(
-        "table11",
-        "Trained on one data set, tested on others",
-        _ABOUT_TRANSFER,
-        work=table11,
-        together=True,
-        trains=True,
-        needs=("pf-pascal", "ap10k-intra"),
-    ),
-    Analysis(
-        "unseen",
-        "Keypoints never trained on",
-        "Trained on some of the keypoints, tested on these and on the others, which the training takes for "
-        "not annotated. Supervised features are known to fall below zero-shot there: on SPair-U 56.9 "
-        "against 59.4 at PCK@0.10 (Mariotti et al. 2025). Distillation is the weight of the loss that holds "
-        "unannotated points to the extractor's own similarities (not in the paper); the runs differ in "
-        "nothing else.",
-        work=unseen,
-        trains=True,
-    ),
+    Analysis("table1", "Pose prediction by template matching",
+             "From which side does an image show its object? The template (left, right, front, back) at the "
+             "smallest distance has the vote of its set, and most votes win (section 3.4, table 1). Nothing "
+             "is trained for it.",
+             work=table1, requires=("azimuth",)),
+    Analysis("table3", "Every data set at every alpha",
+             "PCK of all keypoints in the average that the protocol quotes (table 3). The paper's figures "
+             "are of SPair-71k only: those of its other data sets are not in the text that we have.",
+             overview.table3, overview.with_and_without_pose, together=True, needs=EVERY_SET),
+    Analysis("table4", "The geometry-aware subset of every data set",
+             "PCK of the keypoints that only geometry tells apart, and the relative gap to all keypoints at "
+             "0.1 (table 4, section 5.1).",
+             overview.table4, overview.with_and_without_pose, together=True, needs=WITH_INTRA,
+             requires=("subgroups",)),
+    Analysis("table2", "PCK by category",
+             "Table 2: unsupervised methods per point, supervised ones per image. Of the paper's figures "
+             "only the averages are in the text that we have.",
+             overview.table2, subsets.usual),
+    Analysis("fig4", "The geometry-aware subset, category by category",
+             "PCK of all keypoints and of those that only geometry tells apart (figures 4 and 16).",
+             subsets.fig4, subsets.usual, requires=("subgroups",)),
+    Analysis("fig5", "Sensitivity to the viewpoint",
+             "How much worse matching gets in the worst of the five subsets by difference of azimuth "
+             "(section 3.3, figures 5 and 17).",
+             subsets.fig5, subsets.usual, requires=("azimuth",)),
+    Analysis("fig15", "Share of the geometry-aware subset",
+             "How many pairs and keypoints need geometry to be told apart (section 3.2, figure 15).",
+             subsets.fig15, subsets.plain_only, needs=WITH_INTRA, requires=("subgroups",)),
+    Analysis("table9", "Error types",
+             "Jitter: beyond alpha, within twice alpha. Miss: nothing within alpha. Swap: another keypoint "
+             "is nearest; swap LR: it is the mirror partner (Aygün & Mac Aodha 2022; section D.4, table 9). "
+             "The paper's leave-one-out rows are trained; ours are made by `geoaware ablation`.",
+             error_types.table9, subsets.usual),
+    Analysis("table5", "What each part is worth",
+             "Table 5, as far as one set of weights tells; rows trained without a part are made by "
+             "`geoaware ablation`, whose JSON can be given to stand here too. The paper's figures are taken "
+             "from its tables 9 and 12, which have the same rows.",
+             overview.table5, overview.parts),
+    Analysis("fig18", "Side of the soft-argmax window",
+             "Window 1 is argmax, the whole map soft-argmax (section D.2, figure 18). The window that is "
+             "best here was chosen on these same pairs.",
+             windows.fig18, windows.windows),
+    Analysis("table7", "Window against Gaussian kernel",
+             "Soft-argmax over a window around the best cell, or over the whole map weighted by a Gaussian "
+             "around it (section D.2, table 7). What is best was chosen on these same pairs.",
+             windows.table7, windows.windows_and_kernels),
+    Analysis("table12", "Zero-shot inference strategies",
+             "Plain features, argmax, soft-argmax or a window, without and with pose alignment as it is by "
+             "default (section D.5, table 12). Windows are in cells, the paper's of a map of 60.",
+             strategies.table12, strategies.strategies),
+    Analysis("table13", "How the pose is chosen",
+             "Zero-shot, mirrored or not: by the distance of mutual nearest neighbours, by IMD over the "
+             "whole image, by IMD on an annotated mask (section E.1, table 13).",
+             strategies.table13, strategies.alignments, partly=("masks",)),
+    Analysis("table10", *_TRANSFER, work=partial(transfer, "table10"), together=True, trains=True,
+             needs=WITH_INTRA),
+    Analysis("table11", *_TRANSFER, work=partial(transfer, "table11"), together=True, trains=True,
+             needs=("pf-pascal", "ap10k-intra")),
+    Analysis("unseen", "Keypoints never trained on",
+             "Trained on some of the keypoints, tested on these and on the others, which the training takes "
+             "for not annotated. Supervised features are known to fall below zero-shot there: on SPair-U "
+             "56.9 against 59.4 at PCK@0.10 (Mariotti et al. 2025). Distillation is the weight of the loss "
+             "that holds unannotated points to the extractor's own similarities (not in the paper); the "
+             "runs differ in nothing else.",
+             work=unseen, trains=True),
 )
+# fmt: on
 
 ANALYSES = {each.name: each for each in _TABLE}
 """By name, in the order of a report."""

@@ -17,9 +17,8 @@ from geoaware.evaluation.tables import MISSING, Grid, as_markdown, as_text
 from geoaware.report.plots import save
 from geoaware.runs.errors import InputError
 from geoaware.runs.files import replacing
-from geoaware.studies.case import Case, Run
+from geoaware.studies.case import Case, Outcome, Run
 from geoaware.studies.catalogue import ALL, ANALYSES, Analysis
-from geoaware.studies.outcome import Outcome
 from geoaware.studies.study import Study, StudySet
 from geoaware.studies.variants import Variant
 
@@ -96,6 +95,10 @@ def write(report: Report, out: Path) -> Path:
     return path
 
 
+_WRITTEN = ("name", "data", "title", "finding", "figures", "left_out")
+"""What the JSON has of an outcome as it is."""
+
+
 def to_dict(report: Report, out: Path) -> dict[str, Any]:
     """Plain values; predictions files by their path below the folder of the report."""
     return {
@@ -104,14 +107,12 @@ def to_dict(report: Report, out: Path) -> dict[str, Any]:
         "sets": report.sets,
         "outcomes": [
             {
-                "name": each.name,
-                "data": each.data,
-                "title": each.title,
-                "finding": each.finding,
-                "figures": each.figures,
+                **{
+                    key: getattr(each, key)
+                    for key in ("name", "data", "title", "finding", "figures", "left_out")
+                },
                 "predictions": [path.relative_to(out).as_posix() for path in each.predictions],
                 "plots": [f"{PLOTS}/{name}.png" for name in each.plots],
-                "left_out": each.left_out,
             }
             for each in report.outcomes
         ],
@@ -173,13 +174,13 @@ def _fitting(
     Raises:
         InputError: it is the only one asked for and cannot be made of any, or not wholly of the only one.
     """
-    found: list[StudySet] = []
-    reasons: list[str] = []
-    partly: list[str] = []
-    for of in _candidates(study, analysis, reasons):
-        skipped = of.config.skip.get(analysis.name)
-        missing = [f"{of.title}: {skipped}"] if skipped else []
-        missing += [why for what in analysis.requires if (why := of.lacks(what)) is not None]
+    candidates, reason = _candidates(study, analysis)
+    found, partly = [], []
+    reasons = [reason] if reason else []
+    for of in candidates:
+        missing = [why for what in analysis.requires if (why := of.lacks(what)) is not None]
+        if skipped := of.config.skip.get(analysis.name):
+            missing.insert(0, f"{of.title}: {skipped}")
         if not missing:
             found.append(of)
             partly += [why for what in analysis.partly if (why := of.lacks(what)) is not None]
@@ -190,25 +191,21 @@ def _fitting(
             "remedy: choose data that has it; `geoaware reproduce all` leaves out what is not possible",
             "dataset",
         )
-    for reason in reasons:
-        left_out.setdefault(reason, []).append(analysis.name)
-    for reason in partly:
-        left_out.setdefault(reason, []).append(f"a row of {analysis.name}")
+    for why, what in [*((each, "") for each in reasons), *((each, "a row of ") for each in partly)]:
+        left_out.setdefault(why, []).append(f"{what}{analysis.name}")
     return found
 
 
-def _candidates(study: Study, analysis: Analysis, reasons: list[str]) -> tuple[StudySet, ...]:
-    """The data sets that an analysis is about; where it trains, those that the training is tested on."""
+def _candidates(study: Study, analysis: Analysis) -> tuple[list[StudySet], str]:
+    """The data sets that an analysis is about, for one that trains those it is tested on; or why none is."""
     if not analysis.trains:
-        return tuple(of for of in study.sets if not study.as_in_paper or of.config.label in analysis.needs)
+        return [of for of in study.sets if not study.as_in_paper or of.config.label in analysis.needs], ""
     training = study.trainings.get(analysis.name)
     if training is None:
-        reasons.append("no training is named; give its configuration (config), or name it in the study")
-        return ()
-    found = tuple(of for of in study.sets if not training.tests or of.config.label in training.tests)
-    if not found:
-        reasons.append(f"none of the data sets that the training is tested on ({', '.join(training.tests)})")
-    return found
+        return [], "no training is named; give its configuration (config), or name it in the study"
+    found = [of for of in study.sets if not training.tests or of.config.label in training.tests]
+    tests = ", ".join(training.tests)
+    return found, "" if found else f"none of the data sets that the training is tested on ({tests})"
 
 
 def _outcomes(
@@ -226,8 +223,8 @@ def _outcomes(
     groups = [sets] if analysis.together and sets else [[of] for of in sets]
     for group in groups:
         of = None if analysis.together else group[0]
-        if analysis.tell is not None:
-            yield _named(analysis.tell(*(_case(study, each, analysis, runs) for each in group)), analysis, of)
+        if analysis.make is not None:
+            yield _named(analysis.make(*(_case(study, each, analysis, runs) for each in group)), analysis, of)
         if analysis.work is not None:
             try:
                 yield from [_named(each, analysis, of) for each in analysis.work(study, *group)]

@@ -9,8 +9,7 @@ from geoaware.evaluation.result import SETS
 from geoaware.evaluation.tables import ERROR_LABELS, Grid, percent
 from geoaware.method.metrics.errors import ERROR_TYPES
 from geoaware.report.plots import dumbbells
-from geoaware.studies.case import Case, Run
-from geoaware.studies.outcome import Outcome
+from geoaware.studies.case import Case, Outcome, Run
 from geoaware.studies.paper import TABLE_9
 from geoaware.studies.variants import ZERO_SHOT, Variant
 from geoaware.studies.wording import figures_of, names_of, paper_cells, pck_cells, sentence

@@ -9,8 +9,7 @@ from geoaware.evaluation.averages import LABELS, Averaging, within_category
 from geoaware.evaluation.comparison import compared, verdict
 from geoaware.evaluation.tables import MISSING, Grid, percent, plain
 from geoaware.report.plots import dumbbells
-from geoaware.studies.case import Case, Run
-from geoaware.studies.outcome import Outcome
+from geoaware.studies.case import Case, Outcome, Run
 from geoaware.studies.paper import TABLE_9, supervised_rows, zero_shot_rows
 from geoaware.studies.variants import ALONE, POST_PROCESSOR, WHOLE, ZERO_SHOT, Bench, Variant
 from geoaware.studies.wording import (

@@ -32,7 +32,7 @@ from geoaware.method.types import AnnotatedImage
 from geoaware.report.plots import accuracy_bars
 from geoaware.runs.errors import InputError
 from geoaware.runs.progress import Tell, silent
-from geoaware.studies.outcome import Outcome
+from geoaware.studies.case import Outcome
 from geoaware.studies.paper import TABLE_1
 
 CHANCE: Mapping[str, float] = {"left_right": 0.5, "front_back": 0.5, "either": 0.5, "all_four": 0.25}
@@ -40,6 +40,8 @@ CHANCE: Mapping[str, float] = {"left_right": 0.5, "front_back": 0.5, "either": 0
 
 _BY_DEGREES = ("front", "left", "back", "right")
 """Directions at azimuth 0, 90, 180 and 270 degrees."""
+
+_AZIMUTHS = ("azimuth", "azimuth_id")
 
 _LABELS = dict(zip(CHANCE, SCORE_COLUMNS[:-1], strict=True))
 
@@ -104,24 +106,19 @@ def facing(image: AnnotatedImage) -> str | None:
     Raises:
         InputError: the azimuth is no number, or the id not 0 … 7.
     """
-    degrees, number = _azimuth(image)
-    if degrees is not None:
-        return _BY_DEGREES[int((degrees % 360 + 45) // 90) % 4]
-    if number is None or number % 2:
-        return None
-    return _BY_DEGREES[number // 2]
+    degrees = _azimuth(image)
+    return None if degrees is None else _BY_DEGREES[int((degrees % 360 + 45) // 90) % 4]
 
 
 def is_clear(image: AnnotatedImage) -> bool:
     """Whether the view is within 22.5 degrees of its direction, so that nobody would call it another."""
-    degrees, number = _azimuth(image)
-    if degrees is None:
-        return number is not None and number % 2 == 0
-    return abs((degrees + 45) % 90 - 45) <= 22.5
+    degrees = _azimuth(image)
+    return degrees is not None and abs((degrees + 45) % 90 - 45) <= 22.5
 
 
-def _azimuth(image: AnnotatedImage) -> tuple[float | None, int | None]:
-    degrees, number = (image.attributes.get(key) for key in ("azimuth", "azimuth_id"))
+def _azimuth(image: AnnotatedImage) -> float | None:
+    """In degrees; ``None`` where it is not given, or only as the id of a view between two directions."""
+    degrees, number = (image.attributes.get(key) for key in _AZIMUTHS)
     try:
         angle = None if degrees is None else float(degrees)
     except (TypeError, ValueError):
@@ -130,7 +127,9 @@ def _azimuth(image: AnnotatedImage) -> tuple[float | None, int | None]:
         raise InputError(f"{image.id}: azimuth is {degrees!r}; expected degrees")
     if number is not None and number not in range(8):
         raise InputError(f"{image.id}: azimuth_id is {number!r}; expected 0 … 7")
-    return angle, number
+    if angle is None and number is not None and number % 2 == 0:
+        return 45.0 * number
+    return angle
 
 
 @dataclass(frozen=True)
@@ -151,7 +150,7 @@ def _plan(data: DataSet, sets: int, seed: int) -> _Plan:
     """
     where = f"{data.name}, split {data.split}"
     truth = {each.id: pose for each in data.images if (pose := facing(each)) is not None}
-    if not any(value is not None for each in data.images for value in _azimuth(each)):
+    if not any(each.attributes.get(key) is not None for each in data.images for key in _AZIMUTHS):
         raise InputError(
             f"{where}: no image says its azimuth, by which poses are scored; "
             "take a data set with azimuth (degrees) or azimuth_id (0 … 7), such as SPair-71k"

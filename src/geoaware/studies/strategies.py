@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from geoaware.evaluation.comparison import verdict
 from geoaware.evaluation.tables import Grid
-from geoaware.studies.case import Case, Run
-from geoaware.studies.outcome import Outcome
+from geoaware.studies.case import Case, Outcome, Run
 from geoaware.studies.paper import TABLE_12
 from geoaware.studies.variants import WHOLE, Bench, Variant
 from geoaware.studies.wording import (

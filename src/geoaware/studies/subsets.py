@@ -10,8 +10,7 @@ from geoaware.evaluation.averages import LABELS, Averaging, within_category
 from geoaware.evaluation.result import SETS, BothSets
 from geoaware.evaluation.tables import MISSING, Grid, percent
 from geoaware.report.plots import dumbbells
-from geoaware.studies.case import Case, Run
-from geoaware.studies.outcome import Outcome
+from geoaware.studies.case import Case, Outcome, Run
 from geoaware.studies.paper import (
     GAP_SUPERVISED,
     GAP_ZERO_SHOT,

@@ -25,9 +25,8 @@ from geoaware.evaluation.tables import MISSING, Grid, plain
 from geoaware.method.post_processor import PostProcessor
 from geoaware.report.plots import intervals
 from geoaware.runs.errors import InputError
-from geoaware.studies.case import PREDICTIONS, Run, slug
+from geoaware.studies.case import PREDICTIONS, Outcome, Run, slug
 from geoaware.studies.metrics import METRICS
-from geoaware.studies.outcome import Outcome
 from geoaware.studies.study import StudySet, keep_out_of_git
 from geoaware.studies.trained import Trainer
 from geoaware.studies.wording import HEADLINE, HEADLINE_AWARE, figures_of, pck_cells, pck_columns, sentence

@@ -17,6 +17,7 @@ from PIL import Image
 
 from geoaware.evaluation.predict import matching_settings
 from geoaware.features import Extractor
+from geoaware.features.refined import refine
 from geoaware.matcher import Matcher
 from geoaware.method.alignment import Alignment, PoseRule
 from geoaware.method.geometry import pose_image
@@ -136,6 +137,9 @@ class Bench:
         network: the post-processor; without one the features as they are are the only subject.
         matching: see `evaluation.predict.matching_settings`.
         memory: bytes of features that variants of a subject share.
+
+    Raises:
+        InputError: the post-processor is for other features.
     """
 
     def __init__(
@@ -146,19 +150,19 @@ class Bench:
         memory: int = 2 << 30,
     ) -> None:
         self.extractor = extractor
-        self.network = network
         self.matching = matching
-        self._limit = memory
-        self._subject = ""
-        self._memory = Memory(memory)
+        self._limit, self._memory, self._subject = memory, Memory(memory), ""
+        self._extractors = {ZERO_SHOT: extractor}
+        if network is not None:
+            blend = defaults_of(extractor.name, network).blend
+            self._extractors[POST_PROCESSOR] = refine(extractor, network, blend)
+            if blend < 1:
+                self._extractors[ALONE] = refine(extractor, network, 1.0)
 
     @property
     def subjects(self) -> tuple[str, ...]:
         """Those there are; the post-processor alone only where its default is a blend."""
-        if self.network is None:
-            return (ZERO_SHOT,)
-        blended = defaults_of(self.extractor.name, self.network).blend < 1
-        return (ZERO_SHOT, POST_PROCESSOR, ALONE) if blended else (ZERO_SHOT, POST_PROCESSOR)
+        return tuple(self._extractors)
 
     def own_window(self, subject: str) -> int:
         """Side in cells of the window that a subject is matched with by default."""
@@ -166,18 +170,10 @@ class Bench:
 
     def grid(self, subject: str) -> int:
         """Cells a side of the map that is matched."""
-        network, plain = self._network(subject), self.extractor.layout.grid
-        if network is None:
-            return plain
-        alone = subject == ALONE or defaults_of(self.extractor.name, network).blend == 1
-        return network.settings.grid if alone else max(network.settings.grid, plain)
+        return self._extractors[subject].layout.grid
 
     def setup(self, variant: Variant, protocol: str) -> Setup:
-        """The matcher of a variant; it shares features with the one before, if that was of the same subject.
-
-        Raises:
-            InputError: the post-processor is for other features.
-        """
+        """The matcher of a variant, which shares features with the one before if its subject is the same."""
         own = Variant(variant.subject)
         settings, usual = self._settings(variant, protocol), self._settings(own, protocol)
         (pose, rule), (usual_pose, usual_rule) = self._pose(variant), self._pose(own)
@@ -189,29 +185,17 @@ class Bench:
         masks = variant.pose == "masks"
         if masks or pose != usual_pose or (pose != "off" and rule != usual_rule):
             parts.append(f"pose-{'off' if pose == 'off' else variant.pose}")
-        matcher = RememberingMatcher(
-            self._memory_of(variant.subject),
-            self.extractor,
-            settings,
-            pose,
-            rule,
-            None if variant.subject == ZERO_SHOT else self.network,
-            1.0 if variant.subject == ALONE else None,
+        if variant.subject != self._subject:
+            self._subject = variant.subject
+            self.forget()
+        extractor = self._extractors[variant.subject]
+        return Setup(
+            "-".join(parts), RememberingMatcher(self._memory, extractor, settings, pose, rule), masks
         )
-        return Setup("-".join(parts), matcher, masks)
 
     def forget(self) -> None:
         """Let go of all features."""
         self._memory = Memory(self._limit)
-
-    def _memory_of(self, subject: str) -> Memory:
-        if subject != self._subject:
-            self._subject = subject
-            self.forget()
-        return self._memory
-
-    def _network(self, subject: str) -> PostProcessor | None:
-        return None if subject == ZERO_SHOT else self.network
 
     def _settings(self, variant: Variant, protocol: str) -> MatchSettings:
         changes = dict(_ALONE_MATCHING) if variant.subject == ALONE else {}
@@ -219,12 +203,13 @@ class Bench:
             changes |= {"mode": "kernel", "sigma": variant.sigma}
         elif variant.window is not None:
             changes["window"] = variant.window or self.grid(variant.subject)
-        network = self._network(variant.subject)
+        network = self._extractors[variant.subject].post_processor
         return matching_settings(self.extractor.name, protocol, self.matching, changes, network)
 
     def _pose(self, variant: Variant) -> tuple[str, PoseRule]:
         """The key of `alignment.CANDIDATES`, and the rule."""
-        defaults = defaults_of(self.extractor.name, self._network(variant.subject))
+        network = self._extractors[variant.subject].post_processor
+        defaults = defaults_of(self.extractor.name, network)
         if variant.pose == "off" or (variant.subject == ALONE and variant.pose == "default"):
             return "off", defaults.pose_rule
         if variant.pose == "default":

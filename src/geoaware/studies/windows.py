@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from geoaware.evaluation.comparison import verdict
 from geoaware.evaluation.tables import MISSING, Grid
 from geoaware.report.plots import pck_against_window
-from geoaware.studies.case import Case, Run, slug
-from geoaware.studies.outcome import Outcome
+from geoaware.studies.case import Case, Outcome, Run, slug
 from geoaware.studies.paper import BEST_WINDOWS, DEFAULT_SIGMA, DEFAULT_WINDOW, GRID
 from geoaware.studies.variants import ALONE, WHOLE, Bench, Variant
 from geoaware.studies.wording import (
