@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,13 +14,17 @@ from geoaware.evaluation.score import score_file
 from geoaware.features import Extractor, load_extractor
 from geoaware.features.refined import RefinedExtractor
 from geoaware.matcher import Matcher
+from geoaware.method.geometry import Canvas
 from geoaware.method.keypoints import Schema
 from geoaware.method.matching import MatchSettings
 from geoaware.method.post_processor import PostProcessor
+from geoaware.method.types import AnnotatedImage, FeatureMap
+from geoaware.runs.progress import silent
 from geoaware.store.feature_store import CachedExtractor, FeatureStore
-from geoaware.training.post_processor.features import StoredFeatures, complete, silent
-from geoaware.training.validation import Score, validate
+from geoaware.training.post_processor.features import StoredFeatures, complete
+from geoaware.training.validation import RecentMaps, Score, validate
 from tests.training.tiny import CHANNELS, EXTRACTOR
+from tests.training.toy_sets import image
 
 pytest.importorskip("efficientnet_lite_pytorch")
 
@@ -48,6 +53,13 @@ def network() -> PostProcessor:
     return PostProcessor(CHANNELS, width=128, grid=16, dropout=0.5)
 
 
+def maker(
+    extractor: Extractor, store: FeatureStore, network: PostProcessor, blend: float = 1.0
+) -> Callable[[AnnotatedImage], FeatureMap]:
+    refined, features = RefinedExtractor(extractor, network, blend), StoredFeatures(store)
+    return lambda of: refined.feature_map(features.levels(of.path), of.size)
+
+
 @pytest.mark.parametrize(
     ("settings", "alpha", "blend"),
     [
@@ -59,8 +71,7 @@ def network() -> PostProcessor:
 def test_figures_are_those_of_an_evaluation_without_pose_alignment(
     settings: MatchSettings, alpha: float, blend: float, extractor, sets, store, network, tmp_path: Path
 ) -> None:
-    refined = RefinedExtractor(extractor, network, blend)
-    found = validate(refined, sets, StoredFeatures(store), settings, alpha)
+    found = validate(maker(extractor, store, network, blend), sets, settings, alpha)
     cached = CachedExtractor(extractor, store)
     matcher = Matcher(cached, settings, pose="off", post_processor=network, blend=blend)
     for data, score in zip(sets, found, strict=True):
@@ -72,16 +83,15 @@ def test_figures_are_those_of_an_evaluation_without_pose_alignment(
 
 
 def score(data: DataSet, extractor: Extractor, store: FeatureStore, network: PostProcessor) -> Score:
-    refined = RefinedExtractor(extractor, network)
-    (found,) = validate(refined, [data], StoredFeatures(store), MatchSettings(), 0.1)
+    (found,) = validate(maker(extractor, store, network), [data], MatchSettings(), 0.1)
     return found
 
 
 def test_the_threshold_is_what_the_data_set_takes_it_from(sets, extractor, store, network) -> None:
     """Shares of the image are wider than shares of the object's box."""
     box = score(sets[1], extractor, store, network)
-    image = score(replace(sets[1], threshold_base="image"), extractor, store, network)
-    assert image.standard > box.standard
+    whole = score(replace(sets[1], threshold_base="image"), extractor, store, network)
+    assert whole.standard > box.standard
 
 
 def test_without_geometry_aware_keypoints_there_is_no_such_figure(sets, extractor, store, network) -> None:
@@ -90,3 +100,27 @@ def test_without_geometry_aware_keypoints_there_is_no_such_figure(sets, extracto
     found, wanted = (score(data, extractor, store, network) for data in (plain, sets[1]))
     assert math.isnan(found.geometry_aware)
     assert found.standard == wanted.standard
+
+
+def test_maps_are_kept_while_their_bytes_fit() -> None:
+    """Maps of 4 kB each, in room for two and a half; the raw maps are let go."""
+    made: list[str] = []
+
+    def make(of: AnnotatedImage) -> FeatureMap:
+        made.append(of.id)
+        return FeatureMap(torch.zeros(10, 10, 10), Canvas(*of.size, 20), "toy", (torch.zeros(999, 9, 9),))
+
+    maps = RecentMaps(make, room=10_000)
+    for name in ("a", "b", "a", "c", "a", "b"):
+        assert maps(image(name)).levels == ()
+        assert maps.bytes <= 10_000
+    assert made == ["a", "b", "c", "b"], "b was used the longest ago when c came"
+    maps(image("b", size=(30, 10)))
+    assert made[-1] == "b", "of another size"
+
+
+def test_a_map_larger_than_the_room_is_given_all_the_same() -> None:
+    maps = RecentMaps(lambda _: FeatureMap(torch.ones(10, 10, 10), Canvas(20, 10, 20), "toy"), room=1)
+    for name in "aab":
+        assert maps(image(name)).data.sum() == 1000
+    assert maps.bytes == 4000

@@ -9,7 +9,6 @@ import typer
 from typer import Argument, Option
 
 from geoaware.commands.options import ConfigSettings, Device, RestartRun, parse_settings
-from geoaware.commands.train import bars
 
 
 def tune(
@@ -33,17 +32,18 @@ def tune(
 
     geoaware match A B --point 120,85 --extractor lite-tuned --set weights=runs/tune-lite/weights
     """
+    from geoaware.runs.progress import progress_bars
     from geoaware.training.backbone.config import load_config, run_folder
     from geoaware.training.backbone.run import tune as run
 
     chosen = load_config(config, parse_settings(setting))
-    with bars(True) as (_, show):
+    with progress_bars() as tell:
         weights = run(
             chosen,
             out or run_folder(config),
             device=device,
             restart=restart,
-            show=show,
+            tell=tell,
             say=lambda text: typer.echo(text, err=True),
         )
     typer.echo(

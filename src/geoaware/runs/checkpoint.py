@@ -24,7 +24,7 @@ FILE = "checkpoint.safetensors"
 
 
 @dataclass
-class Progress:
+class Position:
     """Where a run is.
 
     Attributes:
@@ -45,14 +45,14 @@ def save(
     network: nn.Module,
     optimiser: torch.optim.Optimizer,
     schedule: Mapping[str, Any],
-    progress: Progress,
+    position: Position,
 ) -> None:
     """Write the run's state to its folder."""
     tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
     state = optimiser.state_dict()
     for number, values in state["state"].items():
         tensors |= {f"optimiser.{number}.{name}": tensor for name, tensor in values.items()}
-    rest = {"progress": asdict(progress), "groups": state["param_groups"], "schedule": dict(schedule)}
+    rest = {"progress": asdict(position), "groups": state["param_groups"], "schedule": dict(schedule)}
     # A copy: parameters in channels-last order are not contiguous, which the format needs.
     ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with replacing(folder / FILE) as draft:
@@ -67,7 +67,19 @@ class Saved:
     network: dict[str, Tensor]
     optimiser: dict[str, Any]
     schedule: dict[str, Any]
-    progress: Progress
+    position: Position
+
+    def restore(
+        self, optimiser: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LRScheduler
+    ) -> None:
+        """Put an optimiser and its schedule in the state that was saved."""
+        optimiser.load_state_dict(self.optimiser)
+        # Moments as read from a file would be slow to update: they lie in memory as their parameters do.
+        for parameter, state in optimiser.state.items():
+            for name, value in state.items():
+                if value.shape == parameter.shape:
+                    state[name] = torch.empty_like(parameter).copy_(value)
+        schedule.load_state_dict(self.schedule)
 
 
 def load(folder: Path) -> Saved | None:
@@ -83,11 +95,12 @@ def load(folder: Path) -> Saved | None:
         with safe_open(path, framework="pt") as file:
             rest = json.loads(file.metadata()["state"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        groups, schedule, progress = rest["groups"], rest["schedule"], Progress(**rest["progress"])
+        groups, schedule, position = rest["groups"], rest["schedule"], Position(**rest["progress"])
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise InputError(
-            f"{path}: damaged, cannot be read ({error}); give --restart to begin anew, or start: a saved "
-            "post-processor to go on from its weights"
+            f"{path}: damaged, cannot be read ({error}); restart to begin anew, with the weights saved last "
+            "as start to go on from them",
+            "restart",
         ) from None
     network = {name.removeprefix("network."): t for name, t in tensors.items() if name.startswith("network.")}
     moments: dict[int, dict[str, Tensor]] = {}
@@ -95,4 +108,4 @@ def load(folder: Path) -> Saved | None:
         if name.startswith("optimiser."):
             _, number, key = name.split(".")
             moments.setdefault(int(number), {})[key] = tensor
-    return Saved(network, {"state": moments, "param_groups": groups}, schedule, progress)
+    return Saved(network, {"state": moments, "param_groups": groups}, schedule, position)

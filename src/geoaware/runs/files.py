@@ -136,7 +136,7 @@ def check_same_run(found: Mapping[str, Any], wanted: Mapping[str, Any], path: Pa
         found: what the file says of its run.
         wanted: what this run says of itself.
         path: for the message.
-        depth: levels of mappings that the message looks into.
+        depth: levels of mappings and lists that the message looks into.
 
     Raises:
         InputError: they differ; the message names the values that do.
@@ -156,6 +156,8 @@ def _differing(found: Mapping[str, Any], wanted: Mapping[str, Any], depth: int) 
         one, other = found.get(key), wanted.get(key)
         if one == other:
             continue
+        if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+            one, other = ({str(row): each for row, each in enumerate(values)} for values in (one, other))
         if depth > 1 and isinstance(one, Mapping) and isinstance(other, Mapping):
             names += [f"{key}.{each}" for each in _differing(one, other, depth - 1)]
         else:

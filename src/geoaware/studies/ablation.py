@@ -29,8 +29,8 @@ from geoaware.studies.ablation_table import FULL, Ablation, Row, SetFigures, cho
 from geoaware.studies.case import slug
 from geoaware.studies.metrics import pair_values
 from geoaware.studies.trained import Trainer
+from geoaware.training.kit import load_validation
 from geoaware.training.post_processor.config import TrainConfig
-from geoaware.training.post_processor.loop import load_validation
 
 NamedSets = Sequence[tuple[str, DataSet]]
 """The validation sets, with the same pairs for every row and seed, by what to call them."""

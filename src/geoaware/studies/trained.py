@@ -6,8 +6,7 @@ done again, and what was stopped goes on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,10 +17,11 @@ from geoaware.features import Extractor
 from geoaware.matcher import Matcher
 from geoaware.method.matching import MatchSettings
 from geoaware.method.post_processor import PostProcessor
-from geoaware.runs.progress import Tell, advancing, silent
+from geoaware.runs.progress import Tell, silent
+from geoaware.training.kit import CONFIG
 from geoaware.training.post_processor.config import TrainConfig, load_config
 from geoaware.training.post_processor.features import cached_extractor
-from geoaware.training.post_processor.loop import CONFIG, LAST, train
+from geoaware.training.post_processor.loop import LAST, train
 from geoaware.training.settings import Validation
 
 
@@ -66,9 +66,8 @@ class Trainer:
         wanted = config.model_copy(update={"validation": Validation()})
         finished = predictions and all(path.is_file() for path in predictions) and _is_of(wanted, folder)
 
-        @contextmanager
-        def bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
-            yield advancing(self.tell, f"{title}, {what}", total)
+        def tell(what: str, done: int, total: int, note: str = "", /) -> None:
+            self.tell(f"{title}, {what}", done, total, note)
 
         if self.restart or not finished:
             train(
@@ -76,8 +75,7 @@ class Trainer:
                 folder,
                 device=self.device,
                 restart=self.restart,
-                bar=bar,
-                show=lambda done, total, _: self.tell(f"{title}, training", done, total),
+                tell=tell,
                 say=self.say,
             )
         return PostProcessor.from_pretrained(folder / LAST)

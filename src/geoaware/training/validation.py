@@ -1,23 +1,24 @@
-"""PCK of a network during training, on features that are cached: mean over pairs, pose alignment off."""
+"""PCK of a network during training: mean over pairs, pose alignment off."""
 
 from __future__ import annotations
 
+import math
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from geoaware.data import DataSet
 from geoaware.evaluation.protocols import FOR_BASE, get_protocol
-from geoaware.features import Extractor
 from geoaware.method.matching import MatchSettings, match
 from geoaware.method.metrics.pck import as_xy, distances, within
-from geoaware.method.types import FeatureMap
-from geoaware.training.post_processor.features import StoredFeatures
+from geoaware.method.types import AnnotatedImage, FeatureMap
+from geoaware.training.settings import DataChoice
 
-_KEPT_BYTES = 3 << 30
+_ROOM = 3 << 30
+"""Bytes of feature maps that are kept: an image is in several pairs."""
 
 
 @dataclass(frozen=True)
@@ -33,55 +34,77 @@ class Score:
     geometry_aware: float
 
 
+class RecentMaps:
+    """Feature maps of the images that came up last, as many as a number of bytes holds.
+
+    Args:
+        make: gives the feature map of an image; its raw maps are not kept.
+        room: bytes of the maps that are kept; the latest one always is.
+
+    Attributes:
+        bytes: of the maps that are kept now.
+    """
+
+    def __init__(self, make: Callable[[AnnotatedImage], FeatureMap], room: int = _ROOM) -> None:
+        self._make = make
+        self._room = room
+        self.bytes = 0
+        self._maps: OrderedDict[tuple[Path, tuple[int, int]], FeatureMap] = OrderedDict()
+
+    def __call__(self, image: AnnotatedImage) -> FeatureMap:
+        """The feature map of an image, made if it is not kept."""
+        key = image.path, image.size
+        if key not in self._maps:
+            made = self._maps[key] = replace(self._make(image), levels=())
+            self.bytes += made.data.nbytes
+            while len(self._maps) > 1 and self.bytes > self._room:
+                _, oldest = self._maps.popitem(last=False)
+                self.bytes -= oldest.data.nbytes
+        self._maps.move_to_end(key)
+        return self._maps[key]
+
+
 @torch.inference_mode()
 def validate(
-    extractor: Extractor,
+    make: Callable[[AnnotatedImage], FeatureMap],
     sets: Sequence[DataSet],
-    features: StoredFeatures,
     settings: MatchSettings,
     alpha: float,
 ) -> list[Score]:
     """PCK at ``alpha`` of each data set, under the protocol that its boxes suggest.
 
     Args:
-        extractor: with the network at work, blended as it will be matched.
+        make: gives the feature map of an image, by the network as it is now.
         sets: with their pairs.
-        features: of every image, upright.
         settings: of the matching.
         alpha: threshold, as a share.
     """
-    layout = extractor.layout
-
-    @lru_cache(maxsize=max(8, _KEPT_BYTES // (4 * layout.channels * layout.grid**2)))
-    def matched(path: Path, width: int, height: int) -> FeatureMap:
-        return extractor.feature_map(features.levels(path), (width, height))
-
-    return [score(each, matched, settings, alpha) for each in sets]
+    maps = RecentMaps(make)
+    return [_score(each, maps, settings, alpha) for each in sets]
 
 
-def score(
-    data: DataSet,
-    matched: Callable[[Path, int, int], FeatureMap],
-    settings: MatchSettings,
-    alpha: float,
-) -> Score:
-    """PCK of one data set.
+def named_scores(choices: Sequence[DataChoice], scores: Sequence[Score]) -> dict[str, float]:
+    """Scores by the name of their data set, split and part."""
+    named = {}
+    for choice, score in zip(choices, scores, strict=True):
+        named[f"{choice.root} {choice.split} standard"] = score.standard
+        if not math.isnan(score.geometry_aware):
+            named[f"{choice.root} {choice.split} geometry-aware"] = score.geometry_aware
+    return named
 
-    Args:
-        data: with its pairs.
-        matched: the feature map of an image, by its path, width and height.
-        settings: of the matching.
-        alpha: threshold, as a share.
-    """
+
+def _score(data: DataSet, maps: RecentMaps, settings: MatchSettings, alpha: float) -> Score:
     protocol = get_protocol(FOR_BASE[data.threshold_base])
     standard, aware = [], []
     for pair in data.pairs:
-        source, target = (matched(each.path, *each.size) for each in (pair.source, pair.target))
+        # Match the keypoints that both images show.
+        source, target = maps(pair.source), maps(pair.target)
         matches = match(source, target, pair.source.keypoints.at(pair.common_ids), settings)
-        far = distances(
-            as_xy(matches.points, "found"), as_xy(pair.target.keypoints.at(pair.common_ids), "true")
-        )
+        # Compare with the annotation.
+        truth = as_xy(pair.target.keypoints.at(pair.common_ids), "true")
+        far = distances(as_xy(matches.points, "found"), truth)
         correct = within(far, alpha * protocol.size(pair.target), protocol.strict).tolist()
+        # The geometry-aware keypoints are counted a second time, by themselves.
         ids = data.schemas[pair.category].geometry_aware_ids(pair.source.keypoints, pair.target.keypoints)
         hits = [value for each, value in zip(pair.common_ids, correct, strict=True) if each in ids]
         standard.append(sum(correct) / len(correct))

@@ -182,8 +182,8 @@ class TestGroups:
         data = replace(
             data_set(pairs_of(cats) + pairs_of(men)), schemas={"cat": SCHEMA, "man": OTHER}
         )  # fmt: skip
-        with opened([data], [0.5]) as images:
-            found = {group.schema.names: group for group in images.groups}
+        with opened([data, data_set(pairs_of(some(tmp_path, "f", "g")))], [0.5, 0.5]) as images:
+            found = {group.schema.names: group for group in images.groups[:2]}
         assert found[SCHEMA.names].share == pytest.approx(0.3)
         assert found[OTHER.names].share == pytest.approx(0.2)
         assert [each.id for each in found[OTHER.names].images] == ["d", "e"]

@@ -23,11 +23,12 @@ from geoaware.features.tuned import TunedNetwork, TunedShape
 from geoaware.method.geometry import Canvas
 from geoaware.runs import checkpoint, log
 from geoaware.runs.errors import InputError
+from geoaware.runs.progress import silent
 from geoaware.training.backbone import run as running
 from geoaware.training.backbone.config import TuneConfig, load_config
 from geoaware.training.backbone.objective import Criterion, Parts
 from geoaware.training.backbone.run import Learner, tune
-from geoaware.training.post_processor.loop import DivergedError
+from geoaware.training.kit import DivergedError
 from tests.reference import tuning as slow
 from tests.training.backbone.tiny import CANVAS, GRID, config, draw_sets
 from tests.training.tiny import draw_data, edit
@@ -52,16 +53,16 @@ def run(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         stop_at: int = 0,
         restart: bool = False,
         say: Any = None,
-        show: Any = None,
+        tell: Any = silent,
         **changes: Any,
     ) -> Path:
-        def interrupt(done: int, *_: object) -> None:
+        def interrupt(what: str, done: int, *_: object) -> None:
             if done >= stop_at:
                 raise KeyboardInterrupt
 
         return tune(
             config(data, **changes), tmp_path / name, device="cpu", restart=restart,
-            show=interrupt if stop_at else show, say=say or (lambda _: None),
+            tell=interrupt if stop_at else tell, say=say or (lambda _: None),
         )  # fmt: skip
 
     return start
@@ -86,26 +87,28 @@ def traces(folder: Path) -> dict[str, Any]:
 
 class TestRun:
     def test_what_it_leaves(self, run: Run, data: Path, tmp_path: Path) -> None:
-        shown: list[tuple[int, int, dict[str, float]]] = []
+        told: list[tuple[str, int, int]] = []
         said: list[str] = []
-        found = run(show=lambda *each: shown.append(each), say=said.append)
+        found = run(tell=lambda *each: told.append(each[:3]), say=said.append)
+        run("every step", log_every=1)
+        each_step = lines(tmp_path / "every step")
         folder = tmp_path / "run"
         assert found == folder / "weights"
         expected = {"config.yaml", "checkpoint.safetensors", "log.jsonl", "tensorboard", "weights"}
         assert {path.name for path in folder.iterdir()} == expected
         assert load_config(folder / "config.yaml") == config(data)
         assert list((folder / "tensorboard").glob("events*"))
-        assert [(done, total) for done, total, _ in shown] == [(1, 4), (2, 4), (3, 4), (4, 4)]
+        assert told == [("training", done, 4) for done in (1, 2, 3, 4)]
         names = ("loss", "gradient", "cells", "dense", "own", "distillation", "presence")
         assert [line["step"] for line in lines(folder)] == [2, 4]
         for line, first in zip(lines(folder), (0, 2), strict=True):
             for name in names:
-                mean = sum(figures[name] for _, _, figures in shown[first : first + 2]) / 2
+                mean = sum(figures[name] for figures in each_step[first : first + 2]) / 2
                 assert line[name] == pytest.approx(mean)
                 assert math.isfinite(mean)
             assert line["loss"] > 0
         weight = config(data).objective
-        for _, _, each in shown:
+        for each in each_step:
             total = sum(each[name] * getattr(weight, name) for name in names[2:])
             assert each["loss"] == pytest.approx(total, rel=1e-5)
 
@@ -113,7 +116,7 @@ class TestRun:
         found = TunedNetwork.from_pretrained(run(average=0.0, **BARE))
         saved = checkpoint.load(tmp_path / "run")
         assert saved is not None
-        assert saved.progress.total == 4
+        assert saved.position.total == 4
         state = found.state_dict()
         compared = 0
         for name, value in saved.network.items():
@@ -246,8 +249,9 @@ class TestGoingOn:
             run(steps=3, views__turn=5)
         assert str(caught.value) == (
             f"{tmp_path / 'run'}: belongs to another run (different: steps, views.turn); choose another "
-            "--out, or give --restart to throw it away"
+            "place, or restart to throw it away"
         )
+        assert caught.value.parameter == "restart"
         assert traces(tmp_path / "run") == before
 
     def test_a_restart_leaves_nothing_of_the_first(self, run: Run, tmp_path: Path) -> None:
@@ -267,8 +271,9 @@ class TestGoingOn:
         run(steps=1)
         path = tmp_path / "run" / checkpoint.FILE
         path.write_bytes(path.read_bytes()[:-100])
-        with pytest.raises(InputError, match=r"checkpoint\.safetensors: damaged, cannot be read .*--restart"):
+        with pytest.raises(InputError, match=r"checkpoint\.safetensors: damaged, .*; restart to") as caught:
             run(steps=1)
+        assert caught.value.parameter == "restart"
 
 
 class TestStart:
@@ -334,7 +339,7 @@ class TestDiverging:
             run(**BARE)
         kept = checkpoint.load(tmp_path / "run")
         assert kept is not None
-        assert kept.progress.total == 2
+        assert kept.position.total == 2
         assert all(each.isfinite().all() for each in kept.network.values())
         assert all(each.isfinite().all() for each in weights(tmp_path / "run" / "weights").values())
         broken(0, 1.0)
@@ -367,15 +372,15 @@ def test_two_images_can_be_learnt_by_heart(run: Run, tmp_path: Path) -> None:
         "smaller": 0.95, "larger": 1.05, "turn": 3, "upside": 0, "mirror": 0, "colour": 0, "cover": 0,
         "shuffle": 0, "styles": 0,
     }  # fmt: skip
-    figures: list[dict[str, float]] = []
     run(
         root=str(tmp_path / "faces"), data=PLAIN, steps=40, views=gentle, learning_rate=4e-3, save_every=1000,
-        show=lambda _, __, each: figures.append(each), images=4, objective__distillation=0,
+        log_every=1, images=4, objective__distillation=0,
     )  # fmt: skip
 
     def mean(name: str, rows: list[dict[str, float]]) -> float:
         return sum(each[name] for each in rows) / len(rows)
 
+    figures = lines(tmp_path / "run")
     first, last = figures[:3], figures[-3:]
     assert mean("loss", last) < 0.5 * mean("loss", first)
     assert mean("dense", last) < 0.5 * mean("dense", first)
@@ -401,8 +406,9 @@ class TestRefusals:
 
     def test_a_folder_that_cannot_be_made(self, run: Run, tmp_path: Path) -> None:
         (tmp_path / "run").write_text("a file")
-        with pytest.raises(InputError, match=r"run: cannot be made .*choose another --out"):
+        with pytest.raises(InputError, match=r"run: cannot be made .*choose another folder") as caught:
             run()
+        assert caught.value.parameter == "out"
 
     def test_a_width_that_does_not_fit(self, run: Run) -> None:
         with pytest.raises(InputError, match=r"width \(a multiple of 4\)"):

@@ -77,9 +77,9 @@ def test_shares_of_pairs() -> None:
     assert [again.group(number).name for number in (3999, 5)] == [groups.group(n).name for n in (3999, 5)]
 
 
-def test_a_share_that_is_not_given_is_one() -> None:
+def test_a_data_set_without_a_share_has_what_is_left() -> None:
     few = data_set(pairs_of([image(name) for name in "xy"]))
-    groups = PairGroups([FOUR, few], [3.0, None], "0/0")
+    groups = PairGroups([FOUR, few], [0.75, None], "0/0")
     drawn = Counter(names(groups, range(2000)))
     assert sum(drawn[pair.id] for pair in few.pairs) == pytest.approx(500, abs=80)
 
@@ -183,7 +183,7 @@ def test_nothing_to_group() -> None:
 
 
 def test_a_stage_says_which_groups() -> None:
-    choices = [DataChoice(name="coco", root="a", share=2), DataChoice(name="coco", root="b")]
+    choices = [DataChoice(name="coco", root="a", share=0.5), DataChoice(name="coco", root="b")]
     pairs = make_groups(Stage(data=choices, epochs=1), [FOUR, FOUR], "0/0")
     assert isinstance(pairs, PairGroups)
     images = make_groups(Stage(data=choices, steps=1, images=3, mix="schema"), [FOUR, FOUR], "0/0")

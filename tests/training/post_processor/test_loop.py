@@ -15,10 +15,13 @@ from safetensors.torch import load_file
 from geoaware.method.post_processor import PostProcessor
 from geoaware.runs import checkpoint, log
 from geoaware.runs.errors import InputError
+from geoaware.runs.progress import silent
 from geoaware.store.feature_store import FeatureStore
+from geoaware.training.kit import DivergedError, load_validation
 from geoaware.training.post_processor import load_config, loop
-from geoaware.training.post_processor.loop import DivergedError, train
+from geoaware.training.post_processor.loop import train
 from geoaware.training.post_processor.step import Losses, Step
+from geoaware.training.validation import Score
 from tests.training.tiny import CHANNELS, TRAIN, VAL, config, draw_data, edit
 
 for package in ("efficientnet_lite_pytorch", "accelerate", "tensorboard"):
@@ -38,9 +41,12 @@ def run(data: Path, cache: Path, tmp_path: Path) -> Run:
     def start(
         name: str = "run", stop_at: int = 0, restart: bool = False, say: Any = None, **changes: Any
     ) -> Path:
-        show = None if not stop_at else lambda done, *_: _interrupt(done >= stop_at)
+        def interrupt(what: str, done: int, *_: object) -> None:
+            _interrupt(what == "training" and done >= stop_at)
+
         return train(
-            config(data, cache, **changes), tmp_path / name, device="cpu", restart=restart, show=show,
+            config(data, cache, **changes), tmp_path / name, device="cpu", restart=restart,
+            tell=interrupt if stop_at else silent,
             say=say or (lambda _: None),
         )  # fmt: skip
 
@@ -175,8 +181,8 @@ def test_best_weights_are_those_of_the_highest_validation_figure(
     """The first of equals; later, lower figures do not replace them."""
     figures = iter([0.2, 0.5, 0.5, 0.1])
 
-    def validate(*_: object) -> list[loop.Score]:
-        return [loop.Score(next(figures), float("nan"))]
+    def validate(*_: object) -> list[Score]:
+        return [Score(next(figures), float("nan"))]
 
     monkeypatch.setattr(loop, "validate", validate)
     best = run(validation__every=1, stages__0__steps=4, **QUICK)
@@ -261,7 +267,7 @@ def test_the_second_stage_goes_on_with_the_weights_of_the_first(run: Run, tmp_pa
     a, b = (weights(tmp_path / name / "last") for name in ("one", "both"))
     assert all(torch.allclose(a[name], b[name], atol=1e-6) for name in a)
     assert [line["step"] for line in lines(tmp_path / "both")] == [2, 3, 4, 6]
-    assert checkpoint.load(tmp_path / "both").progress == checkpoint.Progress(1, 3, 6)  # type: ignore[union-attr]
+    assert checkpoint.load(tmp_path / "both").position == checkpoint.Position(1, 3, 6)  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(("steps", "rising"), [(10, 0.1), (1, 0.3), (2, 0.5)])
@@ -274,13 +280,13 @@ def test_epochs_are_of_the_real_length(run: Run, tmp_path: Path) -> None:
     """24 pairs of two kinds of animals, in batches of 5, one and a half times."""
     stage = {"data": [{"name": "coco", "root": ".", "split": "train"}], "epochs": 1.5, "batch": 5}
     run(stages=[stage], flips=NO_FLIPS, validation={})
-    assert checkpoint.load(tmp_path / "run").progress.total == 8  # type: ignore[union-attr]
+    assert checkpoint.load(tmp_path / "run").position.total == 8  # type: ignore[union-attr]
     schedule = checkpoint.load(tmp_path / "run").schedule  # type: ignore[union-attr]
     assert schedule["total_steps"] == 8
     run("released", stages=[{**stage, "epochs": 0.25}], validation={}, preset="released")
     released = checkpoint.load(tmp_path / "released")
     assert released is not None
-    assert released.progress.total == 2
+    assert released.position.total == 2
     assert released.schedule["total_steps"] == 2667, "as if there were 53,339 pairs"
 
 
@@ -363,8 +369,9 @@ def test_the_folder_of_another_run(run: Run, tmp_path: Path) -> None:
         run(**QUICK, loss__window=3, stages__0__steps=7)
     assert str(caught.value) == (
         f"{tmp_path / 'run'}: belongs to another run (different: loss.window, stages.0.steps); choose "
-        "another --out, or give --restart to throw it away"
+        "another place, or restart to throw it away"
     )
+    assert caught.value.parameter == "restart"
     assert traces(tmp_path / "run") == before
     run("fresh", **QUICK, loss__window=3, validation={})
     run(**QUICK, loss__window=3, validation={}, restart=True)
@@ -377,16 +384,18 @@ def test_a_damaged_checkpoint(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "run" / checkpoint.FILE
     for content in (path.read_bytes()[:-100], b"", b"nonsense" * 99):
         path.write_bytes(content)
-        with pytest.raises(InputError, match=r"checkpoint\.safetensors: damaged, cannot be read .*--restart"):
+        with pytest.raises(InputError, match=r"checkpoint\.safetensors: damaged, .*; restart to") as caught:
             run(**QUICK)
+        assert caught.value.parameter == "restart"
     run(**QUICK, restart=True)
     assert traces(tmp_path / "run") == whole
 
 
 def test_a_folder_that_cannot_be_made(run: Run, tmp_path: Path) -> None:
     (tmp_path / "run").write_text("a file")
-    with pytest.raises(InputError, match=r"run: cannot be made .*choose another --out"):
+    with pytest.raises(InputError, match=r"run: cannot be made .*choose another folder") as caught:
         run(**QUICK)
+    assert caught.value.parameter == "out"
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_names_the_pair(
@@ -408,7 +417,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_pair(
     )
     kept = checkpoint.load(tmp_path / "run")
     assert kept is not None
-    assert kept.progress.total == 2
+    assert kept.position.total == 2
     assert all(each.isfinite().all() for each in weights(tmp_path / "run" / "last").values())
     monkeypatch.setattr(Step, "forward", original)
     run(validation={}, **QUICK)
@@ -499,7 +508,7 @@ def test_damaged_features_stop_the_run_and_keep_what_is_done(run: Run, tmp_path:
         run(cache=str(cache), **QUICK)
     kept = checkpoint.load(tmp_path / "run")
     assert kept is not None
-    assert kept.progress.total == 2
+    assert kept.position.total == 2
     shutil.rmtree(cache)
     run(cache=str(cache), **QUICK)
     assert traces(tmp_path / "run") == traces(tmp_path / "whole")
@@ -507,7 +516,7 @@ def test_damaged_features_stop_the_run_and_keep_what_is_done(run: Run, tmp_path:
 
 def test_keypoints_of_a_data_set_can_be_left_out(data: Path, cache: Path, tmp_path: Path) -> None:
     choice = {"name": "coco", "root": ".", "split": "val", "keypoints": ["left eye", "right eye"]}
-    (found,) = loop.load_validation(config(data, cache, validation__data=[choice]))
+    (found,) = load_validation(config(data, cache, validation__data=[choice]))
     assert {each for pair in found.pairs for each in pair.common_ids} == {2, 3}
     # A stage trains on what it is told: keypoints that there are not, it refuses.
     wrong = config(data, cache, stages__0__data__0__keypoints=["nose", "beak"])
@@ -516,8 +525,9 @@ def test_keypoints_of_a_data_set_can_be_left_out(data: Path, cache: Path, tmp_pa
     ):
         train(wrong, tmp_path / "out")
     # Other keypoints, other labels: another loss from the first step on.
-    losses: list[float] = []
+    losses = set()
     for keypoints in (None, ["left ear", "right ear"]):
         given = config(data, cache, stages__0__data__0__keypoints=keypoints, stages__0__steps=1)
-        train(given, tmp_path / str(keypoints), show=lambda _, __, figures: losses.append(figures["dense"]))
-    assert len(set(losses)) == 2
+        train(given, tmp_path / str(keypoints))
+        losses.add(lines(tmp_path / str(keypoints))[0]["dense"])
+    assert len(losses) == 2

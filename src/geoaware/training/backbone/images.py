@@ -21,9 +21,10 @@ from geoaware.method.geometry import Canvas
 from geoaware.method.keypoints import Schema
 from geoaware.method.types import AnnotatedImage, Box
 from geoaware.runs.errors import InputError
+from geoaware.training.settings import shares_of
 
 OUTSIDE, OBJECT, UNKNOWN = 0, 1, 2
-"""What a pixel shows: none of the objects that are taught, one of them, or nobody knows."""
+"""What a pixel shows: none of the objects that are trained on, one of them, or nobody knows."""
 
 _DISC, _AROUND, _EDGE = 0.06, 0.3, 9
 """Around a keypoint is object, beyond the box grown by so much is outside (shares of the box's longer side);
@@ -54,7 +55,7 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Taught:
+class Trained:
     """Images with one set of keypoints.
 
     Attributes:
@@ -69,11 +70,11 @@ class Taught:
 
 
 class Images:
-    """All that a run learns from; decoded images are kept while there is room.
+    """All that a run is trained on; decoded images are kept while there is room.
 
     Args:
         sets: data sets.
-        shares: of the images of a step; by default each has as many as it has images.
+        shares: of the images of a step; see `shares_of`.
         size: side of the canvas.
         room: bytes to keep decoded images in.
         workers: threads that decode.
@@ -91,7 +92,7 @@ class Images:
         workers: int,
     ) -> None:
         self.size = size
-        self.groups = _taught(sets, shares)
+        self.groups = _groups(sets, shares)
         self._room = room // (4 * size * size)
         self._kept: dict[str, Shown] = {}
         self._lock = Lock()
@@ -155,11 +156,11 @@ def show(annotated: AnnotatedImage, schema: Schema, group: int, size: int) -> Sh
     )
 
 
-def _taught(sets: Sequence[DataSet], shares: Sequence[float | None]) -> tuple[Taught, ...]:
+def _groups(sets: Sequence[DataSet], shares: Sequence[float | None]) -> tuple[Trained, ...]:
     """Groups of images by their keypoints: those of one data set with the same names go together."""
-    groups: list[Taught] = []
+    groups: list[Trained] = []
     sizes = [len(each.images) for each in sets]
-    for data, share, size in zip(sets, shares, sizes, strict=True):
+    for data, part in zip(sets, shares_of(shares, sizes), strict=True):
         by_schema: dict[tuple[str, ...], list[AnnotatedImage]] = {}
         schemas: dict[tuple[str, ...], Schema] = {}
         for image in data.images:
@@ -177,9 +178,8 @@ def _taught(sets: Sequence[DataSet], shares: Sequence[float | None]) -> tuple[Ta
                 "annotation file"
             )
         total = sum(len(images) for images in by_schema.values())
-        part = size / sum(sizes) if share is None else share
         groups += [
-            Taught(schemas[names], tuple(images), part * len(images) / total)
+            Trained(schemas[names], tuple(images), part * len(images) / total)
             for names, images in by_schema.items()
         ]
     return tuple(groups)

@@ -1,7 +1,7 @@
-"""The run: steps, validations and checkpoints in a folder; stopped at any moment, it goes on.
+"""The training of the backbone: steps, validations and checkpoints.
 
-What lies in the run's folder: ``config.yaml``, ``checkpoint.safetensors``, ``log.jsonl`` and
-``tensorboard/`` as for ``geoaware train``, and ``weights/``, which `TunedNetwork.from_pretrained` takes.
+The run's folder is described in `geoaware.training.kit`; its weights are ``weights/``, which
+`TunedNetwork.from_pretrained` takes.
 """
 
 from __future__ import annotations
@@ -9,11 +9,8 @@ from __future__ import annotations
 import copy
 import math
 import os
-import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -30,18 +27,26 @@ from geoaware.features.extractor import choose_device
 from geoaware.features.tuned import CANVAS, GRID, Tuned, TunedNetwork, TunedSettings, TunedShape
 from geoaware.method.geometry import Canvas
 from geoaware.method.matching import MatchSettings
-from geoaware.method.types import FeatureMap
 from geoaware.runs import checkpoint
-from geoaware.runs.checkpoint import Progress
+from geoaware.runs.checkpoint import Position
 from geoaware.runs.errors import InputError
-from geoaware.runs.files import sweep
 from geoaware.runs.log import Log
-from geoaware.training.backbone.config import TuneConfig, load_config
+from geoaware.runs.progress import Tell, silent
+from geoaware.training.backbone.config import TuneConfig
 from geoaware.training.backbone.images import Images
 from geoaware.training.backbone.objective import Criterion, Parts, read
 from geoaware.training.backbone.views import Batch, make_batch, restyled
-from geoaware.training.post_processor.loop import DivergedError, Show, load_set, named_scores, open_folder
-from geoaware.training.validation import score
+from geoaware.training.kit import (
+    DivergedError,
+    Journal,
+    Say,
+    load_sets,
+    load_validation,
+    open_folder,
+    read_ahead,
+    say_notes,
+)
+from geoaware.training.validation import Score, validate
 
 WEIGHTS = "weights"
 
@@ -77,33 +82,29 @@ class Learner(nn.Module):
         torch._foreach_lerp_([ours[name] for name in names], [theirs[name] for name in names], 1 - decay)
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Run:
     config: TuneConfig
-    out: Path
     device: torch.device
     images: Images
     validation: list[DataSet]
     learner: Learner
     optimiser: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LRScheduler
-    progress: Progress
-    log: Log
+    journal: Journal
     plain: EfficientNetLite
 
     def plain_maps(self, pixels: Tensor, precision: torch.dtype) -> Tensor | None:
-        """The plain extractor's descriptors on the grid of the tuned ones, if the loss looks at them."""
+        """The plain extractor's descriptors on the grid of the trained ones, if the loss looks at them."""
         if not self.config.objective.distillation:
             return None
         with (
             torch.inference_mode(),
             torch.autocast(pixels.device.type, precision, enabled=precision != torch.float32),
         ):
+            parts = pixels.split(_PLAIN_AT_ONCE)
             return torch.cat(
-                [
-                    self.plain.combine_on(self.plain.levels(part), GRID).to(precision)
-                    for part in pixels.split(_PLAIN_AT_ONCE)
-                ]
+                [self.plain.combine_on(self.plain.levels(part), GRID).to(precision) for part in parts]
             )
 
 
@@ -113,17 +114,17 @@ def tune(
     *,
     device: str = "auto",
     restart: bool = False,
-    show: Show | None = None,
-    say: Callable[[str], None] = lambda _: None,
+    tell: Tell = silent,
+    say: Say = lambda _: None,
 ) -> Path:
-    """Train a tuned network, or go on with a run that was stopped.
+    """Train the backbone with its decoder, or go on with a run that was stopped.
 
     Args:
         config: what to do.
         out: the run's folder.
         device: as for `load_extractor`.
         restart: throw away what an earlier run left in the folder.
-        show: shows the progress.
+        tell: is told how far the training is.
         say: takes lines on what happens.
 
     Returns:
@@ -133,30 +134,35 @@ def tune(
         InputError: a setting, data set or file does not fit; the folder belongs to another run.
         DivergedError: the loss became NaN or infinite.
     """
-    run = _prepare(config, out, device, restart, say)
+    run = _prepare(config, out, device, restart, tell, say)
+    position = run.journal.position
+
+    def save(_: Mapping[str, float] | None) -> None:
+        learner = run.learner
+        if position.total == config.steps:
+            learn_centres(learner.average, run.plain, run.images)
+        learner.average.info = {**learner.network.info, "steps": position.total}
+        learner.average.save_pretrained(out / WEIGHTS)
+        checkpoint.save(out, learner, run.optimiser, run.schedule.state_dict(), position)
+
     try:
-        _steps(run, show)
+        for step, batch in read_ahead(lambda each: _read(run, each), position.total, config.steps):
+            figures = _step(run, step, batch)
+            run.journal.after_step(figures, step + 1 == config.steps, lambda: _scores(run), save)
     finally:
-        run.log.close()
+        run.journal.log.close()
         run.images.close()
     return out / WEIGHTS
 
 
-def _prepare(config: TuneConfig, out: Path, device: str, restart: bool, say: Callable[[str], None]) -> _Run:
+def _prepare(config: TuneConfig, out: Path, device: str, restart: bool, tell: Tell, say: Say) -> _Run:
     place = choose_device(device)
-    sets = [load_set(choice, config.root) for choice in config.data]
-    validation = [load_set(choice, config.root) for choice in config.validation.data]
-    for note in dict.fromkeys(note for data in [*sets, *validation] for note in data.notes):
-        say(f"note: {note}")
-    images = Images(
-        sets,
-        [choice.share for choice in config.data],
-        CANVAS,
-        int(config.memory * 2**30),
-        config.workers or os.cpu_count() or 1,
-    )
-    sweep(out, out / WEIGHTS)
-    saved = open_folder(config, out, restart, load_config, results=(WEIGHTS,))
+    sets, validation = load_sets(config.data, config.root), load_validation(config)
+    say_notes([*sets, *validation], say)
+    shares = [choice.share for choice in config.data]
+    room, workers = int(config.memory * 2**30), config.workers or os.cpu_count() or 1
+    images = Images(sets, shares, CANVAS, room, workers)
+    saved = open_folder(config, out, restart, (WEIGHTS,))
     torch.manual_seed(config.seed)
     counts = [len(each.schema) for each in images.groups]
     network = _network(config, counts)
@@ -164,16 +170,15 @@ def _prepare(config: TuneConfig, out: Path, device: str, restart: bool, say: Cal
     learner = Learner(network, criterion).to(place)
     optimiser = _optimiser(learner, config)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, config))
-    progress = Progress()
+    position = Position()
     if saved is not None:
         learner.load_state_dict(saved.network)
-        optimiser.load_state_dict(saved.optimiser)
-        schedule.load_state_dict(saved.schedule)
-        progress = saved.progress
-        say(f"going on at step {progress.total}")
+        saved.restore(optimiser, schedule)
+        position = saved.position
+        say(f"going on at step {position.total}")
     plain = EfficientNetLite.load("efficientnet-lite0").to(place).eval()
-    log = Log(out, progress.total)
-    return _Run(config, out, place, images, validation, learner, optimiser, schedule, progress, log, plain)
+    journal = Journal(config, config.steps, position, Log(out, position.total), tell, say)
+    return _Run(config, place, images, validation, learner, optimiser, schedule, journal, plain)
 
 
 def _network(config: TuneConfig, keypoints: Sequence[int]) -> TunedNetwork:
@@ -222,30 +227,6 @@ def _rate(step: int, config: TuneConfig) -> float:
     if step < rising:
         return (step + 1) / rising
     return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, config.steps - rising)))
-
-
-def _steps(run: _Run, show: Show | None) -> None:
-    config, progress = run.config, run.progress
-    began = time.monotonic()
-    with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(_read, run, progress.total) if progress.total < config.steps else None
-        while waiting is not None:
-            batch = waiting.result()
-            done = progress.total + 1
-            waiting = pool.submit(_read, run, done) if done < config.steps else None
-            figures = _step(run, progress.total, batch)
-            progress.total = progress.step = done
-            last = done == config.steps
-            run.log.add(done, figures, last or done % config.log_every == 0)
-            shown = {**figures, "seconds": time.monotonic() - began}
-            if run.validation and (last or done % config.validation.every == 0):
-                shown |= _validate(run)
-            if last:
-                learn_centres(run.learner.average, run.plain, run.images)
-            if last or done % config.save_every == 0:
-                _save(run)
-            if show is not None:
-                show(done, config.steps, shown)
 
 
 def _read(run: _Run, step: int) -> Batch:
@@ -297,28 +278,16 @@ def _normalised(pixels: Float[Tensor, "v 3 s s"]) -> Float[Tensor, "v 3 s s"]:
     return (pixels - mean) / std
 
 
-@torch.inference_mode()
-def _validate(run: _Run) -> dict[str, float]:
+def _scores(run: _Run) -> list[Score]:
     """PCK of the averaged network's descriptors alone."""
-    began = time.monotonic()
     checks = run.config.validation
     settings = TunedSettings(share=1.0, familiar=())
     extractor = Tuned("efficientnet-lite0-tuned", settings, run.learner.average, run.plain)
     extractor = extractor.to(run.device).eval()
-
-    @lru_cache(maxsize=2000)
-    def matched(path: Path, width: int, height: int) -> FeatureMap:
-        return extractor(load_image(path))
-
     matching = MatchSettings(
         window=checks.window, temperature=checks.temperature, inside_picture=True, interpolate=True
     )
-    scores = [score(each, matched, matching, checks.alpha) for each in run.validation]
-    figures = named_scores(checks.data, scores)
-    mean = sum(each.standard for each in scores) / len(scores)
-    run.progress.best = max(run.progress.best, mean)
-    run.log.write(run.progress.total, {**figures, "validation": mean, "seconds": time.monotonic() - began})
-    return {**figures, "validation": mean, "best": run.progress.best}
+    return validate(lambda image: extractor(load_image(image.path)), run.validation, matching, checks.alpha)
 
 
 @torch.inference_mode()
@@ -353,12 +322,3 @@ def learn_centres(
                 buffer[rows] += F.normalize(read(each, xy)[0], dim=1) * shown.visible[:, None].to(device)
     for buffer in buffers:
         buffer.copy_(F.normalize(buffer, dim=1))
-
-
-def _save(run: _Run) -> None:
-    """Weights to use, then the state to go on from."""
-    learner = run.learner
-    learner.average.info = {**learner.network.info, "steps": run.progress.total}
-    learner.average.save_pretrained(run.out / WEIGHTS)
-    run.log.flush()
-    checkpoint.save(run.out, learner, run.optimiser, run.schedule.state_dict(), run.progress)

@@ -264,7 +264,7 @@ def _render(
         alpha = F.grid_sample(object_mask[rows.to(device)], fine[rows.to(device)], align_corners=False)
         behind = scenes[chosen.to(device)]
         scenes[rows.to(device)] = alpha * scenes[rows.to(device)] + (1 - alpha) * behind
-        # Whoever stands behind may well be of a kind that is taught.
+        # Whoever stands behind may well be of a kind that is trained on.
         there = found[rows.to(device)]
         found[rows.to(device)] = torch.where(there == OBJECT, there, torch.full_like(there, UNKNOWN))
     scenes = _relit(scenes, views.colour, generator)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from threading import Lock
 
@@ -13,18 +12,11 @@ from torch import Tensor
 from geoaware.features import Extractor, load_extractor
 from geoaware.method.geometry import Pose
 from geoaware.runs.errors import InputError
+from geoaware.runs.progress import Tell, advancing
 from geoaware.store.extraction import Shard, extract, survey
 from geoaware.store.feature_store import CachedExtractor, FeatureStore
 from geoaware.training.post_processor.augment import Example
 from geoaware.training.post_processor.config import TrainConfig
-
-Bar = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
-"""Shows progress: a title and a total in, what to call with each advance out."""
-
-
-def silent(title: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
-    """A `Bar` that shows nothing."""
-    return nullcontext(lambda _: None)
 
 
 class StoredFeatures:
@@ -69,7 +61,7 @@ def cached_extractor(config: TrainConfig, device: str) -> CachedExtractor:
 
 
 def complete(
-    store: FeatureStore, extractor: Extractor, paths: Iterable[Path], poses: Sequence[Pose], bar: Bar
+    store: FeatureStore, extractor: Extractor, paths: Iterable[Path], poses: Sequence[Pose], tell: Tell
 ) -> None:
     """Extract what the store lacks of the images; under several processes this one's share.
 
@@ -79,11 +71,10 @@ def complete(
     shard = Shard.from_environment()
     share = shard.of(sorted(set(paths)))
     store.prepare()
-    with bar("looking for features", len(share)) as advance:
-        work = survey(share, poses, store, advance)
+    work = survey(share, poses, store, advancing(tell, "looking for features", len(share)))
     if not work.failed and work.tasks:
-        with bar("extracting features", work.files) as advance:
-            extract(work, extractor, store, shard=shard, progress=advance)
+        advance = advancing(tell, "extracting features", work.files)
+        extract(work, extractor, store, shard=shard, progress=advance)
         store.update_manifest()
     if work.failed:
         raise InputError(f"{work.failed[0]} ({len(work.failed)} images failed; mend them and run again)")

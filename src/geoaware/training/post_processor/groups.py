@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice, permutations
+from itertools import islice, pairwise, permutations
 
 from geoaware.data import DataSet
 from geoaware.data.dataset import with_common
@@ -19,6 +19,7 @@ from geoaware.method.keypoints import Schema
 from geoaware.method.types import AnnotatedImage
 from geoaware.runs.errors import InputError
 from geoaware.training.post_processor.config import Stage
+from geoaware.training.settings import shares_of
 
 MIN_COMMON = 2
 """Keypoints that a pair must have in common: with one there is nothing to tell apart."""
@@ -61,9 +62,7 @@ class PairGroups:
                 )
             self._pairs += [(pair, each.schemas[pair.category]) for pair in kept]
             self._starts.append(len(self._pairs))
-        self._shares = _resolved(
-            shares, [b - a for a, b in zip(self._starts, self._starts[1:], strict=False)]
-        )
+        self._shares = shares_of(shares, [b - a for a, b in pairwise(self._starts)])
         self._by_share = any(share is not None for share in shares)
         self._order = lru_cache(maxsize=2)(self._permutation)
 
@@ -108,7 +107,7 @@ class ImageGroups:
         self._chances: list[float] = []
         found = [_pools(each, count, by_schema) for each in sets]
         sizes = [sum(len(images) for _, images in pools) for pools in found]
-        for pools, size, share in zip(found, sizes, _resolved(shares, sizes), strict=True):
+        for pools, size, share in zip(found, sizes, shares_of(shares, sizes), strict=True):
             self._pools += pools
             self._chances += [share * len(images) / size for _, images in pools]
 
@@ -182,12 +181,3 @@ def _pools(data: DataSet, count: int, by_schema: bool) -> list[tuple[Schema, lis
 def _each_once(images: Iterable[AnnotatedImage]) -> tuple[AnnotatedImage, ...]:
     """By file and id: an id is unique in its data set only."""
     return tuple({(image.path, image.id): image for image in images}.values())
-
-
-def _resolved(shares: Sequence[float | None], sizes: Sequence[int]) -> list[float]:
-    """Shares that add up to 1; those not given are as their sizes when none is, else 1."""
-    if all(share is None for share in shares):
-        wanted = [float(size) for size in sizes]
-    else:
-        wanted = [1.0 if share is None else share for share in shares]
-    return [each / sum(wanted) for each in wanted]

@@ -1,64 +1,57 @@
-"""The run: stages of steps, validations and checkpoints; stopped at any moment, it goes on bit for bit.
+"""The training of a post-processor: stages of steps on cached features.
 
-What lies in the run's folder:
-
-    config.yaml               what the run does, every value
-    checkpoint.safetensors    where it is; with config.yaml all that is needed to go on
-    log.jsonl, tensorboard/   losses, learning rate and validation figures by step
-    best/, last/              post-processors as `PostProcessor.from_pretrained` takes them
+The run's folder is described in `geoaware.training.kit`; its weights are ``best/`` and ``last/``, which
+`PostProcessor.from_pretrained` takes.
 """
 
 from __future__ import annotations
 
 import math
-import shutil
-import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
-from pydantic import BaseModel
 from torch import Tensor
 
 from geoaware._version import __version__
-from geoaware.data import DataSet, load
-from geoaware.data.dataset import with_keypoints
+from geoaware.data import DataSet
 from geoaware.data.sampling import permutation
-from geoaware.evaluation.predict import choose_pairs
 from geoaware.features import Extractor, load_extractor
 from geoaware.features.refined import RefinedExtractor
 from geoaware.method.geometry import Pose
 from geoaware.method.post_processor import PostProcessor, PostProcessorSettings
-from geoaware.runs import checkpoint, log
-from geoaware.runs.checkpoint import Progress
+from geoaware.runs import checkpoint
+from geoaware.runs.checkpoint import Position
 from geoaware.runs.errors import InputError
-from geoaware.runs.files import replacing, sweep
 from geoaware.runs.log import Log
 from geoaware.runs.optional import require
+from geoaware.runs.progress import Tell, silent
 from geoaware.store.extraction import Shard
 from geoaware.store.feature_store import FeatureStore
+from geoaware.training.kit import (
+    DivergedError,
+    Journal,
+    Say,
+    load_sets,
+    load_validation,
+    open_folder,
+    read_ahead,
+    say_notes,
+)
 from geoaware.training.post_processor.augment import Example, make_example
-from geoaware.training.post_processor.config import SPAIR_PAIRS, Stage, TrainConfig, load_config
-from geoaware.training.post_processor.features import Bar, StoredFeatures, complete, silent
+from geoaware.training.post_processor.config import SPAIR_PAIRS, Stage, TrainConfig
+from geoaware.training.post_processor.features import StoredFeatures, complete
 from geoaware.training.post_processor.groups import ImageGroups, PairGroups, make_groups
-from geoaware.training.post_processor.step import Losses, Step
-from geoaware.training.settings import DataChoice
+from geoaware.training.post_processor.step import Step
 from geoaware.training.validation import Score, validate
 
-CONFIG = "config.yaml"
 BEST, LAST = "best", "last"
 
-Show = Callable[[int, int, dict[str, float]], None]
-"""Told steps done, steps to do, and the latest figures."""
-
-
-class DivergedError(RuntimeError):
-    """The loss or its gradient is no number; the checkpoint before it is in place."""
+Part = tuple[tuple[Tensor, ...], list[Example]]
+"""Features and labels of some groups of a step, computed at once."""
 
 
 def train(
@@ -67,9 +60,8 @@ def train(
     *,
     device: str = "auto",
     restart: bool = False,
-    bar: Bar | None = None,
-    show: Show | None = None,
-    say: Callable[[str], None] = lambda _: None,
+    tell: Tell = silent,
+    say: Say = lambda _: None,
 ) -> Path:
     """Train a post-processor, or go on with a run that was stopped.
 
@@ -78,8 +70,7 @@ def train(
         out: the run's folder.
         device: as for `load_extractor`.
         restart: throw away what an earlier run left in the folder.
-        bar: shows the progress of extracting features.
-        show: shows the progress of training.
+        tell: is told how far extracting features and training are.
         say: takes lines on what happens.
 
     Returns:
@@ -89,52 +80,93 @@ def train(
         InputError: a setting, data set or file does not fit; the folder belongs to another run.
         DivergedError: the loss became NaN or infinite.
     """
-    run = _prepare(config.as_released(), out, device, restart, bar or silent, say)
+    run = _prepare(config.as_released(), out, device, restart, tell, say)
+    position = run.journal.position
     try:
-        _run_stages(run, show)
+        while position.stage < len(run.tasks):
+            _run_stage(run, run.tasks[position.stage])
+            position.stage, position.step = position.stage + 1, 0
     finally:
-        run.log.close()
+        run.journal.log.close()
     return out / (BEST if run.validation else LAST)
 
 
-@dataclass
+@dataclass(frozen=True)
+class _Task:
+    """A stage with what it trains on.
+
+    Attributes:
+        stage: its settings.
+        groups: of images.
+        key: of everything drawn in it.
+        steps: of the optimiser.
+        length: of the one-cycle schedule; fixed at SPair-71k's in the released code.
+    """
+
+    stage: Stage
+    groups: PairGroups | ImageGroups
+    key: str
+    steps: int
+    length: int
+
+    @classmethod
+    def of(cls, stage: Stage, sets: Sequence[DataSet], key: str, released: bool) -> _Task:
+        """The length of a stage of epochs is that of its own data, whatever the data set."""
+        groups = make_groups(stage, sets, key)
+        if stage.steps is not None or stage.epochs is None:
+            return cls(stage, groups, key, stage.steps or 0, stage.steps or 0)
+        steps = max(1, math.ceil(stage.epochs * len(groups) / stage.batch))
+        fixed = math.ceil(stage.epochs * SPAIR_PAIRS / stage.batch) if released else 0
+        return cls(stage, groups, key, steps, max(steps, fixed))
+
+
+@dataclass(frozen=True)
 class _Run:
-    """Everything that a run needs, made once."""
+    """Everything that the stages share.
+
+    Attributes:
+        config: of the run.
+        out: its folder.
+        accelerator: of the processes that train together.
+        step: the network with its objective.
+        model: the same, with gradients averaged over the processes.
+        extractor: of the features.
+        features: of every image.
+        tasks: the stages.
+        validation: sets.
+        saved: the state to go on from.
+        journal: where the run is.
+    """
 
     config: TrainConfig
     out: Path
     accelerator: Any
-    network: PostProcessor
-    features: StoredFeatures
+    step: Step
+    model: torch.nn.Module
     extractor: Extractor
-    stages: list[PairGroups | ImageGroups]
+    features: StoredFeatures
+    tasks: list[_Task]
     validation: list[DataSet]
-    progress: Progress
     saved: checkpoint.Saved | None
-    log: Log
+    journal: Journal
 
     @property
-    def main(self) -> bool:
-        """Whether this process writes."""
-        return bool(self.accelerator.is_main_process)
-
-    @property
-    def totals(self) -> list[int]:
-        """Steps of each stage."""
-        return [_steps(stage, groups) for stage, groups in zip(self.config.stages, self.stages, strict=True)]
+    def network(self) -> PostProcessor:
+        """What is trained."""
+        return self.step.network
 
 
-def _prepare(
-    config: TrainConfig, out: Path, device: str, restart: bool, bar: Bar, say: Callable[[str], None]
-) -> _Run:
+def _prepare(config: TrainConfig, out: Path, device: str, restart: bool, tell: Tell, say: Say) -> _Run:
     accelerate = require("accelerate", extra="train")
-    sets = [[load_set(choice, config.root) for choice in stage.data] for stage in config.stages]
+    # What does not fit is refused before features are extracted, which may take hours.
+    sets = [load_sets(stage.data, config.root) for stage in config.stages]
     validation = load_validation(config)
     if config.flips.used:
         for each in (data for stage in sets for data in stage):
             _check_flips(each)
-    stages = [
-        make_groups(stage, data, f"{config.seed}/{number}")
+    released = config.preset == "released"
+    tasks = [
+        _Task.of(stage, data, f"{config.seed}/{number}", released)
         for number, (stage, data) in enumerate(zip(config.stages, sets, strict=True))
     ]
     place = Shard.from_environment().device(device)
@@ -143,49 +175,24 @@ def _prepare(
     accelerator = accelerate.Accelerator(cpu=extractor.device.type == "cpu", mixed_precision="no")
     for number, stage in enumerate(config.stages):
         _check_batch(stage, number, accelerator.num_processes)
-    # What does not fit is refused before features are extracted, which may take hours.
     begun = None if config.start is None else _begun(config.start, config.network, extractor)
+    main = accelerator.is_main_process
     with accelerator.main_process_first():
-        if accelerator.is_main_process:
-            sweep(out, out / BEST, out / LAST)
-        saved = open_folder(config, out, restart and accelerator.is_main_process)
-    features = _features(config, extractor, stages, validation, bar)
+        saved = open_folder(config, out, restart and main, (BEST, LAST))
+    features = _features(config, extractor, tasks, validation, tell)
     accelerator.wait_for_everyone()
-    network = _network(config, extractor, features.levels(stages[0].images[0].path), begun)
-    for note in dict.fromkeys(
-        note for data in [*sets, [*validation]] for each in data for note in each.notes
-    ):
-        say(f"note: {note}")
-    progress = saved.progress if saved is not None else Progress()
+    network = _network(config, extractor, features.levels(tasks[0].groups.images[0].path), begun)
+    say_notes([*(data for stage in sets for data in stage), *validation], say)
+    position = Position() if saved is None else saved.position
     if saved is not None:
         network.load_state_dict(saved.network)
-        say(f"going on at step {progress.total}")
-    lines = Log(out, progress.total, accelerator.is_main_process)
-    return _Run(
-        config,
-        out,
-        accelerator,
-        network,
-        features,
-        extractor,
-        stages,
-        validation,
-        progress,
-        saved,
-        lines,
+        say(f"going on at step {position.total}")
+    step = Step(network, config.loss, config.seed, config.matching.blend, extractor.combine_on)
+    journal = Journal(
+        config, sum(each.steps for each in tasks), position, Log(out, position.total, main), tell, say, main
     )
-
-
-def load_validation(config: TrainConfig) -> list[DataSet]:
-    """The validation sets, cut down to the pairs asked for, chosen by the seed."""
-    sets = [load_set(choice, config.root) for choice in config.validation.data]
-    return [choose_pairs(each, config.validation.pairs, config.seed) for each in sets]
-
-
-def load_set(choice: DataChoice, root: str) -> DataSet:
-    """A split of a data set, with the keypoints chosen."""
-    data = load(choice.name, Path(root) / choice.root, choice.split, **choice.options)
-    return data if choice.keypoints is None else with_keypoints(data, choice.keypoints)
+    model = accelerator.prepare_model(step)
+    return _Run(config, out, accelerator, step, model, extractor, features, tasks, validation, saved, journal)
 
 
 def _check_flips(data: DataSet) -> None:
@@ -214,81 +221,22 @@ def _check_batch(stage: Stage, number: int, processes: int) -> None:
         )
 
 
-def open_folder(
-    config: BaseModel,
-    out: Path,
-    restart: bool,
-    read: Callable[[Path], BaseModel] = load_config,
-    results: Sequence[str] = (BEST, LAST),
-) -> checkpoint.Saved | None:
-    """Make the run's folder, or make sure that it belongs to this run.
-
-    Args:
-        config: of the run.
-        out: the folder.
-        restart: throw away what is in it.
-        read: reads the settings of the run that it belongs to.
-        results: folders in it that hold what came of the run.
-
-    Returns:
-        Where that run is, if it has begun.
-
-    Raises:
-        InputError: it belongs to another run, or cannot be written to.
-    """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{out}: cannot be made ({error.strerror}); choose another --out") from None
-    path = out / CONFIG
-    wanted = config.model_dump(mode="json")
-    if restart:
-        for file in (path, out / checkpoint.FILE, out / log.FILE):
-            file.unlink(missing_ok=True)
-        for folder in (*results, log.TENSORBOARD):
-            shutil.rmtree(out / folder, ignore_errors=True)
-    # Without a checkpoint there is nothing to lose: the settings of a run that never began may be mended.
-    if path.exists() and (out / checkpoint.FILE).exists():
-        found = read(path)
-        differing = _differences(found.model_dump(mode="json"), wanted)
-        if differing:
-            raise InputError(
-                f"{out}: belongs to another run (different: {', '.join(differing)}); choose another --out, "
-                "or give --restart to throw it away"
-            )
-    else:
-        with replacing(path) as draft:
-            draft.write_text(yaml.safe_dump(wanted, sort_keys=False), encoding="utf-8")
-    return checkpoint.load(out)
-
-
-def _differences(found: Any, wanted: Any, key: str = "") -> list[str]:
-    """Dotted keys of the values that differ."""
-    if isinstance(found, dict) and isinstance(wanted, dict):
-        pairs = [(each, found.get(each), wanted.get(each)) for each in {**found, **wanted}]
-    elif isinstance(found, list) and isinstance(wanted, list) and len(found) == len(wanted):
-        pairs = [(str(row), a, b) for row, (a, b) in enumerate(zip(found, wanted, strict=True))]
-    else:
-        return [] if found == wanted else [key]
-    return [name for each, a, b in pairs for name in _differences(a, b, f"{key}.{each}" if key else each)]
-
-
 def _features(
     config: TrainConfig,
     extractor: Extractor,
-    stages: Sequence[PairGroups | ImageGroups],
+    tasks: Sequence[_Task],
     validation: Sequence[DataSet],
-    bar: Bar,
+    tell: Tell,
 ) -> StoredFeatures:
     """The store, with everything in it that the run reads."""
     store = FeatureStore.of(config.cache, extractor, config.stored)
     poses: tuple[Pose, ...] = ("identity", "flip") if config.flips.used else ("identity",)
-    trained = {image.path for groups in stages for image in groups.images}
+    trained = {image.path for task in tasks for image in task.groups.images}
     validated = {
         image.path for data in validation for pair in data.pairs for image in (pair.source, pair.target)
     }
-    complete(store, extractor, trained, poses, bar)
-    complete(store, extractor, validated - trained, ("identity",), bar)
+    complete(store, extractor, trained, poses, tell)
+    complete(store, extractor, validated - trained, ("identity",), tell)
     return StoredFeatures(store)
 
 
@@ -331,229 +279,115 @@ def _network(
         network.load_state_dict(begun.state_dict())
     network.self_logit_scale.requires_grad_(False)
     network.logit_scale.requires_grad_(config.loss.sparse > 0)
-    network.info = _info(config, extractor)
-    return network.to(extractor.device)
-
-
-def _info(config: TrainConfig, extractor: Extractor) -> dict[str, Any]:
-    """What the weights' config says of their origin."""
-    shown = config.model_dump(exclude_defaults=True, exclude={"root", "cache", "matching"})
-    return {
+    network.info = {
         "extractor": extractor.identity,
         "extractor_weights": extractor.weights_hash(),
         "matching": config.matching.model_dump(exclude_none=True),
-        "training": shown,
+        "training": config.model_dump(exclude_defaults=True, exclude={"root", "cache", "matching"}),
         "versions": {"geoaware": __version__, "torch": str(torch.__version__)},
     }
+    return network.to(extractor.device)
 
 
-def _steps(stage: Stage, groups: PairGroups | ImageGroups) -> int:
-    """Steps of a stage: its real length, whatever the data set."""
-    if stage.steps is not None:
-        return stage.steps
-    assert stage.epochs is not None  # the configuration has seen to it
-    return max(1, math.ceil(stage.epochs * len(groups) / stage.batch))
-
-
-def _schedule_steps(run: _Run, number: int) -> int:
-    """Length of the one-cycle schedule; fixed at SPair-71k's in the released code."""
-    stage, steps = run.config.stages[number], run.totals[number]
-    if run.config.preset == "released" and stage.epochs is not None:
-        return max(steps, math.ceil(stage.epochs * SPAIR_PAIRS / stage.batch))
-    return steps
-
-
-def _run_stages(run: _Run, show: Show | None) -> None:
-    progress = run.progress
-    while progress.stage < len(run.config.stages):
-        _run_stage(run, progress.stage, show)
-        progress.stage, progress.step = progress.stage + 1, 0
-
-
-def _run_stage(run: _Run, number: int, show: Show | None) -> None:
-    stage, progress = run.config.stages[number], run.progress
-    blend = run.config.matching.blend
-    step = Step(run.network, run.config.loss, run.config.seed, blend, run.extractor.combine_on)
-    trained = [each for each in step.parameters() if each.requires_grad]
+def _run_stage(run: _Run, task: _Task) -> None:
+    stage, position = task.stage, run.journal.position
+    trained = [each for each in run.step.parameters() if each.requires_grad]
     optimiser = torch.optim.AdamW(trained, lr=stage.learning_rate, weight_decay=stage.weight_decay)
-    length = _schedule_steps(run, number)
     # With exactly one rising step PyTorch would divide by zero.
-    rising = stage.rising * (1 + 1e-9) if stage.rising * length == 1 else stage.rising
+    rising = stage.rising * (1 + 1e-9) if stage.rising * task.length == 1 else stage.rising
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, stage.learning_rate, total_steps=length, pct_start=rising
+        optimiser, stage.learning_rate, total_steps=task.length, pct_start=rising
     )
-    if run.saved is not None and progress.step:
-        optimiser.load_state_dict(run.saved.optimiser)
-        _lay_out(optimiser)
-        schedule.load_state_dict(run.saved.schedule)
-    model = run.accelerator.prepare_model(step)
-    model.train()
-    worker = _Worker(run, number, model, optimiser)
-    total = run.totals[number]
-    for losses, norm in worker.steps(progress.step, total):
-        rate = optimiser.param_groups[0]["lr"]
-        if progress.step + 1 < total:
-            schedule.step()
-        progress.step += 1
-        progress.total += 1
-        _after_step(run, worker, schedule, _Figures(losses, norm, rate), show, progress.step == total)
+    if run.saved is not None and position.step:
+        run.saved.restore(optimiser, schedule)
 
-
-def _lay_out(optimiser: torch.optim.Optimizer) -> None:
-    """Lay the moments in memory as their parameters are: read from a file they would be slow to update."""
-    for parameter, state in optimiser.state.items():
-        for name, value in state.items():
-            if value.shape == parameter.shape:
-                state[name] = torch.empty_like(parameter).copy_(value)
-
-
-@dataclass(frozen=True)
-class _Figures:
-    losses: Losses
-    norm: float
-    rate: float
-
-
-def _after_step(
-    run: _Run, worker: _Worker, schedule: Any, figures: _Figures, show: Show | None, last: bool
-) -> None:
-    """Log, validate and save where it is time."""
-    progress, config = run.progress, run.config
-    values = {
-        "dense": float(figures.losses.dense.mean()),
-        "sparse": float(figures.losses.sparse.mean()),
-        "distillation": float(figures.losses.distillation.mean()),
-        "gradient": figures.norm,
-        "learning_rate": figures.rate,
-    }
-    validated = bool(run.validation) and (last or progress.total % config.validation.every == 0)
-    saved = validated or last or progress.total % config.save_every == 0
-    # A line at every checkpoint: a resumed run has lost the sums of the steps before it.
-    run.log.add(progress.total, values, write=saved or progress.total % config.log_every == 0)
-    if validated and run.main:
-        values |= _validate(run)
-    if saved and run.main:
-        run.log.flush()
+    def save(best: Mapping[str, float] | None) -> None:
+        if best is not None:
+            info = run.network.info
+            run.network.info = {**info, "validation": {"step": position.total, **best}}
+            run.network.save_pretrained(run.out / BEST)
+            run.network.info = info
         run.network.save_pretrained(run.out / LAST)
-        checkpoint.save(run.out, run.network, worker.optimiser, schedule.state_dict(), progress)
-    if validated:
-        run.accelerator.wait_for_everyone()
-    if show is not None and run.main:
-        shown = {**values, "best": progress.best} if progress.best >= 0 else values
-        show(progress.total, sum(run.totals), shown)
+        checkpoint.save(run.out, run.network, optimiser, schedule.state_dict(), position)
+
+    run.model.train()
+    for step, parts in read_ahead(lambda each: _read(run, task, each), position.step, task.steps):
+        figures = _take(run, task, step, parts, optimiser)
+        figures["learning_rate"] = optimiser.param_groups[0]["lr"]
+        last = step + 1 == task.steps
+        if not last:
+            schedule.step()
+        if run.journal.after_step(figures, last, lambda: _scores(run), save):
+            run.accelerator.wait_for_everyone()
 
 
-def _validate(run: _Run) -> dict[str, float]:
-    """Figures of every validation set; the best weights so far are kept."""
-    config, progress = run.config, run.progress
-    began = time.monotonic()
+def _scores(run: _Run) -> list[Score]:
+    """PCK of the network as it is, blended as it will be matched."""
+    matching = run.config.matching
+    extractor = RefinedExtractor(run.extractor, run.network, matching.blend)
     scores = validate(
-        RefinedExtractor(run.extractor, run.network, config.matching.blend),
+        lambda image: extractor.feature_map(run.features.levels(image.path), image.size),
         run.validation,
-        run.features,
-        config.matching.settings(),
-        config.validation.alpha,
+        matching.settings(),
+        run.config.validation.alpha,
     )
     run.network.train()
-    figures = named_scores(config.validation.data, scores)
-    mean = sum(each.standard for each in scores) / len(scores)
-    run.log.write(progress.total, {**figures, "validation": mean, "seconds": time.monotonic() - began})
-    if mean > progress.best:
-        progress.best = mean
-        at = {key: round(100 * value, 2) for key, value in figures.items()}
-        info = {**run.network.info, "validation": {"step": progress.total, **at}}
-        kept, run.network.info = run.network.info, info
-        run.network.save_pretrained(run.out / BEST)
-        run.network.info = kept
-    return {"validation": mean, **figures}
+    return scores
 
 
-def named_scores(choices: Sequence[DataChoice], scores: Sequence[Score]) -> dict[str, float]:
-    """Scores by the name of their data set, split and part."""
-    named = {}
-    for choice, score in zip(choices, scores, strict=True):
-        named[f"{choice.root} {choice.split} standard"] = score.standard
-        if not math.isnan(score.geometry_aware):
-            named[f"{choice.root} {choice.split} geometry-aware"] = score.geometry_aware
-    return named
+def _read(run: _Run, task: _Task, step: int) -> list[Part]:
+    """Features and labels of this process's groups of a step, in parts to be accumulated."""
+    stage, settings = task.stage, run.network.settings
+    share = stage.batch // run.accelerator.num_processes
+    start = step * stage.batch + run.accelerator.process_index * share
+    examples = [
+        make_example(task.groups.group(number), run.config.flips, run.extractor.layout.size, settings.grid)
+        for number in range(start, start + share)
+    ]
+    size = share // stage.accumulate
+    parts = [examples[row : row + size] for row in range(0, share, size)]
+    return [(run.features.batch(part), part) for part in parts]
 
 
-@dataclass
-class _Worker:
-    """This process's part of a stage's steps."""
+def _take(
+    run: _Run, task: _Task, step: int, parts: Sequence[Part], optimiser: torch.optim.Optimizer
+) -> dict[str, float]:
+    """One step of the optimiser, and its figures: means over the groups of all processes.
 
-    run: _Run
-    number: int
-    model: torch.nn.Module
-    optimiser: torch.optim.Optimizer
-
-    def steps(self, first: int, total: int) -> Iterator[tuple[Losses, float]]:
-        """Take the steps ``first`` … ``total - 1``; the next one's features are read meanwhile."""
-        with ThreadPoolExecutor(1) as pool:
-            waiting = pool.submit(self._read, first) if first < total else None
-            for step in range(first, total):
-                assert waiting is not None
-                parts = waiting.result()
-                waiting = pool.submit(self._read, step + 1) if step + 1 < total else None
-                yield self._take(step, parts)
-
-    def _read(self, step: int) -> list[tuple[tuple[Tensor, ...], list[Example]]]:
-        """Features and labels of this process's groups of a step, in parts to be accumulated."""
-        run, stage = self.run, self.run.config.stages[self.number]
-        rank, world = run.accelerator.process_index, run.accelerator.num_processes
-        share = stage.batch // world
-        start = step * stage.batch + rank * share
-        groups = [run.stages[self.number].group(number) for number in range(start, start + share)]
-        grid = run.network.settings.grid
-        examples = [
-            make_example(group, run.config.flips, run.extractor.layout.size, grid) for group in groups
-        ]
-        size = share // stage.accumulate
-        parts = [examples[row : row + size] for row in range(0, share, size)]
-        return [(run.features.batch(part), part) for part in parts]
-
-    def _take(
-        self, step: int, parts: Sequence[tuple[tuple[Tensor, ...], list[Example]]]
-    ) -> tuple[Losses, float]:
-        """One step of the optimiser.
-
-        Raises:
-            DivergedError: the loss of a group, or the gradient, is not finite; nothing was changed.
-        """
-        run, stage = self.run, self.run.config.stages[self.number]
-        share = stage.batch // run.accelerator.num_processes
-        rank, device = run.accelerator.process_index, run.accelerator.device
-        torch.manual_seed(next(permutation(2**63, f"{run.config.seed}/{self.number}/{step}/{rank}")))
-        self.optimiser.zero_grad(set_to_none=True)
-        seen = []
-        for row, (levels, examples) in enumerate(parts):
-            last = row + 1 == len(parts)
-            with nullcontext() if last else run.accelerator.no_sync(self.model):
-                with torch.autocast(device.type, torch.bfloat16, enabled=run.config.precision == "bf16"):
-                    losses, parted = self.model([each.to(device) for each in levels], examples)
-                _check_finite(losses, examples, run)
-                (losses.sum() / share).backward()
-            seen.append(parted)
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), math.inf)
-        if not torch.isfinite(norm):
-            names = "; ".join(example.group.name for _, examples in parts for example in examples)
-            raise DivergedError(
-                f"the gradient is not finite at step {run.progress.total + 1} ({names}); {_NEXT}"
-            )
-        self.optimiser.step()
-        values = [torch.stack([each.dense, each.sparse, each.distillation], dim=1) for each in seen]
-        gathered = run.accelerator.gather(torch.cat(values))
-        return Losses(*gathered.unbind(1)), float(norm)
+    Raises:
+        DivergedError: the loss of a group, or the gradient, is not finite; nothing was changed.
+    """
+    share = task.stage.batch // run.accelerator.num_processes
+    rank, device = run.accelerator.process_index, run.accelerator.device
+    where = f"step {run.journal.position.total + 1}"
+    # Dropout is drawn anew from the seed at each step, so that a resumed run draws the same.
+    torch.manual_seed(next(permutation(2**63, f"{task.key}/{step}/{rank}")))
+    optimiser.zero_grad(set_to_none=True)
+    values = []
+    for row, (levels, examples) in enumerate(parts):
+        # Processes exchange gradients with the last part only.
+        with nullcontext() if row + 1 == len(parts) else run.accelerator.no_sync(run.model):
+            with torch.autocast(device.type, torch.bfloat16, enabled=run.config.precision == "bf16"):
+                losses, parted = run.model([each.to(device) for each in levels], examples)
+            _check_finite(losses, examples, where)
+            (losses.sum() / share).backward()
+        values.append(torch.stack([parted.dense, parted.sparse, parted.distillation], dim=1))
+    norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), math.inf)
+    if not torch.isfinite(norm):
+        names = "; ".join(example.group.name for _, examples in parts for example in examples)
+        raise DivergedError(f"the gradient is not finite at {where} ({names}); {_NEXT}")
+    optimiser.step()
+    gathered = run.accelerator.gather(torch.cat(values))
+    means = [float(column.mean()) for column in gathered.unbind(1)]
+    return dict(zip(("dense", "sparse", "distillation"), means, strict=True)) | {"gradient": float(norm)}
 
 
 _NEXT = "the checkpoint before it is kept; lower learning_rate, or look at this pair's features"
 
 
-def _check_finite(losses: Tensor, examples: Sequence[Example], run: _Run) -> None:
+def _check_finite(losses: Tensor, examples: Sequence[Example], where: str) -> None:
     losses = losses.detach()
     wrong = (~torch.isfinite(losses)).nonzero().flatten().tolist()
     if wrong:
         name = examples[wrong[0]].group.name
-        raise DivergedError(
-            f"the loss is {float(losses[wrong[0]])} at step {run.progress.total + 1}, {name}; {_NEXT}"
-        )
+        raise DivergedError(f"the loss is {float(losses[wrong[0]])} at {where}, {name}; {_NEXT}")
