@@ -208,7 +208,7 @@ def test_without_validation_the_last_weights_count(run: Run, tmp_path: Path) -> 
 def test_another_data_set_beside_the_first_gives_other_weights(run: Run, tmp_path: Path) -> None:
     twice = [{"name": "coco", "root": ".", "split": each} for each in ("train", "val")]
     run("one", validation={}, **QUICK)
-    run("two", validation={}, **QUICK, stages__0__data=[twice[0], {**twice[1], "share": 9.0}])
+    run("two", validation={}, **QUICK, stages__0__data=[twice[0], {**twice[1], "share": 0.9}])
     a, b = (weights(tmp_path / name / "last") for name in ("one", "two"))
     assert not a["mixing_weights"].equal(b["mixing_weights"])
 
