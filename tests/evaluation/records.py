@@ -61,4 +61,4 @@ def make_one(rng: random.Random, number: int, azimuth: bool) -> dict:
 def make_result(records: list[dict], strict: bool = True, alphas=(0.01, 0.05, 0.1), draws: int = 0, **about):
     protocol = replace(get_protocol("paper"), strict=strict)
     names = {category: dict(enumerate(SCHEMA["names"])) for category in CATEGORIES}
-    return build(from_records(records, SCHEMAS), protocol, names, about=about, alphas=alphas, draws=draws)
+    return build(from_records(records, SCHEMAS), protocol, names, about, alphas, 0.1, draws)

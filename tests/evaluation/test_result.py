@@ -251,6 +251,16 @@ def test_json_csv_and_markdown_hold_the_same_figures():
         assert len({line.count(" | ") for line in table.splitlines()}) == 1
 
 
+def test_former_methods_warn_and_say_what_they_are_now():
+    result = make_result(BY_HAND)
+    with pytest.warns(DeprecationWarning, match="to_json is now geoaware.evaluation.formats.to_json"):
+        assert result.to_json() == to_json(result)
+    with pytest.warns(DeprecationWarning, match=r"PCKResult.figures is now geoaware.report.plots.figures"):
+        assert list(result.figures()) == ["pck_by_category", "pck_against_alpha", "azimuth_sensitivity"]
+    with pytest.raises(AttributeError, match="has no attribute 'to_yaml'"):
+        result.to_yaml()
+
+
 def test_a_grid_as_markdown_and_text():
     grid = Grid("Cats", ("name", "PCK"), (("a | b", "1.0"),), "A note.")
     assert as_markdown(grid).splitlines() == [

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from geoaware.evaluation.averages import AVERAGINGS, LABELS, Averaging, Scores
@@ -17,6 +20,10 @@ if TYPE_CHECKING:
 
 CURVE: tuple[float, ...] = tuple(step / 200 for step in range(1, 41))
 """Alphas of the curve of PCK against alpha: 0.005 … 0.2."""
+
+_FORMER = dict.fromkeys(("to_dict", "to_json", "to_csv", "to_markdown"), "geoaware.evaluation.formats")
+_FORMER["figures"] = "geoaware.report.plots"
+"""Former methods of `PCKResult`, and the modules whose functions they are now."""
 
 SETS = ("standard", "geometry_aware")
 """The two sets of points, in the order of the set axis of counts."""
@@ -138,6 +145,14 @@ class PCKResult:
     def headline_alpha(self) -> float:
         """0.1 where it was computed (the figure most papers quote), else the largest."""
         return 0.1 if 0.1 in self.alphas else max(self.alphas)
+
+    def __getattr__(self, name: str) -> Any:
+        """The methods of former releases, for one more release; they are functions now."""
+        if name not in _FORMER:
+            raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
+        module = _FORMER[name]
+        warnings.warn(f"PCKResult.{name} is now {module}.{name}", DeprecationWarning, stacklevel=2)
+        return partial(getattr(importlib.import_module(module), name), self)
 
     def grids(self) -> list[Grid]:
         """The main tables: every average side by side and, where they are known, the error types."""

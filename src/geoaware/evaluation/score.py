@@ -60,16 +60,8 @@ def score_file(
             f"thresholds; score it under its own, or predict again under {protocol}",
             parameter="protocol",
         )
-    return build(
-        table,
-        get_protocol(header.protocol),
-        keypoint_names(header.schemas),
-        about=header.about,
-        alphas=alphas,
-        error_alpha=error_alpha,
-        draws=draws,
-        seed=seed,
-    )
+    names, rules = keypoint_names(header.schemas), get_protocol(header.protocol)
+    return build(table, rules, names, header.about, alphas, error_alpha, draws, seed)
 
 
 def score(
@@ -115,26 +107,18 @@ def score(
         for each, one in zip(pairs, found, strict=True)
     ]
     schemas = {name: describe_schema(each) for name, each in meaning.items()}
-    return build(
-        from_records(records, schemas),
-        rules,
-        keypoint_names(schemas),
-        alphas=alphas,
-        error_alpha=error_alpha,
-        draws=draws,
-        seed=seed,
-    )
+    table, names = from_records(records, schemas), keypoint_names(schemas)
+    return build(table, rules, names, {}, alphas, error_alpha, draws, seed)
 
 
 def build(
     table: PointTable,
     protocol: Protocol,
     names: Mapping[str, Mapping[int, str]],
-    *,
-    about: Mapping[str, Any] | None = None,
-    alphas: Sequence[float] | None = None,
-    error_alpha: float = 0.1,
-    draws: int = 1000,
+    about: Mapping[str, Any],
+    alphas: Sequence[float] | None,
+    error_alpha: float,
+    draws: int,
     seed: int = 0,
 ) -> PCKResult:
     """Compute every figure from predicted and true points.
@@ -165,7 +149,7 @@ def build(
         averaging=protocol.averaging,
         alphas=chosen,
         error_alpha=error_alpha,
-        about=dict(about or {}),
+        about=dict(about),
         overall=_both_sets(asked, bounds=overall),
         by_category={
             name: _both_sets(asked.where(asked.category == index), bounds=by_category.get(name))
