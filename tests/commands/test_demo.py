@@ -123,7 +123,7 @@ def test_a_port_in_use() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         done = run("--port", str(port))
-    assert_refused(done, f"cannot listen at 127.0.0.1, port {port}", "--port 0 takes one that is free")
+    assert_refused(done, f"cannot listen at 127.0.0.1, port {port}", "0 takes one that is free (--port)")
 
 
 def test_an_address_of_another_machine() -> None:

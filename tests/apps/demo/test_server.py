@@ -252,7 +252,10 @@ def test_a_port_in_use_says_so() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with (
-            pytest.raises(InputError, match=rf"^cannot listen at 127\.0\.0\.1, port {port} .*--port 0"),
+            pytest.raises(
+                InputError,
+                match=rf"^cannot listen at 127\.0\.0\.1, port {port} .*; 0 takes one that is free",
+            ),
             prepared(DemoSettings(port=port)),
         ):
             pass

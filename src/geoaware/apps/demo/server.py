@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -94,12 +94,18 @@ def prepared(settings: DemoSettings, examples: Sequence[tuple[Path, str]] = ()) 
     with (
         _listening(settings.host, settings.port) as listener,
         tempfile.TemporaryDirectory(prefix="geoaware-demo-") as name,
-        _environment(_variables(Path(name))),
+        _environment(
+            # Files go to the folder, and nothing goes to gradio's makers.
+            GRADIO_TEMP_DIR=name,
+            GRADIO_EXAMPLES_CACHE=str(Path(name) / "examples"),
+            GRADIO_ANALYTICS_ENABLED="False",
+            GRADIO_ROOT_PATH="",
+            HF_HUB_DISABLE_TELEMETRY="1",
+        ),
     ):
         require("gradio", extra="demo")
         matchers = load_matchers(settings)
-        visitors = Sessions(lambda: Session(matchers, settings.features))
-        folder = Path(name).resolve()
+        visitors, folder = Sessions(lambda: Session(matchers, settings.features)), Path(name).resolve()
         app = _app(settings, matchers, visitors, folder, examples)
         url = _url(settings.host, listener.getsockname()[1])
         yield Demo(_server(app, settings), listener, url, folder, visitors)
@@ -186,19 +192,8 @@ def _server(app: FastAPI, settings: DemoSettings) -> Any:
     )
 
 
-def _variables(folder: Path) -> dict[str, str]:
-    """What gradio reads from the environment: files go to the folder, nothing goes to its makers."""
-    return {
-        "GRADIO_TEMP_DIR": str(folder),
-        "GRADIO_EXAMPLES_CACHE": str(folder / "examples"),
-        "GRADIO_ANALYTICS_ENABLED": "False",
-        "GRADIO_ROOT_PATH": "",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-    }
-
-
 @contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+def _environment(**variables: str) -> Iterator[None]:
     """Environment variables while the block runs, then as they were."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
@@ -225,8 +220,9 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(
-            f"cannot listen at {host}, port {port} ({reason}); choose another host, or another port "
-            "(--port 0 takes one that is free)"
+            f"cannot listen at {host}, port {port} ({reason}); choose another host, or another port; 0 takes "
+            "one that is free",
+            parameter="port",
         ) from None
     with listener:
         yield listener

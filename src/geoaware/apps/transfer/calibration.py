@@ -4,9 +4,9 @@
 object's box from it. The log-odds are a weighted sum of the logit of the mass, the peak and the margin (see
 `vote.Evidence`) with weights that are never negative, so more evidence is never less probable.
 
-The weights were measured once (`SHIPPED`). What evidence is worth depends on objects and extractor; so,
-where there are sources enough, each is voted on by the others, and the log-odds are shifted and stretched to
-fit what came out.
+The weights were measured once (`SHIPPED`), but what evidence is worth depends on objects and extractor. Where
+there are enough sources, each is therefore voted on by the others, and the log-odds are shifted and stretched
+to fit the outcome.
 """
 
 from __future__ import annotations
@@ -102,12 +102,15 @@ def fit(
         groups: of the targets.
         origin: of the result.
     """
+    # All keypoints in one table: evidence, outcome (1 or -1), group.
     features = np.concatenate([_features(each) for each in evidence])
     sign = 2.0 * np.concatenate([np.asarray(each, dtype=bool) for each in right]) - 1
     names = sorted(set(groups))
     labels = np.repeat([names.index(each) for each in groups], [len(each) for each in right])
     member = labels[:, None] == np.arange(len(names))
+    # Every group weighs the same, whatever its size.
     share = (member / member.sum(axis=0)).sum(axis=1) / len(names)
+    # Columns of like size are found faster; the weights are scaled back below.
     centre, scale = features.mean(axis=0), features.std(axis=0) + 1e-9
     scaled = (features - centre) / scale
 

@@ -3,15 +3,13 @@
 Every source brings one descriptor for each of its keypoints, in every candidate pose. Against a target:
 
 1. *Fit.* The distance of a source in a pose is the mean L2 distance between the unit descriptors of its
-   keypoints and their nearest ones in the target: the paper's instance matching distance (equation 2) with
-   the annotated keypoints as the mask. It chooses the source's pose, and says how much its vote weighs.
+   keypoints and their nearest ones in the target. It is the paper's instance matching distance (equation 2)
+   with the annotated keypoints as the mask. It chooses the source's pose and sets the weight of its vote.
 2. *Vote.* The sources' similarity maps of a keypoint are averaged with these weights. Cosines are linear in
    the query, so this is the map of the weighted mean descriptor: one map a keypoint, however many sources.
 3. *Rivals.* From each keypoint's map a share of the best other keypoint's map is taken: a place that looks
    even more like another keypoint (the other front paw, say) is worth less.
-4. The position is read from the map as in any match (`matching.positions`).
-
-What was tried beside it, and the figures, are in docs/transfer.md.
+4. *Position.* It is read from the map as in any match (`matching.positions`).
 """
 
 from __future__ import annotations
@@ -138,16 +136,19 @@ def vote(
     """
     match, settings = match or MatchSettings(), settings or VoteSettings()
     field = _Field.of(target, match, inside)
+    # Fit: how far every source in every pose lies from the target; each takes its best pose.
     distances = source_distances(_peaks(queries, field), queries.known)
     chosen = choose_poses(queries.poses, distances, pose_margin)
     rows = torch.arange(len(queries), device=chosen.device)
     fit = distances[rows, chosen]
-    mean, known = mean_descriptors(
-        queries.descriptors[rows, chosen], queries.known[rows, chosen], source_weights(fit, settings)
-    )
-    # `similarity` takes unit queries; the length of the mean is how far the sources agree, and is kept.
+    # Vote: one descriptor for each keypoint, the mean of the sources' weighted by their fit.
+    weights = source_weights(fit, settings)
+    mean, known = mean_descriptors(queries.descriptors[rows, chosen], queries.known[rows, chosen], weights)
+    # `similarity` takes unit queries, but the length of the mean says how far the sources agree: keep it.
     sim = similarity(mean, field.data, field.norms) * mean.norm(dim=1)[:, None, None]
+    # Rivals: a place that looks even more like another keypoint is worth less.
     judged = field.masked(against_rivals(sim, known, settings.rivals))
+    # Read the places from the maps, and what speaks for them.
     best = int(fit.argmin())
     return Vote(
         points=field.pixels(positions(judged, match)),
