@@ -11,7 +11,7 @@ import torch
 from geoaware.evaluation import score, score_file
 from geoaware.evaluation.formats import to_dict
 from geoaware.evaluation.predict import PredictSettings, predict
-from geoaware.evaluation.predictions import FORMAT, read
+from geoaware.evaluation.predictions import FORMAT, read, record_line, records
 from geoaware.method.types import Matches
 from geoaware.runs.errors import InputError
 from tests.evaluation.records import SCHEMAS, make_records, make_result
@@ -179,6 +179,15 @@ def test_missing_unknown_and_cut_off(tmp_path):
     part.write_bytes(content[: content[:-1].rindex(b"\n") + 1])
     with pytest.raises(InputError, match=r"holds 2 of the 3 pairs .* to finish it"):
         read(part)
+
+
+def test_records_are_told_apart_by_the_line_feed_alone(tmp_path):
+    # Ids may hold what str.splitlines takes for the end of a line.
+    lines = [dict(each, pair=f"{number}\u2028\x85") for number, each in enumerate(make_records(2))]
+    path = tmp_path / "p.jsonl"
+    path.write_text("".join(map(record_line, [HEADER, *lines])), encoding="utf-8", newline="\n")
+    assert len(read(path)[1].category) == 2
+    assert list(records(path)) == lines
 
 
 def test_scoring_needs_no_torch(tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
+from geoaware.evaluation.predictions import records
 from geoaware.evaluation.result import PCKResult
 from geoaware.evaluation.statistics import Estimate, estimate
 from geoaware.evaluation.tables import Grid, plain
@@ -55,7 +55,7 @@ class Run:
     @cached_property
     def records(self) -> list[dict[str, Any]]:
         """The lines of the file, which was checked when it was scored."""
-        return [json.loads(line) for line in self.path.read_text(encoding="utf-8").splitlines()[1:]]
+        return list(records(self.path))
 
     @property
     def ends(self) -> tuple[list[str], list[str]]:
