@@ -381,7 +381,7 @@ def test_without_weights_both_remedies_are_named(tmp_path: Path, monkeypatch: py
     with pytest.raises(InputError) as caught:
         load(tmp_path / "nowhere")
     assert "hf download stable-diffusion-v1-5/stable-diffusion-v1-5" in str(caught.value)
-    assert "--set weights=FOLDER" in str(caught.value)
+    assert "setting weights=FOLDER" in str(caught.value)
     assert str(caught.value).count("\n") == 1
 
 
@@ -407,7 +407,7 @@ def test_the_image_encoder_of_the_captioner_is_asked_for_by_its_own_setting(
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     given = {**captioning, "clip_weights": str(tmp_path / "nowhere")}
     with pytest.raises(
-        InputError, match=r"openai/clip-vit-large-patch14-336(.|\n)*--set clip_weights=FOLDER"
+        InputError, match=r"openai/clip-vit-large-patch14-336(.|\n)*setting clip_weights=FOLDER"
     ):
         load(folder, **given)
 

@@ -49,7 +49,7 @@ class Source:
         return InputError(
             f"no weights for {self.extractor} at {self.place!r} ({why})\n"
             f"remedy: with a network, run 'hf download {self.hub_id}'; without, copy that folder here and "
-            f"give it as {self.setting}=FOLDER (command line: --set {self.setting}=FOLDER)"
+            f"give it as the setting {self.setting}=FOLDER"
         )
 
 
@@ -65,7 +65,9 @@ def load_network(kind: Any, source: Source, part: str | None = None, **options: 
     Raises:
         InputError: nothing is there, files are damaged, or the weights lack tensors of the class.
     """
-    _check_config(kind.__name__, source, part)
+    folder = source.folder(part)
+    if Path(source.place).is_dir() and not (folder / CONFIG).is_file():
+        raise InputError(f"{folder}: no {CONFIG} in this folder; give the folder of a saved {kind.__name__}")
     if part is not None:
         options["subfolder"] = part
     try:
@@ -76,13 +78,13 @@ def load_network(kind: Any, source: Source, part: str | None = None, **options: 
         raise source.absent(_first_line(error)) from None
     except (RuntimeError, SafetensorError) as error:
         raise InputError(
-            f"{source.folder(part)}: damaged, or not the weights of its config.json ({_first_line(error)}); "
+            f"{folder}: damaged, or not the weights of its config.json ({_first_line(error)}); "
             f"copy {source.hub_id} anew"
         ) from None
     missing = sorted(report["missing_keys"])
     if missing:
         raise InputError(
-            f"{source.folder(part)}: the weights lack {len(missing)} tensors of {kind.__name__}, "
+            f"{folder}: the weights lack {len(missing)} tensors of {kind.__name__}, "
             f"first {missing[0]}; give the folder of {source.hub_id}"
         )
     # Not the method of diffusers: it warns of modules to be kept in float32, of which there are none.
@@ -126,12 +128,6 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         raise InputError(f"{path}: no such file; the folder is not complete") from None
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path}: damaged, cannot be read ({error}); copy it anew") from None
-
-
-def _check_config(kind: str, source: Source, part: str | None) -> None:
-    folder = source.folder(part)
-    if Path(source.place).is_dir() and not (folder / "config.json").is_file():
-        raise InputError(f"{folder}: no config.json in this folder; give the folder of a saved {kind}")
 
 
 def _first_line(error: Exception) -> str:

@@ -60,15 +60,21 @@ class Shard:
         Raises:
             InputError: the values make no sense.
         """
-        world = _whole(environment, "WORLD_SIZE", 1)
-        rank = _whole(environment, "RANK", 0)
+        values = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1}
+        for name in values.keys() & environment.keys():
+            try:
+                values[name] = int(environment[name])
+            except ValueError:
+                raise InputError(
+                    f"{name} in the environment is {environment[name]!r}, a whole number was expected"
+                ) from None
+        rank, world, local_rank, local_world = values.values()
         if not 0 <= rank < world:
             raise InputError(
                 f"RANK {rank} and WORLD_SIZE {world} in the environment do not go together; RANK is 0 … "
                 "WORLD_SIZE - 1 (unset both for a single process)"
             )
-        local_world = max(1, _whole(environment, "LOCAL_WORLD_SIZE", 1))
-        return cls(rank, world, _whole(environment, "LOCAL_RANK", 0), local_world)
+        return cls(rank, world, local_rank, max(1, local_world))
 
     def of(self, paths: Sequence[Path]) -> list[Path]:
         """This process's images."""
@@ -328,7 +334,8 @@ class _Run:
                 start += len(part)
             else:
                 size = len(part) // 2
-                _log.warning("a batch of %d did not fit the memory: going on with %d", len(part), size)
+                what = (len(part), self.extractor.device, size)
+                _log.warning("a batch of %d did not fit the memory of %s: going on with %d", *what)
         return size
 
     def write(self, inputs: Sequence[_Input], levels: Sequence[Tensor]) -> None:
@@ -348,11 +355,3 @@ class _Run:
 def _free_disk(folder: Path) -> int:
     """Bytes that are free on the disk where a folder is, or will be made."""
     return shutil.disk_usage(next(each for each in (folder, *folder.parents) if each.exists())).free
-
-
-def _whole(environment: Mapping[str, str], name: str, default: int) -> int:
-    value = environment.get(name, str(default))
-    try:
-        return int(value)
-    except ValueError:
-        raise InputError(f"{name} in the environment is {value!r}, a whole number was expected") from None
