@@ -25,6 +25,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from geoaware.method.geometry import PointsLike, Pose, as_points, pose_points
+from geoaware.method.maps import resized
 from geoaware.method.matching import MatchSettings, match
 from geoaware.method.types import FeatureMap, Matches
 from geoaware.runs.errors import InputError
@@ -299,9 +300,7 @@ def _masked_descriptors(
 ) -> Float[Tensor, "n c"]:
     # Channels last: a cell's descriptor is read in one piece, here and by the product that follows.
     stacked = features.float().permute(1, 2, 0).contiguous()[None].permute(0, 3, 1, 2)
-    if features.shape[1:] != (resolution, resolution):
-        stacked = F.interpolate(stacked, size=(resolution, resolution), mode="bilinear")
-    unit = F.normalize(stacked[0].permute(1, 2, 0).flatten(0, 1), dim=1)
+    unit = F.normalize(resized(stacked, resolution)[0].permute(1, 2, 0).flatten(0, 1), dim=1)
     if mask is None:
         return unit
     small = F.interpolate(

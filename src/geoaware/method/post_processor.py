@@ -26,6 +26,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from geoaware.method.maps import resized
 from geoaware.method.types import FeatureMap
 from geoaware.runs.errors import InputError
 from geoaware.runs.weights import (
@@ -116,7 +117,7 @@ class _Bottleneck(nn.Module):
         """The block's output times its share of the mixture."""
         if x.shape[-1] > grid:
             # A map finer than the grid is reduced first: convolving it as it is would cost more.
-            x = _resized(x, grid)
+            x = resized(x, grid)
         straight = x if self.shortcut is None else self.shortcut(x)
         out = _frugally(_onward, self.conv1, self.conv2, self.conv1(x), grid)
         out = _frugally(_onward, self.conv2, self.conv3, out, grid)
@@ -125,7 +126,7 @@ class _Bottleneck(nn.Module):
     def _sum(self, out: Tensor, straight: Tensor, grid: int, share: Tensor) -> Tensor:
         # A share is positive, so it may go before the ReLU: into the few weights of the normalisations
         # instead of one more pass over the map. In place: a normalisation keeps its input, not its output.
-        out, straight = _scaled(self.conv3.norm, out, share), _resized(straight, grid)
+        out, straight = _scaled(self.conv3.norm, out, share), resized(straight, grid)
         if self.shortcut is None:
             return out.add_(straight * share).relu_()
         return out.add_(_scaled(self.shortcut.norm, straight, share)).relu_()
@@ -341,7 +342,7 @@ def _frugally(function: Callable[..., Tensor], *arguments: Any) -> Tensor:
 
 def _onward(before: _NormedConv, after: _NormedConv, x: Tensor, grid: int) -> Tensor:
     """From the output of one convolution to that of the next one."""
-    return after(F.relu(before.norm(_resized(x, grid)), inplace=True))
+    return after(F.relu(before.norm(resized(x, grid)), inplace=True))
 
 
 def _centred(level: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
@@ -351,10 +352,6 @@ def _centred(level: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
 
 def _scaled(norm: nn.GroupNorm, x: Tensor, factor: Tensor) -> Tensor:
     return F.group_norm(x, norm.num_groups, norm.weight * factor, norm.bias * factor, norm.eps)
-
-
-def _resized(x: Float[Tensor, "b c h w"], grid: int) -> Float[Tensor, "b c p p"]:
-    return x if x.shape[-2:] == (grid, grid) else F.interpolate(x, size=(grid, grid), mode="bilinear")
 
 
 def _load_state(network: nn.Module, state: Mapping[str, Tensor], path: str | os.PathLike[str]) -> None:
