@@ -37,7 +37,7 @@ def test_what_the_ablation_prints_can_be_read(tmp_path):
 def test_other_files_are_refused(tmp_path, content):
     path = tmp_path / "other.json"
     path.write_text(content, encoding="utf-8")
-    with pytest.raises(InputError, match=r"other.json: is not what `geoaware ablation --json` prints"):
+    with pytest.raises(InputError, match=r"other.json: is not the JSON of an ablation"):
         trained_rows(path)
     with pytest.raises(InputError, match=r"absent.json: cannot be read \(No such file"):
         trained_rows(tmp_path / "absent.json")

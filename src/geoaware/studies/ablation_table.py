@@ -192,15 +192,10 @@ def compare(
     full = values[FULL.name]
     found = {}
     for name, each in values.items():
-        cells = zip(
-            METRICS,
-            estimate(each, source, target),
-            estimate(each - full, source, target),
-            strict=True,
-        )
+        levels, differences = (estimate(of, source, target) for of in (each, each - full))
         found[name] = {
             metric.key: Figure(level, difference, judge(difference, metric.higher_is_better))
-            for metric, level, difference in cells
+            for metric, level, difference in zip(METRICS, levels, differences, strict=True)
         }
     return found
 
@@ -236,7 +231,10 @@ def ablation_grids(found: Ablation) -> list[Grid]:
         names = [row.name for row in found.rows]
         grids.append(_grid(f"{title}, in per cent", data, names, lambda each: _shown(each.level)))
         title = f"{data.name}: difference to full, in points"
-        grids.append(_grid(title, data, [name for name in names if name != FULL.name], _difference))
+        others = [name for name in names if name != FULL.name]
+        grids.append(
+            _grid(title, data, others, lambda each: _shown(each.difference, "+") + _MARKS[each.verdict])
+        )
     known = [metric for metric in METRICS if metric.key in FULL.paper]
     rows = [(row.name, *paper_cells(row.paper, [metric.key for metric in known])) for row in found.rows]
     title = f"{DATA}, in per cent, as the paper has it (table 9)"
@@ -259,10 +257,6 @@ def _shown(found: Estimate, sign: str = "") -> str:
     return f"{round(100 * found.value, 1) + 0:{sign}.1f}{margin}"
 
 
-def _difference(figure: Figure) -> str:
-    return _shown(figure.difference, "+") + _MARKS[figure.verdict]
-
-
 def explanation(found: Ablation) -> str:
     """What the figures are, in a paragraph."""
     one = len(found.seeds) == 1
@@ -278,9 +272,15 @@ def explanation(found: Ablation) -> str:
 
 def to_json(found: Ablation) -> str:
     """Every figure, with the paper's and the sentences."""
+
+    def cells(of: Mapping[str, Figure]) -> dict[str, Any]:
+        return {
+            key: {**vars(each.level), "difference": vars(each.difference), "verdict": each.verdict}
+            for key, each in of.items()
+        }
+
     sets = [
-        {**vars(each), "figures": {row: _plain(cells) for row, cells in each.figures.items()}}
-        for each in found.sets
+        {**vars(each), "figures": {row: cells(of) for row, of in each.figures.items()}} for each in found.sets
     ]
     content = {
         "rows": [row.name for row in found.rows],
@@ -290,13 +290,6 @@ def to_json(found: Ablation) -> str:
         "sentences": found.sentences(),
     }
     return json.dumps(plain(content), indent=2, ensure_ascii=False, allow_nan=False)
-
-
-def _plain(cells: Mapping[str, Figure]) -> dict[str, Any]:
-    return {
-        key: {**vars(each.level), "difference": vars(each.difference), "verdict": each.verdict}
-        for key, each in cells.items()
-    }
 
 
 def _from_json(content: dict[str, Any]) -> Ablation:
@@ -317,7 +310,7 @@ def trained_rows(path: Path) -> Outcome:
     """What an ablation found (tables 5 and 9), from the JSON that it printed: a table for each data set.
 
     Raises:
-        InputError: the file is missing, or is not what ``geoaware ablation --json`` prints.
+        InputError: the file is missing, or is not what `to_json` made.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -326,11 +319,11 @@ def trained_rows(path: Path) -> Outcome:
         said = found.sentences()
     except OSError as error:
         raise InputError(
-            f"{path}: cannot be read ({error.strerror}); give what `geoaware ablation --json` printed"
+            f"{path}: cannot be read ({error.strerror}); give the JSON of an ablation", "ablation"
         ) from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
-            f"{path}: is not what `geoaware ablation --json` prints ({type(error).__name__}: {error})"
+            f"{path}: is not the JSON of an ablation ({type(error).__name__}: {error})", "ablation"
         ) from None
     keys = [metric.key for metric in METRICS]
     paper = tuple((each.label, *paper_cells(each.figures, keys)) for each in TABLE_9)

@@ -112,8 +112,11 @@ def unseen(
         for table, key in ((seen, HEADLINE), (never, TIGHT), (never, HEADLINE))
     ]
     # The runs' refined features against those of the first run, unblended.
-    first, *others = [run for run in runs if run in never.rows]
-    apart = [compared(run + ",", first, never.rows[run].minus(never.rows[first])[HEADLINE]) for run in others]
+    alone = [run for run in runs if run in never.rows]
+    apart = [
+        compared(f"{run},", alone[0], never.rows[run].minus(never.rows[alone[0]])[HEADLINE])
+        for run in alone[1:]
+    ]
     said.append(sentence(f"there, {apart[0]}", *apart[1:]) if apart else "")
     return _outcome([seen, never], " ".join(said).strip())
 
