@@ -168,7 +168,7 @@ def test_released_mirrors_at_the_edge(dataset, tmp_path):
 
 
 def test_masks_choose_the_pose(dataset, tmp_path):
-    with pytest.raises(InputError, match="has no mask of this object; leave out --masks"):
+    with pytest.raises(InputError, match="has no mask of this object; predict without masks"):
         predict(dataset, tiny_matcher(), tmp_path / "p.jsonl", PredictSettings(masks=True))
     pair = mirrored_pair(dataset, torch.tensor([True] * 5))
     mask = tmp_path / "mask.png"
@@ -286,7 +286,7 @@ def test_other_files_are_not_overwritten(dataset, tmp_path, content, message):
 def test_a_finished_file_that_lost_its_end_is_noticed(dataset, tmp_path, whole):
     path = tmp_path / "p.jsonl"
     path.write_bytes(whole.read_bytes()[:-5])
-    with pytest.raises(InputError, match="is cut off; give --restart"):
+    with pytest.raises(InputError, match="is cut off; restart to predict again"):
         predict(dataset, tiny_matcher(), path, PredictSettings(batch=2))
 
 
@@ -294,7 +294,7 @@ def test_damage_inside_a_part_file_is_noticed(dataset, tmp_path, whole):
     rows = whole.read_bytes().split(b"\n")
     rows[3] = rows[3][:-10]
     (tmp_path / "p.jsonl.part").write_bytes(b"\n".join(rows))
-    with pytest.raises(InputError, match=r"p.jsonl.part, line 4: damaged; give --restart"):
+    with pytest.raises(InputError, match=r"p.jsonl.part, line 4: damaged; restart to begin anew"):
         predict(dataset, tiny_matcher(), tmp_path / "p.jsonl", PredictSettings(batch=2))
 
 

@@ -255,7 +255,8 @@ def _check(work: _Work) -> None:
         for pair in dataset.pairs:
             if not has_mask(pair.source):
                 raise InputError(
-                    f"{pair.source.id}: the data set has no mask of this object; leave out --masks"
+                    f"{pair.source.id}: the data set has no mask of this object; predict without masks",
+                    "masks",
                 )
 
 
@@ -270,7 +271,7 @@ def _check_whole(goal: Path, header: Header) -> None:
     with goal.open("rb") as file:
         _check_header(file.readline(), goal, header)
         if sum(line.endswith(b"\n") for line in file) != header.pairs:
-            raise InputError(f"{goal}: is cut off; give --restart to predict again")
+            raise InputError(f"{goal}: is cut off; restart to predict again", "restart")
 
 
 def _check_header(line: bytes, path: Path, header: Header) -> None:
@@ -279,7 +280,7 @@ def _check_header(line: bytes, path: Path, header: Header) -> None:
     except ValueError as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{path}: exists and is no predictions file; choose another --out") from None
+        raise InputError(f"{path}: exists and is no predictions file; choose another file", "out") from None
     check_same_run(asdict(found), asdict(header), path)
 
 
@@ -301,7 +302,7 @@ def _pair_id(line: bytes, part: Path, number: int) -> str:
     try:
         return str(json.loads(line)["pair"])
     except (ValueError, KeyError, TypeError):
-        raise InputError(f"{part}, line {number}: damaged; give --restart to begin anew") from None
+        raise InputError(f"{part}, line {number}: damaged; restart to begin anew", "restart") from None
 
 
 def _run(work: _Work, file: BinaryIO, done: set[str], progress: Progress | None) -> None:
