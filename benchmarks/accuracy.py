@@ -69,7 +69,7 @@ def evaluate(
             matcher,
             path,
             PredictSettings(protocol=case.protocol),
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            progress=lambda _, done, total: bar.update(task, completed=done, total=total),
         )
     return score_file(path)
 

@@ -51,7 +51,7 @@ __all__ = [
 
 
 # Old paths such as geoaware.matching are found for one release.
-sys.meta_path.insert(0, MovedFinder())  # type: ignore[arg-type]
+sys.meta_path.insert(0, MovedFinder())
 
 
 def __getattr__(name: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import warnings
+from importlib.abc import Loader
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
@@ -45,7 +46,7 @@ class MovedFinder:
         return importlib.util.spec_from_loader(name, _Alias(name, new))
 
 
-class _Alias:
+class _Alias(Loader):
     """Loads a module that hands every question on to the one at the new place."""
 
     def __init__(self, old: str, new: str) -> None:

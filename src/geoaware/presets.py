@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from geoaware.features.refined import load_post_processor, shipped
 from geoaware.method.alignment import CANDIDATES, PoseRule
 from geoaware.method.matching import MatchSettings
 from geoaware.method.post_processor import PostProcessor
@@ -90,6 +89,8 @@ def choose_post_processor(
     Raises:
         InputError: nothing is at the place, or it is no post-processor.
     """
+    from geoaware.features.refined import load_post_processor, shipped
+
     if place is None or isinstance(place, PostProcessor):
         return place
     if place == "none":

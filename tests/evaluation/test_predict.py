@@ -223,7 +223,7 @@ def test_cut_anywhere_it_goes_on_and_ends_in_the_same_bytes(dataset, tmp_path, w
             matcher,
             path,
             PredictSettings(batch=2),
-            progress=lambda done, _, seen=seen: seen.append(done),
+            progress=lambda what, done, _, seen=seen: seen.append(done),
         )
         assert path.read_bytes() == content
         assert not part.exists()

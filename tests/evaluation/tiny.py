@@ -85,7 +85,7 @@ def run(folder: Path, delay: float) -> None:
         tiny_matcher(),
         folder / "killed.jsonl",
         PredictSettings(batch=2),
-        progress=lambda done, total: time.sleep(delay),
+        progress=lambda what, done, total: time.sleep(delay),
     )
 
 

@@ -186,7 +186,7 @@ def _predict(options: PredictOptions) -> Path:
             options.path(data, protocol.name),
             predict_settings(protocol.name, options.rules, options.run),
             restart=options.restart,
-            progress=partial(tell, "predicting"),
+            progress=tell,
         )
 
 

@@ -15,7 +15,7 @@ import json
 import math
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -46,6 +46,7 @@ from geoaware.presets import defaults_of
 from geoaware.result import Encoded
 from geoaware.runs.errors import InputError
 from geoaware.runs.files import append_line, check_same_run, open_part, replacing, whole_lines
+from geoaware.runs.progress import Tell, silent
 
 if TYPE_CHECKING:
     from geoaware.method.keypoints import Schema
@@ -53,8 +54,6 @@ if TYPE_CHECKING:
 
 MATCHING = ("auto", "paper", "extractor")
 """Choices of `matching_settings`."""
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -150,7 +149,7 @@ def predict(
     settings: PredictSettings | None = None,
     *,
     restart: bool = False,
-    progress: Progress | None = None,
+    progress: Tell = silent,
 ) -> Path:
     """Match every pair of a data set and write the predictions file.
 
@@ -160,7 +159,7 @@ def predict(
         path: the file to write; beside it ``.part`` holds what is done so far.
         settings: see there.
         restart: discard what an earlier run left instead of going on.
-        progress: called with the number of pairs done and to do, after each pair.
+        progress: is told the number of pairs done and to do, after each pair.
 
     Returns:
         The path. A whole file of the same run is left as it is.
@@ -305,20 +304,18 @@ def _pair_id(line: bytes, part: Path, number: int) -> str:
         raise InputError(f"{part}, line {number}: damaged; restart to begin anew", "restart") from None
 
 
-def _run(work: _Work, file: BinaryIO, done: set[str], progress: Progress | None) -> None:
+def _run(work: _Work, file: BinaryIO, done: set[str], progress: Tell) -> None:
     pairs = work.dataset.pairs
     store = _Store(pairs, work)
     finished = len(done)
-    if progress is not None:
-        progress(finished, len(pairs))
+    progress("predicting", finished, len(pairs))
     for row in store.order:
         pair = pairs[row]
         if pair.id in done:
             continue
         append_line(file, record_line(_record(pair, work, store)))
         finished += 1
-        if progress is not None:
-            progress(finished, len(pairs))
+        progress("predicting", finished, len(pairs))
 
 
 def _finish(file: BinaryIO, goal: Path, work: _Work) -> None:

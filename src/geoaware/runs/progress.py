@@ -27,6 +27,11 @@ def silent(what: str, done: int, total: int, note: str = "", /) -> None:
     """Tell nobody."""
 
 
+def renamed(tell: Tell, title: str) -> Tell:
+    """Tells the same under another name."""
+    return lambda what, done, total, note="", /: tell(title, done, total, note)
+
+
 def advancing(tell: Tell, what: str, total: int) -> Callable[[int], None]:
     """For work that says at each call how much more is done, instead of how much in all."""
     done = 0

@@ -24,7 +24,7 @@ from geoaware.evaluation.predict import PredictSettings, choose_pairs, predict
 from geoaware.evaluation.protocols import FOR_BASE, Protocol, get_protocol
 from geoaware.runs import settings
 from geoaware.runs.errors import InputError
-from geoaware.runs.progress import Tell, silent
+from geoaware.runs.progress import Tell, renamed, silent
 from geoaware.runs.settings import Part
 from geoaware.studies.case import PREDICTIONS, Run
 from geoaware.studies.trained import Trainer
@@ -197,10 +197,14 @@ class Study:
             settings = replace(self.settings, protocol=of.protocol.name, masks=setup.masks)
             title = f"{of.config.label}/{setup.name} {count}"
 
-            def follow(done: int, total: int) -> None:
-                self.tell(title, done, total)
-
-            predict(of.data, setup.matcher, path, settings, restart=self.restart, progress=follow)
+            predict(
+                of.data,
+                setup.matcher,
+                path,
+                settings,
+                restart=self.restart,
+                progress=renamed(self.tell, title),
+            )
             self._done[path] = Run(setup.name, path, score_file(path))
         return self._done[path]
 

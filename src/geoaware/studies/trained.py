@@ -17,7 +17,7 @@ from geoaware.features import Extractor
 from geoaware.matcher import Matcher
 from geoaware.method.matching import MatchSettings
 from geoaware.method.post_processor import PostProcessor
-from geoaware.runs.progress import Tell, silent
+from geoaware.runs.progress import Tell, renamed, silent
 from geoaware.training.kit import CONFIG
 from geoaware.training.post_processor.config import TrainConfig, load_config
 from geoaware.training.post_processor.features import cached_extractor
@@ -102,7 +102,7 @@ class Trainer:
             path,
             PredictSettings(protocol),
             restart=self.restart,
-            progress=lambda done, total: self.tell(title, done, total),
+            progress=renamed(self.tell, title),
         )
 
 
