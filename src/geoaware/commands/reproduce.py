@@ -98,7 +98,7 @@ def reproduce(
 
     geoaware reproduce fig4 --dataset coco --root lspet --annotations val.json --split val --out results
 
-    geoaware reproduce all --dataset shared --root DATA --out docs/results
+    geoaware reproduce all --dataset shared --root DATA --out results
     """
     from geoaware.runs.progress import progress_bars
     from geoaware.studies.ablation_table import trained_rows

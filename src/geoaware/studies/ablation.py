@@ -63,7 +63,7 @@ def ablate(
         InputError: an unknown row, a configuration that cannot be ablated, or a folder of another one.
         DivergedError: the loss of a run became NaN or infinite.
     """
-    trainer = Trainer(config.as_released(), device, restart, tell, say)
+    trainer = Trainer(config.as_released(), device, restart, tell)
     chosen = choose_rows(rows)
     _check(trainer, chosen, seeds)
     sets = _named_sets(trainer.config)

@@ -140,11 +140,7 @@ class Case:
         return tuple(dict.fromkeys(run.path for run in self.runs.values()))
 
     def outcome(
-        self,
-        grids: tuple[Grid, ...],
-        finding: str,
-        plots: Mapping[str, Figure],
-        figures: Mapping[str, Any],
+        self, grids: tuple[Grid, ...], finding: str, plots: Mapping[str, Figure], figures: Mapping[str, Any]
     ) -> Outcome:
         """What was found of this data set, with the files that it was found in."""
         return Outcome(grids, finding, plots, plain(figures), self.paths)

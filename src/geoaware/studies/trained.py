@@ -70,14 +70,7 @@ class Trainer:
             self.tell(f"{title}, {what}", done, total, note)
 
         if self.restart or not finished:
-            train(
-                wanted,
-                folder,
-                device=self.device,
-                restart=self.restart,
-                tell=tell,
-                say=self.say,
-            )
+            train(wanted, folder, device=self.device, restart=self.restart, tell=tell, say=self.say)
         return PostProcessor.from_pretrained(folder / LAST)
 
     def predict(
