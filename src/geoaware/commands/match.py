@@ -90,23 +90,39 @@ class OutputOptions:
                 draft.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
+@dataclass(frozen=True)
+class MaskOptions:
+    """The objects, to choose the pose."""
+
+    mask: Annotated[Path | None, Option(help="Image of A's object, white on black, to choose the pose.")] = (
+        None
+    )
+    target_mask: Annotated[Path | None, Option(help="The same of B; with --mask only, B not a folder.")] = (
+        None
+    )
+
+    def read(self, target: Path) -> list[Any]:
+        """The masks of A and B, where given."""
+        from geoaware.data.images import load_mask
+
+        if self.target_mask is not None and (self.mask is None or target.is_dir()):
+            raise InputError("--target-mask goes with --mask, and with a single image as B")
+        return [None if path is None else load_mask(path) for path in (self.mask, self.target_mask)]
+
+
 @expand
 def match(
     a: Annotated[Path, Argument(metavar="A", help="The image that the points are on.")],
     b: Annotated[Path, Argument(metavar="B", help="The other image, or a folder of images.")],
     points: PointOptions,
     output: OutputOptions,
+    *,
     features: FeatureOptions,
     pose: Annotated[
         str, Option(help="Turn A to the pose of B: auto (as measured), off, flip, rotate.")
     ] = "auto",
     pose_rule: PoseRuleText = None,
-    mask: Annotated[
-        Path | None, Option(help="Image of A's object, white on black, to choose the pose.")
-    ] = None,
-    target_mask: Annotated[
-        Path | None, Option(help="The same of B; with --mask only, B not a folder.")
-    ] = None,
+    masks: MaskOptions,
     skip_existing: Annotated[
         bool, Option("--skip-existing", help="With a folder: go on where an earlier run stopped.")
     ] = False,
@@ -124,16 +140,14 @@ def match(
     """
     if output.heatmap is not None and output.out is None:
         raise InputError("--heatmap needs --out FILE to write the image to")
-    if target_mask is not None and (mask is None or b.is_dir()):
-        raise InputError("--target-mask goes with --mask, and with a single image as B")
-    from geoaware.data.images import list_images, load_mask
+    from geoaware.data.images import list_images
 
     queries = points.read()
     for path in (a, b):
         if not path.exists():
             raise InputError(f"{path}: no such file")
     targets = list_images(b) if b.is_dir() else [b]
-    source_object, target_object = (None if path is None else load_mask(path) for path in (mask, target_mask))
+    source_object, target_object = masks.read(b)
 
     from geoaware.matcher import Matcher, check_points
 
