@@ -291,13 +291,11 @@ def to_text(figures: Visibility) -> str:
 
 def save_report(found: Evaluation, folder: Path) -> list[Path]:
     """Write ``evaluation.json``, ``reliability.png`` and the plots of `PCKResult` into a folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    figures, diagram = folder / "evaluation.json", folder / "reliability.png"
+    figures = folder / "evaluation.json"
     with replacing(figures) as draft:
         draft.write_text(json.dumps(found.to_dict(), indent=2) + "\n", encoding="utf-8", newline="\n")
-    with replacing(diagram) as draft:
-        reliability_diagram(found.visibility).savefig(draft, dpi=150, metadata={"Software": None})
-    return [figures, diagram, *plots.save(plots.figures(found.places), folder)]
+    drawn = {"reliability": reliability_diagram(found.visibility), **plots.figures(found.places)}
+    return [figures, *plots.save(drawn, folder)]
 
 
 def _pair(
