@@ -1,7 +1,7 @@
 """Subgroups and flip pairs of SPair-71k and AP-10K, by annotation id (data sets' facts; paper, table 6).
 
-They stand in ``tables.json``. Subgroups of a single keypoint are left out, and so are parts too close together
-to be told apart by a distance (eyes, nostrils). Flip pairs are complete.
+They stand in ``tables.json``. Subgroups of a single keypoint are left out, and so are parts too close
+together to be told apart by a distance (eyes, nostrils). Flip pairs are complete.
 """
 
 from __future__ import annotations
