@@ -34,8 +34,8 @@ import torch.nn.functional as F
 from machine import machine
 from torch import Tensor
 
-from geoaware.method.losses import contrastive_loss, dense_errors, read_descriptors
-from geoaware.method.matching import soft_argmax
+from geoaware.method.losses import contrastive_loss, dense_errors
+from geoaware.method.matching import read_descriptors, soft_argmax
 from geoaware.method.post_processor import PostProcessor
 
 SIDES = (60, 30, 15, 60)

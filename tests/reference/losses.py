@@ -58,14 +58,11 @@ def dense_loss(
     target_xy: Tensor,
     temperature: float,
     window: int | None = None,
-    reduction: str = "mean",
     noise: Tensor | None = None,
 ) -> float:
     truth = target_xy if noise is None else target_xy + noise
     errors = dense_errors(source, target, source_xy, truth, temperature, window)
-    if reduction == "sum" or not errors:
-        return sum(errors)
-    return sum(errors) / len(errors)
+    return sum(errors) / len(errors) if errors else 0.0
 
 
 def distillation_loss(

@@ -67,9 +67,8 @@ def group_loss(
                 continue
             ends = maps(*start), maps(*goal)
             from_xy, to_xy = (torch.stack([side[each] for each in common]) for side in (here, there))
-            total = total + weight * dense_loss(
-                *ends, from_xy, to_xy, loss.temperature, window=loss.window, reduction=loss.reduction
-            )
+            mean = dense_loss(*ends, from_xy, to_xy, loss.temperature, window=loss.window)
+            total = total + weight * mean * (len(common) if loss.reduction == "sum" else 1)
             weights += weight
             if start == (source, False) and goal == (target, False):
                 pair_sparse = contrastive_loss(_read(ends[0], from_xy), _read(ends[1], to_xy), logit_scale)

@@ -157,6 +157,24 @@ def descriptors(features: FeatureMap, points: PointsLike, interpolate: bool = Fa
     return sampled[0, :, 0].T
 
 
+def read_descriptors(features: Float[Tensor, "c h w"], xy: Float[Tensor, "k 2"]) -> Float[Tensor, "k c"]:
+    """Descriptors of the cells nearest to grid positions (x, y), clamped to the map; differentiable."""
+    height, width = features.shape[1:]
+    cells = torch.floor(xy + 0.5).long()
+    columns, rows = cells[:, 0].clamp(0, width - 1), cells[:, 1].clamp(0, height - 1)
+    return features[:, rows, columns].T
+
+
+def sample_descriptors(maps: Float[Tensor, "v d g g"], xy: Float[Tensor, "v n 2"]) -> Float[Tensor, "v n d"]:
+    """Descriptors at grid positions of several maps, bilinearly; differentiable.
+
+    Beyond the centres of the outer cells they are those of the outer cells.
+    """
+    places = (2 * xy + 1) / maps.shape[-1] - 1
+    sampled = F.grid_sample(maps, places[:, :, None].to(maps), align_corners=False, padding_mode="border")
+    return sampled[..., 0].transpose(1, 2)
+
+
 def match(
     source: FeatureMap,
     target: FeatureMap,

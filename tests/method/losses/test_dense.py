@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from geoaware.method.geometry import Canvas
-from geoaware.method.losses import dense_errors, dense_loss, read_descriptors
+from geoaware.method.losses import dense_errors, dense_loss
+from geoaware.method.matching import read_descriptors
 from tests.reference import losses as slow
 
 
@@ -31,12 +32,11 @@ def pair(
     st.integers(0, 4),
     st.sampled_from([None, 1, 3, 5]),
     st.sampled_from([0.02, 0.3]),
-    st.sampled_from(["mean", "sum"]),
 )
-def test_fast_equals_slow(seed: int, k: int, window: int | None, temperature: float, reduction) -> None:
+def test_fast_equals_slow(seed: int, k: int, window: int | None, temperature: float) -> None:
     case = pair(seed, k)
-    expected = slow.dense_loss(*case, temperature, window, reduction)
-    found = dense_loss(*case, temperature, window=window, reduction=reduction)
+    expected = slow.dense_loss(*case, temperature, window)
+    found = dense_loss(*case, temperature, window=window)
     assert found.dtype == torch.float64
     assert found.item() == pytest.approx(expected, abs=1e-9)
     errors = dense_errors(read_descriptors(case[0], case[2]), case[1], case[3], temperature, window)
@@ -85,18 +85,11 @@ def test_window_as_wide_as_the_map_is_the_whole_map() -> None:
     torch.testing.assert_close(dense_loss(*case, window=7), dense_loss(*case))
 
 
-def test_reductions() -> None:
-    case = pair(7, k=5)
-    mean, total = (dense_loss(*case, reduction=each) for each in ("mean", "sum"))
-    torch.testing.assert_close(total, 5 * mean)
-
-
-@pytest.mark.parametrize("reduction", ["mean", "sum"])
 @pytest.mark.parametrize("window", [None, 3])
-def test_no_keypoints(reduction, window: int | None) -> None:
+def test_no_keypoints(window: int | None) -> None:
     source, target, source_xy, target_xy = pair(1, k=0)
     source.requires_grad_()
-    loss = dense_loss(source, target, source_xy, target_xy, noise_std=1.0, window=window, reduction=reduction)
+    loss = dense_loss(source, target, source_xy, target_xy, noise_std=1.0, window=window)
     loss.backward()
     assert loss.item() == 0
     assert torch.equal(source.grad, torch.zeros_like(source))

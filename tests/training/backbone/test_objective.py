@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from geoaware.method.matching import sample_descriptors
 from geoaware.training.backbone.config import Objective
 from geoaware.training.backbone.images import OBJECT, OUTSIDE, UNKNOWN
 from geoaware.training.backbone.objective import (
@@ -20,7 +21,6 @@ from geoaware.training.backbone.objective import (
     gaussians,
     plain_searches,
     presence_loss,
-    read,
     searches,
 )
 from geoaware.training.backbone.views import Batch
@@ -392,12 +392,12 @@ class TestReading:
         cells = torch.tensor([[[[0.0, 1.0, 2.0], [3.0, 4.0, 5.0], [6.0, 7.0, 8.0]]]])
         xy = torch.tensor([[[0.0, 0.0], [2.0, 1.0], [0.5, 0.0], [1.25, 1.5], [-3.0, 0.0], [9.0, 9.0]]])
         expected = torch.tensor([0.0, 5.0, 0.5, 5.75, 0.0, 8.0])
-        torch.testing.assert_close(read(cells, xy)[0, :, 0], expected)
+        torch.testing.assert_close(sample_descriptors(cells, xy)[0, :, 0], expected)
 
     def test_fast_equals_slow(self) -> None:
         views = maps(3, 4)
         xy = 9 * torch.rand(4, 5, 2, generator=torch.Generator().manual_seed(1)).double() - 2
-        found = read(views, xy)
+        found = sample_descriptors(views, xy)
         for view in range(4):
             for point in range(5):
                 wanted = slow.read(views[view], *xy[view, point].tolist())
@@ -406,10 +406,10 @@ class TestReading:
     def test_gradients(self) -> None:
         views = maps(3, 2).requires_grad_()
         xy = GRID * torch.rand(2, 3, 2, generator=torch.Generator().manual_seed(1)).double()
-        assert torch.autograd.gradcheck(lambda each: read(each, xy), (views,))
+        assert torch.autograd.gradcheck(lambda each: sample_descriptors(each, xy), (views,))
 
     def test_no_points(self) -> None:
-        assert read(maps(3, 2), torch.zeros(2, 0, 2).double()).shape == (2, 0, CHANNELS)
+        assert sample_descriptors(maps(3, 2), torch.zeros(2, 0, 2).double()).shape == (2, 0, CHANNELS)
 
 
 class TestGaussians:

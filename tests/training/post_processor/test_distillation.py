@@ -3,7 +3,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from geoaware.method.losses import distillation_loss, read_descriptors
+from geoaware.method.losses import distillation_loss
+from geoaware.method.matching import read_descriptors
 from geoaware.method.post_processor import PostProcessor
 from geoaware.training.post_processor.augment import Example, make_example
 from geoaware.training.post_processor.config import Flips, Loss

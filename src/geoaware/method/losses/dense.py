@@ -6,21 +6,11 @@ annotated keypoints are computed.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from geoaware.method.matching import similarity, soft_argmax, window_soft_argmax
-
-
-def read_descriptors(features: Float[Tensor, "c h w"], xy: Float[Tensor, "k 2"]) -> Float[Tensor, "k c"]:
-    """Descriptors of the cells nearest to grid positions (x, y), clamped to the map; differentiable."""
-    height, width = features.shape[1:]
-    cells = torch.floor(xy + 0.5).long()
-    columns, rows = cells[:, 0].clamp(0, width - 1), cells[:, 1].clamp(0, height - 1)
-    return features[:, rows, columns].T
+from geoaware.method.matching import read_descriptors, similarity, soft_argmax, window_soft_argmax
 
 
 def dense_errors(
@@ -47,6 +37,20 @@ def dense_errors(
     return torch.linalg.vector_norm(found - target_xy.to(found), dim=-1)
 
 
+def disturbed(
+    xy: Float[Tensor, "k 2"], std: float, generator: torch.Generator | None = None
+) -> Float[Tensor, "k 2"]:
+    """True positions with the Gaussian noise that training adds to them (paper, section 4.2).
+
+    Args:
+        xy: grid positions.
+        std: standard deviation, in cells.
+        generator: of the noise, on the CPU; the global one when not given.
+    """
+    noise = torch.randn(xy.shape, generator=generator, dtype=xy.dtype)
+    return xy + std * noise.to(xy.device)
+
+
 def dense_loss(
     source: Float[Tensor, "c h w"],
     target: Float[Tensor, "c h2 w2"],
@@ -56,10 +60,11 @@ def dense_loss(
     noise_std: float = 0.0,
     *,
     window: int | None = None,
-    reduction: Literal["mean", "sum"] = "mean",
     generator: torch.Generator | None = None,
 ) -> Float[Tensor, ""]:
-    """L2 distance between soft-argmax and annotation, over the keypoints of a pair.
+    """Mean L2 distance between soft-argmax and annotation, over the keypoints of a pair.
+
+    Training computes the same of several pairs at once, from `disturbed` and `dense_errors`.
 
     Args:
         source: feature map; need not be normalised.
@@ -69,16 +74,12 @@ def dense_loss(
         temperature: of the softmax.
         noise_std: standard deviation, in cells, of the Gaussian noise on ``target_xy``.
         window: see `dense_errors`.
-        reduction: ``"mean"`` as in the released code, ``"sum"`` as the paper writes it.
-        generator: of the noise, on the CPU; the global one when not given.
+        generator: see `disturbed`.
 
     Returns:
         A scalar; 0 without keypoints.
     """
     if noise_std:
-        noise = torch.randn(target_xy.shape, generator=generator, dtype=target_xy.dtype)
-        target_xy = target_xy + noise_std * noise.to(target_xy.device)
+        target_xy = disturbed(target_xy, noise_std, generator)
     errors = dense_errors(read_descriptors(source, source_xy), target, target_xy, temperature, window)
-    if reduction == "sum" or not len(errors):
-        return errors.sum()
-    return errors.mean()
+    return errors.mean() if len(errors) else errors.sum()

@@ -1,12 +1,11 @@
-"""What tuning minimises, over every view of a step against every other with the same keypoints.
+"""What the training of the backbone minimises, over all pairs of views of a step with the same keypoints.
 
-Four parts. For an annotated keypoint, read in one view and looked for in another: the cross-entropy of its
+Five parts. For an annotated keypoint, read in one view and looked for in another: the cross-entropy of its
 similarities over all cells, whose wanted distribution is a narrow Gaussian around the true place, and the
 paper's dense loss (equation 3), the distance of the soft-argmax from it. Prototypes, one learned descriptor a
 keypoint, are looked for as well: they steady the training and are thrown away. Points on the limbs between
-keypoints are keypoints without a prototype. For points that nobody
-annotated the same cross-entropy between two views of one image, so that descriptors stay of use there. And
-presence.
+keypoints are keypoints without a prototype. For points that nobody annotated the same cross-entropy between
+two views of one image, so that descriptors stay of use there; and distillation, between images. And presence.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from geoaware.method.matching import sample_descriptors
 from geoaware.training.backbone.config import Objective
 from geoaware.training.backbone.images import OBJECT, OUTSIDE
 from geoaware.training.backbone.views import Batch
@@ -28,8 +28,8 @@ _SCALE, _LARGEST = 20.0, 60.0
 """Factor of the cosines in the softmax: at first, and at most."""
 
 _BACK, _AT_LABEL, _FOUND_SPREAD = 3.0, 3.0, 1.5
-"""What is kept of the plain descriptors, in cells: how near to itself a point must be found back, how far it
-must be from annotated ones, and the standard deviation of the wanted distribution."""
+"""Of the distillation, in cells: how near to itself a point must be found back, how far it must be from
+annotated ones, and the standard deviation of the wanted distribution."""
 
 
 @dataclass(frozen=True)
@@ -81,9 +81,10 @@ class Criterion(nn.Module):
             descriptors: unit, of each view.
             presence: logits.
             batch: labels.
-            plain: unit descriptors of the plain extractor, of each view; without, nothing is kept of them.
+            plain: unit descriptors of the plain extractor, of each view; without, nothing is distilled.
         """
         scale = self.log_scale.exp().clamp(max=_LARGEST)
+        # Keypoints: every view against every other of its group, summed before the mean is taken.
         sums = [descriptors.new_zeros(3)]
         for group, prototypes in enumerate(self.prototypes):
             rows = [row for row, each in enumerate(batch.groups) if each == group]
@@ -115,7 +116,8 @@ class Criterion(nn.Module):
 
         The first ``k`` of ``n`` labels have prototypes, the rest are points on limbs.
         """
-        queries = F.normalize(read(maps, xy), dim=2)
+        # Read every view at its keypoints, and say where each of them is wanted.
+        queries = F.normalize(sample_descriptors(maps, xy), dim=2)
         wanted = gaussians(xy, maps.shape[-1], self.weights.spread)
         total = maps.new_zeros(3)
         for keypoint in range(xy.shape[1]):
@@ -123,6 +125,7 @@ class Criterion(nn.Module):
             seen = visible[:, keypoint].nonzero().flatten().to(maps.device)
             if not len(seen):
                 continue
+            # Look for it in the views that show it, as the others show it and as its prototype.
             sought = torch.cat([queries[seen, keypoint], prototypes[keypoint : keypoint + 1]])
             entropy, far = searches(
                 sought,
@@ -157,8 +160,10 @@ class Criterion(nn.Module):
             return maps.new_zeros(())
         others, xy = following(batch.groups), batch.own[:, 0].to(maps)
         with torch.no_grad():
+            # Where the plain descriptors find a point is where it is wanted.
             found, back = plain_searches(plain[::2], plain[others], xy.to(plain))
             wanted = gaussians(found.to(maps), maps.shape[-1], _FOUND_SPREAD)
+            # It counts if nobody annotated it or a place near it, and they find their way back.
             known = batch.known & far_from_labels(batch)
             returned = torch.linalg.vector_norm(back - xy, dim=2) <= _BACK
             counted = (known.to(returned.device) & returned).to(maps)
@@ -183,7 +188,7 @@ def mean_entropy(
         counted: 1 for points that count, 0 for the rest.
         scale: factor of the cosines.
     """
-    logits = scale * F.normalize(read(sources, xy), dim=2) @ targets.flatten(2)
+    logits = scale * F.normalize(sample_descriptors(sources, xy), dim=2) @ targets.flatten(2)
     entropy = torch.logsumexp(logits, dim=2) - (logits * wanted.flatten(2)).sum(dim=2)
     return (entropy * counted).sum() / counted.sum().clamp(min=1)
 
@@ -205,7 +210,7 @@ def plain_searches(
 ) -> tuple[Float[Tensor, "n p 2"], Float[Tensor, "n p 2"]]:
     """The cells where plain descriptors find points, and the cells of the sources where they find those."""
     cells = targets.flatten(2)
-    best = (read(sources, xy) @ cells).argmax(dim=2)
+    best = (sample_descriptors(sources, xy) @ cells).argmax(dim=2)
     there = cells.transpose(1, 2).gather(1, best[..., None].expand(-1, -1, cells.shape[1]))
     back = (there @ sources.flatten(2)).argmax(dim=2)
     grid = targets.shape[-1]
@@ -256,13 +261,6 @@ def presence_loss(logits: Float[Tensor, "v 1 g g"], regions: Float[Tensor, "v g 
     parts = [(regions == kind).to(logits) for kind in (OBJECT, OUTSIDE)]
     means = [(each * part).sum() / part.sum().clamp(min=1) for part in parts]
     return (means[0] + means[1]) / 2
-
-
-def read(maps: Float[Tensor, "v d g g"], xy: Float[Tensor, "v n 2"]) -> Float[Tensor, "v n d"]:
-    """Descriptors at grid positions, bilinearly; beyond the outer cells' centres, those cells'."""
-    places = (2 * xy + 1) / maps.shape[-1] - 1
-    read_at = F.grid_sample(maps, places[:, :, None].to(maps), align_corners=False, padding_mode="border")
-    return read_at[..., 0].transpose(1, 2)
 
 
 def gaussians(xy: Float[Tensor, "*n 2"], grid: int, spread: float) -> Float[Tensor, "*n g g"]:

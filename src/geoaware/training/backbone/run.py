@@ -26,7 +26,7 @@ from geoaware.features.efficientnet_lite import MEAN, STD, EfficientNetLite
 from geoaware.features.extractor import choose_device
 from geoaware.features.tuned import CANVAS, GRID, Tuned, TunedNetwork, TunedSettings, TunedShape
 from geoaware.method.geometry import Canvas
-from geoaware.method.matching import MatchSettings
+from geoaware.method.matching import MatchSettings, sample_descriptors
 from geoaware.runs import checkpoint
 from geoaware.runs.checkpoint import Position
 from geoaware.runs.errors import InputError
@@ -34,7 +34,7 @@ from geoaware.runs.log import Log
 from geoaware.runs.progress import Tell, silent
 from geoaware.training.backbone.config import TuneConfig
 from geoaware.training.backbone.images import Images
-from geoaware.training.backbone.objective import Criterion, Parts, read
+from geoaware.training.backbone.objective import Criterion, Parts
 from geoaware.training.backbone.views import Batch, make_batch, restyled
 from geoaware.training.kit import (
     DivergedError,
@@ -319,6 +319,8 @@ def learn_centres(
             xy = canvas.to_grid(shown.xy, GRID).to(device)[None]
             maps = network(pixels)[0], plain.combine_on(plain.levels(pixels), GRID)
             for buffer, each in zip(buffers, maps, strict=True):
-                buffer[rows] += F.normalize(read(each, xy)[0], dim=1) * shown.visible[:, None].to(device)
+                buffer[rows] += F.normalize(sample_descriptors(each, xy)[0], dim=1) * shown.visible[
+                    :, None
+                ].to(device)
     for buffer in buffers:
         buffer.copy_(F.normalize(buffer, dim=1))

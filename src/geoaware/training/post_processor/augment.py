@@ -88,11 +88,13 @@ def make_example(group: Group, flips: Flips, size: int, grid: int) -> Example:
         size: side of the extractor's canvas.
         grid: cells a side of the refined maps.
     """
+    # Place the keypoints of every image, and of its mirror image if there are flips.
     example = Example(group)
     labels: dict[View, Labels] = {}
     for place, image in enumerate(group.images):
         for pose in ("identity", "flip") if flips.used else ("identity",):
             labels[place, pose] = place_labels(image, group.schema, pose, size, grid)
+    # Share the weight of each pair among its companions that have a keypoint in common.
     weights: dict[tuple[View, View], float] = defaultdict(float)
     straight: dict[tuple[View, View], float] = defaultdict(float)
     for pair in group.pairs:
@@ -104,12 +106,14 @@ def make_example(group: Group, flips: Flips, size: int, grid: int) -> Example:
         total = sum(weight for *_, weight in parts) * len(group.pairs)
         for row, (source, target, weight) in enumerate(parts):
             weights[source, target] += weight / total
-            if row == 0:
+            if row == 0:  # the pair as it is, which always has one in common
                 straight[source, target] += weight / total
+    # Keep the views that are used, each once and with a number.
     used = dict.fromkeys(view for ends in weights for view in ends)
     number = {view: row for row, view in enumerate(used)}
     example.views = list(used)
     example.labels = [labels[view] for view in used]
+    # A term for each two views.
     for (source, target), weight in weights.items():
         ids = (labels[source].visible & labels[target].visible).nonzero().flatten()
         sparse = straight.get((source, target), 0.0)

@@ -11,7 +11,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from geoaware.features.refined import blended
-from geoaware.method.losses import contrastive_loss, dense_errors, distillation_loss, read_descriptors
+from geoaware.method.losses import contrastive_loss, dense_errors, distillation_loss, disturbed
+from geoaware.method.matching import read_descriptors
 from geoaware.method.post_processor import PostProcessor
 from geoaware.training.post_processor.augment import Example, Labels, Term, target_positions
 from geoaware.training.post_processor.config import Loss
@@ -122,27 +123,30 @@ def group_losses(
         generator: of the noise, on the CPU.
     """
     device = maps.device
-    # Unbound and read once for each view: the backward pass pays a whole map for every use of one.
+    # Read the descriptors of every view at its keypoints. Unbound and read once for each view: the backward
+    # pass pays a whole map for every use of one.
     views = maps.unbind()
     read = [
         read_descriptors(each, labels.xy.to(device))
         for each, labels in zip(views, example.labels, strict=True)
     ]
     dense, sparse = read[0].sum() * 0.0, logit_scale * 0.0
-    if loss.dense:
-        for target, terms in _by_target(example.terms).items():
-            queries = torch.cat([read[term.source][term.ids.to(device)] for term in terms])
-            truth = torch.cat([_noisy(example.labels, term, loss, generator) for term in terms]).to(device)
-            weights = torch.cat([_row_weights(term, loss) for term in terms]).to(device)
-            dense = (
-                dense + dense_errors(queries, views[target], truth, loss.temperature, loss.window) @ weights
-            )
-    if loss.sparse:
-        for term in example.terms:
-            if term.sparse:
-                ids = term.ids.to(device)
-                ends = read[term.source][ids], read[term.target][ids]
-                sparse = sparse + term.sparse * contrastive_loss(*ends, logit_scale)
+    # Dense: search each view once, for the keypoints of all terms that look into it.
+    targets: dict[int, list[Term]] = defaultdict(list)
+    for term in example.terms if loss.dense else ():
+        targets[term.target].append(term)
+    for target, terms in targets.items():
+        queries = torch.cat([read[term.source][term.ids.to(device)] for term in terms])
+        truth = torch.cat([_truth(example.labels, term, loss, generator) for term in terms]).to(device)
+        weights = torch.cat([_row_weights(term, loss) for term in terms]).to(device)
+        errors = dense_errors(queries, views[target], truth, loss.temperature, loss.window)
+        dense = dense + errors @ weights
+    # Sparse: pairs as they are, whose terms alone have such a weight.
+    for term in example.terms if loss.sparse else ():
+        if term.sparse:
+            ids = term.ids.to(device)
+            ends = read[term.source][ids], read[term.target][ids]
+            sparse = sparse + term.sparse * contrastive_loss(*ends, logit_scale)
     return dense, sparse
 
 
@@ -165,11 +169,13 @@ def view_distillation(
     refined, own = maps.unbind(), plain.unbind()
     total = read_descriptors(refined[0], torch.zeros(0, 2, device=maps.device)).sum()
     for target, (place, _) in enumerate(example.views):
+        # Choose a view of another image, and points on it that are no keypoints.
         others = [row for row, (other, _) in enumerate(example.views) if other != place]
         if not others:
             continue
         source = others[int(torch.randint(len(others), (1,), generator=generator))]
         xy = _unannotated(example.labels[source], maps.shape[-1], generator).to(maps.device)
+        # Hold where they are found in this view to where the plain descriptors find them.
         total = total + distillation_loss(
             read_descriptors(refined[source], xy),
             refined[target],
@@ -189,21 +195,13 @@ def _unannotated(labels: Labels, grid: int, generator: torch.Generator) -> Float
     return drawn[inside & free][:_DISTILLED]
 
 
-def _by_target(terms: Sequence[Term]) -> dict[int, list[Term]]:
-    """Terms that look into the same view, so that it is searched in one product."""
-    found: dict[int, list[Term]] = defaultdict(list)
-    for term in terms:
-        found[term.target].append(term)
-    return found
-
-
-def _noisy(labels: Sequence[Labels], term: Term, loss: Loss, generator: torch.Generator) -> Tensor:
+def _truth(labels: Sequence[Labels], term: Term, loss: Loss, generator: torch.Generator) -> Tensor:
+    """Where the keypoints of a term are wanted, with noise in units of the target's object."""
     truth = target_positions(labels[term.source], labels[term.target], term.ids, loss)
-    if not loss.noise:
-        return truth
-    return truth + loss.noise * labels[term.target].reach * torch.randn(truth.shape, generator=generator)
+    return disturbed(truth, loss.noise * labels[term.target].reach, generator) if loss.noise else truth
 
 
 def _row_weights(term: Term, loss: Loss) -> Float[Tensor, " n"]:
+    """What the distance of each keypoint counts in the group's loss."""
     count = len(term.ids)
     return torch.full((count,), term.dense / (count if loss.reduction == "mean" else 1))
