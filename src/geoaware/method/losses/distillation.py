@@ -1,8 +1,8 @@
-"""Keeping what the extractor knows: where no keypoint is annotated, the refined features find what it finds.
+"""Distillation: where no keypoint is annotated, the refined features find what the extractor finds.
 
-Not in the paper. Trained on keypoints alone, a network forgets the parts that nobody annotated (REFERENCE
-section 9: below zero-shot on unseen keypoints). Its similarity maps of such points are held to those of the
-plain descriptors.
+Not in the paper. A network that is trained on keypoints alone forgets the parts that nobody annotated: there
+supervised features fall below those without training (Mariotti et al. 2025). So the similarity maps of such
+points are held to those of the plain descriptors.
 """
 
 from __future__ import annotations
