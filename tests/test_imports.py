@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -75,6 +77,47 @@ def test_a_wrong_arrow_is_found() -> None:
     assert _wrong_arrows("runs", {"method"}) == {"method"}
     assert _wrong_arrows("drawing", {"method", "data"}) == {"data"}
     assert _wrong_arrows("method", {"features"}) == {"features"}
+
+
+def _module(path: Path) -> str:
+    parts = path.relative_to(SOURCE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+FILES = {_module(path): ast.parse(path.read_text(encoding="utf-8")) for path in SOURCE.rglob("*.py")}
+
+
+def _modules(nodes: Iterable[ast.AST]) -> set[str]:
+    """Files of the project that import statements among the nodes load."""
+    found = set()
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom):
+            inside = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= inside & FILES.keys() or {node.module or ""} & FILES.keys()
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names} & FILES.keys()
+    return found
+
+
+def test_the_longest_chain_of_imports_is_short() -> None:
+    # Imports inside functions load when they are needed, and so do not count.
+    loads = {name: _modules(tree.body) - {name} for name, tree in FILES.items()}
+
+    @cache
+    def chain(name: str) -> tuple[str, ...]:
+        return (name, *max((chain(each) for each in loads[name]), key=len, default=()))
+
+    longest = max((chain(name) for name in FILES), key=len)
+    assert len(longest) <= 14, " -> ".join(longest)
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    # Here every import counts, those inside functions and for type checkers too.
+    left = {name: _modules(ast.walk(tree)) - {name} for name, tree in FILES.items()}
+    while free := [name for name, loaded in left.items() if not loaded & left.keys()]:
+        for name in free:
+            del left[name]
+    assert not left, sorted(left)
 
 
 @pytest.mark.parametrize("module", ["geoaware", "geoaware.cli"])

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from geoaware.features.extractor import Extractor, Layout, choose_device, choose_dtype
-from geoaware.features.fused import Fused, check_parts, split_settings
 from geoaware.runs.errors import InputError
 
 __all__ = ["EXTRACTORS", "Entry", "Extractor", "Layout", "check_name", "choose_device", "load_extractor"]
@@ -90,6 +89,8 @@ def check_name(name: str) -> None:
                 f"unknown extractor {part!r}{of}; known: {', '.join(EXTRACTORS)}, and several joined by +"
             )
     if len(parts) > 1:
+        from geoaware.features.fused import check_parts
+
         check_parts(parts)
 
 
@@ -116,6 +117,8 @@ def load_extractor(
     """
     check_name(name)
     if "+" in name:
+        from geoaware.features.fused import Fused, split_settings
+
         shares = split_settings(name.split("+"), settings)
         return Fused([load_extractor(part, device, dtype, **own) for part, own in shares.items()]).eval()
     entry = EXTRACTORS[name]

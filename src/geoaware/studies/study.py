@@ -27,7 +27,6 @@ from geoaware.runs.errors import InputError
 from geoaware.runs.progress import Tell, renamed, silent
 from geoaware.runs.settings import Part
 from geoaware.studies.case import PREDICTIONS, Run
-from geoaware.studies.trained import Trainer
 from geoaware.studies.variants import Bench, Variant
 from geoaware.training.post_processor.config import TrainConfig
 
@@ -207,11 +206,6 @@ class Study:
             )
             self._done[path] = Run(setup.name, path, score_file(path))
         return self._done[path]
-
-    def trainer(self, name: str) -> Trainer:
-        """For what an analysis trains."""
-        device = str(self.bench.extractor.device)
-        return Trainer(self.trainings[name].config, device, self.restart, self.tell, self.say)
 
 
 def load_study(place: str | Path) -> StudyConfig:
