@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import warnings
-from importlib.abc import Loader
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import Any, cast
 
 MOVED = {
     "alignment": "method.alignment",
@@ -43,10 +42,11 @@ class MovedFinder:
         if package != "geoaware" or old not in MOVED:
             return None
         new = ".".join(filter(None, ("geoaware", MOVED[old], inside)))
-        return importlib.util.spec_from_loader(name, _Alias(name, new))
+        # Not importlib.abc.Loader, which would be loaded with every program that imports the package.
+        return ModuleSpec(name, cast(Any, _Alias(name, new)), is_package=True)
 
 
-class _Alias(Loader):
+class _Alias:
     """Loads a module that hands every question on to the one at the new place."""
 
     def __init__(self, old: str, new: str) -> None:
