@@ -95,16 +95,9 @@ def error_flags(table: PointTable, alpha: float, strict: bool) -> Bool[np.ndarra
     """Error types of each point, columns as `ERROR_TYPES`; ``None`` without target keypoints."""
     if not table.has_targets:
         return None
-    return classify(
-        table.predicted,
-        table.target,
-        table.first[table.pair],
-        table.first[table.pair + 1],
-        table.wanted,
-        table.partner,
-        alpha * table.size[table.pair],
-        strict,
-    )
+    first, last, size = table.first[table.pair], table.first[table.pair + 1], table.size[table.pair]
+    wanted, partner = table.wanted, table.partner
+    return classify(table.predicted, table.target, first, last, wanted, partner, alpha * size, strict)
 
 
 def count(table: PointTable, correct: Bool[np.ndarray, "n a"], error_alpha: float, strict: bool) -> Counts:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, product
 from math import isnan
 from typing import Any, Literal
 
@@ -42,7 +43,7 @@ def to_markdown(result: PCKResult) -> str:
 
 def to_dict(result: PCKResult) -> dict[str, Any]:
     """Everything as plain Python values; NaN becomes ``None``."""
-    errors: dict[str, Any] | None = None
+    errors = None
     if result.errors is not None:
         errors = {"alpha": result.error_alpha, "types": ERROR_TYPES, **_both(result.errors)}
     return plain(
@@ -73,31 +74,32 @@ def to_csv(result: PCKResult) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(_COLUMNS.split(","))
     pck = [("pck", alpha) for alpha in result.alphas]
-    writer.writerows(_lines("all", "", result.overall, pck))
-    for name, each in result.by_category.items():
-        writer.writerows(_lines("category", name, each, pck, _WITHIN))
-    for step, each in result.by_azimuth.items():
-        writer.writerows(_lines("azimuth", str(step), each, pck))
+    lines = [_lines("all", "", result.overall, pck)]
+    lines += [_lines("category", name, each, pck, _WITHIN) for name, each in result.by_category.items()]
+    lines += [_lines("azimuth", str(step), each, pck) for step, each in result.by_azimuth.items()]
     if result.errors is not None:
-        types = [(kind, result.error_alpha) for kind in ERROR_TYPES]
-        writer.writerows(_lines("all", "", result.errors, types))
-    for name, sets in result.sensitivity.items():
+        lines.append(_lines("all", "", result.errors, [(kind, result.error_alpha) for kind in ERROR_TYPES]))
+    writer.writerows(chain.from_iterable(lines))
+    # What has no bounds, and points of its own or none.
+    plain_shares: list[tuple[Any, ...]] = [
+        ("category", name, "azimuth_sensitivity", "", sets, {}) for name, sets in result.sensitivity.items()
+    ]
+    plain_shares += [
+        (
+            "keypoint",
+            f"{each.category}/{each.id} {each.name}",
+            "pck",
+            "per_point",
+            each.values,
+            each.keypoints,
+        )
+        for each in result.by_keypoint
+    ]
+    for scope, name, metric, averaging, sets, points in plain_shares:
         for kind, values in sets.items():
             for alpha, value in zip(result.alphas, values, strict=True):
-                head = ["category", name, kind, "azimuth_sensitivity", "", alpha]
-                writer.writerow([*head, _cell(value), "", "", "", ""])
-    for point in result.by_keypoint:
-        for kind, values in point.values.items():
-            for alpha, value in zip(result.alphas, values, strict=True):
-                head = [
-                    "keypoint",
-                    f"{point.category}/{point.id} {point.name}",
-                    kind,
-                    "pck",
-                    "per_point",
-                    alpha,
-                ]
-                writer.writerow([*head, _cell(value), "", "", "", point.keypoints[kind]])
+                head = [scope, name, kind, metric, averaging, alpha]
+                writer.writerow([*head, _cell(value), "", "", "", points.get(kind, "")])
     return out.getvalue()
 
 
@@ -108,14 +110,12 @@ def _lines(
     metrics: Sequence[tuple[str, float]],
     averagings: Sequence[Averaging] = AVERAGINGS,
 ) -> Iterator[list[Any]]:
-    for kind, scores in both.sets.items():
-        for averaging in averagings:
-            spans: Sequence[Estimate | None] = scores.intervals.get(averaging, [None] * len(metrics))
-            columns = zip(metrics, scores.values[averaging], spans, strict=True)
-            for (metric, alpha), value, span in columns:
-                bounds = ["", ""] if span is None else [_cell(span.low), _cell(span.high)]
-                head = [scope, name, kind, metric, averaging, alpha]
-                yield [*head, _cell(value), *bounds, scores.pairs, scores.keypoints]
+    for (kind, scores), averaging in product(both.sets.items(), averagings):
+        spans: Sequence[Estimate | None] = scores.intervals.get(averaging, [None] * len(metrics))
+        for (metric, alpha), value, span in zip(metrics, scores.values[averaging], spans, strict=True):
+            bounds = ["", ""] if span is None else [_cell(span.low), _cell(span.high)]
+            head = [scope, name, kind, metric, averaging, alpha]
+            yield [*head, _cell(value), *bounds, scores.pairs, scores.keypoints]
 
 
 def _cell(value: float) -> str:
@@ -141,15 +141,18 @@ def _both(both: BothSets) -> dict[str, Any]:
 
 
 def _breakdowns(result: PCKResult, by: By) -> list[Grid]:
-    alphas = [f"{alpha:g}" for alpha in result.alphas]
     if by == "category":
         return [_by_part(result, "category", result.by_category)]
     if by == "keypoint":
-        columns = ("keypoint", "id", "points", *alphas, "geo. points", *(f"geo. {alpha}" for alpha in alphas))
         rows = [
-            (f"{each.category}: {each.name}", str(each.id), *_cells(each.keypoints, each.values))
+            (
+                f"{each.category}: {each.name}",
+                str(each.id),
+                *_cells((each.keypoints[kind], each.values[kind]) for kind in SETS),
+            )
             for each in result.by_keypoint
         ]
+        columns = ("keypoint", "id", *_columns(result, "points"))
         return [Grid("PCK by keypoint in per cent, all points pooled", columns, tuple(rows))]
     if not result.by_azimuth:
         raise InputError(
@@ -157,48 +160,41 @@ def _breakdowns(result: PCKResult, by: By) -> list[Grid]:
             "subsets; break the figures down by category or keypoint",
             parameter="by",
         )
-    heads = [f"{kind} {alpha}" for kind in ("standard", "geo.") for alpha in alphas]
-    rows = [
-        (name, *(percent(value) for kind in SETS for value in sets[kind]))
-        for name, sets in result.sensitivity.items()
-    ]
-    return [
-        _by_part(
-            result,
-            "azimuth difference",
-            {f"{step} ({45 * step}°)": each for step, each in result.by_azimuth.items()},
+    steps = {f"{step} ({45 * step}°)": each for step, each in result.by_azimuth.items()}
+    sensitivity = Grid(
+        "Sensitivity to azimuth, (max - min) / max over the subsets, in per cent",
+        ("category", *(f"{kind} {alpha:g}" for kind in ("standard", "geo.") for alpha in result.alphas)),
+        tuple(
+            (name, *(percent(value) for kind in SETS for value in sets[kind]))
+            for name, sets in result.sensitivity.items()
         ),
-        Grid(
-            "Sensitivity to azimuth, (max - min) / max over the subsets, in per cent",
-            ("category", *heads),
-            tuple(rows),
-            f"{MISSING}: fewer than two azimuth differences occur.",
-        ),
-    ]
+        f"{MISSING}: fewer than two azimuth differences occur.",
+    )
+    return [_by_part(result, "azimuth difference", steps), sensitivity]
 
 
 def _by_part(result: PCKResult, what: str, parts: Mapping[str, BothSets]) -> Grid:
     """One row per part, in the two averages that are defined within it."""
-    headline = result.column(result.headline_alpha)
+    alpha = result.headline_alpha
     rows = [
         (
             name,
             LABELS[averaging],
-            *_cells(
-                {kind: scores.pairs for kind, scores in both.sets.items()},
-                {kind: scores.values[averaging] for kind, scores in both.sets.items()},
-            ),
-            percent(both.gap(averaging)[headline]),
+            *_cells((each.pairs, each.values[averaging]) for each in both.sets.values()),
+            percent(both.gap(averaging)[result.column(alpha)]),
         )
-        for averaging in _WITHIN
-        for name, both in parts.items()
+        for averaging, (name, both) in product(_WITHIN, parts.items())
     ]
-    alphas = [f"{alpha:g}" for alpha in result.alphas]
-    aware = [f"geo. {alpha}" for alpha in alphas]
-    columns = (what, "average", "pairs", *alphas, "geo. pairs", *aware, f"gap {result.headline_alpha:g}")
+    columns = (what, "average", *_columns(result, "pairs"), f"gap {alpha:g}")
     return Grid(f"PCK by {what} in per cent", columns, tuple(rows))
 
 
-def _cells(counts: Mapping[str, int], values: Mapping[str, Sequence[float]]) -> list[str]:
+def _columns(result: PCKResult, counted: str) -> list[str]:
+    """Headings of `_cells`."""
+    heads = [counted, *(f"{alpha:g}" for alpha in result.alphas)]
+    return [*heads, *(f"geo. {each}" for each in heads)]
+
+
+def _cells(sets: Iterable[tuple[int, Sequence[float]]]) -> list[str]:
     """Of each set how many there are, and its shares in per cent."""
-    return [cell for kind in SETS for cell in (f"{counts[kind]:,}", *map(percent, values[kind]))]
+    return [cell for count, shares in sets for cell in (f"{count:,}", *map(percent, shares))]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -29,6 +29,14 @@ FORMAT = "geoaware predictions"
 FORMAT_VERSION = 1
 PART = ".part"
 """Ends the name of a file that is still being written."""
+
+_COLUMNS = {
+    **dict.fromkeys(("azimuth", "pair", "keypoint", "first", "wanted", "partner"), "q"),
+    **dict.fromkeys(("size", "predicted", "truth", "target"), "d"),
+    "geometry_aware": "b",
+}
+"""Columns of a `PointTable` that are gathered, with their types as `array` calls them."""
+_DTYPES: dict[str, type[Any]] = {"q": np.int64, "d": np.float64, "b": np.bool_}
 
 
 @dataclass(frozen=True)
@@ -92,13 +100,12 @@ def make_record(
     Raises:
         InputError: not one prediction per common keypoint, or the protocol cannot be applied to the target.
     """
-    ids, keypoints = pair.common_ids, pair.target.keypoints
+    ids, keypoints, there = pair.common_ids, pair.target.keypoints, pair.target.keypoints.visible_ids
     if len(predicted) != len(ids):
         raise InputError(
             f"pair {pair.id}: {len(predicted)} predictions for {len(ids)} common keypoints; match the points "
             "pair.source.keypoints.at(pair.common_ids)"
         )
-    there = keypoints.visible_ids
     return {
         "pair": pair.id,
         "category": pair.category,
@@ -111,9 +118,7 @@ def make_record(
         "geometry_aware": [False] * len(ids) if schema is None else pair_mask(pair, schema).tolist(),
         "pose": pose,
         "azimuth_difference": pair.azimuth_difference,
-        "target_keypoints": {
-            str(each): point for each, point in zip(there, keypoints.at(there).tolist(), strict=True)
-        },
+        "target_keypoints": dict(zip(map(str, there), keypoints.at(there).tolist(), strict=True)),
     }
 
 
@@ -140,8 +145,7 @@ def read(path: Path) -> tuple[Header, PointTable]:
     """Read a whole predictions file.
 
     Raises:
-        InputError: no such file, empty, not JSON lines, cut off, of another format, or inconsistent; the
-            message names the file, the line and the remedy.
+        InputError: it is missing, not whole, of another format or inconsistent; the message says where.
     """
     lines = _lines(path)
     where, first = next(lines, ("", None))
@@ -167,11 +171,7 @@ def records(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def parse_header(value: Any, where: str) -> Header:
-    """The header from the first line's JSON.
-
-    Raises:
-        InputError: it is none, or of another version.
-    """
+    """The header from the first line's JSON; `InputError` where it is none, or of another version."""
     if not isinstance(value, dict) or not isinstance(value.get("protocol"), str):
         raise InputError(
             f"{where}: not the header of a predictions file (no protocol); is this another file?"
@@ -181,7 +181,7 @@ def parse_header(value: Any, where: str) -> Header:
             f"{where}: format {value.get('format')!r} version {value.get('format_version')!r}, but "
             f"{FORMAT!r} version {FORMAT_VERSION} is needed; predict again"
         )
-    known = {key: value[key] for key in Header.__dataclass_fields__ if key in value}
+    known = {key: value[key] for key in value.keys() & Header.__dataclass_fields__.keys()}
     for key in ("settings", "versions", "hashes", "schemas"):
         if not isinstance(known.get(key, {}), dict):
             raise InputError(f"{where}: {key} of the header must be an object")
@@ -197,12 +197,7 @@ def from_records(found: Iterable[Mapping[str, Any]], schemas: Mapping[str, Mappi
 def _table(
     lines: Iterable[tuple[str, Any]], schemas: Mapping[str, Mapping[str, Any]], path: str
 ) -> PointTable:
-    """Records with where they stand, as a table.
-
-    Raises:
-        InputError: a record lacks a key, is inconsistent, or came before; a number is not finite, a size not
-            positive, or a true point not its target keypoint.
-    """
+    """Records with where they stand, as a table."""
     builder = _Builder(schemas)
     for where, record in lines:
         try:
@@ -231,13 +226,8 @@ class _Builder:
         self._seen: dict[str, str] = {}
         self._categories: list[str] = []
         self._partners = {name: _partners(schema, name) for name, schema in schemas.items()}
-        # Columns of the table by their names there.
-        self._ints = {
-            key: array("q") for key in ("azimuth", "pair", "keypoint", "first", "wanted", "partner")
-        }
-        self._ints["first"].append(0)
-        self._size, self._aware = array("d"), array("b")
-        self._points = {key: array("d") for key in ("predicted", "truth", "target")}
+        self._columns: dict[str, array[Any]] = {name: array(kind) for name, kind in _COLUMNS.items()}
+        self._columns["first"].append(0)
 
     def add(self, record: Any, where: str) -> None:
         """Take one record in."""
@@ -254,14 +244,14 @@ class _Builder:
         azimuth = record["azimuth_difference"]
         if azimuth is not None and azimuth not in (0, 1, 2, 3, 4):
             raise InputError(f"{where}: azimuth_difference is {azimuth!r}; expected 0 … 4 or null")
-        self._ints["azimuth"].append(-1 if azimuth is None else azimuth)
-        self._ints["pair"].extend([len(self._categories)] * len(ids))
-        self._ints["keypoint"].extend(ids)
+        self._columns["azimuth"].append(-1 if azimuth is None else azimuth)
+        self._columns["size"].append(record["size"])
+        self._columns["pair"].extend([len(self._categories)] * len(ids))
+        self._columns["keypoint"].extend(ids)
+        self._columns["geometry_aware"].extend(map(bool, record["geometry_aware"]))
         self._categories.append(str(record["category"]))
-        self._size.append(record["size"])
-        self._aware.extend(bool(each) for each in record["geometry_aware"])
-        self._extend("predicted", record["predicted"], where)
-        self._extend("truth", record["truth"], where)
+        for key in ("predicted", "truth"):
+            self._add_points(key, record[key], where)
         self._add_targets(record.get("target_keypoints"), ids, where)
 
     def _add_targets(self, there: Any, ids: Sequence[int], where: str) -> None:
@@ -269,19 +259,19 @@ class _Builder:
         self.has_targets &= there is not None
         if not self.has_targets:
             return
-        start = self._ints["first"][-1]
+        start = self._columns["first"][-1]
         rows = {int(each): start + number for number, each in enumerate(there)}
         missing = [each for each in ids if each not in rows]
         if missing:
             raise InputError(f"{where}: keypoint {missing[0]} is evaluated but not among target_keypoints")
         partners = self._partners.get(self._categories[-1], {})
-        self._ints["wanted"].extend(rows[each] for each in ids)
-        self._ints["partner"].extend(rows.get(partners.get(each, -1), -1) for each in ids)
-        self._ints["first"].append(start + len(there))
-        self._extend("target", list(there.values()), where)
+        self._columns["wanted"].extend(rows[each] for each in ids)
+        self._columns["partner"].extend(rows.get(partners.get(each, -1), -1) for each in ids)
+        self._columns["first"].append(start + len(there))
+        self._add_points("target", there.values(), where)
 
-    def _extend(self, key: str, points: Sequence[Sequence[float]], where: str) -> None:
-        flat = self._points[key]
+    def _add_points(self, key: str, points: Collection[Sequence[float]], where: str) -> None:
+        flat = self._columns[key]
         before = len(flat)
         flat.extend(chain.from_iterable(points))
         if len(flat) - before != 2 * len(points):
@@ -289,18 +279,18 @@ class _Builder:
 
     def table(self) -> PointTable:
         """The columns as arrays."""
+        columns = {name: np.array(each, _DTYPES[each.typecode]) for name, each in self._columns.items()}
         if not self.has_targets:
-            self._ints["wanted"] = self._ints["partner"] = array("q", [-1]) * len(self._ints["pair"])
-            self._ints["first"] = array("q", [0]) * (len(self._categories) + 1)
-            self._points["target"] = array("d")
+            columns["wanted"] = columns["partner"] = np.full(len(columns["pair"]), -1, dtype=np.int64)
+            columns["first"] = np.zeros(len(self._categories) + 1, dtype=np.int64)
+            columns["target"] = np.zeros(0)
+        for name in ("predicted", "truth", "target"):
+            columns[name] = columns[name].reshape(-1, 2)
         names = sorted(set(self._categories))
         return PointTable(
             names=tuple(names),
             category=np.array([names.index(each) for each in self._categories], dtype=np.int64),
-            size=np.array(self._size),
-            geometry_aware=np.array(self._aware, dtype=bool),
-            **{key: np.array(each, dtype=np.int64) for key, each in self._ints.items()},
-            **{key: np.array(each).reshape(-1, 2) for key, each in self._points.items()},
+            **columns,
         )
 
 
@@ -314,12 +304,7 @@ def _partners(schema: Any, name: str) -> dict[int, int]:
 
 
 def _lines(path: Path) -> Iterator[tuple[str, Any]]:
-    """Place and content of every line.
-
-    Raises:
-        InputError: the file is missing, not text, or a line is no JSON; a last line without its end is a file
-            that was cut off.
-    """
+    """Place and content of every line; a last line without its end is a file that was cut off."""
     if not path.is_file():
         raise InputError(f"{path}: no such file; write it with `geoaware predict`")
     with path.open("rb") as file:

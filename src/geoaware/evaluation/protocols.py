@@ -21,7 +21,7 @@ Base = Literal["box", "image", "keypoints"]
 
 @dataclass(frozen=True)
 class Protocol:
-    """How one line of papers counts.
+    """How one line of papers counts; the defaults are those of the paper (section 5).
 
     Attributes:
         name: of the protocol.
@@ -38,10 +38,10 @@ class Protocol:
 
     name: str
     about: str
-    base: Base
-    strict: bool
-    averaging: Averaging
-    alphas: tuple[float, ...]
+    base: Base = "box"
+    strict: bool = True
+    averaging: Averaging = "per_image"
+    alphas: tuple[float, ...] = (0.01, 0.05, 0.1)
     flip: Literal["pixel", "edge"] = "pixel"
     inside_picture: bool = False
 
@@ -58,18 +58,15 @@ class Protocol:
         Raises:
             InputError: the image has no box, or what the base is taken from has no extent.
         """
+        box = target.keypoints.box if self.base == "keypoints" else target.box
         if self.base == "image":
-            box = (0.0, 0.0, float(target.size[0]), float(target.size[1]))
-        elif self.base == "keypoints":
-            box = target.keypoints.box
-        elif target.box is None:
+            box = (0, 0, target.size[0], target.size[1])
+        if box is None:
             raise InputError(
                 f"{target.id}: has no object box, from which protocol {self.name} takes its threshold; "
                 "choose another protocol, such as pf-pascal (image) or pf-willow (box of the keypoints)",
                 parameter="protocol",
             )
-        else:
-            box = target.box
         x1, y1, x2, y2 = box
         extent = float(max(x2 - x1, y2 - y1))
         if not (math.isfinite(extent) and extent > 0):
@@ -80,50 +77,25 @@ class Protocol:
         return extent
 
 
-_SPAIR_ALPHAS = (0.01, 0.05, 0.1)
 _PF_ALPHAS = (0.05, 0.1, 0.15)
 
+# What is not said is as in the paper.
 _ALL = (
-    Protocol(
-        "paper",
-        "Telling Left from Right, as the paper says (SPair-71k, AP-10K; tables 3 to 5)",
-        base="box",
-        strict=True,
-        averaging="per_image",
-        alphas=_SPAIR_ALPHAS,
-    ),
-    Protocol(
-        "released",
-        "Telling Left from Right, as the released evaluation mirrors points",
-        base="box",
-        strict=True,
-        averaging="per_image",
-        alphas=_SPAIR_ALPHAS,
-        flip="edge",
-    ),
+    Protocol("paper", "Telling Left from Right, as the paper says (SPair-71k, AP-10K; tables 3 to 5)"),
+    Protocol("released", "Telling Left from Right, as the released evaluation mirrors points", flip="edge"),
     Protocol(
         "dift",
         "DIFT (Tang et al. 2023) and others that pool all points, in original pixels",
-        base="box",
         strict=False,
         averaging="per_point",
-        alphas=_SPAIR_ALPHAS,
         inside_picture=True,
     ),
-    Protocol(
-        "pf-pascal",
-        "PF-PASCAL in the paper: shares of the image",
-        base="image",
-        strict=True,
-        averaging="per_image",
-        alphas=_PF_ALPHAS,
-    ),
+    Protocol("pf-pascal", "PF-PASCAL in the paper: shares of the image", base="image", alphas=_PF_ALPHAS),
     Protocol(
         "pf-willow",
         "PF-WILLOW as usual: shares of the box around the target's keypoints",
         base="keypoints",
         strict=False,
-        averaging="per_image",
         alphas=_PF_ALPHAS,
         inside_picture=True,
     ),

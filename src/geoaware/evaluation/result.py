@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from geoaware.evaluation.averages import AVERAGINGS, LABELS, Averaging, Scores
 from geoaware.evaluation.tables import ERROR_LABELS, Grid, as_table, as_text, interval, percent
-from geoaware.method.metrics.errors import ERROR_TYPES
 from geoaware.method.metrics.geometry_aware import relative_gap
 
 if TYPE_CHECKING:
@@ -31,12 +30,7 @@ SETS = ("standard", "geometry_aware")
 
 @dataclass(frozen=True)
 class BothSets:
-    """The standard set and the geometry-aware subset side by side.
-
-    Attributes:
-        standard: all evaluated points.
-        geometry_aware: those that only geometry tells apart.
-    """
+    """All evaluated points, and side by side with them those that only geometry tells apart."""
 
     standard: Scores
     geometry_aware: Scores
@@ -44,24 +38,21 @@ class BothSets:
     @property
     def sets(self) -> dict[str, Scores]:
         """Both by name."""
-        return {"standard": self.standard, "geometry_aware": self.geometry_aware}
+        return dict(vars(self))
 
     @property
     def pair_share(self) -> float:
         """Share of the pairs that have a geometry-aware point."""
-        return self.geometry_aware.pairs / self.standard.pairs if self.standard.pairs else math.nan
+        return _share(self.geometry_aware.pairs, self.standard.pairs)
 
     @property
     def keypoint_share(self) -> float:
         """Share of the points that are geometry-aware."""
-        return (
-            self.geometry_aware.keypoints / self.standard.keypoints if self.standard.keypoints else math.nan
-        )
+        return _share(self.geometry_aware.keypoints, self.standard.keypoints)
 
     def gap(self, averaging: Averaging) -> tuple[float, ...]:
         """Relative gap from standard to geometry-aware, by alpha."""
-        both = zip(self.standard.values[averaging], self.geometry_aware.values[averaging], strict=True)
-        return tuple(relative_gap(a, b) for a, b in both)
+        return tuple(map(relative_gap, *(each.values[averaging] for each in self.sets.values())))
 
 
 @dataclass(frozen=True)
@@ -122,20 +113,12 @@ class PCKResult:
     def value(
         self, alpha: float = 0.1, averaging: Averaging | None = None, geometry_aware: bool = False
     ) -> float:
-        """One figure of the whole evaluation.
-
-        Raises:
-            ValueError: PCK was not computed at this alpha.
-        """
+        """One figure of the whole evaluation; `ValueError` where PCK was not computed at this alpha."""
         scores = self.overall.geometry_aware if geometry_aware else self.overall.standard
         return scores.values[averaging or self.averaging][self.column(alpha)]
 
     def column(self, alpha: float) -> int:
-        """Position of an alpha in every tuple of values.
-
-        Raises:
-            ValueError: PCK was not computed at this alpha.
-        """
+        """Position of an alpha in every tuple of values; `ValueError` as `value`."""
         if alpha not in self.alphas:
             known = ", ".join(f"{each:g}" for each in self.alphas)
             raise ValueError(f"no PCK at alpha {alpha:g} here; computed at {known}")
@@ -166,23 +149,17 @@ class PCKResult:
 
 
 def _main(result: PCKResult) -> Grid:
-    sets = result.overall
-    rows = []
+    sets, rows = result.overall, []
     for averaging in AVERAGINGS:
+        label = LABELS[averaging] + " *" * (averaging == result.averaging)
         for number, alpha in enumerate(result.alphas):
-            standard, aware = sets.standard, sets.geometry_aware
-            mark = " *" if averaging == result.averaging else ""
-            rows.append(
-                (
-                    (LABELS[averaging] + mark) if number == 0 else "",
-                    f"{alpha:g}",
-                    percent(standard.values[averaging][number]),
-                    interval(standard, averaging, number),
-                    percent(aware.values[averaging][number]),
-                    interval(aware, averaging, number),
-                    percent(sets.gap(averaging)[number]),
-                )
-            )
+            cells = [
+                cell
+                for scores in sets.sets.values()
+                for cell in (percent(scores.values[averaging][number]), interval(scores, averaging, number))
+            ]
+            gap = percent(sets.gap(averaging)[number])
+            rows.append(("" if number else label, f"{alpha:g}", *cells, gap))
     note = (
         f"* the average that protocol {result.protocol} quotes. "
         f"{sets.standard.pairs:,} pairs, {sets.standard.keypoints:,} keypoints; "
@@ -190,19 +167,20 @@ def _main(result: PCKResult) -> Grid:
         f"{percent(sets.keypoint_share)} % of the keypoints."
     )
     columns = ("average", "alpha", "standard", "95 % CI", "geometry-aware", "95 % CI", "relative gap")
-    return Grid(_title(result), columns, tuple(rows), note)
-
-
-def _title(result: PCKResult) -> str:
     what = [str(result.about[key]) for key in ("dataset", "split", "extractor") if result.about.get(key)]
-    return " · ".join(["PCK in per cent", f"protocol {result.protocol}", *what])
+    title = " · ".join(["PCK in per cent", f"protocol {result.protocol}", *what])
+    return Grid(title, columns, tuple(rows), note)
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else math.nan
 
 
 def _errors(errors: BothSets, alpha: float) -> Grid:
-    rows = []
-    for averaging in AVERAGINGS[:2]:
-        for kind, scores in errors.sets.items():
-            values = [percent(value) for value in scores.values[averaging]]
-            rows.append((f"{LABELS[averaging]}, {kind.replace('_', '-')}", *values))
+    rows = [
+        (f"{LABELS[averaging]}, {kind.replace('_', '-')}", *map(percent, scores.values[averaging]))
+        for averaging in AVERAGINGS[:2]
+        for kind, scores in errors.sets.items()
+    ]
     title = f"Error types at alpha {alpha:g} in per cent (PCK† + miss + swap = 100)"
-    return Grid(title, ("average, set", *(ERROR_LABELS[each] for each in ERROR_TYPES)), tuple(rows))
+    return Grid(title, ("average, set", *ERROR_LABELS.values()), tuple(rows))

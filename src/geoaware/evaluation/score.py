@@ -13,13 +13,7 @@ import numpy as np
 
 from geoaware.evaluation.averages import Averaging, Bounds, average, bootstrap, within_category
 from geoaware.evaluation.counts import Counts, PointTable, correct_points, count, sums_by
-from geoaware.evaluation.predictions import (
-    describe_schema,
-    from_records,
-    keypoint_names,
-    make_record,
-    read,
-)
+from geoaware.evaluation.predictions import describe_schema, from_records, keypoint_names, make_record, read
 from geoaware.evaluation.protocols import Protocol, get_protocol
 from geoaware.evaluation.result import CURVE, SETS, BothSets, KeypointScore, PCKResult
 from geoaware.method.metrics.azimuth import SUBSETS, sensitivity
@@ -60,7 +54,7 @@ def score_file(
             f"thresholds; score it under its own, or predict again under {protocol}",
             parameter="protocol",
         )
-    names, rules = keypoint_names(header.schemas), get_protocol(header.protocol)
+    rules, names = get_protocol(header.protocol), keypoint_names(header.schemas)
     return build(table, rules, names, header.about, alphas, error_alpha, draws, seed)
 
 
@@ -99,16 +93,16 @@ def score(
     if len(found) != len(pairs):
         raise InputError(f"{len(found)} matches for {len(pairs)} pairs; give one for each")
     rules = get_protocol(protocol)
-    meaning: Mapping[str, Schema] = {}
-    if schema is not None:
-        meaning = schema if isinstance(schema, Mapping) else {each.category: schema for each in pairs}
+    if schema is not None and not isinstance(schema, Mapping):
+        schema = {each.category: schema for each in pairs}
+    meaning = schema or {}
     records = [
         make_record(each, meaning.get(each.category), rules, one.points.tolist(), one.pose)
         for each, one in zip(pairs, found, strict=True)
     ]
     schemas = {name: describe_schema(each) for name, each in meaning.items()}
-    table, names = from_records(records, schemas), keypoint_names(schemas)
-    return build(table, rules, names, {}, alphas, error_alpha, draws, seed)
+    table = from_records(records, schemas)
+    return build(table, rules, keypoint_names(schemas), {}, alphas, error_alpha, draws, seed)
 
 
 def build(
@@ -121,15 +115,7 @@ def build(
     draws: int,
     seed: int = 0,
 ) -> PCKResult:
-    """Compute every figure from predicted and true points.
-
-    Args:
-        table: the points.
-        protocol: how they count.
-        names: of keypoints, by category and annotation id; a number stands for those not given.
-        about: what was predicted with what, for headings.
-        alphas: see `score_file`, as the rest.
-    """
+    """Every figure of a table of points, for `score_file` and `score`; ``names`` are those of keypoints."""
     chosen = tuple(sorted(set(protocol.alphas if alphas is None else map(float, alphas))))
     if not chosen or not all(0 < alpha < math.inf for alpha in (*chosen, error_alpha)):
         raise InputError(f"alphas must be positive shares such as 0.1, got {[*chosen, error_alpha]}")
@@ -139,38 +125,33 @@ def build(
     counts = count(table, correct, error_alpha, protocol.strict)
     asked = replace(counts, correct=counts.correct[..., : len(chosen)])
     overall, by_category = bootstrap(asked, draws, seed) if draws else (None, {})
-    by_azimuth = {
-        each: _both_sets(asked.where(asked.azimuth == each))
-        for each in SUBSETS
-        if (asked.azimuth == each).any()
-    }
+    steps = [each for each in SUBSETS if each in asked.azimuth]
     return PCKResult(
         protocol=protocol.name,
         averaging=protocol.averaging,
         alphas=chosen,
         error_alpha=error_alpha,
         about=dict(about),
-        overall=_both_sets(asked, bounds=overall),
+        overall=_both_sets(asked, overall),
         by_category={
-            name: _both_sets(asked.where(asked.category == index), bounds=by_category.get(name))
+            name: _both_sets(asked.where(asked.category == index), by_category.get(name))
             for index, name in enumerate(asked.names)
         },
-        by_azimuth=by_azimuth,
-        sensitivity=_sensitivities(asked, within_category(protocol.averaging)) if by_azimuth else {},
+        by_azimuth={each: _both_sets(asked.where(asked.azimuth == each)) for each in steps},
+        sensitivity=_sensitivities(asked, within_category(protocol.averaging)) if steps else {},
         by_keypoint=_by_keypoint(table, correct[:, : len(chosen)], names),
-        errors=_both_sets(counts, counts.errors) if table.has_targets else None,
-        curve=_both_sets(counts, counts.correct[..., len(chosen) :]),
+        errors=_both_sets(replace(counts, correct=counts.errors)) if table.has_targets else None,
+        curve=_both_sets(replace(counts, correct=counts.correct[..., len(chosen) :])),
         draws=draws,
     )
 
 
-def _both_sets(counts: Counts, hits: np.ndarray | None = None, bounds: Bounds | None = None) -> BothSets:
-    """Averages of both sets, of the correct points unless other ``hits`` are given."""
-    chosen = counts.correct if hits is None else hits
+def _both_sets(counts: Counts, bounds: Bounds | None = None) -> BothSets:
+    """Averages of the correct points of both sets."""
     standard, geometry_aware = (
         average(
             counts.points[:, each],
-            chosen[:, each],
+            counts.correct[:, each],
             counts.category,
             {name: both[:, each] for name, both in (bounds or {}).items()},
         )
@@ -185,12 +166,10 @@ def _sensitivities(counts: Counts, averaging: Averaging) -> dict[str, dict[str, 
     for index, name in enumerate(counts.names):
         here = counts.where(counts.category == index)
         subsets = [_both_sets(here.where(here.azimuth == each)).sets for each in SUBSETS]
-        found[name] = {
-            kind: tuple(
-                map(sensitivity, zip(*(each[kind].values[averaging] for each in subsets), strict=True))
-            )
-            for kind in SETS
+        columns = {
+            kind: zip(*(each[kind].values[averaging] for each in subsets), strict=True) for kind in SETS
         }
+        found[name] = {kind: tuple(map(sensitivity, values)) for kind, values in columns.items()}
     return found
 
 

@@ -9,28 +9,24 @@ image that is hard to match is hard in all its pairs, so ten times the pairs is 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Int
 
 _CONFIDENCE = 0.95
 _Z = 1.959963984540054
 """The normal distribution's 97.5 % point."""
 _DRAWS_AT_ONCE = 50
-_DECIMALS = 6
+DECIMALS = 6
+"""Far below what is printed, so that the last bits of a matrix product cannot show."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its 95 % confidence interval; the bounds are NaN where they cannot be told.
-
-    Attributes:
-        value: the figure.
-        low: lower bound.
-        high: upper bound.
-    """
+    """A figure with its 95 % confidence interval; the bounds are NaN where they cannot be told."""
 
     value: float
     low: float
@@ -71,13 +67,11 @@ def estimate(
 ) -> tuple[Estimate, ...]:
     """Means over pairs and trainings, with intervals for other images and other seeds.
 
-    For a comparison give the differences of two ways, pair by pair: what is hard for both then cancels.
-
-    The variance has two parts, which are added:
+    For a comparison give the differences of two ways, pair by pair: what is hard for both then cancels. The
+    variance has two parts, which are added:
 
     * **images**: images are drawn with replacement, and a pair counts as often as its source times as
-      often as its target was drawn (the pigeonhole bootstrap, Owen 2007). Drawing pairs alone would be too
-      narrow, because pairs that share an image succeed and fail together. But this product counts what is
+      often as its target was drawn (the pigeonhole bootstrap, Owen 2007). But this product counts what is
       peculiar to one couple of images three times, so twice the variance from drawing couples is taken
       off again; what is left is at least that of drawing couples.
     * **trainings**: the variance of the means of the trainings, over their number. With one training there is
@@ -102,74 +96,56 @@ def estimate(
         raise ValueError(
             f"{values.shape[1]} pairs, {len(source)} sources and {len(target)} targets do not agree"
         )
-    known = ~np.isnan(values)
-    if not (known == known[:1]).all():
+    if not (np.isnan(values) == np.isnan(values[:1])).all():
         raise ValueError("a pair has a value in some trainings and none in others; are the pairs the same?")
-    each_training = _means(np.where(known, values, 0.0).sum(axis=1), known.sum(axis=1))
-    value = each_training.mean(axis=0)
-    images = _image_variance(values.mean(axis=0), source, target, draws, seed)
+    names = [each for pair in zip(source, target, strict=True) for each in pair]
+    number = {each: row for row, each in enumerate(dict.fromkeys(names))}
+    ends = np.array([number[each] for each in names], dtype=np.int64).reshape(-1, 2)
     count = len(values)
-    trainings = each_training.var(axis=0, ddof=1) / count if count > 1 else np.zeros_like(value)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        freedom = (images + trainings) ** 2 / (
-            images**2 / (len({*source, *target}) - 1) + trainings**2 / max(count - 1, 1)
-        )
-    margin = np.sqrt(images + trainings) * stdtrit(freedom, (1 + _CONFIDENCE) / 2)
-    margin = np.where(images + trainings == 0, 0.0, margin)
-    bounds = zip(value.tolist(), (value - margin).tolist(), (value + margin).tolist(), strict=True)
-    return tuple(Estimate(*(round(each, _DECIMALS) for each in three)) for three in bounds)
+    with warnings.catch_warnings():
+        # Where there is too little for a mean or a variance, numpy warns and gives the NaN that is wanted.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        each_training = np.nanmean(values, axis=1)
+        value = each_training.mean(axis=0)
+        images = _image_variance(values.mean(axis=0), ends, draws, seed)
+        trainings = each_training.var(axis=0, ddof=1) / count if count > 1 else np.zeros_like(value)
+        both = images + trainings
+        freedom = both**2 / (images**2 / (len(number) - 1) + trainings**2 / max(count - 1, 1))
+    margin = np.where(both == 0, 0.0, np.sqrt(both) * stdtrit(freedom, (1 + _CONFIDENCE) / 2))
+    bounds = np.stack([value, value - margin, value + margin], axis=1).tolist()
+    return tuple(Estimate(*(round(each, DECIMALS) for each in three)) for three in bounds)
 
 
 def _image_variance(
-    values: Float[np.ndarray, "p m"], source: Sequence[str], target: Sequence[str], draws: int, seed: int
+    values: Float[np.ndarray, "p m"], ends: Int[np.ndarray, "p 2"], draws: int, seed: int
 ) -> Float[np.ndarray, " m"]:
     """Variance of the mean over pairs that comes from which images were there; NaN below two pairs."""
-    ends = _numbers(source, target)
     # Both orders of two images are one couple: they are not drawn apart.
     _, couple = np.unique(np.sort(ends, axis=1), axis=0, return_inverse=True)
+    source, target, couple = ends[:, 0], ends[:, 1], couple.ravel()
     known = ~np.isnan(values)
     columns = np.concatenate([np.where(known, values, 0.0), known], axis=1)
-    generator = np.random.default_rng(seed)
     by_image, by_couple = [], []
-    for start in range(0, draws, _DRAWS_AT_ONCE):
-        size = min(_DRAWS_AT_ONCE, draws - start)
-        images = multiplicities(generator, size, int(ends.max(initial=-1)) + 1)
-        product = images[:, ends[:, 0]] * images[:, ends[:, 1]]
+    sizes = [int(each.max(initial=-1)) + 1 for each in (ends, couple)]
+    for images, couples in resamples(draws, seed, *sizes):
         # An image paired with itself is one image, not two that were drawn alike.
-        itself = ends[:, 0] == ends[:, 1]
-        product[:, itself] = images[:, ends[itself, 0]]
-        couples = multiplicities(generator, size, int(couple.max(initial=-1)) + 1)
+        product = images[:, source] * np.where(source == target, 1.0, images[:, target])
         by_image.append(product @ columns)
-        by_couple.append(couples[:, couple.ravel()] @ columns)
-    of_images, of_couples = (_variance(np.concatenate(each)) for each in (by_image, by_couple))
+        by_couple.append(couples[:, couple] @ columns)
+    totals = np.stack([np.concatenate(by_image), np.concatenate(by_couple)])
+    sums, counts = np.split(totals, 2, axis=2)
+    of_images, of_couples = np.nanvar(sums / counts, axis=1, ddof=1)
     variance = np.maximum(of_images - 2 * of_couples, of_couples)
     return np.where(known.sum(axis=0) < 2, math.nan, variance)
 
 
-def _numbers(source: Sequence[str], target: Sequence[str]) -> Int[np.ndarray, "p 2"]:
-    """Images as numbers from 0, by first appearance."""
-    number: dict[str, int] = {}
-    pairs = zip(source, target, strict=True)
-    ends = [[number.setdefault(each, len(number)) for each in pair] for pair in pairs]
-    return np.array(ends, dtype=np.int64).reshape(-1, 2)
-
-
-def multiplicities(generator: np.random.Generator, draws: int, count: int) -> Float[np.ndarray, "d n"]:
-    """How often each of ``count`` things is drawn in each resample."""
-    chosen = generator.integers(0, max(count, 1), size=(draws, count))
-    return np.stack([np.bincount(row, minlength=count) for row in chosen]).astype(np.float64)
-
-
-def _variance(sums: Float[np.ndarray, "d n"]) -> Float[np.ndarray, " m"]:
-    """Variance over the draws of sum by count; the first half of the columns are sums."""
-    totals, counts = np.split(sums, 2, axis=1)
-    means = _means(totals, counts)
-    drawn = (~np.isnan(means)).sum(axis=0)
-    centred = np.where(np.isnan(means), 0.0, means - _means(np.nansum(means, axis=0), drawn))
-    return _means((centred**2).sum(axis=0), np.maximum(drawn - 1, 0))
-
-
-def _means(sums: Shaped[np.ndarray, "*n"], counts: Shaped[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
-    """Sums by counts; NaN where nothing was counted."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(counts > 0, sums / counts, math.nan)
+def resamples(draws: int, seed: int, *counts: int) -> Iterator[list[Float[np.ndarray, "d n"]]]:
+    """How often each of so many things is drawn in each resample, in blocks that fit the memory."""
+    generator = np.random.default_rng(seed)
+    for start in range(0, draws, _DRAWS_AT_ONCE):
+        size = min(_DRAWS_AT_ONCE, draws - start)
+        block = []
+        for count in counts:
+            rows = generator.integers(0, max(count, 1), size=(size, count))
+            block.append(np.stack([np.bincount(row, minlength=count) for row in rows]).astype(np.float64))
+        yield block

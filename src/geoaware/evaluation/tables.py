@@ -10,17 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from geoaware.evaluation.averages import Averaging, Scores
 from geoaware.evaluation.statistics import Estimate
+from geoaware.method.metrics.errors import ERROR_TYPES
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-ERROR_LABELS = {
-    "jitter": "jitter",
-    "miss": "miss",
-    "swap": "swap",
-    "swap_lr": "swap LR",
-    "pck_dagger": "PCK†",
-}
+ERROR_LABELS = dict(zip(ERROR_TYPES, ("jitter", "miss", "swap", "swap LR", "PCK†"), strict=True))
 MISSING = "–"
 """Stands where there is no figure."""
 
