@@ -30,7 +30,8 @@ class Colours(Extractor):
     def levels(self, pixels: Tensor) -> tuple[Tensor, ...]:
         return tuple(F.adaptive_avg_pool2d(pixels * self.scale, side) for side in (6, 3))
 
-    def combine(self, levels: list[Tensor]) -> Tensor:
+    def combine(self, levels: list[Tensor], grid: int | None = None) -> Tensor:
+        assert grid in (None, 6)
         return torch.cat([levels[0], F.interpolate(levels[1], size=(6, 6))], dim=1)
 
 

@@ -266,7 +266,7 @@ class TestTuned:
         return Tuned("tiny", TunedSettings(**{"grid": self.GRID, **settings}), network, plain).eval()
 
     def plain_map(self, plain: EfficientNetLite, levels: list[Tensor]) -> Tensor:
-        return plain.combine_on(levels[2:], self.GRID)
+        return plain.combine(levels[2:], self.GRID)
 
     def shares(self, extractor: Tuned, levels: list[Tensor]) -> Tensor:
         return extractor.shares(levels[0], levels[1], self.plain_map(extractor.plain, levels))
@@ -285,7 +285,7 @@ class TestTuned:
         found = extractor.combine(levels)
         assert found.shape == (3, extractor.layout.channels, self.GRID, self.GRID)
         assert extractor.layout.channels == 8 + plain.layout.channels
-        for each in (found, extractor.combine_on(levels, 7), extractor.combine_on(levels, 4)):
+        for each in (found, extractor.combine(levels, 7), extractor.combine(levels, 4)):
             norms = each.norm(dim=1)
             torch.testing.assert_close(norms, torch.ones_like(norms))
 
@@ -298,14 +298,14 @@ class TestTuned:
         familiar: tuple[float, ...],
     ) -> None:
         found = self.tuned(beside, plain, share=0.0, familiar=familiar).combine(levels).flatten(2)
-        alone = plain.combine_on(levels[2:], self.GRID).flatten(2)
+        alone = plain.combine(levels[2:], self.GRID).flatten(2)
         torch.testing.assert_close(found[0].T @ found[1], alone[0].T @ alone[1], atol=1e-5, rtol=1e-4)
 
     def test_the_similarity_mixes_those_of_both(
         self, beside: TunedNetwork, plain: EfficientNetLite, levels: list[Tensor]
     ) -> None:
-        found = self.tuned(beside, plain, share=0.7, familiar=()).combine_on(levels, 7).flatten(2)
-        alone, refined = plain.combine_on(levels[2:], 7).flatten(2), levels[0].flatten(2)
+        found = self.tuned(beside, plain, share=0.7, familiar=()).combine(levels, 7).flatten(2)
+        alone, refined = plain.combine(levels[2:], 7).flatten(2), levels[0].flatten(2)
         expected = 0.7 * refined[0].T @ refined[1] + 0.3 * alone[0].T @ alone[1]
         torch.testing.assert_close(found[0].T @ found[1], expected, atol=1e-5, rtol=1e-4)
 
@@ -385,7 +385,7 @@ class TestTuned:
         at = float(beside.in_distribution(*levels[:2], self.plain_map(plain, levels))[1, 0])
         extractor = self.tuned(beside, plain, share=0.6, familiar=(at, 1.0))
         for grid in (4, 7, self.GRID):
-            parts = extractor.combine_on(levels, grid)[:, :8].norm(dim=1) ** 2
+            parts = extractor.combine(levels, grid)[:, :8].norm(dim=1) ** 2
             wanted = self.shares(extractor, levels).view(3, 1, 1).expand_as(parts)
             torch.testing.assert_close(parts, wanted)
 
@@ -502,21 +502,19 @@ class TestRefusals:
             TunedNetwork.from_pretrained(folder)
 
     @pytest.mark.parametrize(
-        "config",
+        ("config", "message"),
         [
-            {"shape": None},
-            {"shape": [1]},
-            {"info": None},
-            {"info": "text"},
-            {"shape": {"width": 16, "attention": 3}},
+            ({"shape": None}, "damaged, lacks shape or info; copy the folder anew"),
+            ({"shape": [1]}, "damaged, lacks shape or info; copy the folder anew"),
+            ({"info": None}, "damaged, lacks shape or info; copy the folder anew"),
+            ({"info": "text"}, "damaged, lacks shape or info; copy the folder anew"),
+            ({"shape": {"width": 16, "attention": 3}}, "unknown setting attention; a newer geoaware may"),
         ],
     )
-    def test_a_damaged_config(self, folder: Path, config: dict[str, Any]) -> None:
+    def test_a_damaged_config(self, folder: Path, config: dict[str, Any], message: str) -> None:
         content = json.loads((folder / CONFIG).read_text())
         (folder / CONFIG).write_text(json.dumps({**content, **config}))
-        with pytest.raises(
-            InputError, match=r"config\.json: damaged, or of a newer geoaware; copy the folder anew"
-        ):
+        with pytest.raises(InputError, match=rf"config\.json: {message}"):
             TunedNetwork.from_pretrained(folder)
 
     @pytest.mark.parametrize(
@@ -526,7 +524,9 @@ class TestRefusals:
     def test_a_shape_that_is_none(self, folder: Path, shape: dict[str, Any]) -> None:
         content = json.loads((folder / CONFIG).read_text())
         (folder / CONFIG).write_text(json.dumps({**content, "shape": {**content["shape"], **shape}}))
-        with pytest.raises(InputError, match=r"config\.json"):
+        with pytest.raises(
+            InputError, match=r"config\.json: damaged, no tuned network can be made of its shape \("
+        ):
             TunedNetwork.from_pretrained(folder)
 
     @pytest.mark.parametrize("content", ["{", "", "\x00"])
@@ -541,7 +541,7 @@ class TestRefusals:
 
         self.change_weights(folder, shorten)
         with pytest.raises(
-            InputError, match=r"safetensors: is not of the network in its config\.json \(out\.bias is"
+            InputError, match=r"safetensors: out\.bias has shape \(8,\), expected \(9,\); the width or"
         ):
             TunedNetwork.from_pretrained(folder)
 
@@ -550,23 +550,23 @@ class TestRefusals:
         self.change_weights(folder, lambda state: state.pop(name))
         with pytest.raises(InputError) as caught:
             TunedNetwork.from_pretrained(folder)
-        assert f"({name} is missing, unknown or of another shape); copy the folder anew" in str(caught.value)
+        assert f"is not of this tuned network (lacks {name}); copy it anew" in str(caught.value)
 
     def test_weights_that_nobody_knows(self, folder: Path) -> None:
         self.change_weights(folder, lambda state: state.update(extra=torch.ones(2)))
-        with pytest.raises(InputError, match=r"\(extra is missing, unknown or of another shape\)"):
+        with pytest.raises(InputError, match=r"\(has extra, which is not known\); copy it anew"):
             TunedNetwork.from_pretrained(folder)
 
     def test_weights_of_a_network_that_was_folded(self, network: TunedNetwork, tmp_path: Path) -> None:
         network.folded().save_pretrained(tmp_path)
-        with pytest.raises(InputError, match=r"is missing, unknown or of another shape"):
+        with pytest.raises(InputError, match=r"is not of this tuned network \(lacks blocks\.0\._bn1"):
             TunedNetwork.from_pretrained(tmp_path)
 
     def test_a_config_of_another_decoder(self, folder: Path) -> None:
         content = json.loads((folder / CONFIG).read_text())
         content["shape"]["context"] = [1]
         (folder / CONFIG).write_text(json.dumps(content))
-        with pytest.raises(InputError, match=r"is not of the network in its config\.json \(context\.1\.way"):
+        with pytest.raises(InputError, match=r"is not of this tuned network \(has context\.1\.way"):
             TunedNetwork.from_pretrained(folder)
 
     @pytest.mark.parametrize("kept", [0, 7, -100])

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from geoaware.data.images import list_images
+from geoaware.method.maps import resized
 from geoaware.store.extraction import extract, survey
 from geoaware.store.feature_store import FeatureStore
 from tests.toys import Patches, noise
@@ -42,9 +43,10 @@ class Toy(Patches):
         (full,) = super().levels(pixels)
         return full[:, :13], full[:, 13:, ::2, ::2]
 
-    def combine(self, levels: Any) -> Tensor:
+    def combine(self, levels: Any, grid: int | None = None) -> Tensor:
         fine, coarse = levels
-        return torch.cat([fine, F.interpolate(coarse, size=fine.shape[-2:])], dim=1)
+        whole = torch.cat([fine, F.interpolate(coarse, size=fine.shape[-2:])], dim=1)
+        return resized(whole, grid or self.layout.grid)
 
 
 def photos(folder: Path, count: int, size: tuple[int, int] = (50, 40)) -> Path:

@@ -102,13 +102,10 @@ class EfficientNetLite(Extractor):
             levels.extend(self._outputs(reduced.to(pixels.dtype), chosen.coarse_blocks))
         return tuple(levels)
 
-    def combine(self, levels: Sequence[Tensor]) -> Float[Tensor, "b c p p"]:
-        """Unit descriptors of 1008 channels (with the default blocks)."""
-        return self.combine_on(levels, self.settings.grid)
-
-    def combine_on(self, levels: Sequence[Tensor], grid: int) -> Float[Tensor, "b c q q"]:
-        """Likewise; each block is brought to the grid at once, cheaper than by way of a finer one."""
-        return F.normalize(torch.cat([_on_grid(level, grid) for level in levels], dim=1), dim=1)
+    def combine(self, levels: Sequence[Tensor], grid: int | None = None) -> Float[Tensor, "b c p p"]:
+        """Unit descriptors (1008 channels by default); each block is brought to the grid at once."""
+        side = grid or self.settings.grid
+        return F.normalize(torch.cat([_on_grid(level, side) for level in levels], dim=1), dim=1)
 
     def _outputs(self, pixels: Tensor, wanted: tuple[int, ...]) -> Iterator[Float[Tensor, "b c h w"]]:
         """Outputs of the wanted blocks; later blocks do not run."""

@@ -88,14 +88,10 @@ class Extractor(nn.Module, ABC):
         They are what a post-processor takes and what is stored on disk; `combine` makes descriptors of them.
         """
 
-    def combine(self, levels: Sequence[Tensor]) -> Float[Tensor, "b c p p"]:
-        """Descriptors of the grid from the raw maps; a single map is taken as it is."""
+    def combine(self, levels: Sequence[Tensor], grid: int | None = None) -> Float[Tensor, "b c p p"]:
+        """Descriptors from the raw maps, on a grid of so many cells a side, the layout's if not given."""
         (only,) = levels
-        return only
-
-    def combine_on(self, levels: Sequence[Tensor], grid: int) -> Float[Tensor, "b c q q"]:
-        """`combine` for a map of ``grid`` cells a side, which training takes on a coarser grid."""
-        return resized(self.combine(levels), grid)
+        return resized(only, grid or self.layout.grid)
 
     def forward(self, pixels: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b c p p"]:
         """Descriptors of normalised canvases, in the module's own dtype."""
@@ -149,21 +145,20 @@ class Extractor(nn.Module, ABC):
         Raises:
             InputError: an image cannot be read.
         """
-        several = isinstance(images, (list, tuple))
-        read = [load_image(each) for each in (images if several else [images])]
-        if not read:
-            return []
-        levels = self.levels_of(read)
-        maps = [
+        if not isinstance(images, (list, tuple)):
+            return self([images])[0]
+        read = [load_image(each) for each in images]
+        levels = self.levels_of(read) if read else ()
+        return [
             self.feature_map([level[row] for level in levels], image.size) for row, image in enumerate(read)
         ]
-        return maps if several else maps[0]
 
     @torch.inference_mode()
     def levels_of(self, images: Sequence[Image.Image]) -> tuple[Tensor, ...]:
         """Raw maps (b, c_i, h_i, w_i) of upright RGB images, float32, each laid on its own canvas."""
-        boards = [_as_tensor(Canvas(*image.size, self.layout.size).render(image)) for image in images]
-        pixels = (torch.stack(boards).to(self.device) / 255 - self.mean.float()) / self.std.float()
+        boards = [np.array(Canvas(*image.size, self.layout.size).render(image)) for image in images]
+        values = torch.stack([torch.from_numpy(each).permute(2, 0, 1).float() for each in boards])
+        pixels = (values.to(self.device) / 255 - self.mean.float()) / self.std.float()
         return tuple(level.float() for level in self.levels(pixels.to(self.dtype)))
 
     @torch.inference_mode()
@@ -177,6 +172,43 @@ class Extractor(nn.Module, ABC):
         raw = tuple(level.to(self.device).float() for level in levels)
         data = self.combine([level[None] for level in raw]).contiguous(memory_format=torch.channels_last)[0]
         return FeatureMap(data, Canvas(*size, self.layout.size), self.identity, raw)
+
+
+class Wrapped(Extractor):
+    """An extractor around another one, which does all that the subclass does not do itself.
+
+    Args:
+        extractor: the one inside.
+        identity: that of the one inside when not given.
+        layout: likewise.
+    """
+
+    def __init__(
+        self, extractor: Extractor, identity: str | None = None, layout: Layout | None = None
+    ) -> None:
+        super().__init__(extractor.name, identity or extractor.identity, layout or extractor.layout)
+        self.extractor = extractor
+        self.stored = extractor.stored
+
+    def limit_memory(self, size: int) -> None:
+        """Of the extractor inside."""
+        self.extractor.limit_memory(size)
+
+    def weights_hash(self) -> str:
+        """Of the extractor inside."""
+        return self.extractor.weights_hash()
+
+    def levels(self, pixels: Float[Tensor, "b 3 s s"]) -> tuple[Tensor, ...]:
+        """Of the extractor inside, which computes them: canvases say nothing of the image's size."""
+        return self.extractor.levels(pixels)
+
+    def levels_of(self, images: Sequence[Image.Image]) -> tuple[Tensor, ...]:
+        """Of the extractor inside, which may read them from disk."""
+        return self.extractor.levels_of(images)
+
+    def combine(self, levels: Sequence[Tensor], grid: int | None = None) -> Float[Tensor, "b c p p"]:
+        """As the extractor inside does."""
+        return self.extractor.combine(levels, grid)
 
 
 def choose_device(device: str | torch.device = "auto") -> torch.device:
@@ -216,7 +248,3 @@ def choose_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
     if chosen == torch.bfloat16 and device.type == "cuda" and not torch.cuda.is_bf16_supported():
         raise InputError("this GPU has no bf16; use fp16 or fp32")
     return chosen
-
-
-def _as_tensor(board: Image.Image) -> Float[Tensor, "3 s s"]:
-    return torch.from_numpy(np.array(board)).permute(2, 0, 1).float()

@@ -61,11 +61,12 @@ class Fused(Extractor):
         plain = pixels.float() * self.std.float() + self.mean.float()
         return tuple(chain.from_iterable(part.levels(_canvas_of(part, plain)) for part in self._parts()))
 
-    def combine(self, levels: Sequence[Tensor]) -> Float[Tensor, "b c p p"]:
+    def combine(self, levels: Sequence[Tensor], grid: int | None = None) -> Float[Tensor, "b c p p"]:
         """Unit descriptors of each part, brought to the largest grid, concatenated and made unit again."""
+        side = self.layout.grid
         shares = zip(self._parts(), self._split(levels), strict=True)
-        maps = [resized(part.combine(own), self.layout.grid) for part, own in shares]
-        return F.normalize(torch.cat([F.normalize(each, dim=1) for each in maps], dim=1), dim=1)
+        maps = [F.normalize(resized(part.combine(own), side), dim=1) for part, own in shares]
+        return resized(F.normalize(torch.cat(maps, dim=1), dim=1), grid or side)
 
     def levels_of(self, images: Sequence[Image.Image]) -> tuple[Tensor, ...]:
         """Raw maps of all parts, float32; each part lays the images on its own canvas."""

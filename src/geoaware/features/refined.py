@@ -16,10 +16,9 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from PIL import Image
 from torch import Tensor
 
-from geoaware.features.extractor import Extractor, Layout, Provenance
+from geoaware.features.extractor import Extractor, Provenance, Wrapped
 from geoaware.method.maps import resized
 from geoaware.method.post_processor import SHIPPED, PostProcessor
 from geoaware.method.types import FeatureMap
@@ -29,7 +28,7 @@ from geoaware.runs.weights import shipped_in
 _RELEASED = (".pth", ".pt")
 
 
-class RefinedExtractor(Extractor):
+class RefinedExtractor(Wrapped):
     """An extractor whose descriptors are refined by a post-processor, alone or blended with its own.
 
     It stands wherever an extractor is taken, under the extractor's name.
@@ -51,40 +50,32 @@ class RefinedExtractor(Extractor):
     def __init__(self, extractor: Extractor, network: PostProcessor, blend: float = 1.0) -> None:
         if not 0 < blend <= 1:
             raise InputError(f"the blend must be 0 (no post-processor) to 1 (it alone), got {blend}", "blend")
-        check_fit(network, extractor)
+        network.check_trained_on(extractor.identity)
+        plain, settings = extractor.layout, network.settings
+        # Released weights do not name their extractor. An extractor's raw maps have together as many channels
+        # as its descriptors; which map has how many is only known once there is an image.
+        wanted = sum(settings.channels)
+        if not network.info.get("extractor") and wanted != plain.channels:
+            raise InputError(
+                f"the post-processor takes raw maps of {wanted} channels in all, {extractor.name} gives "
+                f"{plain.channels}; use the extractor that it was trained with"
+            )
         # Hashed once: to ask the network for its hash with every image would compute it every time.
         weights = network.weights_hash()
         identity = f"{extractor.identity} + post-processor {weights[:16]}"
-        identity += f" (blend {float(blend)})" if blend < 1 else ""
-        super().__init__(extractor.name, identity, _layout(extractor.layout, network, blend))
-        self.extractor = extractor
+        grid, channels = settings.grid, settings.width
+        if blend < 1:
+            identity += f" (blend {float(blend)})"
+            grid, channels = max(grid, plain.grid), channels + plain.channels
+        super().__init__(extractor, identity, replace(plain, grid=grid, channels=channels))
         self.network = network.to(extractor.device).eval()
         self.blend = float(blend)
         self.weights = weights
-        self.stored = extractor.stored
 
     @property
     def post_processor(self) -> PostProcessor:
         """The network."""
         return self.network
-
-    @property
-    def device(self) -> torch.device:
-        """Of the extractor inside."""
-        return self.extractor.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the extractor inside; the post-processor computes in float32."""
-        return self.extractor.dtype
-
-    def limit_memory(self, size: int) -> None:
-        """Of the extractor inside; the post-processor is small beside it."""
-        self.extractor.limit_memory(size)
-
-    def weights_hash(self) -> str:
-        """Of the extractor inside; the post-processor's is `weights`."""
-        return self.extractor.weights_hash()
 
     def provenance(self) -> Provenance:
         """As the extractor's, with the blend and the hash of the post-processor."""
@@ -93,29 +84,17 @@ class RefinedExtractor(Extractor):
             {**plain.settings, "blend": self.blend}, {**plain.hashes, "post_processor": self.weights}
         )
 
-    def levels(self, pixels: Float[Tensor, "b 3 s s"]) -> tuple[Tensor, ...]:
-        """Raw maps of the extractor inside."""
-        return self.extractor.levels(pixels)
-
-    def levels_of(self, images: Sequence[Image.Image]) -> tuple[Tensor, ...]:
-        """Raw maps of the extractor inside, which may read them from disk."""
-        return self.extractor.levels_of(images)
-
     def feature_map(self, levels: Sequence[Float[Tensor, "_ _ _"]], size: tuple[int, int]) -> FeatureMap:
         """An image's refined map; the raw maps are let go, since nothing refines it again."""
         return replace(super().feature_map(levels, size), levels=())
 
-    def combine(self, levels: Sequence[Tensor]) -> Float[Tensor, "b c p p"]:
+    def combine(self, levels: Sequence[Tensor], grid: int | None = None) -> Float[Tensor, "b c p p"]:
         """Refined descriptors, or refined and plain ones side by side."""
-        return self.combine_on(levels, self.layout.grid)
-
-    def combine_on(self, levels: Sequence[Tensor], grid: int) -> Float[Tensor, "b c q q"]:
-        """Likewise on a grid of another number of cells."""
-        refined = self.network([level.float() for level in levels])
+        refined, side = self.network([level.float() for level in levels]), grid or self.layout.grid
         if self.blend == 1:
-            return resized(refined, grid)
+            return resized(refined, side)
         plain = self.extractor.combine(levels).contiguous(memory_format=torch.channels_last)
-        return blended(refined, plain, self.blend, grid)
+        return blended(refined, plain, self.blend, side)
 
 
 def refine(
@@ -170,35 +149,3 @@ def load_post_processor(place: str | os.PathLike[str]) -> PostProcessor:
 def shipped() -> dict[str, Path]:
     """Folders of the post-processors that come with the package, by name."""
     return shipped_in(SHIPPED)
-
-
-def _layout(plain: Layout, network: PostProcessor, blend: float) -> Layout:
-    """Grid and channels of the maps that are matched."""
-    settings = network.settings
-    if blend == 1:
-        return replace(plain, grid=settings.grid, channels=settings.width)
-    return replace(plain, grid=max(settings.grid, plain.grid), channels=settings.width + plain.channels)
-
-
-def check_fit(network: PostProcessor, extractor: Extractor) -> None:
-    """Make sure, as far as can be told without an image, that the network takes the extractor's raw maps.
-
-    Raises:
-        InputError: it was trained on other features, or takes another number of channels.
-    """
-    trained_on = network.info.get("extractor")
-    if trained_on == extractor.identity:
-        return
-    if trained_on is not None:
-        raise InputError(
-            f"the post-processor was trained on features of {trained_on}, not of {extractor.identity}\n"
-            "remedy: use that extractor, match without a post-processor (none), or train one: geoaware train"
-        )
-    # Released weights do not name their extractor. An extractor's raw maps have together as many channels as
-    # its descriptors; which map has how many is only known once there is an image.
-    wanted, given = sum(network.settings.channels), extractor.layout.channels
-    if wanted != given:
-        raise InputError(
-            f"the post-processor takes raw maps of {wanted} channels in all, {extractor.name} gives {given}; "
-            "use the extractor that it was trained with"
-        )

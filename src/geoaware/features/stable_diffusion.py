@@ -231,9 +231,11 @@ class StableDiffusion(Extractor):
             for level in zip(*passes, strict=True)
         )
 
-    def combine(self, levels: Sequence[Tensor]) -> Float[Tensor, "b c p p"]:
+    def combine(self, levels: Sequence[Tensor], grid: int | None = None) -> Float[Tensor, "b c p p"]:
         """Unit descriptors: s4 and s5 brought to the grid of s3 bilinearly, all three concatenated."""
-        return F.normalize(torch.cat([resized(level, self.layout.grid) for level in levels], dim=1), dim=1)
+        side = self.layout.grid
+        unit = F.normalize(torch.cat([resized(level, side) for level in levels], dim=1), dim=1)
+        return resized(unit, grid or side)
 
     def noised(self, crops: Float[Tensor, "n 3 s s"]) -> Float[Tensor, "n 4 l l"]:
         """Latents of the crops (mean of the posterior, scaled) with the fixed noise of the timestep."""

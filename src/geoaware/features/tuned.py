@@ -11,10 +11,9 @@ because the tuned ones alone take a motorbike for a man.
 from __future__ import annotations
 
 import copy
-import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +27,7 @@ from geoaware.features.extractor import Extractor, Layout
 from geoaware.features.settings import describe, make_settings
 from geoaware.method.maps import resized
 from geoaware.runs.errors import InputError
-from geoaware.runs.weights import (
-    CONFIG,
-    WEIGHTS,
-    digest,
-    folder_meant,
-    model_card,
-    read_safetensors,
-    shipped_in,
-    write_pretrained,
-)
-
-FORMAT = "geoaware tuned network 2"
+from geoaware.runs.weights import SavedNetwork, digest, folder_meant, shipped_in
 
 SHIPPED = Path(__file__).resolve().parents[1] / "weights" / "tuned"
 """Folder of the weights that come with the package."""
@@ -96,7 +84,7 @@ class TunedShape:
             )
 
 
-class TunedNetwork(nn.Module):
+class TunedNetwork(SavedNetwork):
     """Pixels to unit descriptors and presence, at stride 8.
 
     The maps of strides 32 and 16 are added, freed of their resolution's limits by dilated residual blocks,
@@ -110,16 +98,16 @@ class TunedNetwork(nn.Module):
         centres: mean unit descriptor of every keypoint on the images that were trained on, kind after kind;
             zero before training ends.
         plain_centres: likewise of the plain descriptors.
-        info: where the weights come from and what was measured; kept in ``config.json``.
     """
 
+    noun, format = "tuned network", "geoaware tuned network 2"
+    section, values = "shape", TunedShape
     centres: Tensor
     plain_centres: Tensor
 
     def __init__(self, shape: TunedShape, backbone: Any) -> None:
         super().__init__()
         self.shape = shape
-        self.info: dict[str, Any] = {}
         self.stem = nn.Sequential(backbone._conv_stem, backbone._bn0, backbone._swish)
         self.blocks = nn.ModuleList(backbone._blocks)
         self.lateral = nn.ModuleDict(
@@ -198,25 +186,10 @@ class TunedNetwork(nn.Module):
         shape = torch.tensor(list(repr(self.shape).encode()))
         return digest([*self.state_dict().items(), ("shape", shape)]).hex()
 
-    def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
-        """Write ``model.safetensors`` (convolutions in half precision), ``config.json`` and ``README.md``.
-
-        Raises:
-            InputError: the folder cannot be written to.
-        """
-        state = {
-            name: value.half() if value.ndim == 4 else value
-            for name, value in self.state_dict().items()
-            if value.is_floating_point()
-        }
-        config = {"format": FORMAT, "shape": asdict(self.shape), "info": self.info}
-        return write_pretrained(folder, state, config, self.card())
-
-    def card(self) -> str:
-        """The model card: everything in `info`, a section each."""
-        shape = ", ".join(f"{key} {value}" for key, value in asdict(self.shape).items())
-        count = sum(each.numel() for each in self.parameters())
-        return model_card("Tuned network for geoaware", f"{count:,} parameters: {shape}.", self.info)
+    def saved_state(self) -> dict[str, Tensor]:
+        """Convolutions in half precision; no counters."""
+        state = {name: each for name, each in self.state_dict().items() if each.is_floating_point()}
+        return {name: each.half() if each.ndim == 4 else each for name, each in state.items()}
 
     @classmethod
     def from_imagenet(cls, shape: TunedShape) -> TunedNetwork:
@@ -237,22 +210,15 @@ class TunedNetwork(nn.Module):
             InputError: nothing is there, or it is damaged or of another format.
             MissingDependencyError: the package of the network is not installed.
         """
-        folder = folder_meant(place, shipped_in(SHIPPED))
-        shape, info = _read_config(folder / CONFIG)
-        network = cls(shape, imagenet_network(weights=False))
-        state = {name: value.float() for name, value in read_safetensors(folder / WEIGHTS).items()}
-        wanted = {
-            name: value.shape for name, value in network.state_dict().items() if value.is_floating_point()
-        }
-        wrong = wanted.items() ^ {(name, value.shape) for name, value in state.items()}
-        if wrong:
-            raise InputError(
-                f"{folder / WEIGHTS}: is not of the network in its {CONFIG} ({min(wrong)[0]} is missing, "
-                "unknown or of another shape); copy the folder anew"
-            )
-        network.load_state_dict(state, strict=False)
-        network.info = info
-        return network.eval()
+        shipped = shipped_in(SHIPPED)
+        names = ", ".join(shipped) or "none"
+        origin = f"a folder written by geoaware tune, or weights that are shipped: {names}"
+        return cls.from_folder(folder_meant(place, shipped), origin)
+
+    @classmethod
+    def of_values(cls, **values: Any) -> TunedNetwork:
+        """A network of the fields of a `TunedShape`, untrained."""
+        return cls(TunedShape(**values), imagenet_network(weights=False))
 
 
 @dataclass(frozen=True)
@@ -331,19 +297,16 @@ class Tuned(Extractor):
         descriptors, presence = self.network(pixels)
         return descriptors, presence.sigmoid(), *self.plain.levels(pixels)
 
-    def combine(self, levels: Sequence[Tensor]) -> Float[Tensor, "b c p p"]:
+    def combine(self, levels: Sequence[Tensor], grid: int | None = None) -> Float[Tensor, "b c p p"]:
         """Unit descriptors: the tuned ones by the root of their share, the plain ones by that of the rest."""
-        return self.combine_on(levels, self.settings.grid)
-
-    def combine_on(self, levels: Sequence[Tensor], grid: int) -> Float[Tensor, "b c q q"]:
-        """Do as `combine`, for a map of ``grid`` cells a side."""
         tuned, presence, *raw = levels
-        plain = self.plain.combine_on(raw, self.settings.grid)
+        plain = self.plain.combine(raw, self.settings.grid)
         share = self.shares(tuned, presence, plain).view(-1, 1, 1, 1)
-        if grid != self.settings.grid:
-            plain = self.plain.combine_on(raw, grid)
+        side = grid or self.settings.grid
+        if side != self.settings.grid:
+            plain = self.plain.combine(raw, side)
         return torch.cat(
-            [share.sqrt() * F.normalize(resized(tuned, grid), dim=1), (1 - share).sqrt() * plain], dim=1
+            [share.sqrt() * F.normalize(resized(tuned, side), dim=1), (1 - share).sqrt() * plain], dim=1
         )
 
     def shares(
@@ -398,35 +361,3 @@ def _normed(incoming: int, outgoing: int, side: int, dilation: int = 1) -> nn.Se
 
 def _enlarged(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2, mode="bilinear")
-
-
-def _read_config(path: Path) -> tuple[TunedShape, dict[str, Any]]:
-    """Shape and info.
-
-    Raises:
-        InputError: no such file, or none of a tuned network.
-    """
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(
-            f"{path}: no such file; give a folder written by geoaware tune, or weights that are shipped: "
-            f"{', '.join(shipped_in(SHIPPED)) or 'none'}"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); copy the folder anew") from None
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
-        raise InputError(f"{path}: is not the config of a {FORMAT}; give a folder written by geoaware tune")
-    known = {each.name for each in fields(TunedShape)}
-    shape, info = config.get("shape"), config.get("info")
-    if not isinstance(shape, dict) or not isinstance(info, dict) or set(shape) - known:
-        raise InputError(f"{path}: damaged, or of a newer geoaware; copy the folder anew")
-    try:
-        values: dict[str, Any] = {
-            key: tuple(each) if isinstance(each, list) else each for key, each in shape.items()
-        }
-        return TunedShape(**values), info
-    except (TypeError, InputError) as error:
-        raise InputError(
-            f"{path}: damaged, its shape is of no network ({error}); copy the folder anew"
-        ) from None

@@ -12,11 +12,10 @@ Example:
 
 from __future__ import annotations
 
-import json
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, overload
 
@@ -33,15 +32,13 @@ from geoaware.runs.weights import (
     CARD,
     CONFIG,
     WEIGHTS,
+    SavedNetwork,
     digest,
+    first_line,
     folder_meant,
-    model_card,
-    read_safetensors,
     shipped_in,
-    write_pretrained,
 )
 
-FORMAT = "geoaware post-processor"
 SHIPPED = Path(__file__).resolve().parents[1] / "weights"
 """Folder of the post-processors that come with the package, by name."""
 
@@ -132,7 +129,7 @@ class _Bottleneck(nn.Module):
         return out.add_(_scaled(self.shortcut.norm, straight, share)).relu_()
 
 
-class PostProcessor(nn.Module):
+class PostProcessor(SavedNetwork):
     """Refines an extractor's raw maps into descriptors that tell left from right.
 
     Args:
@@ -154,6 +151,9 @@ class PostProcessor(nn.Module):
         InputError: the settings make no network.
     """
 
+    noun, format = "post-processor", "geoaware post-processor"
+    section, values = "settings", PostProcessorSettings
+
     def __init__(
         self,
         channels: Sequence[int] = (640, 1280, 1280, 768),
@@ -167,7 +167,6 @@ class PostProcessor(nn.Module):
         if not channels:
             raise InputError("channels must be positive numbers, one a map, got none")
         self.settings = PostProcessorSettings(tuple(channels), width, grid, dropout, tuple(context), centred)
-        self.info: dict[str, Any] = {}
         self._hashed: tuple[tuple[tuple[int, int], ...], str] | None = None
         self.bottleneck_layers = nn.ModuleList(nn.Sequential(_Bottleneck(c, width)) for c in channels)
         self.context_layers = nn.ModuleList(_Bottleneck(width, width, dilation) for dilation in context)
@@ -223,12 +222,7 @@ class PostProcessor(nn.Module):
             InputError: the features are of another extractor than the network was trained with, or have no
                 raw maps.
         """
-        wanted = self.info.get("extractor")
-        if wanted is not None and features.extractor != wanted:
-            raise InputError(
-                f"this post-processor was trained on features of {wanted}, not of {features.extractor}; "
-                "use that extractor, or train another one: geoaware train"
-            )
+        self.check_trained_on(features.extractor)
         if not features.levels:
             raise InputError("these features have no raw maps (levels), which the post-processor needs")
         training = self.training
@@ -237,6 +231,19 @@ class PostProcessor(nn.Module):
         finally:
             self.train(training)
         return replace(features, data=refined, extractor=f"{features.extractor} + {self.identity}", levels=())
+
+    def check_trained_on(self, extractor: str) -> None:
+        """Make sure that the weights are for features of this identity, where they say so.
+
+        Raises:
+            InputError: they were trained on others.
+        """
+        wanted = self.info.get("extractor")
+        if wanted is not None and extractor != wanted:
+            raise InputError(
+                f"the post-processor was trained on features of {wanted}, not of {extractor}; use that "
+                "extractor, match without a post-processor (none), or train another one: geoaware train"
+            )
 
     @property
     def identity(self) -> str:
@@ -248,16 +255,13 @@ class PostProcessor(nn.Module):
 
         Computed anew when a weight has changed only: `refine` asks for it with every image.
         """
-        state = tuple(
+        weights = tuple(
             (each.data_ptr(), 0 if each.is_inference() else each._version) for each in self.parameters()
         )
-        if self._hashed is None or self._hashed[0] != state:
-            self._hashed = state, self._digest()
+        if self._hashed is None or self._hashed[0] != weights:
+            settings = torch.tensor(list(repr(replace(self.settings, dropout=0.0)).encode()))
+            self._hashed = weights, digest([*self.state_dict().items(), ("settings", settings)]).hex()
         return self._hashed[1]
-
-    def _digest(self) -> str:
-        settings = torch.tensor(list(repr(replace(self.settings, dropout=0.0)).encode()))
-        return digest([*self.state_dict().items(), ("settings", settings)]).hex()
 
     @classmethod
     def from_released(cls, path: str | os.PathLike[str], grid: int = 60) -> PostProcessor:
@@ -269,7 +273,15 @@ class PostProcessor(nn.Module):
             InputError: the file is missing, is no state dict, or not of this network.
         """
         state = _read_state_dict(Path(path))
-        return cls._from_state(state, grid, path)
+        count = len({name.split(".")[1] for name in state if name.startswith("bottleneck_layers.")})
+        try:
+            first = [state[f"bottleneck_layers.{index}.0.conv1.weight"] for index in range(count)]
+            width = state["bottleneck_layers.0.0.conv3.weight"].shape[0]
+            network = cls([weight.shape[1] for weight in first], width, grid)
+        except (KeyError, IndexError, InputError) as error:
+            raise InputError(f"{path}: is no checkpoint of a post-processor ({error})") from None
+        network.load_whole(state, path)
+        return network.eval()
 
     @classmethod
     def from_pretrained(cls, place: str | os.PathLike[str], revision: str | None = None) -> PostProcessor:
@@ -283,49 +295,21 @@ class PostProcessor(nn.Module):
         Raises:
             InputError: nothing is there, or it is damaged or of another format; the message says what to do.
         """
-        folder = _find_folder(place, revision)
-        config = _read_config(folder / CONFIG)
-        try:
-            network = cls(**config["settings"])
-        except (TypeError, InputError) as error:
-            raise InputError(f"{folder / CONFIG}: settings are not of a post-processor ({error})") from None
-        _load_state(network, read_safetensors(folder / WEIGHTS), folder / WEIGHTS)
-        network.info = config["info"]
-        return network.eval()
+        shipped = shipped_in(SHIPPED)
+        folder = folder_meant(place, shipped)
+        names = f"one that is shipped: {', '.join(shipped) or 'none'}"
+        if not folder.is_dir():
+            from huggingface_hub import snapshot_download
 
-    def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
-        """Write ``model.safetensors``, ``config.json`` and the model card ``README.md`` to a folder.
-
-        Raises:
-            InputError: the folder cannot be written to.
-        """
-        place = Path(folder)
-        try:
-            place.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"{place}: cannot be made ({error.strerror}); choose another folder") from None
-        config = {"format": FORMAT, "settings": asdict(self.settings), "info": self.info}
-        return write_pretrained(place, self.state_dict(), config, self.card())
-
-    def card(self) -> str:
-        """The model card: everything in `info`, a section each."""
-        parameters = sum(each.numel() for each in self.parameters())
-        shape = ", ".join(f"{key} {value}" for key, value in asdict(self.settings).items())
-        return model_card("Post-processor for geoaware", f"{parameters:,} parameters: {shape}.", self.info)
-
-    @classmethod
-    def _from_state(
-        cls, state: Mapping[str, Tensor], grid: int, path: str | os.PathLike[str]
-    ) -> PostProcessor:
-        count = len({name.split(".")[1] for name in state if name.startswith("bottleneck_layers.")})
-        try:
-            first = [state[f"bottleneck_layers.{index}.0.conv1.weight"] for index in range(count)]
-            width = state["bottleneck_layers.0.0.conv3.weight"].shape[0]
-            network = cls([weight.shape[1] for weight in first], width, grid)
-        except (KeyError, IndexError, InputError) as error:
-            raise InputError(f"{path}: is no checkpoint of a post-processor ({error})") from None
-        _load_state(network, state, path)
-        return network.eval()
+            wanted = [WEIGHTS, CONFIG, CARD]
+            try:
+                folder = Path(snapshot_download(str(place), revision=revision, allow_patterns=wanted))
+            except Exception as error:  # the hub's errors have no common class but Exception
+                raise InputError(
+                    f"no post-processor at {str(place)!r} ({first_line(error)})\n"
+                    f"remedy: give a folder written by geoaware train, a hub id, or {names}"
+                ) from None
+        return cls.from_folder(folder, f"a folder written by geoaware train, or {names}")
 
 
 def _frugally(function: Callable[..., Tensor], *arguments: Any) -> Tensor:
@@ -354,26 +338,6 @@ def _scaled(norm: nn.GroupNorm, x: Tensor, factor: Tensor) -> Tensor:
     return F.group_norm(x, norm.num_groups, norm.weight * factor, norm.bias * factor, norm.eps)
 
 
-def _load_state(network: nn.Module, state: Mapping[str, Tensor], path: str | os.PathLike[str]) -> None:
-    """Load weights whole, or say what does not fit.
-
-    Raises:
-        InputError: names or shapes differ.
-    """
-    wanted = network.state_dict()
-    missing, strange = sorted(set(wanted) - set(state)), sorted(set(state) - set(wanted))
-    if missing or strange:
-        what = f"lacks {missing[0]}" if missing else f"has {strange[0]}, which is not known"
-        raise InputError(f"{path}: is not of this post-processor ({what})")
-    for name, tensor in wanted.items():
-        if state[name].shape != tensor.shape:
-            raise InputError(
-                f"{path}: {name} has shape {tuple(state[name].shape)}, expected {tuple(tensor.shape)}; the "
-                "width or the extractor is another one"
-            )
-    network.load_state_dict(dict(state))
-
-
 def _read_state_dict(path: Path) -> dict[str, Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -390,37 +354,3 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
     ):
         raise InputError(f"{path}: is no state dict (names with tensors); give a released checkpoint")
     return content
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); the folder is no saved post-processor") from None
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
-        raise InputError(f"{path}: is not the config of a {FORMAT}")
-    if not all(isinstance(config.get(part), dict) for part in ("settings", "info")):
-        raise InputError(f"{path}: damaged, lacks settings or info; copy it anew")
-    known = {each.name for each in fields(PostProcessorSettings)}
-    unknown = sorted(set(config["settings"]) - known)
-    if unknown:
-        raise InputError(f"{path}: unknown setting {unknown[0]}; a newer geoaware may know it")
-    return config
-
-
-def _find_folder(place: str | os.PathLike[str], revision: str | None) -> Path:
-    shipped = shipped_in(SHIPPED)
-    folder = folder_meant(place, shipped)
-    if folder.is_dir():
-        return folder
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(str(place), revision=revision, allow_patterns=[WEIGHTS, CONFIG, CARD]))
-    except Exception as error:  # the hub's errors have no common class but Exception
-        why = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        raise InputError(
-            f"no post-processor at {str(place)!r} ({why})\n"
-            "remedy: give a folder written by geoaware train, a hub id, or one that is shipped: "
-            f"{', '.join(shipped) or 'none'}"
-        ) from None

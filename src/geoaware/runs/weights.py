@@ -1,4 +1,4 @@
-"""Loading saved networks from a hub id or a local folder, with errors that say what to do."""
+"""Networks in files: those of libraries from a hub or a folder, our own written and read again."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,6 +20,8 @@ from geoaware.runs.files import replacing
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 """Files of a network in its folder."""
+
+Network = TypeVar("Network", bound="SavedNetwork")
 
 
 @dataclass(frozen=True)
@@ -75,10 +77,10 @@ def load_network(kind: Any, source: Source, part: str | None = None, **options: 
             source.place, revision=source.revision, output_loading_info=True, **options
         )
     except (OSError, ValueError) as error:
-        raise source.absent(_first_line(error)) from None
+        raise source.absent(first_line(error)) from None
     except (RuntimeError, SafetensorError) as error:
         raise InputError(
-            f"{folder}: damaged, or not the weights of its config.json ({_first_line(error)}); "
+            f"{folder}: damaged, or not the weights of its config.json ({first_line(error)}); "
             f"copy {source.hub_id} anew"
         ) from None
     missing = sorted(report["missing_keys"])
@@ -130,35 +132,122 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         raise InputError(f"{path}: damaged, cannot be read ({error}); copy it anew") from None
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """An error in one line."""
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
-def write_pretrained(
-    folder: str | os.PathLike[str], state: Mapping[str, Tensor], config: Mapping[str, Any], card: str
-) -> Path:
-    """Write a network's weights, its config and its model card to a folder, each whole or not at all.
+class SavedNetwork(nn.Module):
+    """A network that is kept in a folder, with the values that shape it and what is known of its weights.
 
-    Raises:
-        InputError: the folder cannot be written to.
+    Attributes:
+        noun: what it is, for messages and the title of its model card.
+        format: as the config says it.
+        section: of the config, with the values that shape the network; also the attribute that has them.
+        values: class of these values.
+        info: where the weights come from and what was measured; kept in ``config.json``.
     """
-    place = Path(folder)
-    text = json.dumps(config, indent=1) + "\n"  # before anything is written: info may not be JSON
-    with replacing(place / WEIGHTS) as draft:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, draft)
-    with replacing(place / CONFIG) as draft:
-        draft.write_text(text, encoding="utf-8")
-    with replacing(place / CARD) as draft:
-        draft.write_text(card, encoding="utf-8")
-    return place
 
+    noun: ClassVar[str]
+    format: ClassVar[str]
+    section: ClassVar[str]
+    values: ClassVar[type]
 
-def model_card(title: str, about: str, info: Mapping[str, Any]) -> str:
-    """A model card in Markdown: a title, a sentence, and all that is known of weights, a section each."""
-    lines = [f"# {title}", "", about, ""]
-    for name, content in info.items():
-        lines += [f"## {name.replace('_', ' ').capitalize()}", "", *_as_markdown(content), ""]
-    return "\n".join(lines)
+    def __init__(self) -> None:
+        super().__init__()
+        self.info: dict[str, Any] = {}
+
+    @classmethod
+    def of_values(cls: type[Network], **values: Any) -> Network:
+        """A network of the values in the section, with weights yet to be loaded."""
+        return cls(**values)
+
+    def saved_state(self) -> dict[str, Tensor]:
+        """The tensors that are written."""
+        return self.state_dict()
+
+    def card(self) -> str:
+        """The model card in Markdown: shape and size, and everything in `info`, a section each."""
+        count = sum(each.numel() for each in self.parameters())
+        shape = ", ".join(f"{key} {value}" for key, value in asdict(getattr(self, self.section)).items())
+        lines = [f"# {self.noun.capitalize()} for geoaware", "", f"{count:,} parameters: {shape}.", ""]
+        for name, content in self.info.items():
+            lines += [f"## {name.replace('_', ' ').capitalize()}", "", *_as_markdown(content), ""]
+        return "\n".join(lines)
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
+        """Write ``model.safetensors``, ``config.json`` and the card ``README.md``, each whole or not at all.
+
+        Raises:
+            InputError: the folder cannot be written to.
+        """
+        place = Path(folder)
+        config = {"format": self.format, self.section: asdict(getattr(self, self.section)), "info": self.info}
+        # Before anything is written: info may not be JSON.
+        texts = {CONFIG: json.dumps(config, indent=1) + "\n", CARD: self.card()}
+        with replacing(place / WEIGHTS) as draft:
+            state = self.saved_state().items()
+            save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state}, draft)
+        for name, text in texts.items():
+            with replacing(place / name) as draft:
+                draft.write_text(text, encoding="utf-8")
+        return place
+
+    @classmethod
+    def from_folder(cls: type[Network], folder: Path, origin: str) -> Network:
+        """What `save_pretrained` wrote, for use.
+
+        Args:
+            folder: where it is.
+            origin: what to give instead, for messages.
+
+        Raises:
+            InputError: nothing is there, or it is damaged or of another format.
+        """
+        path = folder / CONFIG
+        try:
+            config = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise InputError(f"{path}: no such file; give {origin}") from None
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: cannot be read ({error}); copy the folder anew") from None
+        if not isinstance(config, dict) or config.get("format") != cls.format:
+            raise InputError(f"{path}: is not the config of a {cls.format}; give {origin}")
+        values, info = config.get(cls.section), config.get("info")
+        if not isinstance(values, dict) or not isinstance(info, dict):
+            raise InputError(f"{path}: damaged, lacks {cls.section} or info; copy the folder anew")
+        unknown = sorted(values.keys() - {each.name for each in fields(cls.values)})
+        if unknown:
+            raise InputError(f"{path}: unknown setting {unknown[0]}; a newer geoaware may know it")
+        try:
+            lists = {key: tuple(each) for key, each in values.items() if isinstance(each, list)}
+            network = cls.of_values(**{**values, **lists})
+        except (TypeError, InputError) as error:
+            raise InputError(
+                f"{path}: damaged, no {cls.noun} can be made of its {cls.section} ({error}); copy it anew"
+            ) from None
+        network.load_whole(read_safetensors(folder / WEIGHTS), folder / WEIGHTS)
+        network.info = info
+        return network.eval()
+
+    def load_whole(self, state: Mapping[str, Tensor], path: str | os.PathLike[str]) -> None:
+        """Load weights, all of them and no others; counters of training are no weights.
+
+        Raises:
+            InputError: names or shapes differ from the network's.
+        """
+        wanted = {name: each for name, each in self.state_dict().items() if each.is_floating_point()}
+        missing, strange = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
+        if missing or strange:
+            what = f"lacks {missing[0]}" if missing else f"has {strange[0]}, which is not known"
+            raise InputError(f"{path}: is not of this {self.noun} ({what}); copy it anew")
+        for name, tensor in wanted.items():
+            if state[name].shape != tensor.shape:
+                raise InputError(
+                    f"{path}: {name} has shape {tuple(state[name].shape)}, expected {tuple(tensor.shape)}; "
+                    "the width or the extractor's channels are others"
+                )
+        self.load_state_dict(dict(state), strict=False)
 
 
 def _as_markdown(content: Any) -> list[str]:

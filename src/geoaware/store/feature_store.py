@@ -39,7 +39,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from geoaware.features.extractor import DTYPES, Extractor
+from geoaware.features.extractor import DTYPES, Extractor, Wrapped
 from geoaware.method.geometry import POSES, Pose, pose_image
 from geoaware.runs.errors import InputError
 from geoaware.runs.files import replacing, sweep
@@ -346,7 +346,7 @@ class _Maps:
         return view
 
 
-class CachedExtractor(Extractor):
+class CachedExtractor(Wrapped):
     """An extractor that looks into a store first and puts there what it had to compute.
 
     It can stand wherever an extractor is taken (`Matcher`, evaluation). Images are known by their pixels; a
@@ -362,36 +362,19 @@ class CachedExtractor(Extractor):
     """
 
     def __init__(self, extractor: Extractor, store: FeatureStore) -> None:
-        super().__init__(extractor.name, extractor.identity, extractor.layout)
+        super().__init__(extractor)
         wanted = set_key(extractor, store.key.stored)
         if wanted != store.key:
             raise InputError(
                 f"{store.folder}: holds other features ({wanted.differences(store.key)}); "
                 "extract into another folder, or use the settings and weights it was made with"
             )
-        self.extractor = extractor
         self.store = store
         self.stored = store.key.stored
 
-    def limit_memory(self, size: int) -> None:
-        """Limit the extractor inside."""
-        self.extractor.limit_memory(size)
-
     def weights_hash(self) -> str:
-        """Of the extractor inside."""
+        """As the store has it: not computed again."""
         return self.store.key.weights
-
-    def levels(self, pixels: Float[Tensor, "b 3 s s"]) -> tuple[Tensor, ...]:
-        """Computed, not read: canvases say nothing of the image's size."""
-        return self.extractor.levels(pixels)
-
-    def combine(self, levels: Sequence[Tensor]) -> Float[Tensor, "b c p p"]:
-        """As the extractor inside does."""
-        return self.extractor.combine(levels)
-
-    def combine_on(self, levels: Sequence[Tensor], grid: int) -> Float[Tensor, "b c q q"]:
-        """As the extractor inside does."""
-        return self.extractor.combine_on(levels, grid)
 
     @torch.inference_mode()
     def levels_of(self, images: Sequence[Image.Image]) -> tuple[Tensor, ...]:

@@ -160,7 +160,7 @@ class TestRun:
             mean, std = (torch.tensor(each).view(3, 1, 1) for each in (MEAN, STD))
             with torch.inference_mode():
                 pixels = (pixels - mean) / std
-                maps = network(pixels)[0], plain.combine_on(plain.levels(pixels), GRID)
+                maps = network(pixels)[0], plain.combine(plain.levels(pixels), GRID)
             for row, keypoint in enumerate(image.keypoints.ids):
                 if not image.keypoints.visible[row]:
                     continue

@@ -104,7 +104,7 @@ class _Run:
         ):
             parts = pixels.split(_PLAIN_AT_ONCE)
             return torch.cat(
-                [self.plain.combine_on(self.plain.levels(part), GRID).to(precision) for part in parts]
+                [self.plain.combine(self.plain.levels(part), GRID).to(precision) for part in parts]
             )
 
 
@@ -317,7 +317,7 @@ def learn_centres(
         for (shown,) in (images.read([(number, each)]) for each in kind.images[::step][:count]):
             pixels = _normalised(shown.pixels[None].to(device) / 255)
             xy = canvas.to_grid(shown.xy, GRID).to(device)[None]
-            maps = network(pixels)[0], plain.combine_on(plain.levels(pixels), GRID)
+            maps = network(pixels)[0], plain.combine(plain.levels(pixels), GRID)
             for buffer, each in zip(buffers, maps, strict=True):
                 buffer[rows] += F.normalize(sample_descriptors(each, xy)[0], dim=1) * shown.visible[
                     :, None

@@ -187,7 +187,7 @@ def _prepare(config: TrainConfig, out: Path, device: str, restart: bool, tell: T
     if saved is not None:
         network.load_state_dict(saved.network)
         say(f"going on at step {position.total}")
-    step = Step(network, config.loss, config.seed, config.matching.blend, extractor.combine_on)
+    step = Step(network, config.loss, config.seed, config.matching.blend, extractor.combine)
     journal = Journal(
         config, sum(each.steps for each in tasks), position, Log(out, position.total, main), tell, say, main
     )
