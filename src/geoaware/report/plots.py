@@ -9,8 +9,11 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
 
 from geoaware.drawing.palette import BLUE, MAJOR_GRID, MINOR_GRID, ORANGE, QUIET, SERIES
 from geoaware.evaluation.averages import LABELS, within_category
@@ -24,10 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MARKERS = "osD^vPX"
-_LOOKS = {
-    "standard": ("standard", BLUE, "", "-"),
-    "geometry_aware": ("geometry-aware", ORANGE, "//", "--"),
-}
+_LOOKS = dict(zip(SETS, (("standard", BLUE, "", "-"), ("geometry-aware", ORANGE, "//", "--")), strict=True))
 """Name, colour, hatch and line of each set."""
 
 
@@ -59,10 +59,8 @@ def azimuth_sensitivity(result: PCKResult) -> Figure:
         InputError: no category has two azimuth subsets.
     """
     column = result.column(result.headline_alpha)
-    everything = {
-        name: {kind: sets[kind][column] for kind in SETS} for name, sets in result.sensitivity.items()
-    }
-    groups = [(name, values) for name, values in everything.items() if _drawable(values.values())]
+    found = [(name, {kind: sets[kind][column] for kind in SETS}) for name, sets in result.sensitivity.items()]
+    groups = [(name, values) for name, values in found if _drawable(values.values())]
     if not groups:
         raise InputError(
             "no category has pairs of two azimuth differences, so there is no sensitivity to plot"
@@ -77,11 +75,8 @@ def pck_against_alpha(result: PCKResult) -> Figure:
         values = result.curve.sets[kind].values[result.averaging]
         if _drawable(values):
             axes.plot(CURVE, [100 * value for value in values], style, color=colour, label=label, linewidth=2)
-    axes.set_xlabel("alpha (share of the threshold base)")
-    axes.set_ylabel(f"PCK in % ({LABELS[result.averaging]})")
-    axes.set_xlim(0, CURVE[-1])
-    axes.set_xticks([0, 0.05, 0.1, 0.15, 0.2])
-    axes.set_ylim(0, 100)
+    axes.set(xlabel="alpha (share of the threshold base)", ylabel=f"PCK in % ({LABELS[result.averaging]})")
+    axes.set(xlim=(0, CURVE[-1]), xticks=[0, 0.05, 0.1, 0.15, 0.2], ylim=(0, 100))
     legend_above(axes)
     return figure
 
@@ -89,21 +84,19 @@ def pck_against_alpha(result: PCKResult) -> Figure:
 def pck_against_window(results: Sequence[PCKResult]) -> Figure:
     """PCK against the side of the soft-argmax window, a line per alpha (paper, figure 18).
 
-    Args:
-        results: of the same pairs, predicted with different windows; 1 is argmax, the map's side soft-argmax.
+    Window 1 is argmax, and the map's side is soft-argmax.
 
     Raises:
-        InputError: fewer than two results, a result that does not say its window, two of the same window, or
-            results that cannot be compared.
+        InputError: the results are not two or more of the same pairs, each with a window of its own.
     """
     from matplotlib.ticker import MaxNLocator
 
-    by_window = sorted(((_window(each), each) for each in results), key=lambda each: each[0])
-    windows, ordered = [window for window, _ in by_window], [result for _, result in by_window]
+    found = sorted(((*_window(each), each) for each in results), key=itemgetter(0))
+    windows, ordered = [each[0] for each in found], [each[-1] for each in found]
     if len(windows) < 2 or len(set(windows)) < len(windows):
         raise InputError(f"PCK against window size needs results of different windows, got windows {windows}")
     first = ordered[0]
-    if any(_comparable(each) != _comparable(first) for each in ordered):
+    if any(each[1] != found[0][1] for each in found):
         raise InputError(
             "these results differ in more than the window (protocol, alphas, data set, split or extractor); "
             "predict the same pairs again and change nothing but the window"
@@ -114,9 +107,13 @@ def pck_against_window(results: Sequence[PCKResult]) -> Figure:
             values = [100 * each.overall.sets[kind].values[first.averaging][number] for each in ordered]
             if _drawable(values):
                 axes.plot(windows, values, style, **series(number), markersize=5, label=f"{alpha:g}, {label}")
-    axes.set_xlabel("side of the soft-argmax window in cells")
-    axes.set_ylabel(f"PCK in % ({LABELS[first.averaging]})")
-    axes.set_xticks(_readable(windows))
+    # Ticks far enough apart for their numbers to stand side by side.
+    ticks: list[int] = []
+    for window in windows:
+        if not ticks or window - ticks[-1] > 0.05 * (windows[-1] - windows[0]):
+            ticks.append(window)
+    axes.set(xlabel="side of the soft-argmax window in cells", ylabel=f"PCK in % ({LABELS[first.averaging]})")
+    axes.set_xticks(ticks)
     # A round per cent above all lines, so that low figures are not pressed together.
     axes.set_ylim(0, min(100.0, 10 * math.ceil(axes.dataLim.ymax / 10 + 0.1)))
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
@@ -131,10 +128,8 @@ def dumbbells(
 ) -> Figure:
     """Two shares of several subjects in several groups: a filled and an open mark, joined by a line.
 
-    Args:
-        groups: from top to bottom, each with both shares (0 to 1) of every subject; NaN is not drawn.
-        label: of the axis of shares, which is in per cent.
-        ends: what the filled and the open marks stand for.
+    Groups come from top to bottom, each with both shares (0 to 1) of every subject; NaN is not drawn.
+    The axis is in per cent, and ``ends`` say what the filled and the open marks stand for.
     """
     from matplotlib.lines import Line2D
 
@@ -142,51 +137,42 @@ def dumbbells(
     figure, axes = new_figure(7.0, 1.3 + len(groups) * (0.16 + 0.19 * len(subjects)), grid="x")
     for number, subject in enumerate(subjects):
         look = series(number)
-        offset = 0.72 * ((number + 0.5) / len(subjects) - 0.5)
         for row, (_, of) in enumerate(groups):
             first, second = (100 * each for each in of.get(subject, (math.nan, math.nan)))
-            place = row + offset
+            place = row + 0.72 * ((number + 0.5) / len(subjects) - 0.5)
             axes.plot([first, second], [place, place], color=look["color"], linewidth=1.2)
             axes.plot(second, place, **look, markerfacecolor="white", markersize=6)
             axes.plot(first, place, **look, markersize=6)
     axes.set_yticks(range(len(groups)), [name for name, _ in groups])
     axes.tick_params(axis="y", length=0)
-    axes.set_ylim(len(groups) - 0.4, -0.6)
-    axes.set_xlim(-2, 102)
-    axes.set_xlabel(label)
+    axes.set(ylim=(len(groups) - 0.4, -0.6), xlim=(-2, 102), xlabel=label)
     for row in range(1, len(groups)):
         axes.axhline(row - 0.5, color=MINOR_GRID, linewidth=0.8)
     # A single subject needs no name; then the ends have its colour.
     several = len(subjects) > 1
     colour = QUIET if several else SERIES[0]
     handles = [Line2D([], [], **series(n), label=each) for n, each in enumerate(subjects) if several]
-    handles += [
-        Line2D([], [], color=colour, linestyle="", marker="o", markerfacecolor=face, label=name)
-        for name, face in zip(ends, (colour, "white"), strict=True)
-    ]
+    for name, face in zip(ends, (colour, "white"), strict=True):
+        handles.append(Line2D([], [], color=colour, ls="", marker="o", markerfacecolor=face, label=name))
     legend_above(axes, handles=handles, borderaxespad=0.2)
     return figure
 
 
 def intervals(groups: Sequence[tuple[str, Mapping[str, Estimate]]], label: str) -> Figure:
-    """Differences of several subjects in several groups with their intervals, and a line at 0.
+    """Differences of several subjects in several groups, in points with their intervals, and a line at 0.
 
-    Args:
-        groups: from top to bottom, each with every subject.
-        label: of the axis of differences, which is in points.
+    Groups come from top to bottom, each with every subject.
     """
     subjects = list(groups[0][1])
     step = len(subjects) + 1
     figure, axes = new_figure(7.0, 1.2 + 0.28 * step * len(groups), grid="x")
+    rows = step * np.arange(len(groups))
     for number, subject in enumerate(subjects):
-        found = [of[subject] for _, of in groups]
-        places = [row * step + number for row in range(len(groups))]
-        values, margins = [100 * each.value for each in found], [100 * each.margin for each in found]
+        values, margins = np.array([(of[subject].value, of[subject].margin) for _, of in groups]).T * 100
         look = {"linestyle": "", "capsize": 3, "label": subject, **series(number)}
-        axes.errorbar(values, places, xerr=margins, **look)
+        axes.errorbar(values, rows + number, xerr=margins, **look)
     axes.axvline(0, color="black", linewidth=0.8)
-    middle = (len(subjects) - 1) / 2
-    axes.set_yticks([row * step + middle for row in range(len(groups))], [name for name, _ in groups])
+    axes.set_yticks(rows + (len(subjects) - 1) / 2, [name for name, _ in groups])
     axes.invert_yaxis()
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel(label)
@@ -197,35 +183,27 @@ def intervals(groups: Sequence[tuple[str, Mapping[str, Estimate]]], label: str) 
 def accuracy_bars(bars: Mapping[str, Estimate], chance: Sequence[float], label: str) -> Figure:
     """Accuracies as bars with their intervals, and a line across each bar at what guessing gets right.
 
-    Args:
-        bars: shares from 0 to 1, by what stands below the bar.
-        chance: of each bar.
-        label: of the axis of accuracies, which is in per cent.
+    Bars are shares from 0 to 1 by what stands below them, drawn in per cent.
     """
     figure, axes = new_figure(5.0)
-    places, found = range(len(bars)), list(bars.values())
-    values = [100 * each.value for each in found]
-    below = [100 * (each.value - each.low) for each in found]
-    above = [100 * (each.high - each.value) for each in found]
+    places, levels = np.arange(len(bars)), 100 * np.asarray(chance)
+    values, low, high = np.array([(each.value, each.low, each.high) for each in bars.values()]).T * 100
     axes.bar(places, values, 0.6, color=BLUE, label="accuracy, 95 % CI")
-    axes.errorbar(places, values, [below, above], fmt="none", ecolor="black", capsize=4)
-    starts, ends = [place - 0.4 for place in places], [place + 0.4 for place in places]
-    levels = [100 * each for each in chance]
-    axes.hlines(levels, starts, ends, colors=ORANGE, linestyles="--", linewidth=2, label="chance")
+    axes.errorbar(places, values, [values - low, high - values], fmt="none", ecolor="black", capsize=4)
+    axes.hlines(levels, places - 0.4, places + 0.4, ORANGE, "--", linewidth=2, label="chance")
     axes.set_xticks(places, list(bars))
-    axes.set_ylabel(label)
-    axes.set_ylim(0, 100)
+    axes.set(ylabel=label, ylim=(0, 100))
     legend_above(axes)
     return figure
 
 
 def save(plots: Mapping[str, Figure], folder: str | os.PathLike[str]) -> list[Path]:
     """Write figures as PNG files named by their keys; the same figure gives the same bytes."""
-    paths = [Path(folder) / f"{name}.png" for name in plots]
-    for path, figure in zip(paths, plots.values(), strict=True):
+    paths = {Path(folder) / f"{name}.png": figure for name, figure in plots.items()}
+    for path, figure in paths.items():
         with replacing(path) as draft:
             figure.savefig(draft, dpi=150, bbox_inches="tight", metadata={"Software": None})
-    return paths
+    return list(paths)
 
 
 def new_figure(width: float, height: float = 4.0, grid: Literal["x", "y"] = "y") -> tuple[Figure, Axes]:
@@ -251,56 +229,36 @@ def series(number: int) -> dict[str, Any]:
 
 
 def _drawable(values: Iterable[float]) -> bool:
-    """Whether there is anything to draw."""
     return not all(map(math.isnan, values))
 
 
-def _window(result: PCKResult) -> int:
-    matching = result.about.get("settings", {}).get("matching", {})
+def _window(result: PCKResult) -> tuple[int, tuple[object, ...]]:
+    """The window, and all else that the results of one plot must have in common."""
+    settings = dict(result.about.get("settings", {}))
+    matching = dict(settings.pop("matching", {}))
     if "window" not in matching:
         raise InputError(
             "a result does not say with which window it was predicted (settings of the file's header)"
         )
-    return int(matching["window"])
-
-
-def _comparable(result: PCKResult) -> tuple[object, ...]:
-    """What results for one plot have in common: all but the window."""
-    settings = dict(result.about.get("settings", {}))
-    matching = settings.get("matching", {})
-    settings["matching"] = {key: value for key, value in matching.items() if key != "window"}
+    window = int(matching.pop("window"))
     same = [result.about.get(key) for key in ("dataset", "split", "extractor", "hashes")]
-    return (result.protocol, result.alphas, settings, *same)
-
-
-def _readable(ticks: Sequence[int]) -> list[int]:
-    """Ticks far enough apart for their numbers to stand side by side."""
-    kept: list[int] = []
-    for tick in ticks:
-        if not kept or tick - kept[-1] > 0.05 * (ticks[-1] - ticks[0]):
-            kept.append(tick)
-    return kept
+    return window, (result.protocol, result.alphas, settings, matching, *same)
 
 
 def _bars(groups: Sequence[tuple[str, Mapping[str, float]]], label: str) -> Figure:
     """A group of bars each, one for every set of which there is a figure."""
     figure, axes = new_figure(max(5.0, 1.6 + 0.55 * len(groups)))
     shown = [kind for kind in SETS if _drawable(values[kind] for _, values in groups)]
-    width = 0.38
-    offsets = (-width / 2, width / 2) if len(shown) == 2 else (0.0,)
+    offsets = (-0.19, 0.19) if len(shown) == 2 else (0.0,)
     for offset, kind in zip(offsets, shown, strict=False):
         name, colour, hatch, _ = _LOOKS[kind]
-        heights = [0.0 if math.isnan(values[kind]) else 100 * values[kind] for _, values in groups]
-        places = [number + offset for number in range(len(groups))]
-        axes.bar(
-            places, heights, width, color=colour, hatch=hatch, edgecolor="white", linewidth=0, label=name
-        )
+        heights = 100 * np.nan_to_num([values[kind] for _, values in groups])
+        places = np.arange(len(groups)) + offset
+        axes.bar(places, heights, 0.38, label=name, color=colour, hatch=hatch, edgecolor="white", linewidth=0)
     names = [name for name, _ in groups]
-    tilted = len(groups) > 4 or any(len(name) > 10 for name in names)
+    tilted = len(groups) > 4 or max(map(len, names)) > 10
     turned: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if tilted else {}
     axes.set_xticks(range(len(groups)), names, **turned)
-    axes.set_ylabel(label)
-    axes.set_ylim(0, 100)
-    axes.set_xlim(-0.6, len(groups) - 0.4)
+    axes.set(ylabel=label, ylim=(0, 100), xlim=(-0.6, len(groups) - 0.4))
     legend_above(axes)
     return figure

@@ -66,13 +66,12 @@ def error_types(
     """
     found, there = as_xy(predicted, "predicted"), as_xy(truth_all, "truth_all")
     check_size(size)
-    count = len(found)
-    wanted = _rows(index, count, 0, len(there), "index")
-    partner = _rows(
-        [-1] * count if flip_partner is None else flip_partner, count, -1, len(there), "flip_partner"
-    )
+    count, targets = len(found), len(there)
+    wanted = _rows(index, count, 0, targets, "index")
+    given = [-1] * count if flip_partner is None else flip_partner
+    partner = _rows(given, count, -1, targets, "flip_partner")
     first, limit = np.zeros(count, dtype=np.int64), np.full(count, alpha * size, dtype=np.float64)
-    flags = classify(found, there, first, first + len(there), wanted, partner, limit, strict)
+    flags = classify(found, there, first, first + targets, wanted, partner, limit, strict)
     with np.errstate(invalid="ignore"):
         return ErrorRates(*(flags.sum(axis=0) / np.float64(count)).tolist())
 
@@ -97,23 +96,17 @@ def classify(
         part = slice(start, start + _POINTS_AT_ONCE)
         own = distances(predicted[part], targets[wanted[part]])
         other = np.where(partner[part] >= 0, distances(predicted[part], targets[partner[part]]), np.inf)
-        nearest = _nearest(predicted[part], targets, first[part], last[part])
+        # All targets of a prediction stand in a row, one prediction's after the other's.
+        counts = last[part] - first[part]
+        starts = np.cumsum(counts) - counts
+        rows = np.arange(counts.sum()) + np.repeat(first[part] - starts, counts)
+        apart = distances(np.repeat(predicted[part], counts, axis=0), targets[rows])
+        nearest = np.minimum.reduceat(apart, starts)
         hit = within(nearest, limit[part], strict)
         swap = hit & (own > nearest)
         jitter = within(own, 2 * limit[part], strict) & ~within(own, limit[part], strict)
         flags[part] = np.stack([jitter, ~hit, swap, swap & (other == nearest), hit & ~swap], axis=1)
     return flags
-
-
-def _nearest(
-    predicted: np.ndarray, targets: np.ndarray, first: np.ndarray, last: np.ndarray
-) -> Float[np.ndarray, " n"]:
-    """Distance of each prediction to the nearest of its own run of targets."""
-    counts = last - first
-    starts = np.cumsum(counts) - counts
-    rows = np.arange(counts.sum()) + np.repeat(first - starts, counts)
-    apart = distances(np.repeat(predicted, counts, axis=0), targets[rows])
-    return np.minimum.reduceat(apart, starts)
 
 
 def _rows(rows: ArrayLike, count: int, low: int, high: int, name: str) -> Int[np.ndarray, " k"]:

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 def pair_mask(pair: Pair, schema: Schema) -> Bool[np.ndarray, " k"]:
     """Which of the pair's common keypoints are geometry-aware, in the order of ``pair.common_ids``.
 
-    Raises:
-        InputError: the images have a keypoint that the schema does not know.
+    A keypoint of the images that the schema does not know is an `InputError`.
     """
     try:
         inside = set(schema.geometry_aware_ids(pair.source.keypoints, pair.target.keypoints))

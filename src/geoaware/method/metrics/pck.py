@@ -12,17 +12,14 @@ from numpy.typing import ArrayLike
 def pck(
     predicted: ArrayLike, truth: ArrayLike, size: float, alphas: ArrayLike, *, strict: bool = True
 ) -> Float[np.ndarray, "*a"]:
-    """Share of the predicted points that lie closer than ``alpha * size`` to the true ones.
+    """Share (0 to 1) of the predicted points that lie closer than ``alpha * size`` to the true ones, by alpha.
 
     Args:
         predicted: points (x, y), shape (k, 2); array, CPU tensor or list.
         truth: where they should be, same shape and pixels.
         size: threshold base in the same pixels (longer side of the target's box, in the paper's protocol).
-        alphas: shares of the base, one or several.
+        alphas: shares of the base, one or several; the result has their shape, NaN with no point (k = 0).
         strict: ``<``, as in the paper; else ``<=``.
-
-    Returns:
-        One share (0 to 1) for each alpha, of the shape of ``alphas``; NaN with no point (k = 0).
 
     Raises:
         ValueError: the shapes do not agree or the base is not a positive number.
@@ -54,11 +51,7 @@ def within(distance: Float[np.ndarray, ...], limit: Any, strict: bool) -> Bool[n
 
 
 def as_xy(points: ArrayLike, name: str) -> Float[np.ndarray, "k 2"]:
-    """Points as float64 of shape (k, 2); an empty list is k = 0.
-
-    Raises:
-        ValueError: any other shape.
-    """
+    """Points as float64 of shape (k, 2); an empty list is k = 0, and any other shape a `ValueError`."""
     array = np.asarray(points, dtype=np.float64)
     if array.size == 0 and array.ndim < 3:
         return array.reshape(0, 2)
@@ -68,10 +61,6 @@ def as_xy(points: ArrayLike, name: str) -> Float[np.ndarray, "k 2"]:
 
 
 def check_size(size: float) -> None:
-    """Make sure that a threshold base can be multiplied by alpha.
-
-    Raises:
-        ValueError: it is zero, negative, infinite or not a number.
-    """
+    """`ValueError` where a threshold base is zero, negative, infinite or not a number."""
     if not (np.isfinite(size) and size > 0):
         raise ValueError(f"the threshold base must be a positive number of pixels, got {size}")

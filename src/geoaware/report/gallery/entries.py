@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,38 +112,33 @@ class Entry:
 
     def to_dict(self, source: int | None, target: int) -> dict[str, Any]:
         """As it stands in the page; ``source`` and ``target`` are the numbers of the images there."""
-        runs = [(self.pose, self.matches)]
-        if self.other is not None:
-            runs.append((self.other_pose, self.other))
+        runs = [(self.pose, self.matches), (self.other_pose, self.other)]
+        source_name = self.source_name or (self.source.name if self.source else "")
         content = {
             "id": self.id,
             "category": self.category,
             "source": source,
             "target": target,
-            "names": [
-                self.source_name or (self.source.name if self.source else ""),
-                self.target_name or self.target.name,
-            ],
+            "names": [source_name, self.target_name or self.target.name],
             "azimuth": self.azimuth_difference,
             "runs": [
                 {
                     "pose": pose,
                     "all": figures(matches),
-                    "aware": figures(tuple(each for each in matches if each.geometry_aware)),
+                    "aware": figures([each for each in matches if each.geometry_aware]),
                     "matches": [each.to_dict() for each in matches],
                 }
                 for pose, matches in runs
+                if matches is not None
             ],
         }
         return {**content, "note": self.note} if self.note else content
 
 
-def figures(matches: tuple[Match, ...]) -> dict[str, Any]:
+def figures(matches: Sequence[Match]) -> dict[str, Any]:
     """What pairs are sorted by and summed up from; ``None`` where there is nothing to take it from.
 
-    Returns:
-        ``points`` that can be judged, how many are ``correct``, ``pck`` (their share), ``mean`` and ``worst``
-        error, and the ``lowest`` confidence.
+    ``points`` are those that can be judged, and ``pck`` is the share of the ``correct`` among them.
     """
     judged = [each for each in matches if each.kind != "unjudged"]
     correct = sum(each.kind == "correct" for each in judged)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import compress, product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 from geoaware.data import coco, load, options
 from geoaware.data.dataset import require_files
@@ -32,15 +31,27 @@ Images = Mapping[str, AnnotatedImage]
 """The images of a data set by id."""
 
 
+class Place(NamedTuple):
+    """A pair of a predictions file: its names, its row, and its points in the file's table."""
+
+    pair: str
+    source: str
+    target: str
+    pose: str
+    row: int
+    points: slice
+    ids: list[int]
+
+
 @dataclass(frozen=True)
 class Judged:
-    """A predictions file with every prediction judged at one threshold: p pairs, n points.
+    """A predictions file with every prediction judged at one threshold: n points.
 
     Attributes:
         path: the file.
         header: its first line.
         table: its points.
-        pairs: pair id, source, target and pose of each pair, in the file's order.
+        pairs: the file's pairs by id, in its order.
         error: distances from the truth as shares of the threshold base.
         correct: which are correct, as PCK counts them.
         types: error types, columns in the order of `ERROR_TYPES`; ``None`` where the file cannot tell.
@@ -49,33 +60,15 @@ class Judged:
     path: Path
     header: Header
     table: PointTable
-    pairs: tuple[tuple[str, str, str, str], ...]
+    pairs: Mapping[str, Place]
     error: Float[np.ndarray, " n"]
     correct: Bool[np.ndarray, " n"]
     types: Bool[np.ndarray, "n 5"] | None
 
-    @cached_property
-    def row(self) -> dict[str, int]:
-        """Position of each pair by its id."""
-        return {names[0]: row for row, names in enumerate(self.pairs)}
-
-    @cached_property
-    def edges(self) -> Int[np.ndarray, " p1"]:
-        """First point of each pair; with one more entry at the end."""
-        return np.searchsorted(self.table.pair, np.arange(len(self.pairs) + 1))
-
-    def points(self, row: int) -> slice:
-        """The points of a pair."""
-        return slice(int(self.edges[row]), int(self.edges[row + 1]))
-
-    def ids(self, row: int) -> list[int]:
-        """Annotation ids of a pair's points."""
-        return self.table.keypoint[self.points(row)].tolist()
-
     def worst(self, count: int) -> list[int]:
         """The ``count`` pairs with the largest mean error, in the file's order; the earlier one of equals."""
-        points = np.diff(self.edges)
-        sums = np.bincount(self.table.pair, weights=self.error, minlength=len(self.pairs))
+        of, pairs = self.table.pair, len(self.pairs)
+        points, sums = np.bincount(of, minlength=pairs), np.bincount(of, self.error, pairs)
         mean = np.where(points > 0, sums / np.maximum(points, 1), -math.inf)
         return sorted(np.argsort(-mean, kind="stable")[:count].tolist())
 
@@ -83,45 +76,32 @@ class Judged:
 def judge(path: Path, alpha: float = 0.1) -> Judged:
     """Read a predictions file and judge every prediction, by the rules of `geoaware score`.
 
-    Args:
-        path: what `geoaware predict` wrote.
-        alpha: threshold of correct and of the error types, as a share of the protocol's base.
-
-    Raises:
-        InputError: the file cannot be used, or alpha is not a positive number.
+    ``alpha`` is the threshold of correct and of the error types, as a share of the protocol's base.
     """
     if not 0 < alpha < math.inf:
         raise InputError(f"alpha must be a positive share such as 0.1, got {alpha}")
     header, table = read(path)
-    strict = get_protocol(header.protocol).strict
-    error = distances(table.predicted, table.truth) / table.size[table.pair]
-    correct = correct_points(table, (alpha,), strict)[:, 0]
-    return Judged(path, header, table, tuple(_names(path)), error, correct, error_flags(table, alpha, strict))
-
-
-def _names(path: Path) -> Iterator[tuple[str, str, str, str]]:
-    """Pair, source, target and pose of each record of a file that `read` has checked."""
-    for number, record in enumerate(records(path), start=2):
+    edges = np.searchsorted(table.pair, np.arange(len(table.category) + 1)).tolist()
+    pairs = {}
+    for row, record in enumerate(records(path)):
         pair, source, target, pose = (record.get(key, "") for key in ("pair", "source", "target", "pose"))
         if not all(isinstance(each, str) and each for each in (pair, source, target)) or pose not in POSES:
             raise InputError(
-                f"{path}, line {number}: pair, source and target must be names and pose one of "
+                f"{path}, line {row + 2}: pair, source and target must be names and pose one of "
                 f"{', '.join(POSES)}; got {(pair, source, target, pose)}"
             )
-        yield pair, source, target, pose
+        points = slice(edges[row], edges[row + 1])
+        pairs[pair] = Place(pair, source, target, pose, row, points, table.keypoint[points].tolist())
+    strict = get_protocol(header.protocol).strict
+    error = distances(table.predicted, table.truth) / table.size[table.pair]
+    correct = correct_points(table, (alpha,), strict)[:, 0]
+    return Judged(path, header, table, pairs, error, correct, error_flags(table, alpha, strict))
 
 
 def find_images(name: str, root: Path, split: str, **given: Any) -> dict[str, AnnotatedImage]:
-    """Every image of a data set's split by id.
+    """Every image of a data set's split by id, from what `data.load` is given.
 
-    Args:
-        name: of the data set.
-        root: its folder.
-        split: of it.
-        given: options of the loader. Those that only choose the pairs of a COCO file do not matter.
-
-    Raises:
-        InputError: as `data.load`.
+    Options that only choose the pairs of a COCO file do not matter.
     """
     if name != coco.NAME:
         return {each.id: each for each in load(name, root, split, **given).images}
@@ -136,9 +116,7 @@ def find_images(name: str, root: Path, split: str, **given: Any) -> dict[str, An
 
 
 def entries(runs: Sequence[Judged], images: Images, chosen: Sequence[int] | None = None) -> Iterator[Entry]:
-    """Entries of one predictions file, or of two of the same pairs.
-
-    Everything is checked before the first entry is made.
+    """Entries of one predictions file, or of two of the same pairs; all is checked before the first is made.
 
     Args:
         runs: one or two.
@@ -146,22 +124,22 @@ def entries(runs: Sequence[Judged], images: Images, chosen: Sequence[int] | None
         chosen: positions of the pairs to show, in the first file; all when ``None``.
 
     Raises:
-        InputError: the files are of different pairs, or name images or keypoints that the data set has not,
-            or image files are missing.
+        InputError: the files are of different pairs or of another data set, or image files are missing.
     """
     if len(runs) not in (1, 2):
         raise InputError(f"{len(runs)} predictions files; give one, or two to compare")
     if len(runs) == 2:
         _check_alike(*runs)
-    ids = [each[0] for each in runs[0].pairs]
-    wanted = ids if chosen is None else [ids[row] for row in chosen]
+    names = list(runs[0].pairs)
+    wanted = names if chosen is None else [names[row] for row in chosen]
     used: dict[str, AnnotatedImage] = {}
-    for run, pair in product(runs, wanted):
-        if mismatch := _mismatch(run, run.row[pair], images):
+    for run, name in product(runs, wanted):
+        place = run.pairs[name]
+        if mismatch := _mismatch(run, place, images):
             raise InputError(
                 f"{run.path}: {mismatch}; give the data set, folder, split and options that were predicted"
             )
-        used |= {each: images[each] for each in run.pairs[run.row[pair]][1:3]}
+        used |= {each: images[each] for each in (place.source, place.target)}
     require_files(list(used.values()))
     return (_entry(runs, images, each) for each in wanted)
 
@@ -173,57 +151,54 @@ def _check_alike(a: Judged, b: Judged) -> None:
             f"{b.path}: is of protocol {b.header.protocol}, {a.path} of {a.header.protocol}; predict one of "
             "them again"
         )
-    lacking = sorted({each[:3] for each in a.pairs} ^ {each[:3] for each in b.pairs})
+    lacking = sorted({each[:3] for each in a.pairs.values()} ^ {each[:3] for each in b.pairs.values()})
     if lacking:
         raise InputError(
             f"{a.path} and {b.path}: {len(lacking)} pairs are in one only, such as {lacking[0][0]!r}; "
             "give two files of the same pairs"
         )
-    for pair, row in a.row.items():
-        if a.ids(row) != b.ids(b.row[pair]):
+    for pair, place in a.pairs.items():
+        if place.ids != b.pairs[pair].ids:
             raise InputError(f"{b.path}: pair {pair!r} has other keypoints than {a.path}; predict again")
 
 
-def _mismatch(run: Judged, row: int, images: Images) -> str | None:
+def _mismatch(run: Judged, place: Place, images: Images) -> str | None:
     """What shows that a pair is of another data set than the images."""
-    pair, source, target, _ = run.pairs[row]
-    ids = run.ids(row)
-    for each in (source, target):
+    for each in (place.source, place.target):
         if each not in images:
-            return f"image {each!r} of pair {pair!r} is not among the {len(images)} of the data set"
-        lacking = sorted(set(ids) - set(images[each].keypoints.visible_ids))
+            return f"image {each!r} of pair {place.pair!r} is not among the {len(images)} of the data set"
+        lacking = sorted(set(place.ids) - set(images[each].keypoints.visible_ids))
         if lacking:
-            return f"keypoint {lacking[0]} of pair {pair!r} is not annotated in {each!r}"
-    annotated = images[target].keypoints.at(ids).numpy()
-    if ids and distances(run.table.truth[run.points(row)], annotated).max() > _MOVED:
-        return f"the true points of pair {pair!r} are not those of {target!r} in the data set"
+            return f"keypoint {lacking[0]} of pair {place.pair!r} is not annotated in {each!r}"
+    annotated = images[place.target].keypoints.at(place.ids).numpy()
+    if place.ids and distances(run.table.truth[place.points], annotated).max() > _MOVED:
+        return f"the true points of pair {place.pair!r} are not those of {place.target!r} in the data set"
     return None
 
 
-def _entry(runs: Sequence[Judged], images: Images, pair: str) -> Entry:
-    first, last = runs[0], runs[-1]
-    row = first.row[pair]
-    _, source, target, pose = first.pairs[row]
-    azimuth = int(first.table.azimuth[row])
+def _entry(runs: Sequence[Judged], images: Images, name: str) -> Entry:
+    table, place = runs[0].table, runs[0].pairs[name]
+    matches, *other = (_matches(run, run.pairs[name], images) for run in runs)
+    azimuth = int(table.azimuth[place.row])
     return Entry(
-        id=pair,
-        category=first.table.names[first.table.category[row]],
-        source=images[source].path,
-        target=images[target].path,
-        matches=_matches(first, row, images),
+        id=name,
+        category=table.names[table.category[place.row]],
+        source=images[place.source].path,
+        target=images[place.target].path,
+        matches=matches,
         azimuth_difference=None if azimuth < 0 else azimuth,
-        pose=pose,
-        source_name=source,
-        target_name=target,
-        other=_matches(last, last.row[pair], images) if len(runs) > 1 else None,
-        other_pose=last.pairs[last.row[pair]][3],
+        pose=place.pose,
+        source_name=place.source,
+        target_name=place.target,
+        other=other[0] if other else None,
+        other_pose=runs[-1].pairs[name].pose,
     )
 
 
-def _matches(run: Judged, row: int, images: Images) -> tuple[Match, ...]:
-    points, ids, table = run.points(row), run.ids(row), run.table
-    names = keypoint_names(run.header.schemas).get(table.names[table.category[row]], {})
-    places = images[run.pairs[row][1]].keypoints.at(ids).tolist()
+def _matches(run: Judged, place: Place, images: Images) -> tuple[Match, ...]:
+    table, first = run.table, place.points.start
+    names = keypoint_names(run.header.schemas).get(table.names[table.category[place.row]], {})
+    there = images[place.source].keypoints.at(place.ids).tolist()
     return tuple(
         Match(
             name=names.get(each) or f"keypoint {each}",
@@ -235,7 +210,7 @@ def _matches(run: Judged, row: int, images: Images) -> tuple[Match, ...]:
             geometry_aware=bool(table.geometry_aware[point]),
             **_kind(bool(run.correct[point]), None if run.types is None else run.types[point]),
         )
-        for point, each, (x, y) in zip(range(points.start, points.stop), ids, places, strict=True)
+        for point, (each, (x, y)) in enumerate(zip(place.ids, there, strict=True), start=first)
     )
 
 

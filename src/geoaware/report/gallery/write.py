@@ -18,8 +18,6 @@ from pathlib import Path
 from string import Template
 from typing import IO, Any
 
-from PIL import Image
-
 from geoaware.data.images import load_image
 from geoaware.drawing.layout import fit, resized
 from geoaware.drawing.palette import css_variables
@@ -46,10 +44,9 @@ def write_gallery(
     strict: bool = False,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Path:
-    """Write pairs and their matches to one HTML file that needs nothing else.
+    """Write pairs and their matches to one HTML file, ``out``, that needs nothing else.
 
-    Every image is in it once, as a JPEG, and is read when the first entry with it comes. The file is there
-    as a whole or not at all.
+    Every image is in it once, as a JPEG. The file is there as a whole or not at all.
 
     Args:
         entries: in the order that the page calls "as in the file"; their ids differ.
@@ -62,12 +59,8 @@ def write_gallery(
         strict: stop at an image that cannot be read, instead of showing a grey box with the reason.
         progress: called with the number of entries done.
 
-    Returns:
-        ``out``.
-
     Raises:
-        InputError: there are no entries, two have the same id, ``size`` is not usable, or, if ``strict``, an
-            image cannot be read.
+        InputError: there are no entries, two have the same id, or ``size`` is not usable.
     """
     if not 16 <= size <= 8192:
         raise InputError(f"images of {size} pixels cannot be shown; give a size from 16 to 8192")
@@ -85,13 +78,14 @@ def write_gallery(
         if not pairs:
             raise InputError("there are no pairs to show")
         content = {"alpha": alpha, "labels": list(labels), "kinds": dict(KINDS), "images": album.images}
-        text = _json({**content, "pairs": list(pairs.values())})
+        text = json.dumps({**content, "pairs": list(pairs.values())}, separators=(",", ":"), allow_nan=False)
+        # Whatever the texts hold, the JSON can stand in a script element.
+        text = text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
         file.write(f'<script type="application/json" id="data">{text}</script>\n')
         file.write(tail)
     if album.unread:
-        _log.warning(
-            "%d images cannot be read and are grey; the first: %s", len(album.unread), album.unread[0]
-        )
+        text = "%d images cannot be read and are grey; the first: %s"
+        _log.warning(text, len(album.unread), album.unread[0])
     return out
 
 
@@ -108,10 +102,10 @@ class _Album:
         """Position of an image in ``images``; it is written to the file when it is new."""
         if path not in self._numbers:
             self._numbers[path] = len(self.images)
-            self.images.append(self._embed(path, len(self.images)))
+            self.images.append(self._embed(path))
         return self._numbers[path]
 
-    def _embed(self, path: Path, number: int) -> dict[str, Any]:
+    def _embed(self, path: Path) -> dict[str, Any]:
         try:
             image = load_image(path)
         except InputError as error:
@@ -120,17 +114,12 @@ class _Album:
             self.unread.append(str(error))
             # The page names no place of this machine.
             return {"why": str(error).removeprefix(f"{path}: ").replace(str(path), path.name)}
-        text = base64.b64encode(_jpeg(image, self._size)).decode("ascii")
-        self._file.write(f'<script type="text/plain" id="image-{number}">{text}</script>\n')
+        data, side = io.BytesIO(), self._size
+        small = resized(image, fit(image.size, side, side)) if max(image.size) > side else image
+        small.save(data, "JPEG", quality=_QUALITY, optimize=True)
+        text = base64.b64encode(data.getvalue()).decode("ascii")
+        self._file.write(f'<script type="text/plain" id="image-{len(self.images)}">{text}</script>\n')
         return {"width": image.width, "height": image.height}
-
-
-def _jpeg(image: Image.Image, size: int) -> bytes:
-    """An image scaled down to ``size`` on its longer side, never up."""
-    data = io.BytesIO()
-    small = resized(image, fit(image.size, size, size)) if max(image.size) > size else image
-    small.save(data, "JPEG", quality=_QUALITY, optimize=True)
-    return data.getvalue()
 
 
 def _page(title: str, about: Mapping[str, str]) -> tuple[str, str]:
@@ -154,9 +143,3 @@ def _page(title: str, about: Mapping[str, str]) -> tuple[str, str]:
 def _source(text: str) -> str:
     """The only script, or style, that a content security policy lets in: one of this hash."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode('ascii')}'"
-
-
-def _json(content: Any) -> str:
-    """JSON that can stand in a script element, whatever the texts hold."""
-    text = json.dumps(content, separators=(",", ":"), allow_nan=False)
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
