@@ -56,15 +56,11 @@ Bounds = Mapping[Averaging, Float[np.ndarray, "2 s a"]]
 """Lower and upper bounds by averaging, on a set and an alpha axis."""
 
 
-def average(
-    points: Int[np.ndarray, " p"],
-    hits: Int[np.ndarray, "p c"],
-    category: Int[np.ndarray, " p"],
-    bounds: Mapping[Averaging, Float[np.ndarray, "2 c"]] | None = None,
-) -> Scores:
-    """All four averages of ``hits`` out of ``points``; exact sums, so the order of pairs is free."""
-    present = points > 0
-    points, hits, category = points[present], hits[present], category[present]
+def average(counts: Counts, number: int, bounds: Bounds | None = None) -> Scores:
+    """All four averages of the correct points of one set; exact sums, so the order of pairs is free."""
+    present = counts.points[:, number] > 0
+    points, hits = counts.points[present, number], counts.correct[present, number]
+    category = counts.category[present]
     ratios = hits / points[:, None]
     groups = [category == each for each in np.unique(category)]
     by_category = [(_mean(ratios[each]), _pooled(hits[each], points[each])) for each in groups]
@@ -76,7 +72,8 @@ def average(
         "category_per_point": _mean(of_points),
     }
     intervals = {
-        name: tuple(map(Estimate, values[name], *both.tolist())) for name, both in (bounds or {}).items()
+        name: tuple(map(Estimate, values[name], *both[:, number].tolist()))
+        for name, both in (bounds or {}).items()
     }
     return Scores(len(points), int(points.sum()), values, intervals)
 

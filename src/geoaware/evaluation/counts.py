@@ -6,7 +6,7 @@ which depends on nothing but their content: not on the order of lines, nor on na
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -60,12 +60,9 @@ class PointTable:
 
 @dataclass(frozen=True)
 class Counts:
-    """Per pair, on a set axis (0 all points, 1 geometry-aware points).
+    """Per pair, on a set axis (0 all points, 1 geometry-aware points); the first three as in `PointTable`.
 
     Attributes:
-        names: categories, sorted.
-        category: position in ``names``.
-        azimuth: difference, -1 unknown.
         points: how many points.
         correct: how many are correct, by alpha.
         errors: how many fail in each of the ways of `ERROR_TYPES`; of length 0 where it cannot be told.
@@ -80,8 +77,7 @@ class Counts:
 
     def where(self, chosen: Bool[np.ndarray, " p"]) -> Counts:
         """The chosen pairs only, in the same order."""
-        kept = {each.name: getattr(self, each.name)[chosen] for each in fields(self) if each.name != "names"}
-        return replace(self, **kept)
+        return replace(self, **{key: each[chosen] for key, each in vars(self).items() if key != "names"})
 
 
 def correct_points(table: PointTable, alphas: tuple[float, ...], strict: bool) -> Bool[np.ndarray, "n a"]:
@@ -116,7 +112,7 @@ def sums_by(
     group: Int[np.ndarray, " n"], groups: int, flags: Bool[np.ndarray, "n f"], aware: Bool[np.ndarray, " n"]
 ) -> Int[np.ndarray, "g 2 f1"]:
     """How many points each group has and how many hold each flag, on a set axis."""
-    flags = np.concatenate([np.ones((len(group), 1), dtype=bool), flags], axis=1)
+    flags = np.column_stack([np.ones(len(group), dtype=bool), flags])
     sets = np.stack([flags, flags & aware[:, None]])
     sums = [[np.bincount(group[each], minlength=groups) for each in of.T] for of in sets]
     return np.array(sums, dtype=np.int64).transpose(2, 0, 1)

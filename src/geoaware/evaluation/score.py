@@ -148,16 +148,7 @@ def build(
 
 def _both_sets(counts: Counts, bounds: Bounds | None = None) -> BothSets:
     """Averages of the correct points of both sets."""
-    standard, geometry_aware = (
-        average(
-            counts.points[:, each],
-            counts.correct[:, each],
-            counts.category,
-            {name: both[:, each] for name, both in (bounds or {}).items()},
-        )
-        for each in range(len(SETS))
-    )
-    return BothSets(standard, geometry_aware)
+    return BothSets(*(average(counts, number, bounds) for number in range(len(SETS))))
 
 
 def _sensitivities(counts: Counts, averaging: Averaging) -> dict[str, dict[str, tuple[float, ...]]]:
@@ -179,17 +170,18 @@ def _by_keypoint(
     keys = np.stack([table.category[table.pair], table.keypoint], axis=1)
     found, group = np.unique(keys, axis=0, return_inverse=True)
     # A row a keypoint, on a set axis: how often it was evaluated, then how often it is correct at each alpha.
-    sums = sums_by(group.ravel(), len(found), correct, table.geometry_aware).tolist()
+    sums = sums_by(group.ravel(), len(found), correct, table.geometry_aware)
+    with np.errstate(invalid="ignore"):
+        shares = sums[..., 1:] / sums[..., :1]
     return tuple(
         KeypointScore(
             category=table.names[category],
             id=each,
             name=names.get(table.names[category], {}).get(each) or f"keypoint {each}",
-            keypoints={kind: total for kind, (total, *_) in zip(SETS, both, strict=True)},
-            values={
-                kind: tuple(hit / total if total else math.nan for hit in hits)
-                for kind, (total, *hits) in zip(SETS, both, strict=True)
-            },
+            keypoints=dict(zip(SETS, totals, strict=True)),
+            values=dict(zip(SETS, map(tuple, values), strict=True)),
         )
-        for (category, each), both in zip(found.tolist(), sums, strict=True)
+        for (category, each), totals, values in zip(
+            found.tolist(), sums[..., 0].tolist(), shares.tolist(), strict=True
+        )
     )

@@ -64,12 +64,9 @@ def as_text(several: Sequence[Grid]) -> str:
 def as_markdown(grid: Grid) -> str:
     """A grid as a Markdown table below its title, the note last."""
     rule = [":---", *["---:"] * (len(grid.columns) - 1)]
-    lines = [f"**{grid.title}**", "", _row(grid.columns), _row(rule), *(_row(row) for row in grid.rows)]
+    cells = [[cell.replace("|", "\\|") for cell in row] for row in (grid.columns, rule, *grid.rows)]
+    lines = [f"**{grid.title}**", "", *(f"| {' | '.join(row)} |" for row in cells)]
     return "\n".join([*lines, "", grid.note] if grid.note else lines)
-
-
-def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def percent(share: float) -> str:

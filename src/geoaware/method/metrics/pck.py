@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 def pck(
     predicted: ArrayLike, truth: ArrayLike, size: float, alphas: ArrayLike, *, strict: bool = True
 ) -> Float[np.ndarray, "*a"]:
-    """Share (0 to 1) of the predicted points that lie closer than ``alpha * size`` to the true ones, by alpha.
+    """Share (0 to 1) of the predicted points that lie closer than ``alpha * size`` to the true ones.
 
     Args:
         predicted: points (x, y), shape (k, 2); array, CPU tensor or list.
