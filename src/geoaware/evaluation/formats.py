@@ -81,21 +81,13 @@ def to_csv(result: PCKResult) -> str:
         lines.append(_lines("all", "", result.errors, [(kind, result.error_alpha) for kind in ERROR_TYPES]))
     writer.writerows(chain.from_iterable(lines))
     # What has no bounds, and points of its own or none.
-    plain_shares: list[tuple[Any, ...]] = [
+    shares: list[tuple[Any, ...]] = [
         ("category", name, "azimuth_sensitivity", "", sets, {}) for name, sets in result.sensitivity.items()
     ]
-    plain_shares += [
-        (
-            "keypoint",
-            f"{each.category}/{each.id} {each.name}",
-            "pck",
-            "per_point",
-            each.values,
-            each.keypoints,
-        )
-        for each in result.by_keypoint
-    ]
-    for scope, name, metric, averaging, sets, points in plain_shares:
+    for each in result.by_keypoint:
+        point = f"{each.category}/{each.id} {each.name}"
+        shares.append(("keypoint", point, "pck", "per_point", each.values, each.keypoints))
+    for scope, name, metric, averaging, sets, points in shares:
         for kind, values in sets.items():
             for alpha, value in zip(result.alphas, values, strict=True):
                 head = [scope, name, kind, metric, averaging, alpha]
@@ -123,15 +115,11 @@ def _cell(value: float) -> str:
 
 
 def _both(both: BothSets) -> dict[str, Any]:
-    sets = {
-        kind: {
-            "pairs": scores.pairs,
-            "keypoints": scores.keypoints,
-            **scores.values,
-            "intervals": {name: [[i.low, i.high] for i in spans] for name, spans in scores.intervals.items()},
-        }
-        for kind, scores in both.sets.items()
-    }
+    sets: dict[str, Any] = {}
+    for kind, scores in both.sets.items():
+        bounds = {name: [[i.low, i.high] for i in spans] for name, spans in scores.intervals.items()}
+        sets[kind] = {"pairs": scores.pairs, "keypoints": scores.keypoints}
+        sets[kind].update(scores.values, intervals=bounds)
     return {
         **sets,
         "relative_gap": {name: both.gap(name) for name in AVERAGINGS},
@@ -144,14 +132,10 @@ def _breakdowns(result: PCKResult, by: By) -> list[Grid]:
     if by == "category":
         return [_by_part(result, "category", result.by_category)]
     if by == "keypoint":
-        rows = [
-            (
-                f"{each.category}: {each.name}",
-                str(each.id),
-                *_cells((each.keypoints[kind], each.values[kind]) for kind in SETS),
-            )
-            for each in result.by_keypoint
-        ]
+        rows = []
+        for each in result.by_keypoint:
+            cells = _cells((each.keypoints[kind], each.values[kind]) for kind in SETS)
+            rows.append((f"{each.category}: {each.name}", str(each.id), *cells))
         columns = ("keypoint", "id", *_columns(result, "points"))
         return [Grid("PCK by keypoint in per cent, all points pooled", columns, tuple(rows))]
     if not result.by_azimuth:
@@ -161,15 +145,12 @@ def _breakdowns(result: PCKResult, by: By) -> list[Grid]:
             parameter="by",
         )
     steps = {f"{step} ({45 * step}°)": each for step, each in result.by_azimuth.items()}
-    sensitivity = Grid(
-        "Sensitivity to azimuth, (max - min) / max over the subsets, in per cent",
-        ("category", *(f"{kind} {alpha:g}" for kind in ("standard", "geo.") for alpha in result.alphas)),
-        tuple(
-            (name, *(percent(value) for kind in SETS for value in sets[kind]))
-            for name, sets in result.sensitivity.items()
-        ),
-        f"{MISSING}: fewer than two azimuth differences occur.",
-    )
+    title = "Sensitivity to azimuth, (max - min) / max over the subsets, in per cent"
+    heads = [f"{kind} {alpha:g}" for kind in ("standard", "geo.") for alpha in result.alphas]
+    found = result.sensitivity.items()
+    rows = [(name, *(percent(value) for kind in SETS for value in sets[kind])) for name, sets in found]
+    note = f"{MISSING}: fewer than two azimuth differences occur."
+    sensitivity = Grid(title, ("category", *heads), tuple(rows), note)
     return [_by_part(result, "azimuth difference", steps), sensitivity]
 
 

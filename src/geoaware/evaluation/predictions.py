@@ -44,10 +44,8 @@ class Header:
     """First line of the file: what was predicted, with what; no time and no place, so that runs compare.
 
     Attributes:
-        protocol: name of the protocol; decides threshold base and comparison when the file is scored.
+        protocol: its name; decides threshold base and comparison when the file is scored.
         pairs: number of records that a whole file has.
-        dataset: name of the data set.
-        split: of the data set.
         extractor: name and settings of the features that are matched, post-processor and blend included.
         settings: everything else that decides the predictions (matching, pose, device, dtype …).
         versions: of the packages that compute.

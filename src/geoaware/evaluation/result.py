@@ -59,12 +59,8 @@ class BothSets:
 class KeypointScore:
     """PCK of one keypoint of one category over all pairs.
 
-    Attributes:
-        category: whose keypoint it is.
-        id: annotation id.
-        name: what the schema calls it.
-        keypoints: how often it was evaluated, in each set.
-        values: share correct by alpha, in each set.
+    ``keypoints`` says how often it was evaluated, and ``values`` the shares correct by alpha, both by set.
+    ``id`` is the annotation id, and ``name`` what the schema calls it.
     """
 
     category: str
@@ -139,7 +135,7 @@ class PCKResult:
 
     def grids(self) -> list[Grid]:
         """The main tables: every average side by side and, where they are known, the error types."""
-        return [_main(self), *([] if self.errors is None else [_errors(self.errors, self.error_alpha)])]
+        return [_main(self)] if self.errors is None else [_main(self), _errors(self.errors, self.error_alpha)]
 
     def __str__(self) -> str:
         return as_text(self.grids())

@@ -172,7 +172,7 @@ def _by_keypoint(
     # A row a keypoint, on a set axis: how often it was evaluated, then how often it is correct at each alpha.
     sums = sums_by(group.ravel(), len(found), correct, table.geometry_aware)
     with np.errstate(invalid="ignore"):
-        shares = sums[..., 1:] / sums[..., :1]
+        columns = found, sums[..., 0], sums[..., 1:] / sums[..., :1]
     return tuple(
         KeypointScore(
             category=table.names[category],
@@ -181,7 +181,5 @@ def _by_keypoint(
             keypoints=dict(zip(SETS, totals, strict=True)),
             values=dict(zip(SETS, map(tuple, values), strict=True)),
         )
-        for (category, each), totals, values in zip(
-            found.tolist(), sums[..., 0].tolist(), shares.tolist(), strict=True
-        )
+        for (category, each), totals, values in zip(*map(np.ndarray.tolist, columns), strict=True)
     )

@@ -58,10 +58,10 @@ class Match:
         unknown = [each for each in (self.kind, *self.types) if each not in KINDS]
         if unknown:
             raise InputError(f"keypoint {self.name}: no kind {unknown[0]!r}; known: {', '.join(KINDS)}")
-        points = (point for point in (self.source, self.predicted, self.truth) if point is not None)
-        numbers = [value for point in points for value in point]
-        numbers += [value for value in (self.error, self.confidence) if value is not None]
-        if not all(map(math.isfinite, numbers)):
+        numbers = [self.error, self.confidence]
+        for point in (self.source, self.predicted, self.truth):
+            numbers.extend(point or ())
+        if not all(each is None or math.isfinite(each) for each in numbers):
             raise InputError(f"keypoint {self.name}: a number is not finite; put None where there is none")
 
     def to_dict(self) -> dict[str, Any]:
@@ -136,10 +136,7 @@ class Entry:
 
 
 def figures(matches: Sequence[Match]) -> dict[str, Any]:
-    """What pairs are sorted by and summed up from; ``None`` where there is nothing to take it from.
-
-    ``points`` are those that can be judged, and ``pck`` is the share of the ``correct`` among them.
-    """
+    """What pairs are sorted by and summed up from, of the points that can be judged; ``None`` without any."""
     judged = [each for each in matches if each.kind != "unjudged"]
     correct = sum(each.kind == "correct" for each in judged)
     errors = [each.error for each in judged if each.error is not None]

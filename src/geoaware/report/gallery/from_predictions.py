@@ -48,12 +48,8 @@ class Judged:
     """A predictions file with every prediction judged at one threshold: n points.
 
     Attributes:
-        path: the file.
-        header: its first line.
-        table: its points.
         pairs: the file's pairs by id, in its order.
         error: distances from the truth as shares of the threshold base.
-        correct: which are correct, as PCK counts them.
         types: error types, columns in the order of `ERROR_TYPES`; ``None`` where the file cannot tell.
     """
 

@@ -125,9 +125,8 @@ class _Album:
 def _page(title: str, about: Mapping[str, str]) -> tuple[str, str]:
     """What comes before the data and after it."""
     folder = files("geoaware.report.gallery")
-    html, rules, script = (
-        (folder / name).read_text(encoding="utf-8") for name in ("page.html", "page.css", "page.js")
-    )
+    names = ("page.html", "page.css", "page.js")
+    html, rules, script = ((folder / name).read_text(encoding="utf-8") for name in names)
     dark = f"@media (prefers-color-scheme: dark) {{ :root {{ {css_variables(dark=True)} }} }}"
     style = f":root {{ {css_variables()} }}\n{dark}\n{rules}"
     head, tail = html.split(_DATA)
