@@ -616,6 +616,17 @@ def test_a_limit_of_memory_reaches_the_extractor_inside(
     assert told == [1000]
 
 
+def test_what_the_store_does_not_do_the_extractor_inside_does(tmp_path: Path) -> None:
+    extractor = Toy()
+    cached = CachedExtractor(extractor, FeatureStore.of(tmp_path, extractor))
+    levels = extractor.levels_of([noise(50, 40, 0)])
+    assert torch.equal(cached.combine(levels, 3), extractor.combine(levels, 3))
+    assert cached.combine(levels, 3).shape == (1, 18, 3, 3)
+    canvas = torch.ones(1, 3, 35, 35)
+    assert all(map(torch.equal, cached.levels(canvas), extractor.levels(canvas)))
+    assert (cached.device, cached.weights_hash()) == (extractor.device, extractor.weights_hash())
+
+
 def test_fused_features_are_stored_as_all_their_maps(tmp_path: Path) -> None:
     from geoaware.features.fused import Fused
 

@@ -16,23 +16,16 @@ __all__ = ["EXTRACTORS", "Entry", "Extractor", "Layout", "check_name", "choose_d
 
 @dataclass(frozen=True)
 class Entry:
-    """A line of the table: what loads an extractor, and what a user should know of it.
-
-    Attributes:
-        module: where its class is.
-        load: name of the class.
-        about: one line for the user.
-        needs: modules that the extra brings.
-        extra: of this package.
-        has_weights: whether the weights come with the extra too.
-    """
+    """A line of the table: module and class of an extractor, and what a user should know of it."""
 
     module: str
     load: str
     about: str
     needs: tuple[str, ...] = ()
+    """Modules that the extra of this package brings."""
     extra: str | None = None
     has_weights: bool = False
+    """Whether the weights come with the extra too."""
 
 
 _DINOV2_ABOUT = "DINOv2 ViT-{}/14{}, self-supervised; weights from a hub or a local folder"
@@ -124,6 +117,5 @@ def load_extractor(
     entry = EXTRACTORS[name]
     where = choose_device(device)
     kind = choose_dtype(dtype, where)
-    loader = getattr(importlib.import_module(entry.module), entry.load)
-    extractor: Extractor = loader.load(name, **settings)
+    extractor: Extractor = getattr(importlib.import_module(entry.module), entry.load).load(name, **settings)
     return extractor.to(device=where, dtype=kind).eval().requires_grad_(False)

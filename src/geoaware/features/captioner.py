@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 
 from geoaware.runs.errors import InputError
 from geoaware.runs.files import replacing
+from geoaware.runs.weights import read_checkpoint
 
 CLIP_HUB_ID = "openai/clip-vit-large-patch14-336"
 
@@ -76,10 +76,7 @@ class ImplicitCaptioner(nn.Module):
     """Offsets of the text context and of the time embedding from CLIP image embeddings.
 
     Args:
-        tensors: by the names in `KEYS`.
-
-    Raises:
-        InputError: a tensor is missing, or their shapes do not fit together.
+        tensors: by the names in `KEYS`; an `InputError` says which is missing, or that they do not fit.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
@@ -92,22 +89,13 @@ class ImplicitCaptioner(nn.Module):
         if len(self.time.position) != 1 or self.time.weight.shape[1] != self.text.weight.shape[1]:
             raise InputError("no implicit captioner: its parts for text and time do not fit together")
 
-    @property
-    def embedding_width(self) -> int:
-        """Length of the image embeddings it takes."""
-        return self.text.weight.shape[1]
-
     def forward(self, embedding: Float[Tensor, "b e"]) -> tuple[Float[Tensor, "b n d"], Float[Tensor, "b t"]]:
         """What is added to the text embedding, and to the time embedding."""
         return self.text(embedding), self.time(embedding)[:, 0]
 
 
 def load_captioner(path: str | Path) -> ImplicitCaptioner:
-    """Read a captioner that `convert_captioner` wrote.
-
-    Raises:
-        InputError: no such file, not safetensors, or not a captioner.
-    """
+    """Read a captioner that `convert_captioner` wrote; an `InputError` says what else the file is."""
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file; make it from an ODISE checkpoint: {_CONVERTER}")
@@ -122,9 +110,7 @@ def load_captioner(path: str | Path) -> ImplicitCaptioner:
 
 
 def convert_captioner(checkpoint: str | Path, out: str | Path | None = None) -> Path:
-    """Take the captioner out of an ODISE checkpoint and write it as a safetensors file.
-
-    The checkpoint is read with ``weights_only=True``: no code in it runs.
+    """Take the captioner out of an ODISE checkpoint, of which no code is run, and write it as safetensors.
 
     Args:
         checkpoint: e.g. ``odise_label_coco_50e-b67d2efc.pth``.
@@ -138,8 +124,13 @@ def convert_captioner(checkpoint: str | Path, out: str | Path | None = None) -> 
     """
     path = Path(checkpoint)
     goal = Path(out) if out is not None else path.with_suffix(".captioner.safetensors")
-    state = _read_checkpoint(path)
-    tensors = {key: _only(path, state, key) for key in KEYS}
+    state = read_checkpoint(path, "an ODISE checkpoint (odise_label_coco_50e-….pth)")
+    while isinstance(state, Mapping) and isinstance(state.get("model", state.get("state_dict")), Mapping):
+        state = state.get("model", state.get("state_dict"))
+    if not isinstance(state, Mapping):
+        raise InputError(f"{path}: holds a {type(state).__name__}, not the tensors of a model by name")
+    named = {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
+    tensors = {key: _only(path, named, key) for key in KEYS}
     _checked(path, tensors)
     with replacing(goal) as draft:
         save_file(tensors, draft)
@@ -149,8 +140,7 @@ def convert_captioner(checkpoint: str | Path, out: str | Path | None = None) -> 
 def clip_pixels(pixels: Float[Tensor, "b 3 s s"], side: int) -> Float[Tensor, "b 3 p p"]:
     """Square images with values in 0…1 as CLIP takes them: bicubic to ``side``, its mean and deviation.
 
-    Bicubic without antialiasing, as in the torchvision that ODISE was trained with. A centre crop of a square
-    image leaves it as it is.
+    Without antialiasing, as in the torchvision that ODISE was trained with.
     """
     resized = F.interpolate(pixels.float(), size=(side, side), mode="bicubic")
     mean, std = (torch.tensor(each, device=pixels.device).view(3, 1, 1) for each in (CLIP_MEAN, CLIP_STD))
@@ -165,28 +155,13 @@ def _checked(path: Path, tensors: Mapping[str, Tensor]) -> ImplicitCaptioner:
         raise InputError(f"{path}: {error}") from None
 
 
-def _read_checkpoint(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; give an ODISE checkpoint (odise_label_coco_50e-….pth)")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # arbitrary bytes make the reader fail in arbitrary ways
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"{path}: not a checkpoint that can be read safely ({reason})") from None
-    while isinstance(state, Mapping) and isinstance(state.get("model", state.get("state_dict")), Mapping):
-        state = state.get("model", state.get("state_dict"))
-    if not isinstance(state, Mapping):
-        raise InputError(f"{path}: holds a {type(state).__name__}, not the tensors of a model by name")
-    return {str(key): value for key, value in state.items() if isinstance(value, Tensor)}
-
-
-def _only(path: Path, state: Mapping[str, Tensor], key: str) -> Tensor:
+def _only(path: Path, tensors: Mapping[str, Tensor], key: str) -> Tensor:
     """The one tensor whose name is ``key`` or ends in it after a dot."""
-    found = sorted(name for name in state if name == key or name.endswith("." + key))
+    found = sorted(name for name in tensors if f".{name}".endswith(f".{key}"))
     if len(found) != 1:
         what = f"holds several, {', '.join(found)}" if found else "holds none"
         raise InputError(
             f"{path}: an ODISE checkpoint has one tensor whose name ends in {key}; this one {what}\n"
             f"remedy: give odise_label_coco_50e-b67d2efc.pth"
         )
-    return state[found[0]].detach().float().contiguous().clone()
+    return tensors[found[0]].detach().float().contiguous().clone()

@@ -12,8 +12,7 @@ from typing import Any, Literal, get_args
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from geoaware.features.extractor import Extractor, Layout
-from geoaware.features.settings import describe, make_settings
+from geoaware.features.extractor import Extractor, Layout, describe, make_settings
 from geoaware.runs.errors import InputError
 from geoaware.runs.weights import Source, load_network
 
@@ -70,11 +69,7 @@ class Dinov2(Extractor):
 
     @classmethod
     def load(cls, name: str, **settings: Any) -> Dinov2:
-        """Load by table name; see `Dinov2Settings` for the settings.
-
-        Raises:
-            InputError: the weights are neither in the folder given nor to be had from the hub.
-        """
+        """Load by table name; the settings are those of `Dinov2Settings`."""
         import transformers
 
         chosen = make_settings(Dinov2Settings, name, settings)

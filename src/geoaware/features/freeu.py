@@ -22,12 +22,10 @@ from geoaware.runs.errors import InputError
 
 
 class Strength(NamedTuple):
-    """Factors for hidden states of one width."""
+    """Factors for the first half of a hidden state's channels and for a skip connection's low frequencies."""
 
     backbone: float
-    """For the first half of the hidden state's channels."""
     skip: float
-    """For the lowest frequencies of the skip connection."""
 
 
 STRENGTHS = Strength(1.2, 0.9), Strength(1.4, 0.2)
@@ -36,21 +34,13 @@ STRENGTHS = Strength(1.2, 0.9), Strength(1.4, 0.2)
 
 @dataclass(frozen=True)
 class FreeU:
-    """Which factors apply to which width; with no widths nothing is changed.
-
-    Attributes:
-        strengths: by channel count of the hidden state.
-    """
+    """The factors by channel count of the hidden state; with no widths nothing is changed."""
 
     strengths: dict[int, Strength]
 
     @classmethod
     def of_widths(cls, widths: Sequence[int]) -> FreeU:
-        """For a network with these channel counts by level: its two largest take the place of 1280 and 640.
-
-        Raises:
-            InputError: the network has fewer than two widths.
-        """
+        """For a network of these channel counts by level: the two largest stand for 1280 and 640."""
         largest = sorted(set(widths), reverse=True)[:2]
         if len(largest) < 2:
             raise InputError(f"FreeU needs a network of two widths, got {tuple(widths)}; give freeu=false")
@@ -58,11 +48,10 @@ class FreeU:
 
     def amplify(self, hidden: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         """The hidden state with the first half of its channels scaled; a new tensor."""
-        strength = self.strengths.get(hidden.shape[1])
-        if strength is None:
+        if hidden.shape[1] not in self.strengths:
             return hidden
         first, second = hidden.tensor_split([hidden.shape[1] // 2], dim=1)
-        return torch.cat([first * strength.backbone, second], dim=1)
+        return torch.cat([first * self.strengths[hidden.shape[1]].backbone, second], dim=1)
 
     def damp(self, skip: Float[Tensor, "b d h w"], width: int) -> Float[Tensor, "b d h w"]:
         """The skip connection that joins a hidden state of ``width`` channels, low frequencies scaled."""

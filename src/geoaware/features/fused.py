@@ -6,8 +6,9 @@ again. Any extractors can take part.
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Sequence
-from itertools import chain
+from itertools import accumulate, chain, pairwise
 from typing import Any
 
 import torch
@@ -36,8 +37,6 @@ class Fused(Extractor):
         InputError: fewer than two parts, or one of them twice.
     """
 
-    parts: nn.ModuleList
-
     def __init__(self, parts: Sequence[Extractor]) -> None:
         names = [part.name for part in parts]
         check_parts(names)
@@ -46,11 +45,11 @@ class Fused(Extractor):
         name = "+".join(names)
         identity = f"{name}[{' + '.join(part.identity for part in parts)}]"
         super().__init__(name, identity, Layout(lead.size, lead.grid, channels, lead.mean, lead.std))
-        self.parts = nn.ModuleList(parts)
+        self.parts: Any = nn.ModuleList(parts)
 
     def limit_memory(self, size: int) -> None:
         """Parts run one after the other: each may take all of it."""
-        for part in self._parts():
+        for part in self.parts:
             part.limit_memory(size)
 
     def levels(self, pixels: Float[Tensor, "b 3 s s"]) -> tuple[Tensor, ...]:
@@ -59,46 +58,38 @@ class Fused(Extractor):
         Images are better given to `levels_of`, where every part renders its own canvas from the original.
         """
         plain = pixels.float() * self.std.float() + self.mean.float()
-        return tuple(chain.from_iterable(part.levels(_canvas_of(part, plain)) for part in self._parts()))
+        found: list[Tensor] = []
+        for part in self.parts:
+            own = resized(plain, part.layout.size, antialias=True)
+            found += part.levels(((own - part.mean.float()) / part.std.float()).to(part.dtype))
+        return tuple(found)
 
     def combine(self, levels: Sequence[Tensor], grid: int | None = None) -> Float[Tensor, "b c p p"]:
         """Unit descriptors of each part, brought to the largest grid, concatenated and made unit again."""
         side = self.layout.grid
-        shares = zip(self._parts(), self._split(levels), strict=True)
+        shares = zip(self.parts, self._split(levels), strict=True)
         maps = [F.normalize(resized(part.combine(own), side), dim=1) for part, own in shares]
         return resized(F.normalize(torch.cat(maps, dim=1), dim=1), grid or side)
 
     def levels_of(self, images: Sequence[Image.Image]) -> tuple[Tensor, ...]:
         """Raw maps of all parts, float32; each part lays the images on its own canvas."""
-        return tuple(chain.from_iterable(part.levels_of(images) for part in self._parts()))
-
-    def _parts(self) -> list[Extractor]:
-        return list(self.parts)  # type: ignore[arg-type]
+        return tuple(chain.from_iterable(part.levels_of(images) for part in self.parts))
 
     def _split(self, levels: Sequence[Tensor]) -> list[list[Tensor]]:
         """Raw maps by part: those of a part have together as many channels as its descriptors."""
-        left, groups = list(levels), []
-        for part in self._parts():
-            own: list[Tensor] = []
-            while left and sum(level.shape[1] for level in own) < part.layout.channels:
-                own.append(left.pop(0))
-            groups.append(own)
-        found = [sum(level.shape[1] for level in own) for own in groups]
-        wanted = [part.layout.channels for part in self._parts()]
-        if left or found != wanted:
+        wanted = [part.layout.channels for part in self.parts]
+        found = [level.shape[1] for level in levels]
+        ends = [bisect([*accumulate(found)], end) for end in accumulate(wanted, initial=0)]
+        groups = [list(levels[begin:end]) for begin, end in pairwise(ends)]
+        if [sum(level.shape[1] for level in own) for own in groups] != wanted or ends[-1] != len(found):
             raise InputError(
-                f"raw maps of {[level.shape[1] for level in levels]} channels are not those of {self.name}, "
-                f"whose parts have {wanted}"
+                f"raw maps of {found} channels are not those of {self.name}, whose parts have {wanted}"
             )
         return groups
 
 
 def check_parts(names: Sequence[str]) -> None:
-    """Make sure that the parts of a fusion are at least two and different.
-
-    Raises:
-        InputError: they are not.
-    """
+    """Make sure that the parts of a fusion are at least two and different; else `InputError`."""
     if len(names) < 2 or len(set(names)) < len(names):
         raise InputError(f"a fusion takes two or more different extractors, got {'+'.join(names)!r}")
 
@@ -123,9 +114,3 @@ def split_settings(names: Sequence[str], settings: dict[str, Any]) -> dict[str, 
             )
         by_part[part][setting] = value
     return by_part
-
-
-def _canvas_of(part: Extractor, plain: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b 3 t t"]:
-    """A canvas with values in 0…1, scaled and normalised for a part."""
-    plain = resized(plain, part.layout.size, antialias=True)
-    return ((plain - part.mean.float()) / part.std.float()).to(part.dtype)

@@ -60,9 +60,7 @@ class RefinedExtractor(Wrapped):
                 f"the post-processor takes raw maps of {wanted} channels in all, {extractor.name} gives "
                 f"{plain.channels}; use the extractor that it was trained with"
             )
-        # Hashed once: to ask the network for its hash with every image would compute it every time.
-        weights = network.weights_hash()
-        identity = f"{extractor.identity} + post-processor {weights[:16]}"
+        identity = f"{extractor.identity} + {network.identity}"
         grid, channels = settings.grid, settings.width
         if blend < 1:
             identity += f" (blend {float(blend)})"
@@ -70,7 +68,7 @@ class RefinedExtractor(Wrapped):
         super().__init__(extractor, identity, replace(plain, grid=grid, channels=channels))
         self.network = network.to(extractor.device).eval()
         self.blend = float(blend)
-        self.weights = weights
+        self.weights = network.weights_hash()
 
     @property
     def post_processor(self) -> PostProcessor:
@@ -79,10 +77,8 @@ class RefinedExtractor(Wrapped):
 
     def provenance(self) -> Provenance:
         """As the extractor's, with the blend and the hash of the post-processor."""
-        plain = self.extractor.provenance()
-        return Provenance(
-            {**plain.settings, "blend": self.blend}, {**plain.hashes, "post_processor": self.weights}
-        )
+        plain, hashes = self.extractor.provenance(), {"post_processor": self.weights}
+        return Provenance({**plain.settings, "blend": self.blend}, {**plain.hashes, **hashes})
 
     def feature_map(self, levels: Sequence[Float[Tensor, "_ _ _"]], size: tuple[int, int]) -> FeatureMap:
         """An image's refined map; the raw maps are let go, since nothing refines it again."""

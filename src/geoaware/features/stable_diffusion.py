@@ -22,14 +22,13 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from geoaware.features.captioner import CLIP_HUB_ID, ImplicitCaptioner, clip_pixels, load_captioner
-from geoaware.features.extractor import Extractor, Layout
+from geoaware.features.extractor import Extractor, Layout, describe, make_settings
 from geoaware.features.freeu import FreeU
-from geoaware.features.settings import describe, make_settings
 from geoaware.features.unet import DecoderMaps, SlicedAttention
 from geoaware.method.maps import resized
 from geoaware.runs.errors import InputError
 from geoaware.runs.optional import require
-from geoaware.runs.weights import Source, digest, load_network
+from geoaware.runs.weights import Source, digest, first_line, load_network
 
 Crops = Literal["2x2", "none"]
 
@@ -140,8 +139,7 @@ class StableDiffusion(Extractor):
         vae: an `AutoencoderKL`; its decoder is not used.
         unet: a `UNet2DConditionModel`; taken over and cut.
         prompt: the embedded prompt.
-        captioner: and the image encoder it reads from (a `CLIPVisionModelWithProjection`).
-        clip: see ``captioner``.
+        captioner, clip: and the image encoder it reads from (a `CLIPVisionModelWithProjection`).
     """
 
     noise: Tensor
@@ -160,11 +158,16 @@ class StableDiffusion(Extractor):
         captioner: ImplicitCaptioner | None = None,
         clip: Any = None,
     ) -> None:
-        _check_vae(vae.config)
+        strides, channels = 2 ** (len(vae.config.block_out_channels) - 1), vae.config.latent_channels
+        if (strides, channels) != (_LATENT, 4):
+            raise InputError(
+                f"the image encoder gives {channels} channels at stride {strides}, but Stable Diffusion 1.x "
+                f"and 2.x have 4 at stride {_LATENT}; give the weights of one of these"
+            )
         freeu = FreeU.of_widths(unet.config.block_out_channels) if settings.freeu else None
         maps = DecoderMaps(unet, freeu, settings.freeu_scales_maps)
-        grid = settings.canvas // _FINEST
-        layout = Layout(settings.canvas, grid, sum(maps.channels), (0.5,) * 3, (0.5,) * 3)
+        half = (0.5, 0.5, 0.5)
+        layout = Layout(settings.canvas, settings.canvas // _FINEST, sum(maps.channels), half, half)
         # The captioner is known by what is in it; memory changes nothing but the rounding.
         told = "none" if captioner is None else digest(captioner.state_dict().items()).hex()[:16]
         quoted = replace(settings, prompt=json.dumps(settings.prompt), captioner=told, max_memory=None)
@@ -187,28 +190,22 @@ class StableDiffusion(Extractor):
 
     @classmethod
     def load(cls, name: str, **settings: Any) -> StableDiffusion:
-        """Load by table name; see `StableDiffusionSettings` for the settings.
-
-        Raises:
-            InputError: weights are neither in the folder given nor to be had from the hub, or do not fit.
-            MissingDependencyError: `diffusers` is not installed.
-        """
+        """Load by table name; the settings are those of `StableDiffusionSettings`."""
         import transformers
 
         chosen = make_settings(StableDiffusionSettings, name, settings)
         diffusers = require("diffusers", extra="sd")
         source = Source(name, chosen.weights or HUB_IDS[name], HUB_IDS[name], chosen.revision)
         prompt = embed_prompt(source, chosen.prompt)
+        captioner = clip = None
         if chosen.captioner is None:
-            captioner = clip = None
             what = f"the prompt {chosen.prompt!r}" if chosen.prompt else "the empty prompt"
             _log.info("%s: no implicit captioner given; %s is the context of every image", name, what)
         else:
             captioner = load_captioner(chosen.captioner)
-            place = Source(
-                name, chosen.clip_weights or CLIP_HUB_ID, CLIP_HUB_ID, chosen.clip_revision, "clip_weights"
-            )
-            clip = load_network(transformers.CLIPVisionModelWithProjection, place)
+            place = chosen.clip_weights or CLIP_HUB_ID
+            clip_source = Source(name, place, CLIP_HUB_ID, chosen.clip_revision, "clip_weights")
+            clip = load_network(transformers.CLIPVisionModelWithProjection, clip_source)
         vae = load_network(diffusers.AutoencoderKL, source, "vae", use_safetensors=True)
         unet = load_network(diffusers.UNet2DConditionModel, source, "unet", use_safetensors=True)
         return cls(name, chosen, vae, unet, prompt, captioner, clip)
@@ -216,20 +213,17 @@ class StableDiffusion(Extractor):
     def limit_memory(self, size: int) -> None:
         """As the setting ``max_memory``, in bytes."""
         self.settings = replace(self.settings, max_memory=size / _GIB)
-        for module in self.maps.modules():
-            choose = getattr(module, "set_processor", None)
-            if choose is not None:
-                choose(SlicedAttention(size // 4))
+        modules: Any = self.maps.modules()
+        for module in modules:
+            if hasattr(module, "set_processor"):
+                module.set_processor(SlicedAttention(size // 4))
 
     def levels(self, pixels: Float[Tensor, "b 3 s s"]) -> tuple[Tensor, ...]:
         """Maps s3, s4 and s5 of the whole canvas."""
-        settings = self.settings
-        crops = cut(pixels, settings.starts, settings.side)
+        starts, side, canvas = self.settings.starts, self.settings.side, self.settings.canvas
+        crops = cut(pixels, starts, side)
         passes = [self._crop_maps(part) for part in crops.split(self._crops_per_pass(len(crops)))]
-        return tuple(
-            stitch(torch.cat(level), settings.starts, settings.side, settings.canvas)
-            for level in zip(*passes, strict=True)
-        )
+        return tuple(stitch(torch.cat(level), starts, side, canvas) for level in zip(*passes, strict=True))
 
     def combine(self, levels: Sequence[Tensor], grid: int | None = None) -> Float[Tensor, "b c p p"]:
         """Unit descriptors: s4 and s5 brought to the grid of s3 bilinearly, all three concatenated."""
@@ -279,17 +273,17 @@ class StableDiffusion(Extractor):
             )
         if self.captioner is None:
             return
-        offsets = [self.captioner.text.position.shape, self.captioner.time.position.shape]
-        wanted = [prompt.context.shape[1:], (1, self.maps.time_width)]
+        offsets = [tuple(each.position.shape) for each in (self.captioner.text, self.captioner.time)]
+        wanted = [tuple(prompt.context.shape[1:]), (1, self.maps.time_embedding.linear_2.out_features)]
         if offsets != wanted:
             raise InputError(
-                f"the captioner gives {[tuple(each) for each in offsets]}, {self.name} takes "
-                f"{[tuple(each) for each in wanted]}; ODISE's captioner is for sd15"
+                f"the captioner gives {offsets}, {self.name} takes {wanted}; ODISE's captioner is for sd15"
             )
-        if self.captioner.embedding_width != self.clip.config.projection_dim:
+        reads, gives = self.captioner.text.weight.shape[1], self.clip.config.projection_dim
+        if reads != gives:
             raise InputError(
-                f"the captioner reads image embeddings of {self.captioner.embedding_width}, the image "
-                f"encoder gives {self.clip.config.projection_dim}; clip_weights must be {CLIP_HUB_ID}"
+                f"the captioner reads image embeddings of {reads}, the image encoder gives {gives}; "
+                f"clip_weights must be {CLIP_HUB_ID}"
             )
 
 
@@ -304,18 +298,11 @@ def stitch(
 ) -> Float[Tensor, "b c p p"]:
     """Maps of the crops that `cut` gives, pasted at their places on the map of the canvas; overlaps averaged.
 
-    Args:
-        maps: of crops of ``side`` pixels; ``side``, ``starts`` and ``canvas`` are multiples of the stride.
-        starts: first pixel of the crops on each axis.
-        side: of a crop in pixels.
-        canvas: side of the whole in pixels.
+    ``side``, ``starts`` and ``canvas`` are in pixels, and multiples of the stride of the maps.
     """
     stride = side // maps.shape[-1]
-    places = [
-        (..., slice(top // stride, (top + side) // stride), slice(left // stride, (left + side) // stride))
-        for top in starts
-        for left in starts
-    ]
+    spans = [slice(start // stride, (start + side) // stride) for start in starts]
+    places = [(..., rows, columns) for rows in spans for columns in spans]
     tiles = maps.float().unflatten(0, (-1, len(places)))
     total = tiles.new_zeros(len(tiles), maps.shape[1], canvas // stride, canvas // stride)
     times = tiles.new_zeros(total.shape[-2:])
@@ -350,26 +337,17 @@ def embed_prompt(source: Source, prompt: str) -> Prompt:
 
 
 def _load_tokenizer(kind: Any, source: Source) -> Any:
-    folder = source.folder("tokenizer")
+    folder = Path(source.place, "tokenizer")
     needed = ("tokenizer.json", "vocab.json")
     if Path(source.place).is_dir() and not any((folder / name).is_file() for name in needed):
         raise InputError(f"{folder}: no {' or '.join(needed)} in this folder; copy it from {source.hub_id}")
     try:
         return kind.from_pretrained(source.place, subfolder="tokenizer", revision=source.revision)
     except (OSError, ValueError, TypeError) as error:
-        raise source.absent(str(error).splitlines()[0]) from None
+        raise source.absent(first_line(error)) from None
 
 
 def _signal(timestep: int) -> float:
     """Share of the signal's variance after so many steps: betas scaled-linear from 0.00085 to 0.012."""
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
     return float((1 - betas).cumprod(dim=0)[timestep])
-
-
-def _check_vae(config: Any) -> None:
-    strides = 2 ** (len(config.block_out_channels) - 1)
-    if strides != _LATENT or config.latent_channels != 4:
-        raise InputError(
-            f"the image encoder gives {config.latent_channels} channels at stride {strides}, but Stable "
-            f"Diffusion 1.x and 2.x have 4 at stride {_LATENT}; give the weights of one of these"
-        )

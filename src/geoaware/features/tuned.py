@@ -23,11 +23,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from geoaware.features.efficientnet_lite import MEAN, STD, EfficientNetLite, fold, imagenet_network
-from geoaware.features.extractor import Extractor, Layout
-from geoaware.features.settings import describe, make_settings
+from geoaware.features.extractor import Extractor, Layout, describe, make_settings
 from geoaware.method.maps import resized
 from geoaware.runs.errors import InputError
-from geoaware.runs.weights import SavedNetwork, digest, folder_meant, shipped_in
+from geoaware.runs.weights import SavedNetwork, digest, folder_meant
 
 SHIPPED = Path(__file__).resolve().parents[1] / "weights" / "tuned"
 """Folder of the weights that come with the package."""
@@ -125,9 +124,7 @@ class TunedNetwork(SavedNetwork):
     ) -> tuple[Float[Tensor, "b d g g"], Float[Tensor, "b 1 g g"]]:
         """Unit descriptors, and the logit of being on an object of a kind that was trained on.
 
-        Args:
-            pixels: normalised canvases whose side is a multiple of 32.
-            early: what is done to the maps of strides 2 and 4, in training.
+        Sides are multiples of 32. ``early`` is what training does to the maps of strides 2 and 4.
         """
         fine, eighth, sixteenth, last = self._laterals(pixels, early or (lambda maps: maps))
         # Down to stride 32 the network sees far, up again it sees where.
@@ -152,10 +149,7 @@ class TunedNetwork(SavedNetwork):
         tuned descriptors, whose similarity counts by presence, and half by the plain ones. A kind's score is
         the mean over its keypoints, about 0.75 for images like those that the network was trained on.
 
-        Args:
-            descriptors: unit, tuned.
-            presence: probabilities.
-            plain: unit descriptors of the plain extractor.
+        The arguments are unit tuned descriptors, probabilities, and unit descriptors of the plain extractor.
         """
         tuned_best = (_cosines(self.centres, descriptors) * presence).flatten(2).amax(dim=2)
         plain_best = _cosines(self.plain_centres, plain).flatten(2).amax(dim=2)
@@ -193,11 +187,7 @@ class TunedNetwork(SavedNetwork):
 
     @classmethod
     def from_imagenet(cls, shape: TunedShape) -> TunedNetwork:
-        """ImageNet's weights under an untrained decoder.
-
-        Raises:
-            MissingDependencyError: the packages of the network and its weights are not installed.
-        """
+        """ImageNet's weights under an untrained decoder."""
         return cls(shape, imagenet_network())
 
     @classmethod
@@ -208,12 +198,10 @@ class TunedNetwork(SavedNetwork):
 
         Raises:
             InputError: nothing is there, or it is damaged or of another format.
-            MissingDependencyError: the package of the network is not installed.
         """
-        shipped = shipped_in(SHIPPED)
-        names = ", ".join(shipped) or "none"
+        folder, names = folder_meant(place, SHIPPED)
         origin = f"a folder written by geoaware tune, or weights that are shipped: {names}"
-        return cls.from_folder(folder_meant(place, shipped), origin)
+        return cls.from_folder(folder, origin)
 
     @classmethod
     def of_values(cls, **values: Any) -> TunedNetwork:
@@ -282,12 +270,7 @@ class Tuned(Extractor):
 
     @classmethod
     def load(cls, name: str, **settings: Any) -> Tuned:
-        """Load by table name; see `TunedSettings` for the settings.
-
-        Raises:
-            InputError: the weights are not there or damaged.
-            MissingDependencyError: the packages of the network and its weights are not installed.
-        """
+        """Load by table name; the settings are those of `TunedSettings`."""
         chosen = make_settings(TunedSettings, name, settings)
         network = TunedNetwork.from_pretrained(chosen.weights)
         return cls(name, chosen, network, EfficientNetLite.load("efficientnet-lite0"))
@@ -315,13 +298,7 @@ class Tuned(Extractor):
         presence: Float[Tensor, "b 1 g g"],
         plain: Float[Tensor, "b c q q"],
     ) -> Float[Tensor, " b"]:
-        """Share of the tuned descriptors on each image.
-
-        Args:
-            descriptors: unit, tuned.
-            presence: probabilities.
-            plain: unit descriptors of the plain extractor, on the grid of the settings.
-        """
+        """Share of the tuned descriptors on each image; ``plain`` are on the grid of the settings."""
         if not len(self.familiar):
             return descriptors.new_full((len(descriptors),), self.settings.share)
         beyond = self.network.in_distribution(descriptors, presence, plain) - self.familiar

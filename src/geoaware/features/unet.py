@@ -35,7 +35,7 @@ class DecoderMaps(nn.Module):
     """
 
     def __init__(self, unet: Any, freeu: FreeU | None, scale_maps: bool) -> None:
-        check_layout(unet.config)
+        _check_layout(unet.config)
         super().__init__()
         self.widths: tuple[int, ...] = tuple(unet.config.block_out_channels)
         self.time_proj, self.time_embedding = unet.time_proj, unet.time_embedding
@@ -52,11 +52,6 @@ class DecoderMaps(nn.Module):
         """Of the three maps, finest first: (640, 1280, 1280) in Stable Diffusion 1.5."""
         return self.widths[1], self.widths[2], self.widths[3]
 
-    @property
-    def time_width(self) -> int:
-        """Length of the time embedding."""
-        return int(self.time_embedding.linear_2.out_features)
-
     def forward(
         self,
         latents: Float[Tensor, "b 4 h w"],
@@ -66,11 +61,7 @@ class DecoderMaps(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Maps of the decoder, finest first: sides h/2, h/4 and h/8.
 
-        Args:
-            latents: noised.
-            timestep: 0 … 999.
-            context: what the cross-attention reads.
-            time_offset: added to the embedding of the timestep.
+        ``context`` is what the cross-attention reads, ``time_offset`` is added to the timestep's embedding.
         """
         steps = torch.full((len(latents),), timestep, device=latents.device)
         time = self.time_embedding(self.time_proj(steps).to(latents.dtype))
@@ -106,12 +97,8 @@ class DecoderMaps(nn.Module):
         return self.freeu.amplify(hidden) if self.scale_maps else hidden
 
 
-def check_layout(config: Any) -> None:
-    """Make sure that a network's configuration is laid out as Stable Diffusion 1.x and 2.x are.
-
-    Raises:
-        InputError: other blocks, other inputs or further conditions; the message says which.
-    """
+def _check_layout(config: Any) -> None:
+    """Refuse networks of other blocks, other inputs or further conditions, naming what differs."""
     expected = {
         "up_block_types": _UP,
         "mid_block_type": "UNetMidBlock2DCrossAttn",

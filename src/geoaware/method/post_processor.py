@@ -16,6 +16,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from pathlib import Path
 from typing import Any, ClassVar, overload
 
@@ -36,7 +37,7 @@ from geoaware.runs.weights import (
     digest,
     first_line,
     folder_meant,
-    shipped_in,
+    read_checkpoint,
 )
 
 SHIPPED = Path(__file__).resolve().parents[1] / "weights"
@@ -51,8 +52,8 @@ class PostProcessorSettings:
     """What decides the shape of a `PostProcessor`; the defaults are those that the paper trains with.
 
     Attributes:
-        channels: of the raw maps, in the extractor's order; none in the
-            configuration of a training run, which takes those of its extractor.
+        channels: of the raw maps, in the extractor's order; none in the configuration of a training run,
+            which takes those of its extractor.
         width: channels of a refined descriptor, a multiple of 128.
         grid: cells a side of the refined map.
         dropout: share of the raw values that are dropped while training.
@@ -132,18 +133,12 @@ class _Bottleneck(nn.Module):
 class PostProcessor(SavedNetwork):
     """Refines an extractor's raw maps into descriptors that tell left from right.
 
-    Args:
-        channels: of the raw maps.
-        width: of the refined descriptors.
-        grid: cells a side of the refined map.
-        dropout: on the raw maps while training (paper: 0.2).
-        context: dilations of bottlenecks after the mixture; see `PostProcessorSettings`.
-        centred: whether raw maps are centred first; see `PostProcessorSettings`.
+    The arguments are those of `PostProcessorSettings`; without dropout unless it is given.
 
     Attributes:
-        settings: the above.
+        settings: the arguments.
         info: what is known of the weights: extractor (the identity that they were trained on), training data,
-            figures, licence notes; goes into ``config.json``.
+            figures, licence notes.
         logit_scale: of the sparse loss between images, its logarithm.
         self_logit_scale: kept for released checkpoints, which have one for pairs of an image with itself.
 
@@ -184,10 +179,7 @@ class PostProcessor(SavedNetwork):
         return self.refine(maps) if isinstance(maps, FeatureMap) else super().__call__(maps)
 
     def forward(self, maps: Sequence[Float[Tensor, "b _ _ _"]]) -> Float[Tensor, "b width grid grid"]:
-        """Refined descriptors, not normalised.
-
-        Args:
-            maps: raw maps (b, c_i, h_i, w_i), each at its own size, in the extractor's order.
+        """Refined descriptors, not normalised, of raw maps, each at its own size, in the extractor's order.
 
         Raises:
             InputError: number or channels of the maps are not those of the network.
@@ -198,25 +190,28 @@ class PostProcessor(SavedNetwork):
                 f"the post-processor takes maps of {self.settings.channels} channels, got {found}; use the "
                 "extractor that it was trained with"
             )
-        shares = self.mixing_weights.softmax(dim=0)
-        mixed: Tensor | None = None
+        grid, shares = self.settings.grid, self.mixing_weights.softmax(dim=0)
         blocks: Any = self.bottleneck_layers
-        for share, (block,), level in zip(shares, blocks, maps, strict=True):
-            level = _centred(level) if self.settings.centred else level
-            level = F.dropout(level, self.settings.dropout, self.training)
-            level = level.contiguous(memory_format=torch.channels_last)
-            part = block(level, self.settings.grid, share)
-            mixed = part if mixed is None else mixed + part
-        assert mixed is not None  # settings have at least one map
+        parts = (
+            block(self._ready(level), grid, share)
+            for (block,), level, share in zip(blocks, maps, shares, strict=True)
+        )
+        mixed: Tensor = reduce(torch.add, parts)
         for layer in self.context_layers:
-            mixed = layer(mixed, self.settings.grid, mixed.new_ones(()))
+            mixed = layer(mixed, grid, mixed.new_ones(()))
         return mixed
+
+    def _ready(self, level: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        """A raw map as a bottleneck takes it."""
+        if self.settings.centred:
+            level = F.normalize(level, dim=1)
+            level = level - level.mean(dim=(2, 3), keepdim=True)
+        level = F.dropout(level, self.settings.dropout, self.training)
+        return level.contiguous(memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def refine(self, features: FeatureMap) -> FeatureMap:
-        """An image's refined feature map on the grid of the network; raw maps are let go.
-
-        Computed without dropout, also of a network in training mode, which stays in that mode.
+        """An image's refined feature map on the grid of the network, without dropout; raw maps are let go.
 
         Raises:
             InputError: the features are of another extractor than the network was trained with, or have no
@@ -233,11 +228,7 @@ class PostProcessor(SavedNetwork):
         return replace(features, data=refined, extractor=f"{features.extractor} + {self.identity}", levels=())
 
     def check_trained_on(self, extractor: str) -> None:
-        """Make sure that the weights are for features of this identity, where they say so.
-
-        Raises:
-            InputError: they were trained on others.
-        """
+        """Refuse features of this identity if the weights say that they were trained on others."""
         wanted = self.info.get("extractor")
         if wanted is not None and extractor != wanted:
             raise InputError(
@@ -265,14 +256,16 @@ class PostProcessor(SavedNetwork):
 
     @classmethod
     def from_released(cls, path: str | os.PathLike[str], grid: int = 60) -> PostProcessor:
-        """A checkpoint as the paper's authors released it: a plain state dict in PyTorch's format.
-
-        Channels and width follow from the weights. Nothing of the file is executed.
+        """A checkpoint as the paper's authors released it: a plain state dict, of which no code is run.
 
         Raises:
             InputError: the file is missing, is no state dict, or not of this network.
         """
-        state = _read_state_dict(Path(path))
+        state = read_checkpoint(Path(path), "a released checkpoint, best_856.PTH say")
+        if not isinstance(state, dict) or not all(
+            isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
+        ):
+            raise InputError(f"{path}: is no state dict (names with tensors); give a released checkpoint")
         count = len({name.split(".")[1] for name in state if name.startswith("bottleneck_layers.")})
         try:
             first = [state[f"bottleneck_layers.{index}.0.conv1.weight"] for index in range(count)]
@@ -295,9 +288,8 @@ class PostProcessor(SavedNetwork):
         Raises:
             InputError: nothing is there, or it is damaged or of another format; the message says what to do.
         """
-        shipped = shipped_in(SHIPPED)
-        folder = folder_meant(place, shipped)
-        names = f"one that is shipped: {', '.join(shipped) or 'none'}"
+        folder, names = folder_meant(place, SHIPPED)
+        origin = f"a folder written by geoaware train, a hub id, or one that is shipped: {names}"
         if not folder.is_dir():
             from huggingface_hub import snapshot_download
 
@@ -306,18 +298,16 @@ class PostProcessor(SavedNetwork):
                 folder = Path(snapshot_download(str(place), revision=revision, allow_patterns=wanted))
             except Exception as error:  # the hub's errors have no common class but Exception
                 raise InputError(
-                    f"no post-processor at {str(place)!r} ({first_line(error)})\n"
-                    f"remedy: give a folder written by geoaware train, a hub id, or {names}"
+                    f"no post-processor at {str(place)!r} ({first_line(error)})\nremedy: give {origin}"
                 ) from None
-        return cls.from_folder(folder, f"a folder written by geoaware train, or {names}")
+        return cls.from_folder(folder, origin)
 
 
 def _frugally(function: Callable[..., Tensor], *arguments: Any) -> Tensor:
     """Call a function without keeping what it computes for the backward pass, which computes it again.
 
-    Only the outputs of convolutions stay in memory while training, at their own size. Little is computed
-    twice: a function is run again as far as its last value that is needed, and so without a convolution at
-    its end. For a step of the paper's network that is 30 % less memory in the same time.
+    Only the outputs of convolutions stay in memory while training. A convolution at a function's end is not
+    run again, so a step of the paper's network takes 30 % less memory in the same time.
     """
     if not torch.is_grad_enabled():
         return function(*arguments)
@@ -329,28 +319,5 @@ def _onward(before: _NormedConv, after: _NormedConv, x: Tensor, grid: int) -> Te
     return after(F.relu(before.norm(resized(x, grid)), inplace=True))
 
 
-def _centred(level: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-    unit = F.normalize(level, dim=1)
-    return unit - unit.mean(dim=(2, 3), keepdim=True)
-
-
 def _scaled(norm: nn.GroupNorm, x: Tensor, factor: Tensor) -> Tensor:
     return F.group_norm(x, norm.num_groups, norm.weight * factor, norm.bias * factor, norm.eps)
-
-
-def _read_state_dict(path: Path) -> dict[str, Tensor]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; give a released checkpoint, best_856.PTH say") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except Exception as error:  # a damaged pickle fails in a dozen ways, which have no other class in common
-        raise InputError(
-            f"{path}: damaged, or holds more than tensors, and was not opened ({type(error).__name__})"
-        ) from None
-    if not isinstance(content, dict) or not all(
-        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
-    ):
-        raise InputError(f"{path}: is no state dict (names with tensors); give a released checkpoint")
-    return content

@@ -42,10 +42,6 @@ class Source:
     revision: str | None = None
     setting: str = "weights"
 
-    def folder(self, part: str | None) -> Path:
-        """The local folder of a part (``None``: of the whole); it may not exist."""
-        return Path(self.place, part) if part else Path(self.place)
-
     def absent(self, why: str) -> InputError:
         """The error that names both remedies."""
         return InputError(
@@ -56,18 +52,14 @@ class Source:
 
 
 def load_network(kind: Any, source: Source, part: str | None = None, **options: Any) -> Any:
-    """A `transformers` or `diffusers` network in float32 and evaluation mode.
+    """A network of a class of `transformers` or `diffusers`, in float32 and evaluation mode.
 
-    Args:
-        kind: the class; its ``from_pretrained`` loads.
-        source: where from.
-        part: subfolder, in the layout of `diffusers` pipelines.
-        **options: for ``from_pretrained``.
+    ``part`` is its subfolder in the layout of `diffusers`; the options are those of ``from_pretrained``.
 
     Raises:
         InputError: nothing is there, files are damaged, or the weights lack tensors of the class.
     """
-    folder = source.folder(part)
+    folder = Path(source.place, part or "")
     if Path(source.place).is_dir() and not (folder / CONFIG).is_file():
         raise InputError(f"{folder}: no {CONFIG} in this folder; give the folder of a saved {kind.__name__}")
     if part is not None:
@@ -98,14 +90,15 @@ def shipped_in(folder: Path) -> dict[str, Path]:
     return {config.parent.name: config.parent for config in sorted(folder.glob(f"*/{CONFIG}"))}
 
 
-def folder_meant(place: str | os.PathLike[str], shipped: Mapping[str, Path]) -> Path:
-    """The folder of a network that is given by the name of shipped weights, or by its path.
+def folder_meant(place: str | os.PathLike[str], home: Path) -> tuple[Path, str]:
+    """The folder of a network that is given by name, if shipped, or by path; and the names of those shipped.
 
     A name of shipped weights means these, also where the working directory has a folder of that name. Such a
     folder is meant by a text with a separator (``"./lite"``) and by a `Path`.
     """
-    folder = Path(place)
-    return folder if isinstance(place, Path) and folder.is_dir() else shipped.get(str(place), folder)
+    folder, shipped = Path(place), shipped_in(home)
+    known = folder if isinstance(place, Path) and folder.is_dir() else shipped.get(str(place), folder)
+    return known, ", ".join(shipped) or "none"
 
 
 def digest(tensors: Iterable[tuple[str, Tensor]]) -> bytes:
@@ -130,6 +123,24 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         raise InputError(f"{path}: no such file; the folder is not complete") from None
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path}: damaged, cannot be read ({error}); copy it anew") from None
+
+
+def read_checkpoint(path: Path, example: str) -> Any:
+    """What `torch.save` wrote, on the CPU, if it is nothing but tensors and plain values: no code is run.
+
+    Raises:
+        InputError: no such file (the message tells to give the example), or not of this sort.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; give {example}") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except Exception as error:  # a damaged pickle fails in a dozen ways, which have no other class in common
+        raise InputError(
+            f"{path}: damaged, or holds more than tensors, and was not opened ({type(error).__name__})"
+        ) from None
 
 
 def first_line(error: Exception) -> str:
@@ -195,11 +206,7 @@ class SavedNetwork(nn.Module):
 
     @classmethod
     def from_folder(cls: type[Network], folder: Path, origin: str) -> Network:
-        """What `save_pretrained` wrote, for use.
-
-        Args:
-            folder: where it is.
-            origin: what to give instead, for messages.
+        """What `save_pretrained` wrote, for use; messages tell to give ``origin`` instead.
 
         Raises:
             InputError: nothing is there, or it is damaged or of another format.

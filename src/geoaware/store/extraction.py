@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple, TypeVar
 
 import torch
 from PIL import Image
@@ -27,26 +28,21 @@ from geoaware.store.image_index import hash_pixels
 from geoaware.store.memory import is_out_of_memory, measured, plan_batch
 from geoaware.store.stored_file import encoded_size
 
+T = TypeVar("T")
+
 Progress = Callable[[int], object]
 """Told how many images (or files) are done, as they are done."""
 
 _log = logging.getLogger(__name__)
 
 
-def _silent(_: int) -> None:
+def _silent(_: object) -> None:
     """Tell nobody."""
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Which part of the work is this process's.
-
-    Attributes:
-        rank: number of the process, from 0.
-        world: number of processes.
-        local_rank: its number among those of this machine.
-        local_world: how many of them run on this machine.
-    """
+    """Which part of the work is this process's: its number of how many, in all and on this machine."""
 
     rank: int = 0
     world: int = 1
@@ -55,11 +51,7 @@ class Shard:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Shard:
-        """As ``torchrun`` and ``accelerate launch`` say it: RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE.
-
-        Raises:
-            InputError: the values make no sense.
-        """
+        """As ``torchrun`` and ``accelerate launch`` say it; values that make no sense are an `InputError`."""
         values = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1}
         for name in values.keys() & environment.keys():
             try:
@@ -76,9 +68,9 @@ class Shard:
             )
         return cls(rank, world, local_rank, max(1, local_world))
 
-    def of(self, paths: Sequence[Path]) -> list[Path]:
-        """This process's images."""
-        return list(paths[self.rank :: self.world])
+    def of(self, whole: Sequence[T]) -> list[T]:
+        """This process's share, of images say."""
+        return list(whole[self.rank :: self.world])
 
     def device(self, wanted: str) -> str:
         """The device asked for; with ``auto`` or ``cuda`` on several GPUs, the one of this process."""
@@ -93,9 +85,11 @@ class Shard:
         return -(-self.local_world // max(1, gpus))
 
 
-@dataclass(frozen=True)
-class Task:
-    """An image and the poses in which its features are missing."""
+_ALONE = Shard()
+
+
+class Task(NamedTuple):
+    """An image (file and hash) and the poses in which its features are missing."""
 
     path: Path
     image: str
@@ -104,13 +98,7 @@ class Task:
 
 @dataclass
 class Survey:
-    """What there is to do.
-
-    Attributes:
-        tasks: images with something missing.
-        there: files that are in the store already.
-        failed: images that cannot be read, and why.
-    """
+    """What there is to do, how many files are there already, and which images cannot be read, and why."""
 
     tasks: list[Task] = field(default_factory=list)
     there: int = 0
@@ -124,14 +112,7 @@ class Survey:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run will take.
-
-    Attributes:
-        files: to be made.
-        bytes: on disk, of all of them.
-        free: on the disk of the cache.
-        batch: images extracted together.
-    """
+    """What a run will take: files to be made, bytes of them all and free bytes on disk, images at a time."""
 
     files: int
     bytes: int
@@ -179,17 +160,13 @@ def check(
     paths: Sequence[Path],
     poses: Sequence[Pose],
     store: FeatureStore,
-    shard: Shard | None = None,
+    shard: Shard = _ALONE,
     progress: Progress = _silent,
 ) -> tuple[list[str], list[str]]:
-    """Read every file of the store (of this process's share) whole, and look for missing ones.
+    """Read this process's share of the files whole; lines on missing files, and on what cannot be read.
 
     What is damaged is written to the manifest, so that the next extraction mends it.
-
-    Returns:
-        Lines on missing and on damaged files or unreadable images.
     """
-    share = shard or Shard()
     missing, wrong = [], []
     for path in paths:
         try:
@@ -198,10 +175,10 @@ def check(
         except InputError as error:
             wrong.append(str(error))
     damaged: list[tuple[str, Pose]] = []
-    for entry in store.entries()[share.rank :: share.world]:
-        problem = store.check(entry.image, entry.pose)
+    for image, pose, _ in shard.of(store.entries()):
+        problem = store.check(image, pose)
         if problem is not None:
-            damaged.append((entry.image, entry.pose))
+            damaged.append((image, pose))
             wrong.append(problem.partition(";")[0])
         progress(1)
     if store.folder.is_dir():
@@ -216,8 +193,8 @@ def extract(
     *,
     batch: int | None = None,
     memory: int | None = None,
-    shard: Shard | None = None,
-    announce: Callable[[Estimate], None] | None = None,
+    shard: Shard = _ALONE,
+    announce: Callable[[Estimate], object] = _silent,
     progress: Progress = _silent,
 ) -> int:
     """Extract what a survey found missing, and write it file by file; how many files were written.
@@ -226,9 +203,7 @@ def extract(
     many fit together. Images that fail are added to ``work.failed``; the rest goes on.
 
     Args:
-        work: what is missing.
-        extractor: what computes.
-        store: of this extractor.
+        work, extractor, store: what is missing, what computes it, and where it goes.
         batch: images at a time; by free memory if not given.
         memory: bytes that the computation may take, beside the weights.
         shard: this process's place among others, for the share of memory and disk.
@@ -239,7 +214,6 @@ def extract(
         InputError: the disk has less room than the files take, or not one image fits the memory.
         DiskFullError: the disk became full; what is finished stays.
     """
-    share = shard or Shard()
     run = _Run(work, extractor, store, progress)
     inputs = run.inputs()
     first = next(inputs, None)
@@ -247,13 +221,13 @@ def extract(
         return 0
     levels, each = measured(lambda: run.levels([first]), extractor.device)
     if batch is None:
-        batch = plan_batch(each, extractor.device, memory, share.sharers(extractor.device))
+        batch = plan_batch(each, extractor.device, memory, shard.sharers(extractor.device))
     size = work.files * encoded_size([level.shape[1:] for level in levels], store.key.stored)
-    estimate = Estimate(work.files, size, _free_disk(store.folder), batch)
-    if announce is not None:
-        announce(estimate)
+    disk = next(each for each in (store.folder, *store.folder.parents) if each.exists())
+    estimate = Estimate(work.files, size, shutil.disk_usage(disk).free, batch)
+    announce(estimate)
     # The first process answers for all; the others see a disk that is being filled already.
-    needed = estimate.bytes * (share.world if share.rank == 0 else 1)
+    needed = estimate.bytes * (shard.world if shard.rank == 0 else 1)
     if needed > estimate.free:
         raise InputError(
             f"{store.folder.parent}: {needed / 1e6:,.1f} MB are needed on this disk, "
@@ -266,8 +240,7 @@ def extract(
     return run.written
 
 
-@dataclass(frozen=True)
-class _Input:
+class _Input(NamedTuple):
     task: Task
     pose: Pose
     image: Image.Image
@@ -300,11 +273,7 @@ class _Run:
                     yield _Input(task, pose, pose_image(image, pose))
 
     def levels(self, inputs: Sequence[_Input]) -> tuple[Tensor, ...]:
-        """Raw maps of a batch; empty if it does not fit the memory.
-
-        Raises:
-            InputError: a single image does not fit.
-        """
+        """Raw maps of a batch; empty if it does not fit the memory, an error if it is a single image."""
         device = self.extractor.device
         try:
             return self.extractor.levels_of([each.image for each in inputs])
@@ -312,20 +281,14 @@ class _Run:
             if not is_out_of_memory(error):
                 raise
         if len(inputs) == 1:
-            raise InputError(
-                f"one image does not fit the memory of {device}; use a smaller canvas, half precision (bf16) "
-                "or the CPU"
-            )
+            remedy = "use a smaller canvas, half precision (bf16) or the CPU"
+            raise InputError(f"one image does not fit the memory of {device}; {remedy}")
         if device.type == "cuda":
             torch.cuda.empty_cache()
         return ()
 
     def compute(self, inputs: Sequence[_Input]) -> int:
-        """Extract and write; the batch is halved as long as it does not fit the memory.
-
-        Returns:
-            The size of batch that fitted.
-        """
+        """Extract and write, halving a batch that does not fit the memory; the size that fitted."""
         size, start = len(inputs), 0
         while part := inputs[start : start + size]:
             levels = self.levels(part)
@@ -350,8 +313,3 @@ class _Run:
             except InputError as error:
                 self.work.failed.append(f"{each.task.path}: {error}")
             self.progress(1)
-
-
-def _free_disk(folder: Path) -> int:
-    """Bytes that are free on the disk where a folder is, or will be made."""
-    return shutil.disk_usage(next(each for each in (folder, *folder.parents) if each.exists())).free

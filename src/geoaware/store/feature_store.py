@@ -25,12 +25,11 @@ import logging
 import os
 import re
 import shutil
-from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import ref
 
 import numpy as np
@@ -53,7 +52,6 @@ from geoaware.store.stored_file import (
     StoredLevels,
     decode,
     encode,
-    read_key,
 )
 
 MANIFEST = "manifest.json"
@@ -80,8 +78,7 @@ class DiskFullError(RuntimeError):
     """There is no room for another file; what is in the store stays."""
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """A file of the store, known by its name and length only."""
 
     image: str
@@ -90,11 +87,7 @@ class Entry:
 
 
 def set_key(extractor: Extractor, stored: Stored = "fp16") -> SetKey:
-    """What the features of a loaded extractor are; its weights are hashed.
-
-    Raises:
-        InputError: unknown way of storing.
-    """
+    """What the features of a loaded extractor are; its weights are hashed."""
     if stored not in STORED:
         raise InputError(f"features cannot be stored as {stored!r}; choose {', '.join(STORED)}")
     computed = {dtype: name for name, dtype in DTYPES.items()}[extractor.dtype]
@@ -124,18 +117,13 @@ class FeatureStore:
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str]) -> FeatureStore:
-        """A store by its folder, without the extractor: for reading raw maps, as training does.
-
-        Args:
-            folder: of a set, or a cache folder that holds exactly one set.
+        """The store of a set's folder, or of a cache folder with exactly one set; it needs no extractor.
 
         Raises:
             InputError: there is no store, or there are several.
         """
         place = Path(folder)
-        sets = [place] if _is_set(place) else []
-        if not sets and place.is_dir():
-            sets = [each for each in sorted(place.iterdir()) if _is_set(each)]
+        sets = [place] if _is_set(place) else [each for each in sorted(place.glob("*")) if _is_set(each)]
         if not sets:
             raise InputError(
                 f"{place}: no stored features here; make them: geoaware extract, or choose another folder"
@@ -143,14 +131,19 @@ class FeatureStore:
         if len(sets) > 1:
             names = ", ".join(each.name for each in sets)
             raise InputError(f"{place}: holds several sets of features ({names}); give the folder of one")
-        return cls(sets[0], _key_of(sets[0]))
+        manifest = _read_manifest(sets[0])
+        if manifest is not None:
+            return cls(sets[0], SetKey(**manifest["features"]))
+        # Lost or damaged: any sound file says the same.
+        sound = _first_sound(sets[0])
+        if sound is None:
+            raise InputError(
+                f"{sets[0]}: neither a manifest nor any sound file; remove the folder and extract again"
+            )
+        return cls(sets[0], sound.key.features)
 
     def image(self, image: str | os.PathLike[str] | Image.Image) -> str:
-        """Hash of an image's pixels: of an upright RGB image, or of a file (remembered by `ImageIndex`).
-
-        Raises:
-            InputError: the file cannot be read.
-        """
+        """Hash of the pixels of an upright RGB image, or of a file, which `ImageIndex` remembers."""
         return hash_pixels(image) if isinstance(image, Image.Image) else self.index.hash_of(image)
 
     def path(self, image: str, pose: Pose = "identity") -> Path:
@@ -172,8 +165,7 @@ class FeatureStore:
             DamagedError: the file is not what was written.
             OtherFeaturesError: the file holds something else.
         """
-        path = self.path(image, pose)
-        key = FileKey(self.key, image, pose)
+        path, key = self.path(image, pose), FileKey(self.key, image, pose)
         try:
             kept = self._maps.take(path)
             if kept is not None:
@@ -188,27 +180,18 @@ class FeatureStore:
             raise InputError(f"{path}: cannot be read ({error.strerror})") from None
 
     def write(
-        self,
-        image: str,
-        pose: Pose,
-        levels: Sequence[Float[Tensor, "_ _ _"]],
-        size: tuple[int, int],
+        self, image: str, pose: Pose, levels: Sequence[Float[Tensor, "_ _ _"]], size: tuple[int, int]
     ) -> StoredLevels:
-        """Store the raw maps of an image, whole or not at all, and give them as they will be read.
+        """Store the raw maps (c_i, h_i, w_i) of an image whole or not at all; give them as they will be read.
 
-        Args:
-            image: hash of the image's pixels before it was turned.
-            pose: how it was turned.
-            levels: its raw maps (c_i, h_i, w_i).
-            size: width and height of the image as turned.
+        ``image`` is the hash of its pixels before it was turned, ``size`` its width and height as turned.
 
         Raises:
             InputError: a value cannot be stored.
             UnwritableError: the folder cannot be written to.
             DiskFullError: no room is left.
         """
-        path = self.path(image, pose)
-        key = FileKey(self.key, image, pose)
+        path, key = self.path(image, pose), FileKey(self.key, image, pose)
         raw = encode(levels, size, key)
         self._write(path, raw)
         return decode(np.frombuffer(raw, np.uint8), str(path), key)
@@ -218,17 +201,16 @@ class FeatureStore:
         found = []
         for path in sorted(self.folder.glob("??/*.safetensors")):
             match = _NAME.fullmatch(path.name)
-            if match is None or path.parent.name != match[1][:2]:
-                continue
-            with suppress(FileNotFoundError):
-                found.append(Entry(match[1], match[2], path.stat().st_size))  # type: ignore[arg-type]
+            if match is not None and path.parent.name == match[1][:2]:
+                with suppress(FileNotFoundError):
+                    found.append(Entry(match[1], match[2], path.stat().st_size))  # type: ignore[arg-type]
         return found
 
     def check(self, image: str, pose: Pose) -> str | None:
         """What is wrong with a file, read whole; ``None`` when it is sound."""
         path = self.path(image, pose)
         try:
-            read_key(_map(path), str(path), FileKey(self.key, image, pose))
+            decode(_map(path), str(path), FileKey(self.key, image, pose))
         except InputError as error:
             return str(error)
         except OSError as error:
@@ -238,22 +220,30 @@ class FeatureStore:
     def damaged(self) -> set[tuple[str, Pose]]:
         """Image and pose of the files that the manifest notes as damaged."""
         known = _read_manifest(self.folder) or {}
-        return {(image, pose) for image, pose in known.get("damaged", [])}
+        return set(map(tuple, known.get("damaged", [])))
 
     def update_manifest(self, damaged: Collection[tuple[str, Pose]] = ()) -> dict[str, Any]:
         """Write the manifest anew from the files; whichever process does so last leaves it right.
 
         A file that another process adds while this one counts is seen by one of the two: each looks again
-        after it has written, until nothing changes.
-
-        Args:
-            damaged: image and pose of files that a check found damaged; they are noted beside those noted
-                before, as long as they are.
+        after it has written, until nothing changes. Files that a check found ``damaged`` are noted beside
+        those noted before, as long as they are.
         """
         for _ in range(_TRIES):
             entries = self.entries()
-            known = {each for each in {*self.damaged(), *damaged} if self.check(*each) is not None}
-            content = self._manifest(entries, known)
+            there = {(each.image, each.pose) for each in entries}
+            suspects = there & {*self.damaged(), *damaged}
+            sound = _first_sound(self.folder)
+            content = {
+                "format": "geoaware features",
+                "features": asdict(self.key),
+                "levels": None if sound is None else [list(level.shape) for level in sound.levels],
+                "pictures": len({each.image for each in entries}),
+                "files": len(entries),
+                "poses": {pose: n for pose in POSES if (n := sum(each.pose == pose for each in entries))},
+                "bytes": sum(each.bytes for each in entries),
+                "damaged": sorted(list(each) for each in suspects if self.check(*each) is not None),
+            }
             text = json.dumps({**content, "checksum": _digest(content)}, indent=1, sort_keys=True) + "\n"
             self._write(self.folder / MANIFEST, text.encode())
             if self.entries() == entries:
@@ -261,10 +251,7 @@ class FeatureStore:
         return content
 
     def prepare(self) -> int:
-        """Make the folder, and remove the drafts of killed processes (see `runs.files.sweep`).
-
-        Returns:
-            How many drafts there were.
+        """Make the folder, and remove the drafts of killed processes (see `runs.files.sweep`), counted.
 
         Raises:
             UnwritableError: the folder cannot be made.
@@ -272,24 +259,9 @@ class FeatureStore:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UnwritableError(
-                f"{self.folder}: cannot be made ({error.strerror}); choose another folder"
-            ) from None
+            message = f"{self.folder}: cannot be made ({error.strerror}); choose another folder"
+            raise UnwritableError(message) from None
         return sweep(self.folder, *self.folder.glob("??"))
-
-    def _manifest(self, entries: Sequence[Entry], damaged: set[tuple[str, Pose]]) -> dict[str, Any]:
-        there = {(each.image, each.pose) for each in entries}
-        sound = _first_sound(self.folder)
-        return {
-            "format": "geoaware features",
-            "features": asdict(self.key),
-            "levels": None if sound is None else sound[1],
-            "pictures": len({each.image for each in entries}),
-            "files": len(entries),
-            "poses": {pose: n for pose in POSES if (n := sum(each.pose == pose for each in entries))},
-            "bytes": sum(each.bytes for each in entries),
-            "damaged": sorted(list(each) for each in damaged & there),
-        }
 
     def _write(self, path: Path, raw: bytes | bytearray) -> None:
         """Write a file whole, on the disk and not only in memory, or leave things as they were."""
@@ -307,9 +279,8 @@ class FeatureStore:
                     f"{self.folder.parent}: the disk is full; what is finished stays: make room and run the "
                     "same command again"
                 ) from None
-            raise UnwritableError(
-                f"{path}: cannot be written ({error.strerror}); choose another folder"
-            ) from None
+            message = f"{path}: cannot be written ({error.strerror}); choose another folder"
+            raise UnwritableError(message) from None
         except InputError as error:
             raise UnwritableError(str(error)) from None
 
@@ -324,14 +295,14 @@ class _Maps:
     def __init__(self, most: int) -> None:
         self._most = most
         # Of each file what it was when it was mapped, its bytes, and the last view that was given out.
-        self._kept: OrderedDict[Path, tuple[tuple[int, ...], np.ndarray, ref[np.ndarray]]] = OrderedDict()
+        self._kept: dict[Path, tuple[tuple[int, ...], np.ndarray, ref[np.ndarray]]] = {}
 
     def take(self, path: Path) -> np.ndarray | None:
         """The bytes of a file that is mapped already, unless they are in use or the file has changed."""
-        state, raw, lease = self._kept.get(path) or ((), np.empty(0), None)
-        if lease is None or lease() is not None or state != _state(path):
+        kept = self._kept.get(path)
+        if kept is None or kept[2]() is not None or kept[0] != _state(path):
             return None
-        return self._lend(path, state, raw)
+        return self._lend(path, *kept[:2])
 
     def renew(self, path: Path) -> np.ndarray:
         """The bytes of a file, mapped now."""
@@ -339,10 +310,10 @@ class _Maps:
 
     def _lend(self, path: Path, state: tuple[int, ...], raw: np.ndarray) -> np.ndarray:
         view = raw.view()
+        self._kept.pop(path, None)  # what was lent last stands last
         self._kept[path] = state, raw, ref(view)
-        self._kept.move_to_end(path)
         if len(self._kept) > self._most:
-            self._kept.popitem(last=False)
+            del self._kept[next(iter(self._kept))]
         return view
 
 
@@ -353,12 +324,9 @@ class CachedExtractor(Wrapped):
     turned image is also found as the turned form of an image that was extracted in several poses. What
     comes out is always what the store holds, rounded as it is stored, whether it was there before or not.
 
-    Args:
-        extractor: what computes.
-        store: of the same extractor, settings, weights and dtype.
-
     Raises:
-        InputError: the store belongs to other features; the message says what differs.
+        InputError: the store belongs to another extractor, settings, weights or dtype; the message says what
+            differs.
     """
 
     def __init__(self, extractor: Extractor, store: FeatureStore) -> None:
@@ -408,24 +376,11 @@ def _is_set(folder: Path) -> bool:
     return (folder / MANIFEST).is_file() or bool(re.search(r"-(fp16|fp32|int8)-[0-9a-f]{16}$", folder.name))
 
 
-def _key_of(folder: Path) -> SetKey:
-    """The key of a set, from its manifest, or if that is lost or damaged from the first sound file."""
-    manifest = _read_manifest(folder)
-    if manifest is not None:
-        return SetKey(**manifest["features"])
-    sound = _first_sound(folder)
-    if sound is None:
-        raise InputError(
-            f"{folder}: neither a manifest nor any sound file; remove the folder and extract again"
-        )
-    return sound[0].features
-
-
-def _first_sound(folder: Path) -> tuple[FileKey, list[list[int]]] | None:
-    """Key and shapes of the first file of a set that is not damaged."""
+def _first_sound(folder: Path) -> StoredLevels | None:
+    """The first file of a set that is not damaged."""
     for path in sorted(folder.glob("??/*.safetensors")):
         with suppress(InputError, OSError):
-            return read_key(_map(path), str(path))
+            return decode(_map(path), str(path))
     return None
 
 

@@ -22,8 +22,8 @@ _SETTLED_NS = 2_000_000_000
 def hash_pixels(image: Image.Image) -> str:
     """SHA-256 of width, height and pixels of an upright RGB image.
 
-    Pixels, not the file's bytes: they are what an extractor sees, they are known where an image does not
-    come from a file, and neither EXIF data nor a lossless change of format matters.
+    Pixels, not the file's bytes, are what an extractor sees; EXIF data and a lossless change of format do not
+    matter.
     """
     digest = hashlib.sha256(f"{image.width}x{image.height} {image.mode}\n".encode())
     digest.update(np.ascontiguousarray(np.asarray(image)).data)
@@ -48,11 +48,7 @@ class ImageIndex:
             self._load(path.read_bytes())
 
     def hash_of(self, image: str | os.PathLike[str]) -> str:
-        """Pixel hash of an image file.
-
-        Raises:
-            InputError: the image cannot be read.
-        """
+        """Pixel hash of an image file; an `InputError` if it cannot be read."""
         place = self._place(image)
         if place is not None and place in self._known:
             return self._known[place]
@@ -79,11 +75,8 @@ class ImageIndex:
         # A full disk or a read-only folder costs only the time to hash again.
         with suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-            try:
-                os.write(handle, (line if self._ends_well else "\n" + line).encode())
-            finally:
-                os.close(handle)
+            with self.path.open("ab", buffering=0) as file:
+                file.write((line if self._ends_well else "\n" + line).encode())
             self._ends_well = True
 
     def _load(self, content: bytes) -> None:

@@ -59,26 +59,17 @@ def plan_batch(each: int, device: torch.device, limit: int | None = None, sharer
 def choose_dtype_by_memory(
     weights: int, device: torch.device, limit: int | None = None, sharers: int = 1
 ) -> str:
-    """fp32 where the weights leave room to compute in it, else half precision; logged.
+    """``"fp32"`` where the weights leave room to compute in it, else ``"bf16"``; logged.
 
-    Args:
-        weights: bytes of the weights in fp32.
-        device: where they will be.
-        limit: bytes that all may take.
-        sharers: processes that share the device and do the same.
-
-    Returns:
-        ``"fp32"``, ``"bf16"`` or ``"fp16"`` (for MPS, and GPUs that lack bf16).
+    MPS and GPUs that lack bf16 get ``"fp16"`` instead. ``weights`` are their bytes in fp32, ``limit`` bytes
+    that all may take; ``sharers`` as for `plan_batch`.
     """
     there = free_memory(device) // sharers
     free = there if limit is None else min(there, limit)
-    half = "bf16"
-    if device.type == "mps" or (device.type == "cuda" and not torch.cuda.is_bf16_supported()):
-        half = "fp16"
-    chosen = "fp32" if 2 * weights <= free else half
-    _log.info(
-        "%s on %s: weights %s in fp32, %s free", chosen, device.type, _gigabytes(weights), _gigabytes(free)
-    )
+    lacks_bf16 = device.type == "mps" or (device.type == "cuda" and not torch.cuda.is_bf16_supported())
+    chosen = "fp32" if 2 * weights <= free else "fp16" if lacks_bf16 else "bf16"
+    about = (device.type, _gigabytes(weights), _gigabytes(free))
+    _log.info("%s on %s: weights %s in fp32, %s free", chosen, *about)
     return chosen
 
 
@@ -90,11 +81,10 @@ def weights_size(module: torch.nn.Module, dtype: str = "fp32") -> int:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that can still be allocated on a device.
+    """Bytes that can still be allocated on a device, with what this process holds unused.
 
-    CUDA: free on the GPU, with what this process holds unused. MPS: up to the recommended maximum. CPU: what
-    the system calls available, within the limit of the container; where the system does not say, half of what
-    the machine has.
+    MPS: up to the recommended maximum. CPU: what the system calls available (where it does not say, half of
+    the machine's memory), within the limit of the container.
     """
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -144,14 +134,10 @@ class _LiveTensors(TorchDispatchMode):
     ) -> Any:
         result = func(*args, **(kwargs or {}))
         # A view or an operation in place gives back memory that was there before.
-        given = {
-            each.untyped_storage().data_ptr()
-            for each in tree_flatten((args, kwargs))[0]
-            if isinstance(each, torch.Tensor)
-        }
-        for each in tree_flatten(result)[0]:
-            if isinstance(each, torch.Tensor) and each.untyped_storage().data_ptr() not in given:
-                self._count(each.untyped_storage())
+        given = {storage.data_ptr() for storage in _storages((args, kwargs))}
+        for storage in _storages(result):
+            if storage.data_ptr() not in given:
+                self._count(storage)
         return result
 
     def _count(self, storage: torch.UntypedStorage) -> None:
@@ -168,12 +154,15 @@ class _LiveTensors(TorchDispatchMode):
         self._now -= size
 
 
+def _storages(tree: Any) -> list[torch.UntypedStorage]:
+    return [each.untyped_storage() for each in tree_flatten(tree)[0] if isinstance(each, torch.Tensor)]
+
+
 def _available() -> int:
     facts = Path("/proc/meminfo")
-    if facts.is_file():
-        for line in facts.read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
+    for line in facts.read_text(encoding="ascii").splitlines() if facts.is_file() else ():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
     except (AttributeError, ValueError, OSError):

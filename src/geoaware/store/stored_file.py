@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import safetensors.torch
@@ -102,10 +102,12 @@ class StoredLevels:
         levels: raw maps (c_i, h_i, w_i), as `Extractor.levels_of` gives them: float16 or float32 as stored,
             float32 where they were stored in int8.
         size: width and height of the image as turned.
+        key: what they are.
     """
 
     levels: tuple[Float[Tensor, "_ _ _"], ...]
     size: tuple[int, int]
+    key: FileKey
 
 
 def encode(levels: Sequence[Float[Tensor, "_ _ _"]], size: tuple[int, int], key: FileKey) -> bytearray:
@@ -145,32 +147,51 @@ def decode(raw: np.ndarray, where: str, key: FileKey | None = None) -> StoredLev
         DamagedError: a byte differs from what was written, or bytes are missing.
         OtherFeaturesError: the file holds another image, pose or set.
     """
-    about, entries, start, _ = _opened(raw, where, key)
-    whole = torch.from_numpy(raw)
+    length = int.from_bytes(raw[:8].tobytes(), "little")
+    head = raw[8 : 8 + length].tobytes()
+    place = head.find(_MARK) + len(_MARK)
+    is_whole = len(raw) >= 8 and length <= len(raw) - 8 and place >= len(_MARK)
+    if not is_whole or _checksum(raw, 8 + place) != head[place : place + len(_BLANK)]:
+        raise DamagedError(
+            f"{where}: damaged or cut off; check the store to list all such files, and extract them again"
+        )
+    entries = json.loads(head)
+    about = json.loads(entries.pop("__metadata__")["geoaware"])
+    if about["version"] != VERSION:
+        raise OtherFeaturesError(
+            f"{where}: written in version {about['version']} of the format, this geoaware reads {VERSION}; "
+            "extract again into another folder"
+        )
+    found = FileKey(SetKey(**about["features"]), about["picture"], about["pose"])
+    if key is not None:
+        _compare(found, key, where)
+    content = torch.from_numpy(raw)[8 + length :]
+    tensors = {
+        name: content[slice(*entry["data_offsets"])].view(_TYPES[entry["dtype"]]).view(entry["shape"])
+        for name, entry in entries.items()
+    }
+    names = [f"level{number:02}" for number in range(len(about["levels"]))]
+    levels = [
+        tensors[name].float() * tensors[f"{name}.scale"][:, None, None]
+        if tensors[name].dtype == torch.int8
+        else tensors[name]
+        for name in names
+    ]
+    return StoredLevels(tuple(levels), (about["size"][0], about["size"][1]), found)
 
-    def tensor(name: str) -> Tensor:
-        entry = entries[name]
-        begin, end = (start + place for place in entry["data_offsets"])
-        return whole[begin:end].view(_TYPES[entry["dtype"]]).view(entry["shape"])
 
-    levels = []
-    for number in range(len(about["levels"])):
-        level = tensor(f"level{number:02}")
-        if level.dtype == torch.int8:
-            level = level.float() * tensor(f"level{number:02}.scale")[:, None, None]
-        levels.append(level)
-    return StoredLevels(tuple(levels), (about["size"][0], about["size"][1]))
-
-
-def read_key(raw: np.ndarray, where: str, key: FileKey | None = None) -> tuple[FileKey, list[list[int]]]:
-    """Key of a file and the shapes of its maps, checked as by `decode`; the maps are not made.
-
-    Raises:
-        DamagedError: a byte differs from what was written, or bytes are missing.
-        OtherFeaturesError: the file holds another image, pose or set.
-    """
-    about, _, _, found = _opened(raw, where, key)
-    return found, about["levels"]
+def _compare(found: FileKey, key: FileKey, where: str) -> None:
+    """Refuse a file that holds something else than it should, saying what."""
+    if found.features != key.features:
+        raise OtherFeaturesError(
+            f"{where}: holds other features ({key.features.differences(found.features)}); it does not "
+            "belong in this folder: remove it"
+        )
+    if found != key:
+        raise OtherFeaturesError(
+            f"{where}: holds image {_short(found.image)} ({found.pose}) instead of {_short(key.image)} "
+            f"({key.pose}); it was renamed or copied: remove it"
+        )
 
 
 def encoded_size(shapes: Sequence[Sequence[int]], stored: Stored) -> int:
@@ -199,39 +220,6 @@ def _packed(name: str, level: Tensor, stored: Stored) -> dict[str, Tensor]:
     divisor = torch.where(scale < torch.finfo(torch.float32).tiny, 1.0, scale)
     steps = (level / divisor[:, None, None]).round().clamp(-127, 127)
     return {name: steps.to(torch.int8).contiguous(), f"{name}.scale": scale}
-
-
-def _opened(
-    raw: np.ndarray, where: str, key: FileKey | None
-) -> tuple[dict[str, Any], dict[str, Any], int, FileKey]:
-    """Metadata, entries of the tensors, where their bytes begin, and the key; every byte is checked."""
-    length = int.from_bytes(raw[:8].tobytes(), "little")
-    head = raw[8 : 8 + length].tobytes()
-    place = head.find(_MARK) + len(_MARK)
-    is_whole = len(raw) >= 8 and length <= len(raw) - 8 and place >= len(_MARK)
-    if not is_whole or _checksum(raw, 8 + place) != head[place : place + len(_BLANK)]:
-        raise DamagedError(
-            f"{where}: damaged or cut off; check the store to list all such files, and extract them again"
-        )
-    entries = json.loads(head)
-    about = json.loads(entries.pop("__metadata__")["geoaware"])
-    if about["version"] != VERSION:
-        raise OtherFeaturesError(
-            f"{where}: written in version {about['version']} of the format, this geoaware reads {VERSION}; "
-            "extract again into another folder"
-        )
-    found = FileKey(SetKey(**about["features"]), about["picture"], about["pose"])
-    if key is not None and found != key:
-        if found.features != key.features:
-            raise OtherFeaturesError(
-                f"{where}: holds other features ({key.features.differences(found.features)}); it does not "
-                "belong in this folder: remove it"
-            )
-        raise OtherFeaturesError(
-            f"{where}: holds image {_short(found.image)} ({found.pose}) instead of {_short(key.image)} "
-            f"({key.pose}); it was renamed or copied: remove it"
-        )
-    return about, entries, 8 + length, found
 
 
 def _checksum(raw: np.ndarray, place: int) -> bytes:
