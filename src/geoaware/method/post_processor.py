@@ -29,16 +29,7 @@ from torch.utils.checkpoint import checkpoint
 from geoaware.method.maps import resized
 from geoaware.method.types import FeatureMap
 from geoaware.runs.errors import InputError
-from geoaware.runs.weights import (
-    CARD,
-    CONFIG,
-    WEIGHTS,
-    SavedNetwork,
-    digest,
-    first_line,
-    folder_meant,
-    read_checkpoint,
-)
+from geoaware.runs.weights import FILES, SavedNetwork, digest, first_line, folder_meant, read_checkpoint
 
 SHIPPED = Path(__file__).resolve().parents[1] / "weights"
 """Folder of the post-processors that come with the package, by name."""
@@ -293,9 +284,8 @@ class PostProcessor(SavedNetwork):
         if not folder.is_dir():
             from huggingface_hub import snapshot_download
 
-            wanted = [WEIGHTS, CONFIG, CARD]
             try:
-                folder = Path(snapshot_download(str(place), revision=revision, allow_patterns=wanted))
+                folder = Path(snapshot_download(str(place), revision=revision, allow_patterns=[*FILES]))
             except Exception as error:  # the hub's errors have no common class but Exception
                 raise InputError(
                     f"no post-processor at {str(place)!r} ({first_line(error)})\nremedy: give {origin}"

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from geoaware.runs.errors import InputError
 from geoaware.runs.files import replacing
 
-CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+FILES = CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 """Files of a network in its folder."""
 
 Network = TypeVar("Network", bound="SavedNetwork")

@@ -167,11 +167,9 @@ class FeatureStore:
         """
         path, key = self.path(image, pose), FileKey(self.key, image, pose)
         try:
-            kept = self._maps.take(path)
-            if kept is not None:
-                with suppress(DamagedError):
-                    return decode(kept, str(path), key)
-            return decode(self._maps.renew(path), str(path), key)
+            with suppress(DamagedError):
+                return decode(self._maps.get(path), str(path), key)
+            return decode(self._maps.get(path, anew=True), str(path), key)
         except FileNotFoundError:
             raise MissingFeaturesError(
                 f"{path}: these features were not extracted; run geoaware extract with the same settings"
@@ -297,21 +295,12 @@ class _Maps:
         # Of each file what it was when it was mapped, its bytes, and the last view that was given out.
         self._kept: dict[Path, tuple[tuple[int, ...], np.ndarray, ref[np.ndarray]]] = {}
 
-    def take(self, path: Path) -> np.ndarray | None:
-        """The bytes of a file that is mapped already, unless they are in use or the file has changed."""
-        kept = self._kept.get(path)
-        if kept is None or kept[2]() is not None or kept[0] != _state(path):
-            return None
-        return self._lend(path, *kept[:2])
-
-    def renew(self, path: Path) -> np.ndarray:
-        """The bytes of a file, mapped now."""
-        return self._lend(path, _state(path), _map(path))
-
-    def _lend(self, path: Path, state: tuple[int, ...], raw: np.ndarray) -> np.ndarray:
+    def get(self, path: Path, anew: bool = False) -> np.ndarray:
+        """The bytes of a file: as they are mapped already, unless in use, changed or wanted anew."""
+        state, kept = _state(path), self._kept.pop(path, None)
+        raw = kept[1] if kept and kept[0] == state and kept[2]() is None and not anew else _map(path)
         view = raw.view()
-        self._kept.pop(path, None)  # what was lent last stands last
-        self._kept[path] = state, raw, ref(view)
+        self._kept[path] = state, raw, ref(view)  # what was given out last stands last
         if len(self._kept) > self._most:
             del self._kept[next(iter(self._kept))]
         return view
