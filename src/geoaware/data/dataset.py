@@ -145,7 +145,6 @@ def with_keypoints(data: DataSet, names: Sequence[str]) -> DataSet:
     images = {id(image): image for pair in data.pairs for image in (pair.source, pair.target)}
     kept = {key: _only(image, wanted[image.category]) for key, image in images.items()}
     pairs = [replace(each, source=kept[id(each.source)], target=kept[id(each.target)]) for each in data.pairs]
-    # Pairs of which no keypoint is left in common go.
     remaining = with_common(pairs)
     if not remaining:
         raise InputError(

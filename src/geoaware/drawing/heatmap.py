@@ -52,8 +52,7 @@ def draw_heatmap(
     low, high = float(values.min()), float(values.max())
     share = (_shown(values, canvas, view) - low) / max(high - low, 1e-12)
     grey = np.asarray(resized(image, view).convert("L"), dtype=np.float64)[..., None]
-    blended = alpha * heat_colours(share) + (1 - alpha) * _DIM * grey
-    board = as_image(blended)
+    board = as_image(alpha * heat_colours(share) + (1 - alpha) * _DIM * grey)
     panel = Panel(view, (0, 0), (0, 0, *view.inner))
     peak = panel.to_board(_peak(values, canvas))
     radius = max(3.0, long / 110)
