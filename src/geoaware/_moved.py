@@ -42,7 +42,6 @@ class MovedFinder:
         if package != "geoaware" or old not in MOVED:
             return None
         new = ".".join(filter(None, ("geoaware", MOVED[old], inside)))
-        # Not importlib.abc.Loader, which would be loaded with every program that imports the package.
         return ModuleSpec(name, cast(Any, _Alias(name, new)), is_package=True)
 
 
