@@ -203,7 +203,7 @@ def main() -> int:
     running.add_argument("words", nargs="*")
     comparing = parts.add_parser("compare")
     for name in ("old", "new"):
-        comparing.add_argument(name, type=Path)
+        comparing.add_argument(name, type=lambda text: Path(text).resolve())
     given = parser.parse_args()
     if given.part == "run":
         return int(run(given.checkout, given.data, given.out, given.words) > 0)

@@ -220,7 +220,7 @@ class TestRefine:
         network.info = {"extractor": "toy"}
         assert network(feature_map()).grid == GRID
         with pytest.raises(
-            InputError, match=r"was trained on features of toy, not of dino.*; use that extractor"
+            InputError, match=r"was trained on features of toy, not of dino\nremedy: use that extractor"
         ):
             network(feature_map("dino"))
 

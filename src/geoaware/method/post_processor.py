@@ -223,8 +223,9 @@ class PostProcessor(SavedNetwork):
         wanted = self.info.get("extractor")
         if wanted is not None and extractor != wanted:
             raise InputError(
-                f"the post-processor was trained on features of {wanted}, not of {extractor}; use that "
-                "extractor, match without a post-processor (none), or train another one: geoaware train"
+                f"the post-processor was trained on features of {wanted}, not of {extractor}\n"
+                "remedy: use that extractor, match without a post-processor (none), or train another one: "
+                "geoaware train"
             )
 
     @property
