@@ -42,6 +42,9 @@ class OneNetwork(TunedNetwork):
     Args:
         shape: of the decoder; ``shape.plain`` is the number of channels of the plain descriptors.
         backbone: an EfficientNet-Lite0 of ``efficientnet_lite_pytorch``, with its batch normalisations.
+
+    Attributes:
+        fixed: the last block that training leaves as it is (2 or -1, none); set while training alone.
     """
 
     def __init__(self, shape: TunedShape, backbone: Any) -> None:
@@ -54,6 +57,7 @@ class OneNetwork(TunedNetwork):
         nn.init.zeros_(self.correction.weight)
         nn.init.zeros_(self.correction.bias)
         self.gate = nn.Parameter(torch.tensor([1.0, 0.0]))
+        self.fixed = -1
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(
@@ -93,9 +97,13 @@ class OneNetwork(TunedNetwork):
         self, pixels: Tensor, early: Callable[[Tensor], Tensor]
     ) -> tuple[list[Tensor], dict[str, Tensor]]:
         """The decoder's inputs, and the centred maps that the plain descriptors are read from."""
-        x, taken, levels = early(self.stem(pixels)), [], {}
+        taken, levels = [], {}
+        x = self._fixed(pixels) if self.fixed >= 0 else early(self.stem(pixels))
         for index, block in enumerate(self.blocks):
-            x = block(x)
+            if index > self.fixed:
+                x = block(x)
+            elif index < self.fixed or str(index) not in self.lateral:
+                continue
             if index == min(int(each) for each in self.lateral):
                 x = early(x)
             if str(index) in self.lateral:
@@ -103,6 +111,15 @@ class OneNetwork(TunedNetwork):
             if index in READ:
                 levels[str(index)] = centred(x.float())
         return taken, levels
+
+    @torch.no_grad()
+    def _fixed(self, pixels: Tensor) -> Tensor:
+        """The output of the last block that training leaves as it is, computed in bfloat16."""
+        with torch.autocast(pixels.device.type, torch.bfloat16):
+            x = self.stem(pixels)
+            for block in self.blocks[: self.fixed + 1]:
+                x = block(x)
+        return x.float()
 
     def _plain(self, levels: dict[str, Tensor], decoded: Tensor) -> Float[Tensor, "b c g g"]:
         side = decoded.shape[-2:]
@@ -144,7 +161,8 @@ class OneNetwork(TunedNetwork):
             raise InputError(f"{folder / CONFIG}: cannot be read ({error}); copy the folder anew") from None
         if not isinstance(config, dict) or config.get("format") != FORMAT:
             raise InputError(f"{folder / CONFIG}: is not the config of a {FORMAT}")
-        network = cls(TunedShape(**config["shape"]), imagenet_network(weights=False))
+        shape = {name: tuple(each) if isinstance(each, list) else each for name, each in config["shape"].items()}
+        network = cls(TunedShape(**shape), imagenet_network(weights=False))
         state = {name: value.float() for name, value in read_safetensors(folder / WEIGHTS).items()}
         missing, unknown = network.load_state_dict(state, strict=False)
         wrong = [name for name in (*missing, *unknown) if not name.endswith("num_batches_tracked")]

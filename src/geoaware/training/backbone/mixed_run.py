@@ -68,7 +68,7 @@ class MixedConfig:
     prototype_rate: float = 6.0
     weight_decay: float = 0.02
     warmup: int = 50
-    average: float = 0.997
+    average: float = 0.995
     seed: int = 0
     turning: Turning = Turning()
     weights: MixedWeights = MixedWeights()
@@ -223,6 +223,7 @@ def first_learner(config: MixedConfig, start: str, channels: int, plain: Plain, 
 def make_optimiser(learner: MixedLearner, config: MixedConfig) -> torch.optim.Optimizer:
     """AdamW: slower for the backbone; weights decay in convolutions alone."""
     network = learner.network
+    network.fixed = config.frozen
     for part in (network.stem, *network.blocks[: config.frozen + 1]):
         part.requires_grad_(False)
     backbone = {id(each) for each in network.blocks.parameters()}
