@@ -31,7 +31,8 @@ def images(count: int = 2, side: int = 64) -> torch.Tensor:
 def test_descriptors_are_unit_and_mix_the_similarities_by_presence(network: OneNetwork) -> None:
     trained, plain, presence = network.parts(images())
     joined, logit = network(images())
-    assert joined.shape == (2, 8 + 12, 8, 8) and torch.equal(logit, presence)
+    assert joined.shape == (2, 8 + 12, 8, 8)
+    assert torch.equal(logit, presence)
     torch.testing.assert_close(torch.linalg.vector_norm(joined, dim=1), torch.ones(2, 8, 8))
     share = SHARE * torch.sigmoid(presence)[:, 0]
     one, other = share[0, 2, 3], share[1, 4, 5]
@@ -87,4 +88,5 @@ def test_a_tuned_network_gives_its_descriptors(network: OneNetwork) -> None:
     trained, _, logit = made.parts(images())
     torch.testing.assert_close(trained, wanted)
     torch.testing.assert_close(logit, presence)
-    assert made.shape.plain == 12 and made.shape.keypoints == ()
+    assert made.shape.plain == 12
+    assert made.shape.keypoints == ()

@@ -13,9 +13,7 @@ def relation_loss(ours: Tensor, theirs: Tensor, inside: Tensor, temperature: flo
 
     def share(maps: Tensor, window: int, query: Tensor) -> dict[tuple[int, int], float]:
         cells = [(y, x) for y in range(maps.shape[2]) for x in range(maps.shape[3]) if inside[window, y, x]]
-        powers = {
-            (y, x): math.exp(float(query @ maps[window, :, y, x]) / temperature) for y, x in cells
-        }
+        powers = {(y, x): math.exp(float(query @ maps[window, :, y, x]) / temperature) for y, x in cells}
         total = sum(powers.values())
         return {cell: power / total for cell, power in powers.items()}
 

@@ -55,7 +55,7 @@ class OneNetwork(TunedNetwork):
         )
         self.correction = nn.Conv2d(shape.width, shape.plain, 1)
         nn.init.zeros_(self.correction.weight)
-        nn.init.zeros_(self.correction.bias)
+        nn.init.constant_(self.correction.bias, 0.0)  # type: ignore[arg-type]
         self.gate = nn.Parameter(torch.tensor([1.0, 0.0]))
         self.fixed = -1
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -161,7 +161,9 @@ class OneNetwork(TunedNetwork):
             raise InputError(f"{folder / CONFIG}: cannot be read ({error}); copy the folder anew") from None
         if not isinstance(config, dict) or config.get("format") != FORMAT:
             raise InputError(f"{folder / CONFIG}: is not the config of a {FORMAT}")
-        shape = {name: tuple(each) if isinstance(each, list) else each for name, each in config["shape"].items()}
+        shape: dict[str, Any] = {
+            name: tuple(each) if isinstance(each, list) else each for name, each in config["shape"].items()
+        }
         network = cls(TunedShape(**shape), imagenet_network(weights=False))
         state = {name: value.float() for name, value in read_safetensors(folder / WEIGHTS).items()}
         missing, unknown = network.load_state_dict(state, strict=False)

@@ -40,7 +40,9 @@ def crops(tmp_path: Path) -> Crops:
 
 
 def test_each_object_with_two_keypoints_is_a_crop(crops: Crops) -> None:
-    assert len(crops) == 2 and crops.names == ("a.png", "a.png#2") and crops.categories == ("cat",)
+    assert len(crops) == 2
+    assert crops.names == ("a.png", "a.png#2")
+    assert crops.categories == ("cat",)
     assert crops.visible.tolist() == [[True] * 5, [True, False, False, False, True]]
     assert not crops.masked.any()
 
@@ -61,7 +63,8 @@ def test_the_other_object_is_known_with_its_keypoints(crops: Crops) -> None:
     assert crops.others_box[0, 0] == pytest.approx([80 * factor, 10 * factor, 120 * factor, 50 * factor])
     assert crops.others_visible[0, 0].tolist() == [True, False, False, False, True]
     assert crops.others_xy[0, 0, 4] == pytest.approx(((40 + 70 - 10) * factor, 40 * factor))
-    assert not crops.others_visible[0, 1:].any() and not crops.others_box[0, 1:].any()
+    assert not crops.others_visible[0, 1:].any()
+    assert not crops.others_box[0, 1:].any()
 
 
 def test_regions_are_discs_the_neighbourhood_and_what_is_far(crops: Crops) -> None:

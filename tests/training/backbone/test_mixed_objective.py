@@ -117,10 +117,14 @@ def test_another_animal_is_no_wrong_place_but_the_true_place_is_never_ignored() 
         replace(views, elsewhere=elsewhere, others=others, others_visible=visible, xy=xy), GRID
     )
     assert torch.equal(found[0, 0], elsewhere[0])
-    assert not found[0, 1, 0, 4] and found[0, 1, 3, 4]
+    assert not found[0, 1, 0, 4]
+    assert found[0, 1, 3, 4]
     # Only around the other's keypoint of the same class.
-    assert found[1, 2, 5, 5] and found[1, 2, 5, 3] and not found[1, 2, 5, 2]
-    assert not found[1, 1].any() and not found[2].any()
+    assert found[1, 2, 5, 5]
+    assert found[1, 2, 5, 3]
+    assert not found[1, 2, 5, 2]
+    assert not found[1, 1].any()
+    assert not found[2].any()
 
 
 def test_a_match_on_another_animal_costs_nothing() -> None:
@@ -166,6 +170,8 @@ def test_every_part_has_a_gradient_and_the_total_is_their_weighted_sum() -> None
     )
     total.backward()
     for each in (maps, presence, plain, joined, seen):
-        assert each.grad is not None and float(each.grad.abs().sum()) > 0
+        assert each.grad is not None
+        assert float(each.grad.abs().sum()) > 0
     # A window that may show an animal says nothing of presence, and its joined descriptors are free.
-    assert float(seen.grad[1].abs().sum()) == 0 and float(joined.grad[1].abs().sum()) == 0
+    assert float(seen.grad[1].abs().sum()) == 0
+    assert float(joined.grad[1].abs().sum()) == 0

@@ -117,13 +117,16 @@ def test_mirror_images_and_turns_occur(plain: Plain) -> None:
         xy = drawn(made_crops(), turning, plain, seed).xy
         across = xy[:, RIGHT] - xy[:, LEFT]
         angles += torch.atan2(across[:, 1], across[:, 0]).tolist()
-    assert min(angles) < -2 and max(angles) > 2
+    assert min(angles) < -2
+    assert max(angles) > 2
 
 
 def test_an_object_shown_twice_has_its_points_on_both_views(plain: Plain) -> None:
     views = drawn(made_crops(), Turning(cover=0, smaller=0.5, larger=0.8), plain)
-    assert views.image.tolist() == [0, 0, 1] and views.pairs.tolist() == [[0, 1]]
-    assert views.known.shape == (1, 5) and views.known.any()
+    assert views.image.tolist() == [0, 0, 1]
+    assert views.pairs.tolist() == [[0, 1]]
+    assert views.known.shape == (1, 5)
+    assert views.known.any()
     # Where in the triangle of the keypoints a point lies does not change.
     for place in views.known[0].nonzero().flatten().tolist():
         shares = []
@@ -137,7 +140,8 @@ def test_an_object_shown_twice_has_its_points_on_both_views(plain: Plain) -> Non
 
 def test_points_on_limbs_are_visible_where_both_ends_are(plain: Plain) -> None:
     views = drawn(made_crops(), STILL, plain)
-    assert views.xy.shape[1] == 3 + 2 and views.visible.all()
+    assert views.xy.shape[1] == 3 + 2
+    assert views.visible.all()
     for row in range(len(views.xy)):
         for limb in (3, 4):
             nose, point = views.xy[row, NOSE], views.xy[row, limb]
@@ -193,13 +197,15 @@ def test_what_is_covered_is_not_visible(plain: Plain) -> None:
 
 def test_a_step_is_decided_by_its_seed(plain: Plain) -> None:
     first, again, other = (drawn(made_crops(), Turning(), plain, seed) for seed in (3, 3, 4))
-    assert torch.equal(first.pixels, again.pixels) and torch.equal(first.xy, again.xy)
+    assert torch.equal(first.pixels, again.pixels)
+    assert torch.equal(first.xy, again.xy)
     assert not torch.equal(first.pixels, other.pixels)
 
 
 def test_windows_have_the_descriptors_of_their_place(plain: Plain) -> None:
     windows = plain.windows(6, 256, 4, torch.Generator().manual_seed(0))
-    assert windows.pixels.shape == (6, 3, 256, 256) and windows.plain.shape == (6, 2, 16, 16)
+    assert windows.pixels.shape == (6, 3, 256, 256)
+    assert windows.plain.shape == (6, 2, 16, 16)
     assert torch.linalg.vector_norm(windows.plain, dim=1).allclose(torch.ones(6, 16, 16))
     # Column over row of the corner: the map says where a cell of the whole image is.
     tangent = windows.plain[:, 0] / windows.plain[:, 1]

@@ -91,7 +91,7 @@ def write_crops(
     Raises:
         InputError: an image or mask cannot be read.
     """
-    images = [each for each in unique_images(data.pairs)]
+    images = list(unique_images(data.pairs))
     together: dict[Path, list[AnnotatedImage]] = defaultdict(list)
     for image in images:
         together[image.path].append(image)
@@ -143,7 +143,7 @@ def write_crops(
             say(f"{data.name} {data.split}: {row} of {count}")
     pixels.flush()
     regions.flush()
-    np.savez(folder / "labels.npz", **small)
+    np.savez(folder / "labels.npz", **small)  # type: ignore[arg-type]
     about = {
         "categories": categories,
         "names": [image.id for image in images],
@@ -226,9 +226,7 @@ def _discs(small: dict[str, np.ndarray], row: int) -> Image.Image:
     boxes = [small["box"][row], *(each for each in small["others_box"][row] if each.any())]
     for box in boxes:
         margin = _MARGIN * max(box[2] - box[0], box[3] - box[1])
-        pen.rectangle(
-            (box[0] - margin, box[1] - margin, box[2] + margin, box[3] + margin), fill=UNKNOWN
-        )
+        pen.rectangle((box[0] - margin, box[1] - margin, box[2] + margin, box[3] + margin), fill=UNKNOWN)
     shown = [(small["xy"][row], small["visible"][row])]
     shown += list(zip(small["others_xy"][row], small["others_visible"][row], strict=True))
     for (xy, visible), box in zip(shown, boxes, strict=False):

@@ -129,7 +129,10 @@ class MixedCriterion(nn.Module):
         prototypes = F.normalize(self.prototypes, dim=1)
         # The prototypes are one more view, on which nothing is looked for.
         queries = torch.cat(
-            [F.normalize(read(maps, xy), dim=2), F.pad(prototypes, (0, 0, 0, xy.shape[1] - len(prototypes)))[None]]
+            [
+                F.normalize(read(maps, xy), dim=2),
+                F.pad(prototypes, (0, 0, 0, xy.shape[1] - len(prototypes)))[None],
+            ]
         )
         has = torch.arange(xy.shape[1]) < len(prototypes)
         readable = torch.cat([visible, has[None]])

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -18,9 +18,11 @@ from geoaware.data.sampling import permutation
 from geoaware.features.efficientnet_lite import MEAN, STD
 from geoaware.features.one import READ, OneNetwork
 from geoaware.features.tuned import TunedNetwork
+from geoaware.runs.errors import InputError
 from geoaware.training.backbone.crops import Crops, read_crops
 from geoaware.training.backbone.mixed_objective import MixedCriterion, MixedWeights
 from geoaware.training.backbone.mixture import Plain, Share, Turning, Views, Windows, draw_views
+from geoaware.training.backbone.objective import read
 from geoaware.training.backbone.vocabulary import Vocabulary
 
 CHECKPOINT = "checkpoint.pt"
@@ -55,7 +57,7 @@ class MixedConfig:
     crops: str
     plain: str
     shares: dict[str, tuple[int, int]] = field(
-        default_factory=lambda: {"animalpose": (8, 2), "lspet": (4, 1), "quaternius": (3, 1)}
+        default_factory=lambda: {"animalpose": (12, 2), "lspet": (3, 0), "quaternius": (2, 0)}
     )
     windows: int = 5
     unlabelled: int = 3
@@ -70,8 +72,8 @@ class MixedConfig:
     warmup: int = 50
     average: float = 0.995
     seed: int = 0
-    turning: Turning = Turning()
-    weights: MixedWeights = MixedWeights()
+    turning: Turning = field(default_factory=Turning)
+    weights: MixedWeights = field(default_factory=MixedWeights)
     without: tuple[str, ...] = ()
 
 
@@ -205,19 +207,46 @@ def fit_reading(network: OneNetwork, plain: Plain, count: int = 400, cells: int 
     solution = torch.linalg.solve(gram + ridge, rows.T @ targets)
     begin = 0
     for index, channels in READ.items():
-        weight = solution[begin : begin + channels].T.float()
-        network.reading[str(index)].weight.copy_(weight[..., None, None])
+        reading = cast(nn.Conv2d, network.reading[str(index)])
+        reading.weight.copy_(solution[begin : begin + channels].T.float()[..., None, None])
         begin += channels
     return 1 - float((rows @ solution - targets).square().sum() / targets.square().sum())
 
 
-def first_learner(config: MixedConfig, start: str, channels: int, plain: Plain, classes: int) -> MixedLearner:
-    """The learner of a new run, from a tuned network."""
+def first_learner(config: MixedConfig, start: str, channels: int, drawing: Drawing) -> MixedLearner:
+    """The learner of a new run.
+
+    Args:
+        config: of the run.
+        start: a tuned network, whose plain way out is fitted, or a folder of a `OneNetwork`.
+        channels: of the plain descriptors of the former.
+        drawing: of the run.
+    """
     torch.manual_seed(config.seed)
-    network = OneNetwork.from_tuned(TunedNetwork.from_pretrained(start), channels)
-    fit_reading(network, plain)
-    criterion = MixedCriterion(classes, network.shape.descriptor + channels, config.weights)
+    try:
+        network = OneNetwork.from_pretrained(start)
+    except InputError:
+        network = OneNetwork.from_tuned(TunedNetwork.from_pretrained(start), channels)
+        fit_reading(network, drawing.plain)
+    width = network.shape.descriptor + network.shape.plain
+    criterion = MixedCriterion(len(drawing.vocabulary), width, config.weights)
+    set_prototypes(network, criterion, drawing)
     return MixedLearner(network, criterion)
+
+
+@torch.inference_mode()
+def set_prototypes(network: OneNetwork, criterion: MixedCriterion, drawing: Drawing, steps: int = 10) -> None:
+    """Let the prototypes begin as mean descriptors: random ones would pull the network to nowhere."""
+    network.eval()
+    sums = torch.zeros_like(criterion.prototypes)
+    for step in range(steps):
+        views, _ = drawing.step(step)
+        found = F.normalize(read(network(normalised(views.pixels))[0], views.xy), dim=2)
+        seen = views.visible.unsqueeze(2)
+        sums += torch.where(seen, found, torch.zeros_like(found)).sum(dim=0)[: len(sums)]
+    known = sums.abs().sum(dim=1) > 0
+    length = sums.shape[1] ** 0.5
+    criterion.prototypes[known] = length * F.normalize(sums[known], dim=1)
 
 
 def make_optimiser(learner: MixedLearner, config: MixedConfig) -> torch.optim.Optimizer:
@@ -287,7 +316,7 @@ def train(
         step, views = saved["step"], saved["views"]
         say(f"going on at step {step}")
     else:
-        learner = first_learner(config, start, channels, drawing.plain, classes)
+        learner = first_learner(config, start, channels, drawing)
         optimiser = make_optimiser(learner, config)
         step, views = 0, 0
         save(out, learner, optimiser, step, views, config)
@@ -344,7 +373,12 @@ def _step(
 
 
 def save(
-    out: Path, learner: MixedLearner, optimiser: torch.optim.Optimizer, step: int, views: int, config: MixedConfig
+    out: Path,
+    learner: MixedLearner,
+    optimiser: torch.optim.Optimizer,
+    step: int,
+    views: int,
+    config: MixedConfig,
 ) -> None:
     """Write the weights to use and the state to go on from, the latter in one move."""
     learner.average.info = {"steps": step, "views": views}
@@ -358,4 +392,4 @@ def save(
     }
     waiting = out / f"{CHECKPOINT}.part"
     torch.save(state, waiting)
-    os.replace(waiting, out / CHECKPOINT)
+    waiting.replace(out / CHECKPOINT)

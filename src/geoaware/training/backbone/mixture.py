@@ -129,9 +129,7 @@ class Plain:
         paths = json.loads((folder / "paths.json").read_text(encoding="utf-8"))
         self.negative = np.array([is_negative(each) for each in paths])
 
-    def windows(
-        self, count: int, size: int, unlabelled: int, generator: torch.Generator
-    ) -> Windows:
+    def windows(self, count: int, size: int, unlabelled: int, generator: torch.Generator) -> Windows:
         """Windows somewhere on random images, at least half of each on the image.
 
         Args:
@@ -141,9 +139,7 @@ class Plain:
             generator: of the choice.
         """
         first = torch.randint(self.unlabelled, (unlabelled,), generator=generator)
-        rest = torch.randint(
-            self.unlabelled, len(self.negative), (count - unlabelled,), generator=generator
-        )
+        rest = torch.randint(self.unlabelled, len(self.negative), (count - unlabelled,), generator=generator)
         pixels, plain, inside = [], [], []
         rows = [*first.tolist(), *rest.tolist()]
         cells = size // _WINDOW_STEP
@@ -179,7 +175,7 @@ class Plain:
 
 
 def is_negative(path: str) -> bool:
-    """Whether an image without labels surely shows no mammal, by its ImageNet class; people are not ruled out.
+    """Whether an image without labels surely shows no mammal, by its ImageNet class; people may be on it.
 
     Example:
         >>> is_negative("unlabelled/n03792782_mountain_bike.jpg"), is_negative("unlabelled/n02088364_beagle.jpg")
@@ -233,7 +229,7 @@ def draw_views(
     }
     pairs, own, known, image = [], [], [], []
     for number, (share, row, twice) in enumerate(chosen):
-        placements = []
+        placements: list[Placement] = []
         for _ in range(1 + twice):
             placement = _place(share.crops, row, turning, generator)
             # The two views of one object agree in being mirrored: else there is no telling its points apart.
@@ -326,7 +322,9 @@ def _show(
     where = (regions == OBJECT).float()
     if masked and recoloured < turning.recolour:
         behind = plain.backdrop(SIZE, generator)[None]
-        pixels = _tinted(torch.cat([pixels, behind]), torch.cat([where, 0 * where]), torch.tensor([1]), generator)[:1]
+        pixels = _tinted(
+            torch.cat([pixels, behind]), torch.cat([where, 0 * where]), torch.tensor([1]), generator
+        )[:1]
     shown = _sampled(pixels, theta, placement.scale, size)
     if masked and before < turning.background:
         alpha = _sampled(where, theta, placement.scale, size)
@@ -365,9 +363,7 @@ def _placed(
     return there, torch.from_numpy(visible[..., list(names)]) & inside
 
 
-def _elsewhere(
-    crops: Crops, row: int, places: Float[Tensor, "g g 2"]
-) -> Bool[Tensor, "g g"]:
+def _elsewhere(crops: Crops, row: int, places: Float[Tensor, "g g 2"]) -> Bool[Tensor, "g g"]:
     """Cells in the box of another object of the kind and not in the object's own.
 
     Args:
@@ -412,7 +408,10 @@ def _limb_points(
 
 
 def _with_limbs(
-    xy: Float[Tensor, "*v k 2"], visible: Bool[Tensor, "*v k"], ends: Int[Tensor, "m 2"], along: Float[Tensor, "m 1"]
+    xy: Float[Tensor, "*v k 2"],
+    visible: Bool[Tensor, "*v k"],
+    ends: Int[Tensor, "m 2"],
+    along: Float[Tensor, "m 1"],
 ) -> tuple[Float[Tensor, "*v n 2"], Bool[Tensor, "*v n"]]:
     first, second = ends.unbind(dim=1)
     between = torch.lerp(xy[..., first, :], xy[..., second, :], along)
