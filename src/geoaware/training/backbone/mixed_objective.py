@@ -25,7 +25,7 @@ from geoaware.training.backbone.images import OUTSIDE
 from geoaware.training.backbone.mixture import Views, Windows
 from geoaware.training.backbone.objective import _positions, gaussians, mean_entropy, presence_loss, read
 
-_SCALE, _LARGEST = 25.0, 60.0
+_SCALE, _LARGEST = 45.0, 80.0
 """Factor of the cosines in the softmax: at first, and at most."""
 
 _NEAR = 2.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -279,12 +280,13 @@ def train(
     *,
     start: str,
     channels: int,
-    until: float,
+    until: float = math.inf,
+    steps: int | None = None,
     cooling: int = 0,
     save_every: float = 240.0,
     say: Callable[[str], None] = print,
 ) -> None:
-    """Train, or go on training, until a moment.
+    """Train, or go on training, until a moment or for some steps.
 
     The rate is constant, so that a run can always go on; ``cooling`` steps from the checkpoint with a rate
     that falls to 0 give weights to use and leave the checkpoint alone.
@@ -295,6 +297,7 @@ def train(
         start: tuned network that a new run begins from.
         channels: of the plain descriptors of a new run.
         until: seconds since the epoch.
+        steps: at most so many.
         cooling: steps, instead of a part of the run.
         save_every: seconds between checkpoints.
         say: takes lines of the log.
@@ -324,7 +327,8 @@ def train(
     sums: dict[str, float] = {}
     # Batch normalisations keep the mean and deviation that they had: batches are small and mixed.
     learner.eval()
-    while time.time() < until and not (cooling and step == first + cooling):
+    last = first + cooling if cooling else math.inf if steps is None else first + steps
+    while time.time() < until and step < last:
         factor = min(1.0, (step + 1) / config.warmup)
         factor *= 1 - (step - first) / cooling if cooling else 1.0
         for group in optimiser.param_groups:

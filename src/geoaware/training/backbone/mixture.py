@@ -178,8 +178,10 @@ def is_negative(path: str) -> bool:
     """Whether an image without labels surely shows no mammal, by its ImageNet class; people may be on it.
 
     Example:
-        >>> is_negative("unlabelled/n03792782_mountain_bike.jpg"), is_negative("unlabelled/n02088364_beagle.jpg")
-        (True, False)
+        >>> is_negative("unlabelled/n03792782_mountain_bike.jpg")
+        True
+        >>> is_negative("unlabelled/n02088364_beagle.jpg")
+        False
     """
     if not path.startswith("unlabelled/n"):
         return False
