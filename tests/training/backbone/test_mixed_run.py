@@ -19,6 +19,7 @@ from geoaware.training.backbone.mixed_run import (
     fit_reading,
     normalised,
     read_vocabulary,
+    towards_imagenet,
     train,
     write_vocabulary,
 )
@@ -100,7 +101,14 @@ def test_fixed_blocks_and_statistics_stay_and_the_rest_moves(
     }
     moved = {name for name, value in before.items() if not torch.equal(value, after[name])}
     assert not any("running" in name or name.startswith(("stem", "blocks.0.", "blocks.2.")) for name in moved)
-    assert {"gate", "correction.weight", "out.weight", "reading.15.weight"} <= moved
+    assert {"gate", "out.weight"} <= moved
+    # The plain way out stays as it was fitted, unless it is asked for.
+    assert not moved & {"correction.weight", "reading.15.weight"}
+    asked = MixedConfig(**{**vars(config), "reading": True})
+    place = tmp_path / "asked"
+    train(asked, place, start=str(folder / "start"), channels=PLAIN, steps=2, say=lambda _: None)
+    for name in ("correction.weight", "reading.15.weight"):
+        assert not torch.equal(states(place)[f"network.{name}"], before[name])
     assert any(name.startswith("blocks.3.") for name in moved)
 
 
@@ -141,3 +149,18 @@ def test_reading_is_the_ridge_regression_onto_the_wanted_descriptors(
     found = torch.nn.functional.normalize(torch.nn.functional.avg_pool2d(found, 2), dim=0)
     other = torch.nn.functional.normalize(torch.from_numpy(plain.maps[1].astype("float32")), dim=0)
     assert float((found * wanted).sum(dim=0).mean()) > float((found * other).sum(dim=0).mean()) + 0.1
+
+
+def test_the_backbone_moves_part_of_the_way_to_imagenet_and_nothing_else(folder: Path) -> None:
+    network = OneNetwork.from_pretrained(folder / "start")
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    there = imagenet_network().state_dict()
+    towards_imagenet(network, 0.75)
+    after = network.state_dict()
+    found, wanted = after["blocks.3._project_conv.weight"], there["_blocks.3._project_conv.weight"]
+    torch.testing.assert_close(found, 0.75 * before["blocks.3._project_conv.weight"] + 0.25 * wanted)
+    assert all(
+        torch.equal(after[name], value)
+        for name, value in before.items()
+        if not name.startswith(("stem", "blocks"))
+    )

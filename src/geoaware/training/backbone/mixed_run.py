@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geoaware.data.sampling import permutation
-from geoaware.features.efficientnet_lite import MEAN, STD
+from geoaware.features.efficientnet_lite import MEAN, STD, imagenet_network
 from geoaware.features.one import READ, OneNetwork
 from geoaware.features.tuned import TunedNetwork
 from geoaware.runs.errors import InputError
@@ -46,6 +46,8 @@ class MixedConfig:
         learning_rate: of the decoder.
         backbone_rate: of the backbone, relative to it.
         prototype_rate: of the prototypes, relative to it.
+        reading: whether the plain way out is trained; else it stays as it was fitted, and distillation keeps the
+            backbone such that it fits.
         weight_decay: of AdamW.
         warmup: steps in which the rate rises.
         average: decay of the moving average.
@@ -67,8 +69,9 @@ class MixedConfig:
     points: int = 48
     frozen: int = 2
     learning_rate: float = 5e-4
-    backbone_rate: float = 0.3
+    backbone_rate: float = 0.1
     prototype_rate: float = 6.0
+    reading: bool = False
     weight_decay: float = 0.02
     warmup: int = 50
     average: float = 0.995
@@ -173,12 +176,28 @@ def read_vocabulary(path: Path) -> Vocabulary:
     return Vocabulary(tuple(values["names"]), tuple(values["partners"]), limbs)
 
 
+@torch.no_grad()
+def towards_imagenet(network: OneNetwork, kept: float) -> None:
+    """Move the backbone a part of the way back to ImageNet's weights (Wortsman et al. 2022).
+
+    Plain descriptors are better there, and the decoder still understands what it reads.
+
+    Args:
+        network: whose backbone moves.
+        kept: share of its own weights.
+    """
+    there = OneNetwork(network.shape, imagenet_network()).state_dict()
+    for name, value in network.state_dict().items():
+        if name.startswith(("stem", "blocks")) and value.is_floating_point():
+            value.copy_(torch.lerp(there[name], value, kept))
+
+
 @torch.inference_mode()
 def fit_reading(network: OneNetwork, plain: Plain, count: int = 400, cells: int = 120) -> float:
     """Set the plain way out by ridge regression onto the plain extractor's descriptors.
 
     Args:
-        network: as it stands; its reading is overwritten.
+        network: as it stands; its reading is overwritten, its correction becomes 0.
         plain: images with these descriptors.
         count: images that are looked at, the first ones.
         cells: of each.
@@ -187,6 +206,8 @@ def fit_reading(network: OneNetwork, plain: Plain, count: int = 400, cells: int 
         The share of the descriptors' energy that is explained.
     """
     network.eval()
+    for each in network.correction.parameters():
+        each.zero_()
     generator = torch.Generator().manual_seed(0)
     inputs, wanted = [], []
     for row in range(min(count, len(plain.pixels))):
@@ -256,6 +277,8 @@ def make_optimiser(learner: MixedLearner, config: MixedConfig) -> torch.optim.Op
     network.fixed = config.frozen
     for part in (network.stem, *network.blocks[: config.frozen + 1]):
         part.requires_grad_(False)
+    for part in (network.reading, network.correction):
+        part.requires_grad_(config.reading)
     backbone = {id(each) for each in network.blocks.parameters()}
     groups: dict[tuple[float, bool], list[Tensor]] = {}
     for each in network.parameters():
