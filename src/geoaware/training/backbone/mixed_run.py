@@ -46,7 +46,7 @@ class MixedConfig:
         learning_rate: of the decoder.
         backbone_rate: of the backbone, relative to it.
         prototype_rate: of the prototypes, relative to it.
-        reading: whether the plain way out is trained; else it stays as it was fitted, and distillation keeps the
+        reading: whether the plain way out is trained; else it stays as fitted, and distillation keeps the
             backbone such that it fits.
         weight_decay: of AdamW.
         warmup: steps in which the rate rises.
