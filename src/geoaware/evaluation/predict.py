@@ -14,7 +14,6 @@ import hashlib
 import json
 import math
 import os
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -47,6 +46,7 @@ from geoaware.result import Encoded
 from geoaware.runs.errors import InputError
 from geoaware.runs.files import append_line, check_same_run, open_part, replacing, whole_lines
 from geoaware.runs.progress import Tell, silent
+from geoaware.runs.recent import Recent
 
 if TYPE_CHECKING:
     from geoaware.method.keypoints import Schema
@@ -402,15 +402,14 @@ class _Store:
                 self._poses[image.path] = before if len(before) > len(poses) else poses
         self._paths = list(self._images)
         self._number = {path: number for number, path in enumerate(self._paths)}
-        self._kept: OrderedDict[Path, Encoded] = OrderedDict()
-        self._bytes = 0
+        # The batch just made and the one of the other image of a pair stay, whatever the limit.
+        self._kept: Recent[Path, Encoded] = Recent(self._limit, _size, least=2 * self._batch)
         self.order = self._plan(pairs, len(work.poses))
 
     def get(self, image: AnnotatedImage) -> Encoded:
         """The image with its features, in every pose if it is the source of any pair."""
         if image.path not in self._kept:
             self._extract(self._number[image.path] // self._batch)
-        self._kept.move_to_end(image.path)
         return self._kept[image.path]
 
     def _extract(self, group: int) -> None:
@@ -424,13 +423,7 @@ class _Store:
             for path, features in zip(turned, self._features(list(turned.values())), strict=True):
                 fresh[path].maps[pose] = features
         for path, encoded in fresh.items():
-            old = self._kept.pop(path, None)
-            self._bytes += _size(encoded) - (_size(old) if old is not None else 0)
             self._kept[path] = encoded
-        # The batch just made and the one of the other image of the pair stay, whatever the limit.
-        while self._bytes > self._limit and len(self._kept) > 2 * self._batch:
-            _, dropped = self._kept.popitem(last=False)
-            self._bytes -= _size(dropped)
 
     def _plan(self, pairs: Sequence[Pair], poses: int) -> list[int]:
         """Rows of the pairs in the order of work."""

@@ -66,9 +66,9 @@ class RefinedExtractor(Wrapped):
             identity += f" (blend {float(blend)})"
             grid, channels = max(grid, plain.grid), channels + plain.channels
         super().__init__(extractor, identity, replace(plain, grid=grid, channels=channels))
-        self.network = network.to(extractor.device).eval()
         self.blend = float(blend)
-        self.weights = network.weights_hash()
+        self.weights = network.weights_hash()  # before it moves, after which it would be hashed anew
+        self.network = network.to(extractor.device).eval()
 
     @property
     def post_processor(self) -> PostProcessor:

@@ -8,9 +8,8 @@ for it.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from PIL import Image
@@ -26,6 +25,7 @@ from geoaware.method.post_processor import PostProcessor
 from geoaware.method.types import FeatureMap
 from geoaware.presets import defaults_of
 from geoaware.result import Encoded
+from geoaware.runs.recent import Recent
 from geoaware.store.image_index import hash_pixels
 
 ZERO_SHOT, POST_PROCESSOR, ALONE = "zero-shot", "post-processor", "post-processor alone"
@@ -74,7 +74,6 @@ class Setup:
     masks: bool
 
 
-@dataclass
 class Memory:
     """Features and poses that several variants of one subject share, within a number of bytes.
 
@@ -82,18 +81,9 @@ class Memory:
     would be computed, to the last bit.
     """
 
-    limit: int
-    kept: OrderedDict[tuple[str, ...], list[FeatureMap]] = field(default_factory=OrderedDict)
-    poses: dict[tuple[object, ...], Alignment] = field(default_factory=dict)
-    bytes: int = 0
-
-    def keep(self, key: tuple[str, ...], maps: list[FeatureMap]) -> None:
-        """Remember features, and forget those not asked for the longest."""
-        self.kept[key] = maps
-        self.bytes += _bytes(maps)
-        while self.bytes > self.limit and self.kept:
-            _, dropped = self.kept.popitem(last=False)
-            self.bytes -= _bytes(dropped)
+    def __init__(self, limit: int) -> None:
+        self.features: Recent[tuple[str, ...], list[FeatureMap]] = Recent(limit, _bytes, least=0)
+        self.poses: dict[tuple[object, ...], Alignment] = {}
 
 
 class RememberingMatcher(Matcher):
@@ -106,11 +96,10 @@ class RememberingMatcher(Matcher):
     def features(self, images: Sequence[Image.Image]) -> list[FeatureMap]:
         """See `Matcher.features`."""
         key = tuple(hash_pixels(image) for image in images)
-        if key in self.memory.kept:
-            self.memory.kept.move_to_end(key)
-            return list(self.memory.kept[key])
+        if key in self.memory.features:
+            return list(self.memory.features[key])
         maps = super().features(images)
-        self.memory.keep(key, maps)
+        self.memory.features[key] = maps
         return maps
 
     def align(self, source: Encoded, target: Encoded, setting: str) -> Alignment:

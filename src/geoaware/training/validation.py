@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from geoaware.evaluation.protocols import FOR_BASE, get_protocol
 from geoaware.method.matching import MatchSettings, match
 from geoaware.method.metrics.pck import as_xy, distances, within
 from geoaware.method.types import AnnotatedImage, FeatureMap
+from geoaware.runs.recent import Recent
 from geoaware.training.settings import DataChoice
 
 _ROOM = 3 << 30
@@ -40,28 +40,27 @@ class RecentMaps:
     Args:
         make: gives the feature map of an image; its raw maps are not kept.
         room: bytes of the maps that are kept; the latest one always is.
-
-    Attributes:
-        bytes: of the maps that are kept now.
     """
 
     def __init__(self, make: Callable[[AnnotatedImage], FeatureMap], room: int = _ROOM) -> None:
         self._make = make
-        self._room = room
-        self.bytes = 0
-        self._maps: OrderedDict[tuple[Path, tuple[int, int]], FeatureMap] = OrderedDict()
+        self._maps: Recent[tuple[Path, tuple[int, int]], FeatureMap] = Recent(room, _bytes)
+
+    @property
+    def bytes(self) -> int:
+        """Of the maps that are kept now."""
+        return self._maps.bytes
 
     def __call__(self, image: AnnotatedImage) -> FeatureMap:
         """The feature map of an image, made if it is not kept."""
         key = image.path, image.size
         if key not in self._maps:
-            made = self._maps[key] = replace(self._make(image), levels=())
-            self.bytes += made.data.nbytes
-            while len(self._maps) > 1 and self.bytes > self._room:
-                _, oldest = self._maps.popitem(last=False)
-                self.bytes -= oldest.data.nbytes
-        self._maps.move_to_end(key)
+            self._maps[key] = replace(self._make(image), levels=())
         return self._maps[key]
+
+
+def _bytes(made: FeatureMap) -> int:
+    return made.data.nbytes
 
 
 @torch.inference_mode()

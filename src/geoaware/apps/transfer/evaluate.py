@@ -182,8 +182,21 @@ def evaluate(
             lines.append(record_line(make_record(pair, sources.schema, rules, found, entry["pose"])))
     if not pairs:
         raise InputError(f"{targets.file}: no visible keypoint in the targets that the sources have too")
-    run = info["run"]
-    header = Header(
+    header = _header(info["run"], pairs, sources, targets, rules)
+    with replacing(predictions) as draft, draft.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines([header.to_line(), *lines])
+    failed, threshold = info["failed_targets"], info["run"]["settings"]["threshold"]
+    figures = visibility(np.array(chances), np.array(visible), np.array(right), threshold)
+    return Evaluation(
+        score_file(predictions, draws=draws), figures, predictions, len(targets) - failed, failed
+    )
+
+
+def _header(
+    run: Mapping[str, Any], pairs: list[Pair], sources: Sources, targets: Targets, rules: Protocol
+) -> Header:
+    """Of the predictions file: the run's own facts, under the protocol of the evaluation."""
+    return Header(
         protocol=rules.name,
         pairs=len(pairs),
         dataset=targets.file.name if targets.file is not None else "",
@@ -193,13 +206,6 @@ def evaluate(
         versions=run["versions"],
         hashes={"pairs": hash_pairs(pairs), **run["hashes"]},
         schemas={sources.name: describe_schema(sources.schema)},
-    )
-    with replacing(predictions) as draft, draft.open("w", encoding="utf-8", newline="\n") as file:
-        file.writelines([header.to_line(), *lines])
-    failed, threshold = info["failed_targets"], run["settings"]["threshold"]
-    figures = visibility(np.array(chances), np.array(visible), np.array(right), threshold)
-    return Evaluation(
-        score_file(predictions, draws=draws), figures, predictions, len(targets) - failed, failed
     )
 
 
