@@ -82,17 +82,13 @@ def ablate(
     for place, (name, data) in enumerate(sets):
         of_set = {row: np.stack([each[place] for each in of_seeds]) for row, of_seeds in values.items()}
         ends = [pair.source.id for pair in data.pairs], [pair.target.id for pair in data.pairs]
-        protocol = FOR_BASE[data.threshold_base]
-        tables.append(SetFigures(name, protocol, len(data), len(data.images), compare(of_set, *ends)))
+        facts = name, FOR_BASE[data.threshold_base], len(data), len(data.images)
+        tables.append(SetFigures(*facts, compare(of_set, *ends)))
     return Ablation(chosen, numbers, tuple(tables))
 
 
 def _check(trainer: Trainer, rows: Sequence[Row], seeds: int) -> None:
-    """Find out before hours of training what would make the table meaningless.
-
-    Raises:
-        InputError: it would be.
-    """
+    """Find out before hours of training what would make the table meaningless, an `InputError`."""
     config = trainer.config
     if seeds < 1:
         raise InputError(f"at least one seed is needed, got {seeds}", "seeds")

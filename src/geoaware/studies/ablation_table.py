@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ HEADLINE = METRICS[len(ALPHAS) - 1]
 """PCK at the larger threshold: what rows are called better or worse by."""
 
 _LABELS = tuple(metric.label for metric in METRICS)
+_PARTS = attrgetter("dense", "flips", "noise")
 _MARKS = {"better": " ▲", "worse": " ▼", "not distinguishable": ""}
 
 
@@ -38,14 +40,10 @@ _MARKS = {"better": " ▲", "worse": " ▼", "not distinguishable": ""}
 class Row:
     """A row of the table: what of the method is left in.
 
-    Attributes:
-        name: as in the table.
-        dense: the dense loss. Without it nothing is gained from flips either: mirrored pairs carry the dense
-            loss only (section 4.3), so they are not computed.
-        flips: pose-variant pairs.
-        noise: noise on the target positions, and dropout.
-        mode: how similarity becomes position; it needs no training of its own.
-        printed: what the paper calls the row in table 9; its own name if empty.
+    Without the dense loss nothing is gained from flips either: mirrored pairs carry the dense loss only
+    (section 4.3), so they are not computed. ``noise`` is noise on the target positions, and dropout;
+    ``mode``, how similarity becomes position, needs no training of its own; ``printed`` is the row's name in
+    the paper's table 9, if it is another.
     """
 
     name: str
@@ -57,31 +55,26 @@ class Row:
 
     def configure(self, config: TrainConfig, seed: int) -> TrainConfig:
         """The row's training run; no validation, because its last weights are those that count."""
-        loss, flips, network = config.loss, config.flips, config.network
-        if not self.dense:
-            loss = loss.model_copy(update={"dense": 0.0})
-        if not (self.dense and self.flips):
-            flips = Flips(double=0.0, single=0.0, self=0.0)
-        if not self.noise:
-            loss = loss.model_copy(update={"noise": 0.0})
-            network = replace(network, dropout=0.0)
-        changes = {"loss": loss, "flips": flips, "network": network, "validation": Validation(), "seed": seed}
+        off = {part: 0.0 for part in ("dense", "noise") if not getattr(self, part)}
+        changes = {
+            "loss": config.loss.model_copy(update=off),
+            "flips": config.flips if self.dense and self.flips else Flips(double=0.0, single=0.0, self=0.0),
+            "network": config.network if self.noise else replace(config.network, dropout=0.0),
+            "validation": Validation(),
+            "seed": seed,
+        }
         return config.model_copy(update=changes)
 
     @property
     def trained_as(self) -> str:
         """Name of the first row with the same weights."""
-        return next(each.name for each in ROWS if each._parts == self._parts)
+        return next(each.name for each in ROWS if _PARTS(each) == _PARTS(self))
 
     @property
     def paper(self) -> dict[str, float]:
         """The paper's figures on SPair-71k in per cent, by `Metric.key`."""
         figures = paper_row(self.printed or self.name).figures
         return {metric.key: figures[metric.key] for metric in METRICS if metric.key in figures}
-
-    @property
-    def _parts(self) -> tuple[bool, bool, bool]:
-        return self.dense, self.flips, self.noise
 
 
 ROWS: tuple[Row, ...] = (
@@ -98,32 +91,22 @@ FULL = ROWS[0]
 
 
 def choose_rows(names: Sequence[str] | None = None) -> tuple[Row, ...]:
-    """Rows by name, in the order of the table; "full" is always among them, for the others to compare with.
+    """Rows by name, with spaces or hyphens, in the order of the table; all when no names are given.
 
-    Args:
-        names: with spaces or hyphens; all rows when not given.
-
-    Raises:
-        InputError: there is no such row; the message lists them.
+    "full" is always among them, for the others to compare with.
     """
     if names is None:
         return ROWS
     wanted = {" ".join(name.replace("-", " ").split()).lower(): name for name in names}
-    unknown = [name for plain, name in wanted.items() if plain not in {row.name for row in ROWS}]
-    if unknown:
-        raise InputError(f"there is no row {unknown[0]!r}; choose {', '.join(row.name for row in ROWS)}")
+    known = [row.name for row in ROWS]
+    if unknown := [name for plain, name in wanted.items() if plain not in known]:
+        raise InputError(f"there is no row {unknown[0]!r}; choose {', '.join(known)}")
     return tuple(row for row in ROWS if row is FULL or row.name in wanted)
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One cell of the table, shares.
-
-    Attributes:
-        level: of the row.
-        difference: row less "full", pair by pair and seed by seed; of "full" itself 0.
-        verdict: what the interval of the difference says.
-    """
+    """One cell of the table, shares; the difference is row less "full", pair by pair and seed by seed."""
 
     level: Estimate
     difference: Estimate
@@ -132,15 +115,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class SetFigures:
-    """The table of one data set.
-
-    Attributes:
-        name: of the data set and its split.
-        protocol: that the figures are of.
-        pairs: how many.
-        images: how many they share.
-        figures: by name of the row and key of the metric.
-    """
+    """The table of one data set: figures by name of the row and key of the metric, and what they are of."""
 
     name: str
     protocol: str
@@ -148,20 +123,10 @@ class SetFigures:
     images: int
     figures: Mapping[str, Mapping[str, Figure]]
 
-    def order(self) -> list[str]:
-        """Names of the rows, best first by `HEADLINE`."""
-        return sorted(self.figures, key=lambda row: -self.figures[row][HEADLINE.key].level.value)
-
 
 @dataclass(frozen=True)
 class Ablation:
-    """Every figure of an ablation.
-
-    Attributes:
-        rows: in the order of the table.
-        seeds: of the training runs of each row.
-        sets: one table for each validation set.
-    """
+    """Every figure of an ablation: rows in order, the seeds of each row's trainings, a table a data set."""
 
     rows: tuple[Row, ...]
     seeds: tuple[int, ...]
@@ -170,24 +135,24 @@ class Ablation:
     def sentences(self) -> list[str]:
         """One on each row but "full", then the order of the rows on each data set and in the paper."""
         said = [_sentence(row, self.sets) for row in self.rows if row is not FULL]
-        by_paper = sorted(self.rows, key=lambda row: -row.paper[HEADLINE.key])
-        orders = [f"{each.name}: {', '.join(each.order())}" for each in self.sets]
-        orders.append(f"paper: {', '.join(row.name for row in by_paper)}")
+        levels = {
+            each.name: {row: of[HEADLINE.key].level.value for row, of in each.figures.items()}
+            for each in self.sets
+        }
+        levels["paper"] = {row.name: row.paper[HEADLINE.key] for row in self.rows}
+        orders = [f"{name}: {', '.join(sorted(of, key=lambda row: -of[row]))}" for name, of in levels.items()]
         return [*said, f"Order by {HEADLINE.label}, best first. {'; '.join(orders)}."]
 
 
 def compare(
     values: Mapping[str, Float[np.ndarray, "s p m"]], source: Sequence[str], target: Sequence[str]
 ) -> dict[str, dict[str, Figure]]:
-    """Figures of every row from the values of every pair.
+    """Figures by name of the row and key of the metric.
 
     Args:
         values: by name of the row, of each seed, pair and metric; that of "full" among them.
         source: id of each pair's source image.
         target: id of its target image.
-
-    Returns:
-        By name of the row and key of the metric.
     """
     full = values[FULL.name]
     found = {}
@@ -228,24 +193,22 @@ def ablation_grids(found: Ablation) -> list[Grid]:
     grids = []
     for data in found.sets:
         title = f"{data.name}: {data.pairs:,} pairs of {data.images:,} images, protocol {data.protocol}"
-        names = [row.name for row in found.rows]
-        grids.append(_grid(f"{title}, in per cent", data, names, lambda each: _shown(each.level)))
-        title = f"{data.name}: difference to full, in points"
-        others = [name for name in names if name != FULL.name]
-        grids.append(
-            _grid(title, data, others, lambda each: _shown(each.difference, "+") + _MARKS[each.verdict])
+        grids.append(_grid(f"{title}, in per cent", data, lambda each: _shown(each.level)))
+        apart = _grid(
+            f"{data.name}: difference to full, in points",
+            data,
+            lambda each: _shown(each.difference, "+") + _MARKS[each.verdict],
         )
-    known = [metric for metric in METRICS if metric.key in FULL.paper]
-    rows = [(row.name, *paper_cells(row.paper, [metric.key for metric in known])) for row in found.rows]
+        grids.append(replace(apart, rows=tuple(row for row in apart.rows if row[0] != FULL.name)))
+    known = {metric.key: metric.label for metric in METRICS if metric.key in FULL.paper}
+    rows = tuple((row.name, *paper_cells(row.paper, known)) for row in found.rows)
     title = f"{DATA}, in per cent, as the paper has it (table 9)"
-    return [*grids, Grid(title, ("row", *(metric.label for metric in known)), tuple(rows))]
+    return [*grids, Grid(title, ("row", *known.values()), rows)]
 
 
-def _grid(
-    title: str, data: SetFigures, rows: Sequence[str], cell: Callable[[Figure], str], note: str = ""
-) -> Grid:
-    lines = tuple((row, *(cell(data.figures[row][metric.key]) for metric in METRICS)) for row in rows)
-    return Grid(title, ("row", *_LABELS), lines, note)
+def _grid(title: str, data: SetFigures, cell: Callable[[Figure], str], note: str = "") -> Grid:
+    rows = [(row, *(cell(of[metric.key]) for metric in METRICS)) for row, of in data.figures.items()]
+    return Grid(title, ("row", *_LABELS), tuple(rows), note)
 
 
 def _shown(found: Estimate, sign: str = "") -> str:
@@ -279,13 +242,13 @@ def to_json(found: Ablation) -> str:
             for key, each in of.items()
         }
 
-    sets = [
-        {**vars(each), "figures": {row: cells(of) for row, of in each.figures.items()}} for each in found.sets
-    ]
     content = {
         "rows": [row.name for row in found.rows],
         "seeds": found.seeds,
-        "sets": sets,
+        "sets": [
+            {**vars(each), "figures": {row: cells(of) for row, of in each.figures.items()}}
+            for each in found.sets
+        ],
         "paper": {row.name: row.paper for row in found.rows},
         "sentences": found.sentences(),
     }
@@ -315,8 +278,7 @@ def trained_rows(path: Path) -> Outcome:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         found = _from_json(content)
-        grids = [_marked_grid(data, found) for data in found.sets]
-        said = found.sentences()
+        grids, said = [_marked_grid(data, found) for data in found.sets], found.sentences()
     except OSError as error:
         raise InputError(
             f"{path}: cannot be read ({error.strerror}); give the JSON of an ablation", "ablation"
@@ -339,10 +301,10 @@ def trained_rows(path: Path) -> Outcome:
 
 
 def _marked_grid(data: SetFigures, found: Ablation) -> Grid:
-    note = (
+    return _grid(
+        f"{data.name}: {data.pairs:,} pairs, protocol {data.protocol}, in per cent",
+        data,
+        lambda each: percent(each.level.value) + _MARKS[each.verdict],
         f"Per image, pose alignment off, mean of {len(found.seeds)} training runs. ▲ better, ▼ worse than "
-        "full: the whole 95 % interval of the difference is on one side of 0."
+        "full: the whole 95 % interval of the difference is on one side of 0.",
     )
-    title = f"{data.name}: {data.pairs:,} pairs, protocol {data.protocol}, in per cent"
-    names = [row.name for row in found.rows]
-    return _grid(title, data, names, lambda each: percent(each.level.value) + _MARKS[each.verdict], note)

@@ -28,13 +28,7 @@ PREDICTIONS = "predictions"
 
 @dataclass(frozen=True)
 class Run:
-    """A variant that was predicted and scored.
-
-    Attributes:
-        name: of the variant; the file's name without suffix.
-        path: the predictions file.
-        result: every figure of it.
-    """
+    """A variant that was predicted and scored; its name is that of the predictions file without suffix."""
 
     name: str
     path: Path
@@ -68,11 +62,7 @@ class Run:
         return float(np.mean([each["pose"] != "identity" for each in self.records]))
 
     def minus(self, other: Run) -> dict[str, Estimate]:
-        """Difference to another run on the same pairs, pair by pair, by the keys of `METRICS`.
-
-        Raises:
-            ValueError: the pairs are not the same.
-        """
+        """Difference to another run on the same pairs, pair by pair, by the keys of `METRICS`."""
         if self.ends != other.ends:
             raise ValueError(f"{self.path} and {other.path} hold different pairs")
         found = estimate((self.values - other.values)[None], *self.ends)
@@ -112,12 +102,9 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Case:
-    """The runs of one data set that an analysis asked for.
+    """The runs of one data set by variant, in the order that an analysis asked for them.
 
-    Attributes:
-        label: of the data set, for file names.
-        title: for headings.
-        runs: by variant, in the order that the analysis asked for them.
+    The label of the data set is for file names, its title for headings.
     """
 
     label: str

@@ -7,14 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from geoaware.runs.errors import InputError
-from geoaware.studies import (
-    error_types,
-    overview,
-    pose_prediction,
-    strategies,
-    subsets,
-    windows,
-)
+from geoaware.studies import error_types, overview, pose_prediction, strategies, subsets
 from geoaware.studies.case import PREDICTIONS, Outcome, slug
 from geoaware.studies.study import Requirement, Study, StudySet
 from geoaware.studies.variants import Bench, Variant
@@ -138,11 +131,11 @@ _TABLE: tuple[Analysis, ...] = (
     Analysis("fig18", "Side of the soft-argmax window",
              "Window 1 is argmax, the whole map soft-argmax (section D.2, figure 18). The window that is "
              "best here was chosen on these same pairs.",
-             windows.fig18, windows.windows),
+             strategies.fig18, strategies.windows),
     Analysis("table7", "Window against Gaussian kernel",
              "Soft-argmax over a window around the best cell, or over the whole map weighted by a Gaussian "
              "around it (section D.2, table 7). What is best was chosen on these same pairs.",
-             windows.table7, windows.windows_and_kernels),
+             strategies.table7, strategies.windows_and_kernels),
     Analysis("table12", "Zero-shot inference strategies",
              "Plain features, argmax, soft-argmax or a window, without and with pose alignment as it is by "
              "default (section D.5, table 12). Windows are in cells, the paper's of a map of 60.",

@@ -7,8 +7,9 @@ OUT/plots/fig4-lspet.png
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,6 @@ from geoaware.studies.variants import Variant
 
 PLOTS = "plots"
 
-Runs = Mapping[tuple[str, Variant], Run]
-"""Every run that is needed, by label of the data set and variant."""
-
 
 @dataclass(frozen=True)
 class Report:
@@ -36,7 +34,7 @@ class Report:
         name: of the analysis, or ``"all"``.
         about: of the study.
         subjects: what was compared, as `Matcher.describe` has it.
-        sets: a row of facts for each data set.
+        sets: facts on each data set.
         outcomes: in the order of the report.
         left_out: what could not be measured and why, a sentence each.
     """
@@ -61,21 +59,17 @@ def conduct(study: Study, name: str, chosen: Sequence[Analysis], *, about: str =
     Raises:
         InputError: the one analysis asked for cannot be made of the data.
     """
-    left_out: dict[str, list[str]] = {}
-    fitting = {each.name: _fitting(study, each, name == ALL, left_out) for each in chosen}
-    runs = _predict(study, chosen, fitting)
-    outcomes = [
-        outcome
-        for each in chosen
-        for outcome in _outcomes(study, each, fitting[each.name], runs, left_out if name == ALL else None)
-    ]
+    work = _Work(study, everything=name == ALL)
+    fitting = [(each, work.fitting(each)) for each in chosen]
+    work.predict(fitting)
+    outcomes = tuple(outcome for each, sets in fitting for outcome in work.outcomes(each, sets))
     return Report(
         name,
         about,
         {each: _described(study, each) for each in study.bench.subjects},
         tuple(map(_facts, study.sets)),
-        tuple(outcomes),
-        tuple(f"{reason} ({', '.join(names)})" for reason, names in left_out.items()),
+        outcomes,
+        tuple(f"{reason} ({', '.join(names)})" for reason, names in work.left_out.items()),
     )
 
 
@@ -101,23 +95,16 @@ _WRITTEN = ("name", "data", "title", "finding", "figures", "left_out")
 
 def to_dict(report: Report, out: Path) -> dict[str, Any]:
     """Plain values; predictions files by their path below the folder of the report."""
-    return {
-        "name": report.name,
-        "subjects": report.subjects,
-        "sets": report.sets,
-        "outcomes": [
-            {
-                **{
-                    key: getattr(each, key)
-                    for key in ("name", "data", "title", "finding", "figures", "left_out")
-                },
-                "predictions": [path.relative_to(out).as_posix() for path in each.predictions],
-                "plots": [f"{PLOTS}/{name}.png" for name in each.plots],
-            }
-            for each in report.outcomes
-        ],
-        "left_out": report.left_out,
-    }
+    outcomes = [
+        {
+            **{key: getattr(each, key) for key in _WRITTEN},
+            "predictions": [path.relative_to(out).as_posix() for path in each.predictions],
+            "plots": [f"{PLOTS}/{name}.png" for name in each.plots],
+        }
+        for each in report.outcomes
+    ]
+    content = {key: getattr(report, key) for key in ("name", "subjects", "sets", "outcomes", "left_out")}
+    return {**content, "outcomes": outcomes}
 
 
 def to_text(report: Report) -> str:
@@ -166,104 +153,97 @@ _HOW_TO_READ = (
 )
 
 
-def _fitting(
-    study: Study, analysis: Analysis, everything: bool, left_out: dict[str, list[str]]
-) -> list[StudySet]:
-    """The data sets that an analysis can be made of.
+@dataclass
+class _Work:
+    """What is done for a report, with the names of the analyses for which something is left out, by reason.
 
-    Raises:
-        InputError: it is the only one asked for and cannot be made of any, or not wholly of the only one.
+    Only where everything is asked for is something left out: a single analysis that cannot be made is an
+    error, an `InputError`, as is a training that cannot be.
     """
-    candidates, reason = _candidates(study, analysis)
-    found, partly = [], []
-    reasons = [reason] if reason else []
-    for of in candidates:
-        missing = [why for what in analysis.requires if (why := of.lacks(what)) is not None]
-        if skipped := of.config.skip.get(analysis.name):
-            missing.insert(0, f"{of.title}: {skipped}")
-        if not missing:
-            found.append(of)
-            partly += [why for what in analysis.partly if (why := of.lacks(what)) is not None]
-        reasons += missing
-    if not everything and (not found or (partly and len(study.sets) == 1)):
-        raise InputError(
-            f"{analysis.name} ({analysis.title}) cannot be made: {[*reasons, *partly][0]}\n"
-            "remedy: choose data that has it; `geoaware reproduce all` leaves out what is not possible",
-            "dataset",
-        )
-    for why, what in [*((each, "") for each in reasons), *((each, "a row of ") for each in partly)]:
-        left_out.setdefault(why, []).append(f"{what}{analysis.name}")
-    return found
 
+    study: Study
+    everything: bool
+    left_out: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    runs: dict[tuple[str, Variant], Run] = field(default_factory=dict)
 
-def _candidates(study: Study, analysis: Analysis) -> tuple[list[StudySet], str]:
-    """The data sets that an analysis is about, for one that trains those it is tested on; or why none is."""
-    if not analysis.trains:
-        return [of for of in study.sets if not study.as_in_paper or of.config.label in analysis.needs], ""
-    training = study.trainings.get(analysis.name)
-    if training is None:
-        return [], "no training is named; give its configuration (config), or name it in the study"
-    found = [of for of in study.sets if not training.tests or of.config.label in training.tests]
-    tests = ", ".join(training.tests)
-    return found, "" if found else f"none of the data sets that the training is tested on ({tests})"
+    def fitting(self, analysis: Analysis) -> list[StudySet]:
+        """The data sets that an analysis can be made of."""
+        candidates, reason = self._candidates(analysis)
+        found, partly = [], []
+        reasons = [reason] if reason else []
+        for of in candidates:
+            missing = [why for what in analysis.requires if (why := of.lacks(what)) is not None]
+            if skipped := of.config.skip.get(analysis.name):
+                missing.insert(0, f"{of.title}: {skipped}")
+            if not missing:
+                found.append(of)
+                partly += [why for what in analysis.partly if (why := of.lacks(what)) is not None]
+            reasons += missing
+        if not self.everything and (not found or (partly and len(self.study.sets) == 1)):
+            raise InputError(
+                f"{analysis.name} ({analysis.title}) cannot be made: {[*reasons, *partly][0]}\n"
+                "remedy: choose data that has it; `geoaware reproduce all` leaves out what is not possible",
+                "dataset",
+            )
+        for why in reasons:
+            self.left_out[why].append(analysis.name)
+        for why in partly:
+            self.left_out[why].append(f"a row of {analysis.name}")
+        return found
 
+    def _candidates(self, analysis: Analysis) -> tuple[list[StudySet], str]:
+        """The data sets that an analysis is about, or those it is tested on; or why there is none."""
+        sets, as_in_paper = self.study.sets, self.study.as_in_paper
+        if not analysis.trains:
+            return [of for of in sets if not as_in_paper or of.config.label in analysis.needs], ""
+        training = self.study.trainings.get(analysis.name)
+        if training is None:
+            return [], "no training is named; give its configuration (config), or name it in the study"
+        found = [of for of in sets if not training.tests or of.config.label in training.tests]
+        tests = ", ".join(training.tests)
+        return found, "" if found else f"none of the data sets that the training is tested on ({tests})"
 
-def _outcomes(
-    study: Study,
-    analysis: Analysis,
-    sets: Sequence[StudySet],
-    runs: Runs,
-    left_out: dict[str, list[str]] | None,
-) -> Iterator[Outcome]:
-    """What an analysis finds, data set by data set or on all of them together.
+    def _variants(self, of: StudySet, analysis: Analysis) -> list[Variant]:
+        """What an analysis needs of a data set."""
+        masks = "masks" not in analysis.partly or of.lacks("masks") is None
+        return [each for each in analysis.variants(self.study.bench) if masks or each.pose != "masks"]
 
-    With ``left_out``, what a data set turns out not to allow is noted there; a training that cannot be made
-    is an error all the same.
-    """
-    groups = [sets] if analysis.together and sets else [[of] for of in sets]
-    for group in groups:
-        of = None if analysis.together else group[0]
-        if analysis.make is not None:
-            yield _named(analysis.make(*(_case(study, each, analysis, runs) for each in group)), analysis, of)
-        if analysis.work is not None:
-            try:
-                yield from [_named(each, analysis, of) for each in analysis.work(study, *group)]
-            except InputError as error:
-                if left_out is None or analysis.trains:
-                    raise
-                reason = f"{group[0].title}: {str(error).splitlines()[0]}"
-                left_out.setdefault(reason, []).append(analysis.name)
+    def predict(self, fitting: Sequence[tuple[Analysis, Sequence[StudySet]]]) -> None:
+        """Make every run that is needed, by data set and subject, so that features are shared.
 
+        Those without alignment go first: they need the images upright only, of which more fit in memory.
+        """
+        subjects = self.study.bench.subjects
+        wanted = []
+        for of in self.study.sets:
+            needed = (each for one, sets in fitting if of in sets for each in self._variants(of, one))
+            ordered = sorted(
+                dict.fromkeys(needed), key=lambda each: (subjects.index(each.subject), each.pose != "off")
+            )
+            wanted += [(of, variant) for variant in ordered]
+        for number, (of, variant) in enumerate(wanted, start=1):
+            count = f"({number} of {len(wanted)})"
+            self.runs[of.config.label, variant] = self.study.run(of, variant, count)
+        self.study.bench.forget()
 
-def _variants(study: Study, of: StudySet, analysis: Analysis) -> list[Variant]:
-    """What an analysis needs of a data set."""
-    without_masks = "masks" in analysis.partly and of.lacks("masks") is not None
-    return [each for each in analysis.variants(study.bench) if not (without_masks and each.pose == "masks")]
+    def outcomes(self, analysis: Analysis, sets: Sequence[StudySet]) -> Iterator[Outcome]:
+        """What an analysis finds, data set by data set or on all of them together."""
+        groups = [sets] if analysis.together and sets else [[of] for of in sets]
+        for group in groups:
+            of = None if analysis.together else group[0]
+            if analysis.make is not None:
+                yield _named(analysis.make(*(self._case(each, analysis) for each in group)), analysis, of)
+            if analysis.work is not None:
+                try:
+                    yield from [_named(each, analysis, of) for each in analysis.work(self.study, *group)]
+                except InputError as error:
+                    if not self.everything or analysis.trains:
+                        raise
+                    self.left_out[f"{group[0].title}: {str(error).splitlines()[0]}"].append(analysis.name)
 
-
-def _predict(study: Study, chosen: Sequence[Analysis], fitting: Mapping[str, Sequence[StudySet]]) -> Runs:
-    """Every run that is needed, by data set and subject, so that features are shared.
-
-    Those without alignment go first: they need the images upright only, of which more fit in memory.
-    """
-    subjects = study.bench.subjects
-    wanted = []
-    for of in study.sets:
-        analyses = [each for each in chosen if of in fitting[each.name]]
-        variants = dict.fromkeys(each for one in analyses for each in _variants(study, of, one))
-        ordered = sorted(variants, key=lambda each: (subjects.index(each.subject), each.pose != "off"))
-        wanted += [(of, variant) for variant in ordered]
-    runs = {
-        (of.config.label, variant): study.run(of, variant, f"({number} of {len(wanted)})")
-        for number, (of, variant) in enumerate(wanted, start=1)
-    }
-    study.bench.forget()
-    return runs
-
-
-def _case(study: Study, of: StudySet, analysis: Analysis, runs: Runs) -> Case:
-    label = of.config.label
-    return Case(label, of.title, {each: runs[label, each] for each in _variants(study, of, analysis)})
+    def _case(self, of: StudySet, analysis: Analysis) -> Case:
+        label = of.config.label
+        return Case(label, of.title, {each: self.runs[label, each] for each in self._variants(of, analysis)})
 
 
 def _named(outcome: Outcome, analysis: Analysis, of: StudySet | None) -> Outcome:
@@ -314,10 +294,9 @@ def _subjects_grid(report: Report) -> Grid:
             pose += f" by {rule['distance']}" + (f", margin {rule['margin']:g}" if rule["margin"] else "")
         blend = f"{each['blend']:g}" if "blend" in each else MISSING
         rows.append((name, blend, f"{settings['window']}", f"{settings['temperature']:g}", pose))
-    first = next(iter(report.subjects.values()))
-    networks = dict.fromkeys(
-        each["post_processor"] for each in report.subjects.values() if "post_processor" in each
-    )
+    several = report.subjects.values()
+    first = next(iter(several))
+    networks = dict.fromkeys(each["post_processor"] for each in several if "post_processor" in each)
     note = (
         f"Features: {first['extractor']}, computed in {first['dtype']}, kept as "
         f"{first['stored'] or first['dtype']}. "
@@ -329,15 +308,8 @@ def _subjects_grid(report: Report) -> Grid:
 
 
 def _sets_grid(report: Report) -> Grid:
-    rows = [
-        (
-            each["title"],
-            f"{each['pairs']:,}",
-            f"{each['images']:,}",
-            each["protocol"],
-            LABELS[each["averaging"]],
-            each["about"],
-        )
-        for each in report.sets
-    ]
+    rows = []
+    for each in report.sets:
+        counts = (f"{each[key]:,}" for key in ("pairs", "images"))
+        rows.append((each["title"], *counts, each["protocol"], LABELS[each["averaging"]], each["about"]))
     return Grid("Data sets", ("data set", "pairs", "images", "protocol", "average", "what"), tuple(rows))

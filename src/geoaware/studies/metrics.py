@@ -20,13 +20,7 @@ ALPHAS = (0.05, 0.1)
 
 @dataclass(frozen=True)
 class Metric:
-    """A share of a pair's points, averaged over the pairs.
-
-    Attributes:
-        key: in JSON.
-        label: in tables.
-        higher_is_better: which way is good.
-    """
+    """A share of a pair's points, averaged over the pairs; the key stands in JSON, the label in tables."""
 
     key: str
     label: str
@@ -41,17 +35,12 @@ METRICS: tuple[Metric, ...] = (
 
 
 def pair_values(path: Path) -> Float[np.ndarray, "p m"]:
-    """Shares of each pair of a predictions file, in its order; columns as `METRICS`, NaN without a point.
-
-    Raises:
-        InputError: the file cannot be used, see `predictions.read`.
-    """
+    """Shares of each pair of a predictions file, in its order; columns as `METRICS`, NaN without a point."""
     header, table = read(path)
     strict = get_protocol(header.protocol).strict
     # Counts come in the order of categories: a category for each pair keeps the pairs in theirs.
     apart = replace(table, category=np.arange(len(table.category)))
     counts = count(apart, correct_points(table, ALPHAS, strict), ALPHAS[-1], strict)
     with np.errstate(invalid="ignore"):
-        correct = counts.correct / counts.points[..., None]
-        errors = counts.errors / counts.points[..., None]
+        correct, errors = (each / counts.points[..., None] for each in (counts.correct, counts.errors))
     return np.concatenate([correct[:, STANDARD], correct[:, GEOMETRY_AWARE], errors[:, STANDARD]], axis=1)

@@ -82,24 +82,16 @@ def _labels_differ(sets: tuple[SetConfig, ...]) -> tuple[SetConfig, ...]:
 
 
 class TrainingConfig(Part):
-    """What an analysis trains, and what it tests on.
-
-    Attributes:
-        config: a YAML file of a training run, or the name of a shipped one.
-        tests: labels of the data sets to test on; all of the study if empty.
-    """
+    """What an analysis trains, a YAML file or the name of a shipped one, and the labels that it tests on."""
 
     config: str
     tests: tuple[str, ...] = ()
 
 
 class StudyConfig(Part):
-    """Several data sets to measure alike.
+    """Several data sets to measure alike: what they have in common, in a sentence, and one by one.
 
-    Attributes:
-        about: what they have in common, in a sentence.
-        sets: the data sets; labels differ.
-        trainings: what the analyses that train take, by the name of the analysis.
+    What the analyses that train take is given by the name of the analysis.
     """
 
     about: str = ""
@@ -109,12 +101,7 @@ class StudyConfig(Part):
 
 @dataclass(frozen=True)
 class Training:
-    """A training run that an analysis makes.
-
-    Attributes:
-        config: of the run.
-        tests: labels of the data sets to test on; all if empty.
-    """
+    """A training run that an analysis makes, and labels of the data sets to test on; all if empty."""
 
     config: TrainConfig
     tests: tuple[str, ...] = ()
@@ -122,13 +109,7 @@ class Training:
 
 @dataclass(frozen=True)
 class StudySet:
-    """A loaded data set with its protocol.
-
-    Attributes:
-        config: as the study has it.
-        data: its pairs.
-        protocol: under which they are scored.
-    """
+    """A data set of a study, loaded, with the protocol under which it is scored."""
 
     config: SetConfig
     data: DataSet
@@ -161,8 +142,6 @@ class Study:
         out: folder; predictions go below it.
         settings: of the predictions, but for protocol and masks.
         trainings: for the analyses that train, by name.
-        tell: is told the progress.
-        say: takes lines on what happens.
         restart: throw away what earlier runs left, each file when it is first needed.
         as_in_paper: give each analysis only the data sets that the paper makes it of.
     """
@@ -179,41 +158,23 @@ class Study:
     _done: dict[Path, Run] = field(default_factory=dict, init=False)
 
     def run(self, of: StudySet, variant: Variant, count: str = "") -> Run:
-        """The predictions of a variant, made if they are not there, and their score.
+        """The predictions of a variant on one of the data sets, made if they are not there, and their score.
 
-        Args:
-            of: one of the data sets.
-            variant: what to predict.
-            count: which of how many this is, for the progress.
-
-        Raises:
-            InputError: a file of another run is in the way, or the data set cannot be predicted so.
+        ``count``, which of how many this is, is for the progress.
         """
         setup = self.bench.setup(variant, of.protocol.name)
         path = self.out / PREDICTIONS / of.config.label / f"{setup.name}.jsonl"
         if path not in self._done:
             keep_out_of_git(self.out / PREDICTIONS)
             settings = replace(self.settings, protocol=of.protocol.name, masks=setup.masks)
-            title = f"{of.config.label}/{setup.name} {count}"
-
-            predict(
-                of.data,
-                setup.matcher,
-                path,
-                settings,
-                restart=self.restart,
-                progress=renamed(self.tell, title),
-            )
+            tell = renamed(self.tell, f"{of.config.label}/{setup.name} {count}")
+            predict(of.data, setup.matcher, path, settings, restart=self.restart, progress=tell)
             self._done[path] = Run(setup.name, path, score_file(path))
         return self._done[path]
 
 
 def load_study(place: str | Path) -> StudyConfig:
-    """A study from a YAML file or by the name of a shipped one.
-
-    Raises:
-        InputError: there is none, it is no YAML, or a key is unknown, missing or of the wrong kind.
-    """
+    """A study from a YAML file or by the name of a shipped one."""
     return settings.load(StudyConfig, place, STUDIES)
 
 
@@ -225,7 +186,7 @@ def is_study(place: str) -> bool:
 def load_set(
     config: SetConfig, root: Path, *, pairs: int | None = None, seed: int = 0, protocol: str | None = None
 ) -> StudySet:
-    """Load a data set of a study.
+    """Load a data set of a study, with other pairs or under another protocol where these are given.
 
     Args:
         config: as the study has it.

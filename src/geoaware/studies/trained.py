@@ -29,12 +29,8 @@ from geoaware.training.settings import Validation
 class Trainer:
     """What several runs on the same features and their predictions share.
 
-    Attributes:
-        config: of one of the runs.
-        device: as for `load_extractor`.
-        restart: throw away what an earlier call left of the runs and predictions that are asked for.
-        tell: is told the progress.
-        say: takes lines on what happens.
+    ``config`` is that of one of the runs. With ``restart``, what an earlier call left of the runs and
+    predictions that are asked for is thrown away.
     """
 
     config: TrainConfig
@@ -53,11 +49,7 @@ class Trainer:
     ) -> PostProcessor:
         """The weights of a run's last step.
 
-        Args:
-            config: of the run.
-            folder: of the run.
-            title: of the run, for the progress.
-            predictions: all files that are made with the weights; where all are there, nothing is trained.
+        Where all ``predictions``, the files that are made with the weights, are there, nothing is trained.
 
         Raises:
             InputError: a setting or data set does not fit, or the folder holds another run.
@@ -83,20 +75,10 @@ class Trainer:
         blend: float,
         title: str,
     ) -> None:
-        """Predictions of a data set without pose alignment, made unless the file is there.
-
-        Raises:
-            InputError: a file of another run is in the way, or the data set cannot be predicted.
-        """
+        """Predictions of a data set without pose alignment, made unless the file is there."""
         matcher = Matcher(self.extractor, settings, pose="off", post_processor=network, blend=blend)
-        predict(
-            data,
-            matcher,
-            path,
-            PredictSettings(protocol),
-            restart=self.restart,
-            progress=renamed(self.tell, title),
-        )
+        tell = renamed(self.tell, title)
+        predict(data, matcher, path, PredictSettings(protocol), restart=self.restart, progress=tell)
 
 
 def _is_of(config: TrainConfig, folder: Path) -> bool:

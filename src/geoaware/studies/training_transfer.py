@@ -56,11 +56,8 @@ def transfer_table(
 ) -> Outcome:
     """Train once, and compare with zero-shot on every data set, pose alignment off (paper, appendix D.3).
 
-    Args:
-        trainer: its configuration is the training run; the validation of it is left out.
-        tests: data sets, which may be the trained one's other splits.
-        out: folder of runs and predictions.
-        blends: shares of the refined descriptors to match with, each a row.
+    The trainer's configuration is the training run; the validation of it is left out. Tests may be on the
+    trained data set's other splits. ``blends`` are shares of the refined descriptors, each a row.
 
     Raises:
         InputError: no data set to test on, a setting or data set does not fit, or the folder holds
@@ -71,10 +68,10 @@ def transfer_table(
         raise InputError("there is no data set to test on; name one", "dataset")
     run = f"trained on {_trained_on(trainer.config)}"
     tables = _measure(trainer, {run: trainer.config}, tests, out, blends)
-    said = [
-        sentence(f"{row}, against zero-shot at {_LABELS[HEADLINE]}: {'; '.join(_verdicts(tables, row))}")
-        for row in tables[0].gains
-    ]
+    said = []
+    for row in tables[0].gains:
+        found = [f"{table.test.title}: {verdict(table.gains[row][HEADLINE])}" for table in tables]
+        said.append(sentence(f"{row}, against zero-shot at {_LABELS[HEADLINE]}: {'; '.join(found)}"))
     return _outcome(tables, " ".join(said), f"{run[0].upper()}{run[1:]}, tested on each data set")
 
 
@@ -87,12 +84,8 @@ def unseen(
 ) -> Outcome:
     """Train on some keypoints, and compare with zero-shot on these and on the others, pose alignment off.
 
-    Args:
-        trainer: its configuration is the training run; every data set of it names its ``keypoints``.
-        test: pairs with keypoints of both kinds.
-        out: folder of runs and predictions.
-        weights: of the distillation, a training run each with everything else the same.
-        blends: see `transfer_table`.
+    As in `transfer_table`, but every data set of the configuration names its ``keypoints``, and ``weights``
+    of the distillation are a training run each with everything else the same.
 
     Raises:
         InputError: the configuration names no keypoints, or none of the tested ones is left out or trained.
@@ -100,44 +93,37 @@ def unseen(
     """
     config = trainer.config
     halves = _halves(config, test)
-    runs = {
-        f"distillation {each:g}": config.model_copy(
-            update={"loss": config.loss.model_copy(update={"distillation": each})}
-        )
-        for each in weights
-    }
+    losses = {each: config.loss.model_copy(update={"distillation": each}) for each in weights}
+    runs = {f"distillation {each:g}": config.model_copy(update={"loss": of}) for each, of in losses.items()}
     seen, never = _measure(trainer, runs, halves, out, blends)
     said = [
         sentence(f"{table.test.title}, against zero-shot at {_LABELS[key]}: {'; '.join(table.verdicts(key))}")
         for table, key in ((seen, HEADLINE), (never, TIGHT), (never, HEADLINE))
     ]
     # The runs' refined features against those of the first run, unblended.
-    alone = [run for run in runs if run in never.rows]
-    apart = [
-        compared(f"{run},", alone[0], never.rows[run].minus(never.rows[alone[0]])[HEADLINE])
-        for run in alone[1:]
-    ]
+    alone = {run: never.rows[run] for run in runs if run in never.rows}
+    first, *others = alone or [""]
+    apart = [compared(f"{run},", first, alone[run].minus(alone[first])[HEADLINE]) for run in others]
     said.append(sentence(f"there, {apart[0]}", *apart[1:]) if apart else "")
     return _outcome([seen, never], " ".join(said).strip())
 
 
 @dataclass(frozen=True)
 class _Table:
-    """One data set, every row.
-
-    Attributes:
-        test: the data set.
-        rows: zero-shot, then what was trained.
-    """
+    """One data set; its rows are zero-shot, then what was trained."""
 
     test: StudySet
     rows: Mapping[str, Run]
 
     @cached_property
     def gains(self) -> dict[str, dict[str, Estimate]]:
-        """Each trained row less zero-shot, by the keys of `METRICS`."""
-        base = self.rows[ZERO_SHOT]
-        return {row: run.minus(base) for row, run in self.rows.items() if row != ZERO_SHOT}
+        """Each trained row less zero-shot, by the keys that are shown."""
+        apart = {row: run.minus(self.rows[ZERO_SHOT]) for row, run in self.rows.items() if row != ZERO_SHOT}
+        return {row: {key: each[key] for key in _GAINS} for row, each in apart.items()}
+
+    def lines(self) -> list[tuple[str, Run, dict[str, Estimate]]]:
+        """Every row with its gains; none of zero-shot."""
+        return [(row, run, self.gains.get(row, {})) for row, run in self.rows.items()]
 
     def verdicts(self, key: str) -> list[str]:
         """Every trained row against zero-shot."""
@@ -180,11 +166,7 @@ def _predicted(
 
 
 def _halves(config: TrainConfig, test: StudySet) -> list[StudySet]:
-    """The test pairs with the keypoints that are trained, and with the others.
-
-    Raises:
-        InputError: there are not both kinds.
-    """
+    """The test pairs with the keypoints that are trained, and with the others; there must be both kinds."""
     choices = [choice for stage in config.stages for choice in stage.data]
     if not all(choice.keypoints for choice in choices):
         raise InputError(
@@ -194,26 +176,18 @@ def _halves(config: TrainConfig, test: StudySet) -> list[StudySet]:
     trained = {name for choice in choices for name in choice.keypoints or ()}
     schemas = [test.data.schemas[category] for category in test.data.categories]
     known = list(dict.fromkeys(str(name) for schema in schemas for name in schema.names))
-    parts: dict[str, tuple[str, list[str]]] = {
-        "seen": ("trained on", [name for name in known if name in trained]),
-        "unseen": ("never trained on", [name for name in known if name not in trained]),
-    }
-    for what, names in parts.values():
+    halves = []
+    for key, what in (("seen", "trained on"), ("unseen", "never trained on")):
+        names = [name for name in known if (name in trained) == (key == "seen")]
         if not names:
             raise InputError(
                 f"{test.title}: none of its keypoints was {what} ({', '.join(known)}); train on some of "
                 "them, named under keypoints of the configuration's data, and leave some out"
             )
-    return [
-        StudySet(
-            test.config.model_copy(
-                update={"label": f"{test.config.label}-{key}", "title": f"Keypoints {what}"}
-            ),
-            with_keypoints(test.data, names),
-            test.protocol,
-        )
-        for key, (what, names) in parts.items()
-    ]
+        called = {"label": f"{test.config.label}-{key}", "title": f"Keypoints {what}"}
+        half = test.config.model_copy(update=called)
+        halves.append(StudySet(half, with_keypoints(test.data, names), test.protocol))
+    return halves
 
 
 def _trained_on(config: TrainConfig) -> str:
@@ -222,16 +196,11 @@ def _trained_on(config: TrainConfig) -> str:
     return " + ".join(dict.fromkeys(Path(choice.root).name or choice.name for choice in choices))
 
 
-def _verdicts(tables: Sequence[_Table], row: str) -> list[str]:
-    """A row against zero-shot on every data set."""
-    return [f"{table.test.title}: {verdict(table.gains[row][HEADLINE])}" for table in tables]
-
-
 def _outcome(tables: Sequence[_Table], finding: str, title: str = "") -> Outcome:
     figures = {
         table.test.config.label: {
-            name: {**figures_of(run), "gain": {key: vars(each) for key, each in _gains(table, name).items()}}
-            for name, run in table.rows.items()
+            name: {**figures_of(run), "gain": {key: vars(each) for key, each in gains.items()}}
+            for name, run, gains in table.lines()
         }
         for table in tables
     }
@@ -254,17 +223,12 @@ def _outcome(tables: Sequence[_Table], finding: str, title: str = "") -> Outcome
     )
 
 
-def _gains(table: _Table, row: str) -> dict[str, Estimate]:
-    """Those that are shown; none for zero-shot."""
-    return {key: each for key, each in table.gains.get(row, {}).items() if key in _GAINS}
-
-
 def _grid(table: _Table) -> Grid:
     first, data = table.rows[ZERO_SHOT].result, table.test.data
-    rows = []
-    for name, run in table.rows.items():
-        gains = _gains(table, name)
-        rows.append((name, *pck_cells(run.result), *(_gain(gains.get(key)) for key in _GAINS)))
+    rows = tuple(
+        (name, *pck_cells(run.result), *(_gain(gains.get(key)) for key in _GAINS))
+        for name, run, gains in table.lines()
+    )
     columns = ("features", *pck_columns(first), *(f"gain, {_LABELS[key]}" for key in _GAINS))
     note = (
         f"PCK in per cent, protocol {first.protocol}, {LABELS[first.averaging]}, pose alignment off; "
@@ -272,7 +236,7 @@ def _grid(table: _Table) -> Grid:
         "points, with its 95 % interval over the choice of images; of one training, so the interval says "
         "nothing on other seeds."
     )
-    return Grid(table.test.title, columns, tuple(rows), note)
+    return Grid(table.test.title, columns, rows, note)
 
 
 def _gain(gain: Estimate | None) -> str:

@@ -46,11 +46,8 @@ _ALONE_MATCHING: Mapping[str, Any] = {"window": 3, "temperature": 0.03}
 class Variant:
     """One way to match a data set.
 
-    Attributes:
-        subject: name of the subject.
-        window: side of the window in cells; 1 is argmax, `WHOLE` soft-argmax; the subject's own if ``None``.
-        sigma: of the Gaussian of kernel soft-argmax, which then takes the place of the window.
-        pose: how the source is turned.
+    ``window`` is a side in cells; 1 is argmax, `WHOLE` soft-argmax; the subject's own if ``None``. ``sigma``
+    is that of the Gaussian of kernel soft-argmax, which then takes the place of the window.
     """
 
     subject: str = ZERO_SHOT
@@ -61,12 +58,9 @@ class Variant:
 
 @dataclass(frozen=True)
 class Setup:
-    """A variant made ready.
+    """A variant made ready; equal work has an equal name, fit for a file.
 
-    Attributes:
-        name: readable, the same for the same work, fit for a file name.
-        matcher: with the variant's settings.
-        masks: whether the pose is chosen on the source's mask.
+    ``masks``: whether the pose is chosen on the source's mask.
     """
 
     name: str
@@ -177,10 +171,8 @@ class Bench:
         if variant.subject != self._subject:
             self._subject = variant.subject
             self.forget()
-        extractor = self._extractors[variant.subject]
-        return Setup(
-            "-".join(parts), RememberingMatcher(self._memory, extractor, settings, pose, rule), masks
-        )
+        given = self._extractors[variant.subject], settings, pose, rule
+        return Setup("-".join(parts), RememberingMatcher(self._memory, *given), masks)
 
     def forget(self) -> None:
         """Let go of all features."""
@@ -199,10 +191,9 @@ class Bench:
         """The key of `alignment.CANDIDATES`, and the rule."""
         network = self._extractors[variant.subject].post_processor
         defaults = defaults_of(self.extractor.name, network)
-        if variant.pose == "off" or (variant.subject == ALONE and variant.pose == "default"):
-            return "off", defaults.pose_rule
-        if variant.pose == "default":
-            return defaults.pose, defaults.pose_rule
+        if variant.pose in ("off", "default"):
+            off = variant.pose == "off" or variant.subject == ALONE
+            return "off" if off else defaults.pose, defaults.pose_rule
         return "flip", PoseRule("mutual-nn" if variant.pose == "mutual-nn" else "imd")
 
 

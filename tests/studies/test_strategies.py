@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from geoaware.studies import windows
+from geoaware.studies import strategies
 from geoaware.studies.variants import WHOLE, Bench, Variant
 from tests.evaluation.tiny import Sided
 from tests.studies.made import case, cells, pairs_of, run
@@ -25,7 +25,7 @@ def made(tmp_path):
 
 
 def test_fig18_by_hand(made):
-    outcome = windows.fig18(made)
+    outcome = strategies.fig18(made)
     (grid,) = outcome.grids
     assert [row[0] for row in grid.rows] == ["argmax", "window 3 (default)", "window 5", "whole map"]
     assert cells(grid, "argmax")[:3] == ["0.0", "0.0", "100.0 *"]
@@ -43,7 +43,7 @@ def test_fig18_by_hand(made):
 
 
 def test_table7_by_hand(made):
-    outcome = windows.table7(made)
+    outcome = strategies.table7(made)
     (grid,) = outcome.grids
     assert cells(grid, "window 3, default")[:3] == ["0.0", "100.0", "100.0"]
     best = cells(grid, "window, best at each alpha")
@@ -56,8 +56,8 @@ def test_table7_by_hand(made):
 def test_windows_that_fit():
     # Thirteen cells a side, and the paper's zero-shot window where nothing was measured.
     bench = Bench(Sided())
-    found = [each.window for each in windows.windows(bench)]
+    found = [each.window for each in strategies.windows(bench)]
     assert found == [1, 3, 5, 7, 9, 11, WHOLE, None]
-    both = windows.windows_and_kernels(bench)
+    both = strategies.windows_and_kernels(bench)
     assert {each.pose for each in both} == {"off"}
-    assert [each.sigma for each in both][len(found) :] == list(windows.SIGMAS)
+    assert [each.sigma for each in both][len(found) :] == list(strategies.SIGMAS)
