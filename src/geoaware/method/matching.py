@@ -175,6 +175,29 @@ def sample_descriptors(maps: Float[Tensor, "v d g g"], xy: Float[Tensor, "v n 2"
     return sampled[..., 0].transpose(1, 2)
 
 
+class Searched:
+    """The cells of a target that are searched: all, or with ``inside_picture`` those of the image."""
+
+    def __init__(self, target: FeatureMap, settings: MatchSettings) -> None:
+        self._target, self._clamp = target, settings.inside_picture
+        self.rows, self.columns = slice(0, target.grid), slice(0, target.grid)
+        if settings.inside_picture:
+            self.rows, self.columns = target.canvas.cells(target.grid)
+        self._data = target.data[:, self.rows, self.columns].float()
+        self._norms = target.norms[self.rows, self.columns]
+
+    def similarity(self, queries: Float[Tensor, "q c"]) -> Float[Tensor, "q h w"]:
+        """Of each query descriptor with every searched cell."""
+        return similarity(queries, self._data, self._norms)
+
+    def pixels(self, cells: Float[Tensor, "q 2"]) -> Float[Tensor, "q 2"]:
+        """Positions in the searched cells as pixels of the target image, float64, on the CPU."""
+        canvas = self._target.canvas
+        whole = cells.double().cpu() + torch.tensor([self.columns.start, self.rows.start])
+        pixels = canvas.to_pixels(canvas.from_grid(whole, self._target.grid))
+        return clamp_points(pixels, (canvas.width, canvas.height)) if self._clamp else pixels
+
+
 def match(
     source: FeatureMap,
     target: FeatureMap,
@@ -233,17 +256,10 @@ def _find(
     source: FeatureMap, target: FeatureMap, points: PointsLike, settings: MatchSettings
 ) -> tuple[Float[Tensor, "n 2"], Float[Tensor, " n"]]:
     """Pixels of the target image for pixels of the source image, and the mass in each window."""
-    rows, columns = slice(0, target.grid), slice(0, target.grid)
-    if settings.inside_picture:
-        rows, columns = target.canvas.cells(target.grid)
-    searched, norms = target.data[:, rows, columns].float(), target.norms[rows, columns]
-    sim = similarity(descriptors(source, points, settings.interpolate).float(), searched, norms)
-    cells = positions(sim, settings).double().cpu() + torch.tensor([columns.start, rows.start])
-    canvas = target.canvas
-    pixels = canvas.to_pixels(canvas.from_grid(cells, target.grid))
-    if settings.inside_picture:
-        pixels = clamp_points(pixels, (canvas.width, canvas.height))
-    return pixels, window_mass(sim, settings.window, settings.temperature).float().cpu()
+    searched = Searched(target, settings)
+    sim = searched.similarity(descriptors(source, points, settings.interpolate).float())
+    mass = window_mass(sim, settings.window, settings.temperature)
+    return searched.pixels(positions(sim, settings)), mass.float().cpu()
 
 
 def _products(queries: Float[Tensor, "q c"], target: Float[Tensor, "c h w"]) -> Float[Tensor, "q h w"]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from geoaware.apps.transfer import list_targets, read_sources, read_targets
+from geoaware.apps.transfer import Targets, list_targets, read_sources, read_targets
 from geoaware.apps.transfer.targets import cells_of_mask
 from geoaware.method.geometry import Canvas
 from geoaware.runs.errors import InputError
@@ -23,16 +23,20 @@ def images(folder: Path) -> Path:
     return folder
 
 
+def names(found: Targets) -> list[str]:
+    return [each.name for each in found]
+
+
 def test_files_and_folders_each_once_in_order(tmp_path: Path) -> None:
     folder = images(tmp_path / "photos")
-    assert list_targets([folder]).names == ["a.png", "b.png"]
-    assert list_targets([folder], recursive=True).names == ["a.png", "b.png", "more/c.png"]
+    assert names(list_targets([folder])) == ["a.png", "b.png"]
+    assert names(list_targets([folder], recursive=True)) == ["a.png", "b.png", "more/c.png"]
     found = list_targets([folder / "more", folder / "b.png", folder])
-    assert found.names == ["a.png", "b.png", "more/c.png"]
+    assert names(found) == ["a.png", "b.png", "more/c.png"]
     assert found[2].path == folder / "more" / "c.png"
     assert [(each.number, each.image_id, each.id) for each in found] == [(1, 1, 1), (2, 2, 2), (3, 3, 3)]
-    assert list_targets([folder / "b.png"]).names == ["b.png"]
-    assert list_targets([folder], root=tmp_path).names == ["photos/a.png", "photos/b.png"]
+    assert names(list_targets([folder / "b.png"])) == ["b.png"]
+    assert names(list_targets([folder], root=tmp_path)) == ["photos/a.png", "photos/b.png"]
 
 
 def test_targets_are_counted_from_both_ends(tmp_path: Path, sources: Any) -> None:
@@ -136,8 +140,8 @@ def test_images_of_sources_are_left_out(tmp_path: Path, sources: Any) -> None:
     folder = images(tmp_path / "photos")
     (folder / "link.png").symlink_to(sources.images[0].path)
     found = list_targets([folder]).without(sources)
-    assert found.names == ["a.png", "b.png"]
-    assert list_targets([folder / "a.png"]).without(sources).names == ["a.png"]
+    assert names(found) == ["a.png", "b.png"]
+    assert names(list_targets([folder / "a.png"]).without(sources)) == ["a.png"]
     with pytest.raises(InputError, match="every target image is one of the sources"):
         list_targets([sources.images[0].path]).without(sources)
 

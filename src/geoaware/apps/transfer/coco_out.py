@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from itertools import compress, cycle, groupby, takewhile
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -28,29 +30,17 @@ Record = Mapping[str, Any]
 ``points`` ([x, y] or null, by keypoint), ``probability``, ``source`` (row), ``pose`` and ``distance``."""
 
 
-def write_line(value: Any) -> str:
-    """A value as JSON on one line, with the line's end."""
-    return _json(value) + "\n"
-
-
 def read_records(parts: Sequence[Path]) -> Iterator[Record]:
     """Records of all targets in their order, from the part files of all shards by rank.
 
     Shard r of w holds targets r, r + w, r + 2 w …; so the files are read in turn.
     """
-    files = [path.open(encoding="utf-8") for path in parts]
-    try:
+    with ExitStack() as stack:
+        files = [stack.enter_context(path.open(encoding="utf-8")) for path in parts]
         for file in files:
             file.readline()
-        while True:
-            for file in files:
-                line = file.readline()
-                if not line:
-                    return
-                yield json.loads(line)
-    finally:
-        for file in files:
-            file.close()
+        lines = (file.readline() for file in cycle(files))
+        yield from map(json.loads, takewhile(bool, lines))
 
 
 def write_result(
@@ -61,16 +51,7 @@ def write_result(
     run: Mapping[str, Any],
     calibration: Mapping[str, Any],
 ) -> None:
-    """Put the records of finished part files together.
-
-    Args:
-        out: the file to write, whole or not at all.
-        parts: of all shards, by rank.
-        sources: whose keypoints were carried over.
-        targets: in the order of the records.
-        run: the run's header.
-        calibration: parameters of the probabilities.
-    """
+    """Put the records of finished part files, by rank, together: the file is written whole or not at all."""
     entry = category_entry(sources, targets)
 
     def records(failed: bool) -> Iterator[tuple[Record, Target]]:
@@ -78,29 +59,23 @@ def write_result(
         return (pair for pair in pairs if ("failed" in pair[0]) == failed)
 
     def images() -> Iterator[Any]:
-        last = None
-        for record, target in records(failed=False):
-            # The objects of an image follow each other.
-            if target.image_id != last:
-                last = target.image_id
-                width, height = record["size"]
-                yield {"id": last, "file_name": target.name, "width": width, "height": height}
+        # The objects of an image follow each other.
+        for number, objects in groupby(records(failed=False), lambda pair: pair[1].image_id):
+            record, target = next(objects)
+            width, height = record["size"]
+            yield {"id": number, "file_name": target.name, "width": width, "height": height}
 
-    info = {
-        "description": DESCRIPTION,
-        "run": run,
-        "calibration": calibration,
-        "failed_targets": sum(1 for _ in records(failed=True)),
-    }
-    extra = {"flip_pairs": [list(pair) for pair in sources.schema.flip_pairs]}
+    failed = sum(1 for _ in records(failed=True))
+    info = {"description": DESCRIPTION, "run": run, "calibration": calibration, "failed_targets": failed}
+    extra = {"flip_pairs": entry["flip_pairs"]}
     if sources.keypoint_groups is not None:
         extra["keypoint_groups"] = sources.keypoint_groups
     with replacing(out) as draft, draft.open("w", encoding="utf-8", newline="\n") as file:
-        file.write('{"info":' + _json(info)[:-1] + ',"failed":[\n')
+        file.write('{"info":' + as_json(info)[:-1] + ',"failed":[\n')
         _write_list(file, ({"file_name": t.name, "reason": r["failed"]} for r, t in records(failed=True)))
         file.write(']},\n"licenses":[],\n')
         for key, value in extra.items():
-            file.write(f'"{key}":{_json(value)},\n')
+            file.write(f'"{key}":{as_json(value)},\n')
         found = (annotation(*each, entry["id"], sources, run["settings"]) for each in records(failed=False))
         for key, values in (("categories", [entry]), ("images", images()), ("annotations", found)):
             file.write(f'"{key}":[\n')
@@ -157,10 +132,11 @@ def annotation(
 ) -> dict[str, Any]:
     """The annotation of one target; keypoints below the threshold are 0, 0, 0 as COCO wants it."""
     points, chances = record["points"], record["probability"]
-    shown = [
-        point is not None and chance >= settings["threshold"]
-        for point, chance in zip(points, chances, strict=True)
+    guesses = [
+        None if point is None else [*point, chance] for point, chance in zip(points, chances, strict=True)
     ]
+    shown = [guess is not None and guess[2] >= settings["threshold"] for guess in guesses]
+    seen = list(compress(chances, shown))
     given = target.annotation or {}
     box = list(given.get("bbox") or _box_around(points, shown, record["size"]))
     entry: dict[str, Any] = {
@@ -169,31 +145,28 @@ def annotation(
         "category_id": category_id,
         "keypoints": [
             value
-            for point, seen in zip(points, shown, strict=True)
-            for value in ((*point, VISIBLE) if seen else (0, 0, 0))
+            for point, visible in zip(points, shown, strict=True)
+            for value in ((*point, VISIBLE) if visible else (0, 0, 0))
         ],
-        "num_keypoints": sum(shown),
+        "num_keypoints": len(seen),
         "bbox": box,
         "area": given.get("area") or round(box[2] * box[3], 2),
         "segmentation": given.get("segmentation") or [],
         "iscrowd": 0,
-        "score": _mean([chance for chance, seen in zip(chances, shown, strict=True) if seen]),
+        "score": round(math.fsum(seen) / len(seen), 4) if seen else 0.0,
         "keypoint_scores": chances,
         "source": sources.images[record["source"]].id,
         "pose": record["pose"],
         "distance": record["distance"],
     }
     if settings["keep_guesses"]:
-        entry["guesses"] = [
-            None if point is None else [*point, chance] for point, chance in zip(points, chances, strict=True)
-        ]
+        entry["guesses"] = guesses
     return entry
 
 
 def _box_around(points: Sequence[Any], shown: Sequence[bool], size: Sequence[int]) -> list[float]:
     """COCO's x, y, width, height around what is shown, else around every guess, with `BOX_MARGIN`."""
-    visible = [point for point, seen in zip(points, shown, strict=True) if seen]
-    chosen = visible or [point for point in points if point is not None]
+    chosen = list(compress(points, shown)) or [point for point in points if point is not None]
     (x1, x2), (y1, y2) = ((min(axis), max(axis)) for axis in zip(*chosen, strict=True))
     extra = BOX_MARGIN * max(x2 - x1, y2 - y1)
     left, top = max(0.0, x1 - extra), max(0.0, y1 - extra)
@@ -205,7 +178,7 @@ def _write_list(file: TextIO, values: Iterable[Any]) -> None:
     """One entry a line, with commas between."""
     before = ""
     for value in values:
-        file.write(before + _json(value))
+        file.write(before + as_json(value))
         before = ",\n"
     file.write("\n" if before else "")
 
@@ -225,9 +198,6 @@ def _seek(file: TextIO, key: str, path: Path) -> None:
     raise InputError(f"{path}: is not as geoaware transfer wrote it; make it anew", parameter="restart")
 
 
-def _mean(values: Sequence[float]) -> float:
-    return round(math.fsum(values) / len(values), 4) if values else 0.0
-
-
-def _json(value: Any) -> str:
+def as_json(value: Any) -> str:
+    """A value as JSON on one line."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)

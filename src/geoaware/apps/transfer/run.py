@@ -13,7 +13,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from glob import escape
-from itertools import islice
+from itertools import chain, compress, islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -23,7 +23,7 @@ from PIL import Image
 
 from geoaware._version import __version__
 from geoaware.apps.transfer.calibration import Calibration
-from geoaware.apps.transfer.coco_out import read_failures, read_records, read_run, write_line, write_result
+from geoaware.apps.transfer.coco_out import as_json, read_failures, read_records, read_run, write_result
 from geoaware.apps.transfer.crop import Window, crop_window
 from geoaware.apps.transfer.sources import Sources
 from geoaware.apps.transfer.targets import Target, Targets
@@ -113,7 +113,7 @@ def transfer(
                 voters = Voters(sources, matcher, work.settings, progress)
                 if known is None:
                     known = voters.calibrate(progress)
-                    append_line(file, write_line({"run": run, "calibration": asdict(known)}))
+                    append_line(file, as_json({"run": run, "calibration": asdict(known)}) + "\n")
                 _annotate(work, voters, known, file, done, progress)
     except BaseException:
         if not part.stat().st_size:
@@ -233,7 +233,7 @@ def _annotate(
             features = next(maps) if isinstance(each, _Opened) else None
             if place < done:
                 continue
-            append_line(file, write_line(_record(target, each, features, voters, known)))
+            append_line(file, as_json(_record(target, each, features, voters, known)) + "\n")
             progress("annotating", place + 1, len(numbers))
 
 
@@ -245,7 +245,9 @@ def _open(target: Target, work: _Work) -> _Opened | str:
         window = crop_window(target.box, image.size, settings.margin, settings.below)
         mask = target.mask(image.size, work.targets.mask_folder) if settings.masks else None
     except InputError as error:
-        return _reason(error, target, work.targets)
+        # Why, without the place on this machine.
+        text = str(error).replace(f"{target.path}: ", "").replace(str(target.path), target.name)
+        return text.replace(f"{work.targets.mask_folder}{os.sep}", "masks/")
     left, top, right, bottom = window
     if mask is not None:
         mask = mask[top:bottom, left:right]
@@ -255,48 +257,31 @@ def _open(target: Target, work: _Work) -> _Opened | str:
 
 
 def _record(
-    target: Target, opened: _Opened | str, features: FeatureMap | None, voters: Voters, known: Calibration
+    target: Target, opened: _Opened | str, features: FeatureMap | None, voters: Voters, worth: Calibration
 ) -> dict[str, Any]:
     if isinstance(opened, str) or features is None:
         return {"n": target.number, "failed": opened}
     found = voters.locate(features, opened.mask)
-    chances = known.probability(found.evidence)
+    chances = worth.probability(found.evidence)
     places = found.points + torch.tensor(opened.window[:2])
-    numbers = [
-        found.distance,
-        *places[found.known].flatten().tolist(),
-        *chances[found.known.numpy()].tolist(),
-    ]
-    if not all(map(math.isfinite, numbers)):
+    known = found.known.tolist()
+    rows = [(x, y, chance) for (x, y), chance in zip(places.tolist(), chances.tolist(), strict=True)]
+    if not all(map(math.isfinite, chain([found.distance], *compress(rows, known)))):
         raise RuntimeError(f"the features of {target.name} or of a source are not finite")
-    points: list[list[float] | None] = []
-    probability: list[float] = []
-    for (x, y), chance, seen in zip(places.tolist(), chances.tolist(), found.known.tolist(), strict=True):
-        points.append([round(x, 2), round(y, 2)] if seen else None)
-        probability.append(round(chance, 4) if seen else 0.0)
+    seen = list(zip(rows, known, strict=True))
     return {
         "n": target.number,
         "size": list(opened.size),
-        "points": points,
-        "probability": probability,
+        "points": [[round(x, 2), round(y, 2)] if there else None for (x, y, _), there in seen],
+        "probability": [round(chance, 4) if there else 0.0 for (*_, chance), there in seen],
         "source": found.source,
         "pose": found.pose,
         "distance": round(found.distance, 4),
     }
 
 
-def _reason(error: InputError, target: Target, targets: Targets) -> str:
-    """Why a target failed, without the place on this machine."""
-    text = str(error).replace(f"{target.path}: ", "").replace(str(target.path), target.name)
-    return text.replace(f"{targets.mask_folder}{os.sep}", "masks/")
-
-
 def _check_goal(goal: Path, sources: Sources, targets: Targets) -> dict[str, Any] | None:
-    """What an earlier result says of itself; ``None`` if there is none.
-
-    Raises:
-        InputError: the result would overwrite something else.
-    """
+    """What an earlier result says of itself; ``None`` if there is none. Nothing else is overwritten."""
     if goal.is_dir():
         raise InputError(f"{goal}: is a folder; give the name of a file to write")
     if not goal.exists():
@@ -312,11 +297,7 @@ def _check_goal(goal: Path, sources: Sources, targets: Targets) -> dict[str, Any
 
 
 def _check_shards(goal: Path, share: Shard) -> None:
-    """Refuse to begin beside part files of another number of processes, which would never be finished.
-
-    Raises:
-        InputError: there are some.
-    """
+    """Refuse to begin beside part files of another number of processes, which would never be finished."""
     parts = sorted(goal.parent.glob(f"{escape(goal.name)}{PART}*"))
     other = next((each for each in parts if _world(each) != share.world), None)
     if other is not None:
@@ -338,11 +319,7 @@ def _resume(file: BinaryIO, part: Path, run: Mapping[str, Any]) -> tuple[Calibra
 
 
 def _head(part: Path) -> dict[str, Any]:
-    """First line of a part file.
-
-    Raises:
-        InputError: it is none.
-    """
+    """First line of a part file."""
     try:
         with part.open(encoding="utf-8") as file:
             head = json.loads(file.readline())

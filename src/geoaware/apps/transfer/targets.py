@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,10 @@ from torch import Tensor
 from geoaware.apps.transfer.sources import Sources
 from geoaware.data import object_mask
 from geoaware.data.coco import CocoFile, corner_box, image_folder, read_coco
+from geoaware.data.dataset import make_keypoints
 from geoaware.data.images import list_images
 from geoaware.method.geometry import Canvas
-from geoaware.method.types import AnnotatedImage, Box, Keypoints
+from geoaware.method.types import AnnotatedImage, Box
 from geoaware.runs.errors import InputError
 
 
@@ -54,11 +55,7 @@ class Target:
         return None if self.annotation is None else corner_box(self.annotation, self.name)
 
     def mask(self, size: tuple[int, int], folder: Path) -> np.ndarray | None:
-        """The object in pixels of the image, boolean (h, w), if given.
-
-        Args:
-            size: of the image.
-            folder: of the files that ``mask_file_name`` names.
+        """The object in pixels of an image of this ``size``, boolean (h, w), if given.
 
         Raises:
             InputError: the mask cannot be read or is of another size.
@@ -67,48 +64,39 @@ class Target:
             return None
         file = self.annotation.get("mask_file_name")
         path = folder / str(file) if file else None
-        empty = Keypoints((), torch.zeros(0, 2, dtype=torch.float64), torch.zeros(0, dtype=torch.bool))
+        empty = make_keypoints({}, size, self.name, [])
         return object_mask(
             AnnotatedImage(self.name, self.path, size, "", empty, None, path, attributes=self.annotation)
         )
 
 
+@dataclass(frozen=True)
 class Targets(Sequence[Target]):
     """The images or objects to annotate. Only names are kept, and what a COCO file says.
 
-    Args:
-        names: of the images relative to ``folder``, one for each object.
+    Attributes:
+        rows: of each object the name of its image relative to ``folder``, the image's id (``None``: the
+            object's number), and its annotation, if a COCO file has one.
         folder: of the images.
         file: the COCO file, if there is one.
-        entries: its annotation of each object, or ``None`` for an image without.
-        image_ids: of each object's image; its number when not given.
         category_id: of the category in the result, if the file has it.
     """
 
-    def __init__(
-        self,
-        names: Sequence[str],
-        folder: Path,
-        file: Path | None = None,
-        entries: Sequence[Mapping[str, Any] | None] | None = None,
-        image_ids: Sequence[int] | None = None,
-        category_id: int | None = None,
-    ) -> None:
-        self.names, self.folder, self.file = names, folder, file
-        self.entries, self.image_ids, self.category_id = entries, image_ids, category_id
+    rows: Sequence[tuple[str, int | None, Mapping[str, Any] | None]]
+    folder: Path
+    file: Path | None = None
+    category_id: int | None = None
 
     def __len__(self) -> int:
-        return len(self.names)
+        return len(self.rows)
 
     def __getitem__(self, place: Any) -> Any:
         if isinstance(place, slice):
             return [self[each] for each in range(len(self))[place]]
         # A place from the end becomes one from the beginning, because the target's number is made of it.
-        place = range(len(self))[place]
-        name, number = self.names[place], place + 1
-        image_id = number if self.image_ids is None else self.image_ids[place]
-        entry = None if self.entries is None else self.entries[place]
-        return Target(number, name, self.folder / name, image_id, entry)
+        number = range(len(self))[place] + 1
+        name, image_id, entry = self.rows[place]
+        return Target(number, name, self.folder / name, number if image_id is None else image_id, entry)
 
     @property
     def mask_folder(self) -> Path:
@@ -130,19 +118,10 @@ class Targets(Sequence[Target]):
             InputError: none is left.
         """
         used = {os.path.realpath(each.path) for each in sources.images}
-        left = [n for n, name in enumerate(self.names) if os.path.realpath(self.folder / name) not in used]
+        left = [row for row in self.rows if os.path.realpath(self.folder / row[0]) not in used]
         if not left:
             raise InputError(f"every target image is one of the sources of {sources.path}; give others")
-        if len(left) == len(self):
-            return self
-        return Targets(
-            [self.names[n] for n in left],
-            self.folder,
-            self.file,
-            None if self.entries is None else [self.entries[n] for n in left],
-            None if self.image_ids is None else [self.image_ids[n] for n in left],
-            self.category_id,
-        )
+        return replace(self, rows=left)
 
 
 def list_targets(paths: Sequence[Path], root: Path | None = None, recursive: bool = False) -> Targets:
@@ -177,7 +156,7 @@ def list_targets(paths: Sequence[Path], root: Path | None = None, recursive: boo
         raise InputError(
             f"{outside}: lies outside {root}; give a folder that holds all images", parameter="root"
         ) from None
-    return Targets(names, base)
+    return Targets([(name, None, None) for name in names], base)
 
 
 def read_targets(path: Path, sources: Sources, images: Path | None = None) -> Targets:
@@ -197,11 +176,11 @@ def read_targets(path: Path, sources: Sources, images: Path | None = None) -> Ta
     """
     file = read_coco(path, objects=True)
     files = {number: str(each["file_name"]).replace("\\", "/") for number, each in file.images.items()}
-    rows: list[tuple[int, Mapping[str, Any] | None]] = [(each, None) for each in sorted(files)]
     category_id = _category_id(file, sources)
+    objects: list[tuple[int, Any]] = [(each, None) for each in sorted(files)]
     if file.annotations or file.crowds:
-        rows = list(_objects(file, category_id))
-    if not rows:
+        objects = [(entry["image_id"], entry) for entry in _objects(file, category_id)]
+    if not objects:
         raise InputError(f"{path}: no image or no annotation of category {sources.name!r} to work on")
     folder = image_folder(path.parent, list(files.values())) if images is None else images
     if folder is None or not any((folder / name).is_file() for name in files.values()):
@@ -210,20 +189,11 @@ def read_targets(path: Path, sources: Sources, images: Path | None = None) -> Ta
             "folder of the targets' images",
             parameter="targets_images",
         )
-    names = [files[image] for image, _ in rows]
-    return Targets(
-        names, folder, path, [entry for _, entry in rows], [image for image, _ in rows], category_id
-    )
+    return Targets([(files[image], image, entry) for image, entry in objects], folder, path, category_id)
 
 
 def cells_of_mask(mask: np.ndarray, canvas: Canvas, grid: int) -> Bool[Tensor, "p p"]:
-    """The cells of a map that hold a pixel of an object.
-
-    Args:
-        mask: boolean (h, w), of the canvas's image.
-        canvas: of the map.
-        grid: cells a side.
-    """
+    """The cells of a map that hold a pixel of an object, from its mask (h, w) on the canvas's image."""
     rows, columns = np.nonzero(mask)
     cells = canvas.patch(canvas.to_canvas(np.stack([columns, rows], axis=1)), grid)
     inside = torch.zeros(grid, grid, dtype=torch.bool)
@@ -251,12 +221,11 @@ def _category_id(file: CocoFile, sources: Sources) -> int:
     return chosen
 
 
-def _objects(file: CocoFile, category_id: int) -> list[tuple[int, Mapping[str, Any]]]:
-    """Image id and entry of every object of the category, by image and annotation id."""
+def _objects(file: CocoFile, category_id: int) -> list[dict[str, Any]]:
+    """The annotations of the category, by image and annotation id."""
     found = [entry for entry in file.annotations if entry["category_id"] == category_id]
     for entry in found:
         corner_box(entry, f"{file.path}: annotation {entry['id']}")
     if len({entry["id"] for entry in found}) < len(found):
         raise InputError(f"{file.path}: annotation ids repeat; ids must differ")
-    found.sort(key=lambda each: (each["image_id"], each["id"]))
-    return [(entry["image_id"], entry) for entry in found]
+    return sorted(found, key=lambda each: (each["image_id"], each["id"]))

@@ -21,8 +21,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from geoaware.method.alignment import best_pose
-from geoaware.method.geometry import Pose, clamp_points
-from geoaware.method.matching import MatchSettings, argmax, positions, similarity, window_mass
+from geoaware.method.geometry import Pose
+from geoaware.method.matching import MatchSettings, Searched, argmax, positions, window_mass
 from geoaware.method.types import FeatureMap
 from geoaware.runs.errors import InputError
 
@@ -135,9 +135,11 @@ def vote(
         inside: cells of the target that the object covers, if known; nothing is found elsewhere.
     """
     match, settings = match or MatchSettings(), settings or VoteSettings()
-    field = _Field.of(target, match, inside)
+    searched, outside = Searched(target, match), None
+    if inside is not None:
+        outside = ~inside[searched.rows, searched.columns].to(target.data.device)
     # Fit: how far every source in every pose lies from the target; each takes its best pose.
-    distances = source_distances(_peaks(queries, field), queries.known)
+    distances = source_distances(_peaks(queries, searched, outside), queries.known)
     chosen = choose_poses(queries.poses, distances, pose_margin)
     rows = torch.arange(len(queries), device=chosen.device)
     fit = distances[rows, chosen]
@@ -145,13 +147,13 @@ def vote(
     weights = source_weights(fit, settings)
     mean, known = mean_descriptors(queries.descriptors[rows, chosen], queries.known[rows, chosen], weights)
     # `similarity` takes unit queries, but the length of the mean says how far the sources agree: keep it.
-    sim = similarity(mean, field.data, field.norms) * mean.norm(dim=1)[:, None, None]
+    sim = searched.similarity(mean) * mean.norm(dim=1)[:, None, None]
     # Rivals: a place that looks even more like another keypoint is worth less.
-    judged = field.masked(against_rivals(sim, known, settings.rivals))
+    judged = _masked(against_rivals(sim, known, settings.rivals), outside)
     # Read the places from the maps, and what speaks for them.
     best = int(fit.argmin())
     return Vote(
-        points=field.pixels(positions(judged, match)),
+        points=searched.pixels(positions(judged, match)),
         known=known.cpu(),
         evidence=_evidence(judged, sim, known, match),
         source=best,
@@ -215,13 +217,12 @@ def _largest_other(sim: Float[Tensor, "k h w"], known: Bool[Tensor, " k"]) -> Fl
     return torch.where(others == first, second, first)
 
 
-def _peaks(queries: Queries, field: _Field) -> Float[Tensor, "s p k"]:
+def _peaks(
+    queries: Queries, searched: Searched, outside: Bool[Tensor, "h w"] | None
+) -> Float[Tensor, "s p k"]:
     """The best cosine of each query in the target, a block of queries at a time."""
-    flat = queries.descriptors.flatten(0, 2)
-    best = [
-        field.masked(similarity(part, field.data, field.norms)).flatten(1).amax(dim=1)
-        for part in flat.split(_QUERIES_AT_ONCE)
-    ]
+    parts = queries.descriptors.flatten(0, 2).split(_QUERIES_AT_ONCE)
+    best = [_masked(searched.similarity(part), outside).flatten(1).amax(dim=1) for part in parts]
     return torch.cat(best).view(queries.known.shape)
 
 
@@ -241,36 +242,5 @@ def _evidence(
     return Evidence(*(each.float().cpu() for each in (mass, peak, margin)))
 
 
-@dataclass(frozen=True)
-class _Field:
-    """The cells of a target that are looked at."""
-
-    features: FeatureMap
-    clamp: bool
-    data: Float[Tensor, "c h w"]
-    norms: Float[Tensor, "h w"]
-    corner: tuple[int, int]
-    inside: Bool[Tensor, "h w"] | None
-
-    @classmethod
-    def of(cls, target: FeatureMap, match: MatchSettings, inside: Tensor | None) -> _Field:
-        rows, columns = slice(0, target.grid), slice(0, target.grid)
-        if match.inside_picture:
-            rows, columns = target.canvas.cells(target.grid)
-        return cls(
-            target,
-            match.inside_picture,
-            target.data[:, rows, columns].float(),
-            target.norms[rows, columns],
-            (columns.start, rows.start),
-            None if inside is None else inside[rows, columns].to(target.data.device),
-        )
-
-    def masked(self, sim: Float[Tensor, "q h w"]) -> Float[Tensor, "q h w"]:
-        return sim if self.inside is None else sim.masked_fill(~self.inside, _NOWHERE)
-
-    def pixels(self, cells: Float[Tensor, "q 2"]) -> Float[Tensor, "q 2"]:
-        canvas = self.features.canvas
-        whole = cells.double().cpu() + torch.tensor(self.corner)
-        pixels = canvas.to_pixels(canvas.from_grid(whole, self.features.grid))
-        return clamp_points(pixels, (canvas.width, canvas.height)) if self.clamp else pixels
+def _masked(sim: Float[Tensor, "q h w"], outside: Bool[Tensor, "h w"] | None) -> Float[Tensor, "q h w"]:
+    return sim if outside is None else sim.masked_fill(outside, _NOWHERE)
