@@ -132,11 +132,11 @@ def test_an_upload_is_read_and_deleted(demo: Demo, tmp_path: Path) -> None:
     status, answer = trigger(demo, "source-image", "bring", {"path": sent})
     assert (status, "Now bring image B." in said(answer)) == (200, True)
     assert left_over(demo) == []
-    token = demo.visitors.of("tab").shown("source")
-    assert token is not None
-    assert fetch(demo, f"/mine/{token.token}")[1].startswith(b"\xff\xd8")
+    shown = demo.visitors.of("tab").shown("source")
+    assert shown is not None
+    assert fetch(demo, f"/mine/{shown.served.token}")[1].startswith(b"\xff\xd8")
     demo.visitors.drop("tab")
-    assert fetch(demo, f"/mine/{token.token}")[0] == 404
+    assert fetch(demo, f"/mine/{shown.served.token}")[0] == 404
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_a_path_that_was_not_uploaded_is_not_read(demo: Demo, path: object, exam
         assert "not an image that was uploaded here" in said(answer)
     else:  # gradio looks at paths too
         assert "is not in the cache folder and cannot be accessed" in answer
-    assert demo.visitors.of("stranger").image("source") is None
+    assert demo.visitors.of("stranger").shown("source") is None
     assert (examples.parents[1] / "secret.txt").read_bytes() == SECRET
 
 

@@ -83,7 +83,7 @@ def test_clicks_give_what_the_library_gives(session: Session) -> None:
     assert session.result is not None
     torch.testing.assert_close(session.result.points, wanted.points, rtol=0, atol=1e-4)
     torch.testing.assert_close(session.result.confidence, wanted.confidence, rtol=0, atol=1e-6)
-    assert json.loads(session.to_json()) == wanted.to_dict()
+    assert json.loads(session.download("json").data) == wanted.to_dict()
     assert session.distances == wanted.distances
     assert set(session.distances) == {"identity", "flip"}
     rows = session.rows()
@@ -173,6 +173,8 @@ def test_points_stay_with_their_source(session: Session) -> None:
 def test_undo_clear_and_choose(session: Session) -> None:
     for point in POINTS:
         session.click(*point)
+    session.heated = True
+    assert session.heat() is not None
     assert session.chosen == 2
     session.choose(0)
     assert session.chosen == 0
@@ -181,7 +183,7 @@ def test_undo_clear_and_choose(session: Session) -> None:
     with pytest.raises(InputError, match=r"no point 3; there are 2"):
         session.choose(2)
     session.clear()
-    assert (session.points, session.chosen, session.heatmap()) == ((), None, None)
+    assert (session.points, session.chosen, session.heat()) == ((), None, None)
     session.undo()
     assert session.points == ()
 
@@ -208,7 +210,7 @@ def test_before_both_images_are_there() -> None:
         session.click(1, 1)
     assert (session.points, session.rows(), session.result, session.heat()) == ((), [], None, None)
     with pytest.raises(InputError, match="no matches yet"):
-        session.to_json()
+        session.download("json")
     session.bring("target", noise(50, 50, 2))
     with pytest.raises(InputError, match="no matches yet"):
         session.download("png")
@@ -216,13 +218,13 @@ def test_before_both_images_are_there() -> None:
 
 def test_what_fails_changes_nothing(session: Session) -> None:
     session.click(*POINTS[0])
-    before = session.to_json()
+    before = session.download("json").data
     with pytest.raises(InputError, match="trained on other features"):
         session.use(Features("lite", "other"))
     with pytest.raises(InputError, match=r"'/etc/passwd' is not on offer here; there are auto, other"):
         session.use(Features("lite", "/etc/passwd"))
     assert session.features == Features("lite")
-    assert session.to_json() == before
+    assert session.download("json").data == before
     session.click(*POINTS[1])
     assert len(session.rows()) == 2
 
@@ -236,9 +238,7 @@ def test_the_heat_map_is_the_librarys_and_drawn_once(session: Session) -> None:
     assert shown is not None
     assert session.result is not None
     assert session.heat() is shown
-    heat = session.heatmap()
-    assert heat is not None
-    np.testing.assert_array_equal(np.asarray(heat), np.asarray(session.result.heatmap(1)))
+    assert shown.data == Served.of(session.result.heatmap(1)).data
     session.choose(0)
     again = session.heat()
     assert again is not None
@@ -248,14 +248,16 @@ def test_the_heat_map_is_the_librarys_and_drawn_once(session: Session) -> None:
 def test_downloads_and_what_can_be_fetched(session: Session) -> None:
     session.click(*POINTS[0])
     first = session.download("json")
-    assert json.loads(first.data) == json.loads(session.to_json())
+    assert session.result is not None
+    assert json.loads(first.data) == json.loads(session.result.to_json())
     assert session.served(first.token) is first
     second = session.download("png")
     assert second.data.startswith(b"\x89PNG")
     assert session.served(second.token) is second
     assert session.served(first.token) is None
-    source = session.shown("source")
-    assert source is not None
+    shown = session.shown("source")
+    assert shown is not None
+    source = shown.served
     assert session.served(source.token) is source
     session.bring("source", noise(50, 50, 4))
     assert session.served(source.token) is None
@@ -266,18 +268,18 @@ def test_the_drawing_is_numbered_as_the_page() -> None:
     session = session_with(face(), face(colour="khaki"))
     session.click(60, 80)
     assert session.result is not None
-    drawn = np.asarray(session.draw())
+    drawn = np.asarray(Image.open(io.BytesIO(session.download("png").data)))
     np.testing.assert_array_equal(drawn, np.asarray(session.result.draw(labels=["1"])))
     assert (drawn != np.asarray(session.result.draw())).any()
 
 
 def test_large_images_are_shown_smaller_and_matched_as_they_are() -> None:
     session = session_with(noise(2 * LONGEST, LONGEST, 1), noise(50, 70, 2))
-    served = session.shown("source")
-    assert served is not None
-    assert Image.open(io.BytesIO(served.data)).size == (LONGEST, LONGEST // 2)
+    shown = session.shown("source")
+    assert shown is not None
+    assert Image.open(io.BytesIO(shown.served.data)).size == (LONGEST, LONGEST // 2)
     session.click(2 * LONGEST - 1, LONGEST - 1)
-    assert json.loads(session.to_json())["source_size"] == [2 * LONGEST, LONGEST]
+    assert json.loads(session.download("json").data)["source_size"] == [2 * LONGEST, LONGEST]
     assert Image.open(io.BytesIO(Served.of(noise(50, 70, 2)).data)).size == (50, 70)
 
 
@@ -319,9 +321,10 @@ def test_visitors_have_their_own_sessions() -> None:
     mine, yours = visitors.of("me"), visitors.of("you")
     mine.bring("source", noise(50, 50, 1))
     assert visitors.of("me") is mine
-    assert yours.image("source") is None
-    served = mine.shown("source")
-    assert served is not None
+    assert yours.shown("source") is None
+    shown = mine.shown("source")
+    assert shown is not None
+    served = shown.served
     assert len(served.token) == 32
     assert visitors.served(served.token) is served
     assert visitors.served("nothing") is None

@@ -15,17 +15,15 @@ def table(rows: Sequence[Row], chosen: int | None) -> str:
     """The matches as a table whose first column chooses the point."""
     if not rows:
         return '<div class="panel"><h2>Matches</h2><p class="faint">None yet.</p></div>'
-    lines = []
-    for index, row in enumerate(rows):
-        lines.append(
-            f'<tr{_marked(index == chosen)}><td><button type="button" class="number" '
-            f'style="background:{row.colour}" data-index="{index}" '
-            f'aria-pressed="{str(index == chosen).lower()}" '
-            f'aria-label="Choose point {row.number}">{row.number}</button></td>'
-            f"<td>{_xy(row.query)}</td><td>{_xy(row.match)}</td>"
-            f'<td><span class="bar"><i style="width:{100 * row.confidence:.0f}%"></i></span>'
-            f'{row.confidence:.2f}</td><td class="wide">{row.cycle_error:.3f}</td></tr>'
-        )
+    lines = [
+        f'<tr{_marked(index == chosen)}><td><button type="button" class="number" '
+        f'style="background:{row.colour}" data-index="{index}" aria-pressed="{str(index == chosen).lower()}" '
+        f'aria-label="Choose point {row.number}">{row.number}</button></td>'
+        f"<td>{_xy(row.query)}</td><td>{_xy(row.match)}</td>"
+        f'<td><span class="bar"><i style="width:{100 * row.confidence:.0f}%"></i></span>'
+        f'{row.confidence:.2f}</td><td class="wide">{row.cycle_error:.3f}</td></tr>'
+        for index, row in enumerate(rows)
+    ]
     return (
         '<div class="panel"><h2>Matches</h2><table><thead><tr><th scope="col">Point</th>'
         '<th scope="col">On A</th><th scope="col">On B</th><th scope="col">Confidence</th>'
@@ -60,7 +58,7 @@ def _marked(chosen: bool) -> str:
 
 def hint(session: Session, rows: Sequence[Row]) -> str:
     """What to do next."""
-    missing = [name for side, name in NAMES.items() if session.image(side) is None]
+    missing = [name for side, name in NAMES.items() if session.shown(side) is None]
     if len(missing) == 2:
         return WELCOME
     if missing:

@@ -30,20 +30,12 @@ from geoaware.apps.demo.session import (
 from geoaware.runs.errors import InputError
 
 _HINTS: dict[Side, str] = {"source": "click points here", "target": "matches appear here"}
-_THUMBNAIL = 96
+_THUMBNAIL = (96, 96)
 
 UPLOADS_KEPT = 120
 """Seconds, at most, that an upload which no page asks for lies on the disk; others are deleted once read."""
 
 Update = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Example:
-    """A photograph to try the demo on."""
-
-    path: Path
-    about: str
 
 
 @dataclass(frozen=True)
@@ -53,16 +45,21 @@ class Place:
     Attributes:
         uploads: folder into which gradio writes what is uploaded.
         limits: of an image.
-        examples: on offer.
+        examples: photographs on offer, with a few words about each.
     """
 
     uploads: Path
     limits: Limits
-    examples: Sequence[Example] = ()
+    examples: Sequence[tuple[Path, str]] = ()
 
 
 def build(visitors: Sessions, matchers: Matchers, chosen: Features, place: Place) -> gr.Blocks:
     """The page with its events; `look` says what it looks like."""
+    start = Session(matchers, chosen)
+    menus = (
+        (matchers.extractors, chosen.extractor, "Features", "extractor"),
+        (matchers.post_processors, chosen.post_processor, "Post-processor", "post-processor"),
+    )
     with gr.Blocks(
         title="geoaware", analytics_enabled=False, delete_cache=(UPLOADS_KEPT // 2, UPLOADS_KEPT // 2)
     ) as page:
@@ -91,7 +88,15 @@ def build(visitors: Sessions, matchers: Matchers, chosen: Features, place: Place
                     elem_id="matches",
                 )
             with gr.Column(scale=2, min_width=300):
-                heat, align, pose, extractor, refined = _settings(Session(matchers, chosen), matchers)
+                heat = gr.Checkbox(False, label="Heat map of the chosen point on image B", elem_id="heat")
+                align = gr.Checkbox(
+                    start.aligned, label="Pose alignment: try image A mirrored too", elem_id="align"
+                )
+                pose = gr.HTML(fragments.pose(start), apply_default_css=False, elem_id="pose")
+                extractor, refined = (
+                    gr.Dropdown(list(names), value=value, label=label, elem_id=name, filterable=False)
+                    for names, value, label, name in menus
+                )
         saver = gr.HTML("", html_template="<span></span>", js_on_load=_SAVER_JS, url="", name="", serial=0)
         view = _View(visitors, note, source, target, table, pose, align, extractor, refined)
         _connect_image(view, source, "source", place)
@@ -196,8 +201,8 @@ def _connect_image(view: _View, pane: gr.HTML, side: Side, place: Place) -> None
             path.unlink(missing_ok=True)
 
     def example(session: Session, data: Data) -> None:
-        chosen = place.examples[_index(data, len(place.examples))]
-        session.bring(side, read_image(chosen.path, place.limits))
+        path, _ = place.examples[_index(data, len(place.examples))]
+        session.bring(side, read_image(path, place.limits))
 
     def trouble(session: Session, data: Data) -> None:
         name = str(data.get("name", "the file"))
@@ -257,23 +262,6 @@ def _connect_downloads(view: _View, saver: gr.HTML, buttons: Mapping[Kind, gr.Bu
         connect(kind, button)
 
 
-def _settings(
-    start: Session, matchers: Matchers
-) -> tuple[gr.Checkbox, gr.Checkbox, gr.HTML, gr.Dropdown, gr.Dropdown]:
-    """Heat map, pose alignment with its distances, extractor and post-processor, as they are at the start."""
-    return (
-        gr.Checkbox(False, label="Heat map of the chosen point on image B", elem_id="heat"),
-        gr.Checkbox(start.aligned, label="Pose alignment: try image A mirrored too", elem_id="align"),
-        gr.HTML(fragments.pose(start), apply_default_css=False, elem_id="pose"),
-        _menu(matchers.extractors, start.features.extractor, "Features", "extractor"),
-        _menu(matchers.post_processors, start.features.post_processor, "Post-processor", "post-processor"),
-    )
-
-
-def _menu(names: Sequence[str], chosen: str, label: str, name: str) -> gr.Dropdown:
-    return gr.Dropdown(list(names), value=chosen, label=label, elem_id=name, filterable=False)
-
-
 def _pane(side: Side, place: Place) -> gr.HTML:
     template = _text("image.html").replace("SIDE", side).replace("HINT", _HINTS[side])
     template = template.replace("TITLE", NAMES[side].replace("p", "P", 1))
@@ -291,14 +279,14 @@ def _pane(side: Side, place: Place) -> gr.HTML:
         chosen=-1,
         serial=0,
         most=place.limits.bytes,
-        examples=[{"src": _thumbnail(each.path), "about": each.about} for each in place.examples],
+        examples=[{"src": _thumbnail(path), "about": about} for path, about in place.examples],
     )
 
 
 def _image(session: Session, side: Side, rows: Sequence[Row]) -> Update:
     """One image with its points."""
-    image = session.image(side)
-    size = (1, 1) if image is None else image.size
+    shown = session.shown(side)
+    width, height = (1, 1) if shown is None else shown.image.size
     points = []
     for row in rows:
         x, y = row.query if side == "source" else row.match
@@ -306,10 +294,10 @@ def _image(session: Session, side: Side, rows: Sequence[Row]) -> Update:
         title = f"point {row.number}{sure}"
         points.append({"x": x, "y": y, "number": row.number, "colour": row.colour, "title": title})
     return gr.update(
-        src=_url(session.shown(side)),
+        src=_url(None if shown is None else shown.served),
         heat=_url(session.heat()) if side == "target" else "",
-        width=size[0],
-        height=size[1],
+        width=width,
+        height=height,
         points=points,
         chosen=-1 if session.chosen is None else session.chosen,
         serial=next(_serials),
@@ -325,17 +313,12 @@ def _url(served: Served | None) -> str:
 
 def _thumbnail(path: Path) -> str:
     """A small square image as a data address."""
-    image = read_image(path, Limits())
-    small = Served.of(ImageOps.fit(image, (_THUMBNAIL, _THUMBNAIL), Image.Resampling.LANCZOS))
+    small = Served.of(ImageOps.fit(read_image(path, Limits()), _THUMBNAIL, Image.Resampling.LANCZOS))
     return f"data:{small.kind};base64,{base64.b64encode(small.data).decode('ascii')}"
 
 
 def _key(request: gr.Request) -> str:
-    """What tells one browser tab from another: gradio's random session hash.
-
-    Raises:
-        gr.Error: the request does not come from a page.
-    """
+    """What tells one browser tab from another: gradio's random session hash."""
     key = request.session_hash
     if not isinstance(key, str) or not key:
         raise gr.Error("open the page in a browser", print_exception=False)

@@ -77,19 +77,13 @@ class Limits:
         return round(self.megabytes * 1_000_000)
 
 
-def read_image(path: Path, limits: Limits, name: str | None = None) -> Image.Image:
+def read_image(path: Path, limits: Limits) -> Image.Image:
     """An image that a stranger sent, upright RGB. Its pixels are counted before any is decoded.
-
-    Args:
-        path: where it lies.
-        limits: beyond which it is refused.
-        name: by which messages call it; the file's own when not given.
 
     Raises:
         InputError: too many bytes or pixels, or not an image of one of `FORMATS`.
     """
-    called = name or path.name
-    refused = f"{called} is not an image that can be read; give a JPEG, PNG, WebP, BMP, TIFF or GIF file."
+    called = path.name
     try:
         if path.stat().st_size > limits.bytes:
             raise InputError(too_many_bytes(called, limits))
@@ -105,7 +99,9 @@ def read_image(path: Path, limits: Limits, name: str | None = None) -> Image.Ima
     except Image.DecompressionBombError:
         raise InputError(_too_many_pixels(called, "far more pixels", limits)) from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, TypeError, KeyError):
-        raise InputError(refused) from None
+        raise InputError(
+            f"{called} is not an image that can be read; give a JPEG, PNG, WebP, BMP, TIFF or GIF file."
+        ) from None
 
 
 def too_many_bytes(name: str, limits: Limits) -> str:
@@ -120,11 +116,7 @@ def _too_many_pixels(name: str, has: str, limits: Limits) -> str:
 
 
 def uploaded(path: object, folder: Path) -> Path:
-    """A path that a browser says it has uploaded to, if it lies in the folder of uploads.
-
-    Raises:
-        InputError: it does not.
-    """
+    """A path that a browser says it has uploaded to, which must lie in the folder of uploads."""
     if isinstance(path, str) and "\0" not in path:
         resolved = Path(path).resolve()
         if resolved.is_relative_to(folder.resolve()) and resolved.is_file():
@@ -149,11 +141,6 @@ class Guard:
     Bodies must state their length and keep to the limits. Served to this machine alone, the name by which
     the server is called must be this machine's: other pages cannot reach it by a name of their own that
     points here (DNS rebinding).
-
-    Args:
-        app: what answers.
-        limits: of an upload.
-        host: bound to.
     """
 
     def __init__(
@@ -165,22 +152,24 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or refuse it."""
-        if scope["type"] == "lifespan":
-            await self._app(scope, receive, send)
-            return
-        refusal = (404, "no such address") if scope["type"] != "http" else self._refusal(scope)
-        if refusal is not None:
-            await _refuse(send, *refusal)
-            return
 
         async def send_guarded(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message.get("headers", []), *_HEADERS]
             await send(message)
 
-        await self._app(scope, receive, send_guarded)
+        refusal = None if scope["type"] == "lifespan" else self._refusal(scope)
+        if refusal is None:
+            await self._app(scope, receive, send_guarded)
+            return
+        status, text = refusal[0], refusal[1].encode()
+        headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(text))]
+        await send_guarded({"type": "http.response.start", "status": status, "headers": headers})
+        await send_guarded({"type": "http.response.body", "body": text})
 
     def _refusal(self, scope: Scope) -> tuple[int, str] | None:
+        if scope["type"] != "http":
+            return 404, "no such address"
         headers = {key.lower(): value.decode("latin-1") for key, value in scope["headers"]}
         name = headers.get(b"host", "")
         bare = name.rpartition(":")[0] if ":" in name.rpartition("]")[2] else name
@@ -206,10 +195,3 @@ def _is_open(path: str) -> bool:
         return True
     plain = "\\" not in path and "\0" not in path and ".." not in path.split("/")
     return plain and path.startswith(_BELOW)
-
-
-async def _refuse(send: Send, status: int, reason: str) -> None:
-    text = reason.encode()
-    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(text)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": [*headers, *_HEADERS]})
-    await send({"type": "http.response.body", "body": text})

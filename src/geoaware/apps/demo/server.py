@@ -32,9 +32,7 @@ class DemoSettings:
     Attributes:
         host: name or address to listen at; 127.0.0.1: this machine alone.
         port: 0 takes one that is free.
-        features: chosen at the start, and on offer beside those of `ALWAYS`.
-        device: see `Matcher.from_pretrained`.
-        dtype: the same.
+        features: chosen at the start, and on offer beside those of `ALWAYS`; device and dtype are theirs.
         limits: of an image.
     """
 
@@ -48,14 +46,9 @@ class DemoSettings:
 
 @dataclass(frozen=True)
 class Demo:
-    """A server ready to run, by ``server.run(sockets=[listener])``.
+    """A server of uvicorn, ready to run by ``server.run(sockets=[listener])``.
 
-    Attributes:
-        server: of uvicorn.
-        listener: bound to the address.
-        url: to open in a browser.
-        folder: of its temporary files; gone when it ends.
-        visitors: the sessions.
+    ``url`` is to be opened in a browser; ``folder`` holds the temporary files and is gone when it ends.
     """
 
     server: Any
@@ -68,10 +61,8 @@ class Demo:
 def serve(settings: DemoSettings, examples: Sequence[tuple[Path, str]], ready: Callable[[str], None]) -> None:
     """Serve the demo until the process is asked to end (Ctrl-C, SIGTERM, SIGHUP).
 
-    Args:
-        settings: what, and where.
-        examples: photographs on offer, with a few words about each.
-        ready: called with the address just before requests are answered.
+    ``examples`` are photographs on offer, with a few words about each. ``ready`` is called with the address
+    just before requests are answered.
 
     Raises:
         InputError: the address cannot be had, or the features cannot be loaded.
@@ -85,12 +76,7 @@ def serve(settings: DemoSettings, examples: Sequence[tuple[Path, str]], ready: C
 
 @contextmanager
 def prepared(settings: DemoSettings, examples: Sequence[tuple[Path, str]] = ()) -> Iterator[Demo]:
-    """A server with its page, its listening socket and its temporary folder, which all end with the block.
-
-    Raises:
-        InputError: see `serve`.
-        MissingDependencyError: see `serve`.
-    """
+    """A server with its page, its listening socket and its temporary folder, which all end with the block."""
     with (
         _listening(settings.host, settings.port) as listener,
         tempfile.TemporaryDirectory(prefix="geoaware-demo-") as name,
@@ -112,11 +98,7 @@ def prepared(settings: DemoSettings, examples: Sequence[tuple[Path, str]] = ()) 
 
 
 def load_matchers(settings: DemoSettings) -> Matchers:
-    """Those on offer, the first of them loaded.
-
-    Raises:
-        InputError: the features of the settings cannot be loaded; the message says what to do.
-    """
+    """Those on offer, with the features of the settings loaded."""
     matchers = Matchers(
         [settings.features.extractor, *ALWAYS],
         [settings.features.post_processor, "auto", "none"],
@@ -139,7 +121,7 @@ def _app(
     import gradio as gr
     from fastapi import FastAPI, Response
 
-    from geoaware.apps.demo.page import Example, Place, build, look
+    from geoaware.apps.demo.page import Place, build, look
 
     app = FastAPI(openapi_url=None)
 
@@ -150,7 +132,7 @@ def _app(
             return Response("no such address", 404, media_type="text/plain")
         return Response(found.data, media_type=found.kind, headers={"cache-control": "private, no-store"})
 
-    place = Place(folder, settings.limits, [Example(path, about) for path, about in examples])
+    place = Place(folder, settings.limits, examples)
     gr.mount_gradio_app(
         app,
         build(visitors, matchers, settings.features, place),
@@ -209,11 +191,7 @@ def _environment(**variables: str) -> Iterator[None]:
 
 @contextmanager
 def _listening(host: str, port: int) -> Iterator[socket.socket]:
-    """A socket bound to the address.
-
-    Raises:
-        InputError: it is in use or not this machine's.
-    """
+    """A socket bound to the address, if it is this machine's and not in use."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family)

@@ -1,7 +1,7 @@
 """One visitor's images, points and matches: all that the demo does, without a page.
 
 Example:
-    >>> session = Session(Matchers(["lite"], ["auto"]), Features("lite"))     # doctest: +SKIP
+    >>> session = Session(load_matchers(DemoSettings()), Features("lite"))    # doctest: +SKIP
     >>> session.bring("source", load_image("cat1.jpg"))                       # doctest: +SKIP
     >>> session.bring("target", load_image("cat2.jpg"))                       # doctest: +SKIP
     >>> session.click(120, 85)                                                # doctest: +SKIP
@@ -68,25 +68,17 @@ class Row:
 class Matchers:
     """The matchers that can be chosen: each loaded when first asked for, once, and shared by all visitors.
 
-    Args:
-        extractors: names on offer, for `Matcher.from_pretrained`.
-        post_processors: places on offer.
-        load: makes a matcher of an extractor and a post-processor.
-
-    Attributes:
-        network: held while a network runs: visitors take turns instead of slowing each other down.
+    Extractors and post-processors on offer are those of `Matcher.from_pretrained`. The lock ``network`` is
+    held while a network runs: visitors take turns instead of slowing each other down.
     """
 
     def __init__(
-        self,
-        extractors: Sequence[str],
-        post_processors: Sequence[str],
-        load: Callable[[str, str], Matcher] | None = None,
+        self, extractors: Sequence[str], post_processors: Sequence[str], load: Callable[[str, str], Matcher]
     ) -> None:
         self.extractors = tuple(dict.fromkeys(extractors))
         self.post_processors = tuple(dict.fromkeys(post_processors))
         self.network = threading.Lock()
-        self._load = load or (lambda name, place: Matcher.from_pretrained(name, post_processor=place))
+        self._load = load
         self._loaded: dict[Features, Matcher] = {}
         self._loading = threading.Lock()
 
@@ -133,8 +125,8 @@ class Served:
 
 
 @dataclass
-class _Shown:
-    """An image of a visitor, as a browser shows it, with its features by what made them."""
+class Shown:
+    """An image of a visitor, upright RGB, and as a browser shows it, with its features by what made them."""
 
     image: Image.Image
     served: Served
@@ -143,10 +135,6 @@ class _Shown:
 
 class Session:
     """What one visitor sees. Methods may be called from any thread; one that raises changes nothing.
-
-    Args:
-        matchers: shared with other visitors.
-        features: chosen at the start.
 
     Attributes:
         features: chosen now.
@@ -162,7 +150,7 @@ class Session:
         self.chosen: int | None = None
         self.heated = False
         self.result: MatchResult | None = None
-        self._images: dict[Side, _Shown] = {}
+        self._images: dict[Side, Shown] = {}
         self._aligning: bool | None = None
         self._compared: tuple[Encoded, Encoded, str, Alignment] | None = None
         self._heat: tuple[MatchResult, int, Served] | None = None
@@ -185,24 +173,19 @@ class Session:
         """How the source was turned; ``None`` until there are both images."""
         return None if self.result is None else self.result.pose
 
-    def image(self, side: Side) -> Image.Image | None:
-        """The image of a side, upright RGB; ``None`` until one is brought."""
-        shown = self._images.get(side)
-        return None if shown is None else shown.image
+    def shown(self, side: Side) -> Shown | None:
+        """The image of a side; ``None`` until one is brought."""
+        return self._images.get(side)
 
     def bring(self, side: Side, image: Image.Image) -> None:
         """Take an image, as `geoaware.data.images` reads it; a new source image starts without points."""
         with self._changing():
-            self._images = {**self._images, side: _Shown(image, Served.of(image))}
+            self._images = {**self._images, side: Shown(image, Served.of(image))}
             if side == "source":
                 self.points, self.chosen = (), None
 
     def click(self, x: float, y: float) -> None:
-        """Match one more point, given in pixels of the source image.
-
-        Raises:
-            InputError: an image is missing, the point lies outside, or there are enough points.
-        """
+        """Match one more point, given in pixels of the source image."""
         with self._changing():
             missing = [name for side, name in NAMES.items() if side not in self._images]
             if missing:
@@ -218,11 +201,7 @@ class Session:
             self.chosen = len(self.points) - 1
 
     def choose(self, index: int) -> None:
-        """Choose the point whose heat map is shown.
-
-        Raises:
-            InputError: there is no such point.
-        """
+        """Choose the point whose heat map is shown."""
         with self._lock:
             if not 0 <= index < len(self.points):
                 raise InputError(f"There is no point {index + 1}; there are {len(self.points)}.")
@@ -240,11 +219,7 @@ class Session:
             self.points, self.chosen = (), None
 
     def use(self, features: Features) -> None:
-        """Match with other features from now on, the points that there are too.
-
-        Raises:
-            InputError: they are not on offer or do not go together.
-        """
+        """Match with other features from now on, the points that there are too."""
         with self._changing():
             self.features = features
 
@@ -267,34 +242,6 @@ class Session:
             )
         ]
 
-    def heatmap(self) -> Image.Image | None:
-        """The target image under the similarity map of the chosen point; ``None`` if there is none."""
-        with self._lock:
-            found, chosen = self.result, self.chosen
-        return None if found is None or chosen is None else found.heatmap(chosen)
-
-    def to_json(self) -> str:
-        """The matches as `MatchResult.to_json` writes them.
-
-        Raises:
-            InputError: there are none.
-        """
-        return self._finished().to_json()
-
-    def draw(self) -> Image.Image:
-        """Both images side by side with the matches, numbered as on the page.
-
-        Raises:
-            InputError: there are none.
-        """
-        found = self._finished()
-        return found.draw(labels=[str(number + 1) for number in range(len(found.points))])
-
-    def shown(self, side: Side) -> Served | None:
-        """The image of a side for the browser; ``None`` until one is brought."""
-        shown = self._images.get(side)
-        return None if shown is None else shown.served
-
     def heat(self) -> Served | None:
         """The heat map for the browser, drawn once; ``None`` unless it is to be shown and there is one."""
         with self._lock:
@@ -308,14 +255,21 @@ class Session:
     def download(self, kind: Kind) -> Served:
         """The matches as a file for the browser; the one before it can no longer be fetched.
 
+        As JSON they are what `MatchResult.to_json` writes; drawn, they are numbered as on the page.
+
         Raises:
             InputError: there are none.
         """
+        with self._lock:
+            found = self.result
+        if found is None or not len(found.points):
+            raise InputError("There are no matches yet; click a point on image A.")
         if kind == "json":
-            made = Served(self.to_json().encode(), "application/json")
+            made = Served(found.to_json().encode(), "application/json")
         else:
             file = io.BytesIO()
-            self.draw().save(file, "PNG", compress_level=1)
+            labels = [str(number + 1) for number in range(len(found.points))]
+            found.draw(labels=labels).save(file, "PNG", compress_level=1)
             made = Served(file.getvalue(), "image/png")
         self._download = made
         return made
@@ -326,22 +280,13 @@ class Session:
         mine = [*(shown.served for shown in self._images.values()), heat, self._download]
         return next((each for each in mine if each is not None and each.token == token), None)
 
-    def _finished(self) -> MatchResult:
-        with self._lock:
-            found = self.result
-        if found is None or not len(found.points):
-            raise InputError("There are no matches yet; click a point on image A.")
-        return found
-
     @property
     def _pose_setting(self) -> str:
         """A key of `alignment.CANDIDATES`."""
         measured = self._matchers.get(self.features).pose
-        if self._aligning is None:
-            return measured
-        if not self._aligning:
-            return "off"
-        return "flip" if measured == "off" else measured
+        if self._aligning and measured == "off":
+            return "flip"
+        return "off" if self._aligning is False else measured
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
@@ -387,12 +332,7 @@ class Session:
 
 
 class Sessions:
-    """Everyone's session by the key of their browser tab; the longest unused goes when there are too many.
-
-    Args:
-        make: a new session.
-        most: held at once.
-    """
+    """Everyone's session by the key of their browser tab; the longest unused goes when there are too many."""
 
     def __init__(self, make: Callable[[], Session], most: int = MOST_SESSIONS) -> None:
         self._make, self._most = make, most

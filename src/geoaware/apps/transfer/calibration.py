@@ -61,12 +61,7 @@ class Calibration:
         """Shifted and stretched to outcomes: the stretch stays 0 or more.
 
         The most probable shift and stretch are taken, given the outcomes and that they are expected at 0 and
-        1, give or take `_SPREAD`. So few outcomes change little.
-
-        Args:
-            log_odds: by this calibration.
-            right: what came out, one for each.
-            origin: of the result.
+        1, give or take `_SPREAD`. So few outcomes change little. ``log_odds`` are by this calibration.
         """
         given, sign = np.asarray(log_odds, dtype=np.float64), 2.0 * np.asarray(right, dtype=bool) - 1
 
@@ -75,32 +70,18 @@ class Calibration:
             return float(np.logaddexp(0, -sign * (x[0] + x[1] * given)).sum() + expected.sum() / 2)
 
         shift, stretch = minimize(loss, [0.0, 1.0], bounds=[(None, None), (0.0, None)]).x.tolist()
-        return Calibration(
-            stretch * self.mass,
-            stretch * self.peak,
-            stretch * self.margin,
-            stretch * self.intercept + shift,
-            origin,
-        )
+        mass, peak, margin = (stretch * each for each in (self.mass, self.peak, self.margin))
+        return Calibration(mass, peak, margin, stretch * self.intercept + shift, origin)
 
 
 def fit(
-    evidence: Sequence[Evidence],
-    right: Sequence[Sequence[bool]],
-    groups: Sequence[str],
-    origin: str,
+    evidence: Sequence[Evidence], right: Sequence[Sequence[bool]], groups: Sequence[str], origin: str
 ) -> Calibration:
     """Weights from outcomes alone: logistic regression, the weights kept from falling below 0.
 
     Groups (data sets) count alike, and each has an intercept of its own; the mean of these is the result's.
     So the weights say what tells right from wrong among objects of one kind, which is what is left to know
-    once `Calibration.adapted` has found the level.
-
-    Args:
-        evidence: one for each target.
-        right: what came out, in the same order.
-        groups: of the targets.
-        origin: of the result.
+    once `Calibration.adapted` has found the level. Evidence, outcomes and groups are by target.
     """
     # All keypoints in one table: evidence, outcome (1 or -1), group.
     features = np.concatenate([_features(each) for each in evidence])
@@ -143,8 +124,7 @@ SHIPPED: Mapping[int, Calibration] = {
 
 
 def _features(evidence: Evidence) -> Float[np.ndarray, "k 3"]:
+    mass, peak, margin = (each.double().numpy() for each in (evidence.mass, evidence.peak, evidence.margin))
     # Beyond these limits a mass says no more than that the map has one peak, or none.
-    mass = evidence.mass.double().numpy().clip(1e-3, 1 - 1e-3)
-    return np.stack(
-        [np.log(mass / (1 - mass)), evidence.peak.double().numpy(), evidence.margin.double().numpy()], axis=1
-    )
+    mass = mass.clip(1e-3, 1 - 1e-3)
+    return np.stack([np.log(mass / (1 - mass)), peak, margin], axis=1)

@@ -166,9 +166,7 @@ def evaluate(
     by_id = {each.id: each for each in targets}
     pairs: list[Pair] = []
     lines: list[str] = []
-    chances: list[float] = []
-    visible: list[bool] = []
-    right: list[bool] = []
+    chances, visible, right = list[float](), list[bool](), list[bool]()
     for image, entry in read_results(out):
         pair, guesses = _pair(by_id[entry["id"]], image, entry, sources, hidden), entry["guesses"]
         # Whether: of every keypoint its probability, and whether it is visible and in its place.
@@ -210,11 +208,7 @@ def _header(
 
 
 def check_annotated(targets: Targets) -> None:
-    """Make sure that targets can be evaluated.
-
-    Raises:
-        InputError: they do not come from a file, or one has no keypoints.
-    """
+    """Make sure that targets can be evaluated: they come from a file, and each has keypoints."""
     if targets.file is None:
         raise InputError(
             "an evaluation needs annotated targets; give their COCO-keypoints file", parameter="targets"
@@ -232,13 +226,10 @@ def visibility(
     right: Bool[np.ndarray, " n"],
     threshold: float,
 ) -> Visibility:
-    """Figures from every keypoint of every target.
+    """Figures from every keypoint of every target, for a run of this ``threshold``.
 
-    Args:
-        probability: given to the keypoint; 0 where there was no guess.
-        visible: whether it is visible in the target.
-        right: whether it is visible and the guess in its place.
-        threshold: of the run.
+    A keypoint has a ``probability`` (0: no guess), is ``visible`` in its target or not, and ``right`` if it
+    is visible and its guess in its place.
     """
     bins = _bins(probability, right)
     error = sum(each.keypoints * abs(each.probability - each.right) for each in bins)
@@ -248,7 +239,7 @@ def visibility(
         _shown(probability, visible, right, threshold),
         tuple(_shown(probability, visible, right, each) for each in THRESHOLDS),
         bins,
-        _share(error, len(probability)),
+        error / len(probability) if len(probability) else math.nan,
     )
 
 
@@ -270,11 +261,9 @@ def reliability_diagram(figures: Visibility) -> Figure:
         axes.axvline(figures.at.threshold, color=BLACK, linewidth=1, linestyle=":")
         axes.spines[["top", "right"]].set_visible(False)
     upper.text(figures.at.threshold + 0.01, 0.01, "threshold", fontsize=8)
-    upper.set_ylabel(f"visible and within {ALPHA:g} of the box")
-    upper.set(xlim=(0, 1), ylim=(0, 1))
+    upper.set(xlim=(0, 1), ylim=(0, 1), ylabel=f"visible and within {ALPHA:g} of the box")
     upper.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
-    lower.set_xlabel("probability given")
-    lower.set_ylabel("keypoints")
+    lower.set(xlabel="probability given", ylabel="keypoints")
     lower.yaxis.set_major_locator(MaxNLocator(3, integer=True))
     return figure
 
@@ -308,23 +297,18 @@ def _pair(
     target: Target, image: Mapping[str, Any], entry: Mapping[str, Any], sources: Sources, hidden: bool
 ) -> Pair:
     """The target against all sources as one image, which shows what there is a guess for."""
-    size = (int(image["width"]), int(image["height"]))
-    annotation = target.annotation or {}
-    truth = make_keypoints(keypoint_places(annotation, hidden), size, target.name, [])
-    there = AnnotatedImage(_id(target), target.path, size, sources.name, truth, target.box)
+    size, name = (int(image["width"]), int(image["height"])), f"{target.name}#{target.id}"
+    truth = make_keypoints(keypoint_places(target.annotation or {}, hidden), size, target.name, [])
+    there = AnnotatedImage(name, target.path, size, sources.name, truth, target.box)
     first, count = sources.images[0], len(sources.images)
     guessed = Keypoints(
         tuple(range(len(sources.schema))),
         torch.zeros(len(sources.schema), 2, dtype=torch.float64),
         torch.tensor([each is not None for each in entry["guesses"]]),
     )
-    name = f"{count} source" + "s" * (count != 1)
-    here = AnnotatedImage(name, first.path, first.size, sources.name, guessed, first.box)
-    return Pair(_id(target), sources.name, here, there)
-
-
-def _id(target: Target) -> str:
-    return f"{target.name}#{target.id}"
+    all_of_them = f"{count} source" + "s" * (count != 1)
+    here = AnnotatedImage(all_of_them, first.path, first.size, sources.name, guessed, first.box)
+    return Pair(name, sources.name, here, there)
 
 
 def _right(guesses: Any, target: AnnotatedImage, rules: Protocol) -> list[bool]:
@@ -344,14 +328,8 @@ def _shown(
     threshold: float,
 ) -> Shown:
     marked = probability >= threshold
-    both = int((marked & visible).sum())
-    return Shown(
-        threshold,
-        _share(int(marked.sum()), len(probability)),
-        _share(both, int(marked.sum())),
-        _share(both, int(visible.sum())),
-        _share(int((marked & right).sum()), int(marked.sum())),
-    )
+    precision, recall = _mean(visible[marked]), _mean(marked[visible])
+    return Shown(threshold, _mean(marked), precision, recall, _mean(right[marked]))
 
 
 def _bins(probability: Float[np.ndarray, " n"], right: Bool[np.ndarray, " n"]) -> tuple[Bin, ...]:
@@ -359,10 +337,10 @@ def _bins(probability: Float[np.ndarray, " n"], right: Bool[np.ndarray, " n"]) -
     bins = []
     for each in np.unique(place).tolist():
         here = place == each
-        mean, share = float(probability[here].mean()), float(right[here].mean())
+        mean, share = _mean(probability[here]), _mean(right[here])
         bins.append(Bin(each / BINS, (each + 1) / BINS, int(here.sum()), mean, share))
     return tuple(bins)
 
 
-def _share(part: float, whole: int) -> float:
-    return part / whole if whole else math.nan
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else math.nan

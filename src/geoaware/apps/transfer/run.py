@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from glob import escape
 from itertools import chain, compress, islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import torch
@@ -210,9 +210,8 @@ class _Work:
         return dict(json.loads(json.dumps(values)))
 
 
-@dataclass(frozen=True)
-class _Opened:
-    """A target, ready to be encoded."""
+class _Opened(NamedTuple):
+    """A target, ready to be encoded: the part of the image in a window, and its object's mask there."""
 
     image: Image.Image
     size: tuple[int, int]

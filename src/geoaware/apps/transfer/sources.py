@@ -35,8 +35,6 @@ class Sources:
     """Annotated images of one category.
 
     Attributes:
-        path: the annotation file.
-        schema: what the keypoints mean.
         images: one for each annotation with a visible keypoint, by image and annotation id.
         category: its entry in the file.
         flip_pairs: the file's own list of mirror partners, or ``None``.
@@ -105,17 +103,7 @@ def read_sources(
 def encode_sources(
     sources: Sources, matcher: Matcher, windows: Sequence[Window], progress: Tell = silent
 ) -> Queries:
-    """The descriptors of the sources' keypoints, in every candidate pose; each image is encoded once.
-
-    Args:
-        sources: whose keypoints.
-        matcher: its extractor, post-processor and pose setting.
-        windows: the part of each image to encode.
-        progress: told of every source.
-
-    Raises:
-        InputError: an image cannot be read.
-    """
+    """The descriptors of the sources' keypoints in every candidate pose, each read in the source's window."""
     poses, encoded = CANDIDATES[matcher.pose], []
     for annotated, window in zip(sources.images, windows, strict=True):
         encoded.append(_encode(annotated, window, poses, sources.schema, matcher))
@@ -125,11 +113,17 @@ def encode_sources(
 
 
 def source_windows(sources: Sources, margin: float, below: float) -> list[Window]:
-    """The part of each source to encode; see `crop_window`."""
-    return [
-        _with_keypoints(crop_window(each.box, each.size, margin, below, f"{each.id}: the box"), each)
-        for each in sources.images
-    ]
+    """The part of each source to encode: see `crop_window`, but it holds every annotated keypoint too."""
+    windows = []
+    for each in sources.images:
+        left, top, right, bottom = crop_window(each.box, each.size, margin, below, f"{each.id}: the box")
+        # An arm may leave a careless box.
+        x1, y1, x2, y2 = map(math.floor, each.keypoints.box)
+        width, height = each.size
+        windows.append(
+            (min(left, x1), min(top, y1), max(right, min(width, x2 + 1)), max(bottom, min(height, y2 + 1)))
+        )
+    return windows
 
 
 def open_window(annotated: AnnotatedImage, window: Window) -> Image.Image:
@@ -156,14 +150,6 @@ def _choose(file: CocoFile, images: Sequence[AnnotatedImage], category: str | No
     return used[0]
 
 
-def _with_keypoints(window: Window, image: AnnotatedImage) -> Window:
-    """The window, widened to hold every annotated keypoint: an arm may leave a careless box."""
-    left, top, right, bottom = window
-    x1, y1, x2, y2 = map(math.floor, image.keypoints.box)
-    width, height = image.size
-    return min(left, x1), min(top, y1), max(right, min(width, x2 + 1)), max(bottom, min(height, y2 + 1))
-
-
 def _encode(
     annotated: AnnotatedImage, window: Window, poses: tuple[Pose, ...], schema: Schema, matcher: Matcher
 ) -> tuple[Float[Tensor, "p k c"], Bool[Tensor, "p k"]]:
@@ -175,8 +161,7 @@ def _encode(
     xy = clamp_points(xy - torch.tensor(window[:2]), image.size)
     visible = schema.visibility(keypoints)
     mirrored = mirror_points(xy, image.size, schema.partners, visible)
-    rows: list[Tensor] = []
-    known: list[Tensor] = []
+    rows, known = list[Tensor](), list[Tensor]()
     turned = matcher.features([pose_image(image, each) for each in poses])
     for pose, features in zip(poses, turned, strict=True):
         flipped = pose == "flip"

@@ -57,12 +57,10 @@ class VoteSettings:
 
 @dataclass(frozen=True)
 class Queries:
-    """What the sources look for.
+    """What the sources look for: unit descriptors by source, candidate pose and keypoint.
 
-    Attributes:
-        poses: candidate poses, the identity first.
-        descriptors: unit, by source, pose and keypoint; what stands where nothing is known is undefined.
-        known: whether a source in a pose has the keypoint.
+    ``known`` says whether a source in a pose has the keypoint; elsewhere its descriptor is undefined. The
+    identity is the first pose.
     """
 
     poses: tuple[Pose, ...]

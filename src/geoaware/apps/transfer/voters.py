@@ -53,14 +53,7 @@ class TransferSettings:
 class Voters:
     """The sources, ready to vote on any image; each of their images is encoded once.
 
-    Args:
-        sources: the annotated images.
-        matcher: extractor, post-processor and settings.
-        settings: see there.
-        progress: told of every source.
-
-    Attributes:
-        queries: what the sources look for.
+    ``queries`` is what they look for, ``windows`` the part of each of their images that is encoded.
     """
 
     def __init__(
@@ -102,8 +95,7 @@ class Voters:
         if count < MIN_SOURCES:
             return base
         chosen = range(0, count, -(-count // MOST_LEFT_OUT))
-        log_odds: list[float] = []
-        right: list[bool] = []
+        log_odds, right = list[float](), list[bool]()
         for done, row in enumerate(chosen, start=1):
             evidence, outcome = self.leave_out(row)
             log_odds += base.log_odds(evidence).tolist()
