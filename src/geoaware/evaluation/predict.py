@@ -19,10 +19,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-import torch
 from torch import Tensor
 
-from geoaware._version import __version__
 from geoaware.data import DataSet, object_mask
 from geoaware.data.images import load_annotated
 from geoaware.data.masks import has_mask
@@ -34,6 +32,7 @@ from geoaware.evaluation.predictions import (
     make_record,
     parse_header,
     record_line,
+    versions,
 )
 from geoaware.evaluation.protocols import Protocol, get_protocol
 from geoaware.matcher import Matcher
@@ -210,8 +209,6 @@ class _Work:
 
     def header(self) -> Header:
         """As it comes back from a file."""
-        from PIL import __version__ as pillow
-
         provenance = self.matcher.extractor.provenance()
         categories = sorted({pair.category for pair in self.dataset.pairs})
         header = Header(
@@ -229,7 +226,7 @@ class _Work:
                 "batch": self.batch,
                 **provenance.settings,
             },
-            versions={"geoaware": __version__, "torch": str(torch.__version__), "pillow": pillow},
+            versions=versions(),
             hashes={"pairs": hash_pairs(self.dataset.pairs), **provenance.hashes},
             schemas={name: describe_schema(self.dataset.schemas[name]) for name in categories},
         )

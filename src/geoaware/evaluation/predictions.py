@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from geoaware._version import __version__
 from geoaware.evaluation.counts import PointTable
 from geoaware.method.metrics.geometry_aware import pair_mask
 from geoaware.runs.errors import InputError
@@ -37,6 +38,14 @@ _COLUMNS = {
 }
 """Columns of a `PointTable` that are gathered, with their types as `array` calls them."""
 _DTYPES: dict[str, type[Any]] = {"q": np.int64, "d": np.float64, "b": np.bool_}
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that compute, as headers have them."""
+    from PIL import __version__ as pillow
+    from torch import __version__ as torch
+
+    return {"geoaware": __version__, "torch": str(torch), "pillow": pillow}
 
 
 @dataclass(frozen=True)

@@ -40,17 +40,14 @@ Update = dict[str, Any]
 
 @dataclass(frozen=True)
 class Place:
-    """Where the page is served from.
+    """What the page is served with: the folder into which gradio writes what is uploaded, and examples.
 
-    Attributes:
-        uploads: folder into which gradio writes what is uploaded.
-        limits: of an image.
-        examples: photographs on offer, with a few words about each.
+    An example is a photograph with a few words about it.
     """
 
     uploads: Path
     limits: Limits
-    examples: Sequence[tuple[Path, str]] = ()
+    examples: Sequence[tuple[Path, str]]
 
 
 def build(visitors: Sessions, matchers: Matchers, chosen: Features, place: Place) -> gr.Blocks:
@@ -226,17 +223,17 @@ def _connect_points(view: _View, undo: gr.Button, clear: gr.Button) -> None:
 def _connect_settings(view: _View, heat: gr.Checkbox) -> None:
     """Heat map, pose alignment and features."""
 
-    def show_heat(wanted: bool, request: gr.Request) -> list[Update]:
-        return view.after(request, lambda session: setattr(session, "heated", bool(wanted)))
+    def switch(box: gr.Checkbox, change: Callable[[Session, bool], None]) -> None:
+        def handle(wanted: bool, request: gr.Request) -> list[Update]:
+            return view.after(request, lambda session: change(session, bool(wanted)))
 
-    def set_align(wanted: bool, request: gr.Request) -> list[Update]:
-        return view.after(request, lambda session: session.align(bool(wanted)))
+        box.input(handle, box, view.all(), **_QUIET)
 
     def use(extractor: str, post_processor: str, request: gr.Request) -> list[Update]:
         return view.after(request, lambda session: session.use(Features(str(extractor), str(post_processor))))
 
-    heat.input(show_heat, heat, view.all(), **_QUIET)
-    view.align.input(set_align, view.align, view.all(), **_QUIET)
+    switch(heat, lambda session, wanted: setattr(session, "heated", wanted))
+    switch(view.align, Session.align)
     for menu in (view.extractor, view.refined):
         menu.input(use, [view.extractor, view.refined], view.all(), **_QUIET)
 

@@ -61,12 +61,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Limits:
-    """Of one image.
-
-    Attributes:
-        megabytes: of the file, a million bytes each.
-        megapixels: once decoded, a million pixels each.
-    """
+    """Of one image: of its file, and once it is decoded. Mega is a million."""
 
     megabytes: float = 20
     megapixels: float = 40

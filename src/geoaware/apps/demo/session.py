@@ -103,13 +103,7 @@ class Matchers:
 
 @dataclass(frozen=True)
 class Served:
-    """Something a browser may fetch, under a name that cannot be guessed.
-
-    Attributes:
-        data: the content.
-        kind: its media type.
-        token: 192 random bits.
-    """
+    """Content of a media type that a browser may fetch under a token of 192 random bits."""
 
     data: bytes
     kind: str

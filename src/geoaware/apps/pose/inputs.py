@@ -66,11 +66,9 @@ def read_labels(path: Path, images: Sequence[str]) -> dict[str, str]:
     Raises:
         InputError: the file cannot be read, names an image that is not among them or twice, or no pose.
     """
-    text = read_text(path, "a JSON or CSV file of image and pose")
+    read = _json_labels if path.suffix.lower() == ".json" else _csv_labels
     known, labels = set(images), dict[str, str]()
-    for name, given in (
-        _json_labels(text, path) if path.suffix.lower() == ".json" else _csv_labels(text, path)
-    ):
+    for name, given in read(read_text(path, "a JSON or CSV file of image and pose"), path):
         if name not in known:
             raise InputError(
                 f"{path}: {name!r} is not among the images ({', '.join(images[:3])} …); name images "

@@ -60,13 +60,7 @@ class PoseSettings:
 
 @dataclass(frozen=True)
 class PosePrediction:
-    """One image against all template sets.
-
-    Attributes:
-        image: its id.
-        category: whose templates it was compared with.
-        distances: to each template.
-    """
+    """One image, by its id, against all template sets of its category."""
 
     image: str
     category: str
@@ -102,11 +96,9 @@ def count_votes(distances: Distances, among: Sequence[str] = DIRECTIONS) -> dict
 
 
 def vote(distances: Distances, among: Sequence[str] = DIRECTIONS) -> str:
-    """The pose that wins most sets; on a tie the smaller mean distance, then the first of ``among``.
+    """The pose that wins most sets, of which there is at least one.
 
-    Args:
-        distances: to the templates, by set and pose; at least one set.
-        among: the poses to choose from.
+    On a tie the smaller mean distance wins, then the first of ``among``, the poses to choose from.
     """
     votes = count_votes(distances, among)
     most = max(votes.values())
@@ -145,15 +137,15 @@ class PosePredictor:
             InputError: the image or its mask cannot be read, or they are of different sizes.
         """
         features, mask = self._encode(image, self._settings.masks)
-        sources: dict[Pose, FeatureMap] = {"identity": features}
-        masks: dict[Pose, Tensor] | None = None if mask is None else {"identity": mask}
         rule = PoseRule(self._settings.metric)
+
+        def distance(there: FeatureMap, mask_there: Tensor | None) -> float:
+            masks: dict[Pose, Tensor] | None = None if mask is None else {"identity": mask}
+            return pose_distances({"identity": features}, there, masks, mask_there, rule)["identity"]
+
         try:
             found = {
-                name: {
-                    pose: pose_distances(sources, there, masks, mask_there, rule)["identity"]
-                    for pose, (there, mask_there) in members.items()
-                }
+                name: {pose: distance(*template) for pose, template in members.items()}
                 for name, members in self._templates.items()
             }
         except ValueError as error:

@@ -14,13 +14,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import torch
-from PIL import __version__ as pillow_version
-
-from geoaware._version import __version__
 from geoaware.apps.pose.predict import PosePrediction, PosePredictor, PoseSettings
 from geoaware.apps.pose.templates import DIRECTIONS, TemplateSets
-from geoaware.evaluation.predictions import PART
+from geoaware.data.files import reading
+from geoaware.evaluation.predictions import PART, versions
 from geoaware.matcher import Matcher
 from geoaware.method.types import AnnotatedImage
 from geoaware.runs.errors import InputError
@@ -69,7 +66,7 @@ class PoseWork:
                 # The blend stands in the extractor's identity.
                 **{key: value for key, value in provenance.settings.items() if key != "blend"},
             },
-            "versions": {"geoaware": __version__, "torch": str(torch.__version__), "pillow": pillow_version},
+            "versions": versions(),
             "hashes": {
                 **provenance.hashes,
                 "pictures": _hash_images(self.images, self.settings.masks),
@@ -210,17 +207,11 @@ def _hash_images(images: Sequence[AnnotatedImage], masks: bool) -> str:
     """SHA-256 of ids, categories and the bytes of all files."""
     digest = hashlib.sha256()
     for each in images:
-        parts = [json.dumps([each.id, each.category]).encode(), _read(each.path)]
-        if masks:
-            drawn = json.dumps(each.attributes.get("segmentation"), sort_keys=True).encode()
-            parts.append(drawn if each.mask_path is None else _read(each.mask_path))
+        with reading(each.path):
+            parts = [json.dumps([each.id, each.category]).encode(), each.path.read_bytes()]
+            if masks:
+                drawn = json.dumps(each.attributes.get("segmentation"), sort_keys=True).encode()
+                parts.append(drawn if each.mask_path is None else each.mask_path.read_bytes())
         for part in parts:
             digest.update(hashlib.sha256(part).digest())
     return digest.hexdigest()
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None

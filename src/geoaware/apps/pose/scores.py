@@ -16,12 +16,7 @@ SCORE_COLUMNS = ("L/R", "F/B", "L/R or F/B", "L/R/F/B", "images")
 
 @dataclass(frozen=True)
 class Accuracy:
-    """How many of a number of images are right.
-
-    Attributes:
-        correct: the right ones.
-        of: all of them.
-    """
+    """How many of a number of images are right."""
 
     correct: int
     of: int

@@ -116,9 +116,8 @@ def read_results(path: Path) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
 def category_entry(sources: Sources, targets: Targets) -> dict[str, Any]:
     """The category of the result: the sources', under the id that the targets' file has for it."""
     own = sources.category
-    number = own["id"] if targets.category_id is None else targets.category_id
     return {
-        "id": number,
+        "id": own["id"] if targets.category_id is None else targets.category_id,
         "name": sources.name,
         "supercategory": str(own.get("supercategory") or sources.name),
         "keypoints": list(sources.schema.names),

@@ -21,7 +21,6 @@ import numpy as np
 import torch
 from PIL import Image
 
-from geoaware._version import __version__
 from geoaware.apps.transfer.calibration import Calibration
 from geoaware.apps.transfer.coco_out import as_json, read_failures, read_records, read_run, write_result
 from geoaware.apps.transfer.crop import Window, crop_window
@@ -29,7 +28,7 @@ from geoaware.apps.transfer.sources import Sources
 from geoaware.apps.transfer.targets import Target, Targets
 from geoaware.apps.transfer.voters import TransferSettings, Voters
 from geoaware.data.images import load_image
-from geoaware.evaluation.predictions import PART
+from geoaware.evaluation.predictions import PART, versions
 from geoaware.matcher import Matcher
 from geoaware.method.types import FeatureMap
 from geoaware.runs.errors import InputError
@@ -186,8 +185,6 @@ class _Work:
 
     def run(self) -> dict[str, Any]:
         """What tells this run from others, as it comes back from a file; no time and no place."""
-        from PIL import __version__ as pillow
-
         matcher, provenance = self.matcher, self.matcher.extractor.provenance()
         values = {
             "format": FORMAT,
@@ -204,7 +201,7 @@ class _Work:
                 "batch": self.batch,
                 **provenance.settings,
             },
-            "versions": {"geoaware": __version__, "torch": str(torch.__version__), "pillow": pillow},
+            "versions": versions(),
             "hashes": provenance.hashes,
         }
         return dict(json.loads(json.dumps(values)))
