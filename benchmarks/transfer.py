@@ -32,11 +32,11 @@ from geoaware.apps.transfer import Sources, TransferSettings, Vote, Voters, Vote
 from geoaware.apps.transfer.calibration import fit
 from geoaware.apps.transfer.crop import Window, crop_window
 from geoaware.apps.transfer.evaluate import visibility
-from geoaware.apps.transfer.sources import open_window
 from geoaware.apps.transfer.vote import Evidence, Queries
 from geoaware.apps.transfer.voters import judge
 from geoaware.data import object_mask
 from geoaware.data.coco import open_folder
+from geoaware.data.images import load_annotated
 from geoaware.data.sampling import permutation
 from geoaware.evaluation.score import score
 from geoaware.matcher import Matcher
@@ -89,7 +89,7 @@ def search(
     settings = voters[0].settings
     for number, image in enumerate(targets, start=1):
         window = crop_window(image.box, image.size, settings.margin, settings.below)
-        yield matcher.features([open_window(image, window)])[0], image, window
+        yield matcher.features([load_annotated(image).crop(window)])[0], image, window
         if number % 50 == 0:
             print(f"{what}: {number} of {len(targets)}", file=sys.stderr, flush=True)
 

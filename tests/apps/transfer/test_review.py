@@ -11,8 +11,6 @@ from geoaware.apps.transfer.review import write_review
 from geoaware.runs.errors import InputError
 from tests.apps.transfer.tiny import job, matcher, write_sources
 
-gallery = pytest.importorskip("geoaware.report.gallery")
-
 
 @pytest.fixture
 def shown(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
@@ -23,7 +21,7 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         kept.update(entries=list(entries), out=out, **about)
         return out
 
-    monkeypatch.setattr(gallery, "write_gallery", fake)
+    monkeypatch.setattr("geoaware.apps.transfer.review.write_gallery", fake)
     return kept
 
 

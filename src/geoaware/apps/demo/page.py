@@ -72,23 +72,16 @@ def build(visitors: Sessions, matchers: Matchers, chosen: Features, place: Place
             with gr.Column(min_width=320):
                 target = _pane("target", place)
         with gr.Row():
-            undo = gr.Button("Undo last point", size="sm", min_width=130)
-            clear = gr.Button("Clear points", size="sm", min_width=130)
-            as_json = gr.Button("Download JSON", size="sm", min_width=130)
-            as_png = gr.Button("Download PNG", size="sm", min_width=130)
+            labels = ("Undo last point", "Clear points", "Download JSON", "Download PNG")
+            undo, clear, as_json, as_png = (gr.Button(each, size="sm", min_width=130) for each in labels)
         with gr.Row():
             with gr.Column(scale=3, min_width=320):
-                table = gr.HTML(
-                    fragments.table([], None),
-                    js_on_load=_TABLE_JS,
-                    apply_default_css=False,
-                    elem_id="matches",
-                )
+                none = fragments.table([], None)
+                table = gr.HTML(none, js_on_load=_TABLE_JS, apply_default_css=False, elem_id="matches")
             with gr.Column(scale=2, min_width=300):
                 heat = gr.Checkbox(False, label="Heat map of the chosen point on image B", elem_id="heat")
-                align = gr.Checkbox(
-                    start.aligned, label="Pose alignment: try image A mirrored too", elem_id="align"
-                )
+                both = "Pose alignment: try image A mirrored too"
+                align = gr.Checkbox(start.aligned, label=both, elem_id="align")
                 pose = gr.HTML(fragments.pose(start), apply_default_css=False, elem_id="pose")
                 extractor, refined = (
                     gr.Dropdown(list(names), value=value, label=label, elem_id=name, filterable=False)

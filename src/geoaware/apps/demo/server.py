@@ -68,7 +68,7 @@ def serve(settings: DemoSettings, examples: Sequence[tuple[Path, str]], ready: C
         InputError: the address cannot be had, or the features cannot be loaded.
         MissingDependencyError: gradio is not installed.
     """
-    with _ending() as ending, prepared(settings, examples) as demo:
+    with _Ending() as ending, prepared(settings, examples) as demo:
         ready(demo.url)
         ending.server = demo.server
         demo.server.run(sockets=[demo.listener])
@@ -210,35 +210,29 @@ class _Ended(BaseException):
     """The process was asked to end before there was a server to end."""
 
 
-@dataclass
 class _Ending:
-    """What to end when asked to, and whether that happened."""
+    """Lets a signal end the block, in good order, instead of the process: ``server``, once there is one."""
 
     server: Any = None
-    asked: bool = False
+    _asked = False
 
-    def __call__(self, number: int, frame: object) -> None:
-        """As a handler of signals: only the first does anything, the tidying up is not interrupted."""
-        first, self.asked = not self.asked, True
+    def __enter__(self) -> _Ending:
+        numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+        self._before = {number: signal.signal(number, self._end) for number in numbers}
+        return self
+
+    def _end(self, number: int, frame: object) -> None:
+        """Only the first signal does anything: the tidying up is not interrupted."""
+        first, self._asked = not self._asked, True
         if self.server is not None:
             self.server.should_exit = True
         elif first:
             raise _Ended
 
-
-@contextmanager
-def _ending() -> Iterator[_Ending]:
-    """Let a signal end the block, in good order, instead of the process."""
-    ending = _Ending()
-    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = {number: signal.signal(number, ending) for number in numbers}
-    try:
-        yield ending
-    except _Ended:
-        pass
-    finally:
-        for number, handler in before.items():
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
+        for number, handler in self._before.items():
             signal.signal(number, handler)
+        return kind is _Ended
 
 
 def _url(host: str, port: int) -> str:

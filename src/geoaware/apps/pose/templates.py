@@ -6,10 +6,9 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
-
+from geoaware.data.dataset import make_keypoints
 from geoaware.data.images import image_size, list_images
-from geoaware.method.types import AnnotatedImage, Keypoints
+from geoaware.method.types import AnnotatedImage
 from geoaware.runs.errors import InputError
 
 DIRECTIONS = ("left", "right", "front", "back")
@@ -86,5 +85,5 @@ def bare_image(name: str, path: Path, mask_path: Path | None = None) -> Annotate
     Raises:
         InputError: the file cannot be read.
     """
-    nothing = Keypoints((), torch.zeros(0, 2, dtype=torch.float64), torch.zeros(0, dtype=torch.bool))
-    return AnnotatedImage(name, path, image_size(path), "", nothing, mask_path=mask_path)
+    size = image_size(path)
+    return AnnotatedImage(name, path, size, "", make_keypoints({}, size, name, []), mask_path=mask_path)

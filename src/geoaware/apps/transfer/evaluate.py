@@ -69,11 +69,9 @@ class Shown:
 
 @dataclass(frozen=True)
 class Bin:
-    """Keypoints of similar probability.
+    """Keypoints of probabilities from ``low`` to less than ``high``, or to 1 in the last bin.
 
     Attributes:
-        low: smallest probability.
-        high: largest, exclusive but for 1.
         keypoints: how many.
         probability: their mean.
         right: share that is visible and in its place.
@@ -114,7 +112,6 @@ class Evaluation:
 
     Attributes:
         places: PCK and what belongs to it, of all guesses at visible keypoints.
-        visibility: see there.
         predictions: the file that ``places`` was computed from.
         targets: how many were evaluated.
         failed: how many had failed, which count nowhere.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from geoaware.apps.transfer.coco_out import read_results, read_run
 from geoaware.apps.transfer.sources import Sources
@@ -13,10 +13,8 @@ from geoaware.apps.transfer.targets import Targets
 from geoaware.data.coco import VISIBLE
 from geoaware.method.keypoints import Schema
 from geoaware.method.types import AnnotatedImage
+from geoaware.report.gallery import Entry, Match, write_gallery
 from geoaware.runs.errors import InputError
-
-if TYPE_CHECKING:
-    from geoaware.report.gallery import Entry, Match
 
 
 def write_review(out: Path, sources: Sources, targets: Targets, page: Path, most: int = 200) -> Path:
@@ -32,8 +30,6 @@ def write_review(out: Path, sources: Sources, targets: Targets, page: Path, most
     Raises:
         InputError: there is nothing to show, or the page cannot be written.
     """
-    from geoaware.report.gallery import write_gallery
-
     info = read_run(out) or {}
     there = len(targets) - info["failed_targets"]
     if not there:
@@ -53,8 +49,6 @@ def write_review(out: Path, sources: Sources, targets: Targets, page: Path, most
 
 
 def _entries(out: Path, sources: Sources, targets: Targets, step: int) -> Iterator[Entry]:
-    from geoaware.report.gallery import Entry
-
     images = {each.id: each for each in sources.images}
     for image, found in islice(read_results(out), 0, None, step):
         source = images[found["source"]]
@@ -72,8 +66,6 @@ def _entries(out: Path, sources: Sources, targets: Targets, step: int) -> Iterat
 
 def _matches(found: Mapping[str, Any], source: AnnotatedImage, schema: Schema) -> Iterator[Match]:
     """What is shown of each keypoint, beside where the best-fitting source has it."""
-    from geoaware.report.gallery import Match
-
     ids = source.keypoints.visible_ids
     places = dict(zip(ids, source.keypoints.at(ids).tolist(), strict=True))
     guesses = found.get("guesses") or [None] * len(schema)

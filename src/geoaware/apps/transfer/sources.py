@@ -13,7 +13,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
-from PIL import Image
 from torch import Tensor
 
 from geoaware.apps.transfer.crop import Window, crop_window
@@ -126,11 +125,6 @@ def source_windows(sources: Sources, margin: float, below: float) -> list[Window
     return windows
 
 
-def open_window(annotated: AnnotatedImage, window: Window) -> Image.Image:
-    """The part of an annotated image; see `load_annotated`."""
-    return load_annotated(annotated).crop(window)
-
-
 def _choose(file: CocoFile, images: Sequence[AnnotatedImage], category: str | None) -> str:
     """The category to carry over."""
     known = [str(each["name"]) for each in file.categories.values()]
@@ -154,7 +148,7 @@ def _encode(
     annotated: AnnotatedImage, window: Window, poses: tuple[Pose, ...], schema: Schema, matcher: Matcher
 ) -> tuple[Float[Tensor, "p k c"], Bool[Tensor, "p k"]]:
     """Unit descriptors of every keypoint of the schema by pose, and which of them are known."""
-    image, keypoints = open_window(annotated, window), annotated.keypoints
+    image, keypoints = load_annotated(annotated).crop(window), annotated.keypoints
     # Each keypoint's place in the part of the image. What stands where nothing is annotated is not used.
     xy = torch.zeros(len(schema), 2, dtype=torch.float64)
     xy[list(keypoints.ids)] = keypoints.xy.double()

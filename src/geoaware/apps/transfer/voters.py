@@ -9,9 +9,10 @@ import torch
 
 from geoaware.apps.transfer.calibration import ALPHA, MIN_SOURCES, Calibration, shipped
 from geoaware.apps.transfer.crop import Window
-from geoaware.apps.transfer.sources import Sources, encode_sources, open_window, source_windows
+from geoaware.apps.transfer.sources import Sources, encode_sources, source_windows
 from geoaware.apps.transfer.targets import cells_of_mask
 from geoaware.apps.transfer.vote import Evidence, Queries, Vote, VoteSettings, vote
+from geoaware.data.images import load_annotated
 from geoaware.matcher import Matcher
 from geoaware.method.types import AnnotatedImage, FeatureMap, longer_side
 from geoaware.runs.errors import InputError
@@ -107,7 +108,7 @@ class Voters:
     def leave_out(self, row: int) -> tuple[Evidence, list[bool]]:
         """Evidence for the keypoints of one source, found by the others, and which were right."""
         image, window = self.sources.images[row], self.windows[row]
-        (features,) = self.matcher.features([open_window(image, window)])
+        (features,) = self.matcher.features([load_annotated(image).crop(window)])
         found = self.locate(features, queries=self.queries.without(row))
         return judge(found, image, window)
 
