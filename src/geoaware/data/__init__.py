@@ -43,15 +43,21 @@ def load(name: str, root: str | os.PathLike[str], split: str, **given: Any) -> D
     Raises:
         InputError: unknown name or option, or the data set is incomplete or damaged.
     """
+    wanted = checked(name, given)
+    # Loaders ask whether files are there, which the system may refuse to say.
+    with reading(Path(root)):
+        return _loader(name)(Path(root), split, **wanted)
+
+
+def checked(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What is given for a loader's options, without ``None``, if it has them all."""
     known = options(name)
     wanted = {key: value for key, value in given.items() if value is not None}
     unknown = sorted(set(wanted) - set(known))
     if unknown:
         listed = ", ".join(known) or "none"
         raise InputError(f"data set {name} has no option {unknown[0]!r}; its options: {listed}")
-    # Loaders ask whether files are there, which the system may refuse to say.
-    with reading(Path(root)):
-        return _loader(name)(Path(root), split, **wanted)
+    return wanted
 
 
 def options(name: str) -> tuple[str, ...]:

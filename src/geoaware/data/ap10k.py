@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from geoaware.data.ap10k_pairs import CROSS_FAMILY, CROSS_SPECIES, FORMAT, IMAGES, INTRA, MANIFEST, SPLITS
-from geoaware.data.dataset import DataSet, assemble, choose_split, make_box, make_keypoints
+from geoaware.data.dataset import Annotations, DataSet, assemble, choose_split
 from geoaware.data.files import read_json, reading
 from geoaware.data.pairs import read_pair_list
 from geoaware.method.keypoints import AP10K
-from geoaware.method.types import AnnotatedImage
 from geoaware.runs.errors import InputError
 
 NAME = "ap10k"
@@ -47,8 +46,21 @@ def load(
     chosen = choose_split(split, SPLITS[benchmark], f"AP-10K {benchmark}")
     folder = root / built
     manifest = read_manifest(folder)
-    outside: list[str] = []
-    annotated = read_images(folder, manifest, root / images, outside)
+    annotations = Annotations()
+    content = json.loads(checked_bytes(folder, IMAGES, manifest))
+    annotated = {
+        name: annotations.image(
+            name,
+            root / images / entry["file_name"],
+            entry["species"],
+            dict(enumerate(entry["points"])),
+            (entry["size"][0], entry["size"][1]),
+            where=name,
+            box=entry["box"],
+            attributes={"species": entry["species"], "family": entry["family"]},
+        )
+        for name, entry in content["pictures"].items()
+    }
     name = f"{benchmark}/{chosen}.jsonl"
     checked_bytes(folder, name, manifest)
     if not manifest["pairs"][benchmark][chosen]:
@@ -60,15 +72,11 @@ def load(
     schemas = dict.fromkeys(sorted(categories), AP10K)
     rules = manifest["rules"]
     notes = [f"AP-10K {benchmark}, built with seed {rules['seed']}"]
-    return assemble(NAME, chosen, schemas, pairs, "box", notes, outside, rules["min_common"])
+    return assemble(NAME, chosen, schemas, pairs, "box", notes, annotations.outside, rules["min_common"])
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The builder's manifest.
-
-    Raises:
-        InputError: there is none, or it is of another version of the builder.
-    """
+    """The builder's manifest, if it is of this version of the builder."""
     path = folder / MANIFEST
     if not path.is_file():
         raise InputError(
@@ -80,36 +88,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def read_images(
-    folder: Path, manifest: dict[str, Any], images: Path, outside: list[str]
-) -> dict[str, AnnotatedImage]:
-    """Every image of the benchmark by name; ``outside`` takes a line for each keypoint outside its image.
-
-    Raises:
-        InputError: the file is missing, or not as the builder wrote it.
-    """
-    content = json.loads(checked_bytes(folder, IMAGES, manifest))
-    annotated = {}
-    for name, entry in content["pictures"].items():
-        size = (entry["size"][0], entry["size"][1])
-        annotated[name] = AnnotatedImage(
-            id=name,
-            path=images / entry["file_name"],
-            size=size,
-            category=entry["species"],
-            keypoints=make_keypoints(dict(enumerate(entry["points"])), size, name, outside),
-            box=make_box(entry["box"], name),
-            attributes={"species": entry["species"], "family": entry["family"]},
-        )
-    return annotated
-
-
 def checked_bytes(folder: Path, name: str, manifest: dict[str, Any]) -> bytes:
-    """A file of the benchmark, if it is still as the manifest says.
-
-    Raises:
-        InputError: it is missing or was changed.
-    """
+    """A file of the benchmark, if it is still as the manifest says."""
     path = folder / name
     with reading(path, "a file of the benchmark; run geoaware data build-ap10k again"):
         content = path.read_bytes()

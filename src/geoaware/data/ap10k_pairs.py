@@ -21,19 +21,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import chain, combinations, product
+from functools import cached_property
+from itertools import chain, combinations, groupby, product
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from geoaware.data.coco import HIDDEN, CocoFile, corner_box, keypoint_places, read_coco
-from geoaware.data.dataset import make_keypoints, require_folders, visible_bits
+from geoaware.data.dataset import Annotations, require_folders, visible_bits
 from geoaware.data.files import read_lines
 from geoaware.data.sampling import draw
 from geoaware.method.keypoints import AP10K
-from geoaware.method.types import Box
+from geoaware.method.types import AnnotatedImage
 from geoaware.runs.errors import InputError
 from geoaware.runs.files import replacing
 
@@ -60,8 +62,7 @@ class Rules:
     Attributes:
         min_visible: visible keypoints an image must have.
         min_common: keypoints that both images of a pair must show.
-        test_images: images of a species for test.
-        val_images: images of a species for validation.
+        test_images: images of a species for test; ``val_images`` for validation.
         train_pairs_per_image: limit on training pairs, times the species' number of training images.
         seed: of all draws.
     """
@@ -83,79 +84,56 @@ class Animal:
     """One annotated image that may enter the benchmark.
 
     Attributes:
-        image_id: AP-10K's.
-        name: the image id with twelve digits, the image's name in the lists of pairs.
+        image: its id is AP-10K's with twelve digits, as in the lists of pairs, its category the species.
         file_name: below AP-10K's data folder.
-        size: width and height in pixels.
-        species: name of the category.
-        species_id: its id.
+        species_id: id of the category.
         family: its supercategory.
-        box: (x1, y1, x2, y2), or ``None``.
-        points: (x, y) for each of the 17 keypoints, ``None`` where it is not visible.
-        bits: the visible keypoints as a bit set.
     """
 
-    image_id: int
-    name: str
+    image: AnnotatedImage
     file_name: str
-    size: tuple[int, int]
-    species: str
     species_id: int
     family: str
-    box: Box | None
-    points: tuple[tuple[float, float] | None, ...]
-    bits: int
 
-    def common(self, other: Animal) -> int:
-        """Number of keypoints visible in both."""
-        return (self.bits & other.bits).bit_count()
+    @cached_property
+    def bits(self) -> int:
+        """The visible keypoints as a bit set."""
+        return visible_bits(self.image.keypoints)
 
 
 @dataclass(frozen=True)
 class Merged:
     """The annotation files as one.
 
-    Attributes:
-        images: by id.
-        annotations: of each image id, by annotation id.
-        species: (name, family) by category id.
-        crowds: ids of images with an annotation of a whole group.
+    Images are by id, an image's annotations by annotation id, and species (name, family) by category id;
+    ``crowds`` are the images with an annotation of a whole group.
     """
 
     images: Mapping[int, dict[str, Any]]
     annotations: Mapping[int, Mapping[int, dict[str, Any]]]
     species: Mapping[int, tuple[str, str]]
-    crowds: frozenset[int] = frozenset()
-
-
-@dataclass(frozen=True)
-class Selection:
-    """What passes rule 1.
-
-    Attributes:
-        animals: the images, by image id.
-        dropped: number of images that do not pass, by reason.
-        keypoints: number of keypoints that do not count, by reason, of images with a single instance.
-    """
-
-    animals: tuple[Animal, ...]
-    dropped: Mapping[str, int]
-    keypoints: Mapping[str, int]
+    crowds: frozenset[int]
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A built benchmark.
-
-    Attributes:
-        manifest: as written.
-        warnings: what a user should know before using it, one sentence each.
-        folder: where it was written.
-    """
+    """A built benchmark: its manifest as written, and the folder where it was written."""
 
     manifest: Mapping[str, Any]
-    warnings: tuple[str, ...]
     folder: Path
+
+    @property
+    def warnings(self) -> Iterator[str]:
+        """What a user should know before using it, one sentence each."""
+        annotated = self.manifest["images"]["annotated"]
+        if annotated < OFFICIAL_IMAGES:
+            yield f"{annotated} annotated images, AP-10K has {OFFICIAL_IMAGES}: not the whole data set"
+        for benchmark, counts in self.manifest["pairs"].items():
+            for split, count in counts.items():
+                if not count:
+                    yield f"{benchmark} {split}: no pairs, too few images"
+        if self.manifest["held_out"]:
+            yield f"held out, no training images: {', '.join(self.manifest['held_out'])}"
 
 
 Splits = dict[str, list[Animal]]
@@ -190,30 +168,31 @@ def build(
     # Rule 1: which images take part.
     merged = merge([read_coco(path) for path in sorted(files)])
     excluded = read_exclusions(exclude, merged) if exclude else frozenset[int]()
-    selection = select(merged, excluded, rules)
-    if not selection.animals:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in selection.dropped.items())
+    animals, counts = select(merged, excluded, rules)
+    if not animals:
+        reasons = ", ".join(f"{count} {what}" for what, count in counts["images"].items())
         raise InputError(f"{root}: no image passes the rules ({reasons}); check the annotations")
     # Rules 2 to 5: splits, and the lines of each list of pairs.
-    species = split_species(selection.animals, rules)
-    lists = {
-        benchmark: {split: list(_MAKERS[benchmark](species, split, rules)) for split in splits}
+    species = split_species(animals, rules)
+    texts = {
+        f"{benchmark}/{split}.jsonl": "".join(_MAKERS[benchmark](species, split, rules)).encode()
+        for benchmark, splits in SPLITS.items()
+        for split in splits
+    }
+    pairs = {
+        benchmark: {split: texts[f"{benchmark}/{split}.jsonl"].count(b"\n") for split in splits}
         for benchmark, splits in SPLITS.items()
     }
     # What goes to disk, with its hashes.
-    texts = {
-        f"{benchmark}/{split}.jsonl": "".join(lines).encode()
-        for benchmark, splits in lists.items()
-        for split, lines in splits.items()
-    }
-    texts[IMAGES] = images_text(selection.animals)
+    texts[IMAGES] = images_text(animals)
     manifest = {
         "format": FORMAT,
         "rules": asdict(rules),
         "annotations_sha256": content_hash(merged),
         "excluded_images": sorted(excluded),
-        **_image_counts(merged, selection, species, rules),
-        "pairs": {name: {split: len(lines) for split, lines in each.items()} for name, each in lists.items()},
+        **counts,
+        **_of_species(species, rules),
+        "pairs": pairs,
         "paper": {benchmark: dict(counts) for benchmark, counts in PAPER.items()},
         "files": {
             name: {"bytes": len(text), "sha256": hashlib.sha256(text).hexdigest()}
@@ -221,15 +200,11 @@ def build(
         },
     }
     write(folder, texts, manifest)
-    return Benchmark(manifest, tuple(_warnings(manifest)), folder)
+    return Benchmark(manifest, folder)
 
 
 def merge(files: Sequence[CocoFile]) -> Merged:
-    """Annotation files as one; an entry that stands in several files counts once.
-
-    Raises:
-        InputError: files disagree about an image, an annotation or a species, or have other keypoints.
-    """
+    """Annotation files as one; an entry that stands in several files, which must agree, counts once."""
     images: dict[int, dict[str, Any]] = {}
     annotations: dict[int, dict[int, dict[str, Any]]] = defaultdict(dict)
     species: dict[int, tuple[str, str]] = {}
@@ -244,16 +219,11 @@ def merge(files: Sequence[CocoFile]) -> Merged:
         for annotation in file.annotations:
             of_image = annotations[annotation["image_id"]]
             _put(of_image, annotation["id"], annotation, f"{file.path}: annotation")
-    crowds: frozenset[int] = frozenset().union(*(file.crowds for file in files))
-    return Merged(images, annotations, species, crowds)
+    return Merged(images, annotations, species, frozenset[int]().union(*(file.crowds for file in files)))
 
 
 def read_exclusions(path: Path, merged: Merged) -> frozenset[int]:
-    """Image ids of an exclusion list: one image id, file name or file name without suffix a line.
-
-    Raises:
-        InputError: the file is missing, or a line names no image of the annotations.
-    """
+    """Image ids of an exclusion list: one image id, file name or file name without suffix a line."""
     known: dict[str, int] = {}
     for number, image in merged.images.items():
         file_name = str(image["file_name"])
@@ -268,11 +238,17 @@ def read_exclusions(path: Path, merged: Merged) -> frozenset[int]:
     return frozenset(excluded)
 
 
-def select(merged: Merged, excluded: frozenset[int], rules: Rules) -> Selection:
-    """Rule 1: images of a single instance with enough visible keypoints, by image id."""
-    dropped = Counter({"excluded by the list": 0, "several instances": 0, "too few visible keypoints": 0})
+def select(
+    merged: Merged, excluded: frozenset[int], rules: Rules
+) -> tuple[list[Animal], dict[str, dict[str, int]]]:
+    """Rule 1: images of a single instance with enough visible keypoints, by image id.
+
+    The second result is what the manifest says of them: how many images are used and dropped, by reason, and
+    how many keypoints of images with a single instance do not count.
+    """
+    dropped = {"excluded by the list": 0, "several instances": 0, "too few visible keypoints": 0}
     animals: list[Animal] = []
-    hidden, outside = 0, list[str]()
+    hidden, read = 0, Annotations()
     for image_id, instances in sorted(merged.annotations.items()):
         if image_id in excluded:
             dropped["excluded by the list"] += 1
@@ -280,28 +256,28 @@ def select(merged: Merged, excluded: frozenset[int], rules: Rules) -> Selection:
             dropped["several instances"] += 1
         else:
             (annotation,) = instances.values()
-            animal = _animal(merged, merged.images[image_id], annotation, outside)
+            animal = _animal(merged, merged.images[image_id], annotation, read)
             hidden += sum(flag == HIDDEN for flag in annotation["keypoints"][2::3])
             if animal.bits.bit_count() < rules.min_visible:
                 dropped["too few visible keypoints"] += 1
             else:
                 animals.append(animal)
-    uncounted = {"hidden, not counted": hidden, "outside their picture, not counted": len(outside)}
-    return Selection(tuple(animals), dict(dropped), uncounted)
+    return animals, {
+        "images": {"annotated": len(merged.annotations), "used": len(animals), **dropped},
+        "keypoints": {"hidden, not counted": hidden, "outside their picture, not counted": len(read.outside)},
+    }
 
 
 def split_species(animals: Iterable[Animal], rules: Rules) -> dict[str, Splits]:
-    """Rule 2: the images of every species, by split; species by category id."""
-    grouped: dict[int, list[Animal]] = defaultdict(list)
-    for animal in sorted(animals, key=lambda each: (each.species_id, each.image_id)):
-        grouped[animal.species_id].append(animal)
+    """Rule 2: the images of every species, given by image id, by split; species by category id."""
+    of = attrgetter("species_id")
     species: dict[str, Splits] = {}
-    for members in grouped.values():
+    for members in (list(each) for _, each in groupby(sorted(animals, key=of), of)):
         # The last are for test, those before them for validation, the rest for training.
         test_from = max(0, len(members) - rules.test_images)
         val_from = max(0, test_from - rules.val_images)
         parts = members[:val_from], members[val_from:test_from], members[test_from:]
-        species[members[0].species] = dict(zip(SPLITS[INTRA], parts, strict=True))
+        species[members[0].image.category] = dict(zip(SPLITS[INTRA], parts, strict=True))
     return species
 
 
@@ -314,7 +290,7 @@ def intra_species(species: Mapping[str, Splits], split: str, rules: Rules) -> It
         # Drawn first, filtered then: the paper's limit counts pairs with too little in common.
         for number in draw(len(pairs), limit, f"{rules.seed}/{INTRA}/{split}/{name}"):
             source, target = pairs[number]
-            if source.common(target) >= rules.min_common:
+            if in_common(source, target, rules):
                 yield _line(name, source, target)
 
 
@@ -345,15 +321,21 @@ def by_family(species: Mapping[str, Splits], split: str) -> dict[str, list[list[
     return families
 
 
-_WRITTEN = ("file_name", "size", "species", "family", "box", "points")
-
-
 def images_text(animals: Sequence[Animal]) -> bytes:
     """The images' file as bytes: one image a line, by image id."""
-    lines = [
-        f"{json.dumps(each.name)}: " + json.dumps({key: getattr(each, key) for key in _WRITTEN})
-        for each in animals
-    ]
+    lines = []
+    for each in animals:
+        image, points = each.image, each.image.keypoints
+        places = zip(points.xy.tolist(), points.visible.tolist(), strict=True)
+        written = {
+            "file_name": each.file_name,
+            "size": image.size,
+            "species": image.category,
+            "family": each.family,
+            "box": image.box,
+            "points": [place if visible else None for place, visible in places],
+        }
+        lines.append(f"{json.dumps(image.id)}: {json.dumps(written)}")
     head = f'{{"format": {FORMAT}, "keypoints": {json.dumps(AP10K.names)}, "pictures": {{\n'
     return (head + ",\n".join(lines) + "\n}}\n").encode()
 
@@ -373,20 +355,15 @@ def content_hash(merged: Merged) -> str:
 
 
 def write(folder: Path, texts: Mapping[str, bytes], manifest: Mapping[str, Any]) -> None:
-    """Write the files, the manifest last; an older manifest goes first, so a torn folder has none.
-
-    Raises:
-        InputError: the folder cannot be written to.
-    """
+    """Write the files, the manifest last; an older manifest goes first, so a torn folder has none."""
     try:
         (folder / MANIFEST).unlink(missing_ok=True)
     except OSError as error:
         raise InputError(f"{folder}: cannot be written ({error.strerror}); choose another place") from None
-    for name, text in texts.items():
+    last = (json.dumps(manifest, indent=1, ensure_ascii=True) + "\n").encode()
+    for name, text in [*texts.items(), (MANIFEST, last)]:
         with replacing(folder / name) as draft:
             draft.write_bytes(text)
-    with replacing(folder / MANIFEST) as draft:
-        draft.write_bytes((json.dumps(manifest, indent=1, ensure_ascii=True) + "\n").encode())
 
 
 def _put(known: dict[int, Any], key: int, entry: Any, where: str) -> None:
@@ -397,29 +374,18 @@ def _put(known: dict[int, Any], key: int, entry: Any, where: str) -> None:
 
 
 def _animal(
-    merged: Merged, image: Mapping[str, Any], annotation: Mapping[str, Any], outside: list[str]
+    merged: Merged, entry: Mapping[str, Any], annotation: Mapping[str, Any], read: Annotations
 ) -> Animal:
-    image_id = int(image["id"])
-    where = f"image {image_id} ({image['file_name']})"
+    file_name, number = str(entry["file_name"]), annotation["category_id"]
+    where = f"image {entry['id']} ({file_name})"
     try:
-        size = (int(image["width"]), int(image["height"]))
+        size = (int(entry["width"]), int(entry["height"]))
     except (KeyError, TypeError, ValueError):
         raise InputError(f"{where}: the annotations give no width and height") from None
-    keypoints = make_keypoints(keypoint_places(annotation), size, where, outside)
-    name, family = merged.species[annotation["category_id"]]
-    seen = zip(keypoints.xy.tolist(), keypoints.visible.tolist(), strict=True)
-    return Animal(
-        image_id=image_id,
-        name=f"{image_id:012d}",
-        file_name=str(image["file_name"]),
-        size=size,
-        species=name,
-        species_id=annotation["category_id"],
-        family=family,
-        box=corner_box(annotation, where),
-        points=tuple((x, y) if visible else None for (x, y), visible in seen),
-        bits=visible_bits(keypoints),
-    )
+    species, family = merged.species[number]
+    places, box = keypoint_places(annotation), corner_box(annotation, where)
+    image = read.image(f"{entry['id']:012d}", Path(file_name), species, places, size, where, box)
+    return Animal(image, file_name, number, family)
 
 
 def _drawn(
@@ -430,49 +396,30 @@ def _drawn(
     category: str,
     rules: Rules,
 ) -> Iterator[str]:
-    def usable(number: int) -> bool:
-        source, target = pairs[number]
-        return source.common(target) >= rules.min_common
+    key = f"{rules.seed}/{benchmark}/{split}/{category}"
+    for number in draw(len(pairs), wanted, key, lambda each: in_common(*pairs[each], rules)):
+        yield _line(category, *pairs[number])
 
-    for number in draw(len(pairs), wanted, f"{rules.seed}/{benchmark}/{split}/{category}", usable):
-        source, target = pairs[number]
-        yield _line(category, source, target)
+
+def in_common(source: Animal, target: Animal, rules: Rules) -> bool:
+    """Whether enough keypoints are visible in both."""
+    return (source.bits & target.bits).bit_count() >= rules.min_common
 
 
 def _line(category: str, source: Animal, target: Animal) -> str:
     """A pair as written, with the category it is counted under."""
-    return (
-        f'{{"id": "{source.name}-{target.name}", "category": {json.dumps(category)}, '
-        f'"source": "{source.name}", "target": "{target.name}"}}\n'
-    )
+    a, b = source.image.id, target.image.id
+    return f'{{"id": "{a}-{b}", "category": {json.dumps(category)}, "source": "{a}", "target": "{b}"}}\n'
 
 
-def _image_counts(
-    merged: Merged, selection: Selection, species: Mapping[str, Splits], rules: Rules
-) -> dict[str, Any]:
-    """What the manifest says of images and species."""
-    families = {animal.species: animal.family for animal in selection.animals}
+def _of_species(species: Mapping[str, Splits], rules: Rules) -> dict[str, Any]:
+    """What the manifest says of species."""
     counts = {
-        name: {"family": families[name], **{split: len(each) for split, each in splits.items()}}
-        for name, splits in sorted(species.items())
+        name: {split: len(each) for split, each in splits.items()} for name, splits in sorted(species.items())
     }
+    families = {name: next(chain(*splits.values())).family for name, splits in species.items()}
     enough = rules.val_images + rules.test_images
-    held_out = (name for name, splits in species.items() if sum(map(len, splits.values())) < enough)
     return {
-        "images": {"annotated": len(merged.annotations), "used": len(selection.animals), **selection.dropped},
-        "keypoints": dict(selection.keypoints),
-        "species": counts,
-        "held_out": sorted(held_out),
+        "species": {name: {"family": families[name], **each} for name, each in counts.items()},
+        "held_out": [name for name, each in counts.items() if sum(each.values()) < enough],
     }
-
-
-def _warnings(manifest: Mapping[str, Any]) -> Iterator[str]:
-    annotated = manifest["images"]["annotated"]
-    if annotated < OFFICIAL_IMAGES:
-        yield f"{annotated} annotated images, AP-10K has {OFFICIAL_IMAGES}: not the whole data set"
-    for benchmark, counts in manifest["pairs"].items():
-        for split, count in counts.items():
-            if not count:
-                yield f"{benchmark} {split}: no pairs, too few images"
-    if manifest["held_out"]:
-        yield f"held out, no training images: {', '.join(manifest['held_out'])}"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
 from geoaware.data import ap10k, ap10k_pairs, coco, load, options, pf_pascal, pf_willow, spair
-from geoaware.data.dataset import ALIASES, LEFT_OUT, NO_SUBGROUPS, SPLITS, require_folders
+from geoaware.data.dataset import ALIASES, LEFT_OUT, NO_SUBGROUPS, SPLITS, Annotations, require_folders
 from geoaware.data.files import first_file, read_json, reading
 from geoaware.data.images import check_size
 from geoaware.data.masks import object_mask
@@ -18,49 +18,6 @@ from geoaware.runs.errors import InputError
 
 SHOWN = 10
 """Problems of one kind that are listed before the rest is only counted."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """A data set's page (empty for one's own data), its licence, its size, and what its root must hold."""
-
-    url: str
-    licence: str
-    size: str
-    layout: str
-
-
-SOURCES: Mapping[str, Source] = {
-    "spair71k": Source(
-        "http://cvlab.postech.ac.kr/research/SPair-71k/",
-        "images from PASCAL 3D+ and VOC 2012 (Flickr terms), for research; cite Min et al. 2019",
-        "1,800 images, 70,958 pairs, roughly 0.2 GB to download",
-        "JPEGImages/ ImageAnnotation/ PairAnnotation/ Layout/large/{trn,val,test}.txt",
-    ),
-    "pf-pascal": Source(
-        "https://www.di.ens.fr/willow/research/proposalflow/",
-        "images from PASCAL VOC (Flickr terms), for research; cite Ham et al. 2017",
-        "about 1,300 images, roughly 0.1 GB",
-        "JPEGImages/ Annotations/CLASS/*.mat {trn,val,test}_pairs.csv (the lists come with CNNGeometric and "
-        "later papers' code)",
-    ),
-    "pf-willow": Source(
-        "https://www.di.ens.fr/willow/research/proposalflow/",
-        "for research; cite Ham et al. 2016",
-        "100 images, 900 pairs, roughly 10 MB",
-        "SUBCLASS/*.png with SUBCLASS/*.mat beside them; optionally test_pairs.csv",
-    ),
-    "ap10k": Source(
-        "https://github.com/AlexTheBad/AP-10K",
-        "CC BY 4.0; cite Yu et al. 2021",
-        "10,015 images, roughly 1 to 2 GB",
-        "annotations/ap10k-{train,val,test}-split1.json data/*.jpg, and correspondence/ made by build-ap10k",
-    ),
-    "coco": Source(
-        "", "your own", "", "annotations.json or SPLIT.json, images/, optionally masks/ (docs/data.md)"
-    ),
-    "pairs": Source("", "your own", "", "pairs.jsonl and the images it names (docs/data.md)"),
-}
 
 
 @dataclass
@@ -97,11 +54,7 @@ def check(name: str, root: Path, split: str | None = None, **given: Any) -> Find
     Keypoints outside their image and pairs without a common keypoint are left out by the loaders; they are
     problems in one's own data (coco, pairs) and warnings in published data.
 
-    Args:
-        name: of the data set.
-        root: its folder.
-        split: only this one; every split the data set has (every annotation file) when not given.
-        given: options of the loader.
+    Without ``split`` every split (every annotation file) is looked at; ``given`` are options of the loader.
 
     Raises:
         InputError: unknown data set, or the system does not let its folder be read.
@@ -112,13 +65,13 @@ def check(name: str, root: Path, split: str | None = None, **given: Any) -> Find
         if not root.is_dir():
             findings.problems.append(f"{root}: no such folder")
             return findings
-        _INSPECTORS[name](findings, root, split, given)
+        SOURCES[name].inspect(findings, root, split, given)
     findings.problems = list(dict.fromkeys(findings.problems))
     return findings
 
 
 def _inspect_spair(findings: Findings, root: Path, split: str | None, given: Mapping[str, Any]) -> None:
-    if not any(True for _ in _tried(findings, require_folders, root, spair.FOLDERS, "SPair-71k")):
+    if not list(_tried(findings, require_folders, root, spair.FOLDERS, "SPair-71k")):
         return
     images: dict[tuple[str, str], AnnotatedImage | None] = {}
     for each in [split] if split else SPLITS:
@@ -126,11 +79,10 @@ def _inspect_spair(findings: Findings, root: Path, split: str | None, given: Map
         own = ALIASES.get(each, each)
         disagreements: list[str] = []
         for name, source, target, category in chain(*_tried(findings, spair.layout_pairs, root, own)):
-            for image in (source, target):
-                if (category, image) not in images:
-                    read = _tried(findings, spair.read_image, root, category, image, [])
-                    images[category, image] = next(read, None)
-            sides = [side for side in (images[category, source], images[category, target]) if side]
+            for key in ((category, source), (category, target)):
+                if key not in images:
+                    images[key] = next(_tried(findings, spair.read_image, root, *key, Annotations()), None)
+            sides = [side for each in (source, target) if (side := images[category, each])]
             if len(sides) == 2:
                 disagreements += _spair_pair_problems(root / "PairAnnotation" / own, name, sides)
         findings.add_problems(disagreements)
@@ -167,7 +119,7 @@ def _inspect_pf_pascal(findings: Findings, root: Path, split: str | None, given:
 def _inspect_pf_willow(findings: Findings, root: Path, split: str | None, given: Mapping[str, Any]) -> None:
     for files in _tried(findings, pf_willow.image_files, root):
         mats = [path.with_suffix(".mat") for path in files]
-        findings.add_problems(_messages(pf_willow.read_points, mats))
+        findings.add_problems(_messages(mats, pf_willow.read_points))
     _look(findings, pf_willow.NAME, root, split or "test", given)
 
 
@@ -200,13 +152,56 @@ def _inspect_pairs(findings: Findings, root: Path, split: str | None, given: Map
     _look(findings, "pairs", root, split or "all", given)
 
 
-_INSPECTORS: Mapping[str, Callable[[Findings, Path, str | None, Mapping[str, Any]], None]] = {
-    "spair71k": _inspect_spair,
-    "pf-pascal": _inspect_pf_pascal,
-    "pf-willow": _inspect_pf_willow,
-    "ap10k": _inspect_ap10k,
-    "coco": _inspect_coco,
-    "pairs": _inspect_pairs,
+@dataclass(frozen=True)
+class Source:
+    """A data set's page (empty for one's own data), its licence, its size, what its root must hold, and what
+    looks through its folder."""
+
+    url: str
+    licence: str
+    size: str
+    layout: str
+    inspect: Callable[[Findings, Path, str | None, Mapping[str, Any]], None]
+
+
+SOURCES: Mapping[str, Source] = {
+    "spair71k": Source(
+        "http://cvlab.postech.ac.kr/research/SPair-71k/",
+        "images from PASCAL 3D+ and VOC 2012 (Flickr terms), for research; cite Min et al. 2019",
+        "1,800 images, 70,958 pairs, roughly 0.2 GB to download",
+        "JPEGImages/ ImageAnnotation/ PairAnnotation/ Layout/large/{trn,val,test}.txt",
+        _inspect_spair,
+    ),
+    "pf-pascal": Source(
+        "https://www.di.ens.fr/willow/research/proposalflow/",
+        "images from PASCAL VOC (Flickr terms), for research; cite Ham et al. 2017",
+        "about 1,300 images, roughly 0.1 GB",
+        "JPEGImages/ Annotations/CLASS/*.mat {trn,val,test}_pairs.csv (the lists come with CNNGeometric and "
+        "later papers' code)",
+        _inspect_pf_pascal,
+    ),
+    "pf-willow": Source(
+        "https://www.di.ens.fr/willow/research/proposalflow/",
+        "for research; cite Ham et al. 2016",
+        "100 images, 900 pairs, roughly 10 MB",
+        "SUBCLASS/*.png with SUBCLASS/*.mat beside them; optionally test_pairs.csv",
+        _inspect_pf_willow,
+    ),
+    "ap10k": Source(
+        "https://github.com/AlexTheBad/AP-10K",
+        "CC BY 4.0; cite Yu et al. 2021",
+        "10,015 images, roughly 1 to 2 GB",
+        "annotations/ap10k-{train,val,test}-split1.json data/*.jpg, and correspondence/ made by build-ap10k",
+        _inspect_ap10k,
+    ),
+    "coco": Source(
+        "",
+        "your own",
+        "",
+        "annotations.json or SPLIT.json, images/, optionally masks/ (docs/data.md)",
+        _inspect_coco,
+    ),
+    "pairs": Source("", "your own", "", "pairs.jsonl and the images it names (docs/data.md)", _inspect_pairs),
 }
 
 
@@ -240,14 +235,14 @@ def _tried(findings: Findings, read: Callable[..., Any], *args: Any, **options: 
     yield result
 
 
-def _messages(look: Callable[[Any], Any], things: Iterable[Any]) -> Iterator[str]:
-    for each in things:
+def _messages(things: Iterable[Any], *looks: Callable[[Any], Any]) -> Iterator[str]:
+    """What is wrong with each of the things."""
+    for each, look in product(things, looks):
         try:
             look(each)
         except InputError as error:
             yield str(error)
 
 
-def _check_images(findings: Findings, images: Sequence[AnnotatedImage]) -> None:
-    found = (chain(_messages(check_size, [each]), _messages(object_mask, [each])) for each in images)
-    findings.add_problems(chain.from_iterable(found))
+def _check_images(findings: Findings, images: Iterable[AnnotatedImage]) -> None:
+    findings.add_problems(_messages(images, check_size, object_mask))

@@ -6,21 +6,21 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from geoaware.data.dataset import (
+    Annotations,
     DataSet,
     ThresholdBase,
     assemble,
     azimuth_difference,
     make_box,
-    make_keypoints,
     shortened,
     visible_bits,
 )
 from geoaware.data.files import read_json
-from geoaware.data.images import image_size
 from geoaware.data.pairs import describe_groups, make_schema, read_pair_list
 from geoaware.data.sampling import draw
 from geoaware.method.keypoints import AP10K, Schema
@@ -41,13 +41,10 @@ class CocoFile:
     """A checked annotation file: every annotation has a known image and category and enough numbers.
 
     Attributes:
-        path: where it was read from.
-        images: by id.
         categories: by id; those with keypoints, or all where keypoints are not needed.
         annotations: those of a single object, likewise, as they stand; an id is added where it is missing.
         crowds: ids of images with an annotation of a whole group (``iscrowd``).
-        flip_pairs: top-level list, or ``None``.
-        keypoint_groups: top-level list or mapping, or ``None``.
+        flip_pairs: as it stands at the top of the file, or ``None``; ``keypoint_groups`` likewise.
     """
 
     path: Path
@@ -64,28 +61,26 @@ class CocoFile:
 
 
 def read_coco(path: Path, objects: bool = False) -> CocoFile:
-    """Read and check an annotation file.
+    """Read and check an annotation file; an `InputError` names file and entry.
 
-    Args:
-        path: the file.
-        objects: take objects of any category, with keypoints or without; the lists of categories and of
-            annotations may be missing then.
-
-    Raises:
-        InputError: missing, no JSON, or an entry is missing or inconsistent; names file and entry.
+    With ``objects``, objects of any category count, with keypoints or without, and the lists of categories
+    and annotations may be missing.
     """
     kind = "COCO file of images and objects" if objects else "COCO keypoints file"
     content = read_json(path, f"a {kind}")
     if not isinstance(content, dict):
         raise InputError(f"{path}: is no {kind} (a JSON object with images, annotations, categories)")
-    for key in ("categories", "annotations") if objects else ():
-        content[key] = content.get(key) or []
-    images = _by_id(content, "images", "file_name", path, kind)
+    for key in ("images", "categories", "annotations"):
+        if objects and key != "images":
+            content[key] = content.get(key) or []
+        if not isinstance(content.get(key), list):
+            raise InputError(f"{path}: has no list {key!r}, so is no {kind}")
+    images = _by_id(content, "images", "file_name", path)
     if objects and not images:
         raise InputError(f"{path}: lists no images, so is no {kind}")
     categories = {
         each: entry
-        for each, entry in _by_id(content, "categories", "name", path, kind).items()
+        for each, entry in _by_id(content, "categories", "name", path).items()
         if objects or (isinstance(entry.get("keypoints"), list) and entry["keypoints"])
     }
     if not categories and not objects:
@@ -93,7 +88,7 @@ def read_coco(path: Path, objects: bool = False) -> CocoFile:
     for name, times in Counter(each["name"] for each in categories.values()).most_common(1):
         if times > 1:
             raise InputError(f"{path}: two categories are called {name!r}; names must differ")
-    entries = _listed(content, "annotations", path, kind)
+    entries = content["annotations"]
     annotations = tuple(_annotations(entries, path, images, categories, objects))
     return CocoFile(
         path,
@@ -170,28 +165,52 @@ def open_folder(
     masks: str | None = None,
     hidden: bool = False,
 ) -> tuple[CocoFile, list[AnnotatedImage], list[str]]:
-    """The annotation file of a folder and its images, by the names that `load` takes.
+    """The annotation file of a folder, its images, and a line for each keypoint outside its image.
 
-    Returns:
-        The file, the images, and a line for each keypoint outside its image.
-
-    Raises:
-        InputError: as `load`.
+    The arguments are those of `load`.
     """
     file = read_coco(_annotation_file(root, split, annotations))
     names = [str(each["file_name"]) for each in file.images.values()]
     folder = root / images if images is not None else image_folder(root, names) or root / "images"
-    outside: list[str] = []
-    return file, _read_images(file, folder, root / (masks or "masks"), hidden, outside), outside
+    made, annotated = Annotations(), []
+    instances = Counter(annotation["image_id"] for annotation in file.annotations)
+    for annotation in sorted(file.annotations, key=itemgetter("image_id", "id")):
+        image = _image(file, annotation, folder, root / (masks or "masks"), hidden, made)
+        if image.keypoints.visible.any():
+            several = instances[annotation["image_id"]] > 1
+            annotated.append(replace(image, id=f"{image.id}#{annotation['id']}") if several else image)
+    return file, annotated, made.outside
+
+
+def _image(
+    file: CocoFile,
+    annotation: dict[str, Any],
+    images: Path,
+    masks: Path,
+    hidden: bool,
+    annotations: Annotations,
+) -> AnnotatedImage:
+    entry = file.images[annotation["image_id"]]
+    where = f"{file.path}: annotation {annotation['id']}"
+    width, height = entry.get("width"), entry.get("height")
+    mask = entry.get("mask_file_name") or annotation.get("mask_file_name")
+    return annotations.image(
+        str(entry["file_name"]).replace("\\", "/"),
+        images / entry["file_name"],
+        file.categories[annotation["category_id"]]["name"],
+        keypoint_places(annotation, hidden),
+        (int(width), int(height)) if width and height else None,
+        where,
+        corner_box(annotation, where),
+        mask_path=masks / mask if mask else None,
+        attributes={key: value for key, value in annotation.items() if key not in _STANDARD},
+    )
 
 
 def read_schemas(file: CocoFile) -> tuple[dict[str, Schema], list[str]]:
     """Schema of every category by name, and what was inferred; a category's own entries go before the file's.
 
     Keypoints called exactly as in AP-10K get the subgroups of AP-10K if the file gives none.
-
-    Raises:
-        InputError: flip pairs or groups cannot be used.
     """
     schemas: dict[str, Schema] = {}
     said: dict[str, list[str]] = defaultdict(list)
@@ -235,12 +254,9 @@ def keypoint_places(
     annotation: Mapping[str, Any], hidden: bool = False
 ) -> dict[int, tuple[float, float] | None]:
     """Places by id of an annotation's keypoints; ``None`` for those that do not count as visible."""
-    triples = annotation["keypoints"]
-    needed = HIDDEN if hidden else VISIBLE
-    return {
-        row // 3: (triples[row], triples[row + 1]) if triples[row + 2] >= needed else None
-        for row in range(0, len(triples), 3)
-    }
+    values, needed = annotation["keypoints"], HIDDEN if hidden else VISIBLE
+    triples = zip(values[::3], values[1::3], values[2::3], strict=True)
+    return {number: (x, y) if flag >= needed else None for number, (x, y, flag) in enumerate(triples)}
 
 
 def corner_box(annotation: Mapping[str, Any], where: str) -> Box | None:
@@ -254,43 +270,6 @@ def corner_box(annotation: Mapping[str, Any], where: str) -> Box | None:
     except (TypeError, ValueError):
         raise InputError(f"{where}: bbox {values!r} is not x, y, width, height") from None
     return make_box(corners, where)
-
-
-def _read_images(
-    file: CocoFile, images: Path, masks: Path, hidden: bool, outside: list[str]
-) -> list[AnnotatedImage]:
-    """Every annotation with a visible keypoint as an image, by image and annotation id."""
-    instances = Counter(annotation["image_id"] for annotation in file.annotations)
-    annotated = []
-    for annotation in sorted(file.annotations, key=lambda each: (each["image_id"], each["id"])):
-        image = _image(file, annotation, images, masks, hidden, outside)
-        if not image.keypoints.visible.any():
-            continue
-        if instances[annotation["image_id"]] > 1:
-            image = replace(image, id=f"{image.id}#{annotation['id']}")
-        annotated.append(image)
-    return annotated
-
-
-def _image(
-    file: CocoFile, annotation: dict[str, Any], images: Path, masks: Path, hidden: bool, outside: list[str]
-) -> AnnotatedImage:
-    entry = file.images[annotation["image_id"]]
-    where = f"{file.path}: annotation {annotation['id']}"
-    path = images / entry["file_name"]
-    width, height = entry.get("width"), entry.get("height")
-    size = (int(width), int(height)) if width and height else image_size(path)
-    mask = entry.get("mask_file_name") or annotation.get("mask_file_name")
-    return AnnotatedImage(
-        id=str(entry["file_name"]).replace("\\", "/"),
-        path=path,
-        size=size,
-        category=file.categories[annotation["category_id"]]["name"],
-        keypoints=make_keypoints(keypoint_places(annotation, hidden), size, where, outside),
-        box=corner_box(annotation, where),
-        mask_path=masks / mask if mask else None,
-        attributes={key: value for key, value in annotation.items() if key not in _STANDARD},
-    )
 
 
 @dataclass(frozen=True)
@@ -380,8 +359,6 @@ def _annotation_file(root: Path, split: str, given: str | None) -> Path:
 
 def _inside(entries: Any, count: int) -> Any:
     """Those of a file's flip pairs or groups whose ids a category of so many keypoints has."""
-    if not isinstance(entries, (list, dict)):
-        return entries
     try:
         if isinstance(entries, dict):
             return {name: ids for name, ids in entries.items() if max(ids) < count}
@@ -390,10 +367,10 @@ def _inside(entries: Any, count: int) -> Any:
         return entries
 
 
-def _by_id(content: dict[str, Any], key: str, label: str, path: Path, kind: str) -> dict[int, dict[str, Any]]:
+def _by_id(content: dict[str, Any], key: str, label: str, path: Path) -> dict[int, dict[str, Any]]:
     """The entries of a list by their ids, each with a text under ``label``."""
     found: dict[int, dict[str, Any]] = {}
-    for place, entry in enumerate(_listed(content, key, path, kind)):
+    for place, entry in enumerate(content[key]):
         if not isinstance(entry, dict) or "id" not in entry or label not in entry:
             raise InputError(f"{path}: {key}[{place}] lacks id or {label}")
         if not isinstance(entry[label], str):
@@ -404,14 +381,6 @@ def _by_id(content: dict[str, Any], key: str, label: str, path: Path, kind: str)
             raise InputError(f"{path}: two {key} have the id {entry['id']}; ids must differ")
         found[entry["id"]] = entry
     return found
-
-
-def _listed(content: dict[str, Any], key: str, path: Path, kind: str) -> list[Any]:
-    """One of the file's lists."""
-    entries = content.get(key)
-    if not isinstance(entries, list):
-        raise InputError(f"{path}: has no list {key!r}, so is no {kind}")
-    return entries
 
 
 def _annotations(
@@ -433,12 +402,9 @@ def _annotations(
         if entry["image_id"] not in images:
             raise InputError(f"{where} belongs to image {entry['image_id']}, which the file does not list")
         if not objects:
-            _check_keypoints(entry["keypoints"], len(categories[entry["category_id"]]["keypoints"]), where)
+            values, count = entry["keypoints"], len(categories[entry["category_id"]]["keypoints"])
+            if not isinstance(values, list) or len(values) != 3 * count:
+                raise InputError(f"{where} must have {3 * count} numbers (x, y, flag for {count} keypoints)")
+            if not all(isinstance(value, (int, float)) for value in values):
+                raise InputError(f"{where} has a keypoint value that is no number")
         yield entry if isinstance(entry.get("id"), int) else {**entry, "id": place}
-
-
-def _check_keypoints(values: Any, count: int, where: str) -> None:
-    if not isinstance(values, list) or len(values) != 3 * count:
-        raise InputError(f"{where} must have {3 * count} numbers (x, y, flag for {count} keypoints)")
-    if not all(isinstance(value, (int, float)) for value in values):
-        raise InputError(f"{where} has a keypoint value that is no number")

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import torch
 
+from geoaware.data.images import image_size
 from geoaware.method.keypoints import Schema
 from geoaware.method.types import AnnotatedImage, Box, Keypoints, Pair
 from geoaware.runs.errors import InputError
@@ -81,12 +82,7 @@ def assemble(
 ) -> DataSet:
     """Finish a `DataSet`: drop pairs that cannot be scored, count what is left out, look for the files.
 
-    Args:
-        name, split, schemas, threshold_base: see `DataSet`.
-        pairs: as the files have them.
-        notes: of the loader.
-        outside: one line for every keypoint that the loader found outside its image.
-        min_common: keypoints that both images of a pair must show.
+    ``outside`` has a line for every keypoint that the loader found outside its image.
 
     Raises:
         InputError: no pair is left, two have the same id, or image files are missing.
@@ -123,10 +119,7 @@ def with_keypoints(data: DataSet, names: Sequence[str]) -> DataSet:
 
     Whatever follows from visible keypoints follows from the named ones then: common and geometry-aware
     keypoints, and thresholds taken from the box around them. Pairs left without a common keypoint go.
-
-    Args:
-        data: as loaded.
-        names: of keypoints, as its schemas have them, of any category.
+    Names are those of the schemas, of any category.
 
     Raises:
         InputError: no name is given, no category has a keypoint of one of the names, or no pair is left.
@@ -137,13 +130,11 @@ def with_keypoints(data: DataSet, names: Sequence[str]) -> DataSet:
     if unknown or not names:
         what = f"there is no keypoint {unknown[0]!r}" if unknown else "no keypoint is named"
         raise InputError(f"{where}: {what}; its keypoints: {', '.join(known)}")
-    wanted = {
-        category: {number for number, name in enumerate(schema.names) if name in names}
-        for category, schema in data.schemas.items()
-    }
-    # Images are shared between pairs, and stay so.
-    images = {id(image): image for pair in data.pairs for image in (pair.source, pair.target)}
-    kept = {key: _only(image, wanted[image.category]) for key, image in images.items()}
+    kept = {}
+    for key, image in _by_identity(data.pairs).items():
+        points, named = image.keypoints, dict(enumerate(data.schemas[image.category].names))
+        among = torch.tensor([named.get(each) in names for each in points.ids], dtype=torch.bool)
+        kept[key] = replace(image, keypoints=replace(points, visible=points.visible & among))
     pairs = [replace(each, source=kept[id(each.source)], target=kept[id(each.target)]) for each in data.pairs]
     remaining = with_common(pairs)
     if not remaining:
@@ -155,20 +146,17 @@ def with_keypoints(data: DataSet, names: Sequence[str]) -> DataSet:
     return replace(data, pairs=tuple(remaining), notes=(*data.notes, note))
 
 
-def _only(image: AnnotatedImage, ids: set[int]) -> AnnotatedImage:
-    """The image with other keypoints invisible."""
-    points = image.keypoints
-    among = torch.tensor([each in ids for each in points.ids], dtype=torch.bool)
-    return replace(image, keypoints=replace(points, visible=points.visible & among))
-
-
 def with_common(pairs: Sequence[Pair], min_common: int = 1) -> list[Pair]:
     """Pairs whose images show at least ``min_common`` keypoints in common, in their order."""
-    images = {id(image): image for pair in pairs for image in (pair.source, pair.target)}
-    seen = {key: visible_bits(image.keypoints) for key, image in images.items()}
+    seen = {key: visible_bits(image.keypoints) for key, image in _by_identity(pairs).items()}
     return [
         pair for pair in pairs if (seen[id(pair.source)] & seen[id(pair.target)]).bit_count() >= min_common
     ]
+
+
+def _by_identity(pairs: Sequence[Pair]) -> dict[int, AnnotatedImage]:
+    """Every image object once: pairs share theirs, so what is made of one is made once."""
+    return {id(image): image for pair in pairs for image in (pair.source, pair.target)}
 
 
 def shortened(names: Sequence[str], shown: int = 6) -> str:
@@ -183,11 +171,7 @@ def visible_bits(keypoints: Keypoints) -> int:
 
 
 def require_files(images: Sequence[AnnotatedImage]) -> None:
-    """Make sure that the image files exist, without opening them.
-
-    Raises:
-        InputError: some are missing; the message names the first and the number.
-    """
+    """Make sure that the image files exist, without opening them."""
     missing = [image.path for image in images if not image.path.is_file()]
     if missing:
         raise InputError(
@@ -196,19 +180,51 @@ def require_files(images: Sequence[AnnotatedImage]) -> None:
         )
 
 
+@dataclass(frozen=True)
+class Annotations:
+    """Makes every image of a data set from what its files say of it, and notes what is left out.
+
+    Attributes:
+        outside: a line for every keypoint outside its image.
+    """
+
+    outside: list[str] = field(default_factory=list)
+
+    def image(
+        self,
+        id: str,
+        path: Path,
+        category: str,
+        points: Mapping[int, Any],
+        size: tuple[int, int] | None = None,
+        where: str = "",
+        box: Any = None,
+        **others: Any,
+    ) -> AnnotatedImage:
+        """An image with the places of its keypoints, by id.
+
+        The size is read from the file where none is given. Messages call the image ``where``, else its path.
+        """
+        size, where = size or image_size(path), where or str(path)
+        keypoints = make_keypoints(points, size, where, self.outside)
+        return AnnotatedImage(id, path, size, category, keypoints, make_box(box, where), **others)
+
+
+def keypoint_counts(images: Iterable[AnnotatedImage]) -> dict[str, int]:
+    """The most keypoints of an image, by category."""
+    counts: dict[str, int] = {}
+    for image in images:
+        counts[image.category] = max(counts.get(image.category, 0), len(image.keypoints))
+    return counts
+
+
 def make_keypoints(
     points: Mapping[int, Any], size: tuple[int, int], where: str, outside: list[str]
 ) -> Keypoints:
-    """Keypoints from annotated places by id, ids rising; ``None`` where nothing is annotated.
+    """Keypoints from annotated places (x, y) by id, ids rising; ``None`` where nothing is annotated.
 
-    A place outside the image counts as not annotated. Its edge belongs to it, up to and including x = width
-    and y = height, because some data sets count pixels from 1.
-
-    Args:
-        points: (x, y) in pixels by annotation id.
-        size: width and height of the image.
-        where: what to call the image in messages.
-        outside: takes a line for every place outside.
+    A place outside the image counts as not annotated, and ``outside`` takes a line about it. The image's edge
+    belongs to it, up to and including x = width and y = height: some data sets count pixels from 1.
 
     Raises:
         InputError: a place is not two finite numbers.
@@ -219,7 +235,7 @@ def make_keypoints(
         place = points[each]
         x, y = (0.0, 0.0) if place is None else _two_numbers(place, f"{where}: keypoint {each}")
         inside = 0 <= x <= size[0] and 0 <= y <= size[1]
-        if place is not None and not inside:
+        if not inside:
             outside.append(f"{where}: keypoint {each} at ({x:g}, {y:g}), image {size[0]}x{size[1]}")
         rows.append((x, y))
         visible.append(place is not None and inside)
@@ -238,11 +254,7 @@ def _two_numbers(place: Any, where: str) -> tuple[float, float]:
 
 
 def make_box(values: Any, where: str) -> Box | None:
-    """A box (x1, y1, x2, y2) from four numbers, or ``None`` from ``None``.
-
-    Raises:
-        InputError: not four finite numbers, or without extent.
-    """
+    """A box (x1, y1, x2, y2) from four finite numbers and with an extent, or ``None`` from ``None``."""
     if values is None:
         return None
     try:
@@ -266,11 +278,7 @@ def azimuth_difference(source: Mapping[str, Any], target: Mapping[str, Any]) -> 
 
 
 def require_folders(root: Path, names: Sequence[str], data_set: str) -> None:
-    """Make sure that a root has the folders of its data set.
-
-    Raises:
-        InputError: the root or a folder in it is missing; where a folder below has them, it is named.
-    """
+    """Make sure that a root has the folders of its data set; the error names a folder below that has them."""
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; give the folder of {data_set} as root")
     missing = [name for name in names if not (root / name).is_dir()]
@@ -287,11 +295,7 @@ ALIASES: Mapping[str, str] = {"train": "trn"}
 def choose_split(
     split: str, splits: Sequence[str], data_set: str, aliases: Mapping[str, str] = ALIASES
 ) -> str:
-    """The data set's own name of a split.
-
-    Raises:
-        InputError: there is no such split.
-    """
+    """The data set's own name of a split."""
     chosen = aliases.get(split, split)
     if chosen not in splits:
         raise InputError(f"{data_set} has no split {split!r}; choose {', '.join(splits)}")

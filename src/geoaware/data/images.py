@@ -42,11 +42,7 @@ def load_image(image: ImageLike) -> Image.Image:
 
 
 def load_annotated(annotated: AnnotatedImage) -> Image.Image:
-    """The image of an annotation, as `load_image` reads it.
-
-    Raises:
-        InputError: it cannot be read, or has another size than the annotation says.
-    """
+    """The image of an annotation, as `load_image` reads it; its size must be the one annotated."""
     image = load_image(annotated.path)
     check_size(annotated, image.size)
     return image
@@ -55,12 +51,7 @@ def load_annotated(annotated: AnnotatedImage) -> Image.Image:
 def check_size(annotated: AnnotatedImage, size: tuple[int, int] | None = None) -> None:
     """Make sure that an image has the width and height that its annotation is for.
 
-    Args:
-        annotated: the annotation.
-        size: of the image; read from the file's header when not given.
-
-    Raises:
-        InputError: it has not, or the file cannot be read.
+    ``size`` is the image's, read from the file's header when not given.
     """
     size = size or image_size(annotated.path)
     if size != tuple(annotated.size):
@@ -79,11 +70,7 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
 
 
 def load_mask(path: str | os.PathLike[str]) -> np.ndarray:
-    """Read an object mask as a boolean array (h, w): any pixel that is not black belongs to the object.
-
-    Raises:
-        InputError: the file cannot be read or the mask is empty.
-    """
+    """Read an object mask as a boolean array (h, w): every pixel that is not black; one must be."""
     with _opened(path) as image:
         values = np.asarray(ImageOps.exif_transpose(image))
     mask = np.asarray(values[..., :3].any(axis=-1) if values.ndim == 3 else values, dtype=bool)
@@ -93,11 +80,7 @@ def load_mask(path: str | os.PathLike[str]) -> np.ndarray:
 
 
 def list_images(folder: str | os.PathLike[str], recursive: bool = False) -> list[Path]:
-    """Images of a folder by suffix, in the order of their relative names on every system.
-
-    Raises:
-        InputError: there is no such folder, it may not be read, or it holds no image.
-    """
+    """Images of a folder by suffix, at least one, in the order of their relative names on every system."""
     root = Path(folder)
     with reading(root):
         if not root.is_dir():
@@ -116,13 +99,11 @@ def to_rgb(image: Image.Image) -> Image.Image:
     16-bit integers are divided by 257 (65535 becomes 255); 32-bit integers and floats hold no agreed range
     and are stretched from their own minimum to maximum (a constant image becomes black).
     """
-    if image.mode.startswith("I;16"):
-        return _grey(np.asarray(image).astype(np.float64) / 257)
-    if image.mode in ("I", "F"):
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         values = np.asarray(image).astype(np.float64)
-        if image.mode == "I" and values.min() >= 0 and 255 < values.max() <= 65535:
-            return _grey(values / 257)
-        return _grey(_stretched(values))
+        # Pillow reads some 16-bit files as 32-bit integers.
+        wide = image.mode == "I" and values.min() >= 0 and 255 < values.max() <= 65535
+        return _grey(values / 257 if wide or image.mode.startswith("I;16") else _stretched(values))
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")

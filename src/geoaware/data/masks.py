@@ -41,14 +41,8 @@ def object_mask(image: AnnotatedImage) -> np.ndarray | None:
 def decode_segmentation(segmentation: Any, size: tuple[int, int], where: str) -> np.ndarray:
     """A COCO ``segmentation`` as a boolean array (h, w).
 
-    Args:
-        segmentation: polygons (lists of x y x y …), or run lengths ``{"size": [h, w], "counts": …}`` with
-            counts as a list or as COCO's compressed text.
-        size: width and height of the image, for polygons.
-        where: what to call the image in messages.
-
-    Raises:
-        InputError: it is none of these, or its runs do not fill the image.
+    It is polygons (lists of x y x y …) on an image of ``size``, width and height, or run lengths
+    ``{"size": [h, w], "counts": …}`` with counts as a list or as COCO's compressed text.
     """
     try:
         if isinstance(segmentation, Mapping):
@@ -68,9 +62,6 @@ def uncompress(text: str) -> list[int]:
 
     A character less 48 holds five bits of the number; its sixth bit says that more follow. The highest bit of
     the last digit is the sign. From the fourth number on, the run two places before is added.
-
-    Raises:
-        ValueError: the text ends inside a number, or has a character that does not belong there.
     """
     runs: list[int] = []
     value = shift = 0

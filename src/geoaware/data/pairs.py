@@ -8,7 +8,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from geoaware.data.dataset import DataSet, assemble, azimuth_difference, make_box, make_keypoints
+from geoaware.data.dataset import (
+    Annotations,
+    DataSet,
+    assemble,
+    azimuth_difference,
+    keypoint_counts,
+    make_box,
+)
 from geoaware.data.files import read_json_lines
 from geoaware.data.images import image_size
 from geoaware.method.keypoints import Schema, part_name
@@ -33,9 +40,6 @@ def read_pair_list(path: Path, images: Mapping[str, AnnotatedImage]) -> list[Pai
     """Pairs of known images: ``{"source": id, "target": id}``, optionally ``id`` and ``category``.
 
     Without a category a pair is counted under its source's.
-
-    Raises:
-        InputError: the file is missing or damaged, or names an image that is not among ``images``.
     """
     expected = '{"source": image id, "target": image id}, one pair a line'
     pairs = []
@@ -89,6 +93,7 @@ class _Reader:
         self.images = images
         self.path = path
         self.pairs: list[Pair] = []
+        self._annotations = Annotations()
         self._images: dict[str, AnnotatedImage] = {}
         self._versions: dict[str, int] = {}
         self._categories: dict[str, dict[str, Any]] = {}
@@ -117,11 +122,8 @@ class _Reader:
 
     def schemas(self) -> tuple[dict[str, Schema], list[str]]:
         """Schema of every category, and what was inferred."""
-        counts: dict[str, int] = {}
-        for image in self._images.values():
-            counts[image.category] = max(counts.get(image.category, 0), len(image.keypoints))
         schemas, notes = {}, []
-        for category, count in sorted(counts.items()):
+        for category, count in sorted(keypoint_counts(self._images.values()).items()):
             line = self._categories.get(category, {})
             names = line.get("keypoints") or [f"point {each}" for each in range(count)]
             if count > len(names):
@@ -145,13 +147,6 @@ class _Reader:
         if not isinstance(name, str) or not isinstance(points, list):
             raise InputError(f"{where}: no {side!r} or no '{side}_points'; expected {_PAIR_FORM}")
         path, mask = self.images / name, entry.get(f"{side}_mask")
-        size = self._size(path)
-        outside: list[str] = []
-        keypoints = make_keypoints(dict(enumerate(points)), size, f"{where}: {name}", outside)
-        if outside:
-            raise InputError(
-                f"{outside[0]}: outside; give pixels of this image, or null where there is nothing"
-            )
         mask_path = None if mask is None else self.images / str(mask)
         if mask_path is not None and not mask_path.is_file():
             raise InputError(f"{mask_path}: no such mask, named in {where}")
@@ -159,22 +154,29 @@ class _Reader:
         content = json.dumps([name, category, points, box, mask])
         if content not in self._images:
             self._versions[name] = version = self._versions.get(name, 0) + 1
-            image_id = Path(name).as_posix() + (f"#{version}" if version > 1 else "")
-            self._images[content] = AnnotatedImage(image_id, path, size, category, keypoints, box, mask_path)
+            image = self._annotations.image(
+                Path(name).as_posix() + (f"#{version}" if version > 1 else ""),
+                path,
+                category,
+                dict(enumerate(points)),
+                self._size(path),
+                where=f"{where}: {name}",
+                box=box,
+                mask_path=mask_path,
+            )
+            if outside := self._annotations.outside:
+                raise InputError(
+                    f"{outside[0]}: outside; give pixels of this image, or null where there is nothing"
+                )
+            self._images[content] = image
         return self._images[content]
 
 
 def make_schema(names: list[str], flip_pairs: Any, groups: Any, where: str) -> tuple[Schema, list[str]]:
     """A schema from what a file says, the rest inferred from the names, and a sentence for each inference.
 
-    Args:
-        names: by id.
-        flip_pairs: list of [id, id], or ``None``.
-        groups: list of lists of ids, or a mapping from name to ids, or ``None``.
-        where: what to call the place in messages.
-
-    Raises:
-        InputError: flip pairs or groups are of another form or name ids that do not exist.
+    Flip pairs are a list of [id, id], groups a list of lists of ids or a mapping from name to ids; either may
+    be ``None``. Messages call the place ``where``.
     """
     try:
         named = groups if isinstance(groups, dict) or groups is None else _named(names, groups)

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from pathlib import Path
 
 from geoaware.data.dataset import (
     SPLITS,
+    Annotations,
     DataSet,
     assemble,
     choose_split,
+    keypoint_counts,
     make_box,
-    make_keypoints,
     require_folders,
 )
 from geoaware.data.files import first_file, numbers, read_csv, read_mat
-from geoaware.data.images import image_size
 from geoaware.method.keypoints import Schema
-from geoaware.method.types import AnnotatedImage, Box, Pair
+from geoaware.method.types import AnnotatedImage, Pair
 from geoaware.runs.errors import InputError
 
 NAME = "pf-pascal"
@@ -29,8 +30,6 @@ CLASSES = (
 
 _CSV_FORM = "source_image, target_image, class[, flip][, XA, YA, XB, YB with ';' between numbers]"
 _WITH_POINTS = 7
-
-Points = dict[int, tuple[float, float] | None]
 
 
 def csv_names(split: str) -> list[str]:
@@ -76,8 +75,9 @@ def load(root: Path, split: str, *, pairs: str | None = None) -> DataSet:
         )
     if reader.from_list:
         notes.append(f"{reader.from_list} pairs without MAT files: keypoint ids count within the pair")
-    schemas = {category: Schema(tuple(map(str, range(count)))) for category, count in reader.counts.items()}
-    return assemble(NAME, chosen, schemas, list(made.values()), "image", notes, reader.outside)
+    counts = keypoint_counts(image for pair in made.values() for image in (pair.source, pair.target))
+    schemas = {category: Schema(tuple(map(str, range(count)))) for category, count in counts.items()}
+    return assemble(NAME, chosen, schemas, list(made.values()), "image", notes, reader.annotations.outside)
 
 
 class _Reader:
@@ -85,8 +85,7 @@ class _Reader:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.outside: list[str] = []
-        self.counts: dict[str, int] = {}
+        self.annotations = Annotations()
         self.from_list = 0
         self._images: dict[tuple[str, str], AnnotatedImage] = {}
 
@@ -109,12 +108,15 @@ class _Reader:
 
     def _annotated(self, category: str, name: str, path: Path) -> AnnotatedImage:
         if (category, name) not in self._images:
-            points: Points = {
+            points = {
                 row: None if math.isnan(x + y) else (float(x), float(y))
                 for row, (x, y) in enumerate(read_mat(path, "kps", columns=2))
             }
             box = make_box(read_mat(path, "bbox", columns=4, rows=1)[0], str(path))
-            self._images[category, name] = self._image(f"{category}/{name}", category, name, points, box)
+            file = self.root / "JPEGImages" / name
+            self._images[category, name] = self.annotations.image(
+                f"{category}/{name}", file, category, points, box=box
+            )
         return self._images[category, name]
 
     def _listed(
@@ -126,31 +128,20 @@ class _Reader:
             raise InputError(f"{where}: {counts} numbers in XA, YA, XB, YB; must be equal")
         sides = []
         for name, xs, ys in zip(names, values[::2], values[1::2], strict=True):
-            points: Points = dict(enumerate(zip(xs, ys, strict=True)))
             # The same image has other points in another pair, so its id names the pair too.
-            sides.append(self._image(f"{category}/{name}@{pair_id}", category, name, points, None))
+            image_id, file = f"{category}/{name}@{pair_id}", self.root / "JPEGImages" / name
+            points = dict(enumerate(zip(xs, ys, strict=True)))
+            sides.append(self.annotations.image(image_id, file, category, points))
         return sides
-
-    def _image(
-        self, image_id: str, category: str, name: str, points: Points, box: Box | None
-    ) -> AnnotatedImage:
-        path = self.root / "JPEGImages" / name
-        size = image_size(path)
-        keypoints = make_keypoints(points, size, str(path), self.outside)
-        self.counts[category] = max(self.counts.get(category, 0), len(points))
-        return AnnotatedImage(image_id, path, size, category, keypoints, box)
 
 
 def _category(text: str, where: str) -> str:
     """A class by its name or its number from 1."""
     if text in CLASSES:
         return text
-    try:
-        number = int(float(text))
-    except ValueError:
-        number = 0
-    if not 1 <= number <= len(CLASSES):
-        raise InputError(
-            f"{where}: class {text!r} is neither a class of PASCAL VOC nor a number 1 … {len(CLASSES)}"
-        )
-    return CLASSES[number - 1]
+    with suppress(ValueError):
+        if 1 <= (number := int(float(text))) <= len(CLASSES):
+            return CLASSES[number - 1]
+    raise InputError(
+        f"{where}: class {text!r} is neither a class of PASCAL VOC nor a number 1 … {len(CLASSES)}"
+    )

@@ -5,9 +5,11 @@ from __future__ import annotations
 from itertools import permutations
 from pathlib import Path
 
-from geoaware.data.dataset import DataSet, assemble, choose_split, make_keypoints
+import numpy as np
+
+from geoaware.data.dataset import Annotations, DataSet, assemble, choose_split
 from geoaware.data.files import first_file, numbers, read_csv, read_mat
-from geoaware.data.images import SUFFIXES, image_size
+from geoaware.data.images import SUFFIXES
 from geoaware.method.keypoints import Schema
 from geoaware.method.types import AnnotatedImage, Pair
 from geoaware.runs.errors import InputError
@@ -39,20 +41,16 @@ def load(root: Path, split: str = "test", *, pairs: str = "auto") -> DataSet:
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; give the folder of PF-WILLOW's subclasses as root")
     listed = first_file(root, CSV_NAMES) if pairs == "auto" else None if pairs == "all" else Path(pairs)
-    outside: list[str] = []
-    made = _all_pairs(root, outside) if listed is None else _listed_pairs(root, listed, outside)
+    annotations = Annotations()
+    made = _all_pairs(root, annotations) if listed is None else _listed_pairs(root, listed, annotations)
     how = "all ordered pairs inside each subclass" if listed is None else f"pairs of {listed.name}"
     schema = Schema(tuple(f"point {each}" for each in range(POINTS)))
     schemas = {pair.category: schema for pair in made}
-    return assemble(NAME, chosen, schemas, made, "keypoints", [how], outside)
+    return assemble(NAME, chosen, schemas, made, "keypoints", [how], annotations.outside)
 
 
 def image_files(root: Path) -> list[Path]:
-    """Images in the subfolders of the root that have a MAT file beside them, in name order.
-
-    Raises:
-        InputError: there are none.
-    """
+    """Images in the subfolders of the root that have a MAT file beside them, in name order; at least one."""
     found = [
         path
         for folder in sorted(each for each in root.iterdir() if each.is_dir())
@@ -67,44 +65,39 @@ def image_files(root: Path) -> list[Path]:
 
 
 def read_points(path: Path) -> list[tuple[float, float]]:
-    """The ten points (x, y) of a MAT file.
-
-    Raises:
-        InputError: the file is missing or damaged, or has not ten points.
-    """
+    """The ten points (x, y) of a MAT file."""
     xs, ys, *_ = read_mat(path, "pts_coord", columns=POINTS, rows=2).tolist()
     return list(zip(xs, ys, strict=True))
 
 
-def _all_pairs(root: Path, outside: list[str]) -> list[Pair]:
+def _all_pairs(root: Path, annotations: Annotations) -> list[Pair]:
     images = [
-        _image(root, path, read_points(path.with_suffix(".mat")), outside) for path in image_files(root)
+        _image(root, path, read_points(path.with_suffix(".mat")), annotations) for path in image_files(root)
     ]
     return [_pair(a, b) for a, b in permutations(images, 2) if a.category == b.category]
 
 
-def _listed_pairs(root: Path, path: Path, outside: list[str]) -> list[Pair]:
+def _listed_pairs(root: Path, path: Path, annotations: Annotations) -> list[Pair]:
     images: dict[Path, AnnotatedImage] = {}
     pairs = []
     for where, row in read_csv(path, _COLUMNS, _CSV_FORM):
-        values = numbers(row[2:_COLUMNS], where)
-        sides = []
-        for name, coordinates in ((row[0], values[: 2 * POINTS]), (row[1], values[2 * POINTS :])):
-            # The list names images from the folder above the root: the last two parts are ours.
-            file = root.joinpath(*Path(name).parts[-2:])
+        # The list names images from the folder above the root: the last two parts are ours.
+        files = [root.joinpath(*Path(name).parts[-2:]) for name in row[:2]]
+        sides = np.reshape(numbers(row[2:_COLUMNS], where), (2, 2, POINTS)).tolist()
+        for file, (xs, ys) in zip(files, sides, strict=True):
             if file not in images:
                 mat = file.with_suffix(".mat")
-                listed = list(zip(coordinates[:POINTS], coordinates[POINTS:], strict=True))
-                images[file] = _image(root, file, read_points(mat) if mat.is_file() else listed, outside)
-            sides.append(images[file])
-        pairs.append(_pair(*sides))
+                points = read_points(mat) if mat.is_file() else list(zip(xs, ys, strict=True))
+                images[file] = _image(root, file, points, annotations)
+        pairs.append(_pair(*(images[file] for file in files)))
     return pairs
 
 
-def _image(root: Path, path: Path, points: list[tuple[float, float]], outside: list[str]) -> AnnotatedImage:
-    size = image_size(path)
-    keypoints = make_keypoints(dict(enumerate(points)), size, str(path), outside)
-    return AnnotatedImage(path.relative_to(root).as_posix(), path, size, path.parent.name, keypoints)
+def _image(
+    root: Path, path: Path, points: list[tuple[float, float]], annotations: Annotations
+) -> AnnotatedImage:
+    name = path.relative_to(root).as_posix()
+    return annotations.image(name, path, path.parent.name, dict(enumerate(points)))
 
 
 def _pair(source: AnnotatedImage, target: AnnotatedImage) -> Pair:

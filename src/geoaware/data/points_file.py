@@ -35,14 +35,9 @@ class QueryPoints:
 
 
 def parse_point(text: str) -> tuple[float, float]:
-    """``"120,85"`` to ``(120.0, 85.0)``.
-
-    Raises:
-        InputError: not two numbers.
-    """
-    parts = text.split(",")
+    """``"120,85"`` to ``(120.0, 85.0)``."""
     try:
-        x, y = (float(part) for part in parts)
+        x, y = (float(part) for part in text.split(","))
     except ValueError:
         raise InputError(
             f"{text!r} is not a point of the form x,y (two numbers, e.g. 120,85.5)", parameter="point"
@@ -51,11 +46,7 @@ def parse_point(text: str) -> tuple[float, float]:
 
 
 def read_points(path: str | os.PathLike[str]) -> QueryPoints:
-    """Read points from a ``.json`` file, or from CSV with or without a header line.
-
-    Raises:
-        InputError: the file is missing, empty or malformed; the message names the line or entry.
-    """
+    """Read points from JSON, or from CSV with or without a header line; an error names the line or entry."""
     source = Path(path)
     text = read_text(source, _FORMS)
     found = _from_json(source, text) if text.lstrip()[:1] in ("[", "{") else _from_csv(source, text)
@@ -96,7 +87,14 @@ def _from_json(source: Path, text: str) -> QueryPoints:
         content = {"points": list(content.values()), "names": list(content)}
     elif isinstance(content, list):
         content = {"points": content}
-    points = _points(source, content["points"])
+    points = content["points"]
+    if not isinstance(points, list):
+        raise InputError(f"{source}: the points are not a list; expected {_FORMS}")
+    for number, entry in enumerate(points):
+        if not _is_pair(entry, (int, float)):
+            raise InputError(
+                f"{source}, point {number}: {json.dumps(entry)} is not [x, y]; expected {_FORMS}"
+            )
     names, pairs = content.get("names"), content.get("flip_pairs")
     if names is not None and (not isinstance(names, list) or len(names) != len(points)):
         raise InputError(f'{source}: "names" must be a list of {len(points)} names, one a point')
@@ -105,21 +103,10 @@ def _from_json(source: Path, text: str) -> QueryPoints:
     if any(not 0 <= index < len(points) for pair in pairs or () for index in pair):
         raise InputError(f'{source}: "flip_pairs" names a point outside 0…{len(points) - 1}')
     return QueryPoints(
-        points,
+        [(float(x), float(y)) for x, y in points],
         None if names is None else [str(name) for name in names],
-        None if pairs is None else [(pair[0], pair[1]) for pair in pairs],
+        None if pairs is None else [(a, b) for a, b in pairs],
     )
-
-
-def _points(source: Path, entries: Any) -> list[tuple[float, float]]:
-    if not isinstance(entries, list):
-        raise InputError(f"{source}: the points are not a list; expected {_FORMS}")
-    for number, entry in enumerate(entries):
-        if not _is_pair(entry, (int, float)):
-            raise InputError(
-                f"{source}, point {number}: {json.dumps(entry)} is not [x, y]; expected {_FORMS}"
-            )
-    return [(float(x), float(y)) for x, y in entries]
 
 
 def _is_pair(entry: Any, kind: type | tuple[type, ...]) -> bool:

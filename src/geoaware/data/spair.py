@@ -12,12 +12,11 @@ from pathlib import Path
 
 from geoaware.data.dataset import (
     SPLITS,
+    Annotations,
     DataSet,
     assemble,
     azimuth_difference,
     choose_split,
-    make_box,
-    make_keypoints,
     require_folders,
 )
 from geoaware.data.files import read_json, read_lines
@@ -55,25 +54,20 @@ def load(
     if unknown:
         raise InputError(f"SPair-71k has no category {unknown[0]!r}; choose from {', '.join(SPAIR71K)}")
     images: dict[tuple[str, str], AnnotatedImage] = {}
-    outside: list[str] = []
-    pairs = []
+    annotations, pairs = Annotations(), []
     for name, source, target, category in layout_pairs(root, chosen, layout):
         if categories and category not in categories:
             continue
         for image in (source, target):
             if (category, image) not in images:
-                images[category, image] = read_image(root, category, image, outside)
+                images[category, image] = read_image(root, category, image, annotations)
         a, b = images[category, source], images[category, target]
         pairs.append(Pair(name, category, a, b, azimuth_difference(a.attributes, b.attributes)))
-    return assemble(NAME, chosen, SPAIR71K, pairs, "box", outside=outside)
+    return assemble(NAME, chosen, SPAIR71K, pairs, "box", outside=annotations.outside)
 
 
 def layout_pairs(root: Path, split: str, layout: str = "large") -> list[tuple[str, str, str, str]]:
-    """Name, source, target and category of every pair in a layout file.
-
-    Raises:
-        InputError: the file is missing, or a line is not NUMBER-SOURCE-TARGET:CATEGORY of a known category.
-    """
+    """Name, source, target and category of every pair in a layout file."""
     path = root / "Layout" / layout / f"{split}.txt"
     found = []
     for where, line in read_lines(path, "the list of SPair-71k's pairs"):
@@ -86,25 +80,19 @@ def layout_pairs(root: Path, split: str, layout: str = "large") -> list[tuple[st
     return found
 
 
-def read_image(root: Path, category: str, name: str, outside: list[str]) -> AnnotatedImage:
-    """One image from its annotation file; ``outside`` takes a line for each keypoint outside it.
-
-    Raises:
-        InputError: the file is missing, is no JSON, or lacks something.
-    """
+def read_image(root: Path, category: str, name: str, annotations: Annotations) -> AnnotatedImage:
+    """One image from its annotation file."""
     path = root / "ImageAnnotation" / category / f"{name}.json"
     annotation = read_json(path, "the annotation of an image that the layout names")
     try:
-        size = (int(annotation["image_width"]), int(annotation["image_height"]))
-        return AnnotatedImage(
-            id=f"{category}/{name}",
-            path=root / "JPEGImages" / category / str(annotation["filename"]),
-            size=size,
-            category=category,
-            keypoints=make_keypoints(
-                {int(each): place for each, place in annotation["kps"].items()}, size, str(path), outside
-            ),
-            box=make_box(annotation["bndbox"], str(path)),
+        return annotations.image(
+            f"{category}/{name}",
+            root / "JPEGImages" / category / str(annotation["filename"]),
+            category,
+            {int(each): place for each, place in annotation["kps"].items()},
+            (int(annotation["image_width"]), int(annotation["image_height"])),
+            str(path),
+            annotation["bndbox"],
             attributes={key: annotation[key] for key in _KEPT if key in annotation},
         )
     except InputError:

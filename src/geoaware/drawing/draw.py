@@ -1,8 +1,9 @@
 """Three drawing primitives: points, lines, text.
 
-Each primitive takes an image and returns a new RGB one. Positions are pixels (x, y), fractional. Points and
-lines are shaded by the distance of every pixel to their outline, so they are smooth at any position, and they
-carry a dark and a light rim, so they stand out on any background.
+Each primitive takes an image of any mode and returns a new RGB one. Positions are pixels (x, y), fractional.
+Points and lines are shaded by the distance of every pixel to their outline, so they are smooth at any
+position, and they carry a dark and a light rim, so they stand out on any background. There is one mark, or
+one text, for each point or line; another number is an `InputError`.
 """
 
 from __future__ import annotations
@@ -51,24 +52,16 @@ class Mark:
 def draw_points(
     image: Image.Image, xy: PointsLike, marks: Sequence[Mark], *, radius: float = 6.0
 ) -> Image.Image:
-    """Draw one marker at each of the points.
+    """Draw one marker at each of the points (n, 2); what lies off the image is cut off.
 
-    Args:
-        image: any mode; not changed.
-        xy: centres, pixels, shape (n, 2). What lies off the image is cut off.
-        marks: one for each point.
-        radius: of the coloured part, in pixels; the rim adds 2.4.
-
-    Raises:
-        InputError: as many marks as points are needed.
+    ``radius`` is that of the coloured part, in pixels; the rim adds 2.4.
     """
-    centres = as_points(xy).double().numpy()
-    _check_count("marks", len(marks), len(centres))
+    centres = _points(xy, marks=len(marks))
     pixels = np.array(image.convert("RGB"), dtype=np.float32)
     for (x, y), mark in zip(centres, marks, strict=True):
         reach = 1.6 * radius + _DARK_RIM + 1
         region, columns, rows = _window(pixels, (x - reach, y - reach, x + reach, y + reach))
-        _paint_marker(region, _distance_to_shape(columns - x, rows - y, mark.shape, radius), mark, radius)
+        _paint_marker(region, columns - x, rows - y, mark, radius)
     return as_image(pixels)
 
 
@@ -81,22 +74,13 @@ def draw_lines(
     width: float = 2.0,
     opacity: float = 1.0,
 ) -> Image.Image:
-    """Draw straight lines, later ones over earlier ones; those of hollow marks are dashed.
+    """Draw straight lines from ``starts`` (n, 2) to ``ends`` (n, 2), later ones over earlier ones.
 
-    Args:
-        image: any mode; not changed.
-        starts: pixels, shape (n, 2).
-        ends: pixels, shape (n, 2).
-        marks: one for each line.
-        width: of the coloured part, in pixels; the dark rim adds 1 on each side.
-        opacity: 0 (nothing) to 1 (solid).
-
-    Raises:
-        InputError: as many ends and marks as starts are needed.
+    Those of hollow marks are dashed. ``width`` is that of the coloured part, in pixels; the dark rim adds 1
+    on each side. ``opacity`` goes from 0 (nothing) to 1 (solid).
     """
-    first, last = (as_points(each).double().numpy() for each in (starts, ends))
-    _check_count("line ends", len(last), len(first))
-    _check_count("marks", len(marks), len(first))
+    last = _points(ends)
+    first = _points(starts, **{"line ends": len(last), "marks": len(marks)})
     pixels = np.array(image.convert("RGB"), dtype=np.float32)
     for start, end, mark in zip(first, last, marks, strict=True):
         for box in _boxes_along(start, end, width / 2 + 2):
@@ -113,17 +97,12 @@ def draw_lines(
 
 
 def draw_text(image: Image.Image, xy: PointsLike, texts: Sequence[str], *, size: float = 16.0) -> Image.Image:
-    """Write one-line texts; ``xy`` is the top left corner of each one's box (`text_size`), rim included.
-
-    Raises:
-        InputError: as many texts as positions are needed.
-    """
-    corners = as_points(xy).double().numpy()
-    _check_count("texts", len(texts), len(corners))
+    """Write one-line texts; ``xy`` is the top left corner of each one's box (`text_size`), rim included."""
+    corners = _points(xy, texts=len(texts))
     board = image.convert("RGB").copy()
     pen = ImageDraw.Draw(board)
     for corner, text in zip(corners.round(), texts, strict=True):
-        font, stroke = _font(size, text), _stroke(size)
+        font, stroke = _font(size, text)
         x, y = corner - font.getbbox(text, stroke_width=stroke)[:2]
         pen.text((x, y), text, fill=DARK, font=font, stroke_width=stroke, stroke_fill=DARK)
         pen.text((x, y), text, fill=LIGHT, font=font)
@@ -134,7 +113,8 @@ def text_size(text: str, size: float) -> tuple[int, int]:
     """Width and height in pixels of a text as `draw_text` writes it, rim included; (0, 0) if empty."""
     if not text:
         return 0, 0
-    left, top, right, bottom = _font(size, text).getbbox(text, stroke_width=_stroke(size))
+    font, stroke = _font(size, text)
+    left, top, right, bottom = font.getbbox(text, stroke_width=stroke)
     return int(right - left), int(bottom - top)
 
 
@@ -144,14 +124,11 @@ def shorten(text: str, size: float, width: float) -> str:
     return next((each for each in chain([text], cuts) if text_size(each, size)[0] <= width), "")
 
 
-def _distance_to_shape(dx: np.ndarray, dy: np.ndarray, shape: Shape, radius: float) -> np.ndarray:
-    """Signed distance to the outline, negative inside; shapes of one radius look equally large."""
-    if shape == "diamond":
-        return (np.abs(dx) + np.abs(dy) - 1.4 * radius) / np.sqrt(2)
-    return np.hypot(dx, dy) - radius
-
-
-def _paint_marker(region: np.ndarray, distance: np.ndarray, mark: Mark, radius: float) -> None:
+def _paint_marker(region: np.ndarray, dx: np.ndarray, dy: np.ndarray, mark: Mark, radius: float) -> None:
+    # Signed distance to the outline, negative inside; shapes of one radius look equally large.
+    distance = np.hypot(dx, dy) - radius
+    if mark.shape == "diamond":
+        distance = (np.abs(dx) + np.abs(dy) - 1.4 * radius) / np.sqrt(2)
     hole = -max(1.5, 0.3 * radius) if mark.hollow else -np.inf
     for outer, inner, colour in (
         (_DARK_RIM, hole - 1, DARK),
@@ -211,10 +188,6 @@ def as_image(pixels: np.ndarray) -> Image.Image:
     return Image.fromarray(np.rint(pixels).astype(np.uint8))
 
 
-def _stroke(size: float) -> int:
-    return max(1, round(size / 9))
-
-
 @lru_cache(maxsize=64)
 def _load_font(size: float, plain: bool) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     if plain:
@@ -224,10 +197,15 @@ def _load_font(size: float, plain: bool) -> ImageFont.FreeTypeFont | ImageFont.I
     return ImageFont.truetype(str(Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size)
 
 
-def _font(size: float, text: str) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return _load_font(size, text.replace("…", "").isascii())
+def _font(size: float, text: str) -> tuple[ImageFont.FreeTypeFont | ImageFont.ImageFont, int]:
+    """The font that has the text's letters, and the width of the rim around them."""
+    return _load_font(size, text.replace("…", "").isascii()), max(1, round(size / 9))
 
 
-def _check_count(what: str, given: int, wanted: int) -> None:
-    if given != wanted:
-        raise InputError(f"{given} {what} for {wanted} points; give one for each")
+def _points(xy: PointsLike, **counts: int) -> np.ndarray:
+    """The points as float64; of everything named there must be one for each of them."""
+    points = as_points(xy).double().numpy()
+    for what, count in counts.items():
+        if count != len(points):
+            raise InputError(f"{count} {what} for {len(points)} points; give one for each")
+    return points

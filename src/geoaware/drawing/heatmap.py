@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Float
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from geoaware.drawing.draw import Mark, as_image, draw_points, draw_text, text_size
@@ -64,25 +64,19 @@ def draw_heatmap(
 
 
 def _shown(values: np.ndarray, canvas: Canvas, view: Canvas) -> np.ndarray:
-    """Values (..., p, p) on the grid over a canvas, read bilinearly at every pixel of the image as shown.
+    """Values (p, p) on the grid over a canvas, read bilinearly at every pixel (h, w) of the image as shown.
 
-    ``view`` scales the same image to the size at which it is shown. The result has shape (..., h, w).
+    ``view`` scales the same image to the size at which it is shown.
     """
-    grid = values.shape[-1]
+    from scipy.ndimage import map_coordinates
+
     width, height = view.inner
     diagonal = np.arange(max(width, height), dtype=np.float64)[:, None] + np.array(view.offset)
-    positions = canvas.to_grid(canvas.to_canvas(view.to_pixels(diagonal)), grid).numpy()
-    wide = _interpolated(values, positions[:width, 0])
-    return np.swapaxes(_interpolated(np.swapaxes(wide, -1, -2), positions[:height, 1]), -1, -2)
-
-
-def _interpolated(values: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """Linear interpolation along the last axis; positions off the axis take its nearest end."""
-    last = values.shape[-1] - 1
-    inside = np.clip(positions, 0, last)
-    below = np.floor(inside).astype(np.int64)
-    share = inside - below
-    return values[..., below] * (1 - share) + values[..., np.minimum(below + 1, last)] * share
+    x, y = canvas.to_grid(canvas.to_canvas(view.to_pixels(diagonal)), len(values)).numpy().T
+    shown: np.ndarray = map_coordinates(
+        values, np.meshgrid(y[:height], x[:width], indexing="ij"), order=1, mode="nearest"
+    )
+    return shown
 
 
 def _checked_map(image: Image.Image, similarity: Tensor, canvas: Canvas, alpha: float) -> np.ndarray:
@@ -125,11 +119,10 @@ def _with_bar(board: Image.Image, low: float, high: float, away_from: float) -> 
     left = gap if away_from > board.width / 2 else board.width - gap - width
     middle = board.height - gap - thick
     start = left + sizes[0][0] + gap
-    ramp = np.broadcast_to(heat_colours(np.linspace(0, 1, length)), (thick, length, 3))
+    bar = as_image(np.broadcast_to(heat_colours(np.linspace(0, 1, length)), (thick, length, 3)))
+    for rim in (LIGHT, DARK):
+        bar = ImageOps.expand(bar, 1, rim)
     marked = board.copy()
-    for rim, colour in ((2, DARK), (1, LIGHT)):
-        frame = Image.new("RGB", (length + 2 * rim, thick + 2 * rim), colour)
-        marked.paste(frame, (start - rim, middle - thick // 2 - rim))
-    marked.paste(as_image(ramp), (start, middle - thick // 2))
+    marked.paste(bar, (start - 2, middle - thick // 2 - 2))
     corners = [(left, middle - sizes[0][1] / 2), (start + length + gap, middle - sizes[1][1] / 2)]
     return draw_text(marked, corners, texts, size=size)

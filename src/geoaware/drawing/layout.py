@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -34,8 +35,7 @@ class Panel:
     Attributes:
         canvas: how its pixels are scaled; the canvas's size is the long side as shown.
         corner: board position (x, y) of the image's top left corner.
-        place: the part of the board that belongs to it (left, top, right, bottom; exclusive), never smaller
-            than the image as shown.
+        place: the part of the board that belongs to it, never smaller; right and bottom are exclusive.
     """
 
     canvas: Canvas
@@ -134,7 +134,7 @@ def draw_matches(
     count = len(here)
     if len(there) != count:
         raise InputError(f"{count} queries but {len(there)} points; each query needs its match")
-    texts = [str(number) for number in range(count)] if labels is None else [str(each) for each in labels]
+    texts = [str(each) for each in (range(count) if labels is None else labels)]
     if len(texts) != count:
         raise InputError(f"{len(texts)} labels for {count} matches; give one for each")
     crowd = 1.0 if count <= 20 else 0.75
@@ -160,9 +160,9 @@ def checked_points(name: str, xy: PointsLike) -> Float[Tensor, "n 2"]:
         raise InputError(f"{name} cannot be used: {error}") from None
     if pixels.ndim != 2:
         raise InputError(f"{name} must have shape (n, 2), got {tuple(pixels.shape)}")
-    for number, finite in enumerate(torch.isfinite(pixels).all(dim=1).tolist()):
-        if not finite:
-            raise InputError(f"{name}: number {number} is {tuple(pixels[number].tolist())}; leave it out")
+    for number, (x, y) in enumerate(pixels.tolist()):
+        if not (math.isfinite(x) and math.isfinite(y)):
+            raise InputError(f"{name}: number {number} is {(x, y)}; leave it out")
     return pixels
 
 
@@ -215,7 +215,9 @@ def place_labels(
         if not label.any():
             continue
         spots = np.round(_spots(point, label, place, clearance))
-        covered = _overlap(np.concatenate([spots, spots + label], axis=1), boxes).sum(axis=1)
+        # The width and height that each spot shares with each box, negative where they lie apart.
+        shared = np.minimum(spots[:, None] + label, boxes[:, 2:]) - np.maximum(spots[:, None], boxes[:, :2])
+        covered = np.clip(shared, 0, None).prod(axis=-1).sum(axis=1)
         # Of spots that cover the same, the first is the best; a farther one is worth a little covering.
         penalty = np.linspace(0, 0.1, len(spots)) * label.prod()
         best = int(np.argmin(covered + penalty))
@@ -234,10 +236,3 @@ def _spots(point: np.ndarray, label: np.ndarray, place: Box, clearance: float) -
     low = np.array(place[:2], dtype=np.float64)
     high = np.maximum(low, np.array(place[2:]) - label)
     return np.clip(centres - label / 2, low, high)
-
-
-def _overlap(some: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Areas (m, n) that boxes (m, 4) share with boxes (n, 4)."""
-    low = np.maximum(some[:, None, :2], others[None, :, :2])
-    high = np.minimum(some[:, None, 2:], others[None, :, 2:])
-    return np.clip(high - low, 0, None).prod(axis=-1)

@@ -58,10 +58,8 @@ class Match:
         unknown = [each for each in (self.kind, *self.types) if each not in KINDS]
         if unknown:
             raise InputError(f"keypoint {self.name}: no kind {unknown[0]!r}; known: {', '.join(KINDS)}")
-        numbers = [self.error, self.confidence]
-        for point in (self.source, self.predicted, self.truth):
-            numbers.extend(point or ())
-        if not all(each is None or math.isfinite(each) for each in numbers):
+        places = (each for point in (self.source, self.predicted, self.truth) for each in point or ())
+        if not all(each is None or math.isfinite(each) for each in (self.error, self.confidence, *places)):
             raise InputError(f"keypoint {self.name}: a number is not finite; put None where there is none")
 
     def to_dict(self) -> dict[str, Any]:

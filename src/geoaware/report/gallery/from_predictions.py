@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from geoaware.data import coco, load, options
+from geoaware.data import checked, coco, load
 from geoaware.data.dataset import require_files
 from geoaware.evaluation.counts import PointTable, correct_points, error_flags
 from geoaware.evaluation.predictions import Header, keypoint_names, read, records
@@ -102,12 +102,9 @@ def find_images(name: str, root: Path, split: str, **given: Any) -> dict[str, An
     if name != coco.NAME:
         return {each.id: each for each in load(name, root, split, **given).images}
     # The loader would draw pairs, and an image in none of them is as good as any.
-    known = options(name)
-    unknown = sorted(set(given) - set(known))
-    if unknown:
-        raise InputError(f"data set {name} has no option {unknown[0]!r}; its options: {', '.join(known)}")
-    taken = ("annotations", "images", "masks", "hidden")
-    _, images, _ = coco.open_folder(root, split, **{key: given[key] for key in taken if key in given})
+    taken = {"annotations", "images", "masks", "hidden"}
+    wanted = {key: value for key, value in checked(name, given).items() if key in taken}
+    _, images, _ = coco.open_folder(root, split, **wanted)
     return {each.id: each for each in images}
 
 
