@@ -16,17 +16,9 @@ import torch
 from PIL import Image
 
 from geoaware.data import load
-from geoaware.data.ap10k_pairs import (
-    Animal,
-    Benchmark,
-    Rules,
-    build,
-    in_common,
-    merge,
-    read_exclusions,
-    select,
-)
+from geoaware.data.ap10k_pairs import Benchmark, Rules, build, merge, read_exclusions, select
 from geoaware.data.coco import read_coco
+from geoaware.data.dataset import in_common
 from geoaware.runs.errors import InputError
 from tests.data.ap10k_files import FAMILIES, SPECIES, annotation, full_size, write_files
 from tests.shared_data import shared
@@ -413,13 +405,11 @@ def test_loading_bad_input(tmp_path: Path) -> None:
 def test_selection_by_itself(tmp_path: Path) -> None:
     file = read_coco(write_files(tmp_path, species("cat", 3)) / "annotations/ap10k-train-split1.json")
     (animal,), counts = select(merge([file]), frozenset(), Rules())
-    assert isinstance(animal, Animal)
-    assert (animal.image.id, animal.image.category, animal.bits) == ("000000000003", "cat", 2**17 - 1)
+    assert (animal.id, animal.category, animal.keypoints.bits) == ("000000000003", "cat", 2**17 - 1)
     assert (counts["images"]["annotated"], counts["images"]["used"]) == (1, 1)
-    points = animal.image.keypoints
+    points = animal.keypoints
     three = replace(points, visible=torch.tensor([each in (0, 1, 3) for each in points.ids]))
-    fewer = replace(animal, image=replace(animal.image, keypoints=three))
-    assert [in_common(animal, fewer, Rules(min_common=count)) for count in (3, 4)] == [True, False]
+    assert in_common(animal, replace(animal, keypoints=three)) == 3
     (tmp_path / "list").write_text("8", encoding="utf-8")
     merged = merge([file])
     with pytest.raises(InputError, match="no image '8'"):

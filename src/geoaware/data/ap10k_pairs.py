@@ -24,14 +24,12 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
-from itertools import chain, combinations, groupby, product
-from operator import attrgetter
+from itertools import chain, combinations, product
 from pathlib import Path
 from typing import Any
 
 from geoaware.data.coco import HIDDEN, CocoFile, corner_box, keypoint_places, read_coco
-from geoaware.data.dataset import Annotations, require_folders, visible_bits
+from geoaware.data.dataset import Annotations, in_common, require_folders
 from geoaware.data.files import read_lines
 from geoaware.data.sampling import draw
 from geoaware.method.keypoints import AP10K
@@ -80,28 +78,6 @@ class Rules:
 
 
 @dataclass(frozen=True)
-class Animal:
-    """One annotated image that may enter the benchmark.
-
-    Attributes:
-        image: its id is AP-10K's with twelve digits, as in the lists of pairs, its category the species.
-        file_name: below AP-10K's data folder.
-        species_id: id of the category.
-        family: its supercategory.
-    """
-
-    image: AnnotatedImage
-    file_name: str
-    species_id: int
-    family: str
-
-    @cached_property
-    def bits(self) -> int:
-        """The visible keypoints as a bit set."""
-        return visible_bits(self.image.keypoints)
-
-
-@dataclass(frozen=True)
 class Merged:
     """The annotation files as one.
 
@@ -136,8 +112,12 @@ class Benchmark:
             yield f"held out, no training images: {', '.join(self.manifest['held_out'])}"
 
 
-Splits = dict[str, list[Animal]]
-"""The images of a species by split, each list by image id."""
+Splits = dict[str, list[AnnotatedImage]]
+"""The images of a species by split, each list by image id.
+
+An image's id is AP-10K's with twelve digits, its category the species; its attributes are the ``species_id``,
+the ``family`` and the ``file_name`` below AP-10K's data folder.
+"""
 
 
 def build(
@@ -240,14 +220,14 @@ def read_exclusions(path: Path, merged: Merged) -> frozenset[int]:
 
 def select(
     merged: Merged, excluded: frozenset[int], rules: Rules
-) -> tuple[list[Animal], dict[str, dict[str, int]]]:
+) -> tuple[list[AnnotatedImage], dict[str, dict[str, int]]]:
     """Rule 1: images of a single instance with enough visible keypoints, by image id.
 
     The second result is what the manifest says of them: how many images are used and dropped, by reason, and
     how many keypoints of images with a single instance do not count.
     """
     dropped = {"excluded by the list": 0, "several instances": 0, "too few visible keypoints": 0}
-    animals: list[Animal] = []
+    animals: list[AnnotatedImage] = []
     hidden, read = 0, Annotations()
     for image_id, instances in sorted(merged.annotations.items()):
         if image_id in excluded:
@@ -258,7 +238,7 @@ def select(
             (annotation,) = instances.values()
             animal = _animal(merged, merged.images[image_id], annotation, read)
             hidden += sum(flag == HIDDEN for flag in annotation["keypoints"][2::3])
-            if animal.bits.bit_count() < rules.min_visible:
+            if animal.keypoints.bits.bit_count() < rules.min_visible:
                 dropped["too few visible keypoints"] += 1
             else:
                 animals.append(animal)
@@ -268,16 +248,18 @@ def select(
     }
 
 
-def split_species(animals: Iterable[Animal], rules: Rules) -> dict[str, Splits]:
+def split_species(animals: Iterable[AnnotatedImage], rules: Rules) -> dict[str, Splits]:
     """Rule 2: the images of every species, given by image id, by split; species by category id."""
-    of = attrgetter("species_id")
+    grouped: dict[int, list[AnnotatedImage]] = defaultdict(list)
+    for animal in animals:
+        grouped[animal.attributes["species_id"]].append(animal)
     species: dict[str, Splits] = {}
-    for members in (list(each) for _, each in groupby(sorted(animals, key=of), of)):
+    for _, members in sorted(grouped.items()):
         # The last are for test, those before them for validation, the rest for training.
         test_from = max(0, len(members) - rules.test_images)
         val_from = max(0, test_from - rules.val_images)
         parts = members[:val_from], members[val_from:test_from], members[test_from:]
-        species[members[0].image.category] = dict(zip(SPLITS[INTRA], parts, strict=True))
+        species[members[0].category] = dict(zip(SPLITS[INTRA], parts, strict=True))
     return species
 
 
@@ -290,7 +272,7 @@ def intra_species(species: Mapping[str, Splits], split: str, rules: Rules) -> It
         # Drawn first, filtered then: the paper's limit counts pairs with too little in common.
         for number in draw(len(pairs), limit, f"{rules.seed}/{INTRA}/{split}/{name}"):
             source, target = pairs[number]
-            if in_common(source, target, rules):
+            if in_common(source, target) >= rules.min_common:
                 yield _line(name, source, target)
 
 
@@ -312,30 +294,29 @@ def cross_family(species: Mapping[str, Splits], split: str, rules: Rules) -> Ite
 _MAKERS = {INTRA: intra_species, CROSS_SPECIES: cross_species, CROSS_FAMILY: cross_family}
 
 
-def by_family(species: Mapping[str, Splits], split: str) -> dict[str, list[list[Animal]]]:
+def by_family(species: Mapping[str, Splits], split: str) -> dict[str, list[list[AnnotatedImage]]]:
     """For every family with images in the split, those of each of its species."""
-    families: dict[str, list[list[Animal]]] = defaultdict(list)
+    families: dict[str, list[list[AnnotatedImage]]] = defaultdict(list)
     for splits in species.values():
         if splits[split]:
-            families[splits[split][0].family].append(splits[split])
+            families[splits[split][0].attributes["family"]].append(splits[split])
     return families
 
 
-def images_text(animals: Sequence[Animal]) -> bytes:
+def images_text(animals: Sequence[AnnotatedImage]) -> bytes:
     """The images' file as bytes: one image a line, by image id."""
     lines = []
     for each in animals:
-        image, points = each.image, each.image.keypoints
-        places = zip(points.xy.tolist(), points.visible.tolist(), strict=True)
+        places = zip(each.keypoints.xy.tolist(), each.keypoints.visible.tolist(), strict=True)
         written = {
-            "file_name": each.file_name,
-            "size": image.size,
-            "species": image.category,
-            "family": each.family,
-            "box": image.box,
+            "file_name": each.attributes["file_name"],
+            "size": each.size,
+            "species": each.category,
+            "family": each.attributes["family"],
+            "box": each.box,
             "points": [place if visible else None for place, visible in places],
         }
-        lines.append(f"{json.dumps(image.id)}: {json.dumps(written)}")
+        lines.append(f"{json.dumps(each.id)}: {json.dumps(written)}")
     head = f'{{"format": {FORMAT}, "keypoints": {json.dumps(AP10K.names)}, "pictures": {{\n'
     return (head + ",\n".join(lines) + "\n}}\n").encode()
 
@@ -375,40 +356,47 @@ def _put(known: dict[int, Any], key: int, entry: Any, where: str) -> None:
 
 def _animal(
     merged: Merged, entry: Mapping[str, Any], annotation: Mapping[str, Any], read: Annotations
-) -> Animal:
-    file_name, number = str(entry["file_name"]), annotation["category_id"]
-    where = f"image {entry['id']} ({file_name})"
+) -> AnnotatedImage:
+    where = f"image {entry['id']} ({entry['file_name']})"
     try:
         size = (int(entry["width"]), int(entry["height"]))
     except (KeyError, TypeError, ValueError):
         raise InputError(f"{where}: the annotations give no width and height") from None
-    species, family = merged.species[number]
-    places, box = keypoint_places(annotation), corner_box(annotation, where)
-    image = read.image(f"{entry['id']:012d}", Path(file_name), species, places, size, where, box)
-    return Animal(image, file_name, number, family)
+    species, family = merged.species[annotation["category_id"]]
+    return read.image(
+        f"{entry['id']:012d}",
+        Path(entry["file_name"]),
+        species,
+        keypoint_places(annotation),
+        size,
+        where,
+        corner_box(annotation, where),
+        attributes={
+            "species_id": annotation["category_id"],
+            "family": family,
+            "file_name": entry["file_name"],
+        },
+    )
 
 
 def _drawn(
-    pairs: Sequence[tuple[Animal, Animal]],
+    pairs: Sequence[tuple[AnnotatedImage, AnnotatedImage]],
     wanted: int,
     benchmark: str,
     split: str,
     category: str,
     rules: Rules,
 ) -> Iterator[str]:
-    key = f"{rules.seed}/{benchmark}/{split}/{category}"
-    for number in draw(len(pairs), wanted, key, lambda each: in_common(*pairs[each], rules)):
+    def usable(number: int) -> bool:
+        return in_common(*pairs[number]) >= rules.min_common
+
+    for number in draw(len(pairs), wanted, f"{rules.seed}/{benchmark}/{split}/{category}", usable):
         yield _line(category, *pairs[number])
 
 
-def in_common(source: Animal, target: Animal, rules: Rules) -> bool:
-    """Whether enough keypoints are visible in both."""
-    return (source.bits & target.bits).bit_count() >= rules.min_common
-
-
-def _line(category: str, source: Animal, target: Animal) -> str:
+def _line(category: str, source: AnnotatedImage, target: AnnotatedImage) -> str:
     """A pair as written, with the category it is counted under."""
-    a, b = source.image.id, target.image.id
+    a, b = source.id, target.id
     return f'{{"id": "{a}-{b}", "category": {json.dumps(category)}, "source": "{a}", "target": "{b}"}}\n'
 
 
@@ -417,7 +405,7 @@ def _of_species(species: Mapping[str, Splits], rules: Rules) -> dict[str, Any]:
     counts = {
         name: {split: len(each) for split, each in splits.items()} for name, splits in sorted(species.items())
     }
-    families = {name: next(chain(*splits.values())).family for name, splits in species.items()}
+    families = {name: next(chain(*splits.values())).attributes["family"] for name, splits in species.items()}
     enough = rules.val_images + rules.test_images
     return {
         "species": {name: {"family": families[name], **each} for name, each in counts.items()},

@@ -16,9 +16,9 @@ from geoaware.data.dataset import (
     ThresholdBase,
     assemble,
     azimuth_difference,
+    in_common,
     make_box,
     shortened,
-    visible_bits,
 )
 from geoaware.data.files import read_json
 from geoaware.data.pairs import describe_groups, make_schema, read_pair_list
@@ -333,11 +333,8 @@ def _made_pairs(
 
 
 def _pool_pairs(pool: _Pool, wanted: int, min_common: int, seed: int) -> Iterator[Pair]:
-    seen = {image.id: visible_bits(image.keypoints) for image in (*pool.images, *(pool.partners or ()))}
-
     def usable(number: int) -> bool:
-        a, b = pool[number]
-        return (seen[a.id] & seen[b.id]).bit_count() >= min_common
+        return in_common(*pool[number]) >= min_common
 
     for number in draw(pool.total, wanted, f"{NAME}/{seed}/{pool.category}", usable):
         source, target = pool[number]

@@ -130,8 +130,10 @@ def with_keypoints(data: DataSet, names: Sequence[str]) -> DataSet:
     if unknown or not names:
         what = f"there is no keypoint {unknown[0]!r}" if unknown else "no keypoint is named"
         raise InputError(f"{where}: {what}; its keypoints: {', '.join(known)}")
+    # Images are shared between pairs, and stay so.
+    images = {id(image): image for pair in data.pairs for image in (pair.source, pair.target)}
     kept = {}
-    for key, image in _by_identity(data.pairs).items():
+    for key, image in images.items():
         points, named = image.keypoints, dict(enumerate(data.schemas[image.category].names))
         among = torch.tensor([named.get(each) in names for each in points.ids], dtype=torch.bool)
         kept[key] = replace(image, keypoints=replace(points, visible=points.visible & among))
@@ -148,26 +150,18 @@ def with_keypoints(data: DataSet, names: Sequence[str]) -> DataSet:
 
 def with_common(pairs: Sequence[Pair], min_common: int = 1) -> list[Pair]:
     """Pairs whose images show at least ``min_common`` keypoints in common, in their order."""
-    seen = {key: visible_bits(image.keypoints) for key, image in _by_identity(pairs).items()}
-    return [
-        pair for pair in pairs if (seen[id(pair.source)] & seen[id(pair.target)]).bit_count() >= min_common
-    ]
+    return [pair for pair in pairs if in_common(pair.source, pair.target) >= min_common]
 
 
-def _by_identity(pairs: Sequence[Pair]) -> dict[int, AnnotatedImage]:
-    """Every image object once: pairs share theirs, so what is made of one is made once."""
-    return {id(image): image for pair in pairs for image in (pair.source, pair.target)}
+def in_common(source: AnnotatedImage, target: AnnotatedImage) -> int:
+    """How many keypoints are visible in both images."""
+    return (source.keypoints.bits & target.keypoints.bits).bit_count()
 
 
 def shortened(names: Sequence[str], shown: int = 6) -> str:
     """Names in a row, the first few and the number of the others."""
     rest = len(names) - shown
     return ", ".join(names[:shown]) + (f" and {rest} more" if rest > 0 else "")
-
-
-def visible_bits(keypoints: Keypoints) -> int:
-    """The visible ids as a bit set: cheap to intersect for hundreds of thousands of pairs."""
-    return sum(1 << each for each in keypoints.visible_ids)
 
 
 def require_files(images: Sequence[AnnotatedImage]) -> None:

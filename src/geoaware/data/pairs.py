@@ -106,7 +106,11 @@ class _Reader:
 
     def line(self, entry: dict[str, Any], where: str) -> None:
         if "keypoints" in entry and "source" not in entry:
-            self._category(entry, where)
+            names = entry["keypoints"]
+            named = isinstance(names, list) and all(isinstance(each, str) for each in names)
+            if not (named and entry.get("category")):
+                raise InputError(f"{where}: a category is described by {_CATEGORY_FORM}")
+            self._categories[str(entry["category"])] = entry
             return
         unknown = sorted(set(entry) - _KNOWN)
         if unknown:
@@ -134,13 +138,6 @@ class _Reader:
             schemas[category], inferred = make_schema(names, *given, f"{self.path}: {category}")
             notes += [f"{category}: {each}" for each in inferred]
         return schemas, notes
-
-    def _category(self, entry: dict[str, Any], where: str) -> None:
-        names = entry["keypoints"]
-        named = isinstance(names, list) and all(isinstance(each, str) for each in names)
-        if not (named and entry.get("category")):
-            raise InputError(f"{where}: a category is described by {_CATEGORY_FORM}")
-        self._categories[str(entry["category"])] = entry
 
     def _side(self, entry: dict[str, Any], side: str, category: str, where: str) -> AnnotatedImage:
         name, points = entry.get(side), entry.get(f"{side}_points")
