@@ -154,8 +154,7 @@ def _inspect_pairs(findings: Findings, root: Path, split: str | None, given: Map
 
 @dataclass(frozen=True)
 class Source:
-    """A data set's page (empty for one's own data), its licence, its size, what its root must hold, and what
-    looks through its folder."""
+    """A data set's page (empty for one's own), licence, size, layout of the root, and inspector."""
 
     url: str
     licence: str

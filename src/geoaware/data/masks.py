@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -49,8 +49,14 @@ def decode_segmentation(segmentation: Any, size: tuple[int, int], where: str) ->
             height, width = (int(each) for each in segmentation["size"])
             counts = segmentation["counts"]
             runs = uncompress(counts) if isinstance(counts, str) else [int(each) for each in counts]
-            return _fill(runs, height, width)
-        return _draw(segmentation, size)
+            if min(runs, default=0) < 0 or sum(runs) != height * width:
+                raise ValueError(f"runs add up to {sum(runs)}, not to {height} x {width}")
+            # Runs of outside and inside alternate down the columns, left to right.
+            return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height).T
+        board = Image.new("1", size)
+        for polygon in segmentation:
+            ImageDraw.Draw(board).polygon([float(each) for each in polygon], fill=1, outline=1)
+        return np.array(board)
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise InputError(
             f"{where}: segmentation cannot be read ({error}); expected COCO's RLE or polygons"
@@ -80,19 +86,3 @@ def uncompress(text: str) -> list[int]:
     if shift:
         raise ValueError("compressed run lengths end inside a number")
     return runs
-
-
-def _fill(runs: Sequence[int], height: int, width: int) -> np.ndarray:
-    """Alternate runs of outside and inside down the columns, left to right."""
-    if min(runs, default=0) < 0 or sum(runs) != height * width:
-        raise ValueError(f"runs add up to {sum(runs)}, not to {height} x {width}")
-    inside = np.arange(len(runs)) % 2 == 1
-    return np.repeat(inside, runs).reshape(width, height).T
-
-
-def _draw(polygons: Sequence[Sequence[float]], size: tuple[int, int]) -> np.ndarray:
-    board = Image.new("1", size)
-    pen = ImageDraw.Draw(board)
-    for polygon in polygons:
-        pen.polygon([float(each) for each in polygon], fill=1, outline=1)
-    return np.array(board)
