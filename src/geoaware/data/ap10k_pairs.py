@@ -155,7 +155,7 @@ def build(
     # Rules 2 to 5: splits, and the lines of each list of pairs.
     species = split_species(animals, rules)
     texts = {
-        f"{benchmark}/{split}.jsonl": "".join(_MAKERS[benchmark](species, split, rules)).encode()
+        f"{benchmark}/{split}.jsonl": "".join(pair_lines(species, benchmark, split, rules)).encode()
         for benchmark, splits in SPLITS.items()
         for split in splits
     }
@@ -263,35 +263,50 @@ def split_species(animals: Iterable[AnnotatedImage], rules: Rules) -> dict[str, 
     return species
 
 
-def intra_species(species: Mapping[str, Splits], split: str, rules: Rules) -> Iterator[str]:
+Candidates = Iterator[tuple[str, int, list[tuple[AnnotatedImage, AnnotatedImage]]]]
+"""What pairs are counted under, how many are drawn, and from which."""
+
+
+def intra_species(species: Mapping[str, Splits], split: str, rules: Rules) -> Candidates:
     """Rule 3, species by species."""
     for name, splits in species.items():
-        members = splits[split]
-        pairs = list(combinations(members, 2))
-        limit = rules.train_pairs_per_image * len(members) if split == "trn" else len(pairs)
-        # Drawn first, filtered then: the paper's limit counts pairs with too little in common.
-        for number in draw(len(pairs), limit, f"{rules.seed}/{INTRA}/{split}/{name}"):
-            source, target = pairs[number]
-            if in_common(source, target) >= rules.min_common:
-                yield _line(name, source, target)
+        pairs = list(combinations(splits[split], 2))
+        limit = rules.train_pairs_per_image * len(splits[split]) if split == "trn" else len(pairs)
+        yield name, limit, pairs
 
 
-def cross_species(species: Mapping[str, Splits], split: str, rules: Rules) -> Iterator[str]:
+def cross_species(species: Mapping[str, Splits], split: str, rules: Rules) -> Candidates:
     """Rule 4, family by family; a pair is counted under its family."""
     for family, members in sorted(by_family(species, split).items()):
         pairs = [pair for one, other in combinations(members, 2) for pair in product(one, other)]
-        yield from _drawn(pairs, rules.images(split) ** 2, CROSS_SPECIES, split, family, rules)
+        yield family, rules.images(split) ** 2, pairs
 
 
-def cross_family(species: Mapping[str, Splits], split: str, rules: Rules) -> Iterator[str]:
+def cross_family(species: Mapping[str, Splits], split: str, rules: Rules) -> Candidates:
     """Rule 5, combination by combination; a pair is counted under both names, joined by a plus sign."""
     families = sorted(by_family(species, split).items())
     for (one, sources), (other, targets) in combinations(families, 2):
-        pairs = list(product(chain(*sources), chain(*targets)))
-        yield from _drawn(pairs, rules.images(split), CROSS_FAMILY, split, f"{one}+{other}", rules)
+        yield f"{one}+{other}", rules.images(split), list(product(chain(*sources), chain(*targets)))
 
 
-_MAKERS = {INTRA: intra_species, CROSS_SPECIES: cross_species, CROSS_FAMILY: cross_family}
+_CANDIDATES = {INTRA: intra_species, CROSS_SPECIES: cross_species, CROSS_FAMILY: cross_family}
+
+
+def pair_lines(species: Mapping[str, Splits], benchmark: str, split: str, rules: Rules) -> Iterator[str]:
+    """The pairs of a list as written."""
+    for category, wanted, pairs in _CANDIDATES[benchmark](species, split, rules):
+        usable = [in_common(*pair) >= rules.min_common for pair in pairs].__getitem__
+        key = f"{rules.seed}/{benchmark}/{split}/{category}"
+        if benchmark == INTRA:
+            # Drawn first, filtered then: the paper's limit counts pairs with too little in common.
+            chosen = list(filter(usable, draw(len(pairs), wanted, key)))
+        else:
+            chosen = draw(len(pairs), wanted, key, usable)
+        for number in chosen:
+            a, b = (image.id for image in pairs[number])
+            yield (
+                f'{{"id": "{a}-{b}", "category": {json.dumps(category)}, "source": "{a}", "target": "{b}"}}\n'
+            )
 
 
 def by_family(species: Mapping[str, Splits], split: str) -> dict[str, list[list[AnnotatedImage]]]:
@@ -377,27 +392,6 @@ def _animal(
             "file_name": entry["file_name"],
         },
     )
-
-
-def _drawn(
-    pairs: Sequence[tuple[AnnotatedImage, AnnotatedImage]],
-    wanted: int,
-    benchmark: str,
-    split: str,
-    category: str,
-    rules: Rules,
-) -> Iterator[str]:
-    def usable(number: int) -> bool:
-        return in_common(*pairs[number]) >= rules.min_common
-
-    for number in draw(len(pairs), wanted, f"{rules.seed}/{benchmark}/{split}/{category}", usable):
-        yield _line(category, *pairs[number])
-
-
-def _line(category: str, source: AnnotatedImage, target: AnnotatedImage) -> str:
-    """A pair as written, with the category it is counted under."""
-    a, b = source.id, target.id
-    return f'{{"id": "{a}-{b}", "category": {json.dumps(category)}, "source": "{a}", "target": "{b}"}}\n'
 
 
 def _of_species(species: Mapping[str, Splits], rules: Rules) -> dict[str, Any]:

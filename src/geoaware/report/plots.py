@@ -42,13 +42,13 @@ def figures(result: PCKResult) -> dict[str, Figure]:
 def category_bars(result: PCKResult) -> Figure:
     """PCK of the standard and the geometry-aware set, a pair of bars per category (paper, figure 4)."""
     column, averaging = result.column(result.headline_alpha), within_category(result.averaging)
-    shown: list[tuple[str, BothSets, Any]] = [(*each, averaging) for each in result.by_category.items()]
-    if len(shown) > 1:
-        shown.append(("mean", result.overall, f"category_{averaging}"))
-    groups = [
-        (name, {kind: scores.values[mean][column] for kind, scores in both.sets.items()})
-        for name, both, mean in shown
-    ]
+
+    def of(both: BothSets, name: str) -> dict[str, float]:
+        return {kind: scores.values[name][column] for kind, scores in both.sets.items()}  # type: ignore[index]
+
+    groups = [(name, of(each, averaging)) for name, each in result.by_category.items()]
+    if len(groups) > 1:
+        groups.append(("mean", of(result.overall, f"category_{averaging}")))
     return _bars(groups, f"PCK@{result.headline_alpha:g} in % ({LABELS[averaging]})")
 
 
