@@ -2,8 +2,7 @@
 
 Each primitive takes an image of any mode and returns a new RGB one. Positions are pixels (x, y), fractional.
 Points and lines are shaded by the distance of every pixel to their outline, so they are smooth at any
-position, and they carry a dark and a light rim, so they stand out on any background. There is one mark, or
-one text, for each point or line; another number is an `InputError`.
+position, and they carry a dark and a light rim, so they stand out on any background.
 """
 
 from __future__ import annotations
@@ -52,9 +51,10 @@ class Mark:
 def draw_points(
     image: Image.Image, xy: PointsLike, marks: Sequence[Mark], *, radius: float = 6.0
 ) -> Image.Image:
-    """Draw one marker at each of the points (n, 2); what lies off the image is cut off.
+    """Draw one marker at each of the points, pixels (x, y) of shape (n, 2); what is off the image is cut off.
 
-    ``radius`` is that of the coloured part, in pixels; the rim adds 2.4.
+    ``radius`` is that of the coloured part, in pixels; the rim adds 2.4. Another number of marks than of
+    points is an `InputError`.
     """
     centres = _points(xy, marks=len(marks))
     pixels = np.array(image.convert("RGB"), dtype=np.float32)
@@ -74,10 +74,11 @@ def draw_lines(
     width: float = 2.0,
     opacity: float = 1.0,
 ) -> Image.Image:
-    """Draw straight lines from ``starts`` (n, 2) to ``ends`` (n, 2), later ones over earlier ones.
+    """Draw straight lines between pixels (x, y) of shape (n, 2), later ones over earlier ones.
 
     Those of hollow marks are dashed. ``width`` is that of the coloured part, in pixels; the dark rim adds 1
-    on each side. ``opacity`` goes from 0 (nothing) to 1 (solid).
+    on each side. ``opacity`` goes from 0 (nothing) to 1 (solid). Another number of ends or of marks than of
+    starts is an `InputError`.
     """
     last = _points(ends)
     first = _points(starts, **{"line ends": len(last), "marks": len(marks)})
@@ -97,7 +98,10 @@ def draw_lines(
 
 
 def draw_text(image: Image.Image, xy: PointsLike, texts: Sequence[str], *, size: float = 16.0) -> Image.Image:
-    """Write one-line texts; ``xy`` is the top left corner of each one's box (`text_size`), rim included."""
+    """Write one-line texts; ``xy`` is the top left corner of each one's box (`text_size`), rim included.
+
+    Another number of texts than of corners is an `InputError`.
+    """
     corners = _points(xy, texts=len(texts))
     board = image.convert("RGB").copy()
     pen = ImageDraw.Draw(board)
