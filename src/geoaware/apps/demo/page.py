@@ -77,7 +77,9 @@ def build(visitors: Sessions, matchers: Matchers, chosen: Features, place: Place
         with gr.Row():
             with gr.Column(scale=3, min_width=320):
                 none = fragments.table([], None)
-                table = gr.HTML(none, js_on_load=_TABLE_JS, apply_default_css=False, elem_id="matches")
+                table = gr.HTML(
+                    none, js_on_load=_text("table.js"), apply_default_css=False, elem_id="matches"
+                )
             with gr.Column(scale=2, min_width=300):
                 heat = gr.Checkbox(False, label="Heat map of the chosen point on image B", elem_id="heat")
                 both = "Pose alignment: try image A mirrored too"
@@ -87,7 +89,9 @@ def build(visitors: Sessions, matchers: Matchers, chosen: Features, place: Place
                     gr.Dropdown(list(names), value=value, label=label, elem_id=name, filterable=False)
                     for names, value, label, name in menus
                 )
-        saver = gr.HTML("", html_template="<span></span>", js_on_load=_SAVER_JS, url="", name="", serial=0)
+        saver = gr.HTML(
+            "", html_template="<span></span>", js_on_load=_text("saver.js"), url="", name="", serial=0
+        )
         view = _View(visitors, note, source, target, table, pose, align, extractor, refined)
         _connect_image(view, source, "source", place)
         _connect_image(view, target, "target", place)
@@ -331,22 +335,3 @@ def _index(data: Data, count: int) -> int:
 
 def _text(name: str) -> str:
     return (files("geoaware.apps.demo") / name).read_text(encoding="utf-8")
-
-
-_TABLE_JS = """
-element.addEventListener('click', (event) => {
-  const node = event.target.closest('[data-index]');
-  if (node) trigger('choose', { index: Number(node.dataset.index) });
-});
-"""
-
-_SAVER_JS = """
-watch('serial', () => {
-  const link = document.createElement('a');
-  link.href = props.url;
-  link.download = props.name;
-  document.body.append(link);
-  link.click();
-  link.remove();
-});
-"""

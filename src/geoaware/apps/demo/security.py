@@ -175,14 +175,13 @@ class Guard:
         if scope["method"] not in ("GET", "HEAD", "POST", "OPTIONS"):
             return 405, "no such method"
         if scope["method"] == "POST":
-            return self._body_refusal(scope["path"], headers.get(b"content-length"))
+            length = headers.get(b"content-length", "")
+            if not length.isdecimal():
+                return 411, "a request with a body must state its length"
+            most = self._most_upload if scope["path"] == UPLOAD else LARGEST_REQUEST
+            if int(length) > most:
+                return 413, f"larger than the {most} bytes taken here"
         return None
-
-    def _body_refusal(self, path: str, length: str | None) -> tuple[int, str] | None:
-        if length is None or not length.isdecimal():
-            return 411, "a request with a body must state its length"
-        most = self._most_upload if path == UPLOAD else LARGEST_REQUEST
-        return (413, f"larger than the {most} bytes taken here") if int(length) > most else None
 
 
 def _is_open(path: str) -> bool:

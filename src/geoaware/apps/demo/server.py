@@ -237,6 +237,5 @@ class _Ending:
 
 def _url(host: str, port: int) -> str:
     """An address that a browser on this machine can open."""
-    if host in ("0.0.0.0", "::"):
-        host = "127.0.0.1" if host == "0.0.0.0" else "::1"
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"

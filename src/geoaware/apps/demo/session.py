@@ -17,7 +17,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from PIL import Image
 
@@ -45,8 +45,7 @@ MOST_SESSIONS = 16
 """Held at once; two images of 40 megapixels and their features take up to 300 MB."""
 
 
-@dataclass(frozen=True)
-class Features:
+class Features(NamedTuple):
     """What is matched: names as `Matcher.from_pretrained` takes them."""
 
     extractor: str = "lite"
@@ -89,15 +88,12 @@ class Matchers:
             InputError: the choice is not on offer (a forged request could name any file), or extractor and
                 post-processor do not go together.
         """
-        for name, offered in (
-            (features.extractor, self.extractors),
-            (features.post_processor, self.post_processors),
-        ):
+        for name, offered in zip(features, (self.extractors, self.post_processors), strict=True):
             if name not in offered:
                 raise InputError(f"{name!r} is not on offer here; there are {', '.join(offered)}")
         with self._loading:
             if features not in self._loaded:
-                self._loaded[features] = self._load(features.extractor, features.post_processor)
+                self._loaded[features] = self._load(*features)
             return self._loaded[features]
 
 
@@ -229,11 +225,10 @@ class Session:
         if found is None:
             return []
         columns = (found.queries, found.points, found.confidence, found.cycle_error)
+        matches = zip(*(column.tolist() for column in columns), strict=True)
         return [
             Row(index + 1, SERIES[index % len(SERIES)], (qx, qy), (x, y), confidence, cycle)
-            for index, ((qx, qy), (x, y), confidence, cycle) in enumerate(
-                zip(*(column.tolist() for column in columns), strict=True)
-            )
+            for index, ((qx, qy), (x, y), confidence, cycle) in enumerate(matches)
         ]
 
     def heat(self) -> Served | None:

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float
 
 from geoaware.apps.transfer.calibration import ALPHA
@@ -36,7 +35,7 @@ from geoaware.evaluation.protocols import FOR_BASE, Protocol, get_protocol
 from geoaware.evaluation.result import PCKResult
 from geoaware.evaluation.score import score_file
 from geoaware.evaluation.tables import Grid, as_text, percent, plain
-from geoaware.method.types import AnnotatedImage, Keypoints, Pair
+from geoaware.method.types import AnnotatedImage, Pair
 from geoaware.report import plots
 from geoaware.runs.errors import InputError
 from geoaware.runs.files import replacing
@@ -228,13 +227,19 @@ def visibility(
     A keypoint has a ``probability`` (0: no guess), is ``visible`` in its target or not, and ``right`` if it
     is visible and its guess in its place.
     """
+
+    def shown(threshold: float) -> Shown:
+        marked = probability >= threshold
+        precision, recall = _mean(visible[marked]), _mean(marked[visible])
+        return Shown(threshold, _mean(marked), precision, recall, _mean(right[marked]))
+
     bins = _bins(probability, right)
     error = sum(each.keypoints * abs(each.probability - each.right) for each in bins)
     return Visibility(
         len(probability),
         int(visible.sum()),
-        _shown(probability, visible, right, threshold),
-        tuple(_shown(probability, visible, right, each) for each in THRESHOLDS),
+        shown(threshold),
+        tuple(map(shown, THRESHOLDS)),
         bins,
         error / len(probability) if len(probability) else math.nan,
     )
@@ -298,11 +303,8 @@ def _pair(
     truth = make_keypoints(keypoint_places(target.annotation or {}, hidden), size, target.name, [])
     there = AnnotatedImage(name, target.path, size, sources.name, truth, target.box)
     first, count = sources.images[0], len(sources.images)
-    guessed = Keypoints(
-        tuple(range(len(sources.schema))),
-        torch.zeros(len(sources.schema), 2, dtype=torch.float64),
-        torch.tensor([each is not None for each in entry["guesses"]]),
-    )
+    places = {n: None if guess is None else (0.0, 0.0) for n, guess in enumerate(entry["guesses"])}
+    guessed = make_keypoints(places, first.size, target.name, [])
     all_of_them = f"{count} source" + "s" * (count != 1)
     here = AnnotatedImage(all_of_them, first.path, first.size, sources.name, guessed, first.box)
     return Pair(name, sources.name, here, there)
@@ -316,17 +318,6 @@ def _right(guesses: Any, target: AnnotatedImage, rules: Protocol) -> list[bool]:
         each in places and guess is not None and math.dist(guess[:2], places[each]) < limit
         for each, guess in enumerate(guesses)
     ]
-
-
-def _shown(
-    probability: Float[np.ndarray, " n"],
-    visible: Bool[np.ndarray, " n"],
-    right: Bool[np.ndarray, " n"],
-    threshold: float,
-) -> Shown:
-    marked = probability >= threshold
-    precision, recall = _mean(visible[marked]), _mean(marked[visible])
-    return Shown(threshold, _mean(marked), precision, recall, _mean(right[marked]))
 
 
 def _bins(probability: Float[np.ndarray, " n"], right: Bool[np.ndarray, " n"]) -> tuple[Bin, ...]:

@@ -32,7 +32,6 @@ class Target:
     Attributes:
         number: from 1, in the order of the targets; the annotation's id unless the file gives one.
         name: of the image, relative to the root, with ``/``.
-        path: of the image.
         image_id: of the image in the result.
         annotation: what a COCO file says of the object (box, mask, keypoints), or ``None``.
     """
