@@ -1,4 +1,4 @@
-"""What both trainings share: data sets, the run's folder, reading ahead, and what follows a step.
+"""What both trainings share: data sets, the run's folder, and the order of its steps.
 
 In the folder of every run lie
 
@@ -11,13 +11,15 @@ and folders of weights. A run that was stopped at any moment goes on bit for bit
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import yaml
 
@@ -31,7 +33,7 @@ from geoaware.runs.files import check_same_run, replacing, sweep
 from geoaware.runs.log import Log
 from geoaware.runs.progress import Tell
 from geoaware.training.settings import DataChoice, RunSettings
-from geoaware.training.validation import Score, named_scores
+from geoaware.training.validation import Score
 
 CONFIG = "config.yaml"
 
@@ -60,6 +62,19 @@ def load_validation(config: RunSettings) -> list[DataSet]:
     return [choose_pairs(each, chosen.pairs, config.seed) for each in load_sets(chosen.data, config.root)]
 
 
+def require_flip_pairs(data: DataSet, instead: str = "") -> None:
+    """Refuse a data set of which no category says what becomes of the labels in a mirror.
+
+    Raises:
+        InputError: it is such a one; ``instead`` says what else mends it.
+    """
+    if not any(data.schemas[image.category].flip_pairs for image in data.images):
+        raise InputError(
+            f"{data.name}, split {data.split}: has no flip pairs, so mirrored images cannot be labelled; "
+            f"add flip_pairs to the annotation file{instead}"
+        )
+
+
 def say_notes(sets: Sequence[DataSet], say: Say) -> None:
     """Repeat what the data sets have to say, each sentence once."""
     for note in dict.fromkeys(note for data in sets for note in data.notes):
@@ -69,16 +84,9 @@ def say_notes(sets: Sequence[DataSet], say: Say) -> None:
 def open_folder(
     config: RunSettings, out: Path, restart: bool, weights: Sequence[str]
 ) -> checkpoint.Saved | None:
-    """Make the run's folder, or make sure that it belongs to this run.
+    """Make the run's folder, or make sure that it belongs to this run; the state of one that has begun.
 
-    Args:
-        config: of the run.
-        out: the folder.
-        restart: throw away what is in it.
-        weights: folders in it that hold weights.
-
-    Returns:
-        The state of the run, if it has begun.
+    With ``restart`` what is in it is thrown away, also the folders that hold ``weights``.
 
     Raises:
         InputError: it belongs to another run, or cannot be written to.
@@ -104,25 +112,16 @@ def open_folder(
     return checkpoint.load(out)
 
 
-def read_ahead(read: Callable[[int], T], first: int, total: int) -> Iterator[tuple[int, T]]:
-    """The steps ``first`` … ``total - 1`` with what they need; the next is read while one is computed."""
-    with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(read, first) if first < total else None
-        for step in range(first, total):
-            assert waiting is not None
-            ready = waiting.result()
-            waiting = pool.submit(read, step + 1) if step + 1 < total else None
-            yield step, ready
-
-
 @dataclass
-class Journal:
-    """Where a run is, and what it writes and tells after each step.
+class Run(ABC, Generic[T]):
+    """A training: where it is, what a step is, and what is written and told after each step.
 
     Attributes:
         config: of the run.
+        out: its folder.
         total: steps of the whole run.
-        position: where the run is.
+        position: where it is.
+        validation: data sets to be scored on the way.
         log: of its figures.
         tell: is told how far the run is.
         say: is told of validations.
@@ -130,32 +129,51 @@ class Journal:
     """
 
     config: RunSettings
+    out: Path
     total: int
     position: Position
+    validation: list[DataSet]
     log: Log
     tell: Tell
     say: Say
-    active: bool = True
+    active: bool
 
-    def after_step(
-        self,
-        figures: Mapping[str, float],
-        last: bool,
-        validate: Callable[[], list[Score]],
-        save: Callable[[Mapping[str, float] | None], None],
-    ) -> bool:
-        """Count a step; log, validate and save where it is time.
+    @abstractmethod
+    def read(self, step: int) -> T:
+        """What a step of the stage takes; it is read in a thread while the step before it is computed."""
 
-        Args:
-            figures: of the step.
-            last: whether it is the last one of its stage.
-            validate: scores the network as it is.
-            save: writes weights and the checkpoint. It is given the validation figures in per cent when they
-                are the best so far.
+    @abstractmethod
+    def take(self, step: int, ready: T) -> dict[str, float]:
+        """Do a step, with what was read for it; its figures.
 
-        Returns:
-            Whether there was a validation, for which other processes must wait.
+        Raises:
+            DivergedError: loss or gradient is not finite; nothing was changed.
         """
+
+    @abstractmethod
+    def scores(self) -> list[Score]:
+        """PCK of the network as it is, on each validation set."""
+
+    @abstractmethod
+    def save(self, best: Mapping[str, float] | None) -> None:
+        """Write weights and the checkpoint, with the validation figures in per cent if they are the best."""
+
+    def wait(self) -> None:
+        """Hold the processes that do not validate until the first one has."""
+
+    def run_stage(self, count: int) -> None:
+        """Do what is left of the steps of a stage."""
+        steps = range(self.position.step, count)
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(self.read, steps[0]) if steps else None
+            for step in steps:
+                assert waiting is not None
+                ready, last = waiting.result(), step + 1 == count
+                waiting = None if last else pool.submit(self.read, step + 1)
+                self._after_step(self.take(step, ready), last)
+
+    def _after_step(self, figures: Mapping[str, float], last: bool) -> None:
+        """Count a step; log, validate and save where it is time."""
         config, position = self.config, self.position
         position.step += 1
         position.total += 1
@@ -164,18 +182,28 @@ class Journal:
         # A line at every checkpoint: a resumed run has lost the sums of the steps before it.
         self.log.add(position.total, figures, write=saved or position.total % config.log_every == 0)
         if self.active:
-            best = self._note(validate) if validated else None
+            best = self._validate() if validated else None
             if saved:
                 self.log.flush()
-                save(best)
-            self.tell("training", position.total, self.total, self._shown(figures))
-        return validated
+                self.save(best)
+            shown = [
+                f"{name} {figures[name]:.2f}" for name in ("cells", "dense", "sparse") if name in figures
+            ]
+            if position.best >= 0:
+                shown.append(f"best PCK {100 * position.best:.1f}")
+            self.tell("training", position.total, self.total, ", ".join(shown))
+        if validated:
+            self.wait()
 
-    def _note(self, validate: Callable[[], list[Score]]) -> dict[str, float] | None:
+    def _validate(self) -> dict[str, float] | None:
         """Log a validation; its figures in per cent if no earlier one was as good."""
         began, position = time.monotonic(), self.position
-        scores = validate()
-        figures = named_scores(self.config.validation.data, scores)
+        scores = self.scores()
+        figures = {}
+        for choice, score in zip(self.config.validation.data, scores, strict=True):
+            figures[f"{choice.root} {choice.split} standard"] = score.standard
+            if not math.isnan(score.geometry_aware):
+                figures[f"{choice.root} {choice.split} geometry-aware"] = score.geometry_aware
         mean = sum(each.standard for each in scores) / len(scores)
         seconds = time.monotonic() - began
         self.log.write(position.total, {**figures, "validation": mean, "seconds": seconds})
@@ -184,10 +212,3 @@ class Journal:
         shown = f"PCK {100 * mean:.1f}, best so far {100 * position.best:.1f}"
         self.say(f"step {position.total} of {self.total}: {shown}")
         return {key: round(100 * value, 2) for key, value in figures.items()} if better else None
-
-    def _shown(self, figures: Mapping[str, float]) -> str:
-        """The latest losses and the best validation figure, in a few characters."""
-        parts = [f"{name} {figures[name]:.2f}" for name in ("cells", "dense", "sparse") if name in figures]
-        if self.position.best >= 0:
-            parts.append(f"best PCK {100 * self.position.best:.1f}")
-        return ", ".join(parts)

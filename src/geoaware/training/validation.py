@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +14,6 @@ from geoaware.method.matching import MatchSettings, match
 from geoaware.method.metrics.pck import as_xy, distances, within
 from geoaware.method.types import AnnotatedImage, FeatureMap
 from geoaware.runs.recent import Recent
-from geoaware.training.settings import DataChoice
 
 _ROOM = 3 << 30
 """Bytes of feature maps that are kept: an image is in several pairs."""
@@ -34,33 +32,19 @@ class Score:
     geometry_aware: float
 
 
-class RecentMaps:
-    """Feature maps of the images that came up last, as many as a number of bytes holds.
-
-    Args:
-        make: gives the feature map of an image; its raw maps are not kept.
-        room: bytes of the maps that are kept; the latest one always is.
-    """
+class RecentMaps(Recent[tuple[Path, tuple[int, int]], FeatureMap]):
+    """Feature maps of the images that came up last, as many as fit in ``room`` bytes, without raw maps."""
 
     def __init__(self, make: Callable[[AnnotatedImage], FeatureMap], room: int = _ROOM) -> None:
+        super().__init__(room, lambda made: made.data.nbytes)
         self._make = make
-        self._maps: Recent[tuple[Path, tuple[int, int]], FeatureMap] = Recent(room, _bytes)
-
-    @property
-    def bytes(self) -> int:
-        """Of the maps that are kept now."""
-        return self._maps.bytes
 
     def __call__(self, image: AnnotatedImage) -> FeatureMap:
         """The feature map of an image, made if it is not kept."""
         key = image.path, image.size
-        if key not in self._maps:
-            self._maps[key] = replace(self._make(image), levels=())
-        return self._maps[key]
-
-
-def _bytes(made: FeatureMap) -> int:
-    return made.data.nbytes
+        if key not in self:
+            self[key] = replace(self._make(image), levels=())
+        return self[key]
 
 
 @torch.inference_mode()
@@ -70,26 +54,12 @@ def validate(
     settings: MatchSettings,
     alpha: float,
 ) -> list[Score]:
-    """PCK at ``alpha`` of each data set, under the protocol that its boxes suggest.
+    """PCK at ``alpha`` (a share) of each data set, under the protocol that its boxes suggest.
 
-    Args:
-        make: gives the feature map of an image, by the network as it is now.
-        sets: with their pairs.
-        settings: of the matching.
-        alpha: threshold, as a share.
+    ``make`` gives the feature map of an image, by the network as it is now.
     """
     maps = RecentMaps(make)
     return [_score(each, maps, settings, alpha) for each in sets]
-
-
-def named_scores(choices: Sequence[DataChoice], scores: Sequence[Score]) -> dict[str, float]:
-    """Scores by the name of their data set, split and part."""
-    named = {}
-    for choice, score in zip(choices, scores, strict=True):
-        named[f"{choice.root} {choice.split} standard"] = score.standard
-        if not math.isnan(score.geometry_aware):
-            named[f"{choice.root} {choice.split} geometry-aware"] = score.geometry_aware
-    return named
 
 
 def _score(data: DataSet, maps: RecentMaps, settings: MatchSettings, alpha: float) -> Score:

@@ -82,8 +82,8 @@ def test_the_step_adds_it_with_its_weight_and_asks_for_plain_maps_only_then() ->
     assert not asked
     total, losses = Step(network, Loss(distillation=0.5), 0, 1.0, combine)(levels, [example()])
     assert asked == [GRID]
-    assert losses.distillation.item() > 0.01
-    torch.testing.assert_close(total, without + 0.5 * losses.distillation)
+    assert losses["distillation"].item() > 0.01
+    torch.testing.assert_close(total, without + 0.5 * losses["distillation"])
     blended, _ = Step(network, Loss(), 0, 0.5, combine)(levels, [example()])
     assert asked == [GRID, GRID]
     assert abs((blended - without).item()) > 1e-3

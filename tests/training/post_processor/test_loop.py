@@ -20,7 +20,7 @@ from geoaware.store.feature_store import FeatureStore
 from geoaware.training.kit import DivergedError, load_validation
 from geoaware.training.post_processor import load_config, loop
 from geoaware.training.post_processor.loop import train
-from geoaware.training.post_processor.step import Losses, Step
+from geoaware.training.post_processor.step import Step
 from geoaware.training.validation import Score
 from tests.training.tiny import CHANNELS, TRAIN, VAL, config, draw_data, edit
 
@@ -404,7 +404,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_pair(
     run("whole", validation={}, **QUICK)
     original, seen = Step.forward, []
 
-    def forward(self: Step, levels: Any, examples: Any) -> tuple[torch.Tensor, Losses]:
+    def forward(self: Step, levels: Any, examples: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         losses, parts = original(self, levels, examples)
         seen.append(examples[0].group.name)
         return losses * (float("nan") if len(seen) == 4 else 1.0), parts
@@ -427,7 +427,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_pair(
 def test_a_gradient_that_is_no_number_stops_the_run(run: Run, tmp_path: Path, monkeypatch) -> None:
     original = Step.forward
 
-    def forward(self: Step, levels: Any, examples: Any) -> tuple[torch.Tensor, Losses]:
+    def forward(self: Step, levels: Any, examples: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         losses, parts = original(self, levels, examples)
         # The root of 0 has an infinite slope, and 0 times that is no number.
         return losses + (losses * 0).sqrt(), parts

@@ -14,7 +14,7 @@ from geoaware.method.post_processor import PostProcessor
 from geoaware.training.post_processor.augment import Example, make_example
 from geoaware.training.post_processor.config import Flips, Loss
 from geoaware.training.post_processor.groups import Group
-from geoaware.training.post_processor.step import Losses, Step, group_losses
+from geoaware.training.post_processor.step import Step, group_losses
 from tests.reference.training import group_loss
 from tests.training.toy_sets import SCHEMA, image
 
@@ -120,9 +120,9 @@ def test_several_groups_are_the_same_as_one_at_a_time() -> None:
         return [each.grad.clone() for each in net.parameters() if each.grad is not None]
 
     together, parts = step(levels, examples)
-    assert together.shape == parts.dense.shape == parts.sparse.shape == (4,)
-    assert not parts.dense.requires_grad
-    torch.testing.assert_close(together.detach(), 0.7 * parts.dense + 1.3 * parts.sparse)
+    assert together.shape == parts["dense"].shape == parts["sparse"].shape == (4,)
+    assert not parts["dense"].requires_grad
+    torch.testing.assert_close(together.detach(), 0.7 * parts["dense"] + 1.3 * parts["sparse"])
     whole = gradients(together.sum())
     alone, summed, start = [], None, 0
     for example in examples:
@@ -133,7 +133,7 @@ def test_several_groups_are_the_same_as_one_at_a_time() -> None:
         summed = found if summed is None else [a + b for a, b in zip(summed, found, strict=True)]
         start = end
     torch.testing.assert_close(together.detach(), torch.cat([each for each, _ in alone]))
-    torch.testing.assert_close(parts.dense, torch.cat([each.dense for _, each in alone]))
+    torch.testing.assert_close(parts["dense"], torch.cat([each["dense"] for _, each in alone]))
     torch.testing.assert_close(whole, summed, atol=1e-5, rtol=1e-3)
 
 
@@ -150,13 +150,13 @@ def test_the_loss_of_blended_descriptors() -> None:
     unit, own = (F.normalize(each, dim=1) for each in (refined, combine(levels, GRID)))
     both = torch.cat([math.sqrt(0.6) * unit, math.sqrt(0.4) * own], dim=1)
     wanted = group_losses(both, example, QUIET, net.logit_scale, generator())
-    torch.testing.assert_close((parts.dense[0], parts.sparse[0]), wanted)
+    torch.testing.assert_close((parts["dense"][0], parts["sparse"][0]), wanted)
     weight = net.bottleneck_layers[0][0].conv1.weight
     torch.testing.assert_close(*(torch.autograd.grad(sum(each), weight) for each in ([found.sum()], wanted)))
-    assert not parts.dense.equal(Step(net, QUIET, 0)(levels, [example])[1].dense)
+    assert not parts["dense"].equal(Step(net, QUIET, 0)(levels, [example])[1]["dense"])
 
 
-def losses(seed: int, number: int, loss: Loss | None = None) -> Losses:
+def losses(seed: int, number: int, loss: Loss | None = None) -> dict[str, Tensor]:
     example = make_example(pair_group(number), Flips(), SIZE, GRID)
     return Step(network(), loss or Loss(), seed)(levels_of(example), [example])[1]
 
@@ -164,11 +164,11 @@ def losses(seed: int, number: int, loss: Loss | None = None) -> Losses:
 def test_noise_depends_on_the_seed_and_the_number_of_the_group_alone() -> None:
     first = losses(1, 5)
     torch.manual_seed(99)
-    assert losses(1, 5).dense.equal(first.dense)
-    different = {float(losses(seed, number).dense) for seed, number in ((1, 5), (1, 6), (2, 5), (0, 0))}
+    assert losses(1, 5)["dense"].equal(first["dense"])
+    different = {float(losses(seed, number)["dense"]) for seed, number in ((1, 5), (1, 6), (2, 5), (0, 0))}
     assert len(different) == 4
-    assert losses(1, 6).sparse.equal(first.sparse)
-    assert losses(1, 5, QUIET).dense.equal(losses(2, 6, QUIET).dense)
+    assert losses(1, 6)["sparse"].equal(first["sparse"])
+    assert losses(1, 5, QUIET)["dense"].equal(losses(2, 6, QUIET)["dense"])
 
 
 def test_the_noise_has_the_paper_s_size() -> None:
@@ -200,6 +200,6 @@ def test_bfloat16_changes_the_network_only() -> None:
     exact, _ = step(levels, [example])
     with torch.autocast("cpu", dtype=torch.bfloat16):
         rough, parts = step(levels, [example])
-    assert rough.dtype == parts.dense.dtype == torch.float32
+    assert rough.dtype == parts["dense"].dtype == torch.float32
     assert not rough.equal(exact)
     torch.testing.assert_close(rough, exact, rtol=0.1, atol=0.05)

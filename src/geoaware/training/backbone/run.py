@@ -19,7 +19,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from geoaware._version import __version__
-from geoaware.data import DataSet
 from geoaware.data.images import load_image
 from geoaware.data.sampling import permutation
 from geoaware.features.efficientnet_lite import MEAN, STD, EfficientNetLite
@@ -38,12 +37,11 @@ from geoaware.training.backbone.objective import Criterion, Parts
 from geoaware.training.backbone.views import Batch, make_batch, restyled
 from geoaware.training.kit import (
     DivergedError,
-    Journal,
+    Run,
     Say,
     load_sets,
     load_validation,
     open_folder,
-    read_ahead,
     say_notes,
 )
 from geoaware.training.validation import Score, validate
@@ -67,10 +65,10 @@ class Learner(nn.Module):
         self.average = copy.deepcopy(network).requires_grad_(False).eval()
 
     def forward(
-        self, pixels: Tensor, batch: Batch, precision: torch.dtype, plain: Tensor | None = None
+        self, pixels: Tensor, batch: Batch, precision: torch.autocast, plain: Tensor | None = None
     ) -> Parts:
         """The parts of a step's loss; the network may compute in bfloat16, the losses do not."""
-        with torch.autocast(pixels.device.type, precision, enabled=precision != torch.float32):
+        with precision:
             descriptors, presence = self.network(pixels, lambda maps: restyled(maps, *batch.styles))
         return self.criterion(descriptors.float(), presence.float(), batch, plain)
 
@@ -80,32 +78,6 @@ class Learner(nn.Module):
         ours, theirs = self.average.state_dict(), self.network.state_dict()
         names = [name for name, value in ours.items() if value.is_floating_point()]
         torch._foreach_lerp_([ours[name] for name in names], [theirs[name] for name in names], 1 - decay)
-
-
-@dataclass(frozen=True)
-class _Run:
-    config: TuneConfig
-    device: torch.device
-    images: Images
-    validation: list[DataSet]
-    learner: Learner
-    optimiser: torch.optim.Optimizer
-    schedule: torch.optim.lr_scheduler.LRScheduler
-    journal: Journal
-    plain: EfficientNetLite
-
-    def plain_maps(self, pixels: Tensor, precision: torch.dtype) -> Tensor | None:
-        """The plain extractor's descriptors on the grid of the trained ones, if the loss looks at them."""
-        if not self.config.objective.distillation:
-            return None
-        with (
-            torch.inference_mode(),
-            torch.autocast(pixels.device.type, precision, enabled=precision != torch.float32),
-        ):
-            parts = pixels.split(_PLAIN_AT_ONCE)
-            return torch.cat(
-                [self.plain.combine(self.plain.levels(part), GRID).to(precision) for part in parts]
-            )
 
 
 def tune(
@@ -134,29 +106,91 @@ def tune(
         InputError: a setting, data set or file does not fit; the folder belongs to another run.
         DivergedError: the loss became NaN or infinite.
     """
-    run = _prepare(config, out, device, restart, tell, say)
-    position = run.journal.position
-
-    def save(_: Mapping[str, float] | None) -> None:
-        learner = run.learner
-        if position.total == config.steps:
-            learn_centres(learner.average, run.plain, run.images)
-        learner.average.info = {**learner.network.info, "steps": position.total}
-        learner.average.save_pretrained(out / WEIGHTS)
-        checkpoint.save(out, learner, run.optimiser, run.schedule.state_dict(), position)
-
+    run = _prepare(config, out, choose_device(device), restart, tell, say)
     try:
-        for step, batch in read_ahead(lambda each: _read(run, each), position.total, config.steps):
-            figures = _step(run, step, batch)
-            run.journal.after_step(figures, step + 1 == config.steps, lambda: _scores(run), save)
+        run.run_stage(config.steps)
     finally:
-        run.journal.log.close()
+        run.log.close()
         run.images.close()
     return out / WEIGHTS
 
 
-def _prepare(config: TuneConfig, out: Path, device: str, restart: bool, tell: Tell, say: Say) -> _Run:
-    place = choose_device(device)
+@dataclass
+class _Run(Run[Batch]):
+    config: TuneConfig
+    device: torch.device
+    images: Images
+    learner: Learner
+    optimiser: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    plain: EfficientNetLite
+
+    def read(self, step: int) -> Batch:
+        config, images = self.config, self.images
+        key = f"{config.seed}/tune/{step}"
+        shown = images.read(images.draw(config.images, key))
+        generator = torch.Generator().manual_seed(next(permutation(2**63, key)))
+        schemas = [each.schema for each in images.groups]
+        objective = config.objective
+        return make_batch(
+            shown, schemas, config.views, objective.points, objective.limbs, GRID, generator, self.device
+        )
+
+    def take(self, step: int, ready: Batch) -> dict[str, float]:
+        config, learner = self.config, self.learner
+        learner.train()
+        learner.average.eval()
+        self.optimiser.zero_grad(set_to_none=True)
+        dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
+        precision = torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32)
+        pixels, plain = _normalised(ready.pixels), None
+        if config.objective.distillation:
+            # The plain extractor's descriptors, on the grid of the trained ones.
+            with torch.inference_mode(), precision:
+                parts = pixels.split(_PLAIN_AT_ONCE)
+                maps = [self.plain.combine(self.plain.levels(part), GRID).to(dtype) for part in parts]
+                plain = torch.cat(maps)
+        losses = learner(pixels, ready, precision, plain)
+        loss = losses.total(config.objective)
+        loss.backward()
+        trained = [*learner.network.parameters(), *learner.criterion.parameters()]
+        norm = torch.nn.utils.clip_grad_norm_(trained, 5.0)
+        figures = {"loss": loss, "gradient": norm, **vars(losses)}
+        values = dict(zip(figures, torch.stack(list(figures.values())).tolist(), strict=True))
+        if not math.isfinite(values["loss"]) or not math.isfinite(values["gradient"]):
+            raise DivergedError(
+                f"the loss is {values['loss']}, its gradient {values['gradient']} at step {step + 1}; the "
+                "checkpoint before it is kept; lower learning_rate"
+            )
+        self.optimiser.step()
+        self.schedule.step()
+        learner.follow(min(config.average, (1 + step) / (10 + step)))
+        return values
+
+    def scores(self) -> list[Score]:
+        """By the averaged network's descriptors alone."""
+        checks, tuned = self.config.validation, TunedSettings(share=1.0, familiar=())
+        extractor = Tuned("efficientnet-lite0-tuned", tuned, self.learner.average, self.plain)
+        extractor = extractor.to(self.device).eval()
+        matching = MatchSettings(
+            window=checks.window, temperature=checks.temperature, inside_picture=True, interpolate=True
+        )
+        return validate(
+            lambda image: extractor(load_image(image.path)), self.validation, matching, checks.alpha
+        )
+
+    def save(self, best: Mapping[str, float] | None) -> None:
+        learner, position = self.learner, self.position
+        if position.total == self.total:
+            learn_centres(learner.average, self.plain, self.images)
+        learner.average.info = {**learner.network.info, "steps": position.total}
+        learner.average.save_pretrained(self.out / WEIGHTS)
+        checkpoint.save(self.out, learner, self.optimiser, self.schedule.state_dict(), position)
+
+
+def _prepare(
+    config: TuneConfig, out: Path, device: torch.device, restart: bool, tell: Tell, say: Say
+) -> _Run:
     sets, validation = load_sets(config.data, config.root), load_validation(config)
     say_notes([*sets, *validation], say)
     shares = [choice.share for choice in config.data]
@@ -167,7 +201,7 @@ def _prepare(config: TuneConfig, out: Path, device: str, restart: bool, tell: Te
     counts = [len(each.schema) for each in images.groups]
     network = _network(config, counts)
     criterion = Criterion(counts, network.shape.descriptor, config.objective)
-    learner = Learner(network, criterion).to(place)
+    learner = Learner(network, criterion).to(device)
     optimiser = _optimiser(learner, config)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, config))
     position = Position()
@@ -176,9 +210,9 @@ def _prepare(config: TuneConfig, out: Path, device: str, restart: bool, tell: Te
         saved.restore(optimiser, schedule)
         position = saved.position
         say(f"going on at step {position.total}")
-    plain = EfficientNetLite.load("efficientnet-lite0").to(place).eval()
-    journal = Journal(config, config.steps, position, Log(out, position.total), tell, say)
-    return _Run(config, place, images, validation, learner, optimiser, schedule, journal, plain)
+    plain = EfficientNetLite.load("efficientnet-lite0").to(device).eval()
+    common = config, out, config.steps, position, validation, Log(out, position.total), tell, say, True
+    return _Run(*common, device, images, learner, optimiser, schedule, plain)
 
 
 def _network(config: TuneConfig, keypoints: Sequence[int]) -> TunedNetwork:
@@ -229,80 +263,18 @@ def _rate(step: int, config: TuneConfig) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, config.steps - rising)))
 
 
-def _read(run: _Run, step: int) -> Batch:
-    """The views of a step, made while the step before it is computed."""
-    config, images = run.config, run.images
-    key = f"{config.seed}/tune/{step}"
-    shown = images.read(images.draw(config.images, key))
-    generator = torch.Generator().manual_seed(next(permutation(2**63, key)))
-    schemas = [each.schema for each in images.groups]
-    objective = config.objective
-    return make_batch(
-        shown, schemas, config.views, objective.points, objective.limbs, GRID, generator, run.device
-    )
-
-
-def _step(run: _Run, step: int, batch: Batch) -> dict[str, float]:
-    """One step of the optimiser.
-
-    Raises:
-        DivergedError: loss or gradient is not finite; nothing was changed.
-    """
-    config, learner = run.config, run.learner
-    learner.train()
-    learner.average.eval()
-    run.optimiser.zero_grad(set_to_none=True)
-    precision = torch.bfloat16 if config.precision == "bf16" else torch.float32
-    pixels = _normalised(batch.pixels)
-    parts = learner(pixels, batch, precision, run.plain_maps(pixels, precision))
-    loss = parts.total(config.objective)
-    loss.backward()
-    trained = [*learner.network.parameters(), *learner.criterion.parameters()]
-    norm = torch.nn.utils.clip_grad_norm_(trained, 5.0)
-    figures = {"loss": loss, "gradient": norm, **vars(parts)}
-    values = dict(zip(figures, torch.stack(list(figures.values())).tolist(), strict=True))
-    if not math.isfinite(values["loss"]) or not math.isfinite(values["gradient"]):
-        raise DivergedError(
-            f"the loss is {values['loss']}, its gradient {values['gradient']} at step {step + 1}; the "
-            "checkpoint before it is kept; lower learning_rate"
-        )
-    run.optimiser.step()
-    run.schedule.step()
-    learner.follow(min(config.average, (1 + step) / (10 + step)))
-    return values
-
-
 def _normalised(pixels: Float[Tensor, "v 3 s s"]) -> Float[Tensor, "v 3 s s"]:
     """Pixels of 0…1 as the networks take them."""
     mean, std = (torch.tensor(each, device=pixels.device).view(3, 1, 1) for each in (MEAN, STD))
     return (pixels - mean) / std
 
 
-def _scores(run: _Run) -> list[Score]:
-    """PCK of the averaged network's descriptors alone."""
-    checks = run.config.validation
-    settings = TunedSettings(share=1.0, familiar=())
-    extractor = Tuned("efficientnet-lite0-tuned", settings, run.learner.average, run.plain)
-    extractor = extractor.to(run.device).eval()
-    matching = MatchSettings(
-        window=checks.window, temperature=checks.temperature, inside_picture=True, interpolate=True
-    )
-    return validate(lambda image: extractor(load_image(image.path)), run.validation, matching, checks.alpha)
-
-
 @torch.inference_mode()
-def learn_centres(
-    network: TunedNetwork, plain: EfficientNetLite, images: Images, count: int = CENTRED
-) -> None:
+def learn_centres(network: TunedNetwork, plain: EfficientNetLite, images: Images) -> None:
     """Set a network's centres: mean unit descriptors, tuned and plain, of every keypoint, kind after kind.
 
-    Those of a keypoint that no image shows are zero.
-
-    Args:
-        network: as it will be used.
-        plain: the extractor beside which it will be used, on the same device.
-        images: trained on.
-        count: images of each kind that are looked at, evenly spread over them.
+    Those of a keypoint that no image shows are zero. `CENTRED` images of each kind are looked at, evenly
+    spread over those trained on.
     """
     device = network.centres.device
     canvas = Canvas(CANVAS, CANVAS, CANVAS)
@@ -313,14 +285,13 @@ def learn_centres(
     for number, kind in enumerate(images.groups):
         rows = slice(begin, begin + len(kind.schema))
         begin = rows.stop
-        step = max(1, len(kind.images) // count)
-        for (shown,) in (images.read([(number, each)]) for each in kind.images[::step][:count]):
+        step = max(1, len(kind.images) // CENTRED)
+        for (shown,) in (images.read([(number, each)]) for each in kind.images[::step][:CENTRED]):
             pixels = _normalised(shown.pixels[None].to(device) / 255)
             xy = canvas.to_grid(shown.xy, GRID).to(device)[None]
+            visible = shown.visible[:, None].to(device)
             maps = network(pixels)[0], plain.combine(plain.levels(pixels), GRID)
             for buffer, each in zip(buffers, maps, strict=True):
-                buffer[rows] += F.normalize(sample_descriptors(each, xy)[0], dim=1) * shown.visible[
-                    :, None
-                ].to(device)
+                buffer[rows] += F.normalize(sample_descriptors(each, xy)[0], dim=1) * visible
     for buffer in buffers:
         buffer.copy_(F.normalize(buffer, dim=1))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +33,12 @@ from geoaware.store.extraction import Shard
 from geoaware.store.feature_store import FeatureStore
 from geoaware.training.kit import (
     DivergedError,
-    Journal,
+    Run,
     Say,
     load_sets,
     load_validation,
     open_folder,
-    read_ahead,
+    require_flip_pairs,
     say_notes,
 )
 from geoaware.training.post_processor.augment import Example, make_example
@@ -52,6 +52,8 @@ BEST, LAST = "best", "last"
 
 Part = tuple[tuple[Tensor, ...], list[Example]]
 """Features and labels of some groups of a step, computed at once."""
+
+_NEXT = "the checkpoint before it is kept; lower learning_rate, or look at this pair's features"
 
 
 def train(
@@ -81,27 +83,20 @@ def train(
         DivergedError: the loss became NaN or infinite.
     """
     run = _prepare(config.as_released(), out, device, restart, tell, say)
-    position = run.journal.position
+    position = run.position
     try:
         while position.stage < len(run.tasks):
-            _run_stage(run, run.tasks[position.stage])
+            run.begin_stage()
+            run.run_stage(run.task.steps)
             position.stage, position.step = position.stage + 1, 0
     finally:
-        run.journal.log.close()
+        run.log.close()
     return out / (BEST if run.validation else LAST)
 
 
 @dataclass(frozen=True)
 class _Task:
-    """A stage with what it trains on.
-
-    Attributes:
-        stage: its settings.
-        groups: of images.
-        key: of everything drawn in it.
-        steps: of the optimiser.
-        length: of the one-cycle schedule; fixed at SPair-71k's in the released code.
-    """
+    """A stage with its groups, the key of everything drawn in it, its steps, and its schedule's length."""
 
     stage: Stage
     groups: PairGroups | ImageGroups
@@ -111,7 +106,7 @@ class _Task:
 
     @classmethod
     def of(cls, stage: Stage, sets: Sequence[DataSet], key: str, released: bool) -> _Task:
-        """The length of a stage of epochs is that of its own data, whatever the data set."""
+        """The length of a stage of epochs is that of its own data; in the released code, of SPair-71k."""
         groups = make_groups(stage, sets, key)
         if stage.steps is not None or stage.epochs is None:
             return cls(stage, groups, key, stage.steps or 0, stage.steps or 0)
@@ -120,54 +115,128 @@ class _Task:
         return cls(stage, groups, key, steps, max(steps, fixed))
 
 
-@dataclass(frozen=True)
-class _Run:
-    """Everything that the stages share.
-
-    Attributes:
-        config: of the run.
-        out: its folder.
-        accelerator: of the processes that train together.
-        step: the network with its objective.
-        model: the same, with gradients averaged over the processes.
-        extractor: of the features.
-        features: of every image.
-        tasks: the stages.
-        validation: sets.
-        saved: the state to go on from.
-        journal: where the run is.
-    """
+@dataclass
+class _Run(Run[list[Part]]):
+    """With the processes that train together, and the network of each with averaged gradients (``model``)."""
 
     config: TrainConfig
-    out: Path
     accelerator: Any
     step: Step
     model: torch.nn.Module
     extractor: Extractor
     features: StoredFeatures
     tasks: list[_Task]
-    validation: list[DataSet]
     saved: checkpoint.Saved | None
-    journal: Journal
+    optimiser: torch.optim.Optimizer = field(init=False)
+    schedule: torch.optim.lr_scheduler.LRScheduler = field(init=False)
+
+    @property
+    def task(self) -> _Task:
+        return self.tasks[self.position.stage]
 
     @property
     def network(self) -> PostProcessor:
-        """What is trained."""
         return self.step.network
+
+    @property
+    def share(self) -> int:
+        """Groups that a process takes of each step."""
+        return self.task.stage.batch // self.accelerator.num_processes
+
+    def begin_stage(self) -> None:
+        """Make an optimiser and its schedule, or go on with those of the checkpoint."""
+        stage, length = self.task.stage, self.task.length
+        trained = [each for each in self.step.parameters() if each.requires_grad]
+        self.optimiser = torch.optim.AdamW(trained, lr=stage.learning_rate, weight_decay=stage.weight_decay)
+        # With exactly one rising step PyTorch would divide by zero.
+        rising = stage.rising * (1 + 1e-9) if stage.rising * length == 1 else stage.rising
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimiser, stage.learning_rate, total_steps=length, pct_start=rising
+        )
+        if self.saved is not None and self.position.step:
+            self.saved.restore(self.optimiser, self.schedule)
+        self.model.train()
+
+    def read(self, step: int) -> list[Part]:
+        """Features and labels of this process's groups, in parts to be accumulated."""
+        stage, size, grid = self.task.stage, self.extractor.layout.size, self.network.settings.grid
+        start = step * stage.batch + self.accelerator.process_index * self.share
+        examples = [
+            make_example(self.task.groups.group(number), self.config.flips, size, grid)
+            for number in range(start, start + self.share)
+        ]
+        count = self.share // stage.accumulate
+        parts = [examples[row : row + count] for row in range(0, self.share, count)]
+        return [(self.features.batch(part), part) for part in parts]
+
+    def take(self, step: int, ready: list[Part]) -> dict[str, float]:
+        """The figures are means over the groups of all processes."""
+        accelerator, where = self.accelerator, f"step {self.position.total + 1}"
+        # Dropout is drawn anew from the seed at each step, so that a resumed run draws the same.
+        key = f"{self.task.key}/{step}/{accelerator.process_index}"
+        torch.manual_seed(next(permutation(2**63, key)))
+        self.optimiser.zero_grad(set_to_none=True)
+        bfloat16, device = self.config.precision == "bf16", accelerator.device
+        parted = []
+        for row, (levels, examples) in enumerate(ready):
+            # Processes exchange gradients with the last part only.
+            with nullcontext() if row + 1 == len(ready) else accelerator.no_sync(self.model):
+                with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+                    losses, parts = self.model([each.to(device) for each in levels], examples)
+                for loss, example in zip(losses.tolist(), examples, strict=True):
+                    if not math.isfinite(loss):
+                        raise DivergedError(f"the loss is {loss} at {where}, {example.group.name}; {_NEXT}")
+                (losses.sum() / self.share).backward()
+            parted.append(torch.stack(list(parts.values()), dim=1))
+        norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), math.inf))
+        if not math.isfinite(norm):
+            names = "; ".join(example.group.name for _, examples in ready for example in examples)
+            raise DivergedError(f"the gradient is not finite at {where} ({names}); {_NEXT}")
+        self.optimiser.step()
+        means = [float(column.mean()) for column in accelerator.gather(torch.cat(parted)).unbind(1)]
+        rate = self.optimiser.param_groups[0]["lr"]
+        if step + 1 < self.task.steps:
+            self.schedule.step()
+        return dict(zip(parts, means, strict=True)) | {"gradient": norm, "learning_rate": rate}
+
+    def scores(self) -> list[Score]:
+        """Blended as it will be matched."""
+        matching = self.config.matching
+        extractor = RefinedExtractor(self.extractor, self.network, matching.blend)
+        scores = validate(
+            lambda image: extractor.feature_map(self.features.levels(image.path), image.size),
+            self.validation,
+            matching.settings(),
+            self.config.validation.alpha,
+        )
+        self.network.train()
+        return scores
+
+    def save(self, best: Mapping[str, float] | None) -> None:
+        network, position = self.network, self.position
+        if best is not None:
+            info = network.info
+            network.info = {**info, "validation": {"step": position.total, **best}}
+            network.save_pretrained(self.out / BEST)
+            network.info = info
+        network.save_pretrained(self.out / LAST)
+        checkpoint.save(self.out, network, self.optimiser, self.schedule.state_dict(), position)
+
+    def wait(self) -> None:
+        self.accelerator.wait_for_everyone()
 
 
 def _prepare(config: TrainConfig, out: Path, device: str, restart: bool, tell: Tell, say: Say) -> _Run:
     accelerate = require("accelerate", extra="train")
     # What does not fit is refused before features are extracted, which may take hours.
-    sets = [load_sets(stage.data, config.root) for stage in config.stages]
+    stages = [load_sets(stage.data, config.root) for stage in config.stages]
     validation = load_validation(config)
-    if config.flips.used:
-        for each in (data for stage in sets for data in stage):
-            _check_flips(each)
+    for data in (data for sets in stages for data in sets) if config.flips.used else ():
+        require_flip_pairs(data, ", or set flips.double, flips.single and flips.self to 0")
     released = config.preset == "released"
     tasks = [
-        _Task.of(stage, data, f"{config.seed}/{number}", released)
-        for number, (stage, data) in enumerate(zip(config.stages, sets, strict=True))
+        _Task.of(stage, sets, f"{config.seed}/{number}", released)
+        for number, (stage, sets) in enumerate(zip(config.stages, stages, strict=True))
     ]
     place = Shard.from_environment().device(device)
     extractor = load_extractor(config.extractor, device=place, **config.extractor_settings)
@@ -182,38 +251,20 @@ def _prepare(config: TrainConfig, out: Path, device: str, restart: bool, tell: T
     features = _features(config, extractor, tasks, validation, tell)
     accelerator.wait_for_everyone()
     network = _network(config, extractor, features.levels(tasks[0].groups.images[0].path), begun)
-    say_notes([*(data for stage in sets for data in stage), *validation], say)
+    say_notes([*(data for sets in stages for data in sets), *validation], say)
     position = Position() if saved is None else saved.position
     if saved is not None:
         network.load_state_dict(saved.network)
         say(f"going on at step {position.total}")
     step = Step(network, config.loss, config.seed, config.matching.blend, extractor.combine)
-    journal = Journal(
-        config, sum(each.steps for each in tasks), position, Log(out, position.total, main), tell, say, main
-    )
     model = accelerator.prepare_model(step)
-    return _Run(config, out, accelerator, step, model, extractor, features, tasks, validation, saved, journal)
-
-
-def _check_flips(data: DataSet) -> None:
-    """Refuse flips where nothing says what becomes of the labels.
-
-    Raises:
-        InputError: no category of the data set has flip pairs.
-    """
-    if not any(data.schemas[pair.category].flip_pairs for pair in data.pairs):
-        raise InputError(
-            f"{data.name}, split {data.split}: has no flip pairs, so mirrored images cannot be labelled; "
-            "add flip_pairs to the annotation file, or set flips.double, flips.single and flips.self to 0"
-        )
+    total, log = sum(task.steps for task in tasks), Log(out, position.total, main)
+    common = config, out, total, position, validation, log, tell, say, main
+    return _Run(*common, accelerator, step, model, extractor, features, tasks, saved)
 
 
 def _check_batch(stage: Stage, number: int, processes: int) -> None:
-    """Make sure that every process has equally many groups in every part of a step.
-
-    Raises:
-        InputError: it has not.
-    """
+    """Make sure that every process has equally many groups in every part of a step."""
     if stage.batch % (processes * stage.accumulate):
         raise InputError(
             f"stages.{number}: a batch of {stage.batch} cannot be shared by {processes} processes in "
@@ -287,107 +338,3 @@ def _network(
         "versions": {"geoaware": __version__, "torch": str(torch.__version__)},
     }
     return network.to(extractor.device)
-
-
-def _run_stage(run: _Run, task: _Task) -> None:
-    stage, position = task.stage, run.journal.position
-    trained = [each for each in run.step.parameters() if each.requires_grad]
-    optimiser = torch.optim.AdamW(trained, lr=stage.learning_rate, weight_decay=stage.weight_decay)
-    # With exactly one rising step PyTorch would divide by zero.
-    rising = stage.rising * (1 + 1e-9) if stage.rising * task.length == 1 else stage.rising
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, stage.learning_rate, total_steps=task.length, pct_start=rising
-    )
-    if run.saved is not None and position.step:
-        run.saved.restore(optimiser, schedule)
-
-    def save(best: Mapping[str, float] | None) -> None:
-        if best is not None:
-            info = run.network.info
-            run.network.info = {**info, "validation": {"step": position.total, **best}}
-            run.network.save_pretrained(run.out / BEST)
-            run.network.info = info
-        run.network.save_pretrained(run.out / LAST)
-        checkpoint.save(run.out, run.network, optimiser, schedule.state_dict(), position)
-
-    run.model.train()
-    for step, parts in read_ahead(lambda each: _read(run, task, each), position.step, task.steps):
-        figures = _take(run, task, step, parts, optimiser)
-        figures["learning_rate"] = optimiser.param_groups[0]["lr"]
-        last = step + 1 == task.steps
-        if not last:
-            schedule.step()
-        if run.journal.after_step(figures, last, lambda: _scores(run), save):
-            run.accelerator.wait_for_everyone()
-
-
-def _scores(run: _Run) -> list[Score]:
-    """PCK of the network as it is, blended as it will be matched."""
-    matching = run.config.matching
-    extractor = RefinedExtractor(run.extractor, run.network, matching.blend)
-    scores = validate(
-        lambda image: extractor.feature_map(run.features.levels(image.path), image.size),
-        run.validation,
-        matching.settings(),
-        run.config.validation.alpha,
-    )
-    run.network.train()
-    return scores
-
-
-def _read(run: _Run, task: _Task, step: int) -> list[Part]:
-    """Features and labels of this process's groups of a step, in parts to be accumulated."""
-    stage, settings = task.stage, run.network.settings
-    share = stage.batch // run.accelerator.num_processes
-    start = step * stage.batch + run.accelerator.process_index * share
-    examples = [
-        make_example(task.groups.group(number), run.config.flips, run.extractor.layout.size, settings.grid)
-        for number in range(start, start + share)
-    ]
-    size = share // stage.accumulate
-    parts = [examples[row : row + size] for row in range(0, share, size)]
-    return [(run.features.batch(part), part) for part in parts]
-
-
-def _take(
-    run: _Run, task: _Task, step: int, parts: Sequence[Part], optimiser: torch.optim.Optimizer
-) -> dict[str, float]:
-    """One step of the optimiser, and its figures: means over the groups of all processes.
-
-    Raises:
-        DivergedError: the loss of a group, or the gradient, is not finite; nothing was changed.
-    """
-    share = task.stage.batch // run.accelerator.num_processes
-    rank, device = run.accelerator.process_index, run.accelerator.device
-    where = f"step {run.journal.position.total + 1}"
-    # Dropout is drawn anew from the seed at each step, so that a resumed run draws the same.
-    torch.manual_seed(next(permutation(2**63, f"{task.key}/{step}/{rank}")))
-    optimiser.zero_grad(set_to_none=True)
-    values = []
-    for row, (levels, examples) in enumerate(parts):
-        # Processes exchange gradients with the last part only.
-        with nullcontext() if row + 1 == len(parts) else run.accelerator.no_sync(run.model):
-            with torch.autocast(device.type, torch.bfloat16, enabled=run.config.precision == "bf16"):
-                losses, parted = run.model([each.to(device) for each in levels], examples)
-            _check_finite(losses, examples, where)
-            (losses.sum() / share).backward()
-        values.append(torch.stack([parted.dense, parted.sparse, parted.distillation], dim=1))
-    norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), math.inf)
-    if not torch.isfinite(norm):
-        names = "; ".join(example.group.name for _, examples in parts for example in examples)
-        raise DivergedError(f"the gradient is not finite at {where} ({names}); {_NEXT}")
-    optimiser.step()
-    gathered = run.accelerator.gather(torch.cat(values))
-    means = [float(column.mean()) for column in gathered.unbind(1)]
-    return dict(zip(("dense", "sparse", "distillation"), means, strict=True)) | {"gradient": float(norm)}
-
-
-_NEXT = "the checkpoint before it is kept; lower learning_rate, or look at this pair's features"
-
-
-def _check_finite(losses: Tensor, examples: Sequence[Example], where: str) -> None:
-    losses = losses.detach()
-    wrong = (~torch.isfinite(losses)).nonzero().flatten().tolist()
-    if wrong:
-        name = examples[wrong[0]].group.name
-        raise DivergedError(f"the loss is {float(losses[wrong[0]])} at {where}, {name}; {_NEXT}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -22,21 +21,6 @@ _DRAWN, _DISTILLED = 64, 32
 
 _AROUND, _APART = 1.5, 1.25
 """Cells: how far around the keypoints points are drawn, and how far from each keypoint they stay."""
-
-
-@dataclass(frozen=True)
-class Losses:
-    """Of each group, without gradient, for the log.
-
-    Attributes:
-        dense: mean over a group's pairs, in cells.
-        sparse: likewise.
-        distillation: mean over a group's views.
-    """
-
-    dense: Float[Tensor, " g"]
-    sparse: Float[Tensor, " g"]
-    distillation: Float[Tensor, " g"]
 
 
 class Step(nn.Module):
@@ -69,32 +53,26 @@ class Step(nn.Module):
 
     def forward(
         self, levels: Sequence[Float[Tensor, "v _ _ _"]], examples: Sequence[Example]
-    ) -> tuple[Float[Tensor, " g"], Losses]:
-        """The loss of each group.
+    ) -> tuple[Float[Tensor, " g"], dict[str, Float[Tensor, " g"]]]:
+        """The loss of each group; and without gradient its parts, unweighted, by the names of their weights.
 
-        Args:
-            levels: raw maps of the examples' views, one after the other.
-            examples: the groups.
+        ``levels`` are the raw maps of the examples' views, one after the other.
         """
-        refined, plain = self.network(levels).float(), self._plain(levels)
-        grid = self.network.settings.grid
-        maps = refined if self.blend == 1 or plain is None else blended(refined, plain, self.blend, grid)
+        maps, plain = self.network(levels).float(), None
+        if self.combine is not None and (self.blend < 1 or self.loss.distillation):
+            with torch.no_grad():
+                plain = self.combine(levels, self.network.settings.grid)
+            if self.blend < 1:
+                maps = blended(maps, plain, self.blend, self.network.settings.grid)
         counts = [len(example.views) for example in examples]
         # The network may run in bfloat16; positions need more digits.
         with torch.autocast(maps.device.type, enabled=False):
             own = [None] * len(counts) if plain is None else plain.split(counts)
-            parts = zip(maps.split(counts), own, examples, strict=True)
-            losses = [self._group(*each) for each in parts]
+            losses = [self._group(*each) for each in zip(maps.split(counts), own, examples, strict=True)]
         dense, sparse, distillation = (torch.stack(each) for each in zip(*losses, strict=True))
         total = self.loss.dense * dense + self.loss.sparse * sparse + self.loss.distillation * distillation
-        return total, Losses(dense.detach(), sparse.detach(), distillation.detach())
-
-    def _plain(self, levels: Sequence[Tensor]) -> Float[Tensor, "v d p p"] | None:
-        """The extractor's own descriptors on the network's grid, where they are needed."""
-        if self.combine is None or (self.blend == 1 and not self.loss.distillation):
-            return None
-        with torch.no_grad():
-            return self.combine(levels, self.network.settings.grid)
+        parts = {"dense": dense, "sparse": sparse, "distillation": distillation}
+        return total, {name: part.detach() for name, part in parts.items()}
 
     def _group(
         self, maps: Float[Tensor, "v c p p"], plain: Float[Tensor, "v d p p"] | None, example: Example
@@ -113,14 +91,9 @@ def group_losses(
     logit_scale: Float[Tensor, ""],
     generator: torch.Generator,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """Dense and sparse loss of a group.
+    """Dense and sparse loss of a group, from the refined maps of its views.
 
-    Args:
-        maps: refined maps of the example's views.
-        example: labels and terms.
-        loss: the objective.
-        logit_scale: of the sparse loss.
-        generator: of the noise, on the CPU.
+    The generator is of the noise on target positions, and on the CPU.
     """
     device = maps.device
     # Read the descriptors of every view at its keypoints. Unbound and read once for each view: the backward
@@ -138,9 +111,12 @@ def group_losses(
     for target, terms in targets.items():
         queries = torch.cat([read[term.source][term.ids.to(device)] for term in terms])
         truth = torch.cat([_truth(example.labels, term, loss, generator) for term in terms]).to(device)
-        weights = torch.cat([_row_weights(term, loss) for term in terms]).to(device)
+        counted = [len(term.ids) if loss.reduction == "mean" else 1 for term in terms]
+        weights = torch.cat(
+            [torch.full(term.ids.shape, term.dense / n) for term, n in zip(terms, counted, strict=True)]
+        )
         errors = dense_errors(queries, views[target], truth, loss.temperature, loss.window)
-        dense = dense + errors @ weights
+        dense = dense + errors @ weights.to(device)
     # Sparse: pairs as they are, whose terms alone have such a weight.
     for term in example.terms if loss.sparse else ():
         if term.sparse:
@@ -158,13 +134,8 @@ def view_distillation(
 ) -> Float[Tensor, ""]:
     """Distillation at points of the object that nobody annotated; see `losses.distillation_loss`.
 
-    For every view, points drawn on a view of another image are looked for in it.
-
-    Args:
-        maps: refined maps of the example's views.
-        plain: the extractor's own, on the same grid.
-        example: labels say where the object is and what is annotated.
-        generator: of the draws, on the CPU.
+    For every view, points drawn on a view of another image are looked for in it. The plain maps are the
+    extractor's own, on the same grid; the generator is on the CPU.
     """
     refined, own = maps.unbind(), plain.unbind()
     total = read_descriptors(refined[0], torch.zeros(0, 2, device=maps.device)).sum()
@@ -199,9 +170,3 @@ def _truth(labels: Sequence[Labels], term: Term, loss: Loss, generator: torch.Ge
     """Where the keypoints of a term are wanted, with noise in units of the target's object."""
     truth = target_positions(labels[term.source], labels[term.target], term.ids, loss)
     return disturbed(truth, loss.noise * labels[term.target].reach, generator) if loss.noise else truth
-
-
-def _row_weights(term: Term, loss: Loss) -> Float[Tensor, " n"]:
-    """What the distance of each keypoint counts in the group's loss."""
-    count = len(term.ids)
-    return torch.full((count,), term.dense / (count if loss.reduction == "mean" else 1))
