@@ -14,7 +14,7 @@ from torch import Tensor
 from geoaware.method.keypoints import Schema
 from geoaware.training.backbone.config import TuneConfig, Views
 from geoaware.training.backbone.images import OBJECT, OUTSIDE, Shown
-from geoaware.training.backbone.views import Batch, make_batch
+from geoaware.training.backbone.views import Batch, Camera
 from tests.toys import noise
 from tests.training.tiny import draw_data, edit
 from tests.training.toy_sets import SCHEMA
@@ -131,4 +131,6 @@ def batch_of(
     generator = torch.Generator().manual_seed(seed)
     chosen = Views(**{**STILL, **views})
     schemas = [schema] * (1 + max(each.group for each in images))
-    return make_batch(images, schemas, chosen, points, limbs, grid, generator, torch.device("cpu"))
+    size = images[0].pixels.shape[-1]
+    camera = Camera(chosen, schemas, size, grid, torch.device("cpu"), generator)
+    return camera.batch(images, points, limbs)

@@ -34,7 +34,7 @@ from geoaware.runs.progress import Tell, silent
 from geoaware.training.backbone.config import TuneConfig
 from geoaware.training.backbone.images import Images
 from geoaware.training.backbone.objective import Criterion, Parts
-from geoaware.training.backbone.views import Batch, make_batch, restyled
+from geoaware.training.backbone.views import Batch, Camera, restyled
 from geoaware.training.kit import (
     DivergedError,
     Run,
@@ -131,10 +131,8 @@ class _Run(Run[Batch]):
         shown = images.read(images.draw(config.images, key))
         generator = torch.Generator().manual_seed(next(permutation(2**63, key)))
         schemas = [each.schema for each in images.groups]
-        objective = config.objective
-        return make_batch(
-            shown, schemas, config.views, objective.points, objective.limbs, GRID, generator, self.device
-        )
+        camera = Camera(config.views, schemas, CANVAS, GRID, self.device, generator)
+        return camera.batch(shown, config.objective.points, config.objective.limbs)
 
     def take(self, step: int, ready: Batch) -> dict[str, float]:
         config, learner = self.config, self.learner
