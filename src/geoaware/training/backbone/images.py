@@ -19,8 +19,9 @@ from geoaware.data.masks import object_mask
 from geoaware.data.sampling import permutation, pick
 from geoaware.method.geometry import Canvas
 from geoaware.method.keypoints import Schema
-from geoaware.method.types import AnnotatedImage, Box
+from geoaware.method.types import AnnotatedImage, Box, longer_side
 from geoaware.runs.errors import InputError
+from geoaware.training.kit import drawn_together, require_flip_pairs
 from geoaware.training.settings import shares_of
 
 OUTSIDE, OBJECT, UNKNOWN = 0, 1, 2
@@ -50,19 +51,13 @@ class Shown:
     masked: bool
     xy: Float[Tensor, "k 2"]
     visible: Bool[Tensor, " k"]
-    box: tuple[float, float, float, float]
+    box: Box
     group: int
 
 
 @dataclass(frozen=True)
 class Trained:
-    """Images with one set of keypoints.
-
-    Attributes:
-        schema: of the keypoints.
-        images: with at least two visible ones.
-        share: of the images of a step.
-    """
+    """Images with one set of keypoints, at least two of them visible, and their share of a step's images."""
 
     schema: Schema
     images: tuple[AnnotatedImage, ...]
@@ -84,15 +79,22 @@ class Images:
     """
 
     def __init__(
-        self,
-        sets: Sequence[DataSet],
-        shares: Sequence[float | None],
-        size: int,
-        room: int,
-        workers: int,
+        self, sets: Sequence[DataSet], shares: Sequence[float | None], size: int, room: int, workers: int
     ) -> None:
         self.size = size
-        self.groups = _groups(sets, shares)
+        self.groups: list[Trained] = []
+        for data, share in zip(sets, shares_of(shares, [len(each.images) for each in sets]), strict=True):
+            # Images of one data set whose keypoints have the same names go together.
+            together = drawn_together(data, by_schema=True)
+            if not together:
+                where = f"{data.name}, split {data.split}"
+                raise InputError(f"{where}: no image has two visible keypoints; there is nothing to learn")
+            require_flip_pairs(data)
+            total = sum(len(images) for images in together)
+            self.groups += [
+                Trained(data.schemas[images[-1].category], tuple(images), share * len(images) / total)
+                for images in together
+            ]
         self._room = room // (4 * size * size)
         self._kept: dict[str, Shown] = {}
         self._lock = Lock()
@@ -142,77 +144,31 @@ def show(annotated: AnnotatedImage, schema: Schema, group: int, size: int) -> Sh
     xy = torch.zeros(len(schema), 2)
     xy[list(annotated.keypoints.ids)] = canvas.to_canvas(annotated.keypoints.xy).float()
     visible = schema.visibility(annotated.keypoints)
-    box = _box(annotated, canvas)
+    # The object's box is at least a pixel wide and high.
+    corners = canvas.to_canvas([annotated.extent[:2], annotated.extent[2:]]).float()
+    x1, y1, x2, y2 = corners.flatten().tolist()
+    box = x1, y1, max(x2, x1 + 1.0), max(y2, y1 + 1.0)
     mask = object_mask(annotated)
     regions = _discs(xy[visible], box, size) if mask is None else _masked(mask, canvas)
-    return Shown(
-        _as_tensor(canvas.render(image)).permute(2, 0, 1).contiguous(),
-        _as_tensor(regions),
-        mask is not None,
-        xy,
-        visible,
-        box,
-        group,
-    )
+    pixels = torch.from_numpy(np.array(canvas.render(image))).permute(2, 0, 1).contiguous()
+    return Shown(pixels, torch.from_numpy(regions), mask is not None, xy, visible, box, group)
 
 
-def _groups(sets: Sequence[DataSet], shares: Sequence[float | None]) -> tuple[Trained, ...]:
-    """Groups of images by their keypoints: those of one data set with the same names go together."""
-    groups: list[Trained] = []
-    sizes = [len(each.images) for each in sets]
-    for data, part in zip(sets, shares_of(shares, sizes), strict=True):
-        by_schema: dict[tuple[str, ...], list[AnnotatedImage]] = {}
-        schemas: dict[tuple[str, ...], Schema] = {}
-        for image in data.images:
-            schema = data.schemas[image.category]
-            if int(image.keypoints.visible.sum()) >= 2:
-                names = tuple(schema.names[each] for each in range(len(schema)))
-                by_schema.setdefault(names, []).append(image)
-                schemas[names] = schema
-        where = f"{data.name}, split {data.split}"
-        if not by_schema:
-            raise InputError(f"{where}: no image has two visible keypoints; there is nothing to learn")
-        if not any(schema.flip_pairs for schema in schemas.values()):
-            raise InputError(
-                f"{where}: has no flip pairs, so mirrored images cannot be labelled; add flip_pairs to the "
-                "annotation file"
-            )
-        total = sum(len(images) for images in by_schema.values())
-        groups += [
-            Trained(schemas[names], tuple(images), part * len(images) / total)
-            for names, images in by_schema.items()
-        ]
-    return tuple(groups)
-
-
-def _box(image: AnnotatedImage, canvas: Canvas) -> Box:
-    """Around the object, in canvas pixels, at least a pixel wide and high."""
-    corners = canvas.to_canvas([image.extent[:2], image.extent[2:]]).float()
-    x1, y1, x2, y2 = corners.flatten().tolist()
-    return x1, y1, max(x2, x1 + 1.0), max(y2, y1 + 1.0)
-
-
-def _discs(seen: Float[Tensor, "k 2"], box: tuple[float, float, float, float], size: int) -> Image.Image:
+def _discs(seen: Float[Tensor, "k 2"], box: Box, size: int) -> np.ndarray:
     """Regions without a mask: discs around keypoints are object, what is far from the box is outside."""
-    reach = max(box[2] - box[0], box[3] - box[1])
+    x1, y1, x2, y2 = box
+    margin, radius = _AROUND * longer_side(box), _DISC * longer_side(box)
     board = Image.new("L", (size, size), OUTSIDE)
     pen = ImageDraw.Draw(board)
-    margin = _AROUND * reach
-    pen.rectangle((box[0] - margin, box[1] - margin, box[2] + margin, box[3] + margin), fill=UNKNOWN)
-    radius = _DISC * reach
+    pen.rectangle((x1 - margin, y1 - margin, x2 + margin, y2 + margin), fill=UNKNOWN)
     for x, y in seen.tolist():
         pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=OBJECT)
-    return board
+    return np.array(board)
 
 
-def _masked(mask: np.ndarray, canvas: Canvas) -> Image.Image:
+def _masked(mask: np.ndarray, canvas: Canvas) -> np.ndarray:
     """Regions of a mask: along its edge nobody knows."""
-    image = Image.fromarray((mask * 255).astype(np.uint8)).convert("RGB")
-    board = canvas.render(image).convert("L").point(lambda value: 255 if value >= 128 else 0)
+    board = canvas.render(Image.fromarray((mask * 255).astype(np.uint8)).convert("RGB")).convert("L")
     grown = board.filter(ImageFilter.MaxFilter(_EDGE))
-    regions = np.where(np.array(board) > 0, OBJECT, np.where(np.array(grown) > 0, UNKNOWN, OUTSIDE))
-    return Image.fromarray(regions.astype(np.uint8))
-
-
-def _as_tensor(image: Image.Image) -> Tensor:
-    return torch.from_numpy(np.array(image))
+    inside, near = (np.array(each) >= 128 for each in (board, grown))
+    return np.where(inside, OBJECT, np.where(near, UNKNOWN, OUTSIDE)).astype(np.uint8)

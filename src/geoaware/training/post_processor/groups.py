@@ -6,7 +6,6 @@ number of processes can share the groups of a step without talking to one anothe
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,11 +17,9 @@ from geoaware.data.sampling import permutation, pick
 from geoaware.method.keypoints import Schema
 from geoaware.method.types import AnnotatedImage
 from geoaware.runs.errors import InputError
+from geoaware.training.kit import MIN_COMMON, drawn_together
 from geoaware.training.post_processor.config import Stage
 from geoaware.training.settings import shares_of
-
-MIN_COMMON = 2
-"""Keypoints that a pair must have in common: with one there is nothing to tell apart."""
 
 _DRAWS = 100
 
@@ -47,7 +44,11 @@ class Group:
 
 
 class PairGroups:
-    """The pairs of one or several lists, each epoch in another order, or by shares with replacement."""
+    """The pairs of one or several lists, each epoch in another order, or by shares with replacement.
+
+    Attributes:
+        images: every one that can come up.
+    """
 
     def __init__(self, sets: Sequence[DataSet], shares: Sequence[float | None], key: str) -> None:
         self._key = key
@@ -65,38 +66,37 @@ class PairGroups:
         self._shares = shares_of(shares, [b - a for a, b in pairwise(self._starts)])
         self._by_share = any(share is not None for share in shares)
         self._order = lru_cache(maxsize=2)(self._permutation)
+        self.images = _each_once(image for pair, _ in self._pairs for image in (pair.source, pair.target))
 
     def __len__(self) -> int:
         """Groups of an epoch."""
         return len(self._pairs)
 
-    @property
-    def images(self) -> tuple[AnnotatedImage, ...]:
-        """Every image that can come up."""
-        return _each_once(image for pair, _ in self._pairs for image in (pair.source, pair.target))
-
     def group(self, number: int) -> Group:
         """Group ``number`` of the run, from 0."""
-        pair, schema = self._pairs[self._place(number)]
+        if self._by_share:
+            key = f"{self._key}/{number}"
+            chosen = pick(self._shares, f"{key}/set")
+            start, end = self._starts[chosen : chosen + 2]
+            place = start + next(permutation(end - start, key))
+        else:
+            epoch, row = divmod(number, len(self._pairs))
+            place = self._order(epoch)[row]
+        pair, schema = self._pairs[place]
         if pair.source.id == pair.target.id:
             return Group(pair.id, number, (pair.source,), ((0, 0),), schema)
         return Group(pair.id, number, (pair.source, pair.target), ((0, 1),), schema)
-
-    def _place(self, number: int) -> int:
-        if not self._by_share:
-            epoch, place = divmod(number, len(self._pairs))
-            return self._order(epoch)[place]
-        key = f"{self._key}/{number}"
-        chosen = pick(self._shares, f"{key}/set")
-        start, end = self._starts[chosen : chosen + 2]
-        return start + next(permutation(end - start, key))
 
     def _permutation(self, epoch: int) -> list[int]:
         return list(permutation(len(self._pairs), f"{self._key}/epoch {epoch}"))
 
 
 class ImageGroups:
-    """``count`` images of one category, or of one set of keypoint names, drawn at random."""
+    """``count`` images of one category, or of one set of keypoint names, drawn at random.
+
+    Attributes:
+        images: every one that can come up.
+    """
 
     def __init__(
         self, sets: Sequence[DataSet], shares: Sequence[float | None], key: str, count: int, by_schema: bool
@@ -110,15 +110,11 @@ class ImageGroups:
         for pools, size, share in zip(found, sizes, shares_of(shares, sizes), strict=True):
             self._pools += pools
             self._chances += [share * len(images) / size for _, images in pools]
+        self.images = _each_once(image for _, pool in self._pools for image in pool)
 
     def __len__(self) -> int:
         """Groups that show as many images as there are."""
         return max(1, len(self.images) // self._count)
-
-    @property
-    def images(self) -> tuple[AnnotatedImage, ...]:
-        """Every image that can come up."""
-        return _each_once(image for _, pool in self._pools for image in pool)
 
     def group(self, number: int) -> Group:
         """Group ``number`` of the run, from 0.
@@ -146,12 +142,7 @@ class ImageGroups:
 
 
 def make_groups(stage: Stage, sets: Sequence[DataSet], key: str) -> PairGroups | ImageGroups:
-    """The groups of a stage.
-
-    Args:
-        stage: its settings.
-        sets: the data sets of ``stage.data``, loaded.
-        key: of everything drawn.
+    """The groups of a stage; ``sets`` are its data sets, and ``key`` is of everything drawn.
 
     Raises:
         InputError: a data set has nothing to train on.
@@ -163,19 +154,14 @@ def make_groups(stage: Stage, sets: Sequence[DataSet], key: str) -> PairGroups |
 
 
 def _pools(data: DataSet, count: int, by_schema: bool) -> list[tuple[Schema, list[AnnotatedImage]]]:
-    """Images that can be drawn together; those with fewer than two visible keypoints are left out."""
-    found: dict[object, list[AnnotatedImage]] = defaultdict(list)
-    for image in data.images:
-        if int(image.keypoints.visible.sum()) >= MIN_COMMON:
-            schema = data.schemas[image.category]
-            found[tuple(schema.names) if by_schema else image.category].append(image)
-    large = [each for each in found.values() if len(each) >= count]
+    """Images that can be drawn together, of which there are enough."""
+    large = [images for images in drawn_together(data, by_schema) if len(images) >= count]
     if not large:
         raise InputError(
             f"{data.name}, split {data.split}: nowhere {count} images with {MIN_COMMON} visible keypoints "
             "that go together; use smaller groups (images), or mix: schema"
         )
-    return [(data.schemas[each[0].category], each) for each in large]
+    return [(data.schemas[images[0].category], images) for images in large]
 
 
 def _each_once(images: Iterable[AnnotatedImage]) -> tuple[AnnotatedImage, ...]:
