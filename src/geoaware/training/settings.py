@@ -76,13 +76,9 @@ class RunSettings(Part):
 def shares_of(choices: Sequence[float | None], sizes: Sequence[int]) -> list[float]:
     """The part of the draws that each data set has; they add up to 1.
 
-    Without any share each data set has as many draws as it has pairs (or images). Where every data set has a
-    share, only their ratios count. Where some have none, the shares given are parts of the whole, and the
-    other data sets divide what is left by their sizes.
-
-    Args:
-        choices: the shares given.
-        sizes: pairs or images of each data set.
+    Without any share each data set has as many draws as it has pairs (or images), which are its size. Where
+    every data set has a share, only their ratios count. Where some have none, the shares given are parts of
+    the whole, and the other data sets divide what is left by their sizes.
 
     Raises:
         InputError: some data sets have no share, and the others leave nothing to them.
@@ -96,7 +92,5 @@ def shares_of(choices: Sequence[float | None], sizes: Sequence[int]) -> list[flo
             f"the shares given add up to {given:g} and leave nothing to the data sets without one; give "
             "every data set a share, or let those given add up to less than 1"
         )
-    left = 1.0 - given
-    return [
-        left * size / missing if share is None else share for share, size in zip(choices, sizes, strict=True)
-    ]
+    left, both = 1.0 - given, zip(choices, sizes, strict=True)
+    return [left * size / missing if share is None else share for share, size in both]

@@ -44,23 +44,12 @@ class Parts:
 
     def total(self, weights: Objective) -> Float[Tensor, ""]:
         """Weighted sum."""
-        return (
-            weights.cells * self.cells
-            + weights.dense * self.dense
-            + weights.own * self.own
-            + weights.distillation * self.distillation
-            + weights.presence * self.presence
-        )
+        weighted = (getattr(weights, name) * part for name, part in vars(self).items())
+        return sum(weighted, start=self.cells.new_zeros(()))
 
 
 class Criterion(nn.Module):
-    """The loss with what is learned for it alone.
-
-    Args:
-        counts: keypoints of each group.
-        channels: of a descriptor.
-        weights: of the parts.
-    """
+    """The loss with what is learned for it alone, such as a prototype for each keypoint of each group."""
 
     def __init__(self, counts: list[int], channels: int, weights: Objective) -> None:
         super().__init__()
@@ -75,47 +64,38 @@ class Criterion(nn.Module):
         batch: Batch,
         plain: Float[Tensor, "v c g g"] | None = None,
     ) -> Parts:
-        """The parts of a step's loss.
+        """The parts of a step's loss, from unit descriptors and the logits of presence of each view.
 
-        Args:
-            descriptors: unit, of each view.
-            presence: logits.
-            batch: labels.
-            plain: unit descriptors of the plain extractor, of each view; without, nothing is distilled.
+        ``plain`` are unit descriptors of the plain extractor; without them nothing is distilled.
         """
         scale = self.log_scale.exp().clamp(max=_LARGEST)
         # Keypoints: every view against every other of its group, summed before the mean is taken.
         sums = [descriptors.new_zeros(3)]
-        for group, prototypes in enumerate(self.prototypes):
-            rows = [row for row, each in enumerate(batch.groups) if each == group]
-            if rows:
-                xy = torch.stack([batch.labels[row] for row in rows]).to(descriptors)
-                visible = torch.stack([batch.visible[row] for row in rows])
-                sums.append(
-                    self._group(descriptors[rows], xy, visible, F.normalize(prototypes, dim=1), scale)
-                )
+        for group in sorted(set(batch.groups)):
+            sums.append(self._group(descriptors, batch, group, scale))
         cells, dense, count = torch.stack(sums).sum(dim=0).unbind()
         count = count.clamp(min=1)
-        return Parts(
-            cells / count,
-            dense / count,
-            self._own(descriptors, batch, scale),
-            self._distillation(descriptors, batch, scale, plain),
-            presence_loss(presence, batch.regions),
-        )
+        own = distillation = descriptors.new_zeros(())
+        if self.weights.own and batch.known.any():
+            (first, second), counted = batch.own.to(descriptors).unbind(dim=1), batch.known.to(descriptors)
+            wanted = gaussians(second, descriptors.shape[-1], self.weights.spread)
+            own = mean_entropy(descriptors[::2], descriptors[1::2], first, wanted, counted, scale)
+        if plain is not None and batch.known.any():
+            distillation = self._distillation(descriptors, batch, scale, plain)
+        present = presence_loss(presence, batch.regions)
+        return Parts(cells / count, dense / count, own, distillation, present)
 
     def _group(
-        self,
-        maps: Float[Tensor, "v d g g"],
-        xy: Float[Tensor, "v n 2"],
-        visible: Bool[Tensor, "v n"],
-        prototypes: Float[Tensor, "k d"],
-        scale: Float[Tensor, ""],
+        self, descriptors: Float[Tensor, "v d g g"], batch: Batch, group: int, scale: Float[Tensor, ""]
     ) -> Float[Tensor, 3]:
         """Sums of cross-entropy and distance over the searches of a group's keypoints, and their number.
 
-        The first ``k`` of ``n`` labels have prototypes, the rest are points on limbs.
+        The first labels have prototypes, the rest are points on limbs.
         """
+        rows = [row for row, each in enumerate(batch.groups) if each == group]
+        maps, prototypes = descriptors[rows], F.normalize(self.prototypes[group], dim=1)
+        xy = torch.stack([batch.labels[row] for row in rows]).to(maps)
+        visible = torch.stack([batch.visible[row] for row in rows])
         # Read every view at its keypoints, and say where each of them is wanted.
         queries = F.normalize(sample_descriptors(maps, xy), dim=2)
         wanted = gaussians(xy, maps.shape[-1], self.weights.spread)
@@ -127,37 +107,18 @@ class Criterion(nn.Module):
                 continue
             # Look for it in the views that show it, as the others show it and as its prototype.
             sought = torch.cat([queries[seen, keypoint], prototypes[keypoint : keypoint + 1]])
-            entropy, far = searches(
-                sought,
-                maps[seen],
-                wanted[seen, keypoint],
-                xy[seen, keypoint],
-                scale,
-                bool(self.weights.dense),
-            )
+            truth, dense = (wanted[seen, keypoint], xy[seen, keypoint]), bool(self.weights.dense)
+            entropy, far = searches(sought, maps[seen], *truth, scale, dense)
             # A view's own keypoint is no search.
             counted = torch.ones_like(entropy)
             counted[: len(seen)] -= torch.eye(len(seen), device=counted.device)
             total = total + torch.stack([(entropy * counted).sum(), (far * counted).sum(), counted.sum()])
         return total
 
-    def _own(self, maps: Float[Tensor, "v d g g"], batch: Batch, scale: Tensor) -> Float[Tensor, ""]:
-        if not self.weights.own or not batch.known.any():
-            return maps.new_zeros(())
-        xy = batch.own.to(maps)
-        wanted = gaussians(xy[:, 1], maps.shape[-1], self.weights.spread)
-        return mean_entropy(maps[::2], maps[1::2], xy[:, 0], wanted, batch.known.to(maps), scale)
-
     def _distillation(
-        self,
-        maps: Float[Tensor, "v d g g"],
-        batch: Batch,
-        scale: Tensor,
-        plain: Float[Tensor, "v c g g"] | None,
+        self, maps: Float[Tensor, "v d g g"], batch: Batch, scale: Tensor, plain: Float[Tensor, "v c g g"]
     ) -> Float[Tensor, ""]:
         """Points of an image's first view, sought in the second view of the next image of its group."""
-        if plain is None or not batch.known.any():
-            return maps.new_zeros(())
         others, xy = following(batch.groups), batch.own[:, 0].to(maps)
         with torch.no_grad():
             # Where the plain descriptors find a point is where it is wanted.
@@ -180,13 +141,8 @@ def mean_entropy(
 ) -> Float[Tensor, ""]:
     """Mean cross-entropy of points, each read in a source and looked for in its target; 0 where none counts.
 
-    Args:
-        sources: unit maps.
-        targets: unit maps.
-        xy: the points in the sources.
-        wanted: distributions over the targets' cells.
-        counted: 1 for points that count, 0 for the rest.
-        scale: factor of the cosines.
+    Maps are unit, ``wanted`` are distributions over the targets' cells, and ``scale`` is the factor of the
+    cosines; ``counted`` is 1 for points that count and 0 for the rest.
     """
     logits = scale * F.normalize(sample_descriptors(sources, xy), dim=2) @ targets.flatten(2)
     entropy = torch.logsumexp(logits, dim=2) - (logits * wanted.flatten(2)).sum(dim=2)
@@ -194,11 +150,7 @@ def mean_entropy(
 
 
 def following(groups: Sequence[int]) -> list[int]:
-    """For each image, the row of the second view of the next one of its group, after the last the first.
-
-    Args:
-        groups: of each view, two an image.
-    """
+    """For each image, the row of the second view of the next one of its group, after the last the first."""
     of_image = groups[::2]
     members = {group: [each for each, its in enumerate(of_image) if its == group] for group in set(of_image)}
     after = {each: row[(n + 1) % len(row)] for row in members.values() for n, each in enumerate(row)}
@@ -220,10 +172,10 @@ def plain_searches(
 
 def far_from_labels(batch: Batch) -> Bool[Tensor, "n p"]:
     """Which of the points nobody annotated are at no annotated one, on the first view."""
-    rows = []
-    for xy, labels, visible in zip(batch.own[:, 0], batch.labels[::2], batch.visible[::2], strict=True):
-        rows.append((torch.cdist(xy, labels[visible]) > _AT_LABEL).all(dim=1))
-    return torch.stack(rows)
+    firsts = zip(batch.own[:, 0], batch.labels[::2], batch.visible[::2], strict=True)
+    return torch.stack(
+        [(torch.cdist(xy, labels[seen]) > _AT_LABEL).all(dim=1) for xy, labels, seen in firsts]
+    )
 
 
 def searches(
@@ -234,15 +186,10 @@ def searches(
     scale: Float[Tensor, ""],
     dense: bool = True,
 ) -> tuple[Float[Tensor, "q t"], Float[Tensor, "q t"]]:
-    """Cross-entropy and soft-argmax distance, in cells, of every query in every target.
+    """Cross-entropy and soft-argmax distance, in cells, of every query of one keypoint in every target.
 
-    Args:
-        queries: unit descriptors of one keypoint.
-        targets: unit maps.
-        wanted: distribution over a target's cells.
-        xy: the true place in it.
-        scale: factor of the cosines.
-        dense: whether the distances are needed; else they are 0.
+    Queries and maps are unit. ``wanted`` is the distribution over a target's cells, ``xy`` the true place in
+    it, and ``scale`` the factor of the cosines. Unless ``dense``, the distances are not needed and are 0.
     """
     cells = targets.flatten(2)
     logits = scale * torch.einsum("qd,tdc->qtc", queries, cells)
@@ -251,16 +198,17 @@ def searches(
     entropy = torch.logsumexp(logits, dim=2) - scale * queries @ middle.T
     if not dense:
         return entropy, torch.zeros_like(entropy)
-    found = logits.softmax(dim=2) @ _positions(targets.shape[-1], targets)
+    along = torch.arange(targets.shape[-1], device=xy.device, dtype=targets.dtype)
+    found = logits.softmax(dim=2) @ torch.cartesian_prod(along, along).flip(1)
     return entropy, torch.linalg.vector_norm(found - xy, dim=2)
 
 
 def presence_loss(logits: Float[Tensor, "v 1 g g"], regions: Float[Tensor, "v g g"]) -> Float[Tensor, ""]:
     """Binary cross-entropy where it is known, object and outside weighing the same."""
-    each = F.binary_cross_entropy_with_logits(logits[:, 0], (regions == OBJECT).to(logits), reduction="none")
     parts = [(regions == kind).to(logits) for kind in (OBJECT, OUTSIDE)]
-    means = [(each * part).sum() / part.sum().clamp(min=1) for part in parts]
-    return (means[0] + means[1]) / 2
+    each = F.binary_cross_entropy_with_logits(logits[:, 0], parts[0], reduction="none")
+    inside, outside = ((each * part).sum() / part.sum().clamp(min=1) for part in parts)
+    return (inside + outside) / 2
 
 
 def gaussians(xy: Float[Tensor, "*n 2"], grid: int, spread: float) -> Float[Tensor, "*n g g"]:
@@ -270,9 +218,3 @@ def gaussians(xy: Float[Tensor, "*n 2"], grid: int, spread: float) -> Float[Tens
         torch.softmax(-((cells - xy[..., axis, None]) ** 2) / (2 * spread**2), dim=-1) for axis in (0, 1)
     )
     return rows[..., :, None] * columns[..., None, :]
-
-
-def _positions(grid: int, like: Tensor) -> Float[Tensor, "c 2"]:
-    cells = torch.arange(grid, device=like.device, dtype=like.dtype)
-    rows, columns = torch.meshgrid(cells, cells, indexing="ij")
-    return torch.stack([columns.flatten(), rows.flatten()], dim=1)

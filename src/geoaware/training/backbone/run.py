@@ -89,22 +89,9 @@ def tune(
     tell: Tell = silent,
     say: Say = lambda _: None,
 ) -> Path:
-    """Train the backbone with its decoder, or go on with a run that was stopped.
+    """Train the backbone with its decoder, or go on with a run that was stopped; the folder of the weights.
 
-    Args:
-        config: what to do.
-        out: the run's folder.
-        device: as for `load_extractor`.
-        restart: throw away what an earlier run left in the folder.
-        tell: is told how far the training is.
-        say: takes lines on what happens.
-
-    Returns:
-        The folder of the weights.
-
-    Raises:
-        InputError: a setting, data set or file does not fit; the folder belongs to another run.
-        DivergedError: the loss became NaN or infinite.
+    Parameters and errors are those of `geoaware.training.post_processor.loop.train`.
     """
     run = _prepare(config, out, choose_device(device), restart, tell, say)
     try:
@@ -214,11 +201,7 @@ def _prepare(
 
 
 def _network(config: TuneConfig, keypoints: Sequence[int]) -> TunedNetwork:
-    """A new network, or the one to go on from.
-
-    Raises:
-        InputError: the latter is not there, or of another shape.
-    """
+    """A new network, or the one to go on from, which must be of the same shape."""
     shape = TunedShape(**config.shape.model_dump(), keypoints=tuple(keypoints))
     if config.start is None:
         network = TunedNetwork.from_imagenet(shape)

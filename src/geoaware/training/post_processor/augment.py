@@ -7,8 +7,7 @@ the mirror (left ear, right ear) it is exchanged by annotation id.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -16,9 +15,12 @@ from torch import Tensor
 
 from geoaware.method.geometry import Canvas, Pose, pose_size
 from geoaware.method.keypoints import Schema
-from geoaware.method.types import AnnotatedImage, Keypoints, longer_side
+from geoaware.method.types import AnnotatedImage, longer_side
 from geoaware.training.post_processor.config import Flips, Loss
 from geoaware.training.post_processor.groups import Group
+
+POSES: tuple[Pose, Pose] = ("identity", "flip")
+"""In which images are trained on; without flips, in the first."""
 
 View = tuple[int, Pose]
 """An image of a group, by its place, in a pose."""
@@ -70,9 +72,9 @@ class Example:
     """
 
     group: Group
-    views: list[View] = field(default_factory=list)
-    labels: list[Labels] = field(default_factory=list)
-    terms: list[Term] = field(default_factory=list)
+    views: list[View]
+    labels: list[Labels]
+    terms: list[Term]
 
 
 def make_example(group: Group, flips: Flips, size: int, grid: int) -> Example:
@@ -89,19 +91,25 @@ def make_example(group: Group, flips: Flips, size: int, grid: int) -> Example:
         grid: cells a side of the refined maps.
     """
     # Place the keypoints of every image, and of its mirror image if there are flips.
-    example = Example(group)
     labels: dict[View, Labels] = {}
     for place, image in enumerate(group.images):
-        for pose in ("identity", "flip") if flips.used else ("identity",):
+        for pose in POSES if flips.used else POSES[:1]:
             labels[place, pose] = place_labels(image, group.schema, pose, size, grid)
     # Share the weight of each pair among its companions that have a keypoint in common.
     weights: dict[tuple[View, View], float] = defaultdict(float)
     straight: dict[tuple[View, View], float] = defaultdict(float)
     for pair in group.pairs:
+        (a, b), (a_flipped, b_flipped) = ([(place, pose) for place in pair] for pose in POSES)
+        companions = (
+            (a, b, 1.0),
+            (a_flipped, b_flipped, flips.double),
+            (a_flipped, b, flips.single),
+            (a_flipped, a, flips.self),
+        )
         parts = [
             (source, target, weight)
-            for source, target, weight in _companions(pair, flips)
-            if bool((labels[source].visible & labels[target].visible).any())
+            for source, target, weight in companions
+            if weight and bool((labels[source].visible & labels[target].visible).any())
         ]
         total = sum(weight for *_, weight in parts) * len(group.pairs)
         for row, (source, target, weight) in enumerate(parts):
@@ -109,16 +117,14 @@ def make_example(group: Group, flips: Flips, size: int, grid: int) -> Example:
             if row == 0:  # the pair as it is, which always has one in common
                 straight[source, target] += weight / total
     # Keep the views that are used, each once and with a number.
-    used = dict.fromkeys(view for ends in weights for view in ends)
-    number = {view: row for row, view in enumerate(used)}
-    example.views = list(used)
-    example.labels = [labels[view] for view in used]
+    views = list(dict.fromkeys(view for ends in weights for view in ends))
+    number = {view: row for row, view in enumerate(views)}
     # A term for each two views.
+    terms = []
     for (source, target), weight in weights.items():
         ids = (labels[source].visible & labels[target].visible).nonzero().flatten()
-        sparse = straight.get((source, target), 0.0)
-        example.terms.append(Term(number[source], number[target], ids, weight, sparse))
-    return example
+        terms.append(Term(number[source], number[target], ids, weight, straight[source, target]))
+    return Example(group, views, [labels[view] for view in views], terms)
 
 
 def place_labels(image: AnnotatedImage, schema: Schema, pose: Pose, size: int, grid: int) -> Labels:
@@ -127,7 +133,7 @@ def place_labels(image: AnnotatedImage, schema: Schema, pose: Pose, size: int, g
     canvas = Canvas(*pose_size(image.size, pose), size)
     xy = torch.zeros(len(schema), 2)
     xy[list(keypoints.ids)] = canvas.to_grid(canvas.to_canvas(keypoints.xy), grid).float()
-    reach = _half_extent(image, keypoints) * canvas.scale * grid / size
+    reach = longer_side(image.box or keypoints.box) / 2 * canvas.scale * grid / size
     return Labels(xy, schema.visibility(keypoints), reach)
 
 
@@ -140,20 +146,3 @@ def target_positions(
         return truth
     # As released: flows between patches. Counted from the patch's corner, half a cell before its centre.
     return truth + 0.5 - (source.xy[ids] + 0.5).remainder(1.0)
-
-
-def _companions(pair: tuple[int, int], flips: Flips) -> Iterator[tuple[View, View, float]]:
-    """The pair as it is, then its flips that have a weight."""
-    source, target = pair
-    yield (source, "identity"), (target, "identity"), 1.0
-    if flips.double:
-        yield (source, "flip"), (target, "flip"), flips.double
-    if flips.single:
-        yield (source, "flip"), (target, "identity"), flips.single
-    if flips.self:
-        yield (source, "flip"), (source, "identity"), flips.self
-
-
-def _half_extent(image: AnnotatedImage, keypoints: Keypoints) -> float:
-    """Half the longer side of the object's box; without a box, of that around the visible keypoints."""
-    return longer_side(image.box or keypoints.box) / 2

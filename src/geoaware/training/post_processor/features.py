@@ -20,11 +20,7 @@ from geoaware.training.post_processor.config import TrainConfig
 
 
 class StoredFeatures:
-    """Raw maps of images by path and pose, from one store.
-
-    Args:
-        store: where they are.
-    """
+    """Raw maps of images by path and pose, from one store."""
 
     def __init__(self, store: FeatureStore) -> None:
         self.store = store

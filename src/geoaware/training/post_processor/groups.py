@@ -105,11 +105,11 @@ class ImageGroups:
         self._count = count
         self._pools: list[tuple[Schema, list[AnnotatedImage]]] = []
         self._chances: list[float] = []
-        found = [_pools(each, count, by_schema) for each in sets]
-        sizes = [sum(len(images) for _, images in pools) for pools in found]
-        for pools, size, share in zip(found, sizes, shares_of(shares, sizes), strict=True):
-            self._pools += pools
-            self._chances += [share * len(images) / size for _, images in pools]
+        found = [_large(each, count, by_schema) for each in sets]
+        sizes = [sum(len(images) for images in pools) for pools in found]
+        for data, pools, size, share in zip(sets, found, sizes, shares_of(shares, sizes), strict=True):
+            self._pools += [(data.schemas[images[0].category], images) for images in pools]
+            self._chances += [share * len(images) / size for images in pools]
         self.images = _each_once(image for _, pool in self._pools for image in pool)
 
     def __len__(self) -> int:
@@ -153,7 +153,7 @@ def make_groups(stage: Stage, sets: Sequence[DataSet], key: str) -> PairGroups |
     return ImageGroups(sets, shares, key, stage.images, stage.mix == "schema")
 
 
-def _pools(data: DataSet, count: int, by_schema: bool) -> list[tuple[Schema, list[AnnotatedImage]]]:
+def _large(data: DataSet, count: int, by_schema: bool) -> list[list[AnnotatedImage]]:
     """Images that can be drawn together, of which there are enough."""
     large = [images for images in drawn_together(data, by_schema) if len(images) >= count]
     if not large:
@@ -161,7 +161,7 @@ def _pools(data: DataSet, count: int, by_schema: bool) -> list[tuple[Schema, lis
             f"{data.name}, split {data.split}: nowhere {count} images with {MIN_COMMON} visible keypoints "
             "that go together; use smaller groups (images), or mix: schema"
         )
-    return [(data.schemas[images[0].category], images) for images in large]
+    return large
 
 
 def _each_once(images: Iterable[AnnotatedImage]) -> tuple[AnnotatedImage, ...]:

@@ -21,7 +21,6 @@ from geoaware.data import DataSet
 from geoaware.data.sampling import permutation
 from geoaware.features import Extractor, load_extractor
 from geoaware.features.refined import RefinedExtractor
-from geoaware.method.geometry import Pose
 from geoaware.method.post_processor import PostProcessor, PostProcessorSettings
 from geoaware.runs import checkpoint
 from geoaware.runs.checkpoint import Position
@@ -41,7 +40,7 @@ from geoaware.training.kit import (
     require_flip_pairs,
     say_notes,
 )
-from geoaware.training.post_processor.augment import Example, make_example
+from geoaware.training.post_processor.augment import POSES, Example, make_example
 from geoaware.training.post_processor.config import SPAIR_PAIRS, Stage, TrainConfig
 from geoaware.training.post_processor.features import StoredFeatures, complete
 from geoaware.training.post_processor.groups import ImageGroups, PairGroups, make_groups
@@ -107,11 +106,9 @@ class _Task:
     @classmethod
     def of(cls, stage: Stage, sets: Sequence[DataSet], key: str, released: bool) -> _Task:
         """The length of a stage of epochs is that of its own data; in the released code, of SPair-71k."""
-        groups = make_groups(stage, sets, key)
-        if stage.steps is not None or stage.epochs is None:
-            return cls(stage, groups, key, stage.steps or 0, stage.steps or 0)
-        steps = max(1, math.ceil(stage.epochs * len(groups) / stage.batch))
-        fixed = math.ceil(stage.epochs * SPAIR_PAIRS / stage.batch) if released else 0
+        groups, epochs = make_groups(stage, sets, key), stage.epochs or 0.0
+        steps = stage.steps or max(1, math.ceil(epochs * len(groups) / stage.batch))
+        fixed = math.ceil(epochs * SPAIR_PAIRS / stage.batch) if released else 0
         return cls(stage, groups, key, steps, max(steps, fixed))
 
 
@@ -230,28 +227,38 @@ def _prepare(config: TrainConfig, out: Path, device: str, restart: bool, tell: T
     accelerate = require("accelerate", extra="train")
     # What does not fit is refused before features are extracted, which may take hours.
     stages = [load_sets(stage.data, config.root) for stage in config.stages]
-    validation = load_validation(config)
-    for data in (data for sets in stages for data in sets) if config.flips.used else ():
+    sets, validation = [data for each in stages for data in each], load_validation(config)
+    for data in sets if config.flips.used else ():
         require_flip_pairs(data, ", or set flips.double, flips.single and flips.self to 0")
-    released = config.preset == "released"
     tasks = [
-        _Task.of(stage, sets, f"{config.seed}/{number}", released)
-        for number, (stage, sets) in enumerate(zip(config.stages, stages, strict=True))
+        _Task.of(stage, each, f"{config.seed}/{number}", config.preset == "released")
+        for number, (stage, each) in enumerate(zip(config.stages, stages, strict=True))
     ]
     place = Shard.from_environment().device(device)
     extractor = load_extractor(config.extractor, device=place, **config.extractor_settings)
     # Its own bf16 mode would hold for every later run of the process.
     accelerator = accelerate.Accelerator(cpu=extractor.device.type == "cpu", mixed_precision="no")
     for number, stage in enumerate(config.stages):
-        _check_batch(stage, number, accelerator.num_processes)
+        # Every process has equally many groups in every part of a step.
+        processes, parts = accelerator.num_processes, stage.accumulate
+        if stage.batch % (processes * parts):
+            raise InputError(
+                f"stages.{number}: a batch of {stage.batch} cannot be shared by {processes} processes in "
+                f"{parts} parts; make it a multiple of {processes * parts}"
+            )
     begun = None if config.start is None else _begun(config.start, config.network, extractor)
     main = accelerator.is_main_process
     with accelerator.main_process_first():
         saved = open_folder(config, out, restart and main, (BEST, LAST))
-    features = _features(config, extractor, tasks, validation, tell)
+    store = FeatureStore.of(config.cache, extractor, config.stored)
+    trained = {image.path for task in tasks for image in task.groups.images}
+    validated = {image.path for data in validation for image in data.images}
+    complete(store, extractor, trained, POSES if config.flips.used else POSES[:1], tell)
+    complete(store, extractor, validated - trained, POSES[:1], tell)
     accelerator.wait_for_everyone()
+    features = StoredFeatures(store)
     network = _network(config, extractor, features.levels(tasks[0].groups.images[0].path), begun)
-    say_notes([*(data for sets in stages for data in sets), *validation], say)
+    say_notes([*sets, *validation], say)
     position = Position() if saved is None else saved.position
     if saved is not None:
         network.load_state_dict(saved.network)
@@ -263,40 +270,8 @@ def _prepare(config: TrainConfig, out: Path, device: str, restart: bool, tell: T
     return _Run(*common, accelerator, step, model, extractor, features, tasks, saved)
 
 
-def _check_batch(stage: Stage, number: int, processes: int) -> None:
-    """Make sure that every process has equally many groups in every part of a step."""
-    if stage.batch % (processes * stage.accumulate):
-        raise InputError(
-            f"stages.{number}: a batch of {stage.batch} cannot be shared by {processes} processes in "
-            f"{stage.accumulate} parts; make it a multiple of {processes * stage.accumulate}"
-        )
-
-
-def _features(
-    config: TrainConfig,
-    extractor: Extractor,
-    tasks: Sequence[_Task],
-    validation: Sequence[DataSet],
-    tell: Tell,
-) -> StoredFeatures:
-    """The store, with everything in it that the run reads."""
-    store = FeatureStore.of(config.cache, extractor, config.stored)
-    poses: tuple[Pose, ...] = ("identity", "flip") if config.flips.used else ("identity",)
-    trained = {image.path for task in tasks for image in task.groups.images}
-    validated = {
-        image.path for data in validation for pair in data.pairs for image in (pair.source, pair.target)
-    }
-    complete(store, extractor, trained, poses, tell)
-    complete(store, extractor, validated - trained, ("identity",), tell)
-    return StoredFeatures(store)
-
-
 def _begun(start: str, shape: PostProcessorSettings, extractor: Extractor) -> PostProcessor:
-    """The post-processor to go on from.
-
-    Raises:
-        InputError: it is of another extractor or shape.
-    """
+    """The post-processor to go on from, which must be of this extractor and shape."""
     begun = PostProcessor.from_pretrained(start)
     known = begun.info.get("extractor", extractor.identity)
     if known != extractor.identity:
@@ -313,11 +288,7 @@ def _begun(start: str, shape: PostProcessorSettings, extractor: Extractor) -> Po
 def _network(
     config: TrainConfig, extractor: Extractor, levels: Sequence[Tensor], begun: PostProcessor | None
 ) -> PostProcessor:
-    """A new post-processor for such raw maps, or one with the weights to go on from.
-
-    Raises:
-        InputError: the weights to go on from are for other maps.
-    """
+    """A new post-processor for such raw maps, or with the weights to go on from, which must be for them."""
     channels = tuple(level.shape[0] for level in levels)
     torch.manual_seed(config.seed)
     network = PostProcessor(**asdict(replace(config.network, channels=channels)))
