@@ -96,8 +96,8 @@ def say_notes(sets: Sequence[DataSet], say: Say) -> None:
 
 
 def open_folder(
-    config: RunSettings, out: Path, restart: bool, weights: Sequence[str]
-) -> checkpoint.Saved | None:
+    config: RunSettings, out: Path, restart: bool, weights: Sequence[str], say: Say
+) -> tuple[checkpoint.Saved | None, Position]:
     """Make the run's folder, or make sure that it belongs to this run; the state of one that has begun.
 
     With ``restart`` what is in it is thrown away, also the folders that hold ``weights``.
@@ -123,7 +123,11 @@ def open_folder(
     else:
         with replacing(path) as draft:
             draft.write_text(yaml.safe_dump(wanted, sort_keys=False), encoding="utf-8")
-    return checkpoint.load(out)
+    saved = checkpoint.load(out)
+    if saved is None:
+        return None, Position()
+    say(f"going on at step {saved.position.total}")
+    return saved, saved.position
 
 
 @dataclass

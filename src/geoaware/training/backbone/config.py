@@ -148,11 +148,7 @@ class TuneConfig(RunSettings):
 
 
 def load_config(place: str | os.PathLike[str], changes: Mapping[str, Any] | None = None) -> TuneConfig:
-    """A run's settings from a YAML file, or from one that comes with the package, by its name.
-
-    Raises:
-        InputError: no such file, no YAML, an unknown key, or a value that cannot be.
-    """
+    """A run's settings from a YAML file or of a shipped name; see `geoaware.runs.settings.load`."""
     return settings.load(TuneConfig, place, CONFIGS, changes)
 
 

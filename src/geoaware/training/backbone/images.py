@@ -65,14 +65,9 @@ class Trained:
 
 
 class Images:
-    """All that a run is trained on; decoded images are kept while there is room.
+    """All that a run is trained on, on canvases of a side of ``size``, drawn by shares as in `shares_of`.
 
-    Args:
-        sets: data sets.
-        shares: of the images of a step; see `shares_of`.
-        size: side of the canvas.
-        room: bytes to keep decoded images in.
-        workers: threads that decode.
+    So many ``workers`` decode images, which are kept while there is ``room``, in bytes.
 
     Raises:
         InputError: a data set has no image with two visible keypoints, or no flip pairs.

@@ -27,23 +27,15 @@ from geoaware.features.tuned import CANVAS, GRID, Tuned, TunedNetwork, TunedSett
 from geoaware.method.geometry import Canvas
 from geoaware.method.matching import MatchSettings, sample_descriptors
 from geoaware.runs import checkpoint
-from geoaware.runs.checkpoint import Position
 from geoaware.runs.errors import InputError
 from geoaware.runs.log import Log
 from geoaware.runs.progress import Tell, silent
+from geoaware.training import kit
 from geoaware.training.backbone.config import TuneConfig
 from geoaware.training.backbone.images import Images
 from geoaware.training.backbone.objective import Criterion, Parts
 from geoaware.training.backbone.views import Batch, Camera, restyled
-from geoaware.training.kit import (
-    DivergedError,
-    Run,
-    Say,
-    load_sets,
-    load_validation,
-    open_folder,
-    say_notes,
-)
+from geoaware.training.kit import DivergedError, Run, Say
 from geoaware.training.validation import Score, validate
 
 WEIGHTS = "weights"
@@ -176,12 +168,12 @@ class _Run(Run[Batch]):
 def _prepare(
     config: TuneConfig, out: Path, device: torch.device, restart: bool, tell: Tell, say: Say
 ) -> _Run:
-    sets, validation = load_sets(config.data, config.root), load_validation(config)
-    say_notes([*sets, *validation], say)
+    sets, validation = kit.load_sets(config.data, config.root), kit.load_validation(config)
+    kit.say_notes([*sets, *validation], say)
     shares = [choice.share for choice in config.data]
     room, workers = int(config.memory * 2**30), config.workers or os.cpu_count() or 1
     images = Images(sets, shares, CANVAS, room, workers)
-    saved = open_folder(config, out, restart, (WEIGHTS,))
+    saved, position = kit.open_folder(config, out, restart, (WEIGHTS,), say)
     torch.manual_seed(config.seed)
     counts = [len(each.schema) for each in images.groups]
     network = _network(config, counts)
@@ -189,12 +181,9 @@ def _prepare(
     learner = Learner(network, criterion).to(device)
     optimiser = _optimiser(learner, config)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, config))
-    position = Position()
     if saved is not None:
         learner.load_state_dict(saved.network)
         saved.restore(optimiser, schedule)
-        position = saved.position
-        say(f"going on at step {position.total}")
     plain = EfficientNetLite.load("efficientnet-lite0").to(device).eval()
     common = config, out, config.steps, position, validation, Log(out, position.total), tell, say, True
     return _Run(*common, device, images, learner, optimiser, schedule, plain)

@@ -55,10 +55,6 @@ class Batch:
     styles: tuple[Int[Tensor, " v"], Float[Tensor, " v"]]
 
 
-Limbs = tuple[Int[Tensor, " m"], Int[Tensor, " m"], Float[Tensor, "m 1"]]
-"""Points on limbs: the first end, the second, and how far from the first."""
-
-
 @dataclass(frozen=True)
 class Camera:
     """Makes views of images.
@@ -82,10 +78,7 @@ class Camera:
     def batch(self, images: Sequence[Shown], points: int, limbs: int) -> Batch:
         """Two views of every image.
 
-        Args:
-            images: on their canvases.
-            points: that nobody annotated, an image.
-            limbs: points on limbs, a group.
+        Each image has so many points that nobody annotated, each group so many on its limbs.
         """
         canvas, views = Canvas(self.size, self.size, self.size), self.views
         shown = [each for each in images for _ in range(2)]
@@ -149,15 +142,15 @@ class Camera:
         y = placement.centre[1] + side * (down - 0.5) - height / 2
         return (x, y, x + width, y + height) if chance < self.views.cover else None
 
-    def _limbs(self, schema: Schema, count: int) -> Limbs:
-        """Any points of any limbs; none without a skeleton."""
+    def _limbs(self, schema: Schema, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Any points of any limbs, as first end, second end and share of the way; none without a skeleton."""
         ends = torch.tensor(schema.skeleton, dtype=torch.long).view(-1, 2)
         count = count if len(ends) else 0
         chosen = ends[self._choose(max(1, len(ends)), count)]
         return chosen[:, 0], chosen[:, 1], self._rand(count, 1)
 
     def _labels(
-        self, shown: Shown, placement: Placement, cover: Box | None, limbs: Limbs
+        self, shown: Shown, placement: Placement, cover: Box | None, limbs: tuple[Tensor, Tensor, Tensor]
     ) -> tuple[Float[Tensor, "k 2"], Bool[Tensor, " k"]]:
         """Keypoints of a view, and points on limbs of which both ends are visible, in canvas pixels.
 
@@ -258,16 +251,13 @@ class Camera:
         """Tiles in another order: the same stuff, but nothing that hangs together."""
         count = int(torch.randint(6, 12, (), generator=self.generator))
         side = pixels.shape[-1] // count
-        kept = pixels[:, : side * count, : side * count]
-        tiles = kept.unfold(1, side, side).unfold(2, side, side).flatten(1, 2)
-        order = torch.randperm(count * count, generator=self.generator)
+        order = torch.randperm(count * count, generator=self.generator).to(pixels.device)
         mixed = pixels.clone()
-        mixed[:, : side * count, : side * count] = (
-            tiles[:, order.to(pixels.device)]
-            .view(3, count, count, side, side)
-            .transpose(2, 3)
-            .reshape(3, side * count, side * count)
+        inner = (
+            mixed[:, : side * count, : side * count].unflatten(1, (count, side)).unflatten(3, (count, side))
         )
+        tiles = inner.transpose(2, 3).flatten(1, 2)[:, order]
+        inner.copy_(tiles.unflatten(1, (count, count)).transpose(2, 3))
         return mixed
 
     def _relit(self, pixels: Float[Tensor, "v 3 s s"]) -> Float[Tensor, "v 3 s s"]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice, pairwise, permutations
+from itertools import chain, islice, permutations
 
 from geoaware.data import DataSet
 from geoaware.data.dataset import with_common
@@ -46,14 +46,12 @@ class Group:
 class PairGroups:
     """The pairs of one or several lists, each epoch in another order, or by shares with replacement.
 
-    Attributes:
-        images: every one that can come up.
+    Its ``images`` are all that can come up.
     """
 
     def __init__(self, sets: Sequence[DataSet], shares: Sequence[float | None], key: str) -> None:
         self._key = key
-        self._pairs = []
-        self._starts = [0]
+        self._lists = []
         for each in sets:
             kept = with_common(each.pairs, MIN_COMMON)
             if not kept:
@@ -61,11 +59,11 @@ class PairGroups:
                     f"{each.name}, split {each.split}: no pair has {MIN_COMMON} visible keypoints in common; "
                     "there is nothing to train on"
                 )
-            self._pairs += [(pair, each.schemas[pair.category]) for pair in kept]
-            self._starts.append(len(self._pairs))
-        self._shares = shares_of(shares, [b - a for a, b in pairwise(self._starts)])
+            self._lists.append([(pair, each.schemas[pair.category]) for pair in kept])
+        self._pairs = list(chain(*self._lists))
+        self._shares = shares_of(shares, [len(pairs) for pairs in self._lists])
         self._by_share = any(share is not None for share in shares)
-        self._order = lru_cache(maxsize=2)(self._permutation)
+        self._order = lru_cache(2)(lambda epoch: list(permutation(len(self), f"{key}/epoch {epoch}")))
         self.images = _each_once(image for pair, _ in self._pairs for image in (pair.source, pair.target))
 
     def __len__(self) -> int:
@@ -76,26 +74,20 @@ class PairGroups:
         """Group ``number`` of the run, from 0."""
         if self._by_share:
             key = f"{self._key}/{number}"
-            chosen = pick(self._shares, f"{key}/set")
-            start, end = self._starts[chosen : chosen + 2]
-            place = start + next(permutation(end - start, key))
+            pairs = self._lists[pick(self._shares, f"{key}/set")]
+            pair, schema = pairs[next(permutation(len(pairs), key))]
         else:
-            epoch, row = divmod(number, len(self._pairs))
-            place = self._order(epoch)[row]
-        pair, schema = self._pairs[place]
+            epoch, row = divmod(number, len(self))
+            pair, schema = self._pairs[self._order(epoch)[row]]
         if pair.source.id == pair.target.id:
             return Group(pair.id, number, (pair.source,), ((0, 0),), schema)
         return Group(pair.id, number, (pair.source, pair.target), ((0, 1),), schema)
-
-    def _permutation(self, epoch: int) -> list[int]:
-        return list(permutation(len(self._pairs), f"{self._key}/epoch {epoch}"))
 
 
 class ImageGroups:
     """``count`` images of one category, or of one set of keypoint names, drawn at random.
 
-    Attributes:
-        images: every one that can come up.
+    Its ``images`` are all that can come up.
     """
 
     def __init__(

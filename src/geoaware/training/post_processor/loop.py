@@ -23,23 +23,14 @@ from geoaware.features import Extractor, load_extractor
 from geoaware.features.refined import RefinedExtractor
 from geoaware.method.post_processor import PostProcessor, PostProcessorSettings
 from geoaware.runs import checkpoint
-from geoaware.runs.checkpoint import Position
 from geoaware.runs.errors import InputError
 from geoaware.runs.log import Log
 from geoaware.runs.optional import require
 from geoaware.runs.progress import Tell, silent
 from geoaware.store.extraction import Shard
 from geoaware.store.feature_store import FeatureStore
-from geoaware.training.kit import (
-    DivergedError,
-    Run,
-    Say,
-    load_sets,
-    load_validation,
-    open_folder,
-    require_flip_pairs,
-    say_notes,
-)
+from geoaware.training import kit
+from geoaware.training.kit import DivergedError, Run, Say
 from geoaware.training.post_processor.augment import POSES, Example, make_example
 from geoaware.training.post_processor.config import SPAIR_PAIRS, Stage, TrainConfig
 from geoaware.training.post_processor.features import StoredFeatures, complete
@@ -226,10 +217,10 @@ class _Run(Run[list[Part]]):
 def _prepare(config: TrainConfig, out: Path, device: str, restart: bool, tell: Tell, say: Say) -> _Run:
     accelerate = require("accelerate", extra="train")
     # What does not fit is refused before features are extracted, which may take hours.
-    stages = [load_sets(stage.data, config.root) for stage in config.stages]
-    sets, validation = [data for each in stages for data in each], load_validation(config)
+    stages = [kit.load_sets(stage.data, config.root) for stage in config.stages]
+    sets, validation = [data for each in stages for data in each], kit.load_validation(config)
     for data in sets if config.flips.used else ():
-        require_flip_pairs(data, ", or set flips.double, flips.single and flips.self to 0")
+        kit.require_flip_pairs(data, ", or set flips.double, flips.single and flips.self to 0")
     tasks = [
         _Task.of(stage, each, f"{config.seed}/{number}", config.preset == "released")
         for number, (stage, each) in enumerate(zip(config.stages, stages, strict=True))
@@ -249,7 +240,7 @@ def _prepare(config: TrainConfig, out: Path, device: str, restart: bool, tell: T
     begun = None if config.start is None else _begun(config.start, config.network, extractor)
     main = accelerator.is_main_process
     with accelerator.main_process_first():
-        saved = open_folder(config, out, restart and main, (BEST, LAST))
+        saved, position = kit.open_folder(config, out, restart and main, (BEST, LAST), say)
     store = FeatureStore.of(config.cache, extractor, config.stored)
     trained = {image.path for task in tasks for image in task.groups.images}
     validated = {image.path for data in validation for image in data.images}
@@ -258,11 +249,9 @@ def _prepare(config: TrainConfig, out: Path, device: str, restart: bool, tell: T
     accelerator.wait_for_everyone()
     features = StoredFeatures(store)
     network = _network(config, extractor, features.levels(tasks[0].groups.images[0].path), begun)
-    say_notes([*sets, *validation], say)
-    position = Position() if saved is None else saved.position
+    kit.say_notes([*sets, *validation], say)
     if saved is not None:
         network.load_state_dict(saved.network)
-        say(f"going on at step {position.total}")
     step = Step(network, config.loss, config.seed, config.matching.blend, extractor.combine)
     model = accelerator.prepare_model(step)
     total, log = sum(task.steps for task in tasks), Log(out, position.total, main)

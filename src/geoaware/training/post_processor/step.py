@@ -64,24 +64,21 @@ class Step(nn.Module):
                 plain = self.combine(levels, self.network.settings.grid)
             if self.blend < 1:
                 maps = blended(maps, plain, self.blend, self.network.settings.grid)
-        counts = [len(example.views) for example in examples]
+        counts, losses = [len(example.views) for example in examples], []
         # The network may run in bfloat16; positions need more digits.
         with torch.autocast(maps.device.type, enabled=False):
             own = [None] * len(counts) if plain is None else plain.split(counts)
-            losses = [self._group(*each) for each in zip(maps.split(counts), own, examples, strict=True)]
+            for views, plain_views, example in zip(maps.split(counts), own, examples, strict=True):
+                draws = torch.Generator().manual_seed(self.seed * 1_000_003 + example.group.number)
+                parts = group_losses(views, example, self.loss, self.network.logit_scale, draws)
+                distilled = parts[0].detach() * 0.0
+                if plain_views is not None and self.loss.distillation:
+                    distilled = view_distillation(views, plain_views, example, draws)
+                losses.append((*parts, distilled))
         dense, sparse, distillation = (torch.stack(each) for each in zip(*losses, strict=True))
         total = self.loss.dense * dense + self.loss.sparse * sparse + self.loss.distillation * distillation
-        parts = {"dense": dense, "sparse": sparse, "distillation": distillation}
-        return total, {name: part.detach() for name, part in parts.items()}
-
-    def _group(
-        self, maps: Float[Tensor, "v c p p"], plain: Float[Tensor, "v d p p"] | None, example: Example
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        noise = torch.Generator().manual_seed(self.seed * 1_000_003 + example.group.number)
-        dense, sparse = group_losses(maps, example, self.loss, self.network.logit_scale, noise)
-        if plain is None or not self.loss.distillation:
-            return dense, sparse, dense.detach() * 0.0
-        return dense, sparse, view_distillation(maps, plain, example, noise)
+        unweighted = {"dense": dense, "sparse": sparse, "distillation": distillation}
+        return total, {name: part.detach() for name, part in unweighted.items()}
 
 
 def group_losses(
