@@ -158,6 +158,16 @@ def in_common(source: AnnotatedImage, target: AnnotatedImage) -> int:
     return (source.keypoints.bits & target.keypoints.bits).bit_count()
 
 
+def grouped(data: DataSet, by_schema: bool, min_visible: int) -> list[list[AnnotatedImage]]:
+    """Images with so many visible keypoints, by their category or by the names of their keypoints."""
+    found: dict[object, list[AnnotatedImage]] = {}
+    for image in data.images:
+        if len(image.keypoints.visible_ids) >= min_visible:
+            key = tuple(data.schemas[image.category].names) if by_schema else image.category
+            found.setdefault(key, []).append(image)
+    return list(found.values())
+
+
 def shortened(names: Sequence[str], shown: int = 6) -> str:
     """Names in a row, the first few and the number of the others."""
     rest = len(names) - shown

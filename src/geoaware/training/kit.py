@@ -15,7 +15,6 @@ import math
 import shutil
 import time
 from abc import ABC, abstractmethod
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,7 +26,6 @@ import yaml
 from geoaware.data import DataSet, load
 from geoaware.data.dataset import with_keypoints
 from geoaware.evaluation.predict import choose_pairs
-from geoaware.method.types import AnnotatedImage
 from geoaware.runs import checkpoint, log, settings
 from geoaware.runs.checkpoint import Position
 from geoaware.runs.errors import InputError
@@ -38,9 +36,6 @@ from geoaware.training.settings import DataChoice, RunSettings
 from geoaware.training.validation import Score
 
 CONFIG = "config.yaml"
-
-MIN_COMMON = 2
-"""Keypoints that a pair must have in common: with one there is nothing to tell apart."""
 
 Say = Callable[[str], None]
 """Takes a line on what happens."""
@@ -78,15 +73,6 @@ def require_flip_pairs(data: DataSet, instead: str = "") -> None:
             f"{data.name}, split {data.split}: has no flip pairs, so mirrored images cannot be labelled; "
             f"add flip_pairs to the annotation file{instead}"
         )
-
-
-def drawn_together(data: DataSet, by_schema: bool) -> list[list[AnnotatedImage]]:
-    """Images of one category, or of one set of keypoint names, with at least two visible keypoints."""
-    found: dict[object, list[AnnotatedImage]] = defaultdict(list)
-    for image in data.images:
-        if int(image.keypoints.visible.sum()) >= MIN_COMMON:
-            found[tuple(data.schemas[image.category].names) if by_schema else image.category].append(image)
-    return list(found.values())
 
 
 def say_notes(sets: Sequence[DataSet], say: Say) -> None:

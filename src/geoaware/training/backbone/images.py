@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from torch import Tensor
 
 from geoaware.data import DataSet
+from geoaware.data.dataset import grouped
 from geoaware.data.images import load_annotated
 from geoaware.data.masks import object_mask
 from geoaware.data.sampling import permutation, pick
@@ -21,7 +22,7 @@ from geoaware.method.geometry import Canvas
 from geoaware.method.keypoints import Schema
 from geoaware.method.types import AnnotatedImage, Box, longer_side
 from geoaware.runs.errors import InputError
-from geoaware.training.kit import drawn_together, require_flip_pairs
+from geoaware.training.kit import require_flip_pairs
 from geoaware.training.settings import shares_of
 
 OUTSIDE, OBJECT, UNKNOWN = 0, 1, 2
@@ -80,7 +81,7 @@ class Images:
         self.groups: list[Trained] = []
         for data, share in zip(sets, shares_of(shares, [len(each.images) for each in sets]), strict=True):
             # Images of one data set whose keypoints have the same names go together.
-            together = drawn_together(data, by_schema=True)
+            together = grouped(data, by_schema=True, min_visible=2)
             if not together:
                 where = f"{data.name}, split {data.split}"
                 raise InputError(f"{where}: no image has two visible keypoints; there is nothing to learn")

@@ -12,14 +12,16 @@ from functools import lru_cache
 from itertools import chain, islice, permutations
 
 from geoaware.data import DataSet
-from geoaware.data.dataset import with_common
+from geoaware.data.dataset import grouped, with_common
 from geoaware.data.sampling import permutation, pick
 from geoaware.method.keypoints import Schema
 from geoaware.method.types import AnnotatedImage
 from geoaware.runs.errors import InputError
-from geoaware.training.kit import MIN_COMMON, drawn_together
 from geoaware.training.post_processor.config import Stage
 from geoaware.training.settings import shares_of
+
+MIN_COMMON = 2
+"""Keypoints that a pair must have in common: with one there is nothing to tell apart."""
 
 _DRAWS = 100
 
@@ -147,7 +149,7 @@ def make_groups(stage: Stage, sets: Sequence[DataSet], key: str) -> PairGroups |
 
 def _large(data: DataSet, count: int, by_schema: bool) -> list[list[AnnotatedImage]]:
     """Images that can be drawn together, of which there are enough."""
-    large = [images for images in drawn_together(data, by_schema) if len(images) >= count]
+    large = [images for images in grouped(data, by_schema, MIN_COMMON) if len(images) >= count]
     if not large:
         raise InputError(
             f"{data.name}, split {data.split}: nowhere {count} images with {MIN_COMMON} visible keypoints "
