@@ -7,7 +7,6 @@ Python come back bit for bit. Random numbers need no state: they are drawn anew 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from geoaware.runs.errors import InputError
 from geoaware.runs.files import replacing
@@ -40,29 +39,9 @@ class Position:
     best: float = -1.0
 
 
-def save(
-    folder: Path,
-    network: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    schedule: Mapping[str, Any],
-    position: Position,
-) -> None:
-    """Write the run's state to its folder."""
-    tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
-    state = optimiser.state_dict()
-    for number, values in state["state"].items():
-        tensors |= {f"optimiser.{number}.{name}": tensor for name, tensor in values.items()}
-    rest = {"progress": asdict(position), "groups": state["param_groups"], "schedule": dict(schedule)}
-    # A copy: parameters in channels-last order are not contiguous, which the format needs.
-    ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with replacing(folder / FILE) as draft:
-        # A single entry: the format writes several in an order that changes.
-        save_file(ready, draft, {"state": json.dumps(rest)})
-
-
 @dataclass(frozen=True)
 class Saved:
-    """What a checkpoint holds."""
+    """What a checkpoint holds: the states of network, optimiser and schedule, and where the run is."""
 
     network: dict[str, Tensor]
     optimiser: dict[str, Any]
@@ -80,6 +59,20 @@ class Saved:
                 if value.shape == parameter.shape:
                     state[name] = torch.empty_like(parameter).copy_(value)
         schedule.load_state_dict(self.schedule)
+
+
+def save(folder: Path, state: Saved) -> None:
+    """Write the run's state to its folder."""
+    tensors = {f"network.{name}": tensor for name, tensor in state.network.items()}
+    for number, values in state.optimiser["state"].items():
+        tensors |= {f"optimiser.{number}.{name}": tensor for name, tensor in values.items()}
+    groups = state.optimiser["param_groups"]
+    rest = {"progress": asdict(state.position), "groups": groups, "schedule": state.schedule}
+    # A copy: parameters in channels-last order are not contiguous, which the format needs.
+    ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with replacing(folder / FILE) as draft:
+        # A single entry: the format writes several in an order that changes.
+        save_file(ready, draft, {"state": json.dumps(rest)})
 
 
 def load(folder: Path) -> Saved | None:
@@ -102,10 +95,13 @@ def load(folder: Path) -> Saved | None:
             "as start to go on from them",
             "restart",
         ) from None
-    network = {name.removeprefix("network."): t for name, t in tensors.items() if name.startswith("network.")}
+    network: dict[str, Tensor] = {}
     moments: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
-        if name.startswith("optimiser."):
-            _, number, key = name.split(".")
+        part, _, rest = name.partition(".")
+        if part == "network":
+            network[rest] = tensor
+        else:
+            number, _, key = rest.partition(".")
             moments.setdefault(int(number), {})[key] = tensor
     return Saved(network, {"state": moments, "param_groups": groups}, schedule, position)

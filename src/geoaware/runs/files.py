@@ -9,7 +9,7 @@ import secrets
 import socket
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -63,9 +63,7 @@ def sweep(*folders: Path) -> int:
     cannot be seen, so their drafts are abandoned when nobody has touched them for `ABANDONED_S`. The same
     holds for all drafts on Windows, where asking for a process would end it.
 
-    Args:
-        *folders: those in which the caller writes files; folders inside them are left alone, and a folder
-            that does not exist holds no drafts.
+    Folders inside those given are left alone, and a folder that does not exist holds no drafts.
     """
     drafts = [path for each in folders if each.is_dir() for path in each.iterdir() if _is_abandoned(path)]
     for draft in drafts:
@@ -77,15 +75,13 @@ def _is_abandoned(path: Path) -> bool:
     match = _DRAFT.fullmatch(path.name)
     if match is None:
         return False
-    if match["host"] != _host() or os.name != "posix":
-        with suppress(FileNotFoundError):  # finished meanwhile
-            return time.time() - path.stat().st_mtime > ABANDONED_S
-        return False
     try:
+        if match["host"] != _host() or os.name != "posix":
+            return time.time() - path.stat().st_mtime > ABANDONED_S
         os.kill(int(match["process"]), 0)  # signal 0 only asks whether it could be sent
     except ProcessLookupError:
         return True
-    except (PermissionError, OverflowError):
+    except (PermissionError, OverflowError, FileNotFoundError):  # the last: finished meanwhile
         pass
     return False
 
@@ -130,16 +126,11 @@ def append_line(file: BinaryIO, line: str) -> None:
 
 
 def check_same_run(found: Mapping[str, Any], wanted: Mapping[str, Any], path: Path, depth: int = 2) -> None:
-    """Make sure that what lies at ``path`` is of the run that goes on with it.
-
-    Args:
-        found: what the file says of its run.
-        wanted: what this run says of itself.
-        path: for the message.
-        depth: levels of mappings and lists that the message looks into.
+    """Make sure that what the file at ``path`` says of its run is what the run that goes on says of itself.
 
     Raises:
-        InputError: they differ; the message names the values that do.
+        InputError: they differ; the message names the values that do, as many levels of mappings and lists
+            down as ``depth``.
     """
     if found != wanted:
         raise InputError(

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from geoaware.runs.files import replacing
 from geoaware.runs.optional import require
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 FILE = "log.jsonl"
 TENSORBOARD = "tensorboard"
@@ -24,17 +27,20 @@ class Log:
     """
 
     def __init__(self, folder: Path, done: int, active: bool = True) -> None:
-        self._active = active
+        self._path = folder / FILE
+        self._board: SummaryWriter | None = None
         self._sums: dict[str, float] = {}
         self._count = 0
         if not active:
             return
-        path = folder / FILE
-        _cut(path, done)
+        if self._path.exists():
+            # Drop what an interrupted attempt wrote after its last checkpoint.
+            kept = [line for line in read(folder) if line["step"] <= done]
+            with replacing(self._path) as draft:
+                draft.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
         require("tensorboard", extra="train")
         from torch.utils.tensorboard import SummaryWriter
 
-        self._file = path.open("a", encoding="utf-8")
         self._board = SummaryWriter(str(folder / TENSORBOARD), purge_step=done + 1)
 
     def add(self, step: int, values: Mapping[str, float], write: bool) -> None:
@@ -47,24 +53,22 @@ class Log:
             self._sums, self._count = {}, 0
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Note figures as they are."""
-        if not self._active:
+        """Note figures as they are; the line is handed to the operating system at once."""
+        if self._board is None:
             return
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
-        self._file.flush()
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
         for name, value in values.items():
             self._board.add_scalar(name.replace(" ", "_"), value, step)
 
     def flush(self) -> None:
-        """Hand everything to the operating system."""
-        if self._active:
-            self._file.flush()
+        """Hand the rest to the operating system as well."""
+        if self._board is not None:
             self._board.flush()
 
     def close(self) -> None:
-        """Close the files."""
-        if self._active:
-            self._file.close()
+        """Close the file of TensorBoard."""
+        if self._board is not None:
             self._board.close()
 
 
@@ -72,12 +76,3 @@ def read(folder: Path) -> list[dict[str, Any]]:
     """The lines of a run's log; one that was cut off by a kill is left out."""
     lines = (folder / FILE).read_text(encoding="utf-8").splitlines(keepends=True)
     return [json.loads(line) for line in lines if line.endswith("\n")]
-
-
-def _cut(path: Path, done: int) -> None:
-    """Drop what an interrupted attempt wrote after its last checkpoint."""
-    if not path.exists():
-        return
-    kept = [line for line in read(path.parent) if line["step"] <= done]
-    with replacing(path) as draft:
-        draft.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")

@@ -9,11 +9,7 @@ from geoaware.runs.errors import MissingDependencyError
 
 
 def require(module: str, extra: str) -> ModuleType:
-    """Import ``module``, or say which extra brings it.
-
-    Args:
-        module: dotted module name, e.g. ``"diffusers"``.
-        extra: the extra of geoaware that installs it, e.g. ``"sd"``.
+    """Import ``module`` by its dotted name, or say which extra of geoaware installs it.
 
     Raises:
         MissingDependencyError: the module's top-level package is not installed. A package that is there but

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -63,23 +63,21 @@ def progress_bars(active: bool = True, terminal_only: bool = False) -> Iterator[
         yield silent
         return
     progress = _progress(console)
-    bars: dict[str, Any] = {}
-    finished: set[str] = set()
 
     def tell(what: str, done: int, total: int, note: str = "", /) -> None:
         # It starts with the first work: stopping a display that shows nothing would print an empty line.
         progress.start()
+        bars = {task.description: task for task in progress.tasks}
         if what not in bars:
-            for name in finished:
-                progress.remove_task(bars.pop(name))
-            finished.clear()
-            bars[what] = progress.add_task(what, total=total, note=note)
-        elif what in finished and done < total:
-            progress.reset(bars[what], total=total)
-            finished.remove(what)
-        progress.update(bars[what], completed=done, total=total, note=note)
-        if done >= total:
-            finished.add(what)
+            for each in bars.values():
+                if each.finished:
+                    progress.remove_task(each.id)
+            bar = progress.add_task(what, total=total, note=note)
+        else:
+            bar = bars[what].id
+            if bars[what].finished and done < total:
+                progress.reset(bar, total=total)
+        progress.update(bar, completed=done, total=total, note=note)
 
     try:
         yield tell

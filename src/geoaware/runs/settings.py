@@ -40,10 +40,7 @@ class Part(BaseModel):
 
 
 def load(
-    model: type[Model],
-    place: str | os.PathLike[str],
-    folder: Path,
-    changes: Mapping[str, Any] | None = None,
+    model: type[Model], place: str | os.PathLike[str], folder: Path, changes: Mapping[str, Any] | None = None
 ) -> Model:
     """Settings from a YAML file, or from one that comes with the package, by its name.
 
@@ -65,20 +62,16 @@ def load(
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     if not isinstance(content, dict):
-        raise InputError(f"{path}: is no configuration; expected keys such as {', '.join(_keys(model))}")
+        raise InputError(
+            f"{path}: is no configuration; expected keys such as {', '.join(model.model_fields)}"
+        )
     return parse(model, content, str(path), changes)
 
 
 def parse(
     model: type[Model], content: Mapping[Any, Any], where: str, changes: Mapping[str, Any] | None = None
 ) -> Model:
-    """Settings from plain values.
-
-    Args:
-        model: the class of the settings.
-        content: the values.
-        where: they come from, for messages.
-        changes: values by dotted key, which go before those of ``content``.
+    """Settings from plain values; messages say ``where`` these come from. The rest is as for `load`.
 
     Raises:
         InputError: an unknown key, or a value that cannot be.
@@ -87,9 +80,8 @@ def parse(
     current = _current(content, names, where)
     for key, value in (changes or {}).items():
         *way, last = key.split(".")
-        inside = _inside(current, way, key)
         for name, each in _current({last: value}, names, "the settings given", way).items():
-            _put(inside, name, each, key)
+            _put(current, [*way, name], each, key)
     try:
         return model.model_validate(current)
     except ValidationError as error:
@@ -134,25 +126,22 @@ def _current(content: Any, renamed: Mapping[str, str], where: str, way: Sequence
     return fresh
 
 
-def _inside(content: Any, way: Sequence[str], key: str) -> Any:
-    """What a dotted key leads to; mappings on the way are made, numbers are places in a list."""
-    for step in way:
-        if isinstance(content, dict):
-            content = content.setdefault(step, {})
-        elif isinstance(content, list) and step.isdecimal() and int(step) < len(content):
-            content = content[int(step)]
-        else:
-            raise InputError(f"{key}: there is no {step!r} to set something in", "set")
-    return content
+def _put(content: Any, way: Sequence[str], value: Any, key: str) -> None:
+    """Set what a dotted key leads to; mappings on the way are made, numbers are places in a list."""
+    *before, last = way
+    for step in before:
+        place = _place(content, step, f"{key}: there is no {step!r} to set something in")
+        content = content.setdefault(place, {}) if isinstance(content, dict) else content[place]
+    content[_place(content, last, f"{key}: there is no {last!r} to set")] = value
 
 
-def _put(inside: Any, last: str, value: Any, key: str) -> None:
-    if isinstance(inside, list) and last.isdecimal() and int(last) < len(inside):
-        inside[int(last)] = value
-    elif isinstance(inside, dict):
-        inside[last] = value
-    else:
-        raise InputError(f"{key}: there is no {last!r} to set", "set")
+def _place(content: Any, step: str, otherwise: str) -> str | int:
+    """The key or the place in a list that a step means."""
+    if isinstance(content, dict):
+        return step
+    if isinstance(content, list) and step.isdecimal() and int(step) < len(content):
+        return int(step)
+    raise InputError(otherwise, "set")
 
 
 def _explain(error: ValidationError, model: type) -> str:
@@ -161,7 +150,7 @@ def _explain(error: ValidationError, model: type) -> str:
     first = min(error.errors(), key=lambda each: each["type"] not in unknown)
     key = ".".join(str(each) for each in first["loc"])
     if first["type"] in unknown:
-        return f"unknown key {key!r}; there are {', '.join(_keys(_model_at(model, first['loc'][:-1])))}"
+        return f"unknown key {key!r}; there are {', '.join(_fields_at(model, first['loc'][:-1]))}"
     begin = f"{key}: " if key else ""
     if first["type"] == "value_error":  # a check of our own, which says what it got
         return f"{begin}{first['ctx']['error']}"
@@ -169,26 +158,18 @@ def _explain(error: ValidationError, model: type) -> str:
     return f"{begin}{first['msg'][0].lower()}{first['msg'][1:]}{came}"
 
 
-def _model_at(model: Any, way: Sequence[int | str]) -> Any:
-    """The settings class that a key's way leads to, from ``model`` on."""
+def _fields_at(model: Any, way: Sequence[int | str]) -> list[str]:
+    """Names of the settings at a key's way from ``model`` on."""
     for step in way:
-        if isinstance(step, int):
-            continue
-        annotation: Any = model.model_fields[step].annotation
-        while not _is_settings(annotation):
-            annotation = next(each for each in annotation.__args__ if each is not type(None))
-        model = annotation
-    return model
+        if not isinstance(step, int):
+            model = model.model_fields[step].annotation
+            while not _fields(model):
+                model = next(each for each in model.__args__ if each is not type(None))
+    return _fields(model)
 
 
-def _is_settings(annotation: Any) -> bool:
-    return isinstance(annotation, type) and (
-        dataclasses.is_dataclass(annotation) or issubclass(annotation, BaseModel)
-    )
-
-
-def _keys(model: Any) -> list[str]:
-    """Names of the settings of a pydantic model or a dataclass."""
-    if issubclass(model, BaseModel):
-        return list(model.model_fields)
-    return [each.name for each in dataclasses.fields(model)]
+def _fields(kind: Any) -> list[str]:
+    """Names of the settings of a pydantic model or a dataclass; none of anything else."""
+    if dataclasses.is_dataclass(kind):
+        return [each.name for each in dataclasses.fields(kind)]
+    return list(getattr(kind, "model_fields", ()))

@@ -162,7 +162,8 @@ class _Run(Run[Batch]):
             learn_centres(learner.average, self.plain, self.images)
         learner.average.info = {**learner.network.info, "steps": position.total}
         learner.average.save_pretrained(self.out / WEIGHTS)
-        checkpoint.save(self.out, learner, self.optimiser, self.schedule.state_dict(), position)
+        states = learner.state_dict(), self.optimiser.state_dict(), self.schedule.state_dict()
+        checkpoint.save(self.out, checkpoint.Saved(*states, position))
 
 
 def _prepare(

@@ -208,7 +208,8 @@ class _Run(Run[list[Part]]):
             network.save_pretrained(self.out / BEST)
             network.info = info
         network.save_pretrained(self.out / LAST)
-        checkpoint.save(self.out, network, self.optimiser, self.schedule.state_dict(), position)
+        states = network.state_dict(), self.optimiser.state_dict(), self.schedule.state_dict()
+        checkpoint.save(self.out, checkpoint.Saved(*states, position))
 
     def wait(self) -> None:
         self.accelerator.wait_for_everyone()
