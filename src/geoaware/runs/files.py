@@ -41,11 +41,10 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         goal.parent.mkdir(parents=True, exist_ok=True)
         # The system takes the user's umask off: the process cannot read it without changing it.
-        handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        draft.touch(exist_ok=False)
     except OSError as error:
         raise InputError(f"{goal}: cannot be written ({error.strerror}); choose another place") from None
-    mode = os.fstat(handle).st_mode & 0o777
-    os.close(handle)
+    mode = draft.stat().st_mode & 0o777
     try:
         yield draft
         draft.chmod(mode)  # safetensors puts a file in the place of the draft that only the user can read

@@ -193,7 +193,7 @@ class Camera:
         size, count, device = self.size, len(placed), self.device
         pixels, regions = (
             torch.stack(each).to(device).repeat_interleave(2, dim=0).float()
-            for each in ([each.pixels for each in images], [each.regions[None] for each in images])
+            for each in ([image.pixels for image in images], [image.regions[None] for image in images])
         )
         masked = torch.tensor([each.masked for each in images]).repeat_interleave(2)
         theta = torch.stack([each.sampling(size) for each in placed]).to(device)

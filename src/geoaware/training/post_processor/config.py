@@ -179,9 +179,7 @@ class TrainConfig(RunSettings):
 def load_config(place: str | os.PathLike[str], changes: Mapping[str, Any] | None = None) -> TrainConfig:
     """A run's settings from a YAML file, or from one that comes with the package, by its name.
 
-    Args:
-        place: the file or the name.
-        changes: values by dotted key (``loss.window``, ``stages.0.steps``), which go before the file's.
+    Changes are values by dotted key (``loss.window``, ``stages.0.steps``), which go before the file's.
 
     Raises:
         InputError: no such file, no YAML, an unknown key, or a value that cannot be.
