@@ -84,7 +84,7 @@ def say_notes(sets: Sequence[DataSet], say: Say) -> None:
 def open_folder(
     config: RunSettings, out: Path, restart: bool, weights: Sequence[str], say: Say
 ) -> tuple[checkpoint.Saved | None, Position]:
-    """Make the run's folder, or make sure that it belongs to this run; the state of one that has begun.
+    """Make the run's folder, or make sure that it is this run's; its state, if it has begun, and position.
 
     With ``restart`` what is in it is thrown away, also the folders that hold ``weights``.
 

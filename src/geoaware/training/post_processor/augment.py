@@ -20,7 +20,7 @@ from geoaware.training.post_processor.config import Flips, Loss
 from geoaware.training.post_processor.groups import Group
 
 POSES: tuple[Pose, Pose] = ("identity", "flip")
-"""In which images are trained on; without flips, in the first."""
+"""Those that images are trained in; without flips, the first alone."""
 
 View = tuple[int, Pose]
 """An image of a group, by its place, in a pose."""

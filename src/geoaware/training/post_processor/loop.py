@@ -105,7 +105,7 @@ class _Task:
 
 @dataclass
 class _Run(Run[list[Part]]):
-    """With the processes that train together, and the network of each with averaged gradients (``model``)."""
+    """A run of one or several processes; ``model`` is the step with gradients averaged over them."""
 
     config: TrainConfig
     accelerator: Any
