@@ -56,8 +56,24 @@ def test_other_alphas(tmp_path):
     result = score_file(path, alphas=[0.2, 0.05], draws=0)
     assert result.alphas == (0.05, 0.2)
     assert result.headline_alpha == 0.2
-    with pytest.raises(InputError, match="alphas must be positive"):
-        score_file(path, alphas=[0.0])
+
+
+@pytest.mark.parametrize(
+    ("alphas", "error_alpha", "message"),
+    [
+        ([0.1, 0.0], 0.1, "above 0 and at most 1, got 0$"),
+        ([10.0], 0.1, "at most 1, got 10; for 10 % give 0.1$"),
+        ([0.1], 15.0, "at most 1, got 15; for 15 % give 0.15$"),
+        ([float("nan")], 0.1, "at most 1, got nan$"),
+        ([float("inf")], 0.1, "at most 1, got inf$"),
+        ([], 0.1, "no alpha is given"),
+    ],
+)
+def test_alphas_that_are_no_shares(tmp_path, alphas, error_alpha, message):
+    path = write(tmp_path / "p.jsonl", make_records(3))
+    with pytest.raises(InputError, match=message):
+        score_file(path, alphas=alphas, error_alpha=error_alpha)
+    assert score_file(path, alphas=[1.0], draws=0).alphas == (1.0,)
 
 
 def test_matches_in_memory_give_what_the_file_gives(tmp_path):

@@ -7,6 +7,7 @@ which scales both axes and the threshold base by the same factor, so the same ke
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -105,6 +106,20 @@ PROTOCOLS: dict[str, Protocol] = {each.name: each for each in _ALL}
 
 FOR_BASE: dict[Base, str] = {"box": "paper", "image": "pf-pascal", "keypoints": "pf-willow"}
 """The protocol to take where none is named, by what a data set usually takes its threshold from."""
+
+
+def check_alphas(alphas: Sequence[float]) -> None:
+    """Make sure that every threshold is a share of the base, above 0 and at most 1.
+
+    Raises:
+        InputError: one is not, perhaps because it was given in per cent.
+    """
+    for alpha in alphas:
+        if not 0 < alpha <= 1:
+            hint = f"; for {alpha:g} % give {alpha / 100:g}" if 1 < alpha <= 100 else ""
+            raise InputError(
+                f"alpha is a share of the threshold base, above 0 and at most 1, got {alpha:g}{hint}"
+            )
 
 
 def get_protocol(name: str) -> Protocol:

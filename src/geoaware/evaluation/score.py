@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,7 +13,7 @@ import numpy as np
 from geoaware.evaluation.averages import Averaging, Bounds, average, bootstrap, within_category
 from geoaware.evaluation.counts import Counts, PointTable, correct_points, count, sums_by
 from geoaware.evaluation.predictions import describe_schema, from_records, keypoint_names, make_record, read
-from geoaware.evaluation.protocols import Protocol, get_protocol
+from geoaware.evaluation.protocols import Protocol, check_alphas, get_protocol
 from geoaware.evaluation.result import CURVE, SETS, BothSets, KeypointScore, PCKResult
 from geoaware.method.metrics.azimuth import SUBSETS, sensitivity
 from geoaware.runs.errors import InputError
@@ -117,8 +116,9 @@ def build(
 ) -> PCKResult:
     """Every figure of a table of points, for `score_file` and `score`; ``names`` are those of keypoints."""
     chosen = tuple(sorted(set(protocol.alphas if alphas is None else map(float, alphas))))
-    if not chosen or not all(0 < alpha < math.inf for alpha in (*chosen, error_alpha)):
-        raise InputError(f"alphas must be positive shares such as 0.1, got {[*chosen, error_alpha]}")
+    if not chosen:
+        raise InputError("no alpha is given; give a share of the threshold base such as 0.1", "alpha")
+    check_alphas((*chosen, error_alpha))
     if draws < 0:
         raise InputError(f"the number of bootstrap resamples must be 0 or more, got {draws}")
     correct = correct_points(table, chosen + CURVE, protocol.strict)

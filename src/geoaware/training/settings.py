@@ -48,7 +48,7 @@ class Validation(Part):
     data: list[DataChoice] = Field(default_factory=list)
     every: Count = 1000
     pairs: Count | None = None
-    alpha: Positive = 0.1
+    alpha: Annotated[float, Field(gt=0, le=1)] = 0.1
 
 
 class RunSettings(Part):

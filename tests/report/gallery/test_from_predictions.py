@@ -95,7 +95,7 @@ def test_another_threshold(tmp_path: Path, images: dict[str, AnnotatedImage]) ->
     # "paper" wants less than the threshold: an error of exactly alpha is wrong.
     (entry,) = entries([judge(path, alpha=0.05)], images)
     assert entry.matches[0].kind == "jitter"
-    with pytest.raises(InputError, match="alpha must be a positive share"):
+    with pytest.raises(InputError, match="alpha is a share of the threshold base, above 0"):
         judge(path, alpha=0.0)
 
 

@@ -16,7 +16,7 @@ from geoaware.data import checked, coco, load
 from geoaware.data.dataset import require_files
 from geoaware.evaluation.counts import PointTable, correct_points, error_flags
 from geoaware.evaluation.predictions import Header, keypoint_names, read, records
-from geoaware.evaluation.protocols import get_protocol
+from geoaware.evaluation.protocols import check_alphas, get_protocol
 from geoaware.method.geometry import POSES
 from geoaware.method.metrics.errors import ERROR_TYPES
 from geoaware.method.metrics.pck import distances
@@ -74,8 +74,7 @@ def judge(path: Path, alpha: float = 0.1) -> Judged:
 
     ``alpha`` is the threshold of correct and of the error types, as a share of the protocol's base.
     """
-    if not 0 < alpha < math.inf:
-        raise InputError(f"alpha must be a positive share such as 0.1, got {alpha}")
+    check_alphas([alpha])
     header, table = read(path)
     edges = np.searchsorted(table.pair, np.arange(len(table.category) + 1)).tolist()
     pairs = {}
