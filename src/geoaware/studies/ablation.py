@@ -49,15 +49,9 @@ def ablate(
 ) -> Ablation:
     """Train and match every row with every seed, and compare them with "full".
 
-    Args:
-        config: of "full"; its validation sets are what the rows are compared on.
-        out: folder of the runs.
-        seeds: how many, from the configuration's on.
-        rows: see `choose_rows`.
-        device: as for `load_extractor`.
-        restart: throw away what an earlier ablation left of these rows and seeds.
-        tell: is told the progress.
-        say: takes lines on what happens.
+    The configuration is that of "full", and its validation sets are what the rows are compared on. Seeds are
+    counted from its own; for ``rows`` see `choose_rows`. With ``restart``, what an earlier ablation left of
+    these rows and seeds in ``out`` is thrown away.
 
     Raises:
         InputError: an unknown row, a configuration that cannot be ablated, or a folder of another one.

@@ -76,16 +76,12 @@ class Outcome:
     Attributes:
         grids: the tables; the paper's rows stand in them beside ours, marked as the paper's.
         finding: one or two sentences made of the figures, so that they cannot say anything else.
-        plots: figures by file name without suffix; an empty name stands for that of the analysis, and
-            `conduct` adds the label of the data set.
+        plots: by file name without suffix, which is the analysis's if empty; `conduct` adds the data set.
         figures: every number of the tables as plain values (shares 0 to 1, ``None`` where there is none).
-        predictions: the predictions files that everything was computed from.
+        predictions: the files that everything was computed from.
         left_out: what could not be measured on this data and why, a sentence each.
         data: the data set as a heading names it; empty where it is several. `conduct` completes it.
-        name: of the analysis: ``table9``, ``fig4`` … This and what follows are taken from the list of
-            analyses where they are empty.
-        title: a heading.
-        about: what is measured, and where the paper does it, in a sentence or two.
+        name: of the analysis. This and what follows are those of the list of analyses where they are empty.
     """
 
     grids: tuple[Grid, ...]

@@ -28,15 +28,10 @@ PLOTS = "plots"
 
 @dataclass(frozen=True)
 class Report:
-    """What was found, ready to be printed and written.
+    """What was found, ready to be printed and written; its name is that of the analysis, or ``"all"``.
 
-    Attributes:
-        name: of the analysis, or ``"all"``.
-        about: of the study.
-        subjects: what was compared, as `Matcher.describe` has it.
-        sets: facts on each data set.
-        outcomes: in the order of the report.
-        left_out: what could not be measured and why, a sentence each.
+    ``subjects`` are what was compared, as `Matcher.describe` has it, ``sets`` facts on each data set, and
+    ``left_out`` says what could not be measured and why, a sentence each.
     """
 
     name: str
@@ -48,13 +43,9 @@ class Report:
 
 
 def conduct(study: Study, name: str, chosen: Sequence[Analysis], *, about: str = "") -> Report:
-    """Make analyses of a study.
+    """Make analyses of a study; the report's name is that of the analysis, or ``"all"``.
 
-    Args:
-        study: data sets and matchers.
-        name: of the report: that of the analysis, or ``"all"``.
-        chosen: the analyses. With ``"all"``, what a data set does not allow is left out and said so.
-        about: of the study.
+    With ``"all"``, what a data set does not allow is left out and said so.
 
     Raises:
         InputError: the one analysis asked for cannot be made of the data.
@@ -74,11 +65,7 @@ def conduct(study: Study, name: str, chosen: Sequence[Analysis], *, about: str =
 
 
 def write(report: Report, out: Path) -> Path:
-    """Write a report: plots, JSON, then the Markdown that points to them; each file whole or not at all.
-
-    Returns:
-        The Markdown file.
-    """
+    """Write a report: plots, JSON, then the Markdown that points to them; each file whole or not at all."""
     save({name: figure for each in report.outcomes for name, figure in each.plots.items()}, out / PLOTS)
     content = json.dumps(to_dict(report, out), indent=1, ensure_ascii=False, allow_nan=False)
     with replacing(out / f"{report.name}.json") as draft:

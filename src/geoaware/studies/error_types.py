@@ -12,7 +12,7 @@ from geoaware.report.plots import dumbbells
 from geoaware.studies.case import Case, Outcome, Run
 from geoaware.studies.paper import TABLE_9
 from geoaware.studies.variants import ZERO_SHOT, Variant
-from geoaware.studies.wording import figures_of, names_of, paper_cells, pck_cells, sentence
+from geoaware.studies.wording import figure_rows, names_of, paper_cells, pck_cells, sentence
 
 _NAMED = ("pck_dagger", "miss", "swap", "swap_lr", "jitter")
 
@@ -38,12 +38,10 @@ def table9(case: Case) -> Outcome:
         whole = kind == "standard"
         rows = (*ours, *(paper if whole else ()))
         grids.append(Grid(title, columns, rows, "PCK† + miss + swap = 100." if whole else ""))
+    standard, aware = SETS
     groups = [
-        (
-            ERROR_LABELS[name],
-            {subject: (of[SETS[0]][name], of[SETS[1]][name]) for subject, of in errors.items()},
-        )
-        for name in ERROR_TYPES
+        (label, {subject: (of[standard][name], of[aware][name]) for subject, of in errors.items()})
+        for name, label in ERROR_LABELS.items()
     ]
     return case.outcome(
         tuple(grids),
@@ -52,10 +50,7 @@ def table9(case: Case) -> Outcome:
         {"": dumbbells(groups, f"share of the keypoints at alpha {first.error_alpha:g} in %")},
         {
             "alpha": first.error_alpha,
-            "rows": [
-                {"row": subject, **figures_of(run), "errors": errors[subject]}
-                for subject, run in runs.items()
-            ],
+            "rows": [{**each, "errors": errors[each["row"]]} for each in figure_rows(runs.items())],
         },
     )
 

@@ -20,12 +20,8 @@ DATA = "SPair-71k"
 class PaperRow:
     """A row of one of the paper's tables, on the test split of SPair-71k.
 
-    Attributes:
-        name: as the paper calls it, in our words.
-        standard: PCK per image by alpha.
-        geometry_aware: the same on the geometry-aware subset; empty where the text has none.
-        errors: error types at alpha 0.1 by the names of `metrics.errors.ERROR_TYPES`.
-        gap: relative gap from standard to geometry-aware at alpha 0.1, where the text gives it.
+    PCK is per image by alpha, errors are those at alpha 0.1 by the names of `metrics.errors.ERROR_TYPES`, the
+    gap is the relative one from standard to geometry-aware at alpha 0.1; what the text lacks is empty.
     """
 
     name: str
@@ -89,19 +85,12 @@ TABLE_12: tuple[PaperRow, ...] = (
 
 
 def row(name: str) -> PaperRow:
-    """A row of table 9 or 12 by its name.
-
-    Raises:
-        KeyError: there is none.
-    """
+    """A row of table 9 or 12 by its name."""
     return {each.name: each for each in (*TABLE_9, *TABLE_12)}[name]
 
 
 def zero_shot_rows(*names: str) -> tuple[PaperRow, ...]:
-    """Rows of table 12, named so that they can stand beside supervised ones.
-
-    SD+DINO as it is and the paper's zero-shot method, when no names are given.
-    """
+    """Rows of table 12, named to stand beside supervised ones; SD+DINO and the paper's method by default."""
     chosen = map(row, names or ("argmax", "window 11, pose"))
     return tuple(replace(each, name=f"zero-shot, {each.name}") for each in chosen)
 

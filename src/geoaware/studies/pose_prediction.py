@@ -58,41 +58,30 @@ def table1(
     metric: Literal["imd", "mutual-nn"] = "imd",
     masks: bool | None = None,
 ) -> Outcome:
-    """Accuracy of the pose that templates predict.
+    """Accuracy of the pose that templates predict for the images, not the pairs, of a data set.
 
-    Args:
-        data: its images, not its pairs, are used; they need an azimuth (see `facing`).
-        matcher: whose features are compared.
-        out: folder for the predictions, a JSON file, which is read when the same work is asked for again.
-        tell: is told the number of images done and to do.
-        restart: throw away predictions of the same work and make them again.
-        sets: template sets of each category, as far as its images go.
-        seed: of the choice of templates.
-        metric: see `PoseSettings`.
-        masks: whether IMD runs over the object only; when not given, if the data set has a mask of each.
+    Predictions go to a JSON file in ``out``, which is read when the same work is asked for again. A category
+    has as many template ``sets``, drawn by the ``seed``, as its images allow. ``masks`` says whether IMD runs
+    over the object only; when not given, it does where the data set has a mask of each.
 
     Raises:
-        InputError: no image says its azimuth, no category shows all four poses, or an image or mask cannot
-            be used.
+        InputError: no image says its azimuth (see `facing`), no category shows all four poses, or an image or
+            mask cannot be used.
     """
     if sets < 1:
         raise InputError(f"the number of template sets must be at least 1, got {sets}")
     plan = _plan(data, sets, seed)
     if masks is None:
         masks = metric == "imd" and all(map(has_mask, [*plan.images, *_members(plan.templates)]))
-    work = PoseWork(
-        matcher,
-        plan.templates,
-        plan.images,
-        PoseSettings(metric, masks),
-        {"dataset": data.name, "split": data.split},
-    )
+    about = {"dataset": data.name, "split": data.split}
+    work = PoseWork(matcher, plan.templates, plan.images, PoseSettings(metric, masks), about)
     # Eight digits that name the work, so that other features or templates go to another file.
     digest = hashlib.sha256(json.dumps(work.header(), sort_keys=True).encode()).hexdigest()[:8]
     path = Path(out) / f"poses-{data.name}-{data.split}-{digest}.json"
     predictions = predict_poses(work, path, restart=restart, progress=tell)
     found = _outcome(plan, work, predictions)
-    return replace(found, data=f"{data.name}, split {data.split}", predictions=(path,))
+    where = f"{data.name}, split {data.split}"
+    return replace(found, data=where, predictions=(path,), left_out=_notes(data, plan, sets))
 
 
 def facing(image: AnnotatedImage) -> str | None:
@@ -102,9 +91,6 @@ def facing(image: AnnotatedImage) -> str | None:
     into the camera. At 90 (id 2) its left side shows, and it looks to the left of the image; 180 (id 4) is
     the back, 270 (id 6) the right side. SPair-71k and the rendered quadrupeds count alike. With degrees every
     image has a nearest direction; an odd id lies between two.
-
-    Raises:
-        InputError: the azimuth is no number, or the id not 0 … 7.
     """
     degrees = _azimuth(image)
     return None if degrees is None else _BY_DEGREES[int((degrees % 360 + 45) // 90) % 4]
@@ -134,20 +120,16 @@ def _azimuth(image: AnnotatedImage) -> float | None:
 
 @dataclass(frozen=True)
 class _Plan:
-    """Which images are templates, which are predicted, and why others are neither."""
+    """Which images are templates, which are predicted, and the poses that each category lacks."""
 
     templates: Mapping[str, TemplateSets]
     images: tuple[AnnotatedImage, ...]
     truth: Mapping[str, str]
-    notes: tuple[str, ...]
+    lacking: Mapping[str, Sequence[str]]
 
 
 def _plan(data: DataSet, sets: int, seed: int) -> _Plan:
-    """Templates and images to predict.
-
-    Raises:
-        InputError: no image has an azimuth, or no category has an image of each pose.
-    """
+    """Templates and images to predict; without azimuths or all four poses of a category an `InputError`."""
     where = f"{data.name}, split {data.split}"
     truth = {each.id: pose for each in data.images if (pose := facing(each)) is not None}
     if not any(each.attributes.get(key) is not None for each in data.images for key in _AZIMUTHS):
@@ -161,11 +143,8 @@ def _plan(data: DataSet, sets: int, seed: int) -> _Plan:
     for image in ordered:
         posed[image.category][truth[image.id]].append(image)
     lacking = {name: [pose for pose in DIRECTIONS if not posed[name][pose]] for name in sorted(posed)}
-    templates = {
-        name: _draw_sets(posed[name], sets, f"{seed}/{name}")
-        for name, missing in lacking.items()
-        if not missing
-    }
+    whole = [name for name, missing in lacking.items() if not missing]
+    templates = {name: _draw_sets(posed[name], sets, f"{seed}/{name}") for name in whole}
     if not templates:
         category, missing = next(iter(lacking.items()), ("", list(DIRECTIONS)))
         raise InputError(
@@ -178,7 +157,7 @@ def _plan(data: DataSet, sets: int, seed: int) -> _Plan:
         raise InputError(
             f"{where}: all images are needed as templates, none is left to predict; take more images"
         )
-    return _Plan(templates, images, truth, _notes(data, templates, truth, lacking, sets))
+    return _Plan(templates, images, truth, lacking)
 
 
 def _draw_sets(poses: Mapping[str, Sequence[AnnotatedImage]], wanted: int, key: str) -> TemplateSets:
@@ -195,20 +174,14 @@ def _members(templates: Mapping[str, TemplateSets]) -> list[AnnotatedImage]:
     return [each for sets in templates.values() for poses in sets.values() for each in poses.values()]
 
 
-def _notes(
-    data: DataSet,
-    templates: Mapping[str, TemplateSets],
-    truth: Mapping[str, str],
-    lacking: Mapping[str, Sequence[str]],
-    wanted: int,
-) -> tuple[str, ...]:
+def _notes(data: DataSet, plan: _Plan, wanted: int) -> tuple[str, ...]:
     """What was left out and what is not as asked for, a sentence each."""
     notes, total = [], len(data.images)
-    if untold := sum(each.id not in truth for each in data.images):
+    if untold := sum(each.id not in plan.truth for each in data.images):
         notes.append(f"Left out, between two directions or without azimuth: {untold:,} images of {total:,}.")
-    if incomplete := [f"{name} ({', '.join(missing)})" for name, missing in lacking.items() if missing]:
+    if incomplete := [f"{name} ({', '.join(missing)})" for name, missing in plan.lacking.items() if missing]:
         notes.append(f"Left out, without all four poses: {shortened(incomplete)}.")
-    counts = sorted({len(each) for each in templates.values()})
+    counts = sorted({len(each) for each in plan.templates.values()})
     if counts[0] < wanted:
         spread = " to ".join(str(each) for each in dict.fromkeys((counts[0], counts[-1])))
         notes.append(f"{spread} template sets a category instead of {wanted}: there are too few images.")
@@ -217,8 +190,8 @@ def _notes(
 
 def _outcome(plan: _Plan, work: PoseWork, predictions: Sequence[PosePrediction]) -> Outcome:
     everything = score_poses(predictions, plan.truth)
-    sure = {each.id for each in plan.images if is_clear(each)}
-    clear = score_poses([each for each in predictions if each.image in sure], plan.truth)
+    sure = {each.id: plan.truth[each.id] for each in plan.images if is_clear(each)}
+    clear = score_poses(predictions, sure)
     categories = {
         name: score_poses([each for each in predictions if each.category == name], plan.truth)
         for name in sorted(plan.templates)
@@ -247,7 +220,6 @@ def _outcome(plan: _Plan, work: PoseWork, predictions: Sequence[PosePrediction])
             "metric": work.settings.metric,
             "masks": work.settings.masks,
         },
-        left_out=plan.notes,
     )
 
 
@@ -278,10 +250,8 @@ def _finding(scores: PoseScores) -> str:
     if not (scores.left_right.of and scores.front_back.of):
         return said
     harder = "the difference is within the intervals"
-    if sides.high < ends.low:
-        harder = "left and right are harder"
-    elif ends.high < sides.low:
-        harder = "front and back are harder"
+    if sides.high < ends.low or ends.high < sides.low:
+        harder = f"{'left and right' if sides.value < ends.value else 'front and back'} are harder"
     return (
         f"{said} Left and right are told apart on {percent(sides.value)} % ({_against(sides, 0.5)}), front "
         f"and back on {percent(ends.value)} % ({_against(ends, 0.5)}); {harder}."

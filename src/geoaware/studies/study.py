@@ -188,12 +188,8 @@ def load_set(
 ) -> StudySet:
     """Load a data set of a study, with other pairs or under another protocol where these are given.
 
-    Args:
-        config: as the study has it.
-        root: of the study; where it has no folder of the set's root, it is taken for the set's own.
-        pairs: so many instead, of each category where the loader draws them by category.
-        seed: of the choice of pairs.
-        protocol: name, instead of the study's.
+    Where ``root`` has no folder of the set's root, it is taken for the set's own. ``pairs`` is a number, of
+    each category where the loader draws them by category.
 
     Raises:
         InputError: the data set is not there or damaged; the message says what is needed.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from statistics import fmean
 
 from geoaware.evaluation.averages import LABELS, Averaging, within_category
@@ -30,11 +31,6 @@ def usual(bench: Bench) -> list[Variant]:
     return [Variant(each) for each in bench.subjects]
 
 
-def plain_only(bench: Bench) -> list[Variant]:
-    """One file is enough where only the annotations count."""
-    return [Variant()]
-
-
 def fig4(case: Case) -> Outcome:
     """PCK of each category, standard against geometry-aware."""
     runs, first = case.subjects, case.first
@@ -44,9 +40,7 @@ def fig4(case: Case) -> Outcome:
         for name in first.by_category
     }
     mean: Averaging = "category_per_point" if averaging == "per_point" else "category_per_image"
-    said = [
-        _behind(subject, run, [of[subject] for of in categories.values()]) for subject, run in runs.items()
-    ]
+    said = [_behind(each, run, [of[each] for of in categories.values()]) for each, run in runs.items()]
     if len(categories) > 1:
         means = {subject: _pck(run.result.overall, mean, run) for subject, run in runs.items()}
         categories["category mean"] = means
@@ -56,7 +50,7 @@ def fig4(case: Case) -> Outcome:
         f"and {GAP_SUPERVISED} % for supervised methods before it on SPair-71k; its figure is a plot."
     )
     return case.outcome(
-        (_category_grid(title, list(runs), categories, ("geo.", "gap"), _with_gap, note),),
+        (_category_grid(title, runs, categories, ("geo.", "gap"), note),),
         sentence(*said),
         {"fig4": dumbbells(list(categories.items()), f"PCK@{alpha:g} in % ({LABELS[averaging]})")},
         {"alpha": alpha, "categories": categories, "rows": figure_rows(runs.items())},
@@ -78,11 +72,9 @@ def fig5(case: Case) -> Outcome:
         "0: found as well from every side. The paper shows it as a plot: higher on the geometry-aware "
         "subset in every category of SPair-71k."
     )
-    grid = _category_grid(title, list(runs), shown, ("geo.",), lambda *both: [*map(percent, both)], note)
+    grid = _category_grid(title, runs, shown, ("geo.",), note)
     label = f"azimuth sensitivity at PCK@{alpha:g} in %"
-    said = [
-        _sensitive(subject, means[subject], [of[subject] for of in categories.values()]) for subject in runs
-    ]
+    said = [_sensitive(each, means[each], [of[each] for of in categories.values()]) for each in runs]
     return case.outcome(
         (grid, _by_azimuth(runs, alpha)),
         sentence(*said),
@@ -96,16 +88,11 @@ def fig15(case: Case) -> Outcome:
     whole, parts = case.first.overall, dict(case.first.by_category)
     if len(parts) > 1:
         parts["all"] = whole
-    rows = [
-        (
-            name,
-            f"{each.standard.pairs:,}",
-            f"{each.standard.keypoints:,}",
-            percent(each.pair_share),
-            percent(each.keypoint_share),
-        )
-        for name, each in parts.items()
-    ]
+    shares = {name: (each.pair_share, each.keypoint_share) for name, each in parts.items()}
+    rows = []
+    for name, each in parts.items():
+        counts = (f"{count:,}" for count in (each.standard.pairs, each.standard.keypoints))
+        rows.append((name, *counts, *map(percent, shares[name])))
     rows += [
         ("paper, SPair-71k test: all", MISSING, MISSING, f"{SHARE_OF_PAIRS}", f"{SHARE_OF_KEYPOINTS}"),
         ("paper, AP-10K intra-species test: all", MISSING, MISSING, MISSING, f"{SHARE_OF_KEYPOINTS_AP10K}"),
@@ -117,7 +104,7 @@ def fig15(case: Case) -> Outcome:
         "A keypoint counts where the target shows at least two of its kind; a pair where it has such a "
         "keypoint.",
     )
-    groups = [(name, {"share": (each.pair_share, each.keypoint_share)}) for name, each in parts.items()]
+    groups = [(name, {"share": both}) for name, both in shares.items()]
     ends = ("of the pairs", "of the keypoints")
     return case.outcome(
         (grid,),
@@ -127,24 +114,23 @@ def fig15(case: Case) -> Outcome:
             "SPair-71k test)"
         ),
         {"fig15": dumbbells(groups, "geometry-aware share in %", ends)},
-        {name: {"pairs": each.pair_share, "keypoints": each.keypoint_share} for name, each in parts.items()},
+        {name: {"pairs": pairs, "keypoints": keypoints} for name, (pairs, keypoints) in shares.items()},
     )
 
 
 def _category_grid(
     title: str,
-    subjects: Sequence[str],
+    subjects: Iterable[str],
     categories: Mapping[str, Mapping[str, Both]],
     heads: Sequence[str],
-    cells: Callable[[float, float], Sequence[str]],
     note: str,
 ) -> Grid:
-    """A row a category; of each subject the cells of both its shares, the first below the subject's name."""
+    """A row a category; of each subject the shares below its name and the heads, and their gap."""
     columns = ("category", *(head for subject in subjects for head in (subject, *heads)))
-    rows = [
-        (name, *(cell for subject in subjects for cell in cells(*of[subject])))
-        for name, of in categories.items()
-    ]
+    rows = []
+    for name, of in categories.items():
+        both = [_with_gap(*of[subject])[: len(heads) + 1] for subject in subjects]
+        rows.append((name, *chain.from_iterable(both)))
     return Grid(title, columns, tuple(rows), note)
 
 
@@ -167,7 +153,7 @@ def _with_gap(standard: float, aware: float) -> list[str]:
 
 def _behind(subject: str, run: Run, categories: Sequence[Both]) -> str:
     """By how much the subset lies behind, and in how many categories."""
-    there = [(standard, aware) for standard, aware in categories if not math.isnan(aware)]
+    there = [both for both in categories if not math.isnan(both[1])]
     lower = sum(aware < standard for standard, aware in there)
     said = f"{subject}: relative gap {percent(gap(run.result))} %"
     if len(there) < 2:
@@ -177,7 +163,7 @@ def _behind(subject: str, run: Run, categories: Sequence[Both]) -> str:
 
 def _sensitive(subject: str, mean: Both, categories: Sequence[Both]) -> str:
     """Mean sensitivity on both sets, and in how many categories that of the subset is higher."""
-    there = [(standard, aware) for standard, aware in categories if not math.isnan(standard + aware)]
+    there = [both for both in categories if not math.isnan(sum(both))]
     higher = sum(aware > standard for standard, aware in there)
     return (
         f"{subject}: mean sensitivity {percent(mean[0])} % on all keypoints and {percent(mean[1])} % on the "

@@ -66,7 +66,9 @@ def transfer_table(
     """
     if not tests:
         raise InputError("there is no data set to test on; name one", "dataset")
-    run = f"trained on {_trained_on(trainer.config)}"
+    choices = [choice for stage in trainer.config.stages for choice in stage.data]
+    names = dict.fromkeys(Path(choice.root).name or choice.name for choice in choices)
+    run = f"trained on {' + '.join(names)}"
     tables = _measure(trainer, {run: trainer.config}, tests, out, blends)
     said = []
     for row in tables[0].gains:
@@ -188,12 +190,6 @@ def _halves(config: TrainConfig, test: StudySet) -> list[StudySet]:
         half = test.config.model_copy(update=called)
         halves.append(StudySet(half, with_keypoints(test.data, names), test.protocol))
     return halves
-
-
-def _trained_on(config: TrainConfig) -> str:
-    """The data sets of all stages by the names of their folders."""
-    choices = [choice for stage in config.stages for choice in stage.data]
-    return " + ".join(dict.fromkeys(Path(choice.root).name or choice.name for choice in choices))
 
 
 def _outcome(tables: Sequence[_Table], finding: str, title: str = "") -> Outcome:

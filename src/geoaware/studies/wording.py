@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from geoaware.evaluation.averages import LABELS
@@ -104,35 +105,16 @@ def pck_groups(groups: Sequence[tuple[str, Mapping[str, Run]]]) -> Figure:
 
 
 def pck_grid(title: str, what: str, rows: Sequence[tuple[str, Run]], paper: Sequence[PaperRow]) -> Grid:
-    """PCK of both sets, a row a run, then the paper's rows; intervals at the headline alpha.
-
-    Args:
-        title: of the table.
-        what: heads the first column.
-        rows: names and runs, at least one.
-        paper: rows of the paper.
-    """
+    """PCK of both sets, a row a run, then the paper's rows; intervals at the headline alpha."""
     first = rows[0][1].result
     columns = (what, *pck_columns(first, "95 % CI"), "geo. 95 % CI")
-    ours = [
-        (name, *_with_interval(run.result, "standard"), *_with_interval(run.result, "geometry_aware"))
-        for name, run in rows
-    ]
-    theirs = [
-        (
-            each.label,
-            *(
-                c
-                for of in (each.standard, each.geometry_aware)
-                for c in (*paper_cells(of, first.alphas), MISSING)
-            ),
-        )
-        for each in paper
-    ]
+    lines = []
+    for name, run in rows:
+        sets = ((*pck_cells(run.result, [kind]), headline_interval(run.result, kind)) for kind in SETS)
+        lines.append((name, *chain.from_iterable(sets)))
+    for each in paper:
+        known = ((*paper_cells(of, first.alphas), MISSING) for of in (each.standard, each.geometry_aware))
+        lines.append((each.label, *chain.from_iterable(known)))
     label = LABELS[first.averaging]
     note = f"{label[:1].upper()}{label[1:]}; 95 % CI at {first.headline_alpha:g}, a bootstrap over pairs."
-    return Grid(title, columns, (*ours, *theirs), note)
-
-
-def _with_interval(result: PCKResult, kind: str) -> list[str]:
-    return [*pck_cells(result, [kind]), headline_interval(result, kind)]
+    return Grid(title, columns, tuple(lines), note)
