@@ -18,6 +18,7 @@ from geoaware.commands import evaluate, reproduce, transfer
 from geoaware.commands.options import (
     DataOptions,
     FeatureOptions,
+    LoaderOptions,
     PairOptions,
     PoseOptions,
     RunOptions,
@@ -102,7 +103,7 @@ def test_a_wrong_item_is_told_with_its_own_option() -> None:
     with pytest.raises(InputError, match="--set 'canvas' is not of the form key=value"):
         parse_settings(["canvas"])
     with pytest.raises(InputError, match="--option 'pairs' is not of the form key=value"):
-        load_data(DataOptions("coco", Path(), "val", option=["pairs"]), PairOptions())
+        load_data(DataOptions("coco", Path(), "val", LoaderOptions(option=["pairs"])), PairOptions())
 
 
 @pytest.mark.parametrize("count", ["few", "0", "-3"])

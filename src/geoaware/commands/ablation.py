@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Argument, Option
 
-from geoaware.commands.options import AsJson, ConfigSettings, Device, Markdown, parse_settings
+from geoaware.commands.options import AsJson, ConfigSettings, Device, Markdown, parse_settings, say
 
 if TYPE_CHECKING:
     from geoaware.studies.ablation_table import Ablation
@@ -56,14 +56,7 @@ def ablation(
     names = None if rows is None else [name for each in rows for name in each.split(",")]
     with progress_bars() as tell:
         found = ablate(
-            chosen,
-            out,
-            seeds=seeds,
-            rows=names,
-            device=device,
-            restart=restart,
-            tell=tell,
-            say=lambda text: typer.echo(text, err=True),
+            chosen, out, seeds=seeds, rows=names, device=device, restart=restart, tell=tell, say=say
         )
     if markdown is not None:
         with replacing(markdown) as draft:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from typer import Option
 
-from geoaware.commands.options import Device, Dtype, PostProcessorPlace
+from geoaware.commands.options import Device, Dtype, PostProcessorPlace, say
 
 
 def demo(
@@ -49,10 +49,7 @@ def demo(
         host, port, Features(extractor, post_processor), device, dtype, Limits(max_upload_mb, max_megapixels)
     )
     if not is_loopback(host):
-        typer.echo(
-            f"warning: everyone who can reach this machine at {host} can use the demo; it has no password",
-            err=True,
-        )
+        say(f"warning: everyone who can reach this machine at {host} can use the demo; it has no password")
     photographs = [(path, example.about) for example in EXAMPLES if (path := example.path) is not None]
     serve(settings, photographs, lambda url: typer.echo(f"open {url} in a browser; Ctrl-C ends the demo"))
-    typer.echo("ended; its temporary files are deleted", err=True)
+    say("ended; its temporary files are deleted")

@@ -24,6 +24,7 @@ from geoaware.commands.options import (
     load_data,
     load_matcher,
     predict_settings,
+    say,
 )
 from geoaware.runs.errors import InputError
 
@@ -84,7 +85,7 @@ class FigureOptions:
             if others:
                 plots["pck_against_window"] = pck_against_window([result, *others])
             for path in save(plots, self.plots):
-                typer.echo(f"wrote {path}", err=True)
+                say(f"wrote {path}")
 
 
 @expand
@@ -98,7 +99,7 @@ def predict(options: PredictOptions) -> None:
     geoaware predict --dataset spair71k --root SPair-71k --split test --out spair.jsonl
     """
     path = _predict(options)
-    typer.echo(f"wrote {path}\nnext: geoaware score {path} --by category", err=True)
+    say(f"wrote {path}\nnext: geoaware score {path} --by category")
 
 
 @expand
@@ -154,7 +155,7 @@ def evaluate(
 
     result = score_file(path, alphas=alpha or None)
     figures.write(result, None if by == "azimuth" and not result.by_azimuth else by, [])
-    typer.echo(_what_next(path, result), err=True)
+    say(_what_next(path, result))
 
 
 def _check_by(by: str | None) -> None:
@@ -171,23 +172,16 @@ def _predict(options: PredictOptions) -> Path:
     protocol = options.rules.of(data)
     matcher = load_matcher(options.features, options.run, options.pose, protocol.name, options.rules.matching)
     for note in data.notes:
-        typer.echo(f"note: {note}", err=True)
+        say(f"note: {note}")
     images = len({side.path for pair in data.pairs for side in (pair.source, pair.target)})
-    typer.echo(
-        f"{data.name} {data.split}: {len(data.pairs):,} pairs of {images:,} images, "
-        f"{matcher.identity}\n"
-        f"protocol {protocol.name}: correct is {protocol.rule}",
-        err=True,
+    say(
+        f"{data.name} {data.split}: {len(data.pairs):,} pairs of {images:,} images, {matcher.identity}\n"
+        f"protocol {protocol.name}: correct is {protocol.rule}"
     )
+    path = options.path(data, protocol.name)
+    settings = predict_settings(protocol.name, options.rules, options.run)
     with progress_bars() as tell:
-        return predict(
-            data,
-            matcher,
-            options.path(data, protocol.name),
-            predict_settings(protocol.name, options.rules, options.run),
-            restart=options.restart,
-            progress=tell,
-        )
+        return predict(data, matcher, path, settings, restart=options.restart, progress=tell)
 
 
 def _what_next(path: Path, result: PCKResult) -> str:

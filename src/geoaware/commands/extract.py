@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Argument, Option
 
-from geoaware.commands.options import Device, ExtractorName, ExtractorSettings, parse_settings
+from geoaware.commands.options import Device, ExtractorName, parse_settings, say
 from geoaware.runs.errors import InputError
 
 if TYPE_CHECKING:
@@ -41,7 +42,10 @@ def extract(
     dtype: Annotated[
         str, Option(help="fp32, bf16, fp16; auto: by free memory (with several processes fp32).")
     ] = "fp32",
-    setting: ExtractorSettings = None,
+    setting: Annotated[
+        list[str] | None,
+        Option("--set", metavar="KEY=VALUE", help="A setting of the extractor; may be repeated."),
+    ] = None,
 ) -> None:
     """Extract the features of a folder of images into a cache, to be read many times.
 
@@ -88,15 +92,14 @@ class _Job:
     shard: Shard
 
     def say(self, text: str) -> None:
-        """A line on standard error, with the process's number when there are several."""
-        who = f"[{self.shard.rank + 1} of {self.shard.world}] " if self.shard.world > 1 else ""
-        typer.echo(who + text, err=True)
+        say(text, self.shard)
 
 
 def _extract(job: _Job, extractor: Extractor, batch: int | None, limit: int | None) -> None:
     """Look for what is missing, extract it, leave a manifest, and say what failed (exit code 1)."""
     from geoaware.runs.progress import advancing, progress_bars
     from geoaware.store import extraction
+    from geoaware.store.feature_store import DiskFullError
 
     job.store.prepare()
     with progress_bars(job.shard.rank == 0, terminal_only=True) as tell:
@@ -115,24 +118,16 @@ def _extract(job: _Job, extractor: Extractor, batch: int | None, limit: int | No
                 progress=advancing(tell, "extracting", work.files),
             )
         finally:
-            _leave_manifest(job.store)
+            # Without room for the manifest, the next run brings it up to date with the files.
+            with suppress(DiskFullError, InputError):
+                if job.store.folder.is_dir():
+                    job.store.update_manifest()
     for line in work.failed:
         job.say(f"failed: {line}")
     job.say(f"{written} extracted, {work.there} already there, {len(work.failed)} failed")
     typer.echo(job.store.folder)
     if work.failed:
         raise typer.Exit(1)
-
-
-def _leave_manifest(store: FeatureStore) -> None:
-    """Bring the manifest up to date with the files; without room for it, the next run does so."""
-    from contextlib import suppress
-
-    from geoaware.store.feature_store import DiskFullError
-
-    if store.folder.is_dir():
-        with suppress(DiskFullError, InputError):
-            store.update_manifest()
 
 
 def _check(job: _Job) -> None:
@@ -169,22 +164,18 @@ def _load(
         # Processes that see different free memory would make different sets.
         return extractor.to(where)
     chosen = choose_dtype_by_memory(weights_size(extractor), where, limit, shard.sharers(where))
-    typer.echo(f"computing in {chosen} on {where}", err=True)
+    say(f"computing in {chosen} on {where}")
     return extractor.to(device=where, dtype=choose_dtype(chosen, where))
 
 
 def _left(limit: int | None, extractor: Extractor) -> int | None:
-    """What the computation may take when the weights are counted.
-
-    Raises:
-        InputError: the weights alone take more than is allowed.
-    """
+    """What the computation may take beside the weights, which must take less than is allowed."""
+    from geoaware.features.extractor import DTYPES
     from geoaware.store.memory import weights_size
 
     if limit is None:
         return None
-    name = str(extractor.dtype).removeprefix("torch.")
-    weights = weights_size(extractor, {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}[name])
+    weights = weights_size(extractor, next(name for name, each in DTYPES.items() if each == extractor.dtype))
     if weights >= limit:
         raise InputError(
             f"the weights of {extractor.name} take {weights / 1e9:.2f} GB, --max-memory allows "

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 from typer import Argument, Option
 
-from geoaware.commands.options import Annotations, LoaderOptions, expand, loader_options
+from geoaware.commands.options import LoaderOptions, expand, say
 from geoaware.runs.errors import InputError
 
 if TYPE_CHECKING:
@@ -27,11 +26,7 @@ class ShownPairs:
     )
 
     def check(self) -> None:
-        """Find a wrong choice before anything is read.
-
-        Raises:
-            InputError: two choices, or a number that is no number of pairs.
-        """
+        """Find a wrong choice before anything is read."""
         if self.pairs is not None and self.worst is not None:
             raise InputError("--pairs and --worst are two choices of pairs; give one of them")
         for option, count in (("--pairs", self.pairs), ("--worst", self.worst)):
@@ -60,14 +55,13 @@ def gallery(
     root: Annotated[Path, Option(help="Folder of the data set.")],
     dataset: Annotated[str | None, Option(help="Its name, if not as the predictions say.")] = None,
     split: Annotated[str | None, Option(help="Its split, if not as the predictions say.")] = None,
-    annotations: Annotations = None,
-    option: LoaderOptions = None,
+    *,
+    loader: LoaderOptions,
     out: Annotated[
         Path | None, Option(help="HTML file to write; named after PREDICTIONS if not given.")
     ] = None,
     alpha: Annotated[float, Option(help="Threshold of right and wrong.")] = 0.1,
     size: Annotated[int, Option(help="Longer side of the images, in pixels.")] = 320,
-    *,
     chosen: ShownPairs,
     strict: Annotated[
         bool, Option("--strict", help="Stop at an image that cannot be read, instead of a grey box.")
@@ -94,7 +88,7 @@ def gallery(
     first = runs[0]
     positions = chosen.of(first)
     name, part = _named(first, dataset, split)
-    images = find_images(name, root, part, **loader_options(option, annotations))
+    images = find_images(name, root, part, **loader.given())
     shown = entries(runs, images, positions)
     path = out or Path(f"{first.path.stem}.html")
     with progress_bars() as tell:
@@ -110,9 +104,9 @@ def gallery(
             progress=lambda done: tell("writing", done, len(positions)),
         )
     megabytes = path.stat().st_size / 2**20
-    typer.echo(f"wrote {path} ({megabytes:.1f} MB, {len(positions):,} pairs); open it in a browser", err=True)
+    say(f"wrote {path} ({megabytes:.1f} MB, {len(positions):,} pairs); open it in a browser")
     if megabytes > 100:
-        typer.echo("smaller: --worst 500, --pairs 500 or --size 200", err=True)
+        say("smaller: --worst 500, --pairs 500 or --size 200")
 
 
 def _named(run: Judged, dataset: str | None, split: str | None) -> tuple[str, str]:

@@ -12,14 +12,13 @@ import typer
 from typer import Argument, Option
 
 from geoaware.commands.options import (
-    Device,
-    Dtype,
-    ExtractorSettings,
     FeatureOptions,
-    PoseRuleText,
+    PoseOptions,
+    RunOptions,
+    Without,
     expand,
-    parse_pose_rule,
-    parse_settings,
+    load_matcher,
+    say,
 )
 from geoaware.runs.errors import InputError
 
@@ -78,10 +77,8 @@ class OutputOptions:
         from geoaware.runs.files import replacing
 
         if self.out is not None:
-            drawn = (
-                result.draw(labels=queries.names) if self.heatmap is None else result.heatmap(self.heatmap)
-            )
-            _save(drawn, self.out)
+            number = self.heatmap
+            _save(result.draw(labels=queries.names) if number is None else result.heatmap(number), self.out)
         if self.json_file is not None:
             content = {"source": str(source), "target": str(target), **result.to_dict()}
             for entry, name in zip(content["matches"], queries.names or [], strict=False):
@@ -112,23 +109,18 @@ class MaskOptions:
 
 @expand
 def match(
-    a: Annotated[Path, Argument(metavar="A", help="The image that the points are on.")],
-    b: Annotated[Path, Argument(metavar="B", help="The other image, or a folder of images.")],
+    a: Annotated[Path, Argument(metavar="A", help="The source, the image that the points are on.")],
+    b: Annotated[Path, Argument(metavar="B", help="The target, or a folder of images.")],
     points: PointOptions,
     output: OutputOptions,
     *,
     features: FeatureOptions,
-    pose: Annotated[
-        str, Option(help="Turn A to the pose of B: auto (as measured), off, flip, rotate.")
-    ] = "auto",
-    pose_rule: PoseRuleText = None,
+    pose: PoseOptions,
     masks: MaskOptions,
     skip_existing: Annotated[
         bool, Option("--skip-existing", help="With a folder: go on where an earlier run stopped.")
     ] = False,
-    device: Device = "auto",
-    dtype: Dtype = "fp32",
-    setting: ExtractorSettings = None,
+    run: Annotated[RunOptions, Without("batch", "cache_mb", "cache")],
 ) -> None:
     """Find points of image A in image B.
 
@@ -149,18 +141,9 @@ def match(
     targets = list_images(b) if b.is_dir() else [b]
     source_object, target_object = masks.read(b)
 
-    from geoaware.matcher import Matcher, check_points
+    from geoaware.matcher import check_points
 
-    matcher = Matcher.from_pretrained(
-        features.extractor,
-        pose=pose,
-        pose_rule=parse_pose_rule(pose_rule),
-        post_processor=features.post_processor,
-        blend=features.blend,
-        device=device,
-        dtype=dtype,
-        **parse_settings(setting),
-    )
+    matcher = load_matcher(features, run, pose, matching="extractor")
     source = matcher.encode(a, source_object)
     check_points(queries.points, source.size)
 
@@ -188,7 +171,7 @@ def _match_folder(
     from geoaware.runs.progress import progress_bars
 
     if output.out is None and output.json_file is None:
-        typer.echo("note: neither --out nor --json is given; results are only printed", err=True)
+        say("note: neither --out nor --json is given; results are only printed")
     failed = skipped = 0
     with progress_bars() as tell:
         for done, target in enumerate(targets):
@@ -207,17 +190,14 @@ def _match_folder(
             typer.echo(_summary(target, result))
         tell("matching", len(targets), len(targets))
     done = len(targets) - failed - skipped
-    typer.echo(f"{done} matched, {skipped} already there, {failed} failed", err=True)
+    say(f"{done} matched, {skipped} already there, {failed} failed")
     if failed:
         raise typer.Exit(1)
 
 
 def _summary(target: Path, result: MatchResult) -> str:
-    matches = "  ".join(
-        f"{x:.1f},{y:.1f} ({c:.2f})"
-        for (x, y), c in zip(result.points.tolist(), result.confidence.tolist(), strict=True)
-    )
-    return f"{target.name}: {matches}"
+    several = zip(result.points.tolist(), result.confidence.tolist(), strict=True)
+    return f"{target.name}: " + "  ".join(f"{x:.1f},{y:.1f} ({c:.2f})" for (x, y), c in several)
 
 
 def _print_result(result: MatchResult, queries: QueryPoints) -> None:
@@ -229,17 +209,14 @@ def _print_result(result: MatchResult, queries: QueryPoints) -> None:
     figures = (result.queries, result.points, result.confidence, result.cycle_error)
     rows: list[Any] = [names, *(each.tolist() for each in figures)]
     for name, query, found, confidence, cycle in zip(*rows, strict=True):
-        table.add_row(name, _xy(query), _xy(found), f"{confidence:.2f}", f"{cycle:.3f}")
+        places = (f"{x:.1f}, {y:.1f}" for x, y in (query, found))
+        table.add_row(name, *places, f"{confidence:.2f}", f"{cycle:.3f}")
     console = Console()
     console.print(table)
     distances = ", ".join(f"{pose} {value:.4f}" for pose, value in result.distances.items())
     console.print(
         f"pose: {result.pose}" + (f" (distances: {distances})" if distances else " (alignment off)")
     )
-
-
-def _xy(point: list[float]) -> str:
-    return f"{point[0]:.1f}, {point[1]:.1f}"
 
 
 def _save(image: Any, path: Path) -> None:

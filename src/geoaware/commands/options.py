@@ -9,6 +9,7 @@ from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
+import typer
 from typer import Option
 
 from geoaware.runs.errors import InputError
@@ -19,10 +20,16 @@ if TYPE_CHECKING:
     from geoaware.evaluation.protocols import Protocol
     from geoaware.features import Extractor
     from geoaware.matcher import Matcher
-    from geoaware.method.alignment import PoseRule
+    from geoaware.store.extraction import Shard
     from geoaware.store.feature_store import FeatureStore
 
 T = TypeVar("T")
+
+
+def say(text: str, shard: Shard | None = None) -> None:
+    """A line on standard error, with the number of this process where there are several."""
+    who = f"[{shard.rank + 1} of {shard.world}] " if shard is not None and shard.world > 1 else ""
+    typer.echo(who + text, err=True)
 
 
 class Without:
@@ -53,7 +60,7 @@ def expand(command: Callable[..., T]) -> Callable[..., T]:
 
 def _flat(parameter: Parameter) -> list[Parameter]:
     """The parameters that one stands for: those of its group, or itself."""
-    inside = _fields(parameter.annotation)
+    _, inside = _group(parameter.annotation)
     if inside is None:
         return [parameter.replace(kind=Parameter.KEYWORD_ONLY)]
     return [each for part in inside for each in _flat(part)]
@@ -61,22 +68,20 @@ def _flat(parameter: Parameter) -> list[Parameter]:
 
 def _gather(parameter: Parameter, values: dict[str, Any]) -> Any:
     """The value of a parameter of the command: its group, made of flat values, or itself."""
-    inside = _fields(parameter.annotation)
+    group, inside = _group(parameter.annotation)
     if inside is None:
         return values[parameter.name]
-    group = parameter.annotation
-    group = get_args(group)[0] if get_origin(group) is Annotated else group
     return group(**{each.name: _gather(each, values) for each in inside})
 
 
-def _fields(annotation: Any) -> list[Parameter] | None:
-    """The fields of a group as parameters; ``None`` for the type of a single option."""
+def _group(annotation: Any) -> tuple[Any, list[Parameter] | None]:
+    """A group and its fields as parameters; ``None`` instead for the type of a single option."""
     group, *notes = get_args(annotation) if get_origin(annotation) is Annotated else (annotation,)
     if not is_dataclass(group):
-        return None
+        return group, None
     hidden = {name for note in notes if isinstance(note, Without) for name in note.names}
     types = get_type_hints(group, include_extras=True)
-    return [
+    return group, [
         Parameter(
             each.name,
             Parameter.KEYWORD_ONLY,
@@ -101,38 +106,34 @@ PostProcessorPlace = Annotated[
         "file, or none; auto: the one shipped with `lite`, none for other extractors.",
     ),
 ]
-PoseRuleText = Annotated[
-    str | None,
-    Option(
-        "--pose-rule",
-        help="How the pose is chosen: mutual-nn, imd, or with a margin imd:0.01; as measured if not given.",
-    ),
-]
 Device = Annotated[str, Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
 Dtype = Annotated[str, Option("--dtype", help="fp32, bf16 or fp16.")]
-ExtractorSettings = Annotated[
-    list[str] | None,
-    Option("--set", metavar="KEY=VALUE", help="A setting of the extractor; may be repeated."),
-]
 ConfigSettings = Annotated[
     list[str] | None,
     Option("--set", metavar="KEY=VALUE", help="Change a value, by its dotted key; may be repeated."),
 ]
 RestartRun = Annotated[bool, Option("--restart", help="Throw away what an earlier run left in the folder.")]
 Restart = Annotated[bool, Option("--restart", help="Throw away what an earlier run wrote to the file.")]
-Annotations = Annotated[
-    str | None, Option("--annotations", help="Annotation file of a COCO data set, if not SPLIT.json.")
-]
-LoaderOptions = Annotated[
-    list[str] | None,
-    Option("--option", metavar="KEY=VALUE", help="An option of the data set's loader; may be repeated."),
-]
-CacheFolder = Annotated[
-    Path | None,
-    Option("--cache", help="Read features from `geoaware extract`'s folder, and keep new ones there."),
-]
 AsJson = Annotated[bool, Option("--json", help="Print all figures as JSON and nothing else.")]
 Markdown = Annotated[Path | None, Option("--markdown", help="Write the tables to a Markdown file.")]
+
+
+@dataclass(frozen=True)
+class LoaderOptions:
+    """What a data set's loader is given beside folder and split."""
+
+    annotations: Annotated[
+        str | None, Option(help="Annotation file of a COCO data set, if not SPLIT.json.")
+    ] = None
+    option: Annotated[
+        list[str] | None,
+        Option(metavar="KEY=VALUE", help="An option of the data set's loader; may be repeated."),
+    ] = None
+
+    def given(self) -> dict[str, Any]:
+        """As the loader takes them."""
+        given = parse_settings(self.option, "option")
+        return given if self.annotations is None else {**given, "annotations": self.annotations}
 
 
 @dataclass(frozen=True)
@@ -142,8 +143,7 @@ class DataOptions:
     dataset: Annotated[str, Option(help="spair71k, pf-pascal, pf-willow, ap10k, coco or pairs.")]
     root: Annotated[Path, Option(help="Folder of the data set.")]
     split: Annotated[str, Option(help="Its split: trn, val, test …")]
-    annotations: Annotations = None
-    option: LoaderOptions = None
+    loader: LoaderOptions = LoaderOptions()
 
 
 @dataclass(frozen=True)
@@ -155,11 +155,7 @@ class PairOptions:
 
     @property
     def count(self) -> int | None:
-        """The number asked for; ``None`` for all.
-
-        Raises:
-            InputError: it is not a number.
-        """
+        """The number asked for; ``None`` for all."""
         if self.pairs in ("", "all"):
             return None
         if not self.pairs.isdecimal() or int(self.pairs) < 1:
@@ -189,7 +185,13 @@ class PoseOptions:
     """How the source is turned to the pose of the target."""
 
     pose: Annotated[str, Option(help="Turn the source: auto (as measured), off, flip, rotate.")] = "auto"
-    pose_rule: PoseRuleText = None
+    pose_rule: Annotated[
+        str | None,
+        Option(
+            help="How the pose is chosen: mutual-nn, imd, or with a margin imd:0.01; as measured if not "
+            "given."
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -216,11 +218,7 @@ class ProtocolOptions:
     ] = False
 
     def check(self) -> None:
-        """Find an unknown protocol before anything is loaded.
-
-        Raises:
-            InputError: there is none of that name.
-        """
+        """Find an unknown protocol before anything is loaded."""
         from geoaware.evaluation.protocols import get_protocol
 
         if self.protocol is not None:
@@ -247,7 +245,9 @@ class RunOptions:
     ] = None
     batch: Annotated[int, Option(help="Images extracted together; 0: by device.")] = 0
     cache_mb: Annotated[int, Option(help="Memory for features, in megabytes.")] = 2048
-    cache: CacheFolder = None
+    cache: Annotated[
+        Path | None, Option(help="Read features from `geoaware extract`'s folder, and keep new ones there.")
+    ] = None
     device: Device = "auto"
     dtype: Dtype = "fp32"
 
@@ -259,18 +259,12 @@ def predict_settings(protocol: str, rules: ProtocolOptions, run: RunOptions) -> 
     return PredictSettings(protocol, rules.labels, rules.masks, run.batch, run.cache_mb * 2**20)
 
 
-def loader_options(option: list[str] | None, annotations: str | None) -> dict[str, Any]:
-    """What a data set's loader is given beside folder and split."""
-    given = parse_settings(option, "option")
-    return given if annotations is None else {**given, "annotations": annotations}
-
-
 def load_data(data: DataOptions, chosen: PairOptions) -> DataSet:
     """The data set, cut down to the pairs asked for."""
     from geoaware.data import load, options
     from geoaware.evaluation.predict import choose_pairs
 
-    given = loader_options(data.option, data.annotations)
+    given = data.loader.given()
     draws_pairs = "seed" in options(data.dataset)
     if draws_pairs:
         # Such a loader makes the pairs itself; it would give its usual number before we could choose.
@@ -293,6 +287,7 @@ def load_matcher(
     from geoaware.evaluation.predict import matching_settings
     from geoaware.features import check_name, load_extractor
     from geoaware.matcher import Matcher
+    from geoaware.method.alignment import PoseRule
     from geoaware.method.matching import MatchSettings
     from geoaware.presets import PRESETS, choose_post_processor
     from geoaware.store.feature_store import CachedExtractor
@@ -305,7 +300,7 @@ def load_matcher(
     name = PRESETS.get(features.extractor, features.extractor)
     check_name(name)
     settings = matching_settings(name, protocol, matching, for_matching, network)
-    rule = parse_pose_rule(pose.pose_rule)
+    rule = None if pose.pose_rule is None else PoseRule.parse(pose.pose_rule)
     extractor = load_extractor(name, device=run.device, dtype=run.dtype, **given)
     if run.cache is not None:
         extractor = CachedExtractor(extractor, find_store(run.cache, extractor))
@@ -324,22 +319,10 @@ def find_store(cache: Path, extractor: Extractor) -> FeatureStore:
     return FeatureStore(cache / new.folder, new)
 
 
-def parse_pose_rule(text: str | None) -> PoseRule | None:
-    """The rule named, or ``None`` for the extractor's own."""
-    from geoaware.method.alignment import PoseRule
-
-    return None if text is None else PoseRule.parse(text)
-
-
 def parse_settings(given: list[str] | None, option: str = "set") -> dict[str, Any]:
     """``["canvas=448", "weights=folder"]`` to a dictionary; values are read as YAML.
 
-    Args:
-        given: the items.
-        option: name of the option that they were given by, for the message.
-
-    Raises:
-        InputError: an item is not KEY=VALUE.
+    ``option`` is the name of the option that they were given by, for the message.
     """
     import yaml
 

@@ -10,15 +10,14 @@ import typer
 from typer import Argument, Option
 
 from geoaware.commands.options import (
-    CacheFolder,
-    Device,
-    Dtype,
-    ExtractorSettings,
     FeatureOptions,
     PoseOptions,
+    Restart,
     RunOptions,
+    Without,
     expand,
     load_matcher,
+    say,
 )
 
 if TYPE_CHECKING:
@@ -63,13 +62,9 @@ def pose(
     out: Annotated[
         Path | None, Option(metavar="FILE", help="Write poses, votes and distances as JSON.")
     ] = None,
-    restart: Annotated[
-        bool, Option("--restart", help="Throw away what an earlier run wrote to --out.")
-    ] = False,
-    cache: CacheFolder = None,
-    device: Device = "auto",
-    dtype: Dtype = "fp32",
-    setting: ExtractorSettings = None,
+    restart: Restart = False,
+    *,
+    run: Annotated[RunOptions, Without("batch", "cache_mb")],
 ) -> None:
     """Predict whether images show their object from the left, the right, the front or the back.
 
@@ -91,7 +86,6 @@ def pose(
     sets = read_template_sets(templates, compared.template_masks)
     chosen = read_images(images, compared.masks)
     truth = None if labels is None else read_labels(labels, [each.id for each in chosen])
-    run = RunOptions(setting, cache=cache, device=device, dtype=dtype)
     work = PoseWork(load_matcher(features, run, PoseOptions("off")), {"": sets}, chosen, how)
     found = _predict(work, out, restart)
     for each in found:
@@ -110,11 +104,11 @@ def _predict(work: PoseWork, out: Path | None, restart: bool) -> list[PosePredic
     from geoaware.runs.progress import progress_bars
 
     sets = len(work.templates[""])
-    typer.echo(f"images: {len(work.images):,}, template sets: {sets:,}, {work.matcher.identity}", err=True)
+    say(f"images: {len(work.images):,}, template sets: {sets:,}, {work.matcher.identity}")
     with progress_bars() as tell:
         found = predict_poses(work, out, restart=restart, progress=tell)
     if out is not None:
-        typer.echo(f"wrote {out}; the same command again reads it", err=True)
+        say(f"wrote {out}; the same command again reads it")
     return found
 
 

@@ -10,7 +10,6 @@ import typer
 from typer import Argument, Option
 
 from geoaware.commands.options import (
-    Annotations,
     DataOptions,
     FeatureOptions,
     LoaderOptions,
@@ -24,6 +23,7 @@ from geoaware.commands.options import (
     load_matcher,
     parse_settings,
     predict_settings,
+    say,
 )
 from geoaware.runs.errors import InputError
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from geoaware.studies.variants import Bench
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SetOptions:
     """A data set, or a study of several."""
 
@@ -45,8 +45,33 @@ class SetOptions:
         ),
     ] = None
     split: Annotated[str | None, Option(help="Of the data set: trn, val, test …; not for a study.")] = None
-    annotations: Annotations = None
-    option: LoaderOptions = None
+    loader: LoaderOptions
+
+
+@dataclass(frozen=True)
+class WorkOptions:
+    """What is trained, what stands beside it, and what is made anew."""
+
+    config: Annotated[
+        str | None,
+        Option(
+            metavar="PLACE",
+            help="What table10, table11 or unseen trains: a YAML file or a shipped one; a study has its own.",
+        ),
+    ] = None
+    training: Annotated[
+        bool, Option("--training/--no-training", help="Whether `all` has the analyses that train.")
+    ] = True
+    ablation: Annotated[
+        Path | None,
+        Option(
+            metavar="FILE",
+            help="What `geoaware ablation --json` printed, to stand beside table5 and table9.",
+        ),
+    ] = None
+    restart: Annotated[
+        bool, Option("--restart", help="Throw away the predictions that are needed and make them again.")
+    ] = False
 
 
 @expand
@@ -65,26 +90,7 @@ def reproduce(
     rules: Annotated[ProtocolOptions, Without("masks")],
     chosen: PairOptions,
     run: RunOptions,
-    config: Annotated[
-        str | None,
-        Option(
-            metavar="PLACE",
-            help="What table10, table11 or unseen trains: a YAML file or a shipped one; a study has its own.",
-        ),
-    ] = None,
-    training: Annotated[
-        bool, Option("--training/--no-training", help="Whether `all` has the analyses that train.")
-    ] = True,
-    ablation: Annotated[
-        Path | None,
-        Option(
-            metavar="FILE",
-            help="What `geoaware ablation --json` printed, to stand beside table5 and table9.",
-        ),
-    ] = None,
-    restart: Annotated[
-        bool, Option("--restart", help="Throw away the predictions that are needed and make them again.")
-    ] = False,
+    work: WorkOptions,
 ) -> None:
     """Make an analysis of the paper, or all of them, on its data or on yours.
 
@@ -106,50 +112,34 @@ def reproduce(
     from geoaware.studies.conduct import conduct, to_text, write
     from geoaware.studies.study import FEATURES, Study, keep_out_of_git
 
-    analyses = [each for each in choose(name) if training or not each.trains or name == each.name]
-    trained = None if ablation is None else trained_rows(ablation)
-    features_here = run.cache is None
+    analyses = [each for each in choose(name) if work.training or not each.trains or name == each.name]
+    trained = [] if work.ablation is None else [trained_rows(work.ablation)]
     cache = run.cache or out / FEATURES
-    run = replace(run, cache=cache)
     rules.check()
-    study, sets = _load(analyses, root, data, chosen, rules)
-    trainings = _trainings(analyses, study, config, root if study.sets else None, cache)
+    config, sets = _load(analyses, root, data, chosen, rules)
+    trainings = _trainings(analyses, config, work.config, root if config.sets else None, cache)
     for each in sets:
         for note in each.data.notes:
-            typer.echo(f"note: {each.title}: {note}", err=True)
-    if features_here:
+            say(f"note: {each.title}: {note}")
+    if run.cache is None:
         keep_out_of_git(cache)
-    bench = _bench(features, run, rules)
+    bench = _bench(features, replace(run, cache=cache), rules)
+    settings, as_in_paper = predict_settings("paper", rules, run), data.dataset is None
     with progress_bars() as tell:
-        work = Study(
-            tuple(sets),
-            bench,
-            out,
-            predict_settings("paper", rules, run),
-            trainings=trainings,
-            tell=tell,
-            say=lambda text: typer.echo(text, err=True),
-            restart=restart,
-            as_in_paper=data.dataset is None,
-        )
-        report = conduct(work, name, analyses, about=study.about)
-        if trained is not None:
-            report = replace(report, outcomes=(*report.outcomes, trained))
+        study = Study(tuple(sets), bench, out, settings, trainings, tell, say, work.restart, as_in_paper)
+        report = conduct(study, name, analyses, about=config.about)
+        report = replace(report, outcomes=(*report.outcomes, *trained))
         path = write(report, out)
     typer.echo(to_text(report))
     for line in report.left_out:
-        typer.echo(f"left out: {line}", err=True)
-    typer.echo(f"wrote {path}\nfigures: {out / f'{name}.json'}; predictions: {out / 'predictions'}", err=True)
+        say(f"left out: {line}")
+    say(f"wrote {path}\nfigures: {out / f'{name}.json'}; predictions: {out / 'predictions'}")
 
 
 def _load(
     analyses: list[Analysis], root: Path, data: SetOptions, chosen: PairOptions, rules: ProtocolOptions
 ) -> tuple[StudyConfig, list[StudySet]]:
-    """The study, without sets where a single data set was asked for, and the data sets.
-
-    Raises:
-        InputError: data is not there, or an option does not go with the rest.
-    """
+    """The study, without sets where a single data set was asked for, and the data sets."""
     from geoaware.studies.case import slug
     from geoaware.studies.study import (
         PAPER,
@@ -164,11 +154,11 @@ def _load(
     if data.dataset and not is_study(data.dataset):
         if not data.split:
             raise InputError(f"--dataset {data.dataset} needs --split (trn, val, test …)")
-        one = load_data(DataOptions(data.dataset, root, data.split, data.annotations, data.option), chosen)
+        one = load_data(DataOptions(data.dataset, root, data.split, data.loader), chosen)
         label = slug(f"{root.resolve().name or one.name} {one.split}") or one.name
         config = SetConfig(label=label, name=one.name, split=one.split)
         return StudyConfig.model_construct(sets=()), [StudySet(config, one, rules.of(one))]
-    if data.split or data.annotations or data.option:
+    if data.split or data.loader.annotations or data.loader.option:
         raise InputError("--split, --annotations and --option go with --dataset NAME; a study has its own")
     study = load_study(data.dataset or PAPER)
     needed = {label for each in analyses for label in each.needs}
@@ -182,11 +172,7 @@ def _load(
 def _trainings(
     analyses: list[Analysis], study: StudyConfig, config: str | None, root: Path | None, cache: Path
 ) -> dict[str, Training]:
-    """What the chosen analyses train.
-
-    Raises:
-        InputError: a configuration is wrong, or is given where nothing is trained.
-    """
+    """What the chosen analyses train."""
     from geoaware.studies.study import Training, TrainingConfig
     from geoaware.training.post_processor.config import load_config
 
@@ -204,12 +190,7 @@ def _trainings(
 
 
 def _bench(features: FeatureOptions, run: RunOptions, rules: ProtocolOptions) -> Bench:
-    """The extractor once, for all variants.
-
-    Raises:
-        InputError: unknown names, missing weights, a post-processor for other features, or a setting of the
-            matching, which is for the analyses to vary.
-    """
+    """The extractor once, for all variants; settings of the matching are for the analyses to vary."""
     from geoaware.method.matching import MatchSettings
     from geoaware.presets import choose_post_processor
     from geoaware.studies.variants import Bench

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from geoaware.commands.options import ConfigSettings, Device, RestartRun, parse_settings
+from geoaware.commands.options import ConfigSettings, Device, RestartRun, parse_settings, say
 
 
 def train(
@@ -41,13 +41,9 @@ def train(
     chosen = load_config(config, parse_settings(setting))
     folder = out or Path("runs") / Path(config).stem
     main = Shard.from_environment().rank == 0
-
-    def say(text: str) -> None:
-        if main:
-            typer.echo(text, err=True)
-
     with progress_bars(main) as tell:
-        best = run(chosen, folder, device=device, restart=restart, tell=tell, say=say)
-    say(f"best weights: {best}\nuse them: geoaware match A B --point x,y --post-processor {best}")
+        said = say if main else lambda _: None
+        best = run(chosen, folder, device=device, restart=restart, tell=tell, say=said)
     if main:
+        say(f"best weights: {best}\nuse them: geoaware match A B --point x,y --post-processor {best}")
         typer.echo(best)

@@ -17,6 +17,7 @@ from geoaware.commands.options import (
     Without,
     expand,
     load_matcher,
+    say,
 )
 from geoaware.runs.errors import InputError
 
@@ -72,14 +73,11 @@ class ImageOptions:
             everything = read_targets(self.targets, sources, self.targets_images)
         wanted = everything.without(sources)
         for note in sources.notes:
-            typer.echo(f"note: {note}", err=True)
+            say(f"note: {note}")
         if left_out := len(everything) - len(wanted):
-            typer.echo(f"note: {left_out} targets left out, their images are sources", err=True)
-        typer.echo(
-            f"{sources.name}: {len(sources.schema)} keypoints, {len(sources.images):,} sources, "
-            f"{len(wanted):,} targets",
-            err=True,
-        )
+            say(f"note: {left_out} targets left out, their images are sources")
+        counts = f"{len(sources.images):,} sources, {len(wanted):,} targets"
+        say(f"{sources.name}: {len(sources.schema)} keypoints, {counts}")
         return sources, wanted
 
 
@@ -155,12 +153,11 @@ class ResultOptions:
             found = evaluate.evaluate(out, sources, targets, predictions, self.protocol, hidden)
             typer.echo(to_text(found.places))
             typer.echo(evaluate.to_text(found.visibility))
-            typer.echo(f"predictions: {predictions}; geoaware score {predictions} prints the same", err=True)
+            say(f"predictions: {predictions}; geoaware score {predictions} prints the same")
             for path in [] if self.report is None else evaluate.save_report(found, self.report):
-                typer.echo(f"wrote {path}", err=True)
+                say(f"wrote {path}")
         if self.review is not None:
-            page = write_review(out, sources, targets, self.review, self.review_count)
-            typer.echo(f"wrote {page}", err=True)
+            say(f"wrote {write_review(out, sources, targets, self.review, self.review_count)}")
 
 
 @expand
@@ -217,14 +214,13 @@ def transfer(
 
 def _report(outcome: Outcome, shard: Shard) -> None:
     """What came out; exit code 1 if a target failed."""
-    who = f"[{shard.rank + 1} of {shard.world}] " if shard.world > 1 else ""
     for reason in outcome.reasons:
-        typer.echo(f"{who}failed: {reason}", err=True)
+        say(f"failed: {reason}", shard)
     if outcome.failed > len(outcome.reasons):
-        typer.echo(f"{who}… and {outcome.failed - len(outcome.reasons)} more", err=True)
-    typer.echo(f"{who}{outcome.targets - outcome.failed:,} annotated, {outcome.failed:,} failed", err=True)
+        say(f"… and {outcome.failed - len(outcome.reasons)} more", shard)
+    say(f"{outcome.targets - outcome.failed:,} annotated, {outcome.failed:,} failed", shard)
     if outcome.out is None:
-        typer.echo(f"{who}when all processes are done: the same command, one process, with --merge", err=True)
+        say("when all processes are done: the same command, one process, with --merge", shard)
     else:
         typer.echo(outcome.out)
     if outcome.failed:

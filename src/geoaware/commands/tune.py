@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from geoaware.commands.options import ConfigSettings, Device, RestartRun, parse_settings
+from geoaware.commands.options import ConfigSettings, Device, RestartRun, parse_settings, say
 
 
 def tune(
@@ -37,17 +37,8 @@ def tune(
     from geoaware.training.backbone.run import tune as run
 
     chosen = load_config(config, parse_settings(setting))
+    folder = out or run_folder(config)
     with progress_bars() as tell:
-        weights = run(
-            chosen,
-            out or run_folder(config),
-            device=device,
-            restart=restart,
-            tell=tell,
-            say=lambda text: typer.echo(text, err=True),
-        )
-    typer.echo(
-        f"use them: geoaware match A B --point x,y --extractor lite-tuned --set weights={weights}",
-        err=True,
-    )
+        weights = run(chosen, folder, device=device, restart=restart, tell=tell, say=say)
+    say(f"use them: geoaware match A B --point x,y --extractor lite-tuned --set weights={weights}")
     typer.echo(weights)
