@@ -80,11 +80,7 @@ def _options(
     """Options of every command, before its name."""
     global _debug
     _debug = debug
-    _show_log()
-
-
-def _show_log() -> None:
-    """What the library has to tell goes to standard error, a line each."""
+    # What the library has to tell goes to standard error, a line each.
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("note: %(message)s"))
     logger = logging.getLogger("geoaware")

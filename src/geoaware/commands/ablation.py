@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from typer import Argument, Option
 
 from geoaware.commands.options import AsJson, ConfigSettings, Device, Markdown, parse_settings, say
-
-if TYPE_CHECKING:
-    from geoaware.studies.ablation_table import Ablation
 
 
 def ablation(
@@ -46,10 +43,11 @@ def ablation(
 
     geoaware ablation my.yaml --rows "without flips" --seeds 5 --out runs/flips
     """
+    from geoaware.evaluation.tables import as_markdown, as_text
     from geoaware.runs.files import replacing
     from geoaware.runs.progress import progress_bars
     from geoaware.studies.ablation import ablate
-    from geoaware.studies.ablation_table import to_json
+    from geoaware.studies.ablation_table import ablation_grids, explanation, to_json
     from geoaware.training.post_processor.config import load_config
 
     chosen = load_config(config, parse_settings(setting))
@@ -58,22 +56,9 @@ def ablation(
         found = ablate(
             chosen, out, seeds=seeds, rows=names, device=device, restart=restart, tell=tell, say=say
         )
+    grids, said, what = ablation_grids(found), found.sentences(), explanation(found)
     if markdown is not None:
+        tables = [*map(as_markdown, grids), what, "\n".join(f"- {each}" for each in said)]
         with replacing(markdown) as draft:
-            draft.write_text(_markdown(found), encoding="utf-8", newline="\n")
-    typer.echo(to_json(found) if as_json else _text(found))
-
-
-def _text(found: Ablation) -> str:
-    from geoaware.evaluation.tables import as_text
-    from geoaware.studies.ablation_table import ablation_grids, explanation
-
-    return "\n\n".join([as_text(ablation_grids(found)), explanation(found), *found.sentences()])
-
-
-def _markdown(found: Ablation) -> str:
-    from geoaware.evaluation.tables import as_markdown
-    from geoaware.studies.ablation_table import ablation_grids, explanation
-
-    sentences = "\n".join(f"- {each}" for each in found.sentences())
-    return "\n\n".join([*map(as_markdown, ablation_grids(found)), explanation(found), sentences]) + "\n"
+            draft.write_text("\n\n".join(tables) + "\n", encoding="utf-8", newline="\n")
+    typer.echo(to_json(found) if as_json else "\n\n".join([as_text(grids), what, *said]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer import Argument, Option
@@ -27,7 +27,7 @@ def build_ap10k(
     ] = None,
     exclude: Annotated[
         Path | None,
-        Option(help="List of images to leave out, an id or file name a line."),
+        Option(help="Images to leave out, an id or file name a line."),
     ] = None,
     seed: Annotated[int, Option(help="Of the random choice of pairs.")] = 0,
 ) -> None:
@@ -74,11 +74,8 @@ def check(
     """
     from geoaware.data.check import check as look_through
 
-    given: dict[str, Any] = {"annotations": annotations, "images": images, "pairs": pairs}
-    given |= parse_settings(setting)
-    findings = look_through(
-        name, root, split, **{key: value for key, value in given.items() if value is not None}
-    )
+    given = {"annotations": annotations, "images": images, "pairs": pairs, **parse_settings(setting)}
+    findings = look_through(name, root, split, **{key: of for key, of in given.items() if of is not None})
     _print_findings(name, findings)
     if not findings.fine:
         raise typer.Exit(2)

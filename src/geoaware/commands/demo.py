@@ -7,30 +7,22 @@ from typing import Annotated
 import typer
 from typer import Option
 
-from geoaware.commands.options import Device, Dtype, PostProcessorPlace, say
+from geoaware.commands.options import Device, Dtype, ExtractorName, PostProcessorPlace, say
 
 
 def demo(
     host: Annotated[str, Option(help="Address to listen at; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
-    port: Annotated[
-        int, Option(min=0, max=65535, help="Port to listen at; 0 takes one that is free.")
-    ] = 7860,
-    extractor: Annotated[
-        str,
-        Option(
-            help="Features at the start: `lite` or an extractor that `geoaware info` lists. `lite` and "
-            "`efficientnet-lite0` can be chosen on the page in any case.",
-        ),
-    ] = "lite",
+    port: Annotated[int, Option(min=0, max=65535, help="Port to listen at; 0 takes a free one.")] = 7860,
+    extractor: ExtractorName = "lite",
     post_processor: PostProcessorPlace = "auto",
     device: Device = "auto",
     dtype: Dtype = "fp32",
     max_upload_mb: Annotated[float, Option(min=0.1, max=1000, help="Largest file taken, in megabytes.")] = 20,
-    max_megapixels: Annotated[
-        float, Option(min=0.1, max=170, help="Largest image taken, once decoded.")
-    ] = 40,
+    max_megapixels: Annotated[float, Option(min=0.1, max=170, help="Largest image taken, decoded.")] = 40,
 ) -> None:
     """Serve a page on which points clicked on one image appear on another.
+
+    Two extractors, `lite` and `efficientnet-lite0`, can be chosen on the page in any case.
 
     Open the address that it prints in a browser; Ctrl-C ends it. Images stay on this machine.
 

@@ -45,9 +45,7 @@ class PredictOptions:
     pose: PoseOptions
     rules: ProtocolOptions
     chosen: PairOptions
-    out: Annotated[
-        Path | None, Option(help="Predictions file to write; named after the run if not given.")
-    ] = None
+    out: Annotated[Path | None, Option(help="File to write; named after the run if not given.")] = None
     run: RunOptions
     restart: Restart = False
 

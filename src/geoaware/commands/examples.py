@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +12,7 @@ from typing import Annotated
 import typer
 from typer import Argument
 
+from geoaware.commands.options import say
 from geoaware.runs.errors import MissingDependencyError
 
 
@@ -60,20 +63,16 @@ def examples(
         with replacing(folder / path.name) as draft:
             draft.write_bytes(path.read_bytes())
     with replacing(folder / "SOURCES.txt") as draft:
-        draft.write_text(_sources([example for example, _ in copied]), encoding="utf-8")
+        draft.write_text("\n".join(_sources(copied)) + "\n", encoding="utf-8")
     for example, path in copied:
         typer.echo(f"{folder / path.name}: {example.about} (from {example.package})")
     for example, missing in found:
         if missing is None:
-            typer.echo(f"left out {example.inside}: {example.package} is not installed or lacks it", err=True)
+            say(f"left out {example.inside}: {example.package} is not installed or lacks it")
 
 
-def _sources(copied: list[Example]) -> str:
-    from importlib import metadata
-
-    lines = ["Photographs copied from installed packages; their own licences apply.", ""]
-    for example in copied:
-        name = example.inside.rsplit("/", 1)[-1]
+def _sources(copied: list[tuple[Example, Path]]) -> Iterator[str]:
+    yield from ("Photographs copied from installed packages; their own licences apply.", "")
+    for example, path in copied:
         version = metadata.version(example.package)
-        lines.append(f"{name}: {example.inside} of {example.package} {version} ({example.about})")
-    return "\n".join(lines) + "\n"
+        yield f"{path.name}: {example.inside} of {example.package} {version} ({example.about})"

@@ -21,9 +21,7 @@ class ShownPairs:
 
     pairs: Annotated[int | None, Option(metavar="N", help="Only so many pairs, chosen by --seed.")] = None
     seed: Annotated[int, Option(help="Of the choice of pairs.")] = 0
-    worst: Annotated[int | None, Option(metavar="N", help="Only the pairs with the largest mean error.")] = (
-        None
-    )
+    worst: Annotated[int | None, Option(metavar="N", help="Only those with the largest mean error.")] = None
 
     def check(self) -> None:
         """Find a wrong choice before anything is read."""
@@ -57,15 +55,11 @@ def gallery(
     split: Annotated[str | None, Option(help="Its split, if not as the predictions say.")] = None,
     *,
     loader: LoaderOptions,
-    out: Annotated[
-        Path | None, Option(help="HTML file to write; named after PREDICTIONS if not given.")
-    ] = None,
+    out: Annotated[Path | None, Option(help="HTML file; named after PREDICTIONS if not given.")] = None,
     alpha: Annotated[float, Option(help="Threshold of right and wrong.")] = 0.1,
     size: Annotated[int, Option(help="Longer side of the images, in pixels.")] = 320,
     chosen: ShownPairs,
-    strict: Annotated[
-        bool, Option("--strict", help="Stop at an image that cannot be read, instead of a grey box.")
-    ] = False,
+    strict: Annotated[bool, Option("--strict", help="Stop at an unreadable image; else a grey box.")] = False,
 ) -> None:
     """Write pairs and their matches to one HTML file to sort, filter and look through.
 
@@ -81,7 +75,7 @@ def gallery(
         raise InputError(f"{len(predictions)} predictions files; give one, or two to compare")
     chosen.check()
 
-    from geoaware.report.gallery import entries, find_images, judge, write_gallery
+    from geoaware.report.gallery import describe, entries, find_images, judge, write_gallery
     from geoaware.runs.progress import progress_bars
 
     runs = [judge(each, alpha) for each in predictions]
@@ -96,7 +90,7 @@ def gallery(
             shown,
             path,
             title=" against ".join(f"{each.path.stem}" for each in runs),
-            about=_about(runs, name, part, alpha, len(positions)),
+            about=describe(runs, f"{name} {part}", alpha, len(positions)),
             size=size,
             alpha=alpha,
             labels=[each.path.name for each in runs],
@@ -116,26 +110,3 @@ def _named(run: Judged, dataset: str | None, split: str | None) -> tuple[str, st
         lacking = "--dataset" if not name else "--split"
         raise InputError(f"{run.path}: does not say of what data set and split it is; give {lacking}")
     return name, part
-
-
-def _about(runs: list[Judged], name: str, split: str, alpha: float, shown: int) -> dict[str, str]:
-    from geoaware.evaluation.protocols import get_protocol
-
-    first = runs[0]
-    protocol = get_protocol(first.header.protocol)
-    about = {
-        "data": f"{name} {split}, {shown:,} of {len(first.pairs):,} pairs",
-        "protocol": protocol.name,
-        "correct": protocol.rule.replace("alpha", f"{alpha:g}"),
-        "error": "distance from the true point as a share of the threshold base, which is the "
-        + protocol.rule.partition(" x ")[2],
-        "error types": "counted as `geoaware score` counts them. A match can have several: a jitter is also "
-        "a miss or a swap, and a correct match can lie nearer to another keypoint. A match is drawn as "
-        "correct, or else as the first of these that it is: swap left-right, swap, jitter, miss",
-    }
-    for letter, run in zip("AB" if len(runs) > 1 else [""], runs, strict=True):
-        about[f"{letter} predictions".strip()] = run.path.name
-        about[f"{letter} features".strip()] = run.header.extractor or "not said"
-        if pose := run.header.settings.get("pose"):
-            about[f"{letter} pose alignment".strip()] = str(pose)
-    return about

@@ -7,15 +7,12 @@ import platform
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer import Option
 
 from geoaware.runs.errors import InputError
-
-if TYPE_CHECKING:
-    from geoaware.features import Entry
 
 _PACKAGES = ("geoaware", "torch", "transformers", "pillow", "numpy")
 
@@ -73,13 +70,17 @@ def info(
 def _facts() -> dict[str, Any]:
     from geoaware.features import EXTRACTORS, choose_device
 
+    extractors = {}
+    for name, entry in EXTRACTORS.items():
+        here = f"pip install 'geoaware[{entry.extra}]'"
+        if all(find_spec(module) for module in entry.needs):
+            here = "ready" if entry.has_weights else "needs its weights"
+        extractors[name] = {"about": entry.about, "here": here}
     return {
         "versions": {name: metadata.version(name) for name in _PACKAGES},
         "python": platform.python_version(),
         "device": str(choose_device()),
-        "extractors": {
-            name: {"about": entry.about, "here": _state(entry)} for name, entry in EXTRACTORS.items()
-        },
+        "extractors": extractors,
         "post_processors": _shipped(),
     }
 
@@ -99,9 +100,3 @@ def _shipped() -> dict[str, dict[str, Any]]:
             "blend": defaults_of(extractor, network).blend,
         }
     return found
-
-
-def _state(entry: Entry) -> str:
-    if all(find_spec(module) for module in entry.needs):
-        return "ready" if entry.has_weights else "needs its weights"
-    return f"pip install 'geoaware[{entry.extra}]'"

@@ -32,9 +32,7 @@ class PointOptions:
     """The points on A."""
 
     point: Annotated[list[str] | None, Option(metavar="X,Y", help="Pixel of A; may be repeated.")] = None
-    points: Annotated[Path | None, Option(help="CSV or JSON file of points, with names if it has any.")] = (
-        None
-    )
+    points: Annotated[Path | None, Option(help="CSV or JSON file of points, named or not.")] = None
 
     def read(self) -> QueryPoints:
         """The points, whichever way they are given."""
@@ -91,12 +89,8 @@ class OutputOptions:
 class MaskOptions:
     """The objects, to choose the pose."""
 
-    mask: Annotated[Path | None, Option(help="Image of A's object, white on black, to choose the pose.")] = (
-        None
-    )
-    target_mask: Annotated[Path | None, Option(help="The same of B; with --mask only, B not a folder.")] = (
-        None
-    )
+    mask: Annotated[Path | None, Option(help="Image of A's object, white on black, for the pose.")] = None
+    target_mask: Annotated[Path | None, Option(help="The same of B; with --mask and a single B only.")] = None
 
     def read(self, target: Path) -> list[Any]:
         """The masks of A and B, where given."""

@@ -22,7 +22,6 @@ from geoaware.commands.options import (
 
 if TYPE_CHECKING:
     from geoaware.apps.pose.predict import PosePrediction
-    from geoaware.apps.pose.run import PoseWork
 
 
 @dataclass(frozen=True)
@@ -59,9 +58,7 @@ def pose(
     labels: Annotated[
         Path | None, Option(metavar="FILE", help="True poses, JSON or CSV: prints the accuracies.")
     ] = None,
-    out: Annotated[
-        Path | None, Option(metavar="FILE", help="Write poses, votes and distances as JSON.")
-    ] = None,
+    out: Annotated[Path | None, Option(metavar="FILE", help="Poses, votes and distances as JSON.")] = None,
     restart: Restart = False,
     *,
     run: Annotated[RunOptions, Without("batch", "cache_mb")],
@@ -80,36 +77,28 @@ def pose(
     """
     from geoaware.apps.pose import PoseSettings, PoseWork, read_template_sets
     from geoaware.apps.pose.inputs import read_images, read_labels
+    from geoaware.apps.pose.run import predict_poses
+    from geoaware.apps.pose.scores import accuracy_grid, confusion_grid, score_poses
+    from geoaware.evaluation.tables import as_text
+    from geoaware.runs.progress import progress_bars
 
     masked = compared.masks is not None
     how = PoseSettings(compared.metric, masked, compared.template_masks)  # type: ignore[arg-type]
     sets = read_template_sets(templates, compared.template_masks)
     chosen = read_images(images, compared.masks)
-    truth = None if labels is None else read_labels(labels, [each.id for each in chosen])
+    truth = {} if labels is None else read_labels(labels, [each.id for each in chosen])
     work = PoseWork(load_matcher(features, run, PoseOptions("off")), {"": sets}, chosen, how)
-    found = _predict(work, out, restart)
-    for each in found:
-        typer.echo(_line(each, None if truth is None else truth.get(each.image)))
-    if truth is not None:
-        from geoaware.apps.pose.scores import accuracy_grid, confusion_grid, score_poses
-        from geoaware.evaluation.tables import as_text
-
-        scores = score_poses(found, truth)
-        for grid in (accuracy_grid(scores), confusion_grid(scores)):
-            typer.echo("\n" + as_text([grid]))
-
-
-def _predict(work: PoseWork, out: Path | None, restart: bool) -> list[PosePrediction]:
-    from geoaware.apps.pose.run import predict_poses
-    from geoaware.runs.progress import progress_bars
-
-    sets = len(work.templates[""])
-    say(f"images: {len(work.images):,}, template sets: {sets:,}, {work.matcher.identity}")
+    say(f"images: {len(chosen):,}, template sets: {len(sets):,}, {work.matcher.identity}")
     with progress_bars() as tell:
         found = predict_poses(work, out, restart=restart, progress=tell)
     if out is not None:
         say(f"wrote {out}; the same command again reads it")
-    return found
+    for each in found:
+        typer.echo(_line(each, truth.get(each.image)))
+    if labels is not None:
+        scores = score_poses(found, truth)
+        for grid in (accuracy_grid(scores), confusion_grid(scores)):
+            typer.echo("\n" + as_text([grid]))
 
 
 def _line(found: PosePrediction, truth: str | None) -> str:

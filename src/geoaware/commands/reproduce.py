@@ -124,7 +124,8 @@ def reproduce(
     if run.cache is None:
         keep_out_of_git(cache)
     bench = _bench(features, replace(run, cache=cache), rules)
-    settings, as_in_paper = predict_settings("paper", rules, run), data.dataset is None
+    settings = predict_settings("paper", rules, run)
+    as_in_paper = data.dataset is None
     with progress_bars() as tell:
         study = Study(tuple(sets), bench, out, settings, trainings, tell, say, work.restart, as_in_paper)
         report = conduct(study, name, analyses, about=config.about)

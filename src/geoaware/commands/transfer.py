@@ -30,9 +30,7 @@ if TYPE_CHECKING:
 class ImageOptions:
     """What is annotated already, and what is to be."""
 
-    source: Annotated[
-        Path, Argument(metavar="SOURCE.json", help="COCO-keypoints file of the annotated images.")
-    ]
+    source: Annotated[Path, Argument(metavar="SOURCE.json", help="COCO-keypoints file of annotated images.")]
     out: Annotated[Path, Option(help="COCO-keypoints file to write.")]
     images: Annotated[
         list[Path] | None, Argument(metavar="IMAGES…", help="Files and folders to annotate.")
@@ -50,9 +48,7 @@ class ImageOptions:
         Option(metavar="DIR", help="Names in the result are relative to it; the common folder."),
     ] = None
     recursive: Annotated[bool, Option("--recursive", help="Look into the folders inside too.")] = False
-    category: Annotated[str | None, Option(help="Whose annotations to use, if SOURCE.json has several.")] = (
-        None
-    )
+    category: Annotated[str | None, Option(help="Whose annotations to use, if there are several.")] = None
     hidden: Annotated[
         bool, Option("--hidden", help="Count annotated but hidden keypoints (flag 1) as visible.")
     ] = False
@@ -86,9 +82,7 @@ class VoteOptions:
     """How the sources decide on a target."""
 
     nearest: Annotated[int, Option(metavar="K", help="Only the K best-fitting sources vote; 0: all.")] = 0
-    threshold: Annotated[float, Option(help="Keypoints of a smaller probability are marked not visible.")] = (
-        0.5
-    )
+    threshold: Annotated[float, Option(help="Less probable keypoints are marked not visible.")] = 0.5
     keep_guesses: Annotated[
         bool, Option("--keep-guesses", help="Write [x, y, probability] of every keypoint too.")
     ] = False
@@ -113,9 +107,7 @@ class VoteOptions:
 class ResultOptions:
     """What is made of the result."""
 
-    review: Annotated[
-        Path | None, Option(metavar="FILE", help="Write an HTML page to look at the result.")
-    ] = None
+    review: Annotated[Path | None, Option(metavar="FILE", help="HTML page to look at the result.")] = None
     review_count: Annotated[int, Option(help="Targets on that page at most, evenly spread.")] = 200
     evaluate: Annotated[bool, Option("--evaluate", help="Compare with the annotations in --targets.")] = False
     report: Annotated[Path | None, Option(metavar="DIR", help="Write the evaluation as JSON and PNG.")] = None
@@ -165,9 +157,7 @@ def transfer(
     images: ImageOptions,
     voting: VoteOptions,
     result: ResultOptions,
-    merge: Annotated[
-        bool, Option("--merge", help="Only put the shares of several processes together.")
-    ] = False,
+    merge: Annotated[bool, Option("--merge", help="Only put shares of several processes together.")] = False,
     restart: Restart = False,
     *,
     features: FeatureOptions,

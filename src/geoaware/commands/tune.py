@@ -12,9 +12,7 @@ from geoaware.commands.options import ConfigSettings, Device, RestartRun, parse_
 
 
 def tune(
-    config: Annotated[
-        str, Argument(help="A YAML file, or the name of a configuration that is shipped: lite.")
-    ],
+    config: Annotated[str, Argument(help="A YAML file, or the name of a shipped configuration: lite.")],
     setting: ConfigSettings = None,
     out: Annotated[Path | None, Option(help="Folder of the run; runs/tune-CONFIG if not given.")] = None,
     device: Device = "auto",

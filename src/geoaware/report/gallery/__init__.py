@@ -8,7 +8,17 @@
 from __future__ import annotations
 
 from geoaware.report.gallery.entries import KINDS, Entry, Match
-from geoaware.report.gallery.from_predictions import Judged, entries, find_images, judge
+from geoaware.report.gallery.from_predictions import Judged, describe, entries, find_images, judge
 from geoaware.report.gallery.write import write_gallery
 
-__all__ = ["KINDS", "Entry", "Judged", "Match", "entries", "find_images", "judge", "write_gallery"]
+__all__ = [
+    "KINDS",
+    "Entry",
+    "Judged",
+    "Match",
+    "describe",
+    "entries",
+    "find_images",
+    "judge",
+    "write_gallery",
+]

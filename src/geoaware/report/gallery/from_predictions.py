@@ -93,6 +93,28 @@ def judge(path: Path, alpha: float = 0.1) -> Judged:
     return Judged(path, header, table, pairs, error, correct, error_flags(table, alpha, strict))
 
 
+def describe(runs: Sequence[Judged], data: str, alpha: float, shown: int) -> dict[str, str]:
+    """What a gallery of one or two predictions files of a data set shows, and how it was judged."""
+    first = runs[0]
+    protocol = get_protocol(first.header.protocol)
+    about = {
+        "data": f"{data}, {shown:,} of {len(first.pairs):,} pairs",
+        "protocol": protocol.name,
+        "correct": protocol.rule.replace("alpha", f"{alpha:g}"),
+        "error": "distance from the true point as a share of the threshold base, which is the "
+        + protocol.rule.partition(" x ")[2],
+        "error types": "counted as `geoaware score` counts them. A match can have several: a jitter is also "
+        "a miss or a swap, and a correct match can lie nearer to another keypoint. A match is drawn as "
+        "correct, or else as the first of these that it is: swap left-right, swap, jitter, miss",
+    }
+    for letter, run in zip("AB" if len(runs) > 1 else [""], runs, strict=True):
+        about[f"{letter} predictions".strip()] = run.path.name
+        about[f"{letter} features".strip()] = run.header.extractor or "not said"
+        if pose := run.header.settings.get("pose"):
+            about[f"{letter} pose alignment".strip()] = str(pose)
+    return about
+
+
 def find_images(name: str, root: Path, split: str, **given: Any) -> dict[str, AnnotatedImage]:
     """Every image of a data set's split by id, from what `data.load` is given.
 
