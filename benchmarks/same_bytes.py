@@ -114,7 +114,7 @@ OTHERS = (
 )
 
 KEPT = (".jsonl", ".csv", ".json", ".safetensors")
-"""Files that are compared; pictures and logs of time are not."""
+"""Files that are compared; pictures are not, nor the logs of trainings, which hold seconds."""
 
 
 def commands(data: Path) -> list[str]:
@@ -177,7 +177,7 @@ def digests(folder: Path) -> dict[str, str]:
     found = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
-        if path.suffix in KEPT and not name.startswith("images/"):
+        if path.suffix in KEPT and not name.startswith("images/") and path.name != "log.jsonl":
             found[name] = hashlib.sha256(path.read_bytes().replace(str(folder).encode(), b"")).hexdigest()
     return found
 
