@@ -292,11 +292,22 @@ def test_a_finished_file_that_lost_its_end_is_noticed(dataset, tmp_path, whole):
         predict(dataset, tiny_matcher(), path, PredictSettings(batch=2))
 
 
-def test_damage_inside_a_part_file_is_noticed(dataset, tmp_path, whole):
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda row: row[:-10],
+        lambda row: row.replace(b'"predicted":[[', b'"predicted":[[0,0],['),
+        lambda row: row.replace(b'"keypoint_ids"', b'"ids"'),
+        lambda row: row.replace(b'"pair":"', b'"pair":"of another set '),
+        lambda _: b"[" * 100_000,
+        lambda _: b"3",
+    ],
+)
+def test_damage_inside_a_part_file_is_noticed(dataset, tmp_path, whole, harm):
     rows = whole.read_bytes().split(b"\n")
-    rows[3] = rows[3][:-10]
+    rows[3] = harm(rows[3])
     (tmp_path / "p.jsonl.part").write_bytes(b"\n".join(rows))
-    with pytest.raises(InputError, match=r"p.jsonl.part, line 4: damaged; restart to begin anew"):
+    with pytest.raises(InputError, match=r"p.jsonl.part, line 4: is damaged; restart to begin anew"):
         predict(dataset, tiny_matcher(), tmp_path / "p.jsonl", PredictSettings(batch=2))
 
 

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from geoaware.result import MatchResult
 
 
+_TABLE_ROWS = 200
+"""Beyond so many points they are printed in plain columns."""
+
+
 @dataclass(frozen=True)
 class PointOptions:
     """The points on A."""
@@ -197,22 +201,28 @@ def _summary(target: Path, result: MatchResult) -> str:
 
 
 def _print_result(result: MatchResult, queries: QueryPoints) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("point", "in A", "in B", "confidence", "cycle error")
+    heads = ("point", "in A", "in B", "confidence", "cycle error")
     names = queries.names or [str(number) for number in range(len(result.queries))]
     figures = (result.queries, result.points, result.confidence, result.cycle_error)
     rows: list[Any] = [names, *(each.tolist() for each in figures)]
-    for name, query, found, confidence, cycle in zip(*rows, strict=True):
-        places = (f"{x:.1f}, {y:.1f}" for x, y in (query, found))
-        table.add_row(name, *places, f"{confidence:.2f}", f"{cycle:.3f}")
-    console = Console()
-    console.print(table)
+    cells = [
+        (name, *(f"{x:.1f}, {y:.1f}" for x, y in (query, found)), f"{confidence:.2f}", f"{cycle:.3f}")
+        for name, query, found, confidence, cycle in zip(*rows, strict=True)
+    ]
+    if len(cells) <= _TABLE_ROWS:
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table(*heads)
+        for row in cells:
+            table.add_row(*row)
+        Console(markup=False).print(table)
+    else:  # a table of many rows takes longer than finding the points
+        widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
+        lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in (heads, *cells))
+        typer.echo("\n".join(lines))
     distances = ", ".join(f"{pose} {value:.4f}" for pose, value in result.distances.items())
-    console.print(
-        f"pose: {result.pose}" + (f" (distances: {distances})" if distances else " (alignment off)")
-    )
+    typer.echo(f"pose: {result.pose} ({f'distances: {distances}' if distances else 'alignment off'})")
 
 
 def _save(image: Any, path: Path) -> None:

@@ -44,7 +44,7 @@ from geoaware.method.types import AnnotatedImage, Pair
 from geoaware.presets import defaults_of
 from geoaware.result import Encoded
 from geoaware.runs.errors import InputError
-from geoaware.runs.files import append_line, check_same_run, open_part, replacing, whole_lines
+from geoaware.runs.files import append_line, check_same_run, open_part, reading_part, replacing, whole_lines
 from geoaware.runs.progress import Tell, silent
 from geoaware.runs.recent import Recent
 from geoaware.runs.settings import checked
@@ -196,7 +196,7 @@ def predict(
         part.unlink(missing_ok=True)
         return goal
     with open_part(part) as file:
-        done = _resume(file, part, header)
+        done = _resume(file, part, header, {pair.id: len(pair.common_ids) for pair in dataset.pairs})
         _run(work, file, done, progress)
         _finish(file, goal, work)
     part.unlink(missing_ok=True)
@@ -296,25 +296,25 @@ def _check_header(line: bytes, path: Path, header: Header) -> None:
     check_same_run(asdict(found), asdict(header), path)
 
 
-def _resume(file: BinaryIO, part: Path, header: Header) -> set[str]:
-    """Ids of the pairs that the part file already has; a new or headless file gets its header."""
+def _resume(file: BinaryIO, part: Path, header: Header, points: Mapping[str, int]) -> set[str]:
+    """Ids of the pairs that the part file has, with their numbers of points; a new one gets its header."""
     done: set[str] = set()
     number = 0
     for number, line in whole_lines(file):
         if number == 1:
             _check_header(line, part, header)
         else:
-            done.add(_pair_id(line, part, number))
+            with reading_part(f"{part}, line {number}"):
+                record = json.loads(line)
+                lengths = {
+                    len(record[key]) for key in ("keypoint_ids", "predicted", "truth", "geometry_aware")
+                }
+                if lengths != {points[record["pair"]]} or record["pair"] in done:
+                    raise ValueError(lengths)
+                done.add(record["pair"])
     if not number:
         append_line(file, header.to_line())
     return done
-
-
-def _pair_id(line: bytes, part: Path, number: int) -> str:
-    try:
-        return str(json.loads(line)["pair"])
-    except (ValueError, KeyError, TypeError):
-        raise InputError(f"{part}, line {number}: damaged; restart to begin anew", "restart") from None
 
 
 def _run(work: _Work, file: BinaryIO, done: set[str], progress: Tell) -> None:

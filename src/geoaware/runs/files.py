@@ -118,6 +118,21 @@ def whole_lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
     file.truncate(whole)
 
 
+@contextmanager
+def reading_part(where: str) -> Iterator[None]:
+    """Turn whatever goes wrong while a line of a part file is understood into an error with the remedy.
+
+    Raises:
+        InputError: it is damaged: no JSON, a value is missing, of another kind or one too many.
+    """
+    try:
+        yield
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{where}: is damaged; restart to begin anew", "restart") from None
+
+
 def append_line(file: BinaryIO, line: str) -> None:
     """Hand a whole line to the operating system: from here on a killed process cannot lose it."""
     file.write(line.encode())

@@ -32,8 +32,9 @@ from geoaware.evaluation.predictions import PART, versions
 from geoaware.matcher import Matcher
 from geoaware.method.types import FeatureMap
 from geoaware.runs.errors import InputError
-from geoaware.runs.files import append_line, check_same_run, open_part, whole_lines
+from geoaware.runs.files import append_line, check_same_run, open_part, reading_part, whole_lines
 from geoaware.runs.progress import Tell, silent
+from geoaware.runs.settings import checked
 from geoaware.store.extraction import Shard
 
 FORMAT = "geoaware transfer"
@@ -107,7 +108,7 @@ def transfer(
     file = open_part(part)
     try:
         with file:
-            known, done = _resume(file, part, run)
+            known, done = _resume(file, part, work, run)
             if known is None or done < len(work.numbers):
                 voters = Voters(sources, matcher, work.settings, progress)
                 if known is None:
@@ -151,9 +152,12 @@ def merge(sources: Sources, targets: Targets, out: str | os.PathLike[str]) -> Ou
             raise InputError(
                 f"{path}: is of another run than {wanted[0].name}; restart it", parameter="restart"
             )
+        numbers = range(rank, len(targets), world)
         with path.open("rb") as file:
-            lines = sum(line.endswith(b"\n") for line in file) - 1
-        if lines != len(range(rank, len(targets), world)):
+            lines = [line for line in islice(file, 1, None) if line.endswith(b"\n")]
+        for row, (place, line) in enumerate(zip(numbers, lines, strict=False), start=2):
+            _check_record(line, f"{path}, line {row}", place, sources)
+        if len(lines) != len(numbers):
             raise InputError(f"{path}: is not finished; run process {rank} of {world} again")
     return _finish(goal, wanted, sources, targets)
 
@@ -303,15 +307,37 @@ def _check_shards(goal: Path, share: Shard) -> None:
         )
 
 
-def _resume(file: BinaryIO, part: Path, run: Mapping[str, Any]) -> tuple[Calibration | None, int]:
+def _resume(
+    file: BinaryIO, part: Path, work: _Work, run: Mapping[str, Any]
+) -> tuple[Calibration | None, int]:
     """What an earlier run left: its calibration, and how many records are whole."""
     known, number = None, 0
-    for number, _ in whole_lines(file):
-        if number == 1:
-            head = _head(part)
-            check_same_run(head["run"], run, part, _DEPTH)
-            known = Calibration(**head["calibration"])
+    for number, line in whole_lines(file):
+        if number > 1:
+            place = work.numbers[number - 2] if number - 2 < len(work.numbers) else -1
+            _check_record(line, f"{part}, line {number}", place, work.sources)
+            continue
+        head = _head(part)
+        check_same_run(head["run"], run, part, _DEPTH)
+        with reading_part(f"{part}, line 1"):
+            known = Calibration(**checked(Calibration, head["calibration"], "calibration"))
     return known, max(number - 1, 0)
+
+
+def _check_record(line: bytes, where: str, place: int, sources: Sources) -> None:
+    """Make sure that a line of a part file is the record of the target at a place."""
+    with reading_part(where):
+        record = json.loads(line)
+        fine = record["n"] == place + 1
+        if "failed" not in record:
+            count, (width, height) = len(sources.schema), record["size"]
+            points, chances = record["points"], record["probability"]
+            fine &= len(points) == len(chances) == count and min(width, height) > 0
+            fine &= all(point is None or len(point) == 2 for point in points)
+            fine &= all(map(math.isfinite, chain(chances, *filter(None, points))))
+            fine &= isinstance(sources.images[record["source"]].id, str) and "pose" in record
+        if not fine:
+            raise ValueError(record)
 
 
 def _head(part: Path) -> dict[str, Any]:
@@ -319,10 +345,10 @@ def _head(part: Path) -> dict[str, Any]:
     try:
         with part.open(encoding="utf-8") as file:
             head = json.loads(file.readline())
-        if head["run"]["format"] != FORMAT:
+        if head["run"]["format"] != FORMAT or not isinstance(head["calibration"], dict):
             raise ValueError(head["run"]["format"])
         return dict(head)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise InputError(
             f"{part}: is no part of a transfer; remove it, or choose another file", parameter="out"
         ) from None
