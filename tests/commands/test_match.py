@@ -8,13 +8,18 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 import typer
 from PIL import Image
 from typer.testing import CliRunner
 
 from geoaware.commands import info
+from geoaware.commands.match import _TABLE_ROWS, OutputOptions, _print_result
+from geoaware.data.points_file import QueryPoints
+from geoaware.runs.errors import InputError
 from tests.features.test_refined import LITE_CHANNELS, random_network
 from tests.toys import face, save_face
 
@@ -234,3 +239,26 @@ def test_examples_come_from_installed_packages(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert Image.open(tmp_path / "photos" / "chelsea.png").size == (451, 300)
     assert "chelsea.png" in (tmp_path / "photos" / "SOURCES.txt").read_text()
+
+
+@pytest.mark.parametrize("name", ["m.psd", "m.h5", "m.xyz", "m"])
+def test_a_format_without_images_is_found_before_the_work(name: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=rf"{name}: no image can be written as .*; end the name in \.png"):
+        OutputOptions(tmp_path / name).check(into_folder=False)
+    OutputOptions(tmp_path / "folder").check(into_folder=True)
+    for fine in ("m.PNG", "m.jpg", "m.tif", "m.webp", "new/m.pdf"):
+        OutputOptions(tmp_path / fine).check(into_folder=False)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("count", [_TABLE_ROWS, _TABLE_ROWS + 1])
+def test_many_points_are_printed_in_plain_columns(count: int, capsys: pytest.CaptureFixture[str]) -> None:
+    points = torch.rand(count, 2, dtype=torch.float64) * 100
+    found = {"queries": points, "points": points, "confidence": points[:, 0], "cycle_error": points[:, 1]}
+    matches = SimpleNamespace(**found, distances={}, pose="flip")
+    names = [f"[bold]point[/x] {number}" for number in range(count)]
+    _print_result(matches, QueryPoints([], names))  # type: ignore[arg-type]
+    out = capsys.readouterr().out
+    assert out.endswith("pose: flip (alignment off)\n")
+    assert sum("[bold]point[/x]" in line for line in out.splitlines()) == count
+    assert ("┃" in out) == (count == _TABLE_ROWS)

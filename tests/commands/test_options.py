@@ -275,3 +275,24 @@ def test_an_argument_of_loading_is_no_setting(
     assert capsys.readouterr().err == expected
     with pytest.raises(InputError, match=f"{key} is no setting"):
         load_matcher(FeatureOptions(), RunOptions([given]), PoseOptions())
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ["score", "absent.jsonl", "--csv"],
+        ["evaluate", "--dataset", "coco", "--root", "absent", "--split", "val", "--markdown"],
+        ["transfer", "absent.json", "photos", "--out", "out.json", "--review"],
+        ["pose", "photos", "--templates", "absent", "--out"],
+        ["gallery", "absent.jsonl", "--root", "absent", "--out"],
+        ["ablation", "absent.yaml", "--out", "runs", "--markdown"],
+    ],
+)
+def test_every_command_finds_out_first_what_it_cannot_write(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, asked: list[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["geoaware", *asked, str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    assert f"{tmp_path}: is a folder; give the name of a file to write" in capsys.readouterr().err

@@ -44,12 +44,13 @@ def ablation(
     geoaware ablation my.yaml --rows "without flips" --seeds 5 --out runs/flips
     """
     from geoaware.evaluation.tables import as_markdown, as_text
-    from geoaware.runs.files import replacing
+    from geoaware.runs.files import check_goals, replacing
     from geoaware.runs.progress import progress_bars
     from geoaware.studies.ablation import ablate
     from geoaware.studies.ablation_table import ablation_grids, explanation, to_json
     from geoaware.training.post_processor.config import load_config
 
+    check_goals(markdown)
     chosen = load_config(config, parse_settings(setting))
     names = None if rows is None else [name for each in rows for name in each.split(",")]
     with progress_bars() as tell:

@@ -77,8 +77,10 @@ def gallery(
 
     from geoaware.data import checked
     from geoaware.report.gallery import describe, entries, find_images, judge, write_gallery
+    from geoaware.runs.files import check_goals
     from geoaware.runs.progress import progress_bars
 
+    check_goals(out)
     runs = [judge(each, alpha) for each in predictions]
     first = runs[0]
     positions = chosen.of(first)

@@ -63,6 +63,21 @@ class OutputOptions:
         int | None, Option(metavar="N", help="Write to --out where on B the point number N could be.")
     ] = None
 
+    def check(self, into_folder: bool) -> None:
+        """Find out before the work what could not be written.
+
+        Raises:
+            InputError: no images are written in the format of the suffix, or a place is no file's.
+        """
+        from geoaware.runs.files import check_goals
+
+        if self.heatmap is not None and self.out is None:
+            raise InputError("--heatmap needs --out FILE to write the image to")
+        if not into_folder:
+            check_goals(self.out, self.json_file)
+            if self.out is not None:
+                _image_format(self.out)
+
     def of(self, target: Path) -> OutputOptions:
         """The files of one target of a folder."""
         image = None if self.out is None else self.out / f"{target.name}.png"
@@ -128,8 +143,7 @@ def match(
 
     geoaware match cat1.jpg photos/ --points ears.csv --json found/ --out images/
     """
-    if output.heatmap is not None and output.out is None:
-        raise InputError("--heatmap needs --out FILE to write the image to")
+    output.check(b.is_dir())
     from geoaware.data.images import list_images
 
     queries = points.read()
@@ -225,14 +239,30 @@ def _print_result(result: MatchResult, queries: QueryPoints) -> None:
     typer.echo(f"pose: {result.pose} ({f'distances: {distances}' if distances else 'alignment off'})")
 
 
-def _save(image: Any, path: Path) -> None:
-    """Write a PIL image in the format of the suffix."""
+def _image_format(path: Path) -> str:
+    """The format of an image file's suffix.
+
+    Raises:
+        InputError: it is none, or one in which no image can be written.
+    """
+    from io import BytesIO
+
     from PIL import Image
 
+    try:
+        kind = Image.registered_extensions()[path.suffix.lower()]
+        Image.new("RGB", (8, 8)).save(BytesIO(), kind)
+    except Exception:  # whatever a format's writer raises that cannot write, or is not there
+        raise InputError(
+            f"{path}: no image can be written as {path.suffix!r}; end the name in .png"
+        ) from None
+    return kind
+
+
+def _save(image: Any, path: Path) -> None:
+    """Write a PIL image in the format of the suffix."""
     from geoaware.runs.files import replacing
 
-    if path.suffix.lower() not in Image.registered_extensions():
-        raise InputError(f"{path}: cannot tell the image format from {path.suffix!r}; end the name in .png")
     quick = {"compress_level": 1} if path.suffix.lower() == ".png" else {}
     with replacing(path) as draft:
-        image.save(draft, **quick)
+        image.save(draft, _image_format(path), **quick)

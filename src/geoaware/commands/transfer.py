@@ -116,7 +116,10 @@ class ResultOptions:
     ] = None
 
     def check(self, out: Path) -> None:
-        """Find out what does not go together before anything is read."""
+        """Find out what does not go together, or cannot be written, before anything is read."""
+        from geoaware.runs.files import check_goals
+
+        check_goals(out, self.review)
         if (self.report is not None or self.protocol is not None) and not self.evaluate:
             raise InputError("--report and --protocol belong to an evaluation; give --evaluate too")
         if self.review is not None and self.review == out:

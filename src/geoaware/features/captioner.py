@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from geoaware.runs.errors import InputError
 from geoaware.runs.files import replacing
-from geoaware.runs.weights import read_checkpoint
+from geoaware.runs.weights import read_checkpoint, refuse_pretender
 
 CLIP_HUB_ID = "openai/clip-vit-large-patch14-336"
 
@@ -99,6 +99,7 @@ def load_captioner(path: str | Path) -> ImplicitCaptioner:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file; make it from an ODISE checkpoint: {_CONVERTER}")
+    refuse_pretender(path)
     try:
         tensors = load_file(path)
     except SafetensorError as error:

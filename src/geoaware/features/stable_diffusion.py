@@ -28,7 +28,7 @@ from geoaware.features.unet import DecoderMaps, SlicedAttention
 from geoaware.method.maps import resized
 from geoaware.runs.errors import InputError
 from geoaware.runs.optional import require
-from geoaware.runs.weights import Source, digest, first_line, load_network
+from geoaware.runs.weights import Source, digest, first_line, hub_options, load_network
 
 Crops = Literal["2x2", "none"]
 
@@ -337,8 +337,9 @@ def _load_tokenizer(kind: Any, source: Source) -> Any:
     needed = ("tokenizer.json", "vocab.json")
     if Path(source.place).is_dir() and not any((folder / name).is_file() for name in needed):
         raise InputError(f"{folder}: no {' or '.join(needed)} in this folder; copy it from {source.hub_id}")
+    options = {} if Path(source.place).is_dir() else hub_options()
     try:
-        return kind.from_pretrained(source.place, subfolder="tokenizer", revision=source.revision)
+        return kind.from_pretrained(source.place, subfolder="tokenizer", revision=source.revision, **options)
     except (OSError, ValueError, TypeError) as error:
         raise source.absent(first_line(error)) from None
 

@@ -33,8 +33,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         InputError: the folder cannot be written to, or ``path`` is a folder.
     """
     goal = Path(path)
-    if goal.is_dir():
-        raise InputError(f"{goal}: is a folder; give the name of a file to write")
+    check_goals(goal)
     # A file system limits the length of names, and that of the goal may be near the limit already.
     name = f".{goal.stem[:40]}.geoaware-{_host()}-{os.getpid()}-{secrets.token_hex(4)}.part{goal.suffix}"
     draft = goal.with_name(name)
@@ -52,6 +51,22 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
+
+
+def check_goals(*goals: Path | None) -> None:
+    """Find out before long work whether files can be written; those that are ``None`` are passed over.
+
+    Raises:
+        InputError: one is a folder, or its folder cannot be written to.
+    """
+    for goal in [each for each in goals if each is not None]:
+        if goal.is_dir():
+            raise InputError(f"{goal}: is a folder; give the name of a file to write")
+        above = next(each for each in goal.absolute().parents if each.exists())
+        if not above.is_dir() or not os.access(above, os.W_OK):
+            raise InputError(
+                f"{goal}: cannot be written, {above} is no folder to write to; choose another place"
+            )
 
 
 def sweep(*folders: Path) -> int:

@@ -64,6 +64,10 @@ def load_network(kind: Any, source: Source, part: str | None = None, **options: 
         raise InputError(f"{folder}: no {CONFIG} in this folder; give the folder of a saved {kind.__name__}")
     if part is not None:
         options["subfolder"] = part
+    if not Path(source.place).is_dir():
+        options |= hub_options()
+    for path in sorted(folder.glob("*")):
+        refuse_pretender(path)
     try:
         model, report = kind.from_pretrained(
             source.place, revision=source.revision, output_loading_info=True, **options
@@ -83,6 +87,38 @@ def load_network(kind: Any, source: Source, part: str | None = None, **options: 
         )
     # Not the method of diffusers: it warns of modules to be kept in float32, of which there are none.
     return nn.Module.float(model).eval()
+
+
+def hub_options() -> dict[str, Any]:
+    """For loading from the hub: where it does not answer, only what was downloaded before is looked for.
+
+    Its libraries would else try again and again, for half a minute.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session
+
+    try:
+        get_session().head(constants.ENDPOINT, timeout=5)
+    except Exception:  # of the library that asks, which has changed before
+        return {"local_files_only": True}
+    return {}
+
+
+def refuse_pretender(path: Path) -> None:
+    """Find out that a file only stands for the one that is wanted.
+
+    Raises:
+        InputError: it is a pointer of Git LFS, or a web page that was saved.
+    """
+    try:
+        with path.open("rb") as file:
+            begin = file.read(200).lstrip().lower()
+    except OSError:  # missing, or a folder: for others to say
+        return
+    if begin.startswith(b"version https://git-lfs."):
+        raise InputError(f"{path}: is a pointer of Git LFS, not the file; fetch it (git lfs pull)")
+    if begin.startswith((b"<!doctype html", b"<html")):
+        raise InputError(f"{path}: is a web page, not the file; download the file itself (the raw file)")
 
 
 def shipped_in(folder: Path) -> dict[str, Path]:
@@ -116,6 +152,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     Raises:
         InputError: it is missing or damaged.
     """
+    refuse_pretender(path)
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -131,6 +168,7 @@ def read_checkpoint(path: Path, example: str) -> Any:
     Raises:
         InputError: no such file (the message tells to give the example), or not of this sort.
     """
+    refuse_pretender(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
@@ -212,6 +250,7 @@ class SavedNetwork(nn.Module):
             InputError: nothing is there, or it is damaged or of another format.
         """
         path = folder / CONFIG
+        refuse_pretender(path)
         try:
             config = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
