@@ -140,6 +140,15 @@ def broken(**changes):
         (broken(predicted=[[float("nan"), 0.0]]), "a point is not finite"),
         (broken(predicted=[[1.0, 2.0, 3.0]]), r"line 3: points must be \[x, y\]"),
         (lambda records: [*records[:1], [1, 2], *records[2:]], "line 3: expected a JSON object"),
+        (lambda records: [{**each, "size": True} for each in records], "line 2: .* or size True no number"),
+        (
+            lambda records: [{**each, "category": ["cat"]} for each in records],
+            r"category \['cat'\] is no name",
+        ),
+        (
+            lambda records: [{**each, "geometry_aware": ["no"] * len(each["truth"])} for each in records],
+            "line 2: geometry_aware holds .*; expected true or false for each point",
+        ),
         (
             lambda records: [{k: v for k, v in each.items() if k != "size"} for each in records],
             "line 2: the key 'size' is missing",

@@ -249,15 +249,22 @@ class _Builder:
         lengths = {key: len(record[key]) for key in ("predicted", "truth", "geometry_aware")}
         if any(length != len(ids) for length in lengths.values()) or len(set(ids)) != len(ids):
             raise InputError(f"{where}: {len(ids)} keypoint_ids, possibly repeated, but {lengths}")
+        flags, category, size = (record[key] for key in ("geometry_aware", "category", "size"))
+        if any(flag not in (True, False) for flag in flags):
+            raise InputError(
+                f"{where}: geometry_aware holds {flags!r}; expected true or false for each point"
+            )
+        if not isinstance(category, (str, int)) or isinstance(size, bool):
+            raise InputError(f"{where}: category {category!r} is no name, or size {size!r} no number")
         azimuth = record["azimuth_difference"]
         if azimuth is not None and azimuth not in (0, 1, 2, 3, 4):
             raise InputError(f"{where}: azimuth_difference is {azimuth!r}; expected 0 … 4 or null")
         self._columns["azimuth"].append(-1 if azimuth is None else azimuth)
-        self._columns["size"].append(record["size"])
+        self._columns["size"].append(size)
         self._columns["pair"].extend([len(self._categories)] * len(ids))
         self._columns["keypoint"].extend(ids)
-        self._columns["geometry_aware"].extend(map(bool, record["geometry_aware"]))
-        self._categories.append(str(record["category"]))
+        self._columns["geometry_aware"].extend(map(bool, flags))
+        self._categories.append(str(category))
         for key in ("predicted", "truth"):
             self._add_points(key, record[key], where)
         self._add_targets(record.get("target_keypoints"), ids, where)

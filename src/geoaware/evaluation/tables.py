@@ -86,9 +86,9 @@ def bounds(found: Estimate) -> str:
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON takes it: tuples as lists, NaN as ``None``."""
+    """A value as JSON takes it: tuples as lists, NaN and infinity as ``None``."""
     if isinstance(value, Mapping):
         return {key: plain(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(each) for each in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
