@@ -5,6 +5,8 @@ Exit codes: 0 done, 1 failed while working, 2 wrong usage or input.
 
 from __future__ import annotations
 
+import errno
+import io
 import logging
 import re
 import sys
@@ -96,6 +98,10 @@ def main() -> None:
     """Run the command line; every error is one or two lines on standard error."""
     global _debug
     _debug = False
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # Names of files may be bytes that are no text; they are shown, whatever they are.
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except InputError as error:
@@ -108,6 +114,9 @@ def main() -> None:
     except BrokenPipeError:
         sys.exit(1)
     except Exception as error:
+        if isinstance(error, UnicodeEncodeError) or getattr(error, "errno", None) == errno.ENAMETOOLONG:
+            given = str(getattr(error, "filename", None) or getattr(error, "object", ""))
+            _fail(error, f"{given[:80]}: no file can have this name; it is too long or no text", code=2)
         what = " ".join(str(error).split()) or type(error).__name__
         _fail(error, f"failed while working: {what} ({type(error).__name__}; --debug shows where)", code=1)
 

@@ -50,6 +50,7 @@ def info(
         typer.echo(json.dumps(facts, indent=2))
         return
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     console = Console()
@@ -57,7 +58,7 @@ def info(
     console.print(f"python {facts['python']}  device {facts['device']}")
     table = Table("extractor", "about", "here", title="Extractors", title_justify="left")
     for name, line in facts["extractors"].items():
-        table.add_row(name, line["about"], line["here"])
+        table.add_row(name, line["about"], escape(line["here"]))
     console.print(table)
     for name, line in facts["post_processors"].items():
         console.print(

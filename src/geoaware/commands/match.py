@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +12,7 @@ import typer
 from typer import Argument, Option
 
 from geoaware.commands.options import (
+    ExifPixels,
     FeatureOptions,
     PoseOptions,
     RunOptions,
@@ -89,15 +90,17 @@ class OutputOptions:
         wanted = [place for place in (self.out, self.json_file) if place is not None]
         return bool(wanted) and all(place.exists() for place in wanted)
 
-    def write(self, result: MatchResult, source: Path, target: Path, queries: QueryPoints) -> None:
-        """Write what is asked for."""
+    def write(
+        self, result: MatchResult, told: MatchResult, source: Path, target: Path, queries: QueryPoints
+    ) -> None:
+        """Write what is asked for: the image of the result, and as JSON what is told of it."""
         from geoaware.runs.files import replacing
 
         if self.out is not None:
             number = self.heatmap
             _save(result.draw(labels=queries.names) if number is None else result.heatmap(number), self.out)
         if self.json_file is not None:
-            content = {"source": str(source), "target": str(target), **result.to_dict()}
+            content = {"source": str(source), "target": str(target), **told.to_dict()}
             for entry, name in zip(content["matches"], queries.names or [], strict=False):
                 entry["name"] = name
             with replacing(self.json_file) as draft:
@@ -111,13 +114,15 @@ class MaskOptions:
     mask: Annotated[Path | None, Option(help="Image of A's object, white on black, for the pose.")] = None
     target_mask: Annotated[Path | None, Option(help="The same of B; with --mask and a single B only.")] = None
 
-    def read(self, target: Path) -> list[Any]:
-        """The masks of A and B, where given."""
+    def read(self, target: Path, turns: tuple[int, int]) -> list[Any]:
+        """The masks of A and B, where given, turned by these orientations."""
+        from geoaware.data.exif import turned_pixels
         from geoaware.data.images import load_mask
 
         if self.target_mask is not None and (self.mask is None or target.is_dir()):
             raise InputError("--target-mask goes with --mask, and with a single image as B")
-        return [None if path is None else load_mask(path) for path in (self.mask, self.target_mask)]
+        given = zip((self.mask, self.target_mask), turns, strict=True)
+        return [None if path is None else turned_pixels(load_mask(path), turn) for path, turn in given]
 
 
 @expand
@@ -133,6 +138,7 @@ def match(
     skip_existing: Annotated[
         bool, Option("--skip-existing", help="With a folder: go on where an earlier run stopped.")
     ] = False,
+    exif: ExifPixels = "upright",
     run: Annotated[RunOptions, Without("batch", "cache_mb", "cache")],
 ) -> None:
     """Find points of image A in image B.
@@ -151,32 +157,69 @@ def match(
         if not path.exists():
             raise InputError(f"{path}: no such file")
     targets = list_images(b) if b.is_dir() else [b]
-    source_object, target_object = masks.read(b)
+    turns = (_turn(a, exif), 1 if b.is_dir() else _turn(b, exif, asked=False))
+    source_object, target_object = masks.read(b, turns)
 
+    from geoaware.data.exif import INVERSE, turned_points, turned_size
     from geoaware.data.points_file import check_pixels
     from geoaware.matcher import check_points
 
     matcher = load_matcher(features, run, pose, matching="extractor")
     source = matcher.encode(a, source_object)
-    check_pixels(queries.points, source.size)
-    check_points(queries.points, source.size)
+    stored = turned_size(source.size, INVERSE[turns[0]])
+    check_pixels(queries.points, stored)
+    upright = turned_points(check_points(queries.points, stored), stored, turns[0])
 
-    def find(target: Path) -> MatchResult:
+    def find(target: Path) -> tuple[MatchResult, MatchResult]:
         encoded = matcher.encode(target, target_object)
-        return matcher.match(source, encoded, queries.points, flip_pairs=queries.flip_pairs)
+        result = matcher.match(source, encoded, upright, flip_pairs=queries.flip_pairs)
+        return result, _as_stored(result, (turns[0], _turn(target, exif, asked=False)))
 
     if b.is_dir():
         _match_folder(a, targets, find, output, queries, skip_existing)
     else:
-        result = find(b)
-        output.write(result, a, b, queries)
-        _print_result(result, queries)
+        result, told = find(b)
+        output.write(result, told, a, b, queries)
+        _print_result(told, queries)
+
+
+def _turn(path: Path, exif: str, asked: bool = True) -> int:
+    """The orientation by which points of the stored pixels are turned; says so if points are asked for."""
+    from geoaware.data.exif import check_exif
+    from geoaware.data.images import image_frame, turned_note
+
+    orientation = image_frame(path).orientation
+    if check_exif(exif) == "stored":
+        return orientation
+    if asked and orientation > 1:
+        say(f"note: {turned_note(path, orientation)}")
+    return 1
+
+
+def _as_stored(result: MatchResult, turns: tuple[int, int]) -> MatchResult:
+    """The same result on the images as their files store them."""
+    import numpy as np
+    from PIL import Image
+
+    from geoaware.data.exif import INVERSE, turned_pixels, turned_points
+
+    if turns == (1, 1):
+        return result
+    sides, places = list[Any](), list[Any]()
+    for side, xy, turn in zip(
+        (result.source, result.target), (result.queries, result.points), turns, strict=True
+    ):
+        pixels = turned_pixels(np.asarray(side.image), INVERSE[turn])
+        sides.append(replace(side, image=Image.fromarray(pixels)))
+        places.append(turned_points(xy, side.size, INVERSE[turn]))
+    matches = replace(result.matches, points=places[1])
+    return replace(result, source=sides[0], target=sides[1], queries=places[0], matches=matches)
 
 
 def _match_folder(
     source: Path,
     targets: list[Path],
-    find: Callable[[Path], MatchResult],
+    find: Callable[[Path], tuple[MatchResult, MatchResult]],
     output: OutputOptions,
     queries: QueryPoints,
     skip_existing: bool,
@@ -195,13 +238,13 @@ def _match_folder(
                 skipped += 1
                 continue
             try:
-                result = find(target)
+                result, told = find(target)
             except InputError as error:
                 failed += 1
                 typer.secho(f"skipped: {error}", fg="red", err=True)
                 continue
-            files.write(result, source, target, queries)
-            typer.echo(_summary(target, result))
+            files.write(result, told, source, target, queries)
+            typer.echo(_summary(target, told))
         tell("matching", len(targets), len(targets))
     done = len(targets) - failed - skipped
     say(f"{done} matched, {skipped} already there, {failed} failed")

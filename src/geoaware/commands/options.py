@@ -106,6 +106,10 @@ PostProcessorPlace = Annotated[
         "file, or none; auto: the one shipped with `lite`, none for other extractors.",
     ),
 ]
+ExifPixels = Annotated[
+    str,
+    Option("--exif", help="Points and boxes are of the image as EXIF turns it (upright), or as stored."),
+]
 Device = Annotated[str, Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
 Dtype = Annotated[str, Option("--dtype", help="fp32, bf16 or fp16.")]
 ConfigSettings = Annotated[

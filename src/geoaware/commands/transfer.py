@@ -10,6 +10,7 @@ import typer
 from typer import Argument, Option
 
 from geoaware.commands.options import (
+    ExifPixels,
     FeatureOptions,
     PoseOptions,
     Restart,
@@ -53,6 +54,8 @@ class ImageOptions:
         bool, Option("--hidden", help="Count annotated but hidden keypoints (flag 1) as visible.")
     ] = False
 
+    exif: ExifPixels = "upright"
+
     def check(self) -> None:
         """Make sure that the images are given in one way."""
         if bool(self.images) == (self.targets is not None):
@@ -62,11 +65,11 @@ class ImageOptions:
         """The annotated images, and the others; says what there is to do."""
         from geoaware.apps.transfer import list_targets, read_sources, read_targets
 
-        sources = read_sources(self.source, self.source_images, self.category, self.hidden)
+        sources = read_sources(self.source, self.source_images, self.category, self.hidden, self.exif)
         if self.targets is None:
-            everything = list_targets(self.images or [], self.root, self.recursive)
+            everything = list_targets(self.images or [], self.root, self.recursive, self.exif)
         else:
-            everything = read_targets(self.targets, sources, self.targets_images)
+            everything = read_targets(self.targets, sources, self.targets_images, self.exif)
         wanted = everything.without(sources)
         for note in (*sources.notes, *everything.notes):
             say(f"note: {note}")

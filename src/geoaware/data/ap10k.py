@@ -51,7 +51,7 @@ def load(
     annotated = {
         name: annotations.image(
             name,
-            root / images / entry["file_name"],
+            annotations.file(root / images, entry["file_name"]),
             entry["species"],
             dict(enumerate(entry["points"])),
             (entry["size"][0], entry["size"][1]),

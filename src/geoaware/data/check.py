@@ -19,7 +19,7 @@ from geoaware.data.dataset import (
     require_folders,
 )
 from geoaware.data.files import first_file, read_json, reading
-from geoaware.data.images import check_size
+from geoaware.data.images import check_size, is_whole
 from geoaware.data.masks import object_mask
 from geoaware.method.types import AnnotatedImage
 from geoaware.runs.errors import InputError
@@ -148,7 +148,7 @@ def _inspect_ap10k(findings: Findings, root: Path, split: str | None, given: Map
 def _inspect_coco(findings: Findings, root: Path, split: str | None, given: Mapping[str, Any]) -> None:
     files = [each for each in ("train", "trn", "val", "test") if (root / f"{each}.json").is_file()]
     splits = [split] if split else ["all"] if given.get("annotations") else files or ["all"]
-    names = {key: given.get(key) for key in ("annotations", "images", "masks")}
+    names = {key: given[key] for key in ("annotations", "images", "masks", "exif") if given.get(key)}
     for each in splits:
         _look(findings, coco.NAME, root, each, given, images=False)
         # Random pairs leave images out, so all of them are gone through here.
@@ -252,4 +252,23 @@ def _messages(things: Iterable[Any], *looks: Callable[[Any], Any]) -> Iterator[s
 
 
 def _check_images(findings: Findings, images: Iterable[AnnotatedImage]) -> None:
-    findings.add_problems(_messages(images, check_size, object_mask))
+    turned, whole = dict[str, None](), dict[str, None]()
+
+    def size(image: AnnotatedImage) -> None:
+        if check_size(image):
+            turned[str(image.path)] = None
+
+    def mask(image: AnnotatedImage) -> None:
+        found = object_mask(image)
+        if found is not None and is_whole(found):
+            whole[image.id] = None
+
+    findings.add_problems(_messages(images, size, mask))
+    if turned:
+        findings.warnings.append(
+            f"{len(turned)} images that EXIF turns, and their size does not tell of which pixels the points "
+            f"are; they are read as of the upright image, else exif=stored ({next(iter(turned))})"
+        )
+    if whole:
+        what = "objects that cover (almost) their whole image; are the masks inverted?"
+        findings.warnings.append(f"{len(whole)} {what} ({next(iter(whole))})")

@@ -29,6 +29,8 @@ from geoaware.data.dataset import (
     in_common,
     usual_base,
 )
+from geoaware.data.exif import check_exif
+from geoaware.data.names import FileNames
 from geoaware.data.pairs import read_pair_list
 from geoaware.data.sampling import draw
 from geoaware.method.keypoints import Schema
@@ -55,6 +57,7 @@ def load(
     across: bool = False,
     hidden: bool = False,
     seed: int = 0,
+    exif: str = "upright",
 ) -> DataSet:
     """Pairs from a COCO keypoints file.
 
@@ -74,20 +77,21 @@ def load(
         across: pairs of images of different categories, those with the same keypoint names, instead.
         hidden: count keypoints that are annotated but hidden (flag 1) as visible.
         seed: of the random pairs.
+        exif: ``"stored"``: points, boxes, masks and sizes are of the pixels as stored, not as turned by EXIF.
 
     Raises:
         InputError: something is missing or wrong; the message names file and entry.
     """
     if min_common < 1:
         raise InputError(f"min_common={min_common}: a pair needs at least one keypoint in common")
-    file, annotated, read = open_folder(root, split, annotations, images, masks, hidden)
+    file, annotated, read = open_folder(root, split, annotations, images, masks, hidden, exif)
     schemas, notes = read_schemas(file)
     if isinstance(pairs, int) or pairs == "all" or pairs.isdecimal():
         pools = _pools(annotated, schemas, across)
         schemas |= {pool.category: schemas[pool.images[0].category] for pool in pools}
         made, note = _made_pairs(pools, pairs, min_common, seed)
     else:
-        made = read_pair_list(root / pairs, {image.id: image for image in annotated})
+        made = read_pair_list(root / pairs, {image.id: image for image in annotated}, notes)
         note = f"pairs of {Path(pairs).name}"
     # A list of pairs may name categories that the annotation file does not have.
     for pair in made:
@@ -105,6 +109,7 @@ def open_folder(
     images: str | None = None,
     masks: str | None = None,
     hidden: bool = False,
+    exif: str = "upright",
 ) -> tuple[CocoFile, list[AnnotatedImage], Annotations]:
     """The annotation file of a folder, its images, and what was noted in making them.
 
@@ -114,7 +119,7 @@ def open_folder(
     file = read_coco(_annotation_file(root, split, annotations))
     names = [str(each["file_name"]) for each in file.images.values()]
     folder = root / images if images is not None else image_folder(root, names) or root / "images"
-    made = Annotations(said=list(file.notes))
+    made = Annotations(check_exif(exif), said=list(file.notes))
     once: dict[str, Entry] = {}
     for annotation in sorted(file.annotations, key=itemgetter("image_id", "id")):
         name = _image_name(file, annotation)
@@ -147,13 +152,13 @@ def _image(
     mask = entry.get("mask_file_name") or annotation.get("mask_file_name")
     return annotations.image(
         _image_name(file, annotation),
-        images / entry["file_name"],
+        annotations.file(images, str(entry["file_name"])),
         file.categories[annotation["category_id"]]["name"],
         keypoint_places(annotation["keypoints"], least),
         fields.size(entry.get("width"), entry.get("height"), f"{file.path}: image {entry['id']}"),
         where,
         corners(annotation, where),
-        mask_path=masks / mask if mask else None,
+        mask_path=annotations.file(masks, str(mask)) if mask else None,
         attributes={key: value for key, value in annotation.items() if key not in _STANDARD},
     )
 
@@ -163,8 +168,10 @@ def image_folder(root: Path, names: Sequence[str]) -> Path | None:
 
     Some of the images may be missing: one of the first hundred tells the folder.
     """
-    folders = (root / each for each in ("images", "data", "."))
-    return next((each for each in folders if any((each / name).is_file() for name in names[:100])), None)
+    folders = [FileNames(root / each) for each in ("images", "data", ".")]
+    exact = (each.folder for each in folders if any((each.folder / name).is_file() for name in names[:100]))
+    spelled = (each.folder for each in folders if any(map(each.find, names[:100])))
+    return next(exact, None) or next(spelled, None)
 
 
 @dataclass(frozen=True)

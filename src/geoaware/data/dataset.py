@@ -12,7 +12,9 @@ from typing import Any, Literal
 import torch
 
 from geoaware.data import fields
-from geoaware.data.images import image_size
+from geoaware.data.exif import INVERSE, Exif, turned_box, turned_points, turned_size
+from geoaware.data.images import Frame, image_frame
+from geoaware.data.names import FileNames
 from geoaware.method.keypoints import Schema
 from geoaware.method.types import AnnotatedImage, Box, Keypoints, Pair
 from geoaware.runs.errors import InputError
@@ -25,6 +27,10 @@ LEFT_OUT, NO_SUBGROUPS, DOUBTFUL = "left out", "no subgroups", "doubtful"
 OUTSIDE = "keypoints outside their image"
 FLAT = f"{LEFT_OUT}: boxes without extent, which count as none"
 FAR = f"{DOUBTFUL}: boxes that lie mostly outside their image"
+TURNED = (
+    "images that EXIF turns, and no size tells of which pixels their points are; they are read as of the "
+    "upright image (else exif=stored)"
+)
 PADDING = "points of -1 -1, 0 0, NaN or nothing, which count as not annotated"
 NOTHING_IN_COMMON = "pairs with too few common keypoints"
 
@@ -195,14 +201,24 @@ class Annotations:
     """Makes every image of a data set from what its files say of it, and notes what is left out.
 
     Attributes:
+        exif: of which pixels points, boxes, masks and sizes are.
         outside: a line for every keypoint outside its image.
         noted: where something of a kind was found, by what is to be said of the kind.
         said: other notes, whole sentences.
+        folders: the files of each folder that images were looked for in.
+        frames: what was read from the headers of images.
     """
 
+    exif: Exif = "upright"
     outside: list[str] = field(default_factory=list)
     noted: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     said: list[str] = field(default_factory=list)
+    folders: dict[Path, FileNames] = field(default_factory=dict)
+    frames: dict[Path, Frame] = field(default_factory=dict)
+
+    def file(self, folder: Path, name: str) -> Path:
+        """The file in a folder that an annotation names, spelled as it may be."""
+        return self.folders.setdefault(folder, FileNames(folder)).path(name)
 
     def image(
         self,
@@ -219,9 +235,26 @@ class Annotations:
 
         The size is read from the file where none is given. Messages call the image ``where``, else its path.
         """
-        size, where = size or image_size(path), where or str(path)
-        keypoints = make_keypoints(points, size, where, self.outside)
-        return AnnotatedImage(id, path, size, category, keypoints, self._box(box, size, where), **others)
+        where, orientation = where or str(path), 1
+        if size is None or self.exif == "stored":
+            known, (upright, orientation) = path in self.frames, self._frame(path)
+            size = size or turned_size(upright, INVERSE[orientation])
+            if self.exif == "upright":
+                self.noted[TURNED] += [str(path)] if orientation > 1 and not known else []
+                size, orientation = upright, 1
+        keypoints, corners = make_keypoints(points, size, where, self.outside), self._box(box, size, where)
+        if orientation > 1:
+            xy = turned_points(keypoints.xy, size, orientation).clamp(min=0)
+            keypoints = replace(keypoints, xy=xy)
+            corners = None if corners is None else turned_box(corners, size, orientation)
+            others, size = {**others, "orientation": orientation}, turned_size(size, orientation)
+        return AnnotatedImage(id, path, size, category, keypoints, corners, **others)
+
+    def _frame(self, path: Path) -> Frame:
+        """Size and orientation of an image file, read once."""
+        if path not in self.frames:
+            self.frames[path] = image_frame(path)
+        return self.frames[path]
 
     def listed(self, points: Sequence[Any], where: str) -> dict[int, Any]:
         """The points of a list by their places in it; those that only keep a place become ``None``."""
@@ -236,7 +269,8 @@ class Annotations:
             label, colon, what = kind.rpartition(": ")
             if places:
                 counted.append(f"{label}{colon}{len(places)} {what} ({places[0]})")
-        return [*self.said, *counted]
+        spelled = (note for each in self.folders.values() for note in each.notes())
+        return [*self.said, *spelled, *counted]
 
     def _box(self, given: Any, size: tuple[int, int], where: str) -> Box | None:
         box = make_box(given, where)

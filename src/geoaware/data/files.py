@@ -36,6 +36,8 @@ def reading(path: Path, expected: str = "") -> Iterator[None]:
     """
     try:
         yield
+    except UnicodeEncodeError:
+        raise InputError(f"{path}: no file can have a name of such characters") from None
     except OSError as error:
         if error.errno is None:  # not of the system: a decoder's
             raise

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,9 @@ from geoaware.data.dataset import (
     keypoint_counts,
     usual_base,
 )
+from geoaware.data.exif import check_exif
 from geoaware.data.files import known_as, read_json_lines
-from geoaware.data.images import image_size
+from geoaware.data.names import Names
 from geoaware.method.keypoints import Schema, infer_flip_pairs, part_name
 from geoaware.method.types import AnnotatedImage, Pair
 from geoaware.runs.errors import InputError
@@ -39,20 +39,24 @@ _KNOWN = frozenset(
 )
 
 
-def read_pair_list(path: Path, images: Mapping[str, AnnotatedImage]) -> list[Pair]:
+def read_pair_list(
+    path: Path, images: Mapping[str, AnnotatedImage], notes: list[str] | None = None
+) -> list[Pair]:
     """Pairs of known images: ``{"source": id, "target": id}``, optionally ``id`` and ``category``.
 
-    Without a category a pair is counted under its source's.
+    Without a category a pair is counted under its source's. ``notes`` takes a sentence for each way in which
+    images are spelled otherwise than their ids.
     """
+    known = Names(images)
     expected = '{"source": image id, "target": image id}, one pair a line'
     pairs = []
     for where, entry in read_json_lines(path, expected):
         try:
-            source, target = images[entry["source"]], images[entry["target"]]
-        except (KeyError, TypeError) as error:
-            known = ", ".join(list(images)[:3])
+            source, target = (images[known.find(entry[side]) or entry[side]] for side in ("source", "target"))
+        except (KeyError, TypeError, AttributeError) as error:
+            some = ", ".join(list(images)[:3])
             wanted = fields.shown(error.args[0])
-            raise InputError(f"{where}: no image or entry {wanted}; known: {known}, …") from None
+            raise InputError(f"{where}: no image or entry {wanted}; known: {some}, …") from None
         pairs.append(
             Pair(
                 str(entry.get("id") or f"{source.id}--{target.id}"),
@@ -62,10 +66,19 @@ def read_pair_list(path: Path, images: Mapping[str, AnnotatedImage]) -> list[Pai
                 azimuth_difference(source.attributes, target.attributes),
             )
         )
+    if notes is not None:
+        notes += known.notes()
     return pairs
 
 
-def load(root: Path, split: str = "all", *, pairs: str = "pairs.jsonl", images: str = ".") -> DataSet:
+def load(
+    root: Path,
+    split: str = "all",
+    *,
+    pairs: str = "pairs.jsonl",
+    images: str = ".",
+    exif: str = "upright",
+) -> DataSet:
     """A self-contained list of pairs of one's own, one JSON object a line (docs/data.md).
 
     A pair: ``source`` and ``target`` (files), ``source_points`` and ``target_points`` (one ``[x, y]`` or null
@@ -78,12 +91,13 @@ def load(root: Path, split: str = "all", *, pairs: str = "pairs.jsonl", images: 
         split: a label.
         pairs: the file.
         images: folder of the images and masks.
+        exif: ``"stored"``: points, boxes and masks are of the pixels as stored, not as turned by EXIF.
 
     Raises:
         InputError: something is missing or wrong, a point outside its image too; names file and line.
     """
     path = root / pairs
-    reader = _Reader(root / images, path)
+    reader = _Reader(root / images, path, Annotations(check_exif(exif)))
     for where, entry in read_json_lines(path, _PAIR_FORM):
         reader.line(entry, where)
     schemas, notes = reader.schemas()
@@ -94,16 +108,15 @@ def load(root: Path, split: str = "all", *, pairs: str = "pairs.jsonl", images: 
 class _Reader:
     """Takes the lines one by one; an image with the same points in several pairs is made once."""
 
-    def __init__(self, images: Path, path: Path) -> None:
+    def __init__(self, images: Path, path: Path, annotations: Annotations) -> None:
         self.folder = images
         self.path = path
         self.pairs: list[Pair] = []
-        self.annotations = Annotations()
+        self.annotations = annotations
         self._images: dict[str, AnnotatedImage] = {}
         self._known: set[tuple[str, str, str]] = set()
         self._versions: dict[str, int] = {}
         self._categories: dict[str, dict[str, Any]] = {}
-        self._size = lru_cache(maxsize=None)(image_size)
 
     @property
     def images(self) -> list[AnnotatedImage]:
@@ -159,8 +172,8 @@ class _Reader:
             raise InputError(
                 f"{where}: no {side!r} or no '{side}_points'{known_as(entry)}; expected {_PAIR_FORM}"
             )
-        path, mask = self.folder / name, entry.get(f"{side}_mask")
-        mask_path = None if mask is None else self.folder / str(mask)
+        path, mask = self.annotations.file(self.folder, name), entry.get(f"{side}_mask")
+        mask_path = None if mask is None else self.annotations.file(self.folder, str(mask))
         if mask_path is not None and not mask_path.is_file():
             raise InputError(f"{mask_path}: no such mask, named in {where}")
         box = entry.get(f"{side}_box")
@@ -172,7 +185,6 @@ class _Reader:
                 path,
                 category,
                 self.annotations.listed(points, f"{where}: {name}"),
-                self._size(path),
                 where=f"{where}: {name}",
                 box=box,
                 mask_path=mask_path,

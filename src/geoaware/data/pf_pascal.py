@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from geoaware.data.dataset import (
     SPLITS,
@@ -90,7 +90,7 @@ class _Reader:
 
     def pair(self, row: list[str], where: str) -> Pair:
         category = _category(row[2], where)
-        names = [Path(text).name for text in row[:2]]
+        names = [PurePosixPath(text.replace("\\", "/")).name for text in row[:2]]
         stems = [Path(name).stem for name in names]
         files = [self.root / "Annotations" / category / f"{stem}.mat" for stem in stems]
         pair_id = f"{category}/{stems[0]}-{stems[1]}"
@@ -112,7 +112,7 @@ class _Reader:
                 for row, (x, y) in enumerate(read_mat(path, "kps", columns=2))
             }
             box = read_mat(path, "bbox", columns=4, rows=1)[0].tolist()
-            file = self.root / "JPEGImages" / name
+            file = self.annotations.file(self.root / "JPEGImages", name)
             self._images[category, name] = self.annotations.image(
                 f"{category}/{name}", file, category, points, box=box
             )
@@ -128,9 +128,9 @@ class _Reader:
         sides = []
         for name, xs, ys in zip(names, values[::2], values[1::2], strict=True):
             # The same image has other points in another pair, so its id names the pair too.
-            image_id, file = f"{category}/{name}@{pair_id}", self.root / "JPEGImages" / name
+            file = self.annotations.file(self.root / "JPEGImages", name)
             points = self.annotations.listed([list(each) for each in zip(xs, ys, strict=True)], where)
-            sides.append(self.annotations.image(image_id, file, category, points))
+            sides.append(self.annotations.image(f"{category}/{name}@{pair_id}", file, category, points))
         return sides
 
 

@@ -57,7 +57,7 @@ def image_files(root: Path) -> list[Path]:
         path
         for folder in sorted(each for each in root.iterdir() if each.is_dir())
         for path in sorted(folder.iterdir())
-        if path.suffix.lower() in SUFFIXES and path.with_suffix(".mat").is_file()
+        if path.suffix.lower() in SUFFIXES and path.with_suffix(".mat").is_file() and path.is_file()
     ]
     if not found:
         inner = [each for each in sorted(root.iterdir()) if each.is_dir() and any(each.glob("*/*.mat"))]
@@ -84,7 +84,8 @@ def _listed_pairs(root: Path, path: Path, annotations: Annotations) -> list[Pair
     pairs = []
     for where, row in read_csv(path, _COLUMNS, _CSV_FORM):
         # The list names images from the folder above the root: the last two parts are ours.
-        files = [root.joinpath(*Path(name).parts[-2:]) for name in row[:2]]
+        named = (Path(name.replace("\\", "/")).parts[-2:] for name in row[:2])
+        files = [annotations.file(root, "/".join(parts)) for parts in named]
         sides = np.reshape(numbers(row[2:_COLUMNS], where), (2, 2, POINTS)).tolist()
         for file, (xs, ys) in zip(files, sides, strict=True):
             if file not in images:

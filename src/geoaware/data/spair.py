@@ -88,7 +88,7 @@ def read_image(root: Path, category: str, name: str, annotations: Annotations) -
     try:
         return annotations.image(
             f"{category}/{name}",
-            root / "JPEGImages" / category / str(annotation["filename"]),
+            annotations.file(root / "JPEGImages" / category, str(annotation["filename"])),
             category,
             {fields.whole(each, f"{path}: kps"): place for each, place in annotation["kps"].items()},
             fields.size(annotation["image_width"], annotation["image_height"], str(path)),

@@ -33,19 +33,20 @@ class Grid:
 def as_table(grid: Grid) -> Table:
     """A grid as a rich table."""
     from rich import box
+    from rich.markup import escape  # names of categories and files may hold what looks like markup
     from rich.table import Table
 
     table = Table(
-        title=grid.title,
-        caption=grid.note or None,
+        title=escape(grid.title),
+        caption=escape(grid.note) or None,
         box=box.SIMPLE_HEAD,
         title_justify="left",
         caption_justify="left",
     )
     for number, name in enumerate(grid.columns):
-        table.add_column(name, justify="left" if number == 0 else "right", no_wrap=number > 0)
+        table.add_column(escape(name), justify="left" if number == 0 else "right", no_wrap=number > 0)
     for row in grid.rows:
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     return table
 
 

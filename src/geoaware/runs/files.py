@@ -149,8 +149,11 @@ def reading_part(where: str) -> Iterator[None]:
 
 
 def append_line(file: BinaryIO, line: str) -> None:
-    """Hand a whole line to the operating system: from here on a killed process cannot lose it."""
-    file.write(line.encode())
+    """Hand a whole line of JSON to the operating system: from here on a killed process cannot lose it.
+
+    Names that are not UTF-8 are written as JSON writes them in ASCII.
+    """
+    file.write(line.encode(errors="backslashreplace"))
     file.flush()
 
 

@@ -9,6 +9,8 @@ import pytest
 
 from geoaware.apps.transfer import Targets, list_targets, read_sources, read_targets
 from geoaware.apps.transfer.targets import cells_of_mask
+from geoaware.data import object_mask
+from geoaware.data.images import Frame
 from geoaware.method.geometry import Canvas
 from geoaware.runs.errors import InputError
 from tests.apps.transfer.tiny import NAMES, write_sources
@@ -153,11 +155,12 @@ def test_masks_from_polygons_and_files(tmp_path: Path, sources: Any) -> None:
         {"id": 3, "image_id": 5, "category_id": 2},
     ]
     found = read_targets(write_targets(tmp_path, annotations=entries), sources)
-    rows, columns = np.nonzero(found[0].mask((20, 20), found.mask_folder))
+    frame = Frame((20, 20), 1)
+    rows, columns = np.nonzero(object_mask(found[0].annotated(frame, found.masks)))
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (3, 4, 2, 5)
     with pytest.raises(InputError, match=r"masks.gone.png: no such file"):
-        found[1].mask((20, 20), found.mask_folder)
-    assert found[2].mask((20, 20), found.mask_folder) is None
+        object_mask(found[1].annotated(frame, found.masks))
+    assert object_mask(found[2].annotated(frame, found.masks)) is None
 
 
 def test_cells_that_hold_the_object() -> None:

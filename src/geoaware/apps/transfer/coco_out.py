@@ -18,6 +18,7 @@ from geoaware.apps.transfer.sources import Sources
 from geoaware.apps.transfer.targets import Target, Targets
 from geoaware.data import fields
 from geoaware.data.coco_file import VISIBLE
+from geoaware.data.names import printable
 from geoaware.runs.errors import InputError
 from geoaware.runs.files import replacing
 
@@ -73,7 +74,9 @@ def write_result(
         extra["keypoint_groups"] = sources.keypoint_groups
     with replacing(out) as draft, draft.open("w", encoding="utf-8", newline="\n") as file:
         file.write('{"info":' + as_json(info)[:-1] + ',"failed":[\n')
-        _write_list(file, ({"file_name": t.name, "reason": r["failed"]} for r, t in records(failed=True)))
+        _write_list(
+            file, ({"file_name": printable(t.name), "reason": r["failed"]} for r, t in records(failed=True))
+        )
         file.write(']},\n"licenses":[],\n')
         for key, value in extra.items():
             file.write(f'"{key}":{as_json(value)},\n')

@@ -27,7 +27,10 @@ from geoaware.apps.transfer.crop import Window, crop_window
 from geoaware.apps.transfer.sources import Sources
 from geoaware.apps.transfer.targets import Target, Targets
 from geoaware.apps.transfer.voters import TransferSettings, Voters
-from geoaware.data.images import load_image
+from geoaware.data import object_mask
+from geoaware.data.exif import INVERSE, turned_points, turned_size
+from geoaware.data.images import Frame, load_framed
+from geoaware.data.names import printable
 from geoaware.evaluation.predictions import PART, versions
 from geoaware.matcher import Matcher
 from geoaware.method.types import FeatureMap
@@ -215,7 +218,7 @@ class _Opened(NamedTuple):
     """A target, ready to be encoded: the part of the image in a window, and its object's mask there."""
 
     image: Image.Image
-    size: tuple[int, int]
+    frame: Frame
     window: Window
     mask: np.ndarray | None
 
@@ -240,20 +243,23 @@ def _annotate(
 def _open(target: Target, work: _Work) -> _Opened | str:
     """The part of the image to encode, or why it cannot be used."""
     settings = work.settings
+    if printable(target.name) != target.name:
+        return "its name is not UTF-8, so cannot stand in the result; rename the file"
     try:
-        image = load_image(target.path)
-        window = crop_window(target.box, image.size, settings.margin, settings.below)
-        mask = target.mask(image.size, work.targets.mask_folder) if settings.masks else None
+        image, frame = load_framed(target.path)
+        annotated = target.annotated(frame, work.targets.masks)
+        window = crop_window(annotated.box, image.size, settings.margin, settings.below)
+        mask = object_mask(annotated) if settings.masks else None
     except InputError as error:
         # Why, without the place on this machine.
         text = str(error).replace(f"{target.path}: ", "").replace(str(target.path), target.name)
-        return text.replace(f"{work.targets.mask_folder}{os.sep}", "masks/")
+        return text.replace(f"{work.targets.masks.folder}{os.sep}", "masks/")
     left, top, right, bottom = window
     if mask is not None:
         mask = mask[top:bottom, left:right]
         if not mask.any():
             return "its mask shows nothing inside its box; mend box or mask"
-    return _Opened(image.crop(window), image.size, window, mask)
+    return _Opened(image.crop(window), frame, window, mask)
 
 
 def _record(
@@ -264,6 +270,9 @@ def _record(
     found = voters.locate(features, opened.mask)
     chances = worth.probability(found.evidence)
     places = found.points + torch.tensor(opened.window[:2])
+    size, turn = opened.frame.size, INVERSE[opened.frame.orientation]
+    if target.exif == "stored":
+        places, size = turned_points(places, size, turn), turned_size(size, turn)
     known = found.known.tolist()
     rows = [(x, y, chance) for (x, y), chance in zip(places.tolist(), chances.tolist(), strict=True)]
     if not all(map(math.isfinite, chain([found.distance], *compress(rows, known)))):
@@ -271,7 +280,7 @@ def _record(
     seen = list(zip(rows, known, strict=True))
     return {
         "n": target.number,
-        "size": list(opened.size),
+        "size": list(size),
         "points": [[round(x, 2), round(y, 2)] if there else None for (x, y, _), there in seen],
         "probability": [round(chance, 4) if there else 0.0 for (*_, chance), there in seen],
         "source": found.source,
@@ -372,7 +381,7 @@ def _outcome(goal: Path) -> Outcome:
 def _failures(part: Path, work: _Work) -> tuple[int, tuple[str, ...]]:
     """How many of a share's targets failed, and the first reasons."""
     failed = (each for each in read_records([part]) if "failed" in each)
-    reasons = (f"{work.targets[each['n'] - 1].name}: {each['failed']}" for each in failed)
+    reasons = (f"{printable(work.targets[each['n'] - 1].name)}: {each['failed']}" for each in failed)
     shown = tuple(islice(reasons, SHOWN))
     return len(shown) + sum(1 for _ in reasons), shown
 

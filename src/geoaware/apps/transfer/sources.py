@@ -65,7 +65,11 @@ class Sources:
 
 
 def read_sources(
-    path: Path, images: Path | None = None, category: str | None = None, hidden: bool = False
+    path: Path,
+    images: Path | None = None,
+    category: str | None = None,
+    hidden: bool = False,
+    exif: str = "upright",
 ) -> Sources:
     """Read annotated images, and make sure that a transfer can use them.
 
@@ -75,6 +79,7 @@ def read_sources(
         images: folder of the images; ``images`` or ``data`` beside the file, or its own folder.
         category: whose annotations are used; needed where the file has several.
         hidden: count keypoints that are annotated but hidden (flag 1) as visible.
+        exif: ``"stored"``: points, boxes and sizes are of the pixels as stored, not as turned by EXIF.
 
     Raises:
         InputError: the file is missing or no annotation file, there is no keypoint, there are several
@@ -83,7 +88,7 @@ def read_sources(
     if not path.is_file():
         raise InputError(f"{path}: no such file; give a COCO-keypoints JSON of the annotated images")
     folder = None if images is None else str(images.absolute())
-    file, annotated, read = open_folder(path.parent, path.stem, path.name, folder, None, hidden)
+    file, annotated, read = open_folder(path.parent, path.stem, path.name, folder, None, hidden, exif)
     if read.outside:
         raise InputError(
             f"{read.outside[0]}: outside; mend the annotation ({len(read.outside)} such keypoints)"

@@ -7,7 +7,8 @@ import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,13 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from geoaware.apps.transfer.sources import Sources
-from geoaware.data import object_mask
+from geoaware.data import fields
 from geoaware.data.coco import image_folder
 from geoaware.data.coco_file import CocoFile, corner_box, read_coco
 from geoaware.data.dataset import make_keypoints
-from geoaware.data.images import list_images
+from geoaware.data.exif import INVERSE, Exif, check_exif, turned_box, turned_size
+from geoaware.data.images import Frame, check_size, list_images, note_once, turned_note
+from geoaware.data.names import FileNames
 from geoaware.method.geometry import Canvas
 from geoaware.method.types import AnnotatedImage, Box
 from geoaware.runs.errors import InputError
@@ -36,6 +39,8 @@ class Target:
         name: of the image, relative to the root, with ``/``.
         image_id: of the image in the result.
         annotation: what a COCO file says of the object (box, mask, keypoints), or ``None``.
+        size: width and height that the file says, or ``None``.
+        exif: of which pixels the annotation is, and that of the result.
     """
 
     number: int
@@ -43,6 +48,8 @@ class Target:
     path: Path
     image_id: int
     annotation: Mapping[str, Any] | None = None
+    size: tuple[int, int] | None = None
+    exif: Exif = "upright"
 
     @property
     def id(self) -> int:
@@ -54,20 +61,29 @@ class Target:
         """Corners in pixels, if given."""
         return None if self.annotation is None else corner_box(self.annotation, self.name)
 
-    def mask(self, size: tuple[int, int], folder: Path) -> np.ndarray | None:
-        """The object in pixels of an image of this ``size``, boolean (h, w), if given.
+    def annotated(self, frame: Frame, masks: FileNames) -> AnnotatedImage:
+        """The object in an image of this size and orientation, without keypoints.
 
         Raises:
-            InputError: the mask cannot be read or is of another size.
+            InputError: its annotation is for an image of another size.
         """
-        if self.annotation is None:
-            return None
-        file = self.annotation.get("mask_file_name")
-        path = folder / str(file) if file else None
-        empty = make_keypoints({}, size, self.name, [])
-        return object_mask(
-            AnnotatedImage(self.name, self.path, size, "", empty, None, path, attributes=self.annotation)
+        orientation = frame.orientation if self.exif == "stored" else 1
+        stored = turned_size(frame.size, INVERSE[orientation])
+        box, mask = self.box, (self.annotation or {}).get("mask_file_name")
+        made = AnnotatedImage(
+            self.name,
+            self.path,
+            frame.size if self.size is None else turned_size(self.size, orientation),
+            "",
+            make_keypoints({}, frame.size, self.name, []),
+            None if box is None else turned_box(box, stored, orientation),
+            masks.path(str(mask)) if mask else None,
+            self.annotation or {},
+            orientation,
         )
+        if self.annotation is not None and check_size(made, frame):
+            note_once("orientation", turned_note(self.path, frame.orientation))
+        return replace(made, size=frame.size)
 
 
 @dataclass(frozen=True)
@@ -81,6 +97,9 @@ class Targets(Sequence[Target]):
         file: the COCO file, if there is one.
         category_id: of the category in the result, if the file has it.
         notes: what was understood of the file and what was not used, one sentence each.
+        sizes: width and height by image id, where the COCO file gives them.
+        paths: files of names that are spelled in another way.
+        exif: of which pixels points, boxes, masks and sizes are, those of the result too.
     """
 
     rows: Sequence[tuple[str, int | None, Mapping[str, Any] | None]]
@@ -88,6 +107,9 @@ class Targets(Sequence[Target]):
     file: Path | None = None
     category_id: int | None = None
     notes: tuple[str, ...] = ()
+    sizes: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+    paths: Mapping[str, Path] = field(default_factory=dict)
+    exif: Exif = "upright"
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -98,19 +120,27 @@ class Targets(Sequence[Target]):
         # A place from the end becomes one from the beginning, because the target's number is made of it.
         number = range(len(self))[place] + 1
         name, image_id, entry = self.rows[place]
-        return Target(number, name, self.folder / name, number if image_id is None else image_id, entry)
+        size = None if image_id is None else self.sizes.get(image_id)
+        image = number if image_id is None else image_id
+        return Target(number, name, self.path(name), image, entry, size, self.exif)
 
-    @property
-    def mask_folder(self) -> Path:
-        """Of the files that ``mask_file_name`` names."""
-        return (self.folder if self.file is None else self.file.parent) / "masks"
+    def path(self, name: str) -> Path:
+        """The file of an image."""
+        return self.paths.get(name) or self.folder / name
+
+    @cached_property
+    def masks(self) -> FileNames:
+        """The files that ``mask_file_name`` names."""
+        return FileNames((self.folder if self.file is None else self.file.parent) / "masks")
 
     def hash(self) -> str:
         """SHA-256 of names and of what a COCO file says, without the image files."""
         digest = hashlib.sha256()
         for each in self:
             line = [each.name, each.image_id, each.annotation]
-            digest.update(json.dumps(line, ensure_ascii=False, sort_keys=True).encode() + b"\n")
+            line += [self.exif] if self.exif != "upright" else []
+            text = json.dumps(line, ensure_ascii=False, sort_keys=True)
+            digest.update(text.encode(errors="surrogatepass") + b"\n")
         return digest.hexdigest()
 
     def without(self, sources: Sources) -> Targets:
@@ -120,19 +150,22 @@ class Targets(Sequence[Target]):
             InputError: none is left.
         """
         used = {os.path.realpath(each.path) for each in sources.images}
-        left = [row for row in self.rows if os.path.realpath(self.folder / row[0]) not in used]
+        left = [row for row in self.rows if os.path.realpath(self.path(row[0])) not in used]
         if not left:
             raise InputError(f"every target image is one of the sources of {sources.path}; give others")
         return replace(self, rows=left)
 
 
-def list_targets(paths: Sequence[Path], root: Path | None = None, recursive: bool = False) -> Targets:
+def list_targets(
+    paths: Sequence[Path], root: Path | None = None, recursive: bool = False, exif: str = "upright"
+) -> Targets:
     """Images from files and folders, each once, in the order of their names on every system.
 
     Args:
         paths: images, and folders whose images are taken.
         root: folder that the names are relative to; the common folder of all paths when not given.
         recursive: look into the folders inside too.
+        exif: ``"stored"``: points in the result are of the pixels as stored, not as turned by EXIF.
 
     Raises:
         InputError: a path does not exist, a folder holds no image, or an image lies outside the root.
@@ -158,10 +191,10 @@ def list_targets(paths: Sequence[Path], root: Path | None = None, recursive: boo
         raise InputError(
             f"{outside}: lies outside {root}; give a folder that holds all images", parameter="root"
         ) from None
-    return Targets([(name, None, None) for name in names], base)
+    return Targets([(name, None, None) for name in names], base, exif=check_exif(exif))
 
 
-def read_targets(path: Path, sources: Sources, images: Path | None = None) -> Targets:
+def read_targets(path: Path, sources: Sources, images: Path | None = None, exif: str = "upright") -> Targets:
     """Images and objects from a COCO file; its annotations need no keypoints.
 
     Every annotation of the sources' category is one target, in the order of image and annotation ids;
@@ -171,6 +204,7 @@ def read_targets(path: Path, sources: Sources, images: Path | None = None) -> Ta
         path: the file.
         sources: whose category is looked for, by name.
         images: folder of the images; ``images`` or ``data`` beside the file, or its own folder.
+        exif: ``"stored"``: boxes, masks and sizes, and points in the result, are of the pixels as stored.
 
     Raises:
         InputError: the file is missing or no COCO file, has other categories or other keypoints, or has no
@@ -195,15 +229,33 @@ def read_targets(path: Path, sources: Sources, images: Path | None = None) -> Ta
     if not objects:
         raise InputError(f"{path}: no image or no annotation of category {sources.name!r} to work on")
     folder = image_folder(path.parent, list(files.values())) if images is None else images
-    if folder is None or not any((folder / name).is_file() for name in files.values()):
+    there = None if folder is None else FileNames(folder)
+    named = {name: None if there is None else there.find(name) for name in files.values()}
+    if there is None or not any(named.values()):
         raise InputError(
             f"{images or path.parent}: no image {next(iter(files.values()))!r} of {path} there; give the "
             "folder of the targets' images",
             parameter="targets_images",
         )
     return Targets(
-        [(files[image], image, entry) for image, entry in objects], folder, path, category_id, tuple(notes)
+        [(files[image], image, entry) for image, entry in objects],
+        there.folder,
+        path,
+        category_id,
+        (*notes, *there.notes()),
+        _sizes(file),
+        {name: there.folder / each for name, each in named.items() if each not in (None, name)},
+        check_exif(exif),
     )
+
+
+def _sizes(file: CocoFile) -> dict[int, tuple[int, int]]:
+    """Width and height by image id, where the file gives them."""
+    sizes = {
+        number: fields.size(each.get("width"), each.get("height"), f"{file.path}: image {number}")
+        for number, each in file.images.items()
+    }
+    return {number: size for number, size in sizes.items() if size is not None}
 
 
 def cells_of_mask(mask: np.ndarray, canvas: Canvas, grid: int) -> Bool[Tensor, "p p"]:

@@ -123,7 +123,7 @@ def find_images(name: str, root: Path, split: str, **given: Any) -> dict[str, An
     if name != coco.NAME:
         return {each.id: each for each in load(name, root, split, **given).images}
     # The loader would draw pairs, and an image in none of them is as good as any.
-    taken = {"annotations", "images", "masks", "hidden"}
+    taken = {"annotations", "images", "masks", "hidden", "exif"}
     wanted = {key: value for key, value in checked(name, given).items() if key in taken}
     _, images, _ = coco.open_folder(root, split, **wanted)
     return {each.id: each for each in images}
