@@ -311,7 +311,7 @@ def keypoint_counts(images: Iterable[AnnotatedImage]) -> dict[str, int]:
 def make_keypoints(
     points: Mapping[int, Any], size: tuple[int, int], where: str, outside: list[str]
 ) -> Keypoints:
-    """Keypoints from annotated places (x, y) by id, ids rising; ``None`` where nothing is annotated.
+    """Keypoints from annotated places x, y by id, ids rising; ``None`` where nothing is annotated.
 
     A place outside the image counts as not annotated, and ``outside`` takes a line about it. The image's edge
     belongs to it, up to and including x = width and y = height: some data sets count pixels from 1.
@@ -323,7 +323,10 @@ def make_keypoints(
     rows, visible = [], []
     for each in ids:
         place = points[each]
-        x, y = (0.0, 0.0) if place is None else _two_numbers(place, f"{where}: keypoint {each}")
+        if place is None or isinstance(place, tuple):  # a reader has checked the numbers of a tuple
+            x, y = place or (0.0, 0.0)
+        else:
+            x, y = fields.numbers(place, f"{where}: keypoint {each}", 2, "two numbers x, y")
         inside = 0 <= x <= size[0] and 0 <= y <= size[1]
         if not inside:
             outside.append(f"{where}: keypoint {each} at ({x:g}, {y:g}), image {size[0]}x{size[1]}")
@@ -331,11 +334,6 @@ def make_keypoints(
         visible.append(place is not None and inside)
     xy = torch.tensor(rows, dtype=torch.float64).reshape(len(ids), 2)
     return Keypoints(ids, xy, torch.tensor(visible, dtype=torch.bool))
-
-
-def _two_numbers(place: Any, where: str) -> tuple[float, float]:
-    x, y = fields.numbers(place, where, 2, "two numbers x, y")
-    return float(x), float(y)
 
 
 def make_box(values: Any, where: str) -> Box | None:
