@@ -65,7 +65,7 @@ def check_goals(*goals: Path | None) -> None:
         above = next(each for each in goal.absolute().parents if each.exists())
         if not above.is_dir() or not os.access(above, os.W_OK):
             raise InputError(
-                f"{goal}: cannot be written, {above} is no folder to write to; choose another place"
+                f"{goal}: cannot be written ({above} is no folder to write to); choose another place"
             )
 
 
