@@ -170,6 +170,26 @@ def test_unreadable_images_are_told_and_the_rest_goes_on(tmp_path: Path) -> None
     assert not (tmp_path / "out.json.part").exists()
 
 
+def test_targets_of_stored_pixels_are_found_there(tmp_path: Path) -> None:
+    sources, targets = job(tmp_path)
+    straight = transfer(sources, list_targets([targets.path("001.png")]), matcher(), tmp_path / "a.json", ALL)
+    turned, exif = tmp_path / "turned", Image.Exif()
+    turned.mkdir()
+    exif[0x0112] = 3
+    with Image.open(targets.path("001.png")) as image:
+        size = image.size
+        image.transpose(Image.Transpose.ROTATE_180).save(turned / "001.png", exif=exif)
+    (turned / os.fsdecode(b"caf\xe9.png")).write_bytes((turned / "001.png").read_bytes())
+    ended = transfer(sources, list_targets([turned], exif="stored"), matcher(), tmp_path / "b.json", ALL)
+    assert ended.failed == 1
+    assert "caf\\udce9.png: its name is not UTF-8" in ended.reasons[0]
+    a, b = (json.loads((tmp_path / name).read_text())["annotations"][0] for name in ("a.json", "b.json"))
+    xs, ys, us, vs = (each["keypoints"][axis::3] for each in (a, b) for axis in (0, 1))
+    assert us == pytest.approx([size[0] - 1 - x for x in xs], abs=0.02)
+    assert vs == pytest.approx([size[1] - 1 - y for y in ys], abs=0.02)
+    assert straight.failed == 0
+
+
 def test_a_whole_file_is_left_as_it_is(tmp_path: Path) -> None:
     sources, targets = job(tmp_path)
     first = transfer(sources, targets, matcher(), tmp_path / "out.json")

@@ -194,3 +194,17 @@ def test_an_image_under_two_ids_is_said(tmp_path: Path, sources: Any) -> None:
     found = read_targets(write_targets(tmp_path, images=images, annotations=[]), sources)
     assert len(found) == 2
     assert found.notes == ("1 images are listed under several ids and annotated each time (b.png)",)
+
+
+def test_sizes_of_targets_are_compared(tmp_path: Path, sources: Any) -> None:
+    boxed = [{"id": 1, "image_id": 5, "category_id": 2, "bbox": [1, 2, 3, 4]}]
+    listed = [{"id": 5, "file_name": "A.PNG", "width": 20, "height": 10}]
+    file = write_targets(tmp_path, annotations=boxed, images=listed)
+    found = read_targets(file, sources)
+    assert "(capitals): 1, such as 'A.PNG' is 'a.png'" in "".join(found.notes)
+    with pytest.raises(InputError, match=r"EXIF \(orientation 6\) turns it to 10x20 .* exif=stored"):
+        found[0].annotated(Frame((10, 20), 6), found.masks)
+    with pytest.raises(InputError, match="has 40x20 pixels, its annotation is for 20x10"):
+        found[0].annotated(Frame((40, 20), 1), found.masks)
+    turned = read_targets(file, sources, exif="stored")[0].annotated(Frame((10, 20), 6), found.masks)
+    assert turned.box == (4, 1, 8, 4)
