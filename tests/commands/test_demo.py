@@ -98,7 +98,7 @@ def test_it_ends_and_leaves_nothing_behind(tmp_path: Path, name: str) -> None:
 def test_asked_to_end_before_it_serves(tmp_path: Path) -> None:
     with started(tmp_path) as demo:
         until = time.monotonic() + PATIENCE
-        while not any(demo.temporary.glob("geoaware-demo-*")):
+        while not any(demo.temporary.glob(".demo.geoaware-*")):
             assert time.monotonic() < until
             time.sleep(0.02)
         demo.end(signal.SIGTERM)

@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import secrets
+import shutil
 import socket
 import time
 from collections.abc import Iterator, Mapping
@@ -34,9 +35,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     goal = Path(path)
     check_goals(goal)
-    # A file system limits the length of names, and that of the goal may be near the limit already.
-    name = f".{goal.stem[:40]}.geoaware-{_host()}-{os.getpid()}-{secrets.token_hex(4)}.part{goal.suffix}"
-    draft = goal.with_name(name)
+    draft = goal.with_name(draft_name(goal.stem, goal.suffix))
     try:
         goal.parent.mkdir(parents=True, exist_ok=True)
         # The system takes the user's umask off: the process cannot read it without changing it.
@@ -69,19 +68,28 @@ def check_goals(*goals: Path | None) -> None:
             )
 
 
-def sweep(*folders: Path) -> int:
-    """Remove the drafts that killed writers left behind, and say how many there were.
+def draft_name(stem: str, suffix: str = "") -> str:
+    """A name that only this process makes, by which `sweep` knows what is abandoned."""
+    # A file system limits the length of names, and that of the goal may be near the limit already.
+    return f".{stem[:40]}.geoaware-{_host()}-{os.getpid()}-{secrets.token_hex(4)}.part{suffix}"
 
-    Only files that `replacing` made are drafts, and only abandoned ones go. On this computer a draft is
-    abandoned when no process has the number in its name any more. What other computers do on a shared disk
-    cannot be seen, so their drafts are abandoned when nobody has touched them for `ABANDONED_S`. The same
-    holds for all drafts on Windows, where asking for a process would end it.
+
+def sweep(*folders: Path) -> int:
+    """Remove the drafts that killed processes left behind, and say how many there were.
+
+    Only files and folders under a `draft_name` are drafts, and only abandoned ones go. On this computer a
+    draft is abandoned when no process has the number in its name any more. What other computers do on a
+    shared disk cannot be seen, so their drafts are abandoned when nobody has touched them for `ABANDONED_S`.
+    The same holds for all drafts on Windows, where asking for a process would end it.
 
     Folders inside those given are left alone, and a folder that does not exist holds no drafts.
     """
     drafts = [path for each in folders if each.is_dir() for path in each.iterdir() if _is_abandoned(path)]
     for draft in drafts:
-        draft.unlink(missing_ok=True)
+        if draft.is_dir() and not draft.is_symlink():
+            shutil.rmtree(draft, ignore_errors=True)
+        else:
+            draft.unlink(missing_ok=True)
     return len(drafts)
 
 

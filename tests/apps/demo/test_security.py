@@ -122,6 +122,12 @@ def test_loopback(host: str, wanted: bool) -> None:
     assert is_loopback(host) is wanted
 
 
+def test_messages_name_an_upload_as_its_sender_does(tmp_path: Path) -> None:
+    (tmp_path / "k3-cat.png").write_bytes(b"no image")
+    with pytest.raises(InputError, match=r"^cat\.png is not an image"):
+        read_image(tmp_path / "k3-cat.png", Limits(), "cat.png")
+
+
 def ask(
     path: str, method: str = "GET", host: str = "127.0.0.1:7860", bound: str = "127.0.0.1", **headers: str
 ) -> int:
@@ -201,3 +207,138 @@ def test_a_strangers_name_for_this_machine_is_not_answered() -> None:
     for host in ("evil.example:7860", "evil.example", "127.0.0.1.evil.example", ""):
         assert ask("/", host=host) == 421
     assert ask("/", host="my-workstation:7860", bound="0.0.0.0") == 200
+
+
+RUN, UPLOADS = "/gradio_api/run/predict", "/gradio_api/upload"
+
+
+def test_bodies_in_chunks_are_refused_whatever_length_they_state() -> None:
+    assert ask(RUN, "POST", content_length="10", transfer_encoding="chunked") == 411
+    assert ask(UPLOADS, "POST", transfer_encoding="chunked") == 411
+    assert ask("/", "GET", transfer_encoding="chunked") == 411
+
+
+@pytest.mark.parametrize("length", ["9" * 30, "\u0663", "1_0", "+1", " 1"])
+def test_lengths_that_are_none(length: str) -> None:
+    assert ask(RUN, "POST", content_length=length.encode("utf-8").decode("latin-1")) in (411, 413)
+    assert ask("/config", content_length=str(LARGEST_REQUEST + 1)) == 413
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"origin": "http://127.0.0.1:7860"}, 200),
+        ({"origin": "http://127.0.0.1:7860", "sec_fetch_site": "same-origin"}, 200),
+        ({"sec_fetch_site": "none"}, 200),
+        ({}, 200),
+        ({"origin": "http://evil.example"}, 403),
+        ({"origin": "http://127.0.0.1:9999"}, 403),
+        ({"origin": "null"}, 403),
+        ({"origin": ""}, 403),
+        ({"sec_fetch_site": "cross-site"}, 403),
+        ({"sec_fetch_site": "same-site"}, 403),
+    ],
+)
+@pytest.mark.parametrize("path", [RUN, UPLOADS])
+def test_other_websites_may_not_send(path: str, headers: dict[str, str], status: int) -> None:
+    assert ask(path, "POST", content_length="10", **headers) == status
+    assert ask("/", **headers) == 200, "but they may link to the page"
+
+
+def guarded(program: Any, received: list[MutableMapping[str, Any]], **headers: str) -> list[Any]:
+    """What is sent for a request whose body arrives in the messages given."""
+    sent: list[Any] = []
+    messages = iter(received)
+
+    async def receive() -> MutableMapping[str, Any]:
+        return next(messages)
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        sent.append(message)
+
+    given = {"host": "127.0.0.1:7860", **{key.replace("_", "-"): value for key, value in headers.items()}}
+    pairs = [(key.encode(), value.encode()) for key, value in given.items()]
+    scope = {"type": "http", "path": RUN, "method": "POST", "headers": pairs}
+    asyncio.run(Guard(program, Limits(1, 1), "127.0.0.1")(scope, receive, send))
+    return sent
+
+
+def test_no_header_of_a_proxy_arrives_and_none_that_lets_others_read_leaves() -> None:
+    seen: list[Any] = []
+
+    async def program(scope: Any, receive: Any, send: Any) -> None:
+        seen.extend(scope["headers"])
+        allowed = [(b"Access-Control-Allow-Origin", b"*"), (b"access-control-allow-credentials", b"true")]
+        await send({"type": "http.response.start", "status": 200, "headers": [*allowed, (b"x-own", b"1")]})
+
+    sent = guarded(program, [], content_length="0", x_forwarded_host="evil.example", forwarded="host=evil")
+    assert [name for name, _ in seen] == [b"host", b"content-length"]
+    names = [name.lower() for name, _ in sent[0]["headers"]]
+    assert b"x-own" in names
+    assert not [name for name in names if name.startswith(b"access-control")]
+
+
+class Broken(Exception):
+    """What a program raises when a visitor goes away."""
+
+
+@pytest.mark.parametrize(
+    "received",
+    [
+        [{"type": "http.disconnect"}],
+        [{"type": "http.request", "body": b"abc", "more_body": True}, {"type": "http.disconnect"}],
+        [{"type": "http.request", "body": b"abcd" * 3, "more_body": True}],
+    ],
+    ids=["at once", "in the middle", "with more than was stated"],
+)
+def test_a_visitor_who_goes_away_is_no_error(received: list[MutableMapping[str, Any]]) -> None:
+    async def program(scope: Any, receive: Any, send: Any) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        raise Broken
+
+    assert guarded(program, received, content_length="10") == []
+
+
+def test_an_error_of_the_program_is_one() -> None:
+    async def program(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        raise Broken
+
+    with pytest.raises(Broken):
+        guarded(program, [{"type": "http.request", "body": b"0123456789"}], content_length="10")
+
+
+def test_uploads_are_capped_in_sum(tmp_path: Path) -> None:
+    """Those that wait and those that are arriving."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "waiting.png").write_bytes(bytes(600_000))
+    inside: list[int] = []
+
+    async def program(scope: Any, receive: Any, send: Any) -> None:
+        inside.append(await status(300_000))
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    guard = Guard(program, Limits(1, 1, waiting_megabytes=1), "127.0.0.1", tmp_path)
+
+    async def status(length: int) -> int:
+        sent: list[Any] = []
+
+        async def send(message: MutableMapping[str, Any]) -> None:
+            sent.append(message)
+
+        async def receive() -> MutableMapping[str, Any]:
+            return {"type": "http.request", "body": b""}
+
+        headers = [(b"host", b"127.0.0.1"), (b"content-length", str(length).encode())]
+        scope = {"type": "http", "path": UPLOADS, "method": "POST", "headers": headers}
+        await guard(scope, receive, send)
+        return int(sent[0]["status"])
+
+    assert asyncio.run(status(400_001)) == 503, "0.6 MB wait already"
+    assert asyncio.run(status(200_000)) == 200
+    assert inside == [503], "and 0.2 MB were arriving"
+    (tmp_path / "a" / "waiting.png").unlink()
+    inside.clear()
+    assert asyncio.run(status(700_001)) == 200
+    assert inside == [503], "0.7 and 0.3 MB are too much together"

@@ -6,7 +6,10 @@ import http.client
 import json
 import os
 import socket
+import subprocess
 import sys
+import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -16,11 +19,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from PIL import Image
 
 from geoaware.apps.demo.security import Limits
 from geoaware.apps.demo.server import Demo, DemoSettings, prepared
 from geoaware.apps.demo.session import Features
 from geoaware.runs.errors import InputError, MissingDependencyError
+from geoaware.runs.files import draft_name
 from tests.apps.demo.bombs import png_bomb
 from tests.apps.demo.serving import running
 from tests.toys import save_face
@@ -204,6 +209,73 @@ def test_other_pages_cannot_reach_it_by_a_name_of_theirs(demo: Demo) -> None:
     with pytest.raises(urllib.error.HTTPError) as refused:
         urllib.request.urlopen(request, timeout=30)
     assert refused.value.code == 421
+
+
+def test_two_tabs_with_one_image_do_not_take_it_from_each_other(demo: Demo, tmp_path: Path) -> None:
+    """The page gives each upload a name of its own, as is done here."""
+    content = save_face(tmp_path / "a.png").read_bytes()
+    sent = [json.loads(upload(demo, f"{each}-a.png", content)[1])[0] for each in ("x1", "y2")]
+    assert len(set(sent)) == 2
+    for path, key in zip(sent, ("first", "second"), strict=True):
+        assert "Now bring image B." in said(
+            trigger(demo, "source-image", "bring", {"path": path, "name": "a.png"}, key)[1]
+        )
+    assert left_over(demo) == []
+
+
+def test_images_are_decoded_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = pytest.importorskip("geoaware.apps.demo.page", reason="needs gradio")
+    inside: list[int] = []
+    lengths: list[int] = []
+
+    def slow(*given: object) -> Image.Image:
+        inside.append(1)
+        lengths.append(len(inside))
+        time.sleep(0.02)
+        inside.pop()
+        return Image.new("RGB", (1, 1))
+
+    monkeypatch.setattr(page, "read_image", slow)
+    place = page.Place(tmp_path, Limits(), [])
+    threads = [threading.Thread(target=place.read, args=(tmp_path / "a",)) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert lengths == [1] * 6
+
+
+def test_a_request_that_breaks_off_says_nothing(demo: Demo, capfd: pytest.CaptureFixture[str]) -> None:
+    where = urlsplit(demo.url)
+    for path, kind in (("/gradio_api/upload", "multipart/form-data; boundary=edge"),
+                       ("/gradio_api/run/predict", "application/json")):  # fmt: skip
+        with socket.create_connection((where.hostname, where.port), timeout=30) as connection:
+            head = f"POST {path} HTTP/1.1\r\nHost: {where.netloc}\r\nContent-Type: {kind}\r\n"
+            connection.sendall(f"{head}Content-Length: 5000\r\n\r\n--edge\r\nContent-Dis".encode())
+            time.sleep(0.2)
+    time.sleep(0.5)
+    assert fetch(demo, "/config")[0] == 200
+    said_there = "".join(capfd.readouterr())
+    assert "Traceback" not in said_there
+    assert len(said_there.splitlines()) <= 2
+
+
+def test_what_a_killed_server_left_behind_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("gradio")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    mine = draft_name("demo")
+    dead = tmp_path / mine.replace(f"-{os.getpid()}-", f"-{ended.pid}-")
+    living, other = tmp_path / mine, tmp_path / "demo"
+    for each in (dead, living, other):
+        (each / "abc").mkdir(parents=True)
+        (each / "abc" / "cat.png").write_bytes(b"x")
+    with running() as demo:
+        assert demo.folder.parent == tmp_path
+        assert not dead.exists()
+        assert (living / "abc" / "cat.png").exists()
+        assert (other / "abc" / "cat.png").exists()
 
 
 def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

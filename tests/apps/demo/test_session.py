@@ -343,3 +343,17 @@ def test_the_session_longest_unused_makes_room() -> None:
     assert len(visitors) == 2
     assert visitors.of("1") is first
     assert visitors.of("2") is not second
+
+
+def test_empty_sessions_make_room_before_those_with_an_image() -> None:
+    matchers = toy_matchers()
+    visitors = Sessions(lambda: Session(matchers, Features("lite")), most=3)
+    working = visitors.of("me")
+    working.bring("source", noise(50, 50, 1))
+    for number in range(20):
+        visitors.of(f"stranger {number}")
+    assert len(visitors) == 3
+    assert visitors.of("me") is working
+    for number in range(3):
+        visitors.of(f"worker {number}").bring("source", noise(50, 50, number))
+    assert visitors.of("me") is not working, "of those with work, the longest unused goes"

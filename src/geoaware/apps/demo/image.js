@@ -46,8 +46,10 @@ async function take(given) {
   if (given.size > props.most) return trigger('trouble', { name: given.name, large: true });
   wait.hidden = false;
   try {
-    const { path } = await upload(given);
-    trigger('bring', { path });
+    // Uploads lie under their content and name: two tabs with the same image must not take it from each other.
+    const own = new File([given], Math.random().toString(36).slice(2) + '-' + given.name, { type: given.type });
+    const { path } = await upload(own);
+    trigger('bring', { path, name: given.name });
   } catch {
     trigger('trouble', { name: given.name, large: false });
   }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,9 @@ _EXACT = frozenset(
 _BELOW = (f"/{FETCH}/", "/assets/", "/static/", "/gradio_api/heartbeat/")
 """Visitors' images, gradio's own program and style, the connection that tells that a tab is still open."""
 
+_FORWARDED = (b"forwarded", b"x-forwarded-", b"x-original-")
+"""How headers begin that a proxy may set. They are left out, so that nothing of them is reflected."""
+
 _HEADERS = (
     (
         b"content-security-policy",
@@ -61,10 +64,14 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Limits:
-    """Of one image: of its file, and once it is decoded. Mega is a million."""
+    """Of one image: of its file, and once it is decoded; and of all files that wait to be read.
+
+    Mega is a million.
+    """
 
     megabytes: float = 20
     megapixels: float = 40
+    waiting_megabytes: float = 500
 
     @property
     def bytes(self) -> int:
@@ -72,13 +79,15 @@ class Limits:
         return round(self.megabytes * 1_000_000)
 
 
-def read_image(path: Path, limits: Limits) -> Image.Image:
+def read_image(path: Path, limits: Limits, name: str | None = None) -> Image.Image:
     """An image that a stranger sent, upright RGB. Its pixels are counted before any is decoded.
+
+    ``name`` is what the stranger calls it, for messages; the file's own name when not given.
 
     Raises:
         InputError: too many bytes or pixels, or not an image of one of `FORMATS`.
     """
-    called = path.name
+    called = name or path.name
     try:
         if path.stat().st_size > limits.bytes:
             raise InputError(too_many_bytes(called, limits))
@@ -133,16 +142,30 @@ class Guard:
     """Lets through only the requests that the page makes; stands before everything else (ASGI).
 
     No address of a file is let through: what visitors may fetch is held in memory.
-    Bodies must state their length and keep to the limits. Served to this machine alone, the name by which
-    the server is called must be this machine's: other pages cannot reach it by a name of their own that
-    points here (DNS rebinding).
+    Bodies must state their length and keep to the limits, and all uploads together to theirs. Other websites
+    may not send anything (`Origin`, `Sec-Fetch-Site`), nor read an answer. Served to this machine alone, the
+    name by which the server is called must be this machine's: other pages cannot reach it by a name of their
+    own that points here (DNS rebinding). A visitor who goes away in the middle is no error.
+
+    Args:
+        app: what answers the requests that are let through.
+        limits: of uploads.
+        host: where the server listens.
+        uploads: the folder in which uploads wait to be read.
     """
 
     def __init__(
-        self, app: Callable[[Scope, Receive, Send], Awaitable[None]], limits: Limits, host: str
+        self,
+        app: Callable[[Scope, Receive, Send], Awaitable[None]],
+        limits: Limits,
+        host: str,
+        uploads: Path | None = None,
     ) -> None:
         self._app = app
         self._most_upload = limits.bytes + LARGEST_REQUEST  # the form around the file
+        self._most_waiting = round(limits.waiting_megabytes * 1_000_000)
+        self._uploads = uploads
+        self._arriving = 0
         self._names = {host, f"[{host}]", "localhost", "127.0.0.1", "[::1]"} if is_loopback(host) else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -150,17 +173,49 @@ class Guard:
 
         async def send_guarded(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", []), *_HEADERS]
+                own = [each for each in message.get("headers", []) if not _begins(each, b"access-control-")]
+                message["headers"] = [*own, *_HEADERS]
             await send(message)
 
         refusal = None if scope["type"] == "lifespan" else self._refusal(scope)
         if refusal is None:
-            await self._app(scope, receive, send_guarded)
+            await self._answer(scope, receive, send_guarded)
             return
         status, text = refusal[0], refusal[1].encode()
         headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(text))]
         await send_guarded({"type": "http.response.start", "status": status, "headers": headers})
         await send_guarded({"type": "http.response.body", "body": text})
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Have a request answered, whose bytes are counted as they arrive."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        scope = {**scope, "headers": [each for each in scope["headers"] if not _begins(each, *_FORWARDED)]}
+        headers = dict(scope["headers"])
+        left = stated = int(headers.get(b"content-length", b"0"))
+        gone = False
+
+        async def counted() -> MutableMapping[str, Any]:
+            nonlocal left, gone
+            message = await receive()
+            left -= len(message.get("body", b""))
+            gone = message["type"] == "http.disconnect" or left < 0
+            return {"type": "http.disconnect"} if gone else message
+
+        self._arriving += stated
+        try:
+            await self._app(scope, counted, send)
+        except Exception:
+            if not gone:
+                raise
+        finally:
+            self._arriving -= stated
+
+    def _waiting(self) -> int:
+        """Bytes of the uploads that wait to be read or are arriving."""
+        there = 0 if self._uploads is None else sum(map(_size, self._uploads.rglob("*")))
+        return there + self._arriving
 
     def _refusal(self, scope: Scope) -> tuple[int, str] | None:
         if scope["type"] != "http":
@@ -174,14 +229,37 @@ class Guard:
             return 404, "no such address"
         if scope["method"] not in ("GET", "HEAD", "POST", "OPTIONS"):
             return 405, "no such method"
-        if scope["method"] == "POST":
-            length = headers.get(b"content-length", "")
-            if not length.isdecimal():
-                return 411, "a request with a body must state its length"
-            most = self._most_upload if scope["path"] == UPLOAD else LARGEST_REQUEST
-            if int(length) > most:
-                return 413, f"larger than the {most} bytes taken here"
+        posted, upload = scope["method"] == "POST", scope["path"] == UPLOAD
+        if posted and not _same_site(headers, name):
+            return 403, "other websites may not send anything here"
+        length = headers.get(b"content-length", "" if posted else "0")
+        if b"transfer-encoding" in headers or not (length.isascii() and length.isdecimal()):
+            return 411, "a request with a body must state its length, and not come in chunks"
+        most = self._most_upload if posted and upload else LARGEST_REQUEST
+        if len(length) > 18 or int(length) > most:
+            return 413, f"larger than the {most} bytes taken here"
+        if posted and upload and self._waiting() + int(length) > self._most_waiting:
+            return 503, "too many uploads wait to be read; try again in two minutes"
         return None
+
+
+def _begins(header: tuple[bytes, bytes], *beginnings: bytes) -> bool:
+    return header[0].lower().startswith(beginnings)
+
+
+def _same_site(headers: Mapping[bytes, str], host: str) -> bool:
+    """Whether a browser says that a request comes from the page itself; programs say nothing."""
+    origin = headers.get(b"origin")
+    if origin is not None and origin.partition("://")[2].lower() != host.lower():
+        return False
+    return headers.get(b"sec-fetch-site", "same-origin") in ("same-origin", "none")
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size if path.is_file() else 0
+    except OSError:  # read and deleted meanwhile
+        return 0
 
 
 def _is_open(path: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import tempfile
@@ -16,6 +17,7 @@ from geoaware.apps.demo.security import FETCH, Guard, Limits
 from geoaware.apps.demo.session import Features, Matchers, Session, Sessions
 from geoaware.matcher import Matcher
 from geoaware.runs.errors import InputError
+from geoaware.runs.files import draft_name, sweep
 from geoaware.runs.optional import require
 
 if TYPE_CHECKING:
@@ -79,11 +81,11 @@ def prepared(settings: DemoSettings, examples: Sequence[tuple[Path, str]] = ()) 
     """A server with its page, its listening socket and its temporary folder, which all end with the block."""
     with (
         _listening(settings.host, settings.port) as listener,
-        tempfile.TemporaryDirectory(prefix="geoaware-demo-") as name,
+        _temporary_folder() as folder,
         _environment(
             # Files go to the folder, and nothing goes to gradio's makers.
-            GRADIO_TEMP_DIR=name,
-            GRADIO_EXAMPLES_CACHE=str(Path(name) / "examples"),
+            GRADIO_TEMP_DIR=str(folder),
+            GRADIO_EXAMPLES_CACHE=str(folder / "examples"),
             GRADIO_ANALYTICS_ENABLED="False",
             GRADIO_ROOT_PATH="",
             HF_HUB_DISABLE_TELEMETRY="1",
@@ -91,10 +93,23 @@ def prepared(settings: DemoSettings, examples: Sequence[tuple[Path, str]] = ()) 
     ):
         require("gradio", extra="demo")
         matchers = load_matchers(settings)
-        visitors, folder = Sessions(lambda: Session(matchers, settings.features)), Path(name).resolve()
+        visitors = Sessions(lambda: Session(matchers, settings.features))
         app = _app(settings, matchers, visitors, folder, examples)
         url = _url(settings.host, listener.getsockname()[1])
-        yield Demo(_server(app, settings), listener, url, folder, visitors)
+        yield Demo(_server(app, settings, folder), listener, url, folder, visitors)
+
+
+@contextmanager
+def _temporary_folder() -> Iterator[Path]:
+    """An empty folder that goes with the block; what killed servers left behind goes before it is made."""
+    place = Path(tempfile.gettempdir()).resolve()
+    sweep(place)
+    folder = place / draft_name("demo")
+    folder.mkdir(mode=0o700)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def load_matchers(settings: DemoSettings) -> Matchers:
@@ -151,7 +166,7 @@ def _app(
     return app
 
 
-def _server(app: FastAPI, settings: DemoSettings) -> Any:
+def _server(app: FastAPI, settings: DemoSettings, folder: Path) -> Any:
     """What serves the page, behind its guard."""
     import uvicorn
     from starlette.routing import Mount
@@ -165,7 +180,7 @@ def _server(app: FastAPI, settings: DemoSettings) -> Any:
 
     return Server(
         uvicorn.Config(
-            Guard(app, settings.limits, settings.host),
+            Guard(app, settings.limits, settings.host, folder),
             log_level="warning",
             ws="none",
             server_header=False,

@@ -163,6 +163,11 @@ class Session:
         """How the source was turned; ``None`` until there are both images."""
         return None if self.result is None else self.result.pose
 
+    @property
+    def empty(self) -> bool:
+        """Whether no image was brought yet."""
+        return not self._images
+
     def shown(self, side: Side) -> Shown | None:
         """The image of a side; ``None`` until one is brought."""
         return self._images.get(side)
@@ -338,7 +343,10 @@ class Sessions:
                 self._held[key] = self._make()
             self._held.move_to_end(key)
             while len(self._held) > self._most:
-                self._held.popitem(last=False)
+                others = [each for each in self._held if each != key]
+                # Tabs that nobody has put an image into go before any work is lost.
+                empty = (each for each in others if self._held[each].empty)
+                del self._held[next(empty, others[0])]
             return self._held[key]
 
     def served(self, token: str) -> Served | None:
