@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
+from PIL import Image
 import typer
 from typer import Argument, Option
 from typer.testing import CliRunner
@@ -264,9 +265,14 @@ def test_an_argument_that_a_message_repeats_is_cut(
     ("given", "flag"), [("device=cuda", " (--device)"), ("name=x", " (--extractor)"), ("settings=3", "")]
 )
 def test_an_argument_of_loading_is_no_setting(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], given: str, flag: str
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    given: str,
+    flag: str,
 ) -> None:
-    image = str(Path(__file__))
+    image = str(tmp_path / "a.png")
+    Image.new("RGB", (32, 32)).save(image)
     monkeypatch.setattr(sys, "argv", ["geoaware", "match", image, image, "--point", "1,2", "--set", given])
     with pytest.raises(SystemExit):
         cli.main()
