@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
-from PIL import Image
 import typer
+from PIL import Image
 from typer import Argument, Option
 from typer.testing import CliRunner
 
