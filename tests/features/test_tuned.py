@@ -212,7 +212,7 @@ class TestPlain:
     def test_it_is_a_reading_of_centred_maps(self, network: TunedNetwork) -> None:
         """A slow reference: maps brought to the finest grid first, then read cell by cell."""
         with torch.inference_mode():
-            maps = network._maps(pixels(), 0)
+            maps = network.maps(pixels())
             total = torch.zeros(2, SHAPE.plain, 12, 12)
             for index, each in maps.items():
                 if index not in READ:

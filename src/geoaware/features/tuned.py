@@ -117,7 +117,7 @@ class TunedNetwork(SavedNetwork):
         Sides are multiples of 32. The first ``fixed`` blocks are those that training leaves as they are; they
         run without a gradient, and in bfloat16.
         """
-        maps = self._maps(pixels, fixed)
+        maps = self.maps(pixels, fixed)
         fine, eighth, sixteenth, last = (self.lateral[str(index)](maps[index]) for index in DECODED)
         # Down to stride 32 the network sees far, up again it sees where.
         x = F.relu(sixteenth + _enlarged(last))
@@ -146,7 +146,7 @@ class TunedNetwork(SavedNetwork):
         """The maps that the plain descriptors are read from, as unit descriptors freed of their mean."""
         return [centred(maps[index].float()) for index in READ]
 
-    def _maps(self, pixels: Tensor, fixed: int) -> dict[int, Tensor]:
+    def maps(self, pixels: Tensor, fixed: int = 0) -> dict[int, Tensor]:
         """Outputs of the blocks that the decoder and the reading take, by the number of the block."""
         x, maps = pixels.contiguous(memory_format=torch.channels_last), {}
         with ExitStack() as frozen:
