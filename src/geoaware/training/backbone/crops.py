@@ -213,16 +213,15 @@ def _apart(one: Box, other: Box) -> float:
 
 def _discs(made: np.ndarray, others: int) -> np.ndarray:
     """Regions without a mask: discs around all keypoints are object, far from every box is outside."""
-    boxes = [made["box"], *made["others_box"][:others]]
+    boxes = np.stack([made["box"], *made["others_box"][:others]])
+    sides = (boxes[:, 2:] - boxes[:, :2]).max(axis=1)
     board = Image.new("L", (SIZE, SIZE), OUTSIDE)
     pen = ImageDraw.Draw(board)
-    for box in boxes:
-        margin = _MARGIN * longer_side(box)
-        pen.rectangle((box[0] - margin, box[1] - margin, box[2] + margin, box[3] + margin), fill=UNKNOWN)
+    for (x1, y1, x2, y2), margin in zip(boxes, _MARGIN * sides, strict=True):
+        pen.rectangle((x1 - margin, y1 - margin, x2 + margin, y2 + margin), fill=UNKNOWN)
     shown = [made["xy"][made["visible"]]]
     shown += [xy[seen] for xy, seen in zip(made["others_xy"], made["others_visible"], strict=True)]
-    for points, box in zip(shown, boxes, strict=False):
-        radius = _DISC * longer_side(box)
+    for points, radius in zip(shown, _DISC * sides, strict=False):
         for x, y in points:
             pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=OBJECT)
     return np.array(board)

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from geoaware.method.matching import sample_descriptors
 from geoaware.training.backbone.config import Objective
 from geoaware.training.backbone.crops import OBJECT, OUTSIDE
 from geoaware.training.backbone.views import Batch, Windows
@@ -86,7 +87,7 @@ class Criterion(nn.Module):
         return {
             "cells": cells,
             "dense": dense,
-            "keypoints": keypoint_entropy(read(maps, batch.xy), batch.xy, batch.visible, scale),
+            "keypoints": keypoint_entropy(sample_descriptors(maps, batch.xy), batch.xy, batch.visible, scale),
             "own": own,
             "presence": presence_loss(seen, torch.cat([batch.regions, of_none])),
             "plain": relation_loss(halved(plain), far, inside, weights.temperature),
@@ -107,7 +108,7 @@ class Criterion(nn.Module):
         prototypes = F.normalize(self.prototypes, dim=1)
         # The prototypes are one more view, on which nothing is looked for.
         padded = F.pad(prototypes, (0, 0, 0, xy.shape[1] - len(prototypes)))
-        queries = torch.cat([F.normalize(read(maps, xy), dim=2), padded[None]])
+        queries = torch.cat([F.normalize(sample_descriptors(maps, xy), dim=2), padded[None]])
         readable = torch.cat([visible, torch.arange(xy.shape[1])[None] < len(prototypes)])
         wanted = gaussians(xy, grid, self.weights.spread).flatten(2)
         ignored = ignored_cells(batch, grid).flatten(2)
@@ -198,7 +199,7 @@ def mean_entropy(
         counted: which points count.
         scale: factor of the cosines.
     """
-    logits = scale * F.normalize(read(sources, xy), dim=2) @ targets.flatten(2)
+    logits = scale * F.normalize(sample_descriptors(sources, xy), dim=2) @ targets.flatten(2)
     entropy = torch.logsumexp(logits, dim=2) - (logits * wanted.flatten(2)).sum(dim=2)
     return (entropy * counted).sum() / counted.sum().clamp(min=1)
 
@@ -248,13 +249,6 @@ def relation_loss(
         wanted = similarities(theirs)
     divergence = (wanted.exp() * (wanted - similarities(ours))).sum(dim=2)
     return divergence[:, mask.any(dim=1)].mean()
-
-
-def read(maps: Float[Tensor, "v d g g"], xy: Float[Tensor, "v n 2"]) -> Float[Tensor, "v n d"]:
-    """Descriptors at grid positions, bilinearly; beyond the outer cells' centres, those cells'."""
-    places = (2 * xy + 1) / maps.shape[-1] - 1
-    read_at = F.grid_sample(maps, places[:, :, None].to(maps), align_corners=False, padding_mode="border")
-    return read_at[..., 0].transpose(1, 2)
 
 
 def gaussians(xy: Float[Tensor, "*n 2"], grid: int, spread: float) -> Float[Tensor, "*n g g"]:

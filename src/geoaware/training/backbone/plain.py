@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -18,6 +18,7 @@ from geoaware.data.images import load_image
 from geoaware.features.efficientnet_lite import MEAN, STD, EfficientNetLite
 from geoaware.features.tuned import READ, TunedNetwork
 from geoaware.method.geometry import Canvas
+from geoaware.method.maps import resized
 from geoaware.runs.progress import Tell
 from geoaware.training.backbone.records import file_state, made_by_threads, records
 
@@ -79,45 +80,70 @@ def make_plain(
     Raises:
         InputError: an image cannot be read.
     """
-    extractor = EfficientNetLite.load("efficientnet-lite0").to(device).eval()
+    teacher = _Teacher(EfficientNetLite.load("efficientnet-lite0").to(device).eval(), workers, tell)
     paths = [*unlabelled, *annotated]
     dtype = np.dtype(
-        [("pixels", "u1", (CANVAS, CANVAS, 3)), ("maps", "f2", (channels, GRID, GRID)), ("inside", "i2", (4,))]
+        [
+            ("pixels", "u1", (CANVAS, CANVAS, 3)),
+            ("maps", "f2", (channels, GRID, GRID)),
+            ("inside", "i2", (4,)),
+        ]
     )
-    decided = [
-        extractor.identity, extractor.weights_hash(), len(unlabelled), _BASIS, _SHARPER,
-        [file_state(each) for each in paths],
-    ]  # fmt: skip
 
-    def descriptors(pixels: np.ndarray) -> Float[Tensor, "c g g"]:
-        return extractor.combine(extractor.levels(as_input(pixels[None], device)), GRID)[0]
+    def fill(made: np.ndarray) -> None:
+        teacher.fill(made, paths, teacher.principal(unlabelled[:_BASIS], channels))
+
+    decided = [teacher.state, _BASIS, _SHARPER, len(unlabelled), [file_state(each) for each in paths]]
+    kept = records(folder, "plain", decided, dtype, len(paths), fill)
+    negative = [row < len(unlabelled) and is_negative(path.name) for row, path in enumerate(paths)]
+    inside = np.ascontiguousarray(kept["inside"])
+    return Plain(kept["pixels"], kept["maps"], inside, np.array(negative), len(unlabelled))
+
+
+@dataclass(frozen=True)
+class _Teacher:
+    """The plain extractor, with threads that decode for it."""
+
+    extractor: EfficientNetLite
+    workers: int
+    tell: Tell
+
+    @property
+    def state(self) -> list[str]:
+        """What its descriptors follow from."""
+        return [self.extractor.identity, self.extractor.weights_hash()]
 
     @torch.inference_mode()
-    def fill(made: np.ndarray) -> None:
-        basis = torch.zeros(0)
-        covariance = torch.zeros(extractor.layout.channels, extractor.layout.channels, dtype=torch.float64)
-        first = paths[: min(len(unlabelled), _BASIS)]
-        for pixels, (top, bottom, left, right) in made_by_threads(
-            _on_canvas, first, workers, tell, "principal channels"
-        ):
-            found = descriptors(pixels)[:, top:bottom, left:right].flatten(1)
+    def principal(self, paths: Sequence[Path], channels: int) -> Float[Tensor, "k c"]:
+        """The principal directions of its descriptors, each as long as its eigenvalue's power says."""
+        width = self.extractor.layout.channels
+        covariance = torch.zeros(width, width, dtype=torch.float64)
+        for pixels, (top, bottom, left, right) in self._decoded(paths, "principal channels"):
+            found = self._descriptors(pixels)[:, top:bottom, left:right].flatten(1)
             covariance += (found @ found.T).double().cpu() / found.shape[1]
-        energy, directions = (each.flip(-1).float() for each in torch.linalg.eigh(covariance / len(first)))
-        basis = (directions * energy.clamp(min=1e-8) ** _SHARPER).T[:channels].to(device)
-        scale = None
-        ready = made_by_threads(_on_canvas, paths, workers, tell, "plain descriptors")
-        for row, (pixels, inside) in enumerate(ready):
-            found = torch.einsum("kc,chw->khw", basis, descriptors(pixels))
+        energy, directions = torch.linalg.eigh(covariance / len(paths))
+        lengths = energy.clamp(min=1e-8) ** _SHARPER
+        return (directions * lengths).flip(1)[:, :channels].T.float().to(self.extractor.device)
+
+    @torch.inference_mode()
+    def fill(self, made: np.ndarray, paths: Sequence[Path], basis: Float[Tensor, "k c"]) -> None:
+        """Write the records of images."""
+        scale = 0.0
+        for row, (pixels, inside) in enumerate(self._decoded(paths, "plain descriptors")):
+            found = torch.einsum("kc,chw->khw", basis, self._descriptors(pixels))
             # Half precision has no room for descriptors that are much shorter than 1.
             scale = scale or 1 / float(found.norm(dim=0).mean())
             made["pixels"][row], made["inside"][row] = pixels, inside
             made["maps"][row] = (found * scale).cpu().numpy()
 
-    kept = records(folder, "plain", decided, dtype, len(paths), fill)
-    negative = [row < len(unlabelled) and is_negative(path.name) for row, path in enumerate(paths)]
-    return Plain(
-        kept["pixels"], kept["maps"], np.ascontiguousarray(kept["inside"]), np.array(negative), len(unlabelled)
-    )
+    def _decoded(
+        self, paths: Sequence[Path], what: str
+    ) -> Iterator[tuple[np.ndarray, tuple[int, int, int, int]]]:
+        return made_by_threads(_on_canvas, paths, self.workers, self.tell, what)
+
+    def _descriptors(self, pixels: np.ndarray) -> Float[Tensor, "c g g"]:
+        levels = self.extractor.levels(as_input(pixels[None], self.extractor.device))
+        return self.extractor.combine(levels, GRID)[0]
 
 
 def _on_canvas(path: Path) -> tuple[np.ndarray, tuple[int, int, int, int]]:
@@ -181,7 +207,7 @@ def fit_reading(network: TunedNetwork, plain: Plain, count: int = 800, cells: in
     energy = 0.0
     for row in range(min(count, len(plain.pixels))):
         levels = network.levels(network.maps(as_input(plain.pixels[row][None], network.gate.device)))
-        joined = torch.cat([F.interpolate(each, size=(GRID, GRID), mode="bilinear") for each in levels], dim=1)
+        joined = torch.cat([resized(each, GRID) for each in levels], dim=1)
         top, bottom, left, right = plain.inside[row].tolist()
         y = torch.randint(top, bottom, (cells,), generator=generator)
         x = torch.randint(left, right, (cells,), generator=generator)

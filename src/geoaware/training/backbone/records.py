@@ -39,7 +39,7 @@ def records(
             made = np.lib.format.open_memmap(draft, mode="w+", dtype=dtype, shape=(count,))
             fill(made)
             made.flush()
-    return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]
+    return np.load(path, mmap_mode="r")
 
 
 def file_state(path: Path) -> tuple[str, int, int]:

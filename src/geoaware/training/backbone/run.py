@@ -25,7 +25,7 @@ from geoaware.data.images import list_images, load_image
 from geoaware.data.sampling import draw, permutation
 from geoaware.features.extractor import choose_device
 from geoaware.features.tuned import Tuned, TunedNetwork, TunedSettings, TunedShape
-from geoaware.method.matching import MatchSettings
+from geoaware.method.matching import MatchSettings, sample_descriptors
 from geoaware.runs import checkpoint
 from geoaware.runs.errors import InputError
 from geoaware.runs.log import Log
@@ -33,7 +33,7 @@ from geoaware.runs.progress import Tell, silent
 from geoaware.training import kit
 from geoaware.training.backbone.config import TuneConfig
 from geoaware.training.backbone.crops import make_crops
-from geoaware.training.backbone.objective import Criterion, read
+from geoaware.training.backbone.objective import Criterion
 from geoaware.training.backbone.plain import Plain, fit_reading, make_plain, normalised, towards_imagenet
 from geoaware.training.backbone.views import Batch, Camera, Share, Windows, to_device
 from geoaware.training.backbone.vocabulary import Vocabulary
@@ -79,7 +79,7 @@ class Learner(nn.Module):
         # Keypoints teach the trained descriptors alone: the plain ones are there for all that has none.
         of_views = self.network.joined(trained[:count], plain[:count].detach(), presence[:count])
         of_windows = self.network.joined(trained[count:], plain[count:], presence[count:])
-        return self.criterion(  # type: ignore[no-any-return]
+        return self.criterion(
             of_views, presence[:count], batch, plain[count:], of_windows, presence[count:], windows
         )
 
@@ -207,9 +207,7 @@ class _Run(Run[Step]):
         network = self.to_use()
         network.info = {**self.learner.network.info, "steps": self.position.total}
         network.save_pretrained(self.out / WEIGHTS)
-        checkpoint.save(
-            self.out, self.learner, self.optimiser, self.schedule.state_dict(), self.position
-        )
+        checkpoint.save(self.out, self.learner, self.optimiser, self.schedule.state_dict(), self.position)
 
     def to_use(self) -> TunedNetwork:
         """The average; at the end its backbone is moved towards ImageNet's, and its reading fitted anew."""
@@ -316,7 +314,7 @@ def _set_prototypes(network: TunedNetwork, criterion: Criterion, drawing: Drawin
     for step in range(_LOOKED_AT):
         batch, _ = drawing.step(step)
         maps = network.joined(*network(normalised(batch.pixels.to(network.gate.device)))).cpu()
-        found = F.normalize(read(maps, batch.xy), dim=2)
+        found = F.normalize(sample_descriptors(maps, batch.xy), dim=2)
         sums += (found * batch.visible[..., None]).sum(dim=0)[: len(sums)]
     known = sums.abs().sum(dim=1) > 0
     criterion.prototypes[known] = sums.shape[1] ** 0.5 * F.normalize(sums[known], dim=1)

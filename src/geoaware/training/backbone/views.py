@@ -1,9 +1,9 @@
 """What a step shows: views of annotated objects of all data sets, and windows of whole images.
 
-An object is turned by any angle, scaled, mirrored with exchanged labels, partly covered and in other light; one
-with a mask is also shown before other images and in another coat. Windows are upright parts of whole images
-with the plain extractor's descriptors of them, for distillation. All that is random comes from one generator,
-so that a step is decided by its number.
+An object is turned by any angle, scaled, mirrored with exchanged labels, partly covered and in other light.
+One with a mask is also shown before other images and in another coat. Windows are upright parts of whole
+images with the plain extractor's descriptors of them, for distillation. All that is random comes from one
+generator, so that a step is decided by its number.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def to_device(shown: Any, device: torch.device) -> Any:
     That stays on the CPU: to ask a GPU for it again and again would keep it waiting.
     """
     stays = "visible", "pairs", "inside", "negative", "image"
-    moved = {name: each.to(device, non_blocking=True) for name, each in vars(shown).items() if name not in stays}
+    moved = {name: each.to(device) for name, each in vars(shown).items() if name not in stays}
     return replace(shown, **moved)
 
 
@@ -315,7 +315,8 @@ class Camera:
             half = torch.tensor([_COVER[0] + (_COVER[1] - _COVER[0]) * each for each in (wide, high)])
             corners = torch.stack([middle - half * side / 2, middle + half * side / 2])
             (x1, y1), (x2, y2) = (
-                [round(min(max(factor * each, 0), self.size)) for each in corner] for corner in corners.tolist()
+                [round(min(max(factor * each, 0), self.size)) for each in corner]
+                for corner in corners.tolist()
             )
             grains = torch.randn(3, max(y2 - y1, 0), max(x2 - x1, 0), generator=self.generator)
             pixels[row, :, y1:y2, x1:x2] = (shade + 0.2 * grains).clamp(0, 1)
@@ -327,7 +328,7 @@ class Camera:
         where: Float[Tensor, "1 1 s s"],
         photograph: Float[Tensor, "1 3 s s"],
     ) -> Float[Tensor, "1 3 s s"]:
-        """Another coat: blotches of colour, or what a photograph shows in the light that falls on the coat."""
+        """Another coat: blotches of colour, or what a photograph shows, in the light on the coat."""
         # Two of everything are drawn, for the photograph as well, which needs none.
         blotches, strength = self._rand(2, 3, 6, 6)[:1], self._rand(2, 1, 1, 1)[:1]
         self._choose(1, 2)
