@@ -52,7 +52,6 @@ def made_views(seed: int, count: int = 3, points: int = 4, seen: float = 0.7) ->
         torch.tensor([[0, 1]]),
         (GRID - 1) * drawn(1, 2, points, 2),
         drawn(1, points) < 0.6,
-        torch.tensor([0, 0, 1]),
     )
 
 

@@ -253,7 +253,8 @@ def _prepare(
         position = saved.position
         say(f"going on at step {position.total}")
     common = config, out, config.steps, position, validation, Log(out, position.total), tell, say, True
-    pool = ThreadPoolExecutor(workers)
+    # Each thread makes a step alone; threads that each start threads would fight for the cores.
+    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
     return _Run(*common, device, drawing, learner, optimiser, schedule, workers, pool)
 
 

@@ -50,7 +50,6 @@ class Batch:
         pairs: rows of views that show one object twice, both mirrored or neither.
         own: points between keypoints on both views of each of these.
         known: which of these are on both.
-        image: number of the object that each view shows.
     """
 
     pixels: Float[Tensor, "v 3 s s"]
@@ -63,7 +62,6 @@ class Batch:
     pairs: Int[Tensor, "m 2"]
     own: Float[Tensor, "m 2 p 2"]
     known: Bool[Tensor, "m p"]
-    image: Int[Tensor, " v"]
 
 
 @dataclass(frozen=True)
@@ -88,7 +86,7 @@ def to_device(shown: Any, device: torch.device) -> Any:
 
     That stays on the CPU: to ask a GPU for it again and again would keep it waiting.
     """
-    stays = "visible", "pairs", "inside", "negative", "image"
+    stays = "visible", "pairs", "inside", "negative"
     moved = {name: each.to(device) for name, each in vars(shown).items() if name not in stays}
     return replace(shown, **moved)
 
@@ -135,8 +133,8 @@ class Camera:
         """
         chosen = [(share.crops, *each) for share in shares for each in self._objects(share)]
         ends, along = self._limb_points(limbs)
-        shown, image, pairs, own, known = [], [], [], [], []
-        for number, (crops, row, twice) in enumerate(chosen):
+        shown, pairs, own, known = [], [], [], []
+        for crops, row, twice in chosen:
             placements: list[Placement] = []
             for _ in range(1 + twice):
                 placement = self._place(crops, row)
@@ -145,9 +143,8 @@ class Camera:
                     placement = replace(placement, mirrored=placements[0].mirrored)
                 placements.append(placement)
                 shown.append(self._show(crops, row, placement))
-                image.append(number)
             if twice:
-                pairs.append((len(image) - 2, len(image) - 1))
+                pairs.append((len(shown) - 2, len(shown) - 1))
                 places, counted = self._own(crops, row, placements, points)
                 own.append(places)
                 known.append(counted)
@@ -168,7 +165,6 @@ class Camera:
             torch.tensor(pairs, dtype=torch.long).view(-1, 2),
             on_grid(torch.stack(own), self.cells) if own else torch.zeros(0, 2, points, 2),
             torch.stack(known) if known else torch.zeros(0, points, dtype=torch.bool),
-            torch.tensor(image),
         )
 
     def windows(self, count: int, unlabelled: int) -> Windows:
