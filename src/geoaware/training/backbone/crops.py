@@ -24,7 +24,6 @@ from geoaware.runs.errors import InputError
 from geoaware.runs.progress import Tell
 from geoaware.training.backbone.records import file_state, made_by_threads, records
 from geoaware.training.backbone.vocabulary import Vocabulary
-from geoaware.training.kit import MIN_COMMON
 
 SIZE = 320
 """Side of a crop in pixels."""
@@ -34,6 +33,9 @@ OTHERS = 6
 
 OUTSIDE, OBJECT, UNKNOWN = 0, 1, 2
 """What a pixel shows: none of the objects that are trained on, one of them, or nobody knows."""
+
+_SEEN = 2
+"""Keypoints that an object must show: with one there is nothing to tell apart."""
 
 _AROUND, _SMALLEST = 1.5, 16.0
 """Side of a crop, relative to the longer side of the object's box; at least so many pixels of the image."""
@@ -93,7 +95,7 @@ def make_crops(
     Raises:
         InputError: no object is left, or an image or mask cannot be read.
     """
-    images = [image for image in data.images if int(image.keypoints.visible.sum()) >= MIN_COMMON]
+    images = [image for image in data.images if len(image.keypoints.visible_ids) >= _SEEN]
     categories = sorted({image.category for image in images} - set(without))
     if not categories:
         raise InputError(f"{data.name}, split {data.split}: no object to train on has two visible keypoints")

@@ -37,16 +37,7 @@ from geoaware.training.backbone.objective import Criterion
 from geoaware.training.backbone.plain import Plain, fit_reading, make_plain, normalised, towards_imagenet
 from geoaware.training.backbone.views import Batch, Camera, Share, Windows, to_device
 from geoaware.training.backbone.vocabulary import Vocabulary
-from geoaware.training.kit import (
-    DivergedError,
-    Run,
-    Say,
-    load_sets,
-    load_validation,
-    open_folder,
-    require_flip_pairs,
-    say_notes,
-)
+from geoaware.training.kit import DivergedError, Run, Say
 from geoaware.training.validation import Score, validate
 
 WEIGHTS = "weights"
@@ -102,20 +93,7 @@ def tune(
 ) -> Path:
     """Train the backbone with its decoder, or go on with a run that was stopped; the folder of the weights.
 
-    Args:
-        config: what to do.
-        out: the run's folder.
-        device: as for `load_extractor`.
-        restart: throw away what an earlier run left in the folder.
-        tell: is told how far preparation and training are.
-        say: takes lines on what happens.
-
-    Returns:
-        The folder of the weights.
-
-    Raises:
-        InputError: a setting, data set or file does not fit; the folder belongs to another run.
-        DivergedError: the loss became NaN or infinite.
+    Parameters and errors are those of `geoaware.training.post_processor.loop.train`.
     """
     run = _prepare(config, out, choose_device(device), restart, tell, say)
     try:
@@ -207,7 +185,8 @@ class _Run(Run[Step]):
         network = self.to_use()
         network.info = {**self.learner.network.info, "steps": self.position.total}
         network.save_pretrained(self.out / WEIGHTS)
-        checkpoint.save(self.out, self.learner, self.optimiser, self.schedule.state_dict(), self.position)
+        states = self.learner.state_dict(), self.optimiser.state_dict(), self.schedule.state_dict()
+        checkpoint.save(self.out, checkpoint.Saved(*states, self.position))
 
     def to_use(self) -> TunedNetwork:
         """The average; at the end its backbone is moved towards ImageNet's, and its reading fitted anew."""
@@ -224,15 +203,15 @@ class _Run(Run[Step]):
 def _prepare(
     config: TuneConfig, out: Path, device: torch.device, restart: bool, tell: Tell, say: Say
 ) -> _Run:
-    sets, validation = load_sets(config.data, config.root), load_validation(config)
+    sets, validation = kit.load_sets(config.data, config.root), kit.load_validation(config)
     known = {category for data in sets for category in data.schemas}
     for name in config.without:
         if name not in known:
             raise InputError(f"without: there is no category {name!r}; there are {', '.join(sorted(known))}")
     for data in sets:
-        require_flip_pairs(data)
-    say_notes([*sets, *validation], say)
-    saved = open_folder(config, out, restart, (WEIGHTS,))
+        kit.require_flip_pairs(data)
+    kit.say_notes([*sets, *validation], say)
+    saved, position = kit.open_folder(config, out, restart, (WEIGHTS,), say)
     workers = config.workers or os.cpu_count() or 1
     drawing = _drawing(config, sets, device, workers, tell)
     torch.manual_seed(config.seed)
@@ -250,8 +229,6 @@ def _prepare(
     if saved is not None:
         learner.load_state_dict(saved.network)
         saved.restore(optimiser, schedule)
-        position = saved.position
-        say(f"going on at step {position.total}")
     common = config, out, config.steps, position, validation, Log(out, position.total), tell, say, True
     # Each thread makes a step alone; threads that each start threads would fight for the cores.
     pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
