@@ -211,13 +211,15 @@ def _prepare(
     for data in sets:
         kit.require_flip_pairs(data)
     kit.say_notes([*sets, *validation], say)
+    vocabulary = Vocabulary.of(data.schemas[each] for data in sets for each in sorted(data.schemas))
+    # What does not fit is refused before images are decoded, which takes minutes.
     saved, position = kit.open_folder(config, out, restart, (WEIGHTS,), say)
-    workers = config.workers or os.cpu_count() or 1
-    drawing = _drawing(config, sets, device, workers, tell)
     torch.manual_seed(config.seed)
     network = _network(config)
     width = network.shape.descriptor + network.shape.plain
-    criterion = Criterion(len(drawing.vocabulary), width, config.objective)
+    criterion = Criterion(len(vocabulary), width, config.objective)
+    workers = config.workers or os.cpu_count() or 1
+    drawing = _drawing(config, sets, vocabulary, device, workers, tell)
     if saved is None:
         network.to(device)
         if config.start is None:
@@ -236,15 +238,15 @@ def _prepare(
 
 
 def _drawing(
-    config: TuneConfig, sets: Sequence[DataSet], device: torch.device, workers: int, tell: Tell
+    config: TuneConfig,
+    sets: Sequence[DataSet],
+    vocabulary: Vocabulary,
+    device: torch.device,
+    workers: int,
+    tell: Tell,
 ) -> Drawing:
-    """What steps are made of; objects and images are decoded if that was not done before.
-
-    Raises:
-        InputError: there is no object to train on, or no image without labels.
-    """
+    """What steps are made of; objects and images are decoded if that was not done before."""
     cache, wanted = Path(config.cache), config.distillation
-    vocabulary = Vocabulary.of(data.schemas[each] for data in sets for each in sorted(data.schemas))
     shares = [
         Share(
             make_crops(data, vocabulary, cache, workers, tell, config.without), choice.objects, choice.twice
