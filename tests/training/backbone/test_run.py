@@ -152,20 +152,6 @@ class TestRun:
         assert 0 < float(shift.abs().max()) < 0.2
         assert saved.network["criterion.log_scale"].item() != pytest.approx(math.log(45), abs=1e-6)
 
-    def test_a_new_decoder_s_statistics_settle_first(self, run: Run, tmp_path: Path) -> None:
-        run(steps=2, settling=1)
-        saved = checkpoint.load(tmp_path / "run")
-        assert saved is not None
-        name = "lateral.15.1.running_mean"
-        assert saved.network[f"network.{name}"].any()
-        assert saved.network[f"average.{name}"].any()
-        assert int(saved.network["network.lateral.15.1.num_batches_tracked"]) == 1
-        # Those of weights to go on from have settled.
-        run("second", steps=2, settling=1, start=str(tmp_path / "run" / "weights"))
-        second = checkpoint.load(tmp_path / "second")
-        assert second is not None
-        assert int(second.network["network.lateral.15.1.num_batches_tracked"]) == 0
-
     def test_at_the_end_the_backbone_moves_back_and_the_reading_is_fitted_anew(
         self, run: Run, data: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -255,7 +241,7 @@ class TestGoingOn:
     @pytest.mark.slow
     def test_a_stopped_run_goes_on_bit_for_bit(self, run: Run, tmp_path: Path) -> None:
         """Before, on and after a checkpoint, and twice; with all that is drawn."""
-        changes = {"steps": 5, "settling": 2, "cooling": 2, "log_every": 1}
+        changes = {"steps": 5, "cooling": 2, "log_every": 1}
         run("whole", **changes)
         wanted = traces(tmp_path / "whole")
         for number, stops in enumerate(([1], [2], [3, 4])):

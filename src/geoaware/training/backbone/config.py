@@ -168,8 +168,6 @@ class TuneConfig(RunSettings):
         steps: of the optimiser.
         warmup: steps in which the rate rises.
         cooling: last steps, in which the rate falls to 0.
-        settling: first steps of a run without ``start``, in which the new decoder's batch normalisations take
-            the statistics of each step. All others stay as they are.
         learning_rate: of the decoder.
         backbone_rate: of the backbone, relative to it.
         prototype_rate: of what the loss learns, relative to it.
@@ -193,7 +191,6 @@ class TuneConfig(RunSettings):
     steps: Count
     warmup: Count = 50
     cooling: Number = 0
-    settling: Number = 0
     learning_rate: Positive = 5e-4
     backbone_rate: Weight = 0.1
     prototype_rate: Weight = 6.0

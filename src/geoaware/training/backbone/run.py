@@ -146,9 +146,6 @@ class _Run(Run[Step]):
         config, learner = self.config, self.learner
         # Batch normalisations keep the mean and deviation that they had: batches are small and mixed.
         learner.eval()
-        if config.start is None and step < config.settling:
-            for part in _decoder(learner.network):
-                part.train()
         self.optimiser.zero_grad(set_to_none=True)
         dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
         precision = torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32)
@@ -280,10 +277,6 @@ def _network(config: TuneConfig) -> TunedNetwork:
         "versions": {"geoaware": __version__, "torch": str(torch.__version__)},
     }
     return network
-
-
-def _decoder(network: TunedNetwork) -> tuple[nn.Module, ...]:
-    return network.lateral, network.context, network.detail
 
 
 @torch.no_grad()
