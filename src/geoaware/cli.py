@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 failed while working, 2 wrong usage or input.
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from typing import Annotated, Any
 
@@ -28,7 +29,7 @@ from geoaware.commands import (
     transfer,
     tune,
 )
-from geoaware.runs.errors import InputError, MissingDependencyError
+from geoaware.runs.errors import InputError, MissingDependencyError, shortened
 
 app = typer.Typer(
     name="geoaware",
@@ -58,6 +59,9 @@ for command in (
     app.command()(command)
 app.add_typer(data.app, name="data")
 
+
+_LONGEST = 260
+"""More characters than a part of a path can have."""
 
 _debug = False
 """Whether errors show their traceback; set by ``--debug``, read once a command has failed."""
@@ -122,8 +126,16 @@ def _flag(parameter: str | None) -> str:
 def _fail(error: Exception, message: str, code: int) -> None:
     if _debug:
         raise error
-    typer.echo(f"error: {message}", err=True)
+    typer.echo(f"error: {_cut(message)}", err=True)
     sys.exit(code)
+
+
+def _cut(message: str) -> str:
+    """The message with long arguments that it repeats, and other long words, cut to about 80 characters."""
+    for given in (part for word in sys.argv[1:] for part in (word, word.partition("=")[2])):
+        for text in (given, repr(given)[1:-1]):
+            message = message.replace(text, shortened(text)) if len(text) > _LONGEST else message
+    return re.sub(rf"[^\s/]{{{_LONGEST},}}", lambda word: shortened(word[0]), message)
 
 
 if __name__ == "__main__":

@@ -244,3 +244,34 @@ def test_what_mends_an_error_is_named_as_the_command_spells_it(
     with pytest.raises(SystemExit):
         cli.main()
     assert capsys.readouterr().err == f"error: it is wrong{flag}\n"
+
+
+@pytest.mark.parametrize("asked", [["--point", "{}"], ["--point", "1,2", "--set", "{}"]])
+@pytest.mark.parametrize("long", ["a b" * 30_000, "'\"a" * 30_000])
+def test_an_argument_that_a_message_repeats_is_cut(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], asked: list[str], long: str
+) -> None:
+    image = str(Path(__file__))
+    words = [each.format(long) for each in asked]
+    monkeypatch.setattr(sys, "argv", ["geoaware", "match", image, image, *words])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    assert 80 < len(capsys.readouterr().err) < 300
+
+
+@pytest.mark.parametrize(
+    ("given", "flag"), [("device=cuda", " (--device)"), ("name=x", " (--extractor)"), ("settings=3", "")]
+)
+def test_an_argument_of_loading_is_no_setting(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], given: str, flag: str
+) -> None:
+    image = str(Path(__file__))
+    monkeypatch.setattr(sys, "argv", ["geoaware", "match", image, image, "--point", "1,2", "--set", given])
+    with pytest.raises(SystemExit):
+        cli.main()
+    key = given.partition("=")[0]
+    expected = f"error: {key} is no setting of an extractor; give it by an option of its own{flag}\n"
+    assert capsys.readouterr().err == expected
+    with pytest.raises(InputError, match=f"{key} is no setting"):
+        load_matcher(FeatureOptions(), RunOptions([given]), PoseOptions())

@@ -127,7 +127,7 @@ def test_wrong_files(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="line 1: no valid JSON"):
         load("pairs", tmp_path, "mine")
     (tmp_path / "pairs.jsonl").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match="is not UTF-8 text"):
+    with pytest.raises(InputError, match="is no text in UTF-8"):
         load("pairs", tmp_path, "mine")
     (tmp_path / "pairs.jsonl").write_text("", encoding="utf-8")
     with pytest.raises(InputError, match="has no pairs"):

@@ -135,10 +135,12 @@ def match(
     targets = list_images(b) if b.is_dir() else [b]
     source_object, target_object = masks.read(b)
 
+    from geoaware.data.points_file import check_pixels
     from geoaware.matcher import check_points
 
     matcher = load_matcher(features, run, pose, matching="extractor")
     source = matcher.encode(a, source_object)
+    check_pixels(queries.points, source.size)
     check_points(queries.points, source.size)
 
     def find(target: Path) -> MatchResult:

@@ -290,7 +290,7 @@ def load_matcher(
     from geoaware.presets import PRESETS, choose_post_processor
     from geoaware.store.feature_store import CachedExtractor
 
-    given = parse_settings(run.setting)
+    given = parse_extractor_settings(run.setting)
     for_matching = {key: given.pop(key) for key in list(given) if key in MatchSettings.__dataclass_fields__}
     network = choose_post_processor(features.extractor, features.post_processor)
     if features.blend == 0:
@@ -322,7 +322,7 @@ def parse_settings(given: list[str] | None, option: str = "set") -> dict[str, An
 
     ``option`` is the name of the option that they were given by, for the message.
     """
-    import yaml
+    from geoaware.runs.settings import read_yaml
 
     settings: dict[str, Any] = {}
     for item in given or []:
@@ -330,8 +330,23 @@ def parse_settings(given: list[str] | None, option: str = "set") -> dict[str, An
         if not equals or not key.strip():
             raise InputError(f"--{option} {item!r} is not of the form key=value")
         try:
-            parsed = yaml.safe_load(value)
-        except yaml.YAMLError:
+            parsed = read_yaml(value)
+        except ValueError:
             parsed = value
         settings[key.strip()] = tuple(parsed) if isinstance(parsed, list) else parsed
+    return settings
+
+
+def parse_extractor_settings(given: list[str] | None) -> dict[str, Any]:
+    """`parse_settings` of what goes to an extractor, beside the arguments that loading one has.
+
+    Raises:
+        InputError: an item is not KEY=VALUE, or its key is such an argument.
+    """
+    from geoaware.matcher import Matcher
+
+    settings = parse_settings(given)
+    for key in sorted(settings.keys() & signature(Matcher.from_pretrained).parameters.keys()):
+        own = "extractor" if key == "name" else key
+        raise InputError(f"{key} is no setting of an extractor; give it by an option of its own", own)
     return settings

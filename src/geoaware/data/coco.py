@@ -20,7 +20,7 @@ from geoaware.data.dataset import (
     make_box,
     shortened,
 )
-from geoaware.data.files import read_json
+from geoaware.data.files import known_as, read_json
 from geoaware.data.pairs import describe_groups, make_schema, read_pair_list
 from geoaware.data.sampling import draw
 from geoaware.method.keypoints import AP10K, Schema
@@ -69,12 +69,12 @@ def read_coco(path: Path, objects: bool = False) -> CocoFile:
     kind = "COCO file of images and objects" if objects else "COCO keypoints file"
     content = read_json(path, f"a {kind}")
     if not isinstance(content, dict):
-        raise InputError(f"{path}: is no {kind} (a JSON object with images, annotations, categories)")
+        raise InputError(f"{path}: is no {kind} (a JSON object with images, …){known_as(content)}")
     for key in ("images", "categories", "annotations"):
         if objects and key != "images":
             content[key] = content.get(key) or []
         if not isinstance(content.get(key), list):
-            raise InputError(f"{path}: has no list {key!r}, so is no {kind}")
+            raise InputError(f"{path}: has no list {key!r}, so is no {kind}{known_as(content)}")
     images = _by_id(content, "images", "file_name", path)
     if objects and not images:
         raise InputError(f"{path}: lists no images, so is no {kind}")

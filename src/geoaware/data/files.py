@@ -6,9 +6,12 @@ file is missing or may not be read, is damaged, or holds something else than exp
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
+import logging
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from geoaware.runs.errors import InputError
+from geoaware.runs.errors import InputError, shortened
+
+_log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -43,12 +48,21 @@ def reading(path: Path, expected: str = "") -> Iterator[None]:
 
 
 def read_text(path: Path, expected: str) -> str:
-    """A UTF-8 text file, with or without a byte-order mark."""
-    try:
-        with reading(path, expected):
-            return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: is not UTF-8 text; expected {expected}") from None
+    """A text file: UTF-8 or, with a byte-order mark, UTF-16; else Windows' Latin-1, which is noted."""
+    with reading(path, expected):
+        content = path.read_bytes()
+    wide = content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    for encoding in ["utf-16"] if wide else ["utf-8-sig", "cp1252"]:
+        try:
+            text = content.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        if "\0" in text:
+            break
+        if encoding == "cp1252":
+            _log.warning("%s: is not UTF-8 text; read as Latin-1", path)
+        return text.replace("\r\n", "\n").replace("\r", "\n")
+    raise InputError(f"{path}: is no text in UTF-8, UTF-16 or Latin-1; expected {expected}")
 
 
 def read_json(path: Path, expected: str) -> Any:
@@ -58,6 +72,8 @@ def read_json(path: Path, expected: str) -> Any:
     try:
         return json.loads(content)
     except (ValueError, RecursionError) as error:
+        if known := file_known_as(path):
+            raise InputError(f"{path}: is no {expected.removeprefix('a ')}{known}") from None
         raise InputError(f"{path}: damaged, no valid JSON ({error}); fetch or write it again") from None
 
 
@@ -73,23 +89,80 @@ def read_json_lines(path: Path, expected: str) -> Iterator[tuple[str, dict[str, 
         try:
             entry = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise InputError(f"{where}: no valid JSON ({error}); expected {expected}") from None
+            what = f"no valid JSON ({error}){file_known_as(path)}"
+            raise InputError(f"{where}: {what}; expected {expected}") from None
         if not isinstance(entry, dict):
-            raise InputError(f"{where}: {line[:40]!r} is no JSON object; expected {expected}")
+            what = f"{shortened(line)!r} is no JSON object{file_known_as(path)}"
+            raise InputError(f"{where}: {what}; expected {expected}")
         yield where, entry
+
+
+def separator(text: str) -> str:
+    """What separates columns of a CSV text: a tab or a semicolon, if the first row has one, or a comma."""
+    head = re.sub(r'"[^"]*"', "", text.lstrip(" \n").partition("\n")[0])
+    return next((each for each in "\t;" if each in head), ",")
+
+
+def csv_rows(path: Path, text: str, expected: str) -> list[tuple[str, list[str]]]:
+    """Place (``FILE, line NUMBER``) and columns of every row of a CSV text that is not blank."""
+    csv.field_size_limit(2**31 - 1)  # a field may be as long as the file
+    reader = csv.reader(io.StringIO(text), delimiter=separator(text))
+    try:
+        # A quoted text may run over several lines: the reader knows where each row ends.
+        return [(f"{path}, line {reader.line_num}", row) for row in reader if any(map(str.strip, row))]
+    except csv.Error as error:
+        raise InputError(f"{path}, line {reader.line_num}: {error}; expected {expected}") from None
 
 
 def read_csv(path: Path, min_columns: int, expected: str) -> list[tuple[str, list[str]]]:
     """Place (``FILE, line NUMBER``) and columns of every row below the header that is not blank."""
-    reader = csv.reader(io.StringIO(read_text(path, expected)))
-    # A quoted text may run over several lines: the reader knows where each row ends.
-    rows = [(f"{path}, line {reader.line_num}", row) for row in reader if any(map(str.strip, row))][1:]
+    rows = csv_rows(path, read_text(path, expected), expected)[1:]
     if not rows:
         raise InputError(f"{path}: has no rows below its header; expected {expected}")
     for where, row in rows:
         if len(row) < min_columns:
             raise InputError(f"{where}: {len(row)} columns; expected {expected}")
     return rows
+
+
+_KINDS: Sequence[tuple[set[str], str]] = (
+    ({"images", "annotations"}, "a COCO annotation file"),
+    ({"shapes"}, "a labelme file"),
+    ({"_via_img_metadata"}, "a VIA project"),
+    ({"predicted", "keypoint_ids"}, "a part of a predictions file"),
+    ({"source_size", "matches"}, "what `geoaware match` writes"),
+    ({"image_id", "keypoints", "score"}, "a COCO results file"),
+    ({"overall", "averaging"}, "figures of `geoaware score`"),
+    ({"source", "target"}, "a list of pairs"),
+    ({"type", "features"}, "a GeoJSON file"),
+)
+"""By the keys that the object, or the first one in a list or in lines, has at least."""
+
+_FORMATS = {"geoaware predictions": "a predictions file", "geoaware poses": "what `geoaware pose` writes"}
+
+
+def known_as(content: Any) -> str:
+    """``", which is a COCO annotation file"`` or the like for messages that refuse JSON; empty if unknown."""
+    first = content[0] if isinstance(content, list) and content else content
+    if not isinstance(first, dict):
+        return ""
+    kind = _FORMATS.get(str(first.get("format"))) or next(
+        (name for keys, name in _KINDS if keys <= first.keys()), None
+    )
+    return "" if kind is None else f", but it is {kind}"
+
+
+def file_known_as(path: Path) -> str:
+    """`known_as` of a file of JSON or JSON lines; empty if it is neither."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        first = text.lstrip()
+        try:
+            return known_as(json.loads(text))
+        except ValueError:
+            return known_as(json.loads(first.partition("\n")[0]))
+    except (OSError, ValueError, RecursionError):
+        return ""
 
 
 def numbers(texts: Sequence[str], where: str) -> list[float]:

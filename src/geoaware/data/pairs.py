@@ -16,7 +16,7 @@ from geoaware.data.dataset import (
     keypoint_counts,
     make_box,
 )
-from geoaware.data.files import read_json_lines
+from geoaware.data.files import known_as, read_json_lines
 from geoaware.data.images import image_size
 from geoaware.method.keypoints import Schema, part_name
 from geoaware.method.types import AnnotatedImage, Pair
@@ -142,7 +142,9 @@ class _Reader:
     def _side(self, entry: dict[str, Any], side: str, category: str, where: str) -> AnnotatedImage:
         name, points = entry.get(side), entry.get(f"{side}_points")
         if not isinstance(name, str) or not isinstance(points, list):
-            raise InputError(f"{where}: no {side!r} or no '{side}_points'; expected {_PAIR_FORM}")
+            raise InputError(
+                f"{where}: no {side!r} or no '{side}_points'{known_as(entry)}; expected {_PAIR_FORM}"
+            )
         path, mask = self.images / name, entry.get(f"{side}_mask")
         mask_path = None if mask is None else self.images / str(mask)
         if mask_path is not None and not mask_path.is_file():

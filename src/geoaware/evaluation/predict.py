@@ -15,7 +15,7 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -46,6 +46,7 @@ from geoaware.runs.errors import InputError
 from geoaware.runs.files import append_line, check_same_run, open_part, replacing, whole_lines
 from geoaware.runs.progress import Tell, silent
 from geoaware.runs.recent import Recent
+from geoaware.runs.settings import checked
 
 if TYPE_CHECKING:
     from geoaware.method.keypoints import Schema
@@ -113,13 +114,10 @@ def matching_settings(
     if choice == "auto":
         base = replace(base, inside_picture=get_protocol(protocol).inside_picture)
         base = replace(base, outside="zero") if protocol == "released" else base
-    unknown = sorted(set(changes or {}) - {each.name for each in fields(MatchSettings)})
-    if unknown:
-        known = ", ".join(each.name for each in fields(MatchSettings))
-        raise InputError(f"matching has no setting {', '.join(unknown)}; it has: {known}")
+    given = checked(MatchSettings, changes or {}, "matching")
     try:
-        return replace(base, **(changes or {}))
-    except (ValueError, TypeError) as error:
+        return replace(base, **given)
+    except ValueError as error:
         raise InputError(f"matching: {error}") from None
 
 

@@ -180,9 +180,10 @@ def records(path: Path) -> Iterator[dict[str, Any]]:
 def parse_header(value: Any, where: str) -> Header:
     """The header from the first line's JSON; `InputError` where it is none, or of another version."""
     if not isinstance(value, dict) or not isinstance(value.get("protocol"), str):
-        raise InputError(
-            f"{where}: not the header of a predictions file (no protocol); is this another file?"
-        )
+        from geoaware.data.files import known_as  # brings torch, which scoring does without
+
+        what = f"not the header of a predictions file (no protocol){known_as(value)}"
+        raise InputError(f"{where}: {what}; is this another file?")
     if value.get("format", FORMAT) != FORMAT or value.get("format_version", FORMAT_VERSION) != FORMAT_VERSION:
         raise InputError(
             f"{where}: format {value.get('format')!r} version {value.get('format_version')!r}, but "
@@ -317,13 +318,27 @@ def _lines(path: Path) -> Iterator[tuple[str, Any]]:
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             where = f"{path}, line {number}"
+            if number == 1 and (known := _other_kind(path, line)):
+                raise InputError(f"{path}: is no predictions file{known}; give one of `geoaware predict`")
             if not line.endswith(b"\n"):
                 raise InputError(f"{where}: is cut off; {_remedy(path)}")
             try:
                 value = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 raise InputError(f"{where}: is not JSON; is this a predictions file?") from None
             yield where, value
+
+
+def _other_kind(path: Path, first: bytes) -> str:
+    """What else a file is whose first line is no whole JSON; empty if unknown."""
+    try:
+        json.loads(first if first.endswith(b"\n") else b"")
+    except (ValueError, RecursionError):
+        from geoaware.data.files import file_known_as  # brings torch
+
+        known = file_known_as(path)
+        return "" if known.endswith("a predictions file") else known
+    return ""
 
 
 def _remedy(path: Path) -> str:

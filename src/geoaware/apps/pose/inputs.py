@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -11,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from geoaware.apps.pose.templates import DIRECTIONS, bare_image
-from geoaware.data.files import read_text
+from geoaware.data.files import csv_rows, read_text
 from geoaware.data.images import SUFFIXES, list_images
 from geoaware.method.types import AnnotatedImage
 from geoaware.runs.errors import InputError
@@ -94,11 +92,10 @@ def _json_labels(text: str, path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _csv_labels(text: str, path: Path) -> Iterator[tuple[str, str]]:
-    reader = csv.reader(io.StringIO(text))
-    for row in reader:
+    for number, (where, row) in enumerate(csv_rows(path, text, "image,pose")):
         cells = [cell.strip() for cell in row]
-        if not any(cells) or (reader.line_num == 1 and cells in (["image", "pose"], ["picture", "pose"])):
+        if number == 0 and cells in (["image", "pose"], ["picture", "pose"]):
             continue
         if len(cells) != 2:
-            raise InputError(f"{path}, line {reader.line_num}: expected image,pose, got {len(cells)} values")
+            raise InputError(f"{where}: expected image,pose, got {len(cells)} values")
         yield cells[0], cells[1]
