@@ -108,6 +108,7 @@ class TestKeys:
         ({"data.0.twice": 4}, "data.0: twice (4) must not be above objects (3)"),
         ({"data.0.share": 0.5}, "data.0.share: input should be None (got 0.5)"),
         ({"distillation.unlabelled": 9}, "distillation: unlabelled (9) must not be above windows (4)"),
+        ({"validation.window": 4}, "validation.window: must be odd, or the whole map, got 4"),
         ({"size": 250}, "size: input should be a multiple of 32 (got 250)"),
         ({"kept": 1.2}, "kept: input should be less than or equal to 1 (got 1.2)"),
         ({"data": []}, "data: "),

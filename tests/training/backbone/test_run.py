@@ -104,7 +104,7 @@ class TestRun:
         names = ("cells", "dense", "keypoints", "own", "presence", "plain", "joined")
         assert [line["step"] for line in lines(folder)] == [2, 4]
         for line, first in zip(lines(folder), (0, 2), strict=True):
-            for name in ("loss", "gradient", *names, "slope", "offset"):
+            for name in ("loss", "gradient", *names, "scale", "slope", "offset"):
                 mean = sum(figures[name] for figures in each_step[first : first + 2]) / 2
                 assert line[name] == pytest.approx(mean)
                 assert math.isfinite(mean)

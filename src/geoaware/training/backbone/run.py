@@ -156,7 +156,8 @@ class _Run(Run[Step]):
         trained = [each for group in self.optimiser.param_groups for each in group["params"]]
         norm = torch.nn.utils.clip_grad_norm_(trained, 5.0)
         slope, offset = learner.network.gate.detach()
-        figures = {"loss": loss, "gradient": norm, **parts, "slope": slope, "offset": offset}
+        scale = learner.criterion.log_scale.detach().exp()
+        figures = {"loss": loss, "gradient": norm, **parts, "scale": scale, "slope": slope, "offset": offset}
         values = dict(zip(figures, torch.stack(list(figures.values())).tolist(), strict=True))
         if not math.isfinite(values["loss"]) or not math.isfinite(values["gradient"]):
             raise DivergedError(
