@@ -295,7 +295,7 @@ def test_nothing_is_written_when_the_input_is_bad(tmp_path: Path) -> None:
     for damaged, message in [
         (text[:-20], "damaged, no valid JSON"),
         (text.replace('"left_eye"', '"eye_left"'), "has not AP-10K's 17 keypoints"),
-        (text.replace('"bbox": [5, 6, 50, 60]', '"bbox": [5, 6, 0, 60]', 1), "has no extent"),
+        (text.replace('"bbox": [5, 6, 50, 60]', '"bbox": [5, 6, -1, 60]', 1), "has no extent"),
     ]:
         file.write_text(damaged, encoding="utf-8")
         with pytest.raises(InputError, match=message):

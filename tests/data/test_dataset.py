@@ -78,7 +78,7 @@ def test_a_loader_is_imported_when_its_data_set_is_asked_for() -> None:
         "print(*sorted(name for name in sys.modules if name.startswith('geoaware.data.')))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    needed = ("dataset", "files", "images", "masks", "pairs")
+    needed = ("dataset", "fields", "files", "images", "masks", "pairs")
     assert done.stdout.split() == [f"geoaware.data.{name}" for name in needed]
 
 

@@ -95,8 +95,7 @@ class TestWillow:
         with pytest.raises(InputError, match=r"b\.mat: 'pts_coord' has shape \(2, 7\)"):
             load("pf-willow", root, "test")
         savemat(root / "car(S)/b.mat", {"pts_coord": np.full((2, 10), np.nan)})
-        with pytest.raises(InputError, match="coordinates must be finite"):
-            load("pf-willow", root, "test")
+        assert {image.path.name for image in load("pf-willow", root, "test").images} == {"a.png", "c.png"}
 
     @pytest.mark.parametrize(
         ("text", "message"),
@@ -105,7 +104,10 @@ class TestWillow:
             ("imageA,imageB\nx,y,1\n", "line 2: 3 columns"),
             ("\nimageA,imageB\n\n , \nx,y,1\n", "line 5: 3 columns"),
             ('imageA,"image\nB"\n\nx,y,1\n', "line 4: 3 columns"),
-            ("imageA\n" + ",".join(["a/b.png", "a/b.png"] + ["x"] * 40), "line 2: could not convert"),
+            (
+                "imageA\n" + ",".join(["a/b.png", "a/b.png"] + ["x"] * 40),
+                "line 2: a coordinate is 'x'; expected a number",
+            ),
             ("imageA\n" + ",".join(["a/b.png", "a/b.png"] + ["1"] * 40), "b.png: no such file"),
         ],
     )
@@ -175,6 +177,24 @@ class TestPascal:
         ):
             load("pf-pascal", root, "trn")
 
+    @pytest.mark.parametrize("pad", ["-1", "0", "nan", ""])
+    def test_padding_of_the_list_is_absent(self, tmp_path: Path, pad: str) -> None:
+        root = pascal(tmp_path)
+        (root / "Annotations/cat/two.mat").unlink()
+        text = (root / "test_pairs.csv").read_text(encoding="utf-8")
+        padded = text.replace("1;5,2;6,11;15,12;16", f"1;5;{pad},2;6;{pad},11;15;{pad},12;16;{pad}")
+        (root / "test_pairs.csv").write_text(padded, encoding="utf-8")
+        data_set = load("pf-pascal", root, "test")
+        assert data_set.pairs[0].common_ids == (0, 1)
+        assert any(note.startswith("2 points of -1 -1, 0 0, NaN") for note in data_set.notes)
+
+    def test_an_open_quotation_mark(self, tmp_path: Path) -> None:
+        root = pascal(tmp_path)
+        with (root / "test_pairs.csv").open("a", encoding="utf-8") as file:
+            file.write('"one.jpg,two.jpg,8\n' + "x" * 200_000)
+        with pytest.raises(InputError, match=r"test_pairs\.csv, line \d: 1 columns; expected"):
+            load("pf-pascal", root, "test")
+
     def test_class_by_name(self, tmp_path: Path) -> None:
         root = pascal(tmp_path)
         text = (root / "test_pairs.csv").read_text(encoding="utf-8")
@@ -208,7 +228,7 @@ class TestPascal:
         header, row = text.splitlines()
         (root / "test_pairs.csv").write_text(f"{header}\n\n\n{row.replace('1;5', 'a;5')}", encoding="utf-8")
         with pytest.raises(
-            InputError, match=r"test_pairs\.csv, line 4: could not convert string to float: 'a'"
+            InputError, match=r"test_pairs\.csv, line 4: a coordinate is 'a'; expected a number"
         ):
             load("pf-pascal", root, "test")
         (root / "JPEGImages/one.jpg").unlink()

@@ -18,7 +18,9 @@ from geoaware.evaluation.predict import (
     choose_pairs,
     matching_settings,
     predict,
+    scorable,
 )
+from geoaware.evaluation.protocols import get_protocol
 from geoaware.matcher import Matcher
 from geoaware.method.alignment import match_posed, mirror_points
 from geoaware.method.geometry import pose_image, pose_points
@@ -424,3 +426,24 @@ def test_matching_follows_the_protocol():
         matching_settings(name, "paper", "auto", {"windw": 3})
     with pytest.raises(InputError, match="temperature and sigma must be positive"):
         matching_settings(name, "paper", "auto", {"temperature": -1})
+
+
+def test_targets_without_a_box_are_left_out_under_a_protocol_by_box(dataset, tmp_path, caplog):
+    boxless = dataset.images[0]
+    changed = replace(boxless, box=None)
+    pairs = tuple(
+        replace(
+            each,
+            source=changed if each.source is boxless else each.source,
+            target=changed if each.target is boxless else each.target,
+        )
+        for each in dataset.pairs
+    )
+    data = replace(dataset, pairs=pairs)
+    with caplog.at_level("INFO"):
+        kept = scorable(data, get_protocol("paper"))
+    assert len(kept) == 25
+    assert any(pair.source is changed for pair in kept.pairs)
+    assert "5 of 30 pairs are left out, their targets have no box" in caplog.messages
+    assert scorable(data, get_protocol("pf-pascal")) is data
+    assert scorable(dataset, get_protocol("paper")) is dataset

@@ -72,10 +72,11 @@ def check(
 
     geoaware data check coco photos --annotations labels.json --images jpg
     """
+    from geoaware.data import checked
     from geoaware.data.check import check as look_through
 
     given = {"annotations": annotations, "images": images, "pairs": pairs, **parse_settings(setting)}
-    findings = look_through(name, root, split, **{key: of for key, of in given.items() if of is not None})
+    findings = look_through(name, root, split, **checked(name, given))
     _print_findings(name, findings)
     if not findings.fine:
         raise typer.Exit(2)

@@ -259,7 +259,7 @@ def predict_settings(protocol: str, rules: ProtocolOptions, run: RunOptions) -> 
 
 def load_data(data: DataOptions, chosen: PairOptions) -> DataSet:
     """The data set, cut down to the pairs asked for."""
-    from geoaware.data import load, options
+    from geoaware.data import checked, load, options
     from geoaware.evaluation.predict import choose_pairs
 
     given = data.loader.given()
@@ -267,7 +267,7 @@ def load_data(data: DataOptions, chosen: PairOptions) -> DataSet:
     if draws_pairs:
         # Such a loader makes the pairs itself; it would give its usual number before we could choose.
         given = {"pairs": chosen.pairs or None, "seed": chosen.seed, **given}
-    loaded = load(data.dataset, data.root, data.split, **given)
+    loaded = load(data.dataset, data.root, data.split, **checked(data.dataset, given))
     return loaded if draws_pairs else choose_pairs(loaded, chosen.count, chosen.seed)
 
 

@@ -68,7 +68,7 @@ class ImageOptions:
         else:
             everything = read_targets(self.targets, sources, self.targets_images)
         wanted = everything.without(sources)
-        for note in sources.notes:
+        for note in (*sources.notes, *everything.notes):
             say(f"note: {note}")
         if left_out := len(everything) - len(wanted):
             say(f"note: {left_out} targets left out, their images are sources")
@@ -124,13 +124,13 @@ class ResultOptions:
         if self.review_count < 1:
             raise InputError(f"--review-count must be at least 1, got {self.review_count}")
 
-    def check_evaluation(self, targets: Targets) -> None:
+    def check_evaluation(self, sources: Sources, targets: Targets) -> None:
         """Find out before the work what would stop the evaluation."""
-        from geoaware.apps.transfer.evaluate import check_annotated
+        from geoaware.apps.transfer.evaluate import read_truth
         from geoaware.evaluation.protocols import get_protocol
 
         if self.evaluate:
-            check_annotated(targets)
+            read_truth(sources, targets)
             if self.protocol is not None:
                 get_protocol(self.protocol)
 
@@ -187,7 +187,7 @@ def transfer(
     settings = voting.settings(run.batch, result.evaluate)
     shard = Shard.from_environment()
     sources, targets = images.read()
-    result.check_evaluation(targets)
+    result.check_evaluation(sources, targets)
     if merge:
         outcome = library.merge(sources, targets, images.out)
     else:

@@ -72,7 +72,7 @@ def load(
     schemas = dict.fromkeys(sorted(categories), AP10K)
     rules = manifest["rules"]
     notes = [f"AP-10K {benchmark}, built with seed {rules['seed']}"]
-    return assemble(NAME, chosen, schemas, pairs, "box", notes, annotations.outside, rules["min_common"])
+    return assemble(NAME, chosen, schemas, pairs, "box", notes, annotations, rules["min_common"])
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

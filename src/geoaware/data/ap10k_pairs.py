@@ -28,7 +28,8 @@ from itertools import chain, combinations, product
 from pathlib import Path
 from typing import Any
 
-from geoaware.data.coco import HIDDEN, CocoFile, corner_box, keypoint_places, read_coco
+from geoaware.data import fields
+from geoaware.data.coco_file import HIDDEN, CocoFile, corners, keypoint_places, read_coco
 from geoaware.data.dataset import Annotations, in_common, require_folders
 from geoaware.data.files import read_lines
 from geoaware.data.sampling import draw
@@ -82,13 +83,14 @@ class Merged:
     """The annotation files as one.
 
     Images are by id, an image's annotations by annotation id, and species (name, family) by category id;
-    ``crowds`` are the images with an annotation of a whole group.
+    ``crowds`` are the images with an annotation of a whole group, ``notes`` what reading the files told.
     """
 
     images: Mapping[int, dict[str, Any]]
     annotations: Mapping[int, Mapping[int, dict[str, Any]]]
     species: Mapping[int, tuple[str, str]]
     crowds: frozenset[int]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,7 @@ class Benchmark:
             for split, count in counts.items():
                 if not count:
                     yield f"{benchmark} {split}: no pairs, too few images"
+        yield from self.manifest.get("notes", ())
         if self.manifest["held_out"]:
             yield f"held out, no training images: {', '.join(self.manifest['held_out'])}"
 
@@ -199,7 +202,8 @@ def merge(files: Sequence[CocoFile]) -> Merged:
         for annotation in file.annotations:
             of_image = annotations[annotation["image_id"]]
             _put(of_image, annotation["id"], annotation, f"{file.path}: annotation")
-    return Merged(images, annotations, species, frozenset[int]().union(*(file.crowds for file in files)))
+    crowds = frozenset[int]().union(*(file.crowds for file in files))
+    return Merged(images, annotations, species, crowds, tuple(chain(*(file.notes for file in files))))
 
 
 def read_exclusions(path: Path, merged: Merged) -> frozenset[int]:
@@ -220,7 +224,7 @@ def read_exclusions(path: Path, merged: Merged) -> frozenset[int]:
 
 def select(
     merged: Merged, excluded: frozenset[int], rules: Rules
-) -> tuple[list[AnnotatedImage], dict[str, dict[str, int]]]:
+) -> tuple[list[AnnotatedImage], dict[str, Any]]:
     """Rule 1: images of a single instance with enough visible keypoints, by image id.
 
     The second result is what the manifest says of them: how many images are used and dropped, by reason, and
@@ -228,7 +232,7 @@ def select(
     """
     dropped = {"excluded by the list": 0, "several instances": 0, "too few visible keypoints": 0}
     animals: list[AnnotatedImage] = []
-    hidden, read = 0, Annotations()
+    hidden, read = 0, Annotations(said=list(merged.notes))
     for image_id, instances in sorted(merged.annotations.items()):
         if image_id in excluded:
             dropped["excluded by the list"] += 1
@@ -242,10 +246,11 @@ def select(
                 dropped["too few visible keypoints"] += 1
             else:
                 animals.append(animal)
-    return animals, {
+    counts: dict[str, Any] = {
         "images": {"annotated": len(merged.annotations), "used": len(animals), **dropped},
         "keypoints": {"hidden, not counted": hidden, "outside their picture, not counted": len(read.outside)},
     }
+    return animals, {**counts, "notes": notes} if (notes := read.notes()) else counts
 
 
 def split_species(animals: Iterable[AnnotatedImage], rules: Rules) -> dict[str, Splits]:
@@ -373,19 +378,18 @@ def _animal(
     merged: Merged, entry: Mapping[str, Any], annotation: Mapping[str, Any], read: Annotations
 ) -> AnnotatedImage:
     where = f"image {entry['id']} ({entry['file_name']})"
-    try:
-        size = (int(entry["width"]), int(entry["height"]))
-    except (KeyError, TypeError, ValueError):
-        raise InputError(f"{where}: the annotations give no width and height") from None
+    size = fields.size(entry.get("width"), entry.get("height"), where)
+    if size is None:
+        raise InputError(f"{where}: the annotations give no width and height")
     species, family = merged.species[annotation["category_id"]]
     return read.image(
         f"{entry['id']:012d}",
         Path(entry["file_name"]),
         species,
-        keypoint_places(annotation),
+        keypoint_places(annotation["keypoints"]),
         size,
         where,
-        corner_box(annotation, where),
+        corners(annotation, where),
         attributes={
             "species_id": annotation["category_id"],
             "family": family,

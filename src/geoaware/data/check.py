@@ -8,8 +8,16 @@ from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
-from geoaware.data import ap10k, ap10k_pairs, coco, load, options, pf_pascal, pf_willow, spair
-from geoaware.data.dataset import ALIASES, LEFT_OUT, NO_SUBGROUPS, SPLITS, Annotations, require_folders
+from geoaware.data import ap10k, ap10k_pairs, checked, coco, load, pf_pascal, pf_willow, spair
+from geoaware.data.dataset import (
+    ALIASES,
+    DOUBTFUL,
+    LEFT_OUT,
+    NO_SUBGROUPS,
+    SPLITS,
+    Annotations,
+    require_folders,
+)
 from geoaware.data.files import first_file, read_json, reading
 from geoaware.data.images import check_size
 from geoaware.data.masks import object_mask
@@ -59,7 +67,7 @@ def check(name: str, root: Path, split: str | None = None, **given: Any) -> Find
     Raises:
         InputError: unknown data set, or the system does not let its folder be read.
     """
-    options(name)
+    given = checked(name, given)
     findings = Findings()
     with reading(root):
         if not root.is_dir():
@@ -215,9 +223,9 @@ def _look(
             f"{len(data_set.categories)} categories"
         )
         for note in data_set.notes:
-            known = note.startswith((LEFT_OUT, NO_SUBGROUPS))
+            known = note.startswith((LEFT_OUT, DOUBTFUL, NO_SUBGROUPS))
             kind = findings.warnings if known else findings.facts
-            if own and note.startswith(LEFT_OUT):
+            if own and note.startswith((LEFT_OUT, DOUBTFUL)):
                 kind = findings.problems
             kind.append(f"{data_set.split}: {note}")
         if images:

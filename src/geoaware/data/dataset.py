@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -12,6 +11,7 @@ from typing import Any, Literal
 
 import torch
 
+from geoaware.data import fields
 from geoaware.data.images import image_size
 from geoaware.method.keypoints import Schema
 from geoaware.method.types import AnnotatedImage, Box, Keypoints, Pair
@@ -19,10 +19,13 @@ from geoaware.runs.errors import InputError
 
 ThresholdBase = Literal["box", "image", "keypoints"]
 
-LEFT_OUT, NO_SUBGROUPS = "left out", "no subgroups"
-"""How the notes begin that say what is missing."""
+LEFT_OUT, NO_SUBGROUPS, DOUBTFUL = "left out", "no subgroups", "doubtful"
+"""How the notes begin that say what is missing, or what can hardly be meant."""
 
 OUTSIDE = "keypoints outside their image"
+FLAT = f"{LEFT_OUT}: boxes without extent, which count as none"
+FAR = f"{DOUBTFUL}: boxes that lie mostly outside their image"
+PADDING = "points of -1 -1, 0 0, NaN or nothing, which count as not annotated"
 NOTHING_IN_COMMON = "pairs with too few common keypoints"
 
 
@@ -77,12 +80,12 @@ def assemble(
     pairs: Sequence[Pair],
     threshold_base: ThresholdBase,
     notes: Iterable[str] = (),
-    outside: Sequence[str] = (),
+    annotations: Annotations | None = None,
     min_common: int = 1,
 ) -> DataSet:
     """Finish a `DataSet`: drop pairs that cannot be scored, count what is left out, look for the files.
 
-    ``outside`` has a line for every keypoint that the loader found outside its image.
+    ``annotations`` made the images, and knows what was left out of them.
 
     Raises:
         InputError: no pair is left, two have the same id, or image files are missing.
@@ -99,12 +102,15 @@ def assemble(
             f"{where}: none of {len(pairs)} pairs has {min_common} keypoints visible in both images; check "
             "the annotations"
         )
+    read = annotations or Annotations()
+    outside = read.outside
     # Each kind of thing that is left out: how many there are, and an example of it.
     counted = [
         (OUTSIDE, len(outside), outside[0] if outside else ""),
         (NOTHING_IN_COMMON, len(pairs) - len(kept), f"fewer than {min_common}"),
     ]
-    said = [f"{LEFT_OUT}: {count} {what} ({example})" for what, count, example in counted if count]
+    said = read.notes()
+    said += [f"{LEFT_OUT}: {count} {what} ({example})" for what, count, example in counted if count]
     without = sorted({pair.category for pair in kept if not schemas[pair.category].subgroups})
     if without:
         said.append(f"{NO_SUBGROUPS}, so no geometry-aware keypoints: {shortened(without)}")
@@ -190,9 +196,13 @@ class Annotations:
 
     Attributes:
         outside: a line for every keypoint outside its image.
+        noted: where something of a kind was found, by what is to be said of the kind.
+        said: other notes, whole sentences.
     """
 
     outside: list[str] = field(default_factory=list)
+    noted: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    said: list[str] = field(default_factory=list)
 
     def image(
         self,
@@ -211,7 +221,49 @@ class Annotations:
         """
         size, where = size or image_size(path), where or str(path)
         keypoints = make_keypoints(points, size, where, self.outside)
-        return AnnotatedImage(id, path, size, category, keypoints, make_box(box, where), **others)
+        return AnnotatedImage(id, path, size, category, keypoints, self._box(box, size, where), **others)
+
+    def listed(self, points: Sequence[Any], where: str) -> dict[int, Any]:
+        """The points of a list by their places in it; those that only keep a place become ``None``."""
+        empty = [fields.padding(each) for each in points]
+        self.noted[PADDING] += [where] * sum(empty)
+        return {number: None if empty[number] else point for number, point in enumerate(points)}
+
+    def notes(self) -> list[str]:
+        """What was found: how many of each kind, with the first place."""
+        counted = []
+        for kind, places in self.noted.items():
+            label, colon, what = kind.rpartition(": ")
+            if places:
+                counted.append(f"{label}{colon}{len(places)} {what} ({places[0]})")
+        return [*self.said, *counted]
+
+    def _box(self, given: Any, size: tuple[int, int], where: str) -> Box | None:
+        box = make_box(given, where)
+        if box is None and not fields.missing(given):
+            self.noted[FLAT].append(where)
+        if box is not None:
+            x1, y1, x2, y2 = box
+            inside = max(min(x2, size[0]) - max(x1, 0), 0) * max(min(y2, size[1]) - max(y1, 0), 0)
+            if 2 * inside < (x2 - x1) * (y2 - y1):
+                corners = f"{x1:g}, {y1:g}, {x2:g}, {y2:g}"
+                self.noted[FAR].append(f"{where}: box ({corners}), image {size[0]}x{size[1]}")
+        return box
+
+
+def usual_base(boxes: Sequence[tuple[str, Box | None]]) -> tuple[ThresholdBase, list[str]]:
+    """What thresholds are taken from, and what is to be said, by the boxes of objects with their names.
+
+    That is the box where at least half of the objects have one; the others cannot be targets then.
+    """
+    without, total = [name for name, box in boxes if box is None], len(boxes)
+    if not without or len(without) == total:
+        return ("image" if without else "box"), []
+    if 2 * len(without) > total:
+        some = total - len(without)
+        return "image", [f"only {some} of {total} objects have a box, so thresholds are taken from the image"]
+    what = f"{len(without)} of {total} objects as targets, because they have no box ({without[0]})"
+    return "box", [f"{LEFT_OUT}: {what}; a protocol by image or keypoints uses them"]
 
 
 def keypoint_counts(images: Iterable[AnnotatedImage]) -> dict[str, int]:
@@ -248,37 +300,29 @@ def make_keypoints(
 
 
 def _two_numbers(place: Any, where: str) -> tuple[float, float]:
-    try:
-        x, y = (float(each) for each in place)
-    except (TypeError, ValueError):
-        raise InputError(f"{where} is {place!r}; expected two numbers x, y") from None
-    if not (math.isfinite(x) and math.isfinite(y)):
-        raise InputError(f"{where} is ({x}, {y}); coordinates must be finite numbers")
-    return x, y
+    x, y = fields.numbers(place, where, 2, "two numbers x, y")
+    return float(x), float(y)
 
 
 def make_box(values: Any, where: str) -> Box | None:
-    """A box (x1, y1, x2, y2) from four finite numbers and with an extent, or ``None`` from ``None``."""
-    if values is None:
+    """A box (x1, y1, x2, y2) from four numbers, or ``None`` where nothing is given or it has no extent."""
+    if fields.missing(values):
         return None
-    try:
-        x1, y1, x2, y2 = (float(each) for each in values)
-    except (TypeError, ValueError):
-        raise InputError(f"{where}: box {values!r} is not four numbers") from None
-    if not (all(math.isfinite(each) for each in (x1, y1, x2, y2)) and x2 > x1 and y2 > y1):
+    x1, y1, x2, y2 = map(float, fields.numbers(values, f"{where}: box", 4))
+    if x2 < x1 or y2 < y1:
         raise InputError(f"{where}: box ({x1:g}, {y1:g}, {x2:g}, {y2:g}) has no extent; corners x1 y1 x2 y2")
-    return x1, y1, x2, y2
+    return (x1, y1, x2, y2) if x2 > x1 and y2 > y1 else None
 
 
 def azimuth_difference(source: Mapping[str, Any], target: Mapping[str, Any]) -> int | None:
     """Steps of 45 degrees, 0 to 4, between two ``azimuth_id`` (0 … 7); ``None`` where one is missing."""
-    a, b = source.get("azimuth_id"), target.get("azimuth_id")
-    if a is None or b is None:
+    given = source.get("azimuth_id"), target.get("azimuth_id")
+    if any(map(fields.missing, given)):
         return None
-    if not (isinstance(a, int) and isinstance(b, int)):
-        raise InputError(f"azimuth_id {a!r} or {b!r} is no whole number; expected 0 … 7")
-    apart = abs(a - b) % 8
-    return min(apart, 8 - apart)
+    a, b = (fields.whole(each, "azimuth_id") for each in given)
+    if not (0 <= a < 8 and 0 <= b < 8):
+        raise InputError(f"azimuth_id {a} or {b} is outside 0 … 7")
+    return min(abs(a - b), 8 - abs(a - b))
 
 
 def require_folders(root: Path, names: Sequence[str], data_set: str) -> None:

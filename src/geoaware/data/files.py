@@ -11,6 +11,7 @@ import csv
 import io
 import json
 import logging
+import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from geoaware.data.fields import missing, number
 from geoaware.runs.errors import InputError, shortened
 
 _log = logging.getLogger(__name__)
@@ -166,11 +168,8 @@ def file_known_as(path: Path) -> str:
 
 
 def numbers(texts: Sequence[str], where: str) -> list[float]:
-    """Texts as numbers."""
-    try:
-        return [float(text) for text in texts]
-    except ValueError as error:
-        raise InputError(f"{where}: {error}; expected numbers") from None
+    """Texts as numbers; NaN where nothing is written."""
+    return [math.nan if missing(text) else number(text, f"{where}: a coordinate") for text in texts]
 
 
 def read_mat(path: Path, key: str, columns: int, rows: int = 0) -> np.ndarray:

@@ -13,7 +13,6 @@ from geoaware.data.dataset import (
     assemble,
     choose_split,
     keypoint_counts,
-    make_box,
     require_folders,
 )
 from geoaware.data.files import first_file, numbers, read_csv, read_mat
@@ -77,7 +76,7 @@ def load(root: Path, split: str, *, pairs: str | None = None) -> DataSet:
         notes.append(f"{reader.from_list} pairs without MAT files: keypoint ids count within the pair")
     counts = keypoint_counts(image for pair in made.values() for image in (pair.source, pair.target))
     schemas = {category: Schema(tuple(map(str, range(count)))) for category, count in counts.items()}
-    return assemble(NAME, chosen, schemas, list(made.values()), "image", notes, reader.annotations.outside)
+    return assemble(NAME, chosen, schemas, list(made.values()), "image", notes, reader.annotations)
 
 
 class _Reader:
@@ -112,7 +111,7 @@ class _Reader:
                 row: None if math.isnan(x + y) else (float(x), float(y))
                 for row, (x, y) in enumerate(read_mat(path, "kps", columns=2))
             }
-            box = make_box(read_mat(path, "bbox", columns=4, rows=1)[0], str(path))
+            box = read_mat(path, "bbox", columns=4, rows=1)[0].tolist()
             file = self.root / "JPEGImages" / name
             self._images[category, name] = self.annotations.image(
                 f"{category}/{name}", file, category, points, box=box
@@ -130,7 +129,7 @@ class _Reader:
         for name, xs, ys in zip(names, values[::2], values[1::2], strict=True):
             # The same image has other points in another pair, so its id names the pair too.
             image_id, file = f"{category}/{name}@{pair_id}", self.root / "JPEGImages" / name
-            points = dict(enumerate(zip(xs, ys, strict=True)))
+            points = self.annotations.listed([list(each) for each in zip(xs, ys, strict=True)], where)
             sides.append(self.annotations.image(image_id, file, category, points))
         return sides
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from itertools import permutations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from geoaware.data.dataset import Annotations, DataSet, assemble, choose_split
+from geoaware.data.fields import missing
 from geoaware.data.files import first_file, numbers, read_csv, read_mat
 from geoaware.data.images import SUFFIXES
 from geoaware.method.keypoints import Schema
@@ -46,7 +48,7 @@ def load(root: Path, split: str = "test", *, pairs: str = "auto") -> DataSet:
     how = "all ordered pairs inside each subclass" if listed is None else f"pairs of {listed.name}"
     schema = Schema(tuple(f"point {each}" for each in range(POINTS)))
     schemas = {pair.category: schema for pair in made}
-    return assemble(NAME, chosen, schemas, made, "keypoints", [how], annotations.outside)
+    return assemble(NAME, chosen, schemas, made, "keypoints", [how], annotations)
 
 
 def image_files(root: Path) -> list[Path]:
@@ -64,10 +66,10 @@ def image_files(root: Path) -> list[Path]:
     return found
 
 
-def read_points(path: Path) -> list[tuple[float, float]]:
-    """The ten points (x, y) of a MAT file."""
-    xs, ys, *_ = read_mat(path, "pts_coord", columns=POINTS, rows=2).tolist()
-    return list(zip(xs, ys, strict=True))
+def read_points(path: Path) -> dict[int, Any]:
+    """The ten points [x, y] of a MAT file by id; ``None`` where there is NaN."""
+    points = read_mat(path, "pts_coord", columns=POINTS, rows=2)[:2].T.tolist()
+    return {number: None if missing(point) else point for number, point in enumerate(points)}
 
 
 def _all_pairs(root: Path, annotations: Annotations) -> list[Pair]:
@@ -87,17 +89,16 @@ def _listed_pairs(root: Path, path: Path, annotations: Annotations) -> list[Pair
         for file, (xs, ys) in zip(files, sides, strict=True):
             if file not in images:
                 mat = file.with_suffix(".mat")
-                points = read_points(mat) if mat.is_file() else list(zip(xs, ys, strict=True))
+                listed = [list(each) for each in zip(xs, ys, strict=True)]
+                points = read_points(mat) if mat.is_file() else annotations.listed(listed, where)
                 images[file] = _image(root, file, points, annotations)
         pairs.append(_pair(*(images[file] for file in files)))
     return pairs
 
 
-def _image(
-    root: Path, path: Path, points: list[tuple[float, float]], annotations: Annotations
-) -> AnnotatedImage:
+def _image(root: Path, path: Path, points: dict[int, Any], annotations: Annotations) -> AnnotatedImage:
     name = path.relative_to(root).as_posix()
-    return annotations.image(name, path, path.parent.name, dict(enumerate(points)))
+    return annotations.image(name, path, path.parent.name, points)
 
 
 def _pair(source: AnnotatedImage, target: AnnotatedImage) -> Pair:

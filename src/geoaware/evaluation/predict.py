@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -51,6 +52,8 @@ from geoaware.runs.settings import checked
 if TYPE_CHECKING:
     from geoaware.method.keypoints import Schema
     from geoaware.method.post_processor import PostProcessor
+
+_log = logging.getLogger(__name__)
 
 MATCHING = ("auto", "paper", "extractor")
 """Choices of `matching_settings`."""
@@ -139,6 +142,21 @@ def choose_pairs(dataset: DataSet, count: int | None, seed: int = 0) -> DataSet:
     return replace(dataset, pairs=tuple(pair for pair in dataset.pairs if pair.id in chosen))
 
 
+def scorable(dataset: DataSet, protocol: Protocol) -> DataSet:
+    """The data set without the pairs whose target lacks the box that the protocol takes its threshold from.
+
+    A data set without any box is handed back as it is.
+    """
+    if protocol.base != "box":
+        return dataset
+    kept = tuple(pair for pair in dataset.pairs if pair.target.box is not None)
+    if len(kept) in (0, len(dataset.pairs)):
+        return dataset
+    left = len(dataset.pairs) - len(kept)
+    _log.info("%d of %d pairs are left out, their targets have no box", left, len(dataset.pairs))
+    return replace(dataset, pairs=kept)
+
+
 def predict(
     dataset: DataSet,
     matcher: Matcher,
@@ -166,7 +184,7 @@ def predict(
             not fit the data set.
     """
     goal, chosen = Path(path), settings or PredictSettings()
-    work = _Work(dataset, matcher, chosen)
+    work = _Work(scorable(dataset, get_protocol(chosen.protocol)), matcher, chosen)
     _check(work)
     header = work.header()
     part = goal.with_name(goal.name + PART)

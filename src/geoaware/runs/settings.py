@@ -89,9 +89,18 @@ def checked(kind: type, given: Mapping[str, Any], where: str) -> dict[str, Any]:
     unknown = sorted(set(given) - set(types))
     if unknown:
         raise InputError(f"{where} has no setting {', '.join(unknown)}; it has: {', '.join(types)}")
+    return of_types(types, given, where)
+
+
+def of_types(types: Mapping[str, Any], given: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Values, each of the type under its name.
+
+    Raises:
+        InputError: a value is of another type.
+    """
     wanted: dict[str, Any] = {key: (types[key], ...) for key in given}
     plain = {key: os.fspath(each) if isinstance(each, os.PathLike) else each for key, each in given.items()}
-    return dict(parse(create_model(kind.__name__, __base__=Part, **wanted), plain, where))
+    return dict(parse(create_model("Given", __base__=Part, **wanted), plain, where))
 
 
 def load(

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from geoaware.data import DataSet, load, options
+from geoaware.data import DataSet, checked, load, options
 from geoaware.data.masks import has_mask
 from geoaware.evaluation import score_file
 from geoaware.evaluation.predict import PredictSettings, choose_pairs, predict
@@ -199,7 +199,9 @@ def load_set(
     if pairs is not None and draws_pairs:
         given |= {"pairs": pairs, "seed": seed}
     try:
-        data = load(config.name, folder if folder.is_dir() else root, config.split, **given)
+        data = load(
+            config.name, folder if folder.is_dir() else root, config.split, **checked(config.name, given)
+        )
     except InputError as error:
         raise InputError(
             f"{config.title or config.label} (data set {config.name}, split {config.split}) is needed: "

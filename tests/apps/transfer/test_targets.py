@@ -124,7 +124,7 @@ def test_a_file_without_annotations_gives_its_images(tmp_path: Path, sources: An
         ({"images": [{"id": 1, "file_name": "b.png"}]}, "belongs to image 5, which the file does not list"),
         ({"annotations": [{"image_id": 5, "category_id": 9}]}, "no annotation of category 'cat'"),
         ({"annotations": [{"id": 1, "image_id": 5, "category_id": 2}] * 2}, "annotation ids repeat"),
-        ({"annotations": [{"image_id": 5, "category_id": 2, "bbox": [1, 1, 0, 0]}]}, "has no extent"),
+        ({"annotations": [{"image_id": 5, "category_id": 2, "bbox": [1, 1, -1, 0]}]}, "has no extent"),
         (
             {"images": [{"id": 5, "file_name": "z.png"}], "annotations": []},
             "no image 'z.png' of .*give the folder of the targets' images",
@@ -166,3 +166,28 @@ def test_cells_that_hold_the_object() -> None:
     mask[0, 0] = mask[9, 19] = mask[4, 5] = True
     cells = cells_of_mask(mask, Canvas(20, 10, 40), 4)
     assert [tuple(each) for each in cells.nonzero().tolist()] == [(1, 0), (1, 1), (2, 3)]
+
+
+def test_ids_of_results_begin_at_1(tmp_path: Path, sources: Any) -> None:
+    entries = [{"id": str(each), "image_id": "5", "category_id": 2.0} for each in range(3)]
+    found = read_targets(write_targets(tmp_path, annotations=entries), sources)
+    assert [each.id for each in found] == [1, 2, 3]
+    assert found.notes == ("ids of results begin at 1: annotation 0 becomes 3",)
+    for entry in entries:
+        del entry["id"]
+    (tmp_path / "more").mkdir()
+    found = read_targets(write_targets(tmp_path / "more", annotations=entries), sources)
+    assert [each.id for each in found] == [1, 2, 3]
+
+
+def test_boxes_are_read_as_in_data_sets(tmp_path: Path, sources: Any) -> None:
+    entries = [{"id": 1, "image_id": 5, "category_id": 2, "bbox": ["20", "10", "22", "19"], "iscrowd": "0"}]
+    found = read_targets(write_targets(tmp_path, annotations=entries), sources)
+    assert found[0].box == (20, 10, 42, 29)
+
+
+def test_an_image_under_two_ids_is_said(tmp_path: Path, sources: Any) -> None:
+    images = [{"id": 5, "file_name": "b.png"}, {"id": 6, "file_name": "b.png"}]
+    found = read_targets(write_targets(tmp_path, images=images, annotations=[]), sources)
+    assert len(found) == 2
+    assert found.notes == ("1 images are listed under several ids and annotated each time (b.png)",)

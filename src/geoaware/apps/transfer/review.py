@@ -10,7 +10,7 @@ from typing import Any
 from geoaware.apps.transfer.coco_out import read_results, read_run
 from geoaware.apps.transfer.sources import Sources
 from geoaware.apps.transfer.targets import Targets
-from geoaware.data.coco import VISIBLE
+from geoaware.data.coco_file import VISIBLE
 from geoaware.method.keypoints import Schema
 from geoaware.method.types import AnnotatedImage
 from geoaware.report.gallery import Entry, Match, write_gallery

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from geoaware.apps.transfer.crop import Window, crop_window
 from geoaware.apps.transfer.vote import Queries
-from geoaware.data.coco import CocoFile, open_folder, read_schemas
+from geoaware.data.coco import open_folder
+from geoaware.data.coco_file import CocoFile, read_schemas
 from geoaware.data.images import load_annotated
 from geoaware.matcher import Matcher
 from geoaware.method.alignment import CANDIDATES, mirror_points
@@ -82,9 +83,11 @@ def read_sources(
     if not path.is_file():
         raise InputError(f"{path}: no such file; give a COCO-keypoints JSON of the annotated images")
     folder = None if images is None else str(images.absolute())
-    file, annotated, outside = open_folder(path.parent, path.stem, path.name, folder, None, hidden)
-    if outside:
-        raise InputError(f"{outside[0]}: outside; mend the annotation ({len(outside)} such keypoints)")
+    file, annotated, read = open_folder(path.parent, path.stem, path.name, folder, None, hidden)
+    if read.outside:
+        raise InputError(
+            f"{read.outside[0]}: outside; mend the annotation ({len(read.outside)} such keypoints)"
+        )
     name = _choose(file, annotated, category)
     chosen = tuple(each for each in annotated if each.category == name)
     missing = [each.path for each in chosen if not each.path.is_file()]
@@ -96,6 +99,7 @@ def read_sources(
         )
     ((number, entry),) = ((key, each) for key, each in file.categories.items() if each["name"] == name)
     schemas, notes = read_schemas(replace(file, categories={number: entry}))
+    notes += read.notes()
     return Sources(path, schemas[name], chosen, entry, file.flip_pairs, file.keypoint_groups, tuple(notes))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +18,8 @@ from torch import Tensor
 
 from geoaware.apps.transfer.sources import Sources
 from geoaware.data import object_mask
-from geoaware.data.coco import CocoFile, corner_box, image_folder, read_coco
+from geoaware.data.coco import image_folder
+from geoaware.data.coco_file import CocoFile, corner_box, read_coco
 from geoaware.data.dataset import make_keypoints
 from geoaware.data.images import list_images
 from geoaware.method.geometry import Canvas
@@ -45,8 +47,7 @@ class Target:
     @property
     def id(self) -> int:
         """Of the annotation in the result."""
-        own = None if self.annotation is None else self.annotation.get("id")
-        return own if isinstance(own, int) else self.number
+        return self.number if self.annotation is None else int(self.annotation["id"])
 
     @property
     def box(self) -> Box | None:
@@ -79,12 +80,14 @@ class Targets(Sequence[Target]):
         folder: of the images.
         file: the COCO file, if there is one.
         category_id: of the category in the result, if the file has it.
+        notes: what was understood of the file and what was not used, one sentence each.
     """
 
     rows: Sequence[tuple[str, int | None, Mapping[str, Any] | None]]
     folder: Path
     file: Path | None = None
     category_id: int | None = None
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -177,8 +180,18 @@ def read_targets(path: Path, sources: Sources, images: Path | None = None) -> Ta
     files = {number: str(each["file_name"]).replace("\\", "/") for number, each in file.images.items()}
     category_id = _category_id(file, sources)
     objects: list[tuple[int, Any]] = [(each, None) for each in sorted(files)]
+    notes = list(file.notes)
     if file.annotations or file.crowds:
-        objects = [(entry["image_id"], entry) for entry in _objects(file, category_id)]
+        found, said = _objects(file, category_id)
+        objects = [(entry["image_id"], entry) for entry in found]
+        notes += said
+    twice = [
+        name
+        for name, times in Counter(files[each] for each in {image for image, _ in objects}).items()
+        if times > 1
+    ]
+    if twice:
+        notes.append(f"{len(twice)} images are listed under several ids and annotated each time ({twice[0]})")
     if not objects:
         raise InputError(f"{path}: no image or no annotation of category {sources.name!r} to work on")
     folder = image_folder(path.parent, list(files.values())) if images is None else images
@@ -188,7 +201,9 @@ def read_targets(path: Path, sources: Sources, images: Path | None = None) -> Ta
             "folder of the targets' images",
             parameter="targets_images",
         )
-    return Targets([(files[image], image, entry) for image, entry in objects], folder, path, category_id)
+    return Targets(
+        [(files[image], image, entry) for image, entry in objects], folder, path, category_id, tuple(notes)
+    )
 
 
 def cells_of_mask(mask: np.ndarray, canvas: Canvas, grid: int) -> Bool[Tensor, "p p"]:
@@ -220,11 +235,23 @@ def _category_id(file: CocoFile, sources: Sources) -> int:
     return chosen
 
 
-def _objects(file: CocoFile, category_id: int) -> list[dict[str, Any]]:
-    """The annotations of the category, by image and annotation id."""
+def _objects(file: CocoFile, category_id: int) -> tuple[list[dict[str, Any]], list[str]]:
+    """The annotations of the category, by image and annotation id, and what is to be said of them."""
     found = [entry for entry in file.annotations if entry["category_id"] == category_id]
-    for entry in found:
-        corner_box(entry, f"{file.path}: annotation {entry['id']}")
-    if len({entry["id"] for entry in found}) < len(found):
+    ids = [entry["id"] for entry in found]
+    if len(set(ids)) < len(ids):
         raise InputError(f"{file.path}: annotation ids repeat; ids must differ")
-    return sorted(found, key=lambda each: (each["image_id"], each["id"]))
+    notes = []
+    if 0 in ids:
+        # Programs that evaluate results take 0 for no annotation.
+        free = max(*ids, 0) + 1
+        found = [{**entry, "id": entry["id"] or free} for entry in found]
+        notes.append(f"ids of results begin at 1: annotation 0 becomes {free}")
+    flat = [
+        entry["id"]
+        for entry in found
+        if entry.get("bbox") and corner_box(entry, f"{file.path}: annotation {entry['id']}") is None
+    ]
+    if flat:
+        notes.append(f"{len(flat)} boxes without extent count as none (annotation {flat[0]})")
+    return sorted(found, key=lambda each: (each["image_id"], each["id"])), notes

@@ -1,0 +1,390 @@
+"""Reading a file in COCO's format: every entry is checked, and exporters' own ways are understood.
+
+What is understood in one of several possible ways, and what is not used, becomes a note.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from geoaware.data import fields
+from geoaware.data.dataset import Annotations, make_box, shortened
+from geoaware.data.files import known_as, read_json
+from geoaware.data.pairs import describe_groups, make_schema, mirrored, rebased
+from geoaware.method.keypoints import AP10K, Schema
+from geoaware.method.types import Box
+from geoaware.runs.errors import InputError
+
+VISIBLE, HIDDEN = 2, 1
+"""COCO's keypoint flags; 0 is not annotated."""
+
+_FLAGS = frozenset({-1, 0, HIDDEN, VISIBLE})
+_OUTLINE = 6
+"""Numbers that a polygon needs at least."""
+_BOX = "x, y, width, height"
+
+Entry = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class CocoFile:
+    """A checked annotation file: every annotation has a known image and category and enough numbers.
+
+    Attributes:
+        categories: by id; those with keypoints, or all where keypoints are not needed.
+        annotations: those of a single object, likewise, in which ids, boxes and keypoints are numbers; an id
+            is added where it is missing.
+        crowds: ids of images with an annotation of a whole group (``iscrowd``).
+        flip_pairs: as it stands at the top of the file, from 0, or ``None``; ``keypoint_groups`` likewise.
+        notes: what was understood and what was not used, one sentence each.
+    """
+
+    path: Path
+    images: Mapping[int, Entry]
+    categories: Mapping[int, Entry]
+    annotations: tuple[Entry, ...]
+    crowds: frozenset[int] = frozenset()
+    flip_pairs: Any = None
+    keypoint_groups: Any = None
+    notes: tuple[str, ...] = ()
+
+    def names(self, category: int) -> list[str]:
+        """Keypoint names of a category; the position is the annotation id."""
+        return [str(each) for each in self.categories[category]["keypoints"]]
+
+
+def read_coco(path: Path, objects: bool = False) -> CocoFile:
+    """Read and check an annotation file; an `InputError` names file and entry.
+
+    With ``objects``, objects of any category count, with keypoints or without, and the lists of categories
+    and annotations may be missing; keypoints are not looked at.
+    """
+    kind = "COCO file of images and objects" if objects else "COCO keypoints file"
+    content = read_json(path, f"a {kind}")
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: is no {kind} (a JSON object with images, …){known_as(content)}")
+    for key, label in (("images", "file_name"), ("categories", "name"), ("annotations", "id")):
+        content[key] = _as_list(content.get(key), label)
+        if objects and key != "images":
+            content[key] = content[key] or []
+        if not isinstance(content[key], list):
+            raise InputError(f"{path}: has no list {key!r}, so is no {kind}{known_as(content)}")
+    images = _by_id(content, "images", "file_name", path)
+    if objects and not images:
+        raise InputError(f"{path}: lists no images, so is no {kind}")
+    categories = _by_id(content, "categories", "name", path)
+    entries = list(_entries(content["annotations"], path))
+    found = Annotations()
+    if not objects:
+        categories, entries = _one_object(categories, entries, found)
+        categories = {
+            key: each for key, each in categories.items() if _named(each, f"{path}: category {key}")
+        }
+    if not categories and not objects:
+        raise InputError(f"{path}: no category lists its 'keypoints'; add their names to the categories")
+    for name, times in Counter(each["name"] for each in categories.values()).most_common(1):
+        if times > 1:
+            raise InputError(f"{path}: two categories are called {name!r}; names must differ")
+    single = [each for each in entries if not each.get("iscrowd")]
+    annotations = tuple(_annotations(single, path, images, categories, objects, found))
+    most = max((len(each.get("keypoints") or ()) for each in categories.values()), default=0)
+    widest = next((each for each in categories.values() if len(each.get("keypoints") or ()) == most), {})
+    flips, groups, note = mirrored(content, str(path)), content.get("keypoint_groups"), ""
+    if not objects:
+        flips, groups, note = rebased(widest["keypoints"], flips, groups)
+    return CocoFile(
+        path,
+        images,
+        categories,
+        annotations,
+        frozenset(each["image_id"] for each in entries if each.get("iscrowd")),
+        flips,
+        groups,
+        (*found.notes(), *([note] if note else [])),
+    )
+
+
+def read_places(annotation: Mapping[str, Any], count: int, where: str) -> list[float] | None:
+    """An annotation's keypoints as numbers x, y, flag, x, y, flag …; ``None`` where it has none.
+
+    Triples may stand in lists of their own, ``null`` for one that is not annotated. Where the flag is 0,
+    coordinates may be missing.
+    """
+    values = annotation.get("keypoints")
+    if values is None or values == []:
+        return None
+    if isinstance(values, list) and any(isinstance(each, list) for each in values):
+        triples = [[0, 0, 0] if each is None else each for each in values]
+        if not all(isinstance(each, list) and len(each) == 3 for each in triples):
+            raise InputError(f"{where}: a keypoint is not [x, y, flag]")
+        values = [value for triple in triples for value in triple]
+    if not isinstance(values, list) or len(values) != 3 * count:
+        raise InputError(f"{where} must have {3 * count} numbers (x, y, flag for {count} keypoints)")
+    if not fields.are_numbers(values):
+        values = [
+            value for each in range(count) for value in _triple(values, each, f"{where}: keypoint {each}")
+        ]
+    if not _FLAGS.issuperset(values[2::3]):
+        wrong = next(flag for flag in values[2::3] if flag not in _FLAGS)
+        raise InputError(
+            f"{where}: the flag {wrong:g} of a keypoint is not 0, 1 or 2; if flags are confidences, write 2 "
+            "for the keypoints to use and 0 for the others"
+        )
+    return values
+
+
+def visible_from(keypoints: Sequence[Sequence[float] | None], hidden: bool) -> tuple[int, list[str]]:
+    """The flag from which keypoints of a file count as visible, and what is to be said of it.
+
+    That is 2, or 1 if ``hidden``. In a file that never uses 2, flag 1 means visible.
+    """
+    flags = Counter[float]()
+    for values in keypoints:
+        flags.update((values or ())[2::3])
+    if hidden or not flags[HIDDEN]:
+        return (HIDDEN if hidden else VISIBLE), []
+    if not flags[VISIBLE]:
+        return HIDDEN, ["no keypoint has flag 2, so flag 1 counts as visible"]
+    what = f"{flags[HIDDEN]} keypoints are marked as hidden (flag 1) and do not count"
+    return VISIBLE, [f"{what}; the option hidden counts them"]
+
+
+def keypoint_places(
+    values: Sequence[float] | None, least: int = VISIBLE
+) -> dict[int, tuple[float, float] | None]:
+    """Places by id of an annotation's keypoints; ``None`` for those whose flag is below ``least``."""
+    given = values or ()
+    triples = zip(given[::3], given[1::3], given[2::3], strict=True)
+    return {number: (x, y) if flag >= least else None for number, (x, y, flag) in enumerate(triples)}
+
+
+def corners(annotation: Mapping[str, Any], where: str) -> tuple[float, float, float, float] | None:
+    """COCO's box (x, y, width, height) as x1, y1, x2, y2, with an extent or not; ``None``: there is none."""
+    values = annotation.get("bbox")
+    if fields.missing(values):
+        return None
+    x, y, width, height = fields.numbers(values, f"{where}: bbox", 4, _BOX)
+    return x, y, x + width, y + height
+
+
+def corner_box(annotation: Mapping[str, Any], where: str) -> Box | None:
+    """COCO's box (x, y, width, height) as (x1, y1, x2, y2); ``None`` where there is none with an extent."""
+    return make_box(corners(annotation, where), where)
+
+
+def read_schemas(file: CocoFile) -> tuple[dict[str, Schema], list[str]]:
+    """Schema of every category by name, and what was inferred; a category's own entries go before the file's.
+
+    Keypoints called exactly as in AP-10K get the subgroups of AP-10K if the file gives none.
+    """
+    schemas: dict[str, Schema] = {}
+    said: dict[str, list[str]] = defaultdict(list)
+    for number, category in sorted(file.categories.items()):
+        names = file.names(number)
+        where = f"{file.path}: category {category['name']!r}"
+        own = mirrored(category, where)
+        pairs = _inside(file.flip_pairs, len(names)) if own is None else own
+        groups = category.get("keypoint_groups", _inside(file.keypoint_groups, len(names)))
+        as_ap10k = groups is None and tuple(names) == AP10K.names
+        schema, inferred = make_schema(names, pairs, dict(AP10K.subgroups) if as_ap10k else groups, where)
+        if as_ap10k:
+            inferred.append(f"named as in AP-10K, so with its subgroups: {describe_groups(schema)}")
+        limbs, note = _limbs(category, names)
+        schemas[category["name"]] = replace(schema, skeleton=limbs)
+        for sentence in [*inferred, *([note] if note else [])]:
+            said[sentence].append(category["name"])
+    return schemas, [f"{shortened(categories)}: {sentence}" for sentence, categories in said.items()]
+
+
+def _limbs(category: Mapping[str, Any], names: Sequence[str]) -> tuple[tuple[tuple[int, int], ...], str]:
+    """Joined keypoints from 0, and a note; what joins no two keypoints is passed over.
+
+    A skeleton counts from 1, or from 0 if it has a 0 and nothing that only counting from 1 explains. Names
+    stand for themselves.
+    """
+    given = category.get("skeleton")
+    limbs = [each for each in given if isinstance(each, list)] if isinstance(given, list) else []
+    place = {name: number for number, name in enumerate(names)}
+    known = [[place.get(end) if isinstance(end, str) else None for end in limb] for limb in limbs]
+    if limbs and all(len(limb) == 2 and None not in limb for limb in known):
+        return tuple((limb[0], limb[1]) for limb in known), ""  # type: ignore[misc]
+    plain = [limb for limb in limbs if len(limb) == 2 and fields.are_numbers(limb)]
+    ends = [int(end) for limb in plain for end in limb]
+    first = 0 if 0 in ends and max(ends) < len(names) else 1
+    pairs = [(int(a) - first, int(b) - first) for a, b in plain]
+    found = tuple(pair for pair in pairs if all(0 <= end < len(names) for end in pair))
+    notes = ["the skeleton counts from 0, because it names keypoint 0"] if plain and not first else []
+    if isinstance(given, list) and len(found) < len(given):
+        notes.append(f"{len(given) - len(found)} limbs of the skeleton join no two keypoints")
+    return found, "; ".join(notes)
+
+
+def _inside(entries: Any, count: int) -> Any:
+    """Those of a file's flip pairs or groups whose ids a category of so many keypoints has."""
+    try:
+        if isinstance(entries, dict):
+            return {name: ids for name, ids in entries.items() if max(ids) < count}
+        return [ids for ids in entries if max(ids) < count]
+    except (TypeError, ValueError):
+        return entries
+
+
+def _as_list(entries: Any, label: str) -> Any:
+    """The entries of an object by id or by name as a list; whatever else is given as it is."""
+    if not isinstance(entries, dict):
+        return entries
+    listed: list[Any] = []
+    for key, entry in entries.items():
+        named = {label: entry} if isinstance(entry, str) else entry
+        mine = {"id": key} if key.strip().isdecimal() else {label: key, "id": len(listed) + 1}
+        listed.append({**mine, **named} if isinstance(named, dict) else entry)
+    return listed
+
+
+def _by_id(content: Entry, key: str, label: str, path: Path) -> dict[int, Entry]:
+    """The entries of a list by their ids, each with a text under ``label``."""
+    found: dict[int, Entry] = {}
+    for place, entry in enumerate(content[key]):
+        where = f"{path}: {key}[{place}]"
+        if not isinstance(entry, dict) or "id" not in entry or label not in entry:
+            raise InputError(f"{where} lacks id or {label}")
+        if not isinstance(entry[label], str):
+            raise InputError(f"{where}: {label} must be text")
+        number = fields.whole(entry["id"], f"{where}: id")
+        if number in found:
+            raise InputError(f"{path}: two {key} have the id {number}; ids must differ")
+        found[number] = _changed(entry, id=number)
+    return found
+
+
+def _entries(given: Sequence[Any], path: Path) -> Iterator[Entry]:
+    """Annotations with ids and ``iscrowd`` as numbers; missing ids follow the largest one, from 1."""
+    ids = [entry.get("id") if isinstance(entry, dict) else None for entry in given]
+    numbers = [
+        None if fields.missing(each) else fields.whole(each, f"{path}: annotations[{place}]: id")
+        for place, each in enumerate(ids)
+    ]
+    free = max((each for each in numbers if each is not None), default=0)
+    for place, (entry, number) in enumerate(zip(given, numbers, strict=True)):
+        where = f"{path}: annotations[{place}]"
+        if not isinstance(entry, dict) or entry.get("image_id") is None or entry.get("category_id") is None:
+            raise InputError(f"{where} lacks image_id or category_id")
+        changes: Entry = {
+            key: fields.whole(entry[key], f"{where}: {key}") for key in ("image_id", "category_id")
+        }
+        free += number is None
+        changes["id"] = max(free, 1) if number is None else number
+        if "iscrowd" in entry:
+            changes["iscrowd"] = int(fields.flag(entry["iscrowd"], f"{where}: iscrowd"))
+        yield _changed(entry, **changes)
+
+
+def _annotations(
+    entries: Sequence[Entry],
+    path: Path,
+    images: Mapping[int, Entry],
+    categories: Mapping[int, Entry],
+    objects: bool,
+    found: Annotations,
+) -> Iterator[Entry]:
+    """Annotations of a single object, checked; what is left out is counted in ``found``."""
+    for entry in entries:
+        where = f"{path}: annotation {entry['id']}"
+        if not (objects or entry["category_id"] in categories):
+            found.noted["annotations are of categories without keypoints and are not used"].append(where)
+            continue
+        if entry["image_id"] not in images:
+            raise InputError(f"{where} belongs to image {entry['image_id']}, which the file does not list")
+        changes: Entry = {}
+        if not objects:
+            values = read_places(entry, len(categories[entry["category_id"]]["keypoints"]), where)
+            if values is None:
+                found.noted["annotations have no list of keypoints and are not used"].append(where)
+                continue
+            changes["keypoints"] = values
+        box = entry.get("bbox")
+        if box is not None:
+            empty = fields.missing(box)
+            changes["bbox"] = None if empty else fields.numbers(box, f"{where}: bbox", 4, _BOX)
+        outline = entry.get("segmentation")
+        if isinstance(outline, list):
+            kept = [each for each in outline if not isinstance(each, list) or len(each) >= _OUTLINE]
+            if len(kept) < len(outline):
+                found.noted[
+                    "annotations have polygons of less than three points, which count as none"
+                ].append(where)
+                changes["segmentation"] = kept
+        yield _changed(entry, **changes)
+
+
+def _one_object(
+    categories: dict[int, Entry], entries: list[Entry], found: Annotations
+) -> tuple[dict[int, Entry], list[Entry]]:
+    """Some exporters make a category of every keypoint: all of them are one object then.
+
+    They do if there are several, none names more than one keypoint, every annotation has one, and no image
+    shows one twice.
+    """
+    shown = [(each["image_id"], each["category_id"]) for each in entries]
+    few = all(
+        each.get("keypoints") is None or (isinstance(each["keypoints"], list) and len(each["keypoints"]) < 2)
+        for each in categories.values()
+    )
+    flat = [each.get("keypoints") for each in entries]
+    flat = [each[0] if isinstance(each, list) and len(each) == 1 else each for each in flat]
+    single = bool(flat) and all(isinstance(each, list) and len(each) == 3 for each in flat)
+    if len(categories) < 2 or not few or not single or len(set(shown)) < len(shown):
+        return categories, entries
+    order = sorted(categories)
+    names = [(categories[each].get("keypoints") or [None])[0] for each in order]
+    if len(set(map(str, names))) < len(names) or None in names:
+        names = [categories[each]["name"] for each in order]
+    groups = {str(each.get("supercategory") or "") for each in categories.values()}
+    name = next(iter(groups)) if len(groups) == 1 else ""
+    merged: dict[int, Entry] = {}
+    for entry, values in zip(entries, flat, strict=True):
+        if entry["category_id"] not in categories:
+            return categories, entries
+        blank: list[Any] = [0, 0, 0] * len(order)
+        into = merged.setdefault(
+            entry["image_id"],
+            {"id": entry["id"], "image_id": entry["image_id"], "category_id": order[0], "keypoints": blank},
+        )
+        place = 3 * order.index(entry["category_id"])
+        into["keypoints"][place : place + 3] = values
+    found.said.append(
+        f"every category is a single keypoint, so {len(order)} categories are read as the keypoints of one "
+        f"object: {shortened([str(each) for each in names])}"
+    )
+    whole = {"id": order[0], "name": name or "object", "keypoints": names}
+    return {order[0]: whole}, list(merged.values())
+
+
+def _triple(values: Sequence[Any], each: int, where: str) -> tuple[float, float, float]:
+    """One keypoint of a list that does not only hold numbers: x, y, flag; zeros where it is not annotated."""
+    x, y, flag = values[3 * each : 3 * each + 3]
+    seen = 0 if fields.missing(flag) else fields.number(flag, f"{where}: flag")
+    if seen <= 0 and (fields.missing(x) or fields.missing(y)):
+        return 0, 0, 0
+    return fields.number(x, f"{where}: x"), fields.number(y, f"{where}: y"), seen
+
+
+def _named(category: Entry, where: str) -> bool:
+    """Whether a category lists the names of its keypoints, which must be texts or numbers."""
+    names = category.get("keypoints")
+    if not isinstance(names, list) or not names:
+        return False
+    wrong = [each for each in names if not isinstance(each, str | int)]
+    if wrong:
+        raise InputError(f"{where}: the keypoint {fields.shown(wrong[0])} is no name")
+    return True
+
+
+def _changed(entry: Entry, **changes: Any) -> Entry:
+    """The entry with the changes; the very same where there are none."""
+    differ = {key: value for key, value in changes.items() if key not in entry or entry[key] is not value}
+    return {**entry, **differ} if differ else entry
