@@ -177,10 +177,7 @@ def build(
         **_of_species(species, rules),
         "pairs": pairs,
         "paper": {benchmark: dict(counts) for benchmark, counts in PAPER.items()},
-        "files": {
-            name: {"bytes": len(text), "sha256": hashlib.sha256(text).hexdigest()}
-            for name, text in sorted(texts.items())
-        },
+        "files": {name: _entry(text) for name, text in sorted(texts.items())},
     }
     write(folder, texts, manifest)
     return Benchmark(manifest, folder)
@@ -365,6 +362,11 @@ def write(folder: Path, texts: Mapping[str, bytes], manifest: Mapping[str, Any])
     for name, text in [*texts.items(), (MANIFEST, last)]:
         with replacing(folder / name) as draft:
             draft.write_bytes(text)
+
+
+def _entry(text: bytes) -> dict[str, Any]:
+    """What the manifest says of a file, by which a reader knows it whole."""
+    return {"bytes": len(text), "sha256": hashlib.sha256(text).hexdigest()}
 
 
 def _put(known: dict[int, Any], key: int, entry: Any, where: str) -> None:

@@ -170,6 +170,9 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or refuse it."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
 
         async def send_guarded(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
@@ -177,24 +180,20 @@ class Guard:
                 message["headers"] = [*own, *_HEADERS]
             await send(message)
 
-        refusal = None if scope["type"] == "lifespan" else self._refusal(scope)
+        headers = {key.lower(): value.decode("latin-1") for key, value in scope["headers"]}
+        refusal = self._refusal(scope, headers)
         if refusal is None:
-            await self._answer(scope, receive, send_guarded)
+            await self._answer(scope, receive, send_guarded, int(headers.get(b"content-length", "0")))
             return
         status, text = refusal[0], refusal[1].encode()
-        headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(text))]
-        await send_guarded({"type": "http.response.start", "status": status, "headers": headers})
+        plain = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(text))]
+        await send_guarded({"type": "http.response.start", "status": status, "headers": plain})
         await send_guarded({"type": "http.response.body", "body": text})
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Have a request answered, whose bytes are counted as they arrive."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, stated: int) -> None:
+        """Have a request answered, whose bytes are counted as they arrive: no more than were stated."""
         scope = {**scope, "headers": [each for each in scope["headers"] if not _begins(each, *_FORWARDED)]}
-        headers = dict(scope["headers"])
-        left = stated = int(headers.get(b"content-length", b"0"))
-        gone = False
+        left, gone = stated, False
 
         async def counted() -> MutableMapping[str, Any]:
             nonlocal left, gone
@@ -217,10 +216,9 @@ class Guard:
         there = 0 if self._uploads is None else sum(map(_size, self._uploads.rglob("*")))
         return there + self._arriving
 
-    def _refusal(self, scope: Scope) -> tuple[int, str] | None:
+    def _refusal(self, scope: Scope, headers: Mapping[bytes, str]) -> tuple[int, str] | None:
         if scope["type"] != "http":
             return 404, "no such address"
-        headers = {key.lower(): value.decode("latin-1") for key, value in scope["headers"]}
         name = headers.get(b"host", "")
         bare = name.rpartition(":")[0] if ":" in name.rpartition("]")[2] else name
         if self._names is not None and bare.lower() not in self._names:
