@@ -1,6 +1,6 @@
 """Draw two animals and match them with the embedded extractor: the image of the README.
 
-    python docs/pictures/make.py docs/pictures/matches.png
+    python docs/images/make.py docs/images/matches.png
 
 The repository carries no photograph; these animals are its own.
 """

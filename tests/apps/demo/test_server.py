@@ -99,6 +99,12 @@ def test_it_listens_at_this_machine_alone(demo: Demo) -> None:
         assert b"--faint" in answer.read(), "the page's style"
 
 
+def test_both_images_have_a_heading(demo: Demo) -> None:
+    page = fetch(demo, "/config")[1].decode()
+    for title in ("Image A", "Image B"):
+        assert f">{title} <small>" in page
+
+
 def test_no_file_of_this_machine_is_handed_out(demo: Demo, examples: Path) -> None:
     secret = examples.parents[1] / "secret.txt"
     status, answer = upload(demo, "notes.txt", SECRET)

@@ -266,7 +266,7 @@ def _connect_downloads(view: _View, saver: gr.HTML, buttons: Mapping[Kind, gr.Bu
 
 def _pane(side: Side, place: Place) -> gr.HTML:
     template = _text("image.html").replace("SIDE", side).replace("HINT", _HINTS[side])
-    template = template.replace("TITLE", NAMES[side].replace("p", "P", 1))
+    template = template.replace("TITLE", NAMES[side].replace("image", "Image"))
     return gr.HTML(
         "",
         html_template=template,
