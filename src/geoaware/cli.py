@@ -8,11 +8,13 @@ from __future__ import annotations
 import errno
 import io
 import logging
-import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from geoaware._version import __version__
 from geoaware.commands import (
@@ -31,10 +33,37 @@ from geoaware.commands import (
     transfer,
     tune,
 )
+from geoaware.commands.options import cut
 from geoaware.runs.errors import InputError, MissingDependencyError, shortened
+
+
+class _Group(TyperGroup):
+    """Cuts long arguments in what is said about wrong usage."""
+
+    def make_context(self, *args: Any, **extra: Any) -> Any:
+        """Of the words before the command's name."""
+        with _cut_usage():
+            return super().make_context(*args, **extra)
+
+    def invoke(self, *args: Any) -> Any:
+        """Of the command's own words."""
+        with _cut_usage():
+            return super().invoke(*args)
+
+
+@contextmanager
+def _cut_usage() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if hasattr(error, "format_message"):  # of typer
+            vars(error)["message"] = cut(str(vars(error)["message"]))
+        raise
+
 
 app = typer.Typer(
     name="geoaware",
+    cls=_Group,
     help="Find the same points of one object on another, in another photograph, and tell left from right.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -61,9 +90,6 @@ for command in (
     app.command()(command)
 app.add_typer(data.app, name="data")
 
-
-_LONGEST = 260
-"""More characters than a part of a path can have."""
 
 _debug = False
 """Whether errors show their traceback; set by ``--debug``, read once a command has failed."""
@@ -116,7 +142,7 @@ def main() -> None:
     except Exception as error:
         if isinstance(error, UnicodeEncodeError) or getattr(error, "errno", None) == errno.ENAMETOOLONG:
             given = str(getattr(error, "filename", None) or getattr(error, "object", ""))
-            _fail(error, f"{given[:80]}: no file can have this name; it is too long or no text", code=2)
+            _fail(error, f"{shortened(given)}: no file can have this name; it is too long or no text", code=2)
         what = " ".join(str(error).split()) or type(error).__name__
         _fail(error, f"failed while working: {what} ({type(error).__name__}; --debug shows where)", code=1)
 
@@ -135,16 +161,8 @@ def _flag(parameter: str | None) -> str:
 def _fail(error: Exception, message: str, code: int) -> None:
     if _debug:
         raise error
-    typer.echo(f"error: {_cut(message)}", err=True)
+    typer.echo(f"error: {cut(message)}", err=True)
     sys.exit(code)
-
-
-def _cut(message: str) -> str:
-    """The message with long arguments that it repeats, and other long words, cut to about 80 characters."""
-    for given in (part for word in sys.argv[1:] for part in (word, word.partition("=")[2])):
-        for text in (given, repr(given)[1:-1]):
-            message = message.replace(text, shortened(text)) if len(text) > _LONGEST else message
-    return re.sub(rf"[^\s/]{{{_LONGEST},}}", lambda word: shortened(word[0]), message)
 
 
 if __name__ == "__main__":

@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from geoaware.commands.options import AsJson, ConfigSettings, Device, Markdown, parse_settings, say
+from geoaware.commands.options import AsJson, ConfigSettings, Device, Markdown, expand, parse_settings, say
 
 
+@expand
 def ablation(
     config: Annotated[str, Argument(help="A YAML file, or the name of a configuration that is shipped.")],
     out: Annotated[Path, Option(help="Folder of the training runs and their predictions.")],

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Argument, Option
 
-from geoaware.commands.options import Device, ExtractorName, parse_extractor_settings, say
+from geoaware.commands.options import Device, ExtractorName, expand, parse_extractor_settings, say
 from geoaware.runs.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from geoaware.store.feature_store import FeatureStore
 
 
+@expand
 def extract(
     folder: Annotated[Path, Argument(metavar="DIR", help="The folder of the images.")],
     cache: Annotated[Path, Option(help="Where the features go; may hold several sets.")],

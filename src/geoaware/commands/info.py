@@ -12,11 +12,13 @@ from typing import Annotated, Any
 import typer
 from typer import Option
 
+from geoaware.commands.options import expand
 from geoaware.runs.errors import InputError
 
 _PACKAGES = ("geoaware", "torch", "transformers", "pillow", "numpy")
 
 
+@expand
 def info(
     as_json: Annotated[bool, Option("--json", help="Print as JSON.")] = False,
     convert: Annotated[

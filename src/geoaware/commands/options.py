@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from functools import wraps
 from inspect import Parameter, Signature, signature
@@ -12,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin,
 import typer
 from typer import Option
 
-from geoaware.runs.errors import InputError
+from geoaware.runs.errors import InputError, shortened
 
 if TYPE_CHECKING:
     from geoaware.data import DataSet
@@ -25,11 +28,22 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_LONGEST = 260
+"""More characters than a part of a path can have."""
+
 
 def say(text: str, shard: Shard | None = None) -> None:
     """A line on standard error, with the number of this process where there are several."""
     who = f"[{shard.rank + 1} of {shard.world}] " if shard is not None and shard.world > 1 else ""
     typer.echo(who + text, err=True)
+
+
+def cut(message: str) -> str:
+    """The message with long arguments that it repeats, and other long words, cut to about 80 characters."""
+    for given in (part for word in sys.argv[1:] for part in (word, word.partition("=")[2])):
+        for text in (given, repr(given)[1:-1]):
+            message = message.replace(text, shortened(text)) if len(text) > _LONGEST else message
+    return re.sub(rf"[^\s/]{{{_LONGEST},}}", lambda word: shortened(word[0]), message)
 
 
 class Without:
@@ -43,6 +57,7 @@ def expand(command: Callable[..., T]) -> Callable[..., T]:
     """Give a command that takes groups of options the flat signature that typer reads.
 
     A parameter or field whose type is a dataclass stands for the fields of that dataclass, in their order.
+    When the command runs, the system is asked first whether files can have the names that are given.
     """
     given = list(signature(command, eval_str=True).parameters.values())
     flat = [each for parameter in given for each in _flat(parameter)]
@@ -51,6 +66,11 @@ def expand(command: Callable[..., T]) -> Callable[..., T]:
     def called(**values: Any) -> T:
         bound = called.__signature__.bind(**values)  # type: ignore[attr-defined]
         bound.apply_defaults()
+        for value in values.values():
+            for path in value if isinstance(value, list) else [value]:
+                # What the system raises for a name that is too long, or no text, is for `cli.main` to tell.
+                with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+                    path.lstat() if isinstance(path, Path) else None
         return command(**{each.name: _gather(each, bound.arguments) for each in given})
 
     called.__signature__ = Signature(flat)  # type: ignore[attr-defined]
