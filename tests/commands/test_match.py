@@ -164,6 +164,8 @@ def test_bad_input_is_refused_in_one_line(photos: Path, tmp_path: Path) -> None:
     point = ("--point", "5,5")
     assert_refused(geoaware("match", tmp_path / "absent.png", b, *point), "absent.png", "no such file")
     assert_refused(geoaware("match", a, tmp_path / "absent", *point), "absent", "no such file")
+    for pair in ((photos / "A.PNG", b), (b, photos / "A.PNG")):
+        assert_refused(geoaware("match", *pair, *point), "A.PNG: no such file; ", "a.png is there")
     assert_refused(geoaware("match", text, b, *point), "text.png", "not an image")
     assert_refused(geoaware("match", a, cut, *point), "cut.png", "damaged")
     assert_refused(geoaware("match", a, tmp_path / "empty", *point), "empty", "no images")

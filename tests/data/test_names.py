@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from geoaware.data.names import FileNames, Names, printable
+from geoaware.data.names import FileNames, Names, alike, printable
 from geoaware.runs.errors import InputError
 
 
@@ -58,3 +58,23 @@ def test_known_names_are_found_likewise() -> None:
 
 def test_bytes_that_are_no_text_can_be_shown() -> None:
     assert printable("caf\udce9.jpg") == "caf\\udce9.jpg"
+
+
+@pytest.mark.parametrize("name", ["A.PNG", "a.png", "IN/a.png", "in%2Fa.png", "in\\a.png", "x/in/a.png"])
+def test_what_a_missing_path_may_mean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").touch()
+    (tmp_path / "A.png").touch()
+    monkeypatch.chdir(tmp_path)
+    meant = Path("in/a.png" if "in" in name.lower() else "A.png")
+    assert alike(Path(name)) == f"; {meant} is there"
+    if not name.startswith("x"):
+        assert alike(tmp_path / name) == f"; {tmp_path / meant} is there"
+    assert alike(tmp_path / "b.png") == alike(Path("b.png")) == ""
+
+
+def test_names_that_mean_the_same_are_refused_with_their_file() -> None:
+    names = Names(["a.jpg"], "list.csv")
+    names.find("a.jpg")
+    with pytest.raises(InputError, match=r"^list\.csv: the names 'a\.jpg' and 'A\.jpg' both lead to a\.jpg"):
+        names.find("A.jpg")

@@ -153,9 +153,6 @@ def match(
     from geoaware.data.images import list_images
 
     queries = points.read()
-    for path in (a, b):
-        if not path.exists():
-            raise InputError(f"{path}: no such file")
     targets = list_images(b) if b.is_dir() else [b]
     turns = (_turn(a, exif), 1 if b.is_dir() else _turn(b, exif, asked=False))
     source_object, target_object = masks.read(b, turns)

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from geoaware.data.fields import missing, number
+from geoaware.data.names import alike
 from geoaware.runs.errors import InputError, shortened
 
 _log = logging.getLogger(__name__)
@@ -43,7 +44,9 @@ def reading(path: Path, expected: str = "") -> Iterator[None]:
             raise
         named = Path(error.filename or path)
         if isinstance(error, FileNotFoundError):
-            what = "is a link to a file that is missing" if named.is_symlink() else "no such file"
+            what = (
+                "is a link to a file that is missing" if named.is_symlink() else f"no such file{alike(named)}"
+            )
         elif isinstance(error, IsADirectoryError):
             what = "is a folder, not a file"
         else:

@@ -16,9 +16,10 @@ from geoaware.runs.errors import InputError
 
 
 class Names:
-    """Looks names up among known ones, such as ids of images."""
+    """Looks names up among known ones, such as ids of images; ``where`` names the file that they stand in."""
 
-    def __init__(self, known: Iterable[str] = ()) -> None:
+    def __init__(self, known: Iterable[str] = (), where: str = "") -> None:
+        self._where = where and f"{where}: "
         self._known = _by_plain(known)
         self._found: dict[str, str | None] = {}
         self._called: dict[str, str] = {}
@@ -48,7 +49,9 @@ class Names:
                 continue
             other = self._called.setdefault(found, name)
             if other != name:
-                raise InputError(f"the names {other!r} and {name!r} both lead to {found}; they must differ")
+                raise InputError(
+                    f"{self._where}the names {other!r} and {name!r} both lead to {found}; they must differ"
+                )
             letters = _letters(spelled, found)
             if rule or letters:
                 text = " and ".join(filter(None, (rule, letters)))
@@ -86,6 +89,13 @@ class FileNames(Names):
                 return None
             place /= found
         return place.as_posix() if _is_file(self.folder / place) else None
+
+
+def alike(path: Path) -> str:
+    """For the message that nothing is at a path: the file that it may mean; empty if there is none."""
+    root = Path(path.anchor)
+    found = FileNames(root).find(path.relative_to(root).as_posix())
+    return f"; {root / found} is there" if found else ""
 
 
 def _spellings(name: str) -> Iterator[tuple[str, str]]:

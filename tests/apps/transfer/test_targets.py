@@ -59,7 +59,8 @@ def test_images_that_are_not_there(tmp_path: Path) -> None:
     folder = images(tmp_path / "photos")
     (tmp_path / "empty").mkdir()
     for paths, message in (
-        ([folder / "x.png"], "x.png: no such image or folder"),
+        ([folder / "x.png"], "x.png: no such image or folder$"),
+        ([folder / "A.PNG"], r"A\.PNG: no such image or folder; .*a\.png is there"),
         ([tmp_path / "empty"], "empty: no images in this folder; the folders inside it were not"),
         ([], "no images to annotate"),
     ):

@@ -20,6 +20,7 @@ from geoaware.apps.transfer.vote import Queries
 from geoaware.data.coco import open_folder
 from geoaware.data.coco_file import CocoFile, read_schemas
 from geoaware.data.images import load_annotated
+from geoaware.data.names import alike
 from geoaware.matcher import Matcher
 from geoaware.method.alignment import CANDIDATES, mirror_points
 from geoaware.method.geometry import Pose, clamp_points, pose_image, pose_points
@@ -86,7 +87,9 @@ def read_sources(
             categories, a keypoint lies outside its image, or an image is missing.
     """
     if not path.is_file():
-        raise InputError(f"{path}: no such file; give a COCO-keypoints JSON of the annotated images")
+        raise InputError(
+            f"{path}: no such file{alike(path)}; give a COCO-keypoints JSON of the annotated images"
+        )
     folder = None if images is None else str(images.absolute())
     file, annotated, read = open_folder(path.parent, path.stem, path.name, folder, None, hidden, exif)
     if read.outside:

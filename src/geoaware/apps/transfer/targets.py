@@ -24,7 +24,7 @@ from geoaware.data.coco_file import CocoFile, corner_box, read_coco
 from geoaware.data.dataset import make_keypoints
 from geoaware.data.exif import INVERSE, Exif, check_exif, turned_box, turned_size
 from geoaware.data.images import Frame, check_size, list_images, note_once, turned_note
-from geoaware.data.names import FileNames
+from geoaware.data.names import FileNames, alike
 from geoaware.method.geometry import Canvas
 from geoaware.method.types import AnnotatedImage, Box
 from geoaware.runs.errors import InputError
@@ -177,7 +177,7 @@ def list_targets(
         elif path.is_file():
             found.append(os.path.abspath(path))  # noqa: PTH100  (links are not followed)
         else:
-            raise InputError(f"{path}: no such image or folder")
+            raise InputError(f"{path}: no such image or folder{alike(path)}")
     if not found:
         raise InputError("no images to annotate: give files or folders, or a COCO file", parameter="targets")
     if root is None:
