@@ -34,6 +34,16 @@ def query(points: list, *rest: object) -> QueryPoints:
             '{"points": [[1, 2], [3, 4]], "names": ["a", "b"], "flip_pairs": [[0, 1]]}',
             query([(1, 2), (3, 4)], ["a", "b"], [(0, 1)]),
         ),
+        ('[["1", 2.0]]', query([(1, 2)])),
+        (
+            '{"points": [[1, 2], [3, 4]], "names": ["left", "right"], "flip_pairs": [["left", "right"]]}',
+            query([(1, 2), (3, 4)], ["left", "right"], [(0, 1)]),
+        ),
+        (
+            '{"points": [[1, 2], [3, 4], [5, 6]], "names": ["left eye", "right eye", "nose"], '
+            '"flip_pairs": [[1, 2]]}',
+            query([(1, 2), (3, 4), (5, 6)], ["left eye", "right eye", "nose"], [(0, 1)]),
+        ),
     ],
 )
 def test_forms(tmp_path: Path, text: str, expected: QueryPoints) -> None:
@@ -76,6 +86,8 @@ def test_forms(tmp_path: Path, text: str, expected: QueryPoints) -> None:
         ('{"points": [[1, 2]], "names": []}', "list of 1 names"),
         ('{"points": [[1, 2]], "flip_pairs": [[0, 1]]}', "outside 0…0"),
         ('{"points": [[1, 2]], "flip_pairs": [0]}', r"list of \[i, j\]"),
+        ('{"points": [[1, 2]], "flip_pairs": [[true, 0]]}', r"list of \[i, j\]"),
+        ("name,x y\nnose,1\n", "names no column x"),
     ],
 )
 def test_malformed_files_are_named(tmp_path: Path, text: str, message: str) -> None:

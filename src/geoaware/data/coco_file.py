@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 from geoaware.data import fields
 from geoaware.data.dataset import Annotations, make_box, shortened
 from geoaware.data.files import known_as, read_json
-from geoaware.data.pairs import describe_groups, make_schema, mirrored, rebased
+from geoaware.data.pairs import describe_groups, keypoint_ids, make_schema, mirrored, rebased
 from geoaware.method.keypoints import AP10K, Schema
 from geoaware.method.types import Box
 from geoaware.runs.errors import InputError
@@ -39,7 +40,7 @@ class CocoFile:
         annotations: those of a single object, likewise, in which ids, boxes and keypoints are numbers; an id
             is added where it is missing.
         crowds: ids of images with an annotation of a whole group (``iscrowd``).
-        flip_pairs: as it stands at the top of the file, from 0, or ``None``; ``keypoint_groups`` likewise.
+        flip_pairs: as it stands at the top of the file, or ``None``; ``keypoint_groups`` likewise.
         notes: what was understood and what was not used, one sentence each.
     """
 
@@ -63,49 +64,41 @@ def read_coco(path: Path, objects: bool = False) -> CocoFile:
     With ``objects``, objects of any category count, with keypoints or without, and the lists of categories
     and annotations may be missing; keypoints are not looked at.
     """
-    kind = "COCO file of images and objects" if objects else "COCO keypoints file"
-    content = read_json(path, f"a {kind}")
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: is no {kind} (a JSON object with images, …){known_as(content)}")
-    for key, label in (("images", "file_name"), ("categories", "name"), ("annotations", "id")):
-        content[key] = _as_list(content.get(key), label)
-        if objects and key != "images":
-            content[key] = content[key] or []
-        if not isinstance(content[key], list):
-            raise InputError(f"{path}: has no list {key!r}, so is no {kind}{known_as(content)}")
+    content = _content(path, objects)
     images = _by_id(content, "images", "file_name", path)
-    if objects and not images:
-        raise InputError(f"{path}: lists no images, so is no {kind}")
     categories = _by_id(content, "categories", "name", path)
-    entries = list(_entries(content["annotations"], path))
-    found = Annotations()
+    entries, found = list(_entries(content["annotations"], path)), Annotations()
     if not objects:
         categories, entries = _one_object(categories, entries, found)
         categories = {
             key: each for key, each in categories.items() if _named(each, f"{path}: category {key}")
         }
-    if not categories and not objects:
-        raise InputError(f"{path}: no category lists its 'keypoints'; add their names to the categories")
+        if not categories:
+            raise InputError(f"{path}: no category lists its 'keypoints'; add their names to the categories")
     for name, times in Counter(each["name"] for each in categories.values()).most_common(1):
         if times > 1:
             raise InputError(f"{path}: two categories are called {name!r}; names must differ")
     single = [each for each in entries if not each.get("iscrowd")]
     annotations = tuple(_annotations(single, path, images, categories, objects, found))
-    most = max((len(each.get("keypoints") or ()) for each in categories.values()), default=0)
-    widest = next((each for each in categories.values() if len(each.get("keypoints") or ()) == most), {})
-    flips, groups, note = mirrored(content, str(path)), content.get("keypoint_groups"), ""
-    if not objects:
-        flips, groups, note = rebased(widest["keypoints"], flips, groups)
-    return CocoFile(
-        path,
-        images,
-        categories,
-        annotations,
-        frozenset(each["image_id"] for each in entries if each.get("iscrowd")),
-        flips,
-        groups,
-        (*found.notes(), *([note] if note else [])),
-    )
+    crowds = frozenset(each["image_id"] for each in entries if each.get("iscrowd"))
+    flips, groups = mirrored(content, str(path)), content.get("keypoint_groups")
+    return CocoFile(path, images, categories, annotations, crowds, flips, groups, tuple(found.notes()))
+
+
+def _content(path: Path, objects: bool) -> Entry:
+    """A file's object with images, categories and annotations as lists."""
+    kind = "COCO file of images and objects" if objects else "COCO keypoints file"
+    content = read_json(path, f"a {kind}")
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: is no {kind} (a JSON object with images, …){known_as(content)}")
+    for key, label in (("images", "file_name"), ("categories", "name"), ("annotations", "id")):
+        listed = _as_list(content.get(key), label)
+        content[key] = listed or [] if objects and key != "images" else listed
+        if not isinstance(content[key], list):
+            raise InputError(f"{path}: has no list {key!r}, so is no {kind}{known_as(content)}")
+    if objects and not content["images"]:
+        raise InputError(f"{path}: lists no images, so is no {kind}")
+    return content
 
 
 def read_places(annotation: Mapping[str, Any], count: int, where: str) -> list[float] | None:
@@ -182,45 +175,49 @@ def read_schemas(file: CocoFile) -> tuple[dict[str, Schema], list[str]]:
     Keypoints called exactly as in AP-10K get the subgroups of AP-10K if the file gives none.
     """
     schemas: dict[str, Schema] = {}
-    said: dict[str, list[str]] = defaultdict(list)
+    most = max(map(file.names, file.categories), key=len)
+    flips, shared, note = rebased(most, file.flip_pairs, file.keypoint_groups)
+    said = defaultdict[str, list[str]](list, {note: []} if note else {})
     for number, category in sorted(file.categories.items()):
         names = file.names(number)
         where = f"{file.path}: category {category['name']!r}"
         own = mirrored(category, where)
-        pairs = _inside(file.flip_pairs, len(names)) if own is None else own
-        groups = category.get("keypoint_groups", _inside(file.keypoint_groups, len(names)))
+        pairs = _inside(flips, len(names)) if own is None else own
+        groups = category.get("keypoint_groups", _inside(shared, len(names)))
         as_ap10k = groups is None and tuple(names) == AP10K.names
         schema, inferred = make_schema(names, pairs, dict(AP10K.subgroups) if as_ap10k else groups, where)
         if as_ap10k:
             inferred.append(f"named as in AP-10K, so with its subgroups: {describe_groups(schema)}")
-        limbs, note = _limbs(category, names)
+        limbs, notes = _limbs(category, names)
         schemas[category["name"]] = replace(schema, skeleton=limbs)
-        for sentence in [*inferred, *([note] if note else [])]:
+        for sentence in [*inferred, *notes]:
             said[sentence].append(category["name"])
-    return schemas, [f"{shortened(categories)}: {sentence}" for sentence, categories in said.items()]
+    return schemas, [
+        f"{shortened(named)}: {sentence}" if named else sentence for sentence, named in said.items()
+    ]
 
 
-def _limbs(category: Mapping[str, Any], names: Sequence[str]) -> tuple[tuple[tuple[int, int], ...], str]:
-    """Joined keypoints from 0, and a note; what joins no two keypoints is passed over.
+def _limbs(category: Entry, names: Sequence[str]) -> tuple[tuple[tuple[int, int], ...], list[str]]:
+    """Joined keypoints from 0, and notes; what joins no two keypoints is passed over.
 
-    A skeleton counts from 1, or from 0 if it has a 0 and nothing that only counting from 1 explains. Names
-    stand for themselves.
+    A skeleton counts from 1, or from 0 if more of its limbs are keypoints so.
     """
     given = category.get("skeleton")
-    limbs = [each for each in given if isinstance(each, list)] if isinstance(given, list) else []
-    place = {name: number for number, name in enumerate(names)}
-    known = [[place.get(end) if isinstance(end, str) else None for end in limb] for limb in limbs]
-    if limbs and all(len(limb) == 2 and None not in limb for limb in known):
-        return tuple((limb[0], limb[1]) for limb in known), ""  # type: ignore[misc]
-    plain = [limb for limb in limbs if len(limb) == 2 and fields.are_numbers(limb)]
-    ends = [int(end) for limb in plain for end in limb]
-    first = 0 if 0 in ends and max(ends) < len(names) else 1
-    pairs = [(int(a) - first, int(b) - first) for a, b in plain]
-    found = tuple(pair for pair in pairs if all(0 <= end < len(names) for end in pair))
-    notes = ["the skeleton counts from 0, because it names keypoint 0"] if plain and not first else []
-    if isinstance(given, list) and len(found) < len(given):
-        notes.append(f"{len(given) - len(found)} limbs of the skeleton join no two keypoints")
-    return found, "; ".join(notes)
+    limbs = given if isinstance(given, list) else []
+    from_1, from_0 = (tuple(_joined(limbs, names, first)) for first in (1, 0))
+    found = max(from_1, from_0, key=len)
+    notes = [] if found is from_1 else ["the skeleton counts from 0, because more limbs join keypoints so"]
+    if len(found) < len(limbs):
+        notes.append(f"{len(limbs) - len(found)} limbs of the skeleton join no two keypoints")
+    return found, notes
+
+
+def _joined(limbs: Sequence[Any], names: Sequence[str], first: int) -> Iterator[tuple[int, int]]:
+    for limb in limbs:
+        with suppress(InputError, TypeError, ValueError):
+            one, other = keypoint_ids(limb, names, first)
+            if min(one, other) >= 0 and max(one, other) < len(names):
+                yield one, other
 
 
 def _inside(entries: Any, count: int) -> Any:
@@ -326,42 +323,41 @@ def _one_object(
 ) -> tuple[dict[int, Entry], list[Entry]]:
     """Some exporters make a category of every keypoint: all of them are one object then.
 
-    They do if there are several, none names more than one keypoint, every annotation has one, and no image
-    shows one twice.
+    They do if none names more than one keypoint, every annotation has one, and images show several of them,
+    each once.
     """
-    shown = [(each["image_id"], each["category_id"]) for each in entries]
-    few = all(
-        each.get("keypoints") is None or (isinstance(each["keypoints"], list) and len(each["keypoints"]) < 2)
-        for each in categories.values()
-    )
+    listed = {key: each.get("keypoints") or [None] for key, each in sorted(categories.items())}
     flat = [each.get("keypoints") for each in entries]
     flat = [each[0] if isinstance(each, list) and len(each) == 1 else each for each in flat]
-    single = bool(flat) and all(isinstance(each, list) and len(each) == 3 for each in flat)
-    if len(categories) < 2 or not few or not single or len(set(shown)) < len(shown):
+    shown = {(each["image_id"], each["category_id"]) for each in entries if each["category_id"] in listed}
+    if (
+        not len({image for image, _ in shown}) < len(shown) == len(entries)
+        or any(not isinstance(each, list) or len(each) > 1 for each in listed.values())
+        or any(not isinstance(each, list) or len(each) != 3 for each in flat)
+    ):
         return categories, entries
-    order = sorted(categories)
-    names = [(categories[each].get("keypoints") or [None])[0] for each in order]
-    if len(set(map(str, names))) < len(names) or None in names:
-        names = [categories[each]["name"] for each in order]
-    groups = {str(each.get("supercategory") or "") for each in categories.values()}
-    name = next(iter(groups)) if len(groups) == 1 else ""
+    names = [each[0] for each in listed.values()]
+    if None in names or len(set(map(str, names))) < len(names):
+        names = [categories[key]["name"] for key in listed]
+    kinds = {str(each.get("supercategory") or "") for each in categories.values()}
+    whole = {
+        "id": min(listed),
+        "name": (kinds.pop() if len(kinds) == 1 else "") or "object",
+        "keypoints": names,
+    }
+    places = {key: place for place, key in enumerate(listed)}
     merged: dict[int, Entry] = {}
     for entry, values in zip(entries, flat, strict=True):
-        if entry["category_id"] not in categories:
-            return categories, entries
-        blank: list[Any] = [0, 0, 0] * len(order)
+        blank = {"keypoints": [None] * len(names), "category_id": whole["id"]}
         into = merged.setdefault(
-            entry["image_id"],
-            {"id": entry["id"], "image_id": entry["image_id"], "category_id": order[0], "keypoints": blank},
+            entry["image_id"], {"id": entry["id"], "image_id": entry["image_id"], **blank}
         )
-        place = 3 * order.index(entry["category_id"])
-        into["keypoints"][place : place + 3] = values
+        into["keypoints"][places[entry["category_id"]]] = values
     found.said.append(
-        f"every category is a single keypoint, so {len(order)} categories are read as the keypoints of one "
+        f"every category is a single keypoint, so {len(names)} categories are read as the keypoints of one "
         f"object: {shortened([str(each) for each in names])}"
     )
-    whole = {"id": order[0], "name": name or "object", "keypoints": names}
-    return {order[0]: whole}, list(merged.values())
+    return {whole["id"]: whole}, list(merged.values())
 
 
 def _triple(values: Sequence[Any], each: int, where: str) -> tuple[float, float, float]:

@@ -231,42 +231,50 @@ def mirrored(entry: Mapping[str, Any], where: str) -> Any:
     return [[own, each] for own, each in enumerate(partners) if own < each]
 
 
+def keypoint_ids(members: Any, names: Sequence[str], first: int = 0) -> list[int]:
+    """Keypoints that are given by name, or by number from ``first``, by number from 0."""
+    if not isinstance(members, list | tuple):
+        raise TypeError(members)
+    return [
+        names.index(each) if isinstance(each, str) and each in names else fields.whole(each, "") - first
+        for each in members
+    ]
+
+
 def rebased(names: Sequence[str], flip_pairs: Any, groups: Any) -> tuple[Any, Any, str]:
     """Flip pairs and groups by ids from 0, and a note; what cannot be understood is handed back as it is.
 
     They may hold names. Pairs that agree with left and right in the names only if they count from 1 do so,
     and so do the groups beside them.
     """
-    place = {name: number for number, name in enumerate(names)}
-
-    def ids(members: Any) -> list[int]:
-        return [
-            place[each] if isinstance(each, str) and each in place else fields.whole(each, "")
-            for each in members
-        ]
-
     try:
-        pairs = None if flip_pairs is None else [ids(pair) for pair in flip_pairs]
-        if isinstance(groups, dict):
-            groups = {str(name): ids(members) for name, members in groups.items()}
-        elif groups is not None:
-            groups = [ids(members) for members in groups]
+        own, lower = (_numbered(flip_pairs, names, first) for first in (0, 1))
+        as_given, shifted = (_numbered(groups, names, first) for first in (0, 1))
     except (TypeError, InputError):
         return flip_pairs, groups, ""
-    if not pairs or any(len(pair) != 2 for pair in pairs):
-        return pairs, groups, ""
+    if not own or isinstance(own, dict) or any(len(pair) != 2 for pair in own):
+        return own, as_given, ""
     named = {frozenset(pair) for pair in infer_flip_pairs(names)}
-    own, lower = ({frozenset(each - first for each in pair) for pair in pairs} for first in (0, 1))
-    least, most = min(map(min, pairs)), max(map(max, pairs))
-    if least > 0 and (len(lower & named) > len(own & named) or (not named and most == len(names))):
-        pairs = [[each - 1 for each in pair] for pair in pairs]
-        if isinstance(groups, list) and not any(0 in each for each in groups):
-            groups = [[each - 1 for each in members] for members in groups]
-        return pairs, groups, "flip pairs count from 1, as left and right in the names or the last one show"
-    sided = {each for pair in named for each in pair}
-    if any(pair & sided and pair not in named for pair in own):
-        return pairs, groups, "flip pairs are used as given, though the names pair other keypoints"
-    return pairs, groups, ""
+    agree, agree_lower = (sum(frozenset(pair) in named for pair in pairs) for pairs in (own, lower))
+    last = not named and max(map(max, own)) == len(names)
+    if min(map(min, lower)) >= 0 and (agree_lower > agree or last):
+        inside = shifted.values() if isinstance(shifted, dict) else shifted or ()
+        groups = shifted if all(min(each, default=0) >= 0 for each in inside) else as_given
+        return lower, groups, "flip pairs count from 1, as left and right in the names or the last one show"
+    sided = frozenset[int]().union(*named)
+    differ = any(sided & set(pair) and frozenset(pair) not in named for pair in own)
+    return (
+        own,
+        as_given,
+        "flip pairs are used as given, though the names pair other keypoints" if differ else "",
+    )
+
+
+def _numbered(entries: Any, names: Sequence[str], first: int) -> Any:
+    """Flip pairs or groups whose keypoints are all numbers from 0."""
+    if isinstance(entries, dict):
+        return {str(name): keypoint_ids(each, names, first) for name, each in entries.items()}
+    return None if entries is None else [keypoint_ids(each, names, first) for each in entries]
 
 
 def describe_groups(schema: Schema) -> str:

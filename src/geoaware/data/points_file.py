@@ -8,11 +8,14 @@ import math
 import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from geoaware.data import fields
 from geoaware.data.files import csv_rows, known_as, read_text, separator
+from geoaware.data.pairs import rebased
 from geoaware.runs.errors import InputError, shortened
 
 _log = logging.getLogger(__name__)
@@ -22,20 +25,13 @@ _FORMS = (
     '{"name": [x, y], …} or {"points": [[x, y], …], "names": […], "flip_pairs": [[i, j], …]}'
 )
 
-_NAMES = {
-    "name",
-    "names",
-    "label",
-    "keypoint",
-    "bodypart",
-    "bodyparts",
-    "landmark",
-    "point",
-    "part",
-    "joint",
-    "id",
-}
+_NAMES = frozenset(
+    "name names label keypoint bodypart bodyparts landmark point part joint id".split()  # noqa: SIM905
+)
 """Words in the header of a column of names."""
+
+_NAPARI = {"axis-1": "x", "axis-0": "y"}
+"""Columns of napari's points, where there are no more axes than these."""
 
 _LARGE = 64
 """Pixels of the longer side from which on points within 0…1 are hardly pixels."""
@@ -96,13 +92,11 @@ def _from_csv(source: Path, text: str) -> QueryPoints:
     if not rows:
         return QueryPoints([])
     if separator(text) == ",":
-        comma = next(
-            (w for w, row in rows for cell in row if "," in cell and _number(cell) is not None), None
-        )
-        if comma is not None:
-            raise InputError(
-                f"{comma}: a comma within a number; write 120.5, or separate columns by semicolons"
-            )
+        for where, row in rows:
+            if any("," in cell and _number(cell) is not None for cell in row):
+                raise InputError(
+                    f"{where}: a comma within a number; write 120.5, or separate columns by semicolons"
+                )
     # A first row with a number in it is data, so that a typo in it is found.
     has_header = not any(_number(cell) is not None for cell in rows[0][1])
     x, y, name = _named_columns(source, rows) if has_header else _usual_columns(source, rows)
@@ -146,31 +140,28 @@ def _usual_columns(source: Path, rows: Sequence[tuple[str, list[str]]]) -> tuple
 
 def _named_columns(source: Path, rows: Sequence[tuple[str, list[str]]]) -> tuple[int, int, int | None]:
     """Places of x, y and the name by the header; what else there is, is named in a note."""
-    header = rows[0][1]
-    words = [set(re.split(r"[^a-z0-9]+", cell.lower())) for cell in header]
-    napari = [cell.lower() for cell in header if re.fullmatch("axis-[0-9]", cell.lower())]
-    found = []
-    for letter, axis in (("x", "axis-1"), ("y", "axis-0")):
-        wanted = {letter, axis} if sorted(napari) == ["axis-0", "axis-1"] else {letter}
-        places = [place for place, cell in enumerate(header) if {cell.lower(), *words[place]} & wanted]
+    header = [cell.lower() for cell in rows[0][1]]
+    if {cell for cell in header if cell.startswith("axis-")} == _NAPARI.keys():
+        header = [_NAPARI.get(cell, cell) for cell in header]
+    words = [set(re.split(r"[^a-z0-9]+", cell)) for cell in header]
+    found = [[place for place, each in enumerate(words) if each & {"x", "y"} == {axis}] for axis in "xy"]
+    for axis, places in zip("xy", found, strict=True):
         if len(places) != 1:
-            what = "no column" if not places else f"{len(places)} columns"
             raise InputError(
-                f"{source}: the first row, {shortened(','.join(header))!r}, names {what} {letter}; write "
-                f"name,x,y or x,y there, or leave a header out"
+                f"{source}: the first row, {shortened(','.join(rows[0][1]))!r}, names "
+                f"{len(places) or 'no'} column{'s' * bool(places)} {axis}; write name,x,y or x,y there, or "
+                "leave a header out"
             )
-        found += places
-    rest = [place for place in range(len(header)) if place not in found]
-    names = [place for place in rest if words[place] & _NAMES]
-    if not names:  # the only column of texts is that of names, whatever it is called
-        texts = [any(_number(row[at]) is None for _, row in rows[1:] if at < len(row)) for at in rest]
-        names = [place for place, text in zip(rest, texts, strict=True) if text]
-        names = names if len(names) == 1 else []
-    name = names[0] if names else None
-    if left := [header[place] for place in rest if place != name and words[place] not in ({"index"}, {""})]:
+    (x,), (y,) = found
+    rest = [place for place in range(len(header)) if place not in (x, y)]
+    # The only column of texts is that of names, whatever it is called.
+    texts = [at for at in rest if any(at < len(row) and _number(row[at]) is None for _, row in rows[1:])]
+    name = next((at for at in rest if words[at] & _NAMES), texts[0] if len(texts) == 1 else None)
+    left = [rows[0][1][at] for at in rest if at != name and words[at] not in ({"index"}, {""})]
+    if left:
         what = "x, y" if name is None else "x, y and the name"
         _log.warning("%s: read %s; not read: %s", source, what, shortened(", ".join(left)))
-    return found[0], found[1], name
+    return x, y, name
 
 
 def _from_json(source: Path, text: str) -> QueryPoints:
@@ -181,7 +172,7 @@ def _from_json(source: Path, text: str) -> QueryPoints:
     if isinstance(content, dict) and {"x", "y"} == {key.lower() for key in content}:
         raise InputError(f"{source}: x and y are columns here, not points; expected {_FORMS}")
     if isinstance(content, dict) and "points" not in content:
-        if not all(_is_pair(each, (int, float)) for each in content.values()) and known_as(content):
+        if None in map(_point, content.values()) and known_as(content):
             raise InputError(f"{source}: is no file of points{known_as(content)}; expected {_FORMS}")
         content = {"points": list(content.values()), "names": list(content)}
     elif isinstance(content, list):
@@ -189,27 +180,33 @@ def _from_json(source: Path, text: str) -> QueryPoints:
     points = content["points"]
     if not isinstance(points, list):
         raise InputError(f"{source}: the points are not a list; expected {_FORMS}")
-    for number, entry in enumerate(points):
-        if not _is_pair(entry, (int, float)):
-            shown = shortened(json.dumps(entry))
-            what = known_as(points)
-            raise InputError(f"{source}, point {number}: {shown} is not [x, y]{what}; expected {_FORMS}")
+    found = [point for point in map(_point, points) if point is not None]
+    if len(found) < len(points):
+        number, entry = next(each for each in enumerate(points) if _point(each[1]) is None)
+        shown = shortened(json.dumps(entry))
+        what = known_as(points)
+        raise InputError(f"{source}, point {number}: {shown} is not [x, y]{what}; expected {_FORMS}")
     names, pairs = content.get("names"), content.get("flip_pairs")
     if names is not None and (not isinstance(names, list) or len(names) != len(points)):
         raise InputError(f'{source}: "names" must be a list of {len(points)} names, one a point')
-    if pairs is not None and not (isinstance(pairs, list) and all(_is_pair(pair, int) for pair in pairs)):
-        raise InputError(f'{source}: "flip_pairs" must be a list of [i, j], indices of points')
-    if any(not 0 <= index < len(points) for pair in pairs or () for index in pair):
-        raise InputError(f'{source}: "flip_pairs" names a point outside 0…{len(points) - 1}')
-    return QueryPoints(
-        [(float(x), float(y)) for x, y in points],
-        None if names is None else [str(name) for name in names],
-        None if pairs is None else [(a, b) for a, b in pairs],
-    )
+    labels = [""] * len(points) if names is None else [str(name) for name in names]
+    flips, _, note = rebased(labels, pairs, None)
+    if note:
+        _log.warning("%s: %s", source, note)
+    try:
+        ends = [[range(len(points)).index(fields.whole(end, "")) for end in pair] for pair in flips or ()]
+        flip_pairs = [(a, b) for a, b in ends]
+    except (TypeError, ValueError):
+        raise InputError(
+            f'{source}: "flip_pairs" must be a list of [i, j], two points by name or number, and none is '
+            f"outside 0…{len(points) - 1}"
+        ) from None
+    return QueryPoints(found, None if names is None else labels, None if pairs is None else flip_pairs)
 
 
-def _is_pair(entry: Any, kind: type | tuple[type, ...]) -> bool:
-    if not isinstance(entry, list) or len(entry) != 2:
-        return False
-    numbers = all(isinstance(value, kind) and not isinstance(value, bool) for value in entry)
-    return numbers and all(abs(value) < 1e12 for value in entry)
+def _point(entry: Any) -> tuple[float, float] | None:
+    """Two numbers of a list; ``None`` for anything else."""
+    with suppress(InputError):
+        x, y = fields.numbers(entry, "", 2)
+        return float(x), float(y)
+    return None
