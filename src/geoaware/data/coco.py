@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,8 +11,10 @@ from pathlib import Path
 
 from geoaware.data import fields
 from geoaware.data.coco_file import (
+    REPEATED,
     CocoFile,
     Entry,
+    content_of,
     corners,
     keypoint_places,
     read_coco,
@@ -21,7 +22,6 @@ from geoaware.data.coco_file import (
     visible_from,
 )
 from geoaware.data.dataset import (
-    LEFT_OUT,
     Annotations,
     DataSet,
     assemble,
@@ -39,8 +39,6 @@ from geoaware.runs.errors import InputError
 
 NAME = "coco"
 DEFAULT_PAIRS = 300
-
-REPEATED = f"{LEFT_OUT}: annotations that stand there twice"
 
 _STANDARD = frozenset({"id", "image_id", "category_id", "keypoints", "num_keypoints", "bbox", "iscrowd"})
 
@@ -123,8 +121,7 @@ def open_folder(
     once: dict[str, Entry] = {}
     for annotation in sorted(file.annotations, key=itemgetter("image_id", "id")):
         name = _image_name(file, annotation)
-        content = json.dumps([name, *map(annotation.get, ("category_id", "bbox", "keypoints"))])
-        if once.setdefault(content, annotation) is not annotation:
+        if once.setdefault(content_of(annotation, name), annotation) is not annotation:
             made.noted[REPEATED].append(f"{file.path}: annotation {annotation['id']} of {name}")
     least, said = visible_from([each["keypoints"] for each in once.values()], hidden)
     made.said.extend(said)

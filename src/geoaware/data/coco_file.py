@@ -5,6 +5,7 @@ What is understood in one of several possible ways, and what is not used, become
 
 from __future__ import annotations
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from geoaware.data import fields
-from geoaware.data.dataset import Annotations, make_box, shortened
+from geoaware.data.dataset import LEFT_OUT, Annotations, make_box, shortened
 from geoaware.data.files import known_as, read_json
 from geoaware.data.pairs import describe_groups, keypoint_ids, make_schema, mirrored, rebased
 from geoaware.method.keypoints import AP10K, Schema
@@ -22,6 +23,8 @@ from geoaware.runs.errors import InputError
 
 VISIBLE, HIDDEN = 2, 1
 """COCO's keypoint flags; 0 is not annotated."""
+
+REPEATED = f"{LEFT_OUT}: annotations that stand there twice"
 
 _FLAGS = frozenset({-1, 0, HIDDEN, VISIBLE})
 _OUTLINE = 6
@@ -153,6 +156,11 @@ def keypoint_places(
     given = values or ()
     triples = zip(given[::3], given[1::3], given[2::3], strict=True)
     return {number: (x, y) if flag >= least else None for number, (x, y, flag) in enumerate(triples)}
+
+
+def content_of(annotation: Entry, image: str) -> str:
+    """What an annotation says of an image file: the same text where two of them say the same."""
+    return json.dumps([image, *map(annotation.get, ("category_id", "bbox", "keypoints"))])
 
 
 def corners(annotation: Mapping[str, Any], where: str) -> tuple[float, float, float, float] | None:
