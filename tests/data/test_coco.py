@@ -94,6 +94,7 @@ def test_given_flip_pairs_and_groups(tmp_path: Path) -> None:
         ([[1, 3], [0, 2], [2, 4], [1], [1, 2, 3], "1 2", [1.0, 2], None], ((0, 2), (0, 1))),
         ([[0, 2], [1, 2]], ((0, 2), (1, 2))),
         ([["nose", "left_ear"], ["right_ear", "nose"]], ((2, 0), (1, 2))),
+        ([["nose", "left_ear"], ["nose", "tial"], [3, "right_ear"]], ((2, 0), (2, 1))),
         ([], ()),
         (None, ()),
         ({"1": 2}, ()),

@@ -72,8 +72,8 @@ def test_numbers_as_text_are_numbers(tmp_path: Path) -> None:
         ({"keypoints": [None, 7, 2] * 3}, "annotation 10: keypoint 0: x is None; expected a number"),
         ({"keypoints": [[5, 7]] * 3}, r"annotation 10: a keypoint is not \[x, y, flag\]"),
         ({"keypoints": 7}, "annotation 10 must have 9 numbers"),
-        ({"azimuth_id": "west"}, "azimuth_id is 'west'; expected a whole number"),
-        ({"azimuth_id": 9}, "azimuth_id 9 or 2 is outside 0 … 7"),
+        ({"azimuth_id": "west"}, r"annotation 1\.png: azimuth_id is 'west'; expected a whole number"),
+        ({"azimuth_id": 9}, r"annotation 1\.png: azimuth_id is 9; expected 0 … 7, steps of 45 degrees"),
     ],
 )
 def test_what_cannot_be_understood(tmp_path: Path, changes: dict[str, Any], message: str) -> None:

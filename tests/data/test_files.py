@@ -9,8 +9,10 @@ import pytest
 
 from geoaware.apps.pose.inputs import read_labels
 from geoaware.data.coco import read_coco
-from geoaware.data.files import file_known_as, read_csv, read_json, read_json_lines
+from geoaware.data.files import file_known_as, read_csv, read_json, read_json_lines, read_mat
+from geoaware.data.images import load_image
 from geoaware.data.pairs import read_pair_list
+from geoaware.data.points_file import read_points
 from geoaware.runs.errors import InputError
 from geoaware.studies.ablation_table import trained_rows
 
@@ -50,6 +52,33 @@ def test_what_is_not_known_is_not_named(tmp_path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
     assert file_known_as(path) == ""
     assert file_known_as(tmp_path / "absent.json") == ""
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        read_coco,
+        _lines,
+        load_image,
+        read_points,
+        lambda path: read_csv(path, 2, "two columns"),
+        lambda path: read_mat(path, "kps", 2),
+    ],
+)
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n", "is a pointer of Git LFS"),
+        ("<!DOCTYPE html>\n<html><body>404</body></html>", "is a web page"),
+    ],
+)
+def test_what_only_stands_for_a_file_is_named(
+    tmp_path: Path, read: Callable[[Path], object], text: str, what: str
+) -> None:
+    path = tmp_path / "file.png"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match=rf"file\.png: {what}, not the file"):
+        read(path)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "latin-1"])

@@ -34,6 +34,7 @@ def query(points: list, *rest: object) -> QueryPoints:
             '{"points": [[1, 2], [3, 4]], "names": ["a", "b"], "flip_pairs": [[0, 1]]}',
             query([(1, 2), (3, 4)], ["a", "b"], [(0, 1)]),
         ),
+        ("name,x,y\n" + "n" * 140_000 + ",1,2\n", query([(1, 2)], ["n" * 140_000])),
         ('[["1", 2.0]]', query([(1, 2)])),
         (
             '{"points": [[1, 2], [3, 4]], "names": ["left", "right"], "flip_pairs": [["left", "right"]]}',

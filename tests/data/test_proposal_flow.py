@@ -60,6 +60,18 @@ class TestWillow:
         assert found == [("a", "b"), ("a", "c"), ("b", "a"), ("b", "c"), ("c", "a"), ("c", "b")]
         assert data_set.pairs[0].source.keypoints.xy[3].tolist() == [3.0, 6.0]
 
+    def test_what_is_no_image_with_points_is_counted(self, tmp_path: Path) -> None:
+        root = willow(tmp_path)
+        image(root / "car(S)/bare.png")
+        (root / "car(S)/d.png").mkdir()
+        for name in ("._a.png", "._a.mat", "notes.txt"):
+            (root / "car(S)" / name).write_bytes(b"x")
+        data_set = load("pf-willow", root, "test")
+        assert [image.path.name for image in data_set.images] == ["a.png", "b.png", "c.png"]
+        assert "passed over: 1 files of macOS (._NAME), 1 folders named like images" in data_set.notes
+        bare = root / "car(S)/bare.png"
+        assert f"left out: 1 images without a MAT file beside them ({bare})" in data_set.notes
+
     def test_list_of_pairs_is_used_when_it_lies_in_the_root(self, tmp_path: Path) -> None:
         root = willow(tmp_path)
         willow_list(root / "test_pairs.csv", ("car(S)/c.png", "car(S)/a.png"))
@@ -76,6 +88,19 @@ class TestWillow:
         # Ten x of A, ten y of A, ten x of B, ten y of B; B has its own file.
         assert pair.source.keypoints.xy[:2].tolist() == [[0.0, 10.0], [1.0, 11.0]]
         assert pair.target.keypoints.xy[0].tolist() == [1.0, 1.0]
+
+    def test_columns_are_read_by_their_names(self, tmp_path: Path) -> None:
+        root = willow(tmp_path)
+        (root / "car(S)/a.mat").unlink()
+        listed = willow_list(tmp_path / "own.csv", ("car(S)/a.png", "car(S)/b.png"))
+        rows = [line.split(",") for line in listed.read_text(encoding="utf-8").splitlines()]
+        listed.write_text("\n".join(",".join(row[::-1]) for row in rows), encoding="utf-8")
+        (pair,) = load("pf-willow", root, "test", pairs=str(listed)).pairs
+        assert pair.source.id == "car(S)/a.png"
+        assert pair.source.keypoints.xy[:2].tolist() == [[0.0, 10.0], [1.0, 11.0]]
+        listed.write_text("\n".join(",".join(row) for row in rows[1:]), encoding="utf-8")
+        (same,) = load("pf-willow", root, "test", pairs=str(listed)).pairs
+        assert same.source.keypoints.xy.tolist() == pair.source.keypoints.xy.tolist()
 
     def test_bad_input(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="no such folder"):
@@ -195,6 +220,28 @@ class TestPascal:
         with pytest.raises(InputError, match=r"test_pairs\.csv, line \d: 1 columns; expected"):
             load("pf-pascal", root, "test")
 
+    def test_a_list_without_a_header_and_one_in_another_order(self, tmp_path: Path) -> None:
+        root = pascal(tmp_path)
+        (root / "Annotations/cat/two.mat").unlink()
+        header, row = (root / "test_pairs.csv").read_text(encoding="utf-8").splitlines()
+        (root / "test_pairs.csv").write_text(row, encoding="utf-8")
+        (pair,) = load("pf-pascal", root, "test").pairs
+        assert pair.target.keypoints.xy.tolist() == [[11.0, 12.0], [15.0, 16.0]]
+        lines = [",".join(each.split(",")[::-1]) for each in (header, row)]
+        (root / "test_pairs.csv").write_text("\n".join(lines), encoding="utf-8")
+        (same,) = load("pf-pascal", root, "test").pairs
+        assert same.target.keypoints.xy.tolist() == pair.target.keypoints.xy.tolist()
+        assert same.id == pair.id == "cat/one-two"
+
+    def test_a_field_may_be_long(self, tmp_path: Path) -> None:
+        root = pascal(tmp_path)
+        (root / "Annotations/cat/two.mat").unlink()
+        text = (root / "test_pairs.csv").read_text(encoding="utf-8")
+        padded = text.replace("11;15,12;16", f"11;{'0' * 140_000}15,12;16")
+        (root / "test_pairs.csv").write_text(padded, encoding="utf-8")
+        (pair,) = load("pf-pascal", root, "test").pairs
+        assert pair.target.keypoints.xy.tolist() == [[11.0, 12.0], [15.0, 16.0]]
+
     def test_class_by_name(self, tmp_path: Path) -> None:
         root = pascal(tmp_path)
         text = (root / "test_pairs.csv").read_text(encoding="utf-8")
@@ -202,6 +249,9 @@ class TestPascal:
         assert load("pf-pascal", root, "test").categories == ("cat",)
         (root / "test_pairs.csv").write_text(text.replace(",8,", ",21,"), encoding="utf-8")
         with pytest.raises(InputError, match="line 2: class '21' is neither"):
+            load("pf-pascal", root, "test")
+        (root / "test_pairs.csv").write_text(text.replace(",8,", ",8.7,"), encoding="utf-8")
+        with pytest.raises(InputError, match=r"line 2: class '8\.7' is neither"):
             load("pf-pascal", root, "test")
 
     @pytest.mark.parametrize("box", [np.zeros((0, 4)), np.zeros((0, 0))])

@@ -125,7 +125,7 @@ def _inspect_pf_pascal(findings: Findings, root: Path, split: str | None, given:
 
 
 def _inspect_pf_willow(findings: Findings, root: Path, split: str | None, given: Mapping[str, Any]) -> None:
-    for files in _tried(findings, pf_willow.image_files, root):
+    for files in _tried(findings, pf_willow.image_files, root, Annotations()):
         mats = [path.with_suffix(".mat") for path in files]
         findings.add_problems(_messages(mats, pf_willow.read_points))
     _look(findings, pf_willow.NAME, root, split or "test", given)

@@ -237,7 +237,7 @@ def _pool_pairs(pool: _Pool, wanted: int, min_common: int, seed: int) -> Iterato
 
     for number in draw(pool.total, wanted, f"{NAME}/{seed}/{pool.category}", usable):
         source, target = pool[number]
-        apart = azimuth_difference(source.attributes, target.attributes)
+        apart = azimuth_difference(source, target)
         yield Pair(f"{source.id}--{target.id}", pool.category, source, target, apart)
 
 

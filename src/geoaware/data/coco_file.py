@@ -348,7 +348,7 @@ def _one_object(
     if None in names or len(set(map(str, names))) < len(names):
         names = [categories[key]["name"] for key in listed]
     kinds = {str(each.get("supercategory") or "") for each in categories.values()}
-    whole = {
+    whole: Entry = {
         "id": min(listed),
         "name": (kinds.pop() if len(kinds) == 1 else "") or "object",
         "keypoints": names,

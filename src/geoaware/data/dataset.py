@@ -346,15 +346,18 @@ def make_box(values: Any, where: str) -> Box | None:
     return (x1, y1, x2, y2) if x2 > x1 and y2 > y1 else None
 
 
-def azimuth_difference(source: Mapping[str, Any], target: Mapping[str, Any]) -> int | None:
+def azimuth_difference(source: AnnotatedImage, target: AnnotatedImage) -> int | None:
     """Steps of 45 degrees, 0 to 4, between two ``azimuth_id`` (0 … 7); ``None`` where one is missing."""
-    given = source.get("azimuth_id"), target.get("azimuth_id")
-    if any(map(fields.missing, given)):
-        return None
-    a, b = (fields.whole(each, "azimuth_id") for each in given)
-    if not (0 <= a < 8 and 0 <= b < 8):
-        raise InputError(f"azimuth_id {a} or {b} is outside 0 … 7")
-    return min(abs(a - b), 8 - abs(a - b))
+    found = []
+    for image in (source, target):
+        given, where = image.attributes.get("azimuth_id"), f"{image.path}: annotation {image.id}: azimuth_id"
+        if fields.missing(given):
+            return None
+        found.append(fields.whole(given, where))
+        if found[-1] not in range(8):
+            raise InputError(f"{where} is {found[-1]}; expected 0 … 7, steps of 45 degrees")
+    apart = abs(found[0] - found[1])
+    return min(apart, 8 - apart)
 
 
 def require_folders(root: Path, names: Sequence[str], data_set: str) -> None:

@@ -23,6 +23,13 @@ import numpy as np
 from geoaware.data.fields import missing, number
 from geoaware.data.names import alike
 from geoaware.runs.errors import InputError, shortened
+from geoaware.runs.files import refuse_pretender
+
+Rows = list[tuple[str, list[str]]]
+"""Place (``FILE, line NUMBER``) and columns of each row of a table."""
+
+_VALUE = re.compile(r"^[-+]?[0-9.]+$|^nan$|\.[a-z]\w{2,3}$")
+"""A number or a file name, as headers have none."""
 
 _log = logging.getLogger(__name__)
 
@@ -58,6 +65,7 @@ def read_text(path: Path, expected: str) -> str:
     """A text file: UTF-8 or, with a byte-order mark, UTF-16; else Windows' Latin-1, which is noted."""
     with reading(path, expected):
         content = path.read_bytes()
+    refuse_pretender(path)
     wide = content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
     for encoding in ["utf-16"] if wide else ["utf-8-sig", "cp1252"]:
         try:
@@ -81,6 +89,7 @@ def read_json(path: Path, expected: str) -> Any:
     except (ValueError, RecursionError) as error:
         if known := file_known_as(path):
             raise InputError(f"{path}: is no {expected.removeprefix('a ')}{known}") from None
+        refuse_pretender(path)
         raise InputError(f"{path}: damaged, no valid JSON ({error}); fetch or write it again") from None
 
 
@@ -110,10 +119,13 @@ def separator(text: str) -> str:
     return next((each for each in "\t;" if each in head), ",")
 
 
-def csv_rows(path: Path, text: str, expected: str) -> list[tuple[str, list[str]]]:
-    """Place (``FILE, line NUMBER``) and columns of every row of a CSV text that is not blank."""
+def csv_rows(path: Path, text: str, expected: str, mark: str = "") -> Rows:
+    """Place (``FILE, line NUMBER``) and columns of every row of a CSV text that is not blank.
+
+    ``mark`` separates the columns; `separator` says which one it is, if none is given.
+    """
     csv.field_size_limit(2**31 - 1)  # a field may be as long as the file
-    reader = csv.reader(io.StringIO(text), delimiter=separator(text))
+    reader = csv.reader(io.StringIO(text), delimiter=mark or separator(text))
     try:
         # A quoted text may run over several lines: the reader knows where each row ends.
         return [(f"{path}, line {reader.line_num}", row) for row in reader if any(map(str.strip, row))]
@@ -121,15 +133,25 @@ def csv_rows(path: Path, text: str, expected: str) -> list[tuple[str, list[str]]
         raise InputError(f"{path}, line {reader.line_num}: {error}; expected {expected}") from None
 
 
-def read_csv(path: Path, min_columns: int, expected: str) -> list[tuple[str, list[str]]]:
-    """Place (``FILE, line NUMBER``) and columns of every row below the header that is not blank."""
-    rows = csv_rows(path, read_text(path, expected), expected)[1:]
+def read_csv(path: Path, min_columns: int, expected: str, columns: Sequence[str] = ()) -> Rows:
+    """Place (``FILE, line NUMBER``) and columns of every row below the header that is not blank.
+
+    A first row with a number or a file name in it is no header. Where a header has all of ``columns``, rows
+    are put in their order; else they are as they stand.
+    """
+    text = read_text(path, expected)
+    # A semicolon after a comma stands within a column.
+    rows = csv_rows(path, text, expected, "," if "," in text.lstrip().partition("\n")[0] else "")
+    header = [cell.strip().lower() for cell in rows[0][1]] if rows else []
+    rows = rows if any(map(_VALUE.search, header)) else rows[1:]
     if not rows:
         raise InputError(f"{path}: has no rows below its header; expected {expected}")
+    places = [header.index(each) for each in columns] if {*columns} <= {*header} else []
+    needed = max([min_columns, *(place + 1 for place in places)])
     for where, row in rows:
-        if len(row) < min_columns:
+        if len(row) < needed:
             raise InputError(f"{where}: {len(row)} columns; expected {expected}")
-    return rows
+    return [(where, [row[place] for place in places] or row) for where, row in rows]
 
 
 _KINDS: Sequence[tuple[set[str], str]] = (
@@ -188,6 +210,7 @@ def read_mat(path: Path, key: str, columns: int, rows: int = 0) -> np.ndarray:
         raise
     # scipy raises whatever a broken byte leads to: ValueError, TypeError, struct.error, zlib.error, …
     except Exception as error:
+        refuse_pretender(path)
         raise InputError(f"{path}: damaged, no valid MAT file ({error}); fetch it again") from None
     try:
         values = np.asarray(content[key], dtype=np.float64)

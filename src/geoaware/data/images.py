@@ -20,6 +20,7 @@ from geoaware.data.exif import SAME_SIZE, orientation_of, turned_size
 from geoaware.data.files import reading
 from geoaware.method.types import AnnotatedImage
 from geoaware.runs.errors import InputError
+from geoaware.runs.files import refuse_pretender
 
 ImageLike = str | os.PathLike[str] | Image.Image | np.ndarray
 """A path, a PIL image, or an array of shape (h, w), (h, w, 1), (h, w, 3) or (h, w, 4)."""
@@ -199,29 +200,34 @@ def note_whole(mask: np.ndarray, name: str) -> None:
 def list_images(folder: str | os.PathLike[str], recursive: bool = False) -> list[Path]:
     """Images of a folder by suffix, at least one, in the order of their relative names on every system.
 
-    What is named like an image but is none that can be read is passed over and counted in a note: folders,
-    dead links, pipes, macOS's ``._x.jpg``, formats that Pillow does not read here.
+    What is passed over is counted in a note.
     """
-    root, passed = Path(folder), Counter[str]()
-    paths: list[Path] = []
-    with reading(root):
-        if not root.is_dir():
-            raise InputError(f"{root}: no such folder; give the folder of the images")
-        for path in root.rglob("*") if recursive else root.iterdir():
-            if path.suffix.lower() in SUFFIXES | _RAW:
-                why = _not_listed(path)
-                if why:
-                    passed[why] += 1
-                else:
-                    paths.append(path)
-    over = ", ".join(f"{count} {what}" for what, count in sorted(passed.items()))
+    root = Path(folder)
+    paths, over = find_images(root, recursive)
     if not paths:
         where = "" if recursive else "; the folders inside it were not looked into"
         others = f"; passed over: {over}" if over else ""
         raise InputError(f"{root}: no images in this folder{where}{others}")
     if over:
         _log.info("%s: passed over: %s", root, over)
-    return sorted(paths, key=lambda path: path.relative_to(root).as_posix())
+    return paths
+
+
+def find_images(root: Path, recursive: bool = False) -> tuple[list[Path], str]:
+    """Images of a folder as `list_images` gives them, and how many things of which kind are passed over.
+
+    These are named like an image, but are none that can be read: folders, dead links, pipes, macOS's
+    ``._x.jpg``, formats that Pillow does not read here.
+    """
+    with reading(root):
+        if not root.is_dir():
+            raise InputError(f"{root}: no such folder; give the folder of the images")
+        inside = root.rglob("*") if recursive else root.iterdir()
+        named = {path: _not_listed(path) for path in inside if path.suffix.lower() in SUFFIXES | _RAW}
+    passed = Counter(filter(None, named.values()))
+    paths = [path for path, why in named.items() if not why]
+    over = ", ".join(f"{count} {what}" for what, count in sorted(passed.items()))
+    return sorted(paths, key=lambda path: path.relative_to(root).as_posix()), over
 
 
 def _not_listed(path: Path) -> str:
@@ -353,6 +359,7 @@ def _open(path: Path) -> Image.Image:
 
 def _unidentified(path: Path) -> str:
     """What a file is that Pillow does not know, and what to do."""
+    refuse_pretender(path)
     suffix = path.suffix.lower()
     with path.open("rb") as file:
         start = file.read(12)

@@ -63,7 +63,7 @@ def read_pair_list(
                 str(entry.get("category") or source.category),
                 source,
                 target,
-                azimuth_difference(source.attributes, target.attributes),
+                azimuth_difference(source, target),
             )
         )
     if notes is not None:

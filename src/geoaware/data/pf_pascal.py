@@ -15,6 +15,7 @@ from geoaware.data.dataset import (
     keypoint_counts,
     require_folders,
 )
+from geoaware.data.fields import whole
 from geoaware.data.files import first_file, numbers, read_csv, read_mat
 from geoaware.method.keypoints import Schema
 from geoaware.method.types import AnnotatedImage, Pair
@@ -28,7 +29,7 @@ CLASSES = (
 """PASCAL VOC's 20 classes; the lists number them from 1."""
 
 _CSV_FORM = "source_image, target_image, class[, flip][, XA, YA, XB, YB with ';' between numbers]"
-_WITH_POINTS = 7
+_COLUMNS = ("source_image", "target_image", "class", "xa", "ya", "xb", "yb")
 
 
 def csv_names(split: str) -> list[str]:
@@ -62,7 +63,7 @@ def load(root: Path, split: str, *, pairs: str | None = None) -> DataSet:
         raise InputError(
             f"{root}: no list of pairs {csv_names(chosen)[0]!r} in it; fetch it, or name it by pairs=FILE"
         )
-    reader, rows = _Reader(root), read_csv(listed, 3, _CSV_FORM)
+    reader, rows = _Reader(root), read_csv(listed, 3, _CSV_FORM, _COLUMNS)
     made: dict[str, Pair] = {}
     for where, row in rows:
         pair = reader.pair(row, where)
@@ -96,7 +97,7 @@ class _Reader:
         pair_id = f"{category}/{stems[0]}-{stems[1]}"
         if all(path.is_file() for path in files):
             source, target = (self._annotated(category, *each) for each in zip(names, files, strict=True))
-        elif len(row) >= _WITH_POINTS:
+        elif len(row) >= len(_COLUMNS):
             self.from_list += 1
             source, target = self._listed(category, names, row[-4:], pair_id, where)
         else:
@@ -138,8 +139,8 @@ def _category(text: str, where: str) -> str:
     """A class by its name or its number from 1."""
     if text in CLASSES:
         return text
-    with suppress(ValueError):
-        if 1 <= (number := int(float(text))) <= len(CLASSES):
+    with suppress(InputError):
+        if 1 <= (number := whole(text, where)) <= len(CLASSES):
             return CLASSES[number - 1]
     raise InputError(
         f"{where}: class {text!r} is neither a class of PASCAL VOC nor a number 1 … {len(CLASSES)}"

@@ -63,7 +63,7 @@ def load(
             if (category, image) not in images:
                 images[category, image] = read_image(root, category, image, annotations)
         a, b = images[category, source], images[category, target]
-        pairs.append(Pair(name, category, a, b, azimuth_difference(a.attributes, b.attributes)))
+        pairs.append(Pair(name, category, a, b, azimuth_difference(a, b)))
     return assemble(NAME, chosen, SPAIR71K, pairs, "box", (), annotations)
 
 

@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from geoaware.runs.errors import InputError
-from geoaware.runs.files import replacing
-from geoaware.runs.weights import read_checkpoint, refuse_pretender
+from geoaware.runs.files import refuse_pretender, replacing
+from geoaware.runs.weights import read_checkpoint
 
 CLIP_HUB_ID = "openai/clip-vit-large-patch14-336"
 

@@ -22,6 +22,23 @@ ABANDONED_S = 24 * 3600.0
 _DRAFT = re.compile(r"\..*\.geoaware-(?P<host>[0-9a-f]{8})-(?P<process>[0-9]+)-[0-9a-f]{8}\.part(\..*)?")
 
 
+def refuse_pretender(path: Path) -> None:
+    """Find out that a file only stands for the one that is wanted.
+
+    Raises:
+        InputError: it is a pointer of Git LFS, or a web page that was saved.
+    """
+    try:
+        with path.open("rb") as file:
+            begin = file.read(200).lstrip().lower()
+    except OSError:  # missing, or a folder: for others to say
+        return
+    if begin.startswith(b"version https://git-lfs."):
+        raise InputError(f"{path}: is a pointer of Git LFS, not the file; fetch it (git lfs pull)")
+    if begin.startswith((b"<!doctype html", b"<html")):
+        raise InputError(f"{path}: is a web page, not the file; download the file itself (the raw file)")
+
+
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary name beside ``path`` to write to; rename it to ``path`` if all went well.

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from geoaware.runs.errors import InputError
-from geoaware.runs.files import replacing
+from geoaware.runs.files import refuse_pretender, replacing
 
 FILES = CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 """Files of a network in its folder."""
@@ -102,23 +102,6 @@ def hub_options() -> dict[str, Any]:
     except Exception:  # of the library that asks, which has changed before
         return {"local_files_only": True}
     return {}
-
-
-def refuse_pretender(path: Path) -> None:
-    """Find out that a file only stands for the one that is wanted.
-
-    Raises:
-        InputError: it is a pointer of Git LFS, or a web page that was saved.
-    """
-    try:
-        with path.open("rb") as file:
-            begin = file.read(200).lstrip().lower()
-    except OSError:  # missing, or a folder: for others to say
-        return
-    if begin.startswith(b"version https://git-lfs."):
-        raise InputError(f"{path}: is a pointer of Git LFS, not the file; fetch it (git lfs pull)")
-    if begin.startswith((b"<!doctype html", b"<html")):
-        raise InputError(f"{path}: is a web page, not the file; download the file itself (the raw file)")
 
 
 def shipped_in(folder: Path) -> dict[str, Path]:
