@@ -224,15 +224,15 @@ def test_info_and_help() -> None:
 def test_info_lists_shipped_post_processors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("geoaware.features.refined.SHIPPED", tmp_path)
     network = random_network(12, (8, 8), extractor="dinov2-base(canvas=840)", matching={"blend": 0.6})
-    network.save_pretrained(tmp_path / "small")
+    network.save_pretrained(tmp_path / "[red]small")
     app = typer.Typer()
     app.command()(info.info)
     facts = json.loads(CliRunner().invoke(app, ["--json"]).stdout)
     count = sum(each.numel() for each in network.parameters())
     line = {"parameters": count, "extractor": "dinov2-base(canvas=840)", "blend": 0.6}
-    assert facts["post_processors"] == {"small": line}
+    assert facts["post_processors"] == {"[red]small": line}
     shown = CliRunner().invoke(app, []).stdout
-    assert f"post-processor small: {count:,} parameters, blend 0.6, for dinov2-base\n" in shown
+    assert f"post-processor [red]small: {count:,} parameters, blend 0.6, for dinov2-base\n" in shown
 
 
 def test_examples_come_from_installed_packages(tmp_path: Path) -> None:
@@ -258,9 +258,9 @@ def test_many_points_are_printed_in_plain_columns(count: int, capsys: pytest.Cap
     points = torch.rand(count, 2, dtype=torch.float64) * 100
     found = {"queries": points, "points": points, "confidence": points[:, 0], "cycle_error": points[:, 1]}
     matches = SimpleNamespace(**found, distances={}, pose="flip")
-    names = [f"[bold]point[/x] {number}" for number in range(count)]
+    names = [f"[bold]point[/x] :eye: {number}" for number in range(count)]
     _print_result(matches, QueryPoints([], names))  # type: ignore[arg-type]
     out = capsys.readouterr().out
     assert out.endswith("pose: flip (alignment off)\n")
-    assert sum("[bold]point[/x]" in line for line in out.splitlines()) == count
+    assert sum("[bold]point[/x] :eye:" in line for line in out.splitlines()) == count
     assert ("┃" in out) == (count == _TABLE_ROWS)

@@ -270,7 +270,7 @@ def _print_result(result: MatchResult, queries: QueryPoints) -> None:
         table = Table(*heads)
         for row in cells:
             table.add_row(*row)
-        Console(markup=False).print(table)
+        Console(markup=False, emoji=False).print(table)
     else:  # a table of many rows takes longer than finding the points
         widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
         lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in (heads, *cells))
