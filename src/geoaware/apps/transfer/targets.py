@@ -23,7 +23,7 @@ from geoaware.data.coco import image_folder
 from geoaware.data.coco_file import CocoFile, corner_box, read_coco
 from geoaware.data.dataset import make_keypoints
 from geoaware.data.exif import INVERSE, Exif, check_exif, turned_box, turned_size
-from geoaware.data.images import Frame, check_size, list_images, note_once, turned_note
+from geoaware.data.images import Frame, check_size, list_images
 from geoaware.data.names import FileNames, alike
 from geoaware.method.geometry import Canvas
 from geoaware.method.types import AnnotatedImage, Box
@@ -81,8 +81,8 @@ class Target:
             self.annotation or {},
             orientation,
         )
-        if self.annotation is not None and check_size(made, frame):
-            note_once("orientation", turned_note(self.path, frame.orientation))
+        if self.annotation is not None:
+            check_size(made, frame)
         return replace(made, size=frame.size)
 
 
