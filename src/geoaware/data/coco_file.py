@@ -67,10 +67,11 @@ def read_coco(path: Path, objects: bool = False) -> CocoFile:
     With ``objects``, objects of any category count, with keypoints or without, and the lists of categories
     and annotations may be missing; keypoints are not looked at.
     """
-    content = _content(path, objects)
+    found = Annotations()
+    content = _content(path, objects, found)
     images = _by_id(content, "images", "file_name", path)
     categories = _by_id(content, "categories", "name", path)
-    entries, found = list(_entries(content["annotations"], path)), Annotations()
+    entries = list(_entries(content["annotations"], path))
     if not objects:
         categories, entries = _one_object(categories, entries, found)
         categories = {
@@ -88,14 +89,16 @@ def read_coco(path: Path, objects: bool = False) -> CocoFile:
     return CocoFile(path, images, categories, annotations, crowds, flips, groups, tuple(found.notes()))
 
 
-def _content(path: Path, objects: bool) -> Entry:
+def _content(path: Path, objects: bool, found: Annotations) -> Entry:
     """A file's object with images, categories and annotations as lists."""
     kind = "COCO file of images and objects" if objects else "COCO keypoints file"
     content = read_json(path, f"a {kind}")
     if not isinstance(content, dict):
         raise InputError(f"{path}: is no {kind} (a JSON object with images, …){known_as(content)}")
     for key, label in (("images", "file_name"), ("categories", "name"), ("annotations", "id")):
-        listed = _as_list(content.get(key), label)
+        listed, by_order = _as_list(content.get(key), label)
+        if by_order:
+            found.said.append(f"{key} have names but no ids, so ids count from 1 in the order of the file")
         content[key] = listed or [] if objects and key != "images" else listed
         if not isinstance(content[key], list):
             raise InputError(f"{path}: has no list {key!r}, so is no {kind}{known_as(content)}")
@@ -238,16 +241,20 @@ def _inside(entries: Any, count: int) -> Any:
         return entries
 
 
-def _as_list(entries: Any, label: str) -> Any:
-    """The entries of an object by id or by name as a list; whatever else is given as it is."""
+def _as_list(entries: Any, label: str) -> tuple[Any, bool]:
+    """The entries of an object by id or by name as a list, and whether their ids follow from their order.
+
+    Whatever else is given is handed back as it is.
+    """
     if not isinstance(entries, dict):
-        return entries
-    listed: list[Any] = []
+        return entries, False
+    listed, by_order = list[Any](), False
     for key, entry in entries.items():
-        named = {label: entry} if isinstance(entry, str) else entry
-        mine = {"id": key} if key.strip().isdecimal() else {label: key, "id": len(listed) + 1}
+        named, is_id = {label: entry} if isinstance(entry, str) else entry, key.strip().isdecimal()
+        by_order |= isinstance(named, dict) and not is_id and "id" not in named
+        mine = {"id": key} if is_id else {label: key, "id": len(listed) + 1}
         listed.append({**mine, **named} if isinstance(named, dict) else entry)
-    return listed
+    return listed, by_order
 
 
 def _by_id(content: Entry, key: str, label: str, path: Path) -> dict[int, Entry]:

@@ -133,7 +133,10 @@ class _Reader:
             return
         unknown = sorted(set(entry) - _KNOWN)
         if unknown:
-            raise InputError(f"{where}: unknown entry {unknown[0]!r}; known: {', '.join(sorted(_KNOWN))}")
+            raise InputError(
+                f"{where}: unknown entry {fields.shown(unknown[0])}{known_as(entry)}; known: "
+                f"{', '.join(sorted(_KNOWN))}"
+            )
         category = str(entry.get("category") or DEFAULT_CATEGORY)
         source, target = (self._side(entry, side, category, where) for side in ("source", "target"))
         number = len(self.pairs) + 1
