@@ -27,6 +27,7 @@ VISIBLE, HIDDEN = 2, 1
 REPEATED = f"{LEFT_OUT}: annotations that stand there twice"
 
 _FLAGS = frozenset({-1, 0, HIDDEN, VISIBLE})
+_OF = ("image_id", "category_id")
 _OUTLINE = 6
 """Numbers that a polygon needs at least."""
 _BOX = "x, y, width, height"
@@ -71,7 +72,7 @@ def read_coco(path: Path, objects: bool = False) -> CocoFile:
     content = _content(path, objects, found)
     images = _by_id(content, "images", "file_name", path)
     categories = _by_id(content, "categories", "name", path)
-    entries = list(_entries(content["annotations"], path))
+    entries = _entries(content["annotations"], path)
     if not objects:
         categories, entries = _one_object(categories, entries, found)
         categories = {
@@ -273,26 +274,24 @@ def _by_id(content: Entry, key: str, label: str, path: Path) -> dict[int, Entry]
     return found
 
 
-def _entries(given: Sequence[Any], path: Path) -> Iterator[Entry]:
+def _entries(given: Sequence[Any], path: Path) -> list[Entry]:
     """Annotations with ids and ``iscrowd`` as numbers; missing ids follow the largest one, from 1."""
-    ids = [entry.get("id") if isinstance(entry, dict) else None for entry in given]
-    numbers = [
-        None if fields.missing(each) else fields.whole(each, f"{path}: annotations[{place}]: id")
-        for place, each in enumerate(ids)
-    ]
-    free = max((each for each in numbers if each is not None), default=0)
-    for place, (entry, number) in enumerate(zip(given, numbers, strict=True)):
+    checked: list[Entry] = []
+    for place, entry in enumerate(given):
         where = f"{path}: annotations[{place}]"
-        if not isinstance(entry, dict) or entry.get("image_id") is None or entry.get("category_id") is None:
+        if not isinstance(entry, dict) or any(fields.missing(entry.get(key)) for key in _OF):
             raise InputError(f"{where} lacks image_id or category_id")
-        changes: Entry = {
-            key: fields.whole(entry[key], f"{where}: {key}") for key in ("image_id", "category_id")
-        }
-        free += number is None
-        changes["id"] = max(free, 1) if number is None else number
+        numbers = [key for key in ("id", *_OF) if not fields.missing(entry.get(key))]
+        changes: Entry = {key: fields.whole(entry[key], f"{where}: {key}") for key in numbers}
         if "iscrowd" in entry:
             changes["iscrowd"] = int(fields.flag(entry["iscrowd"], f"{where}: iscrowd"))
-        yield _changed(entry, **changes)
+        checked.append(_changed(entry, **changes))
+    free = max([0, *(each["id"] for each in checked if not fields.missing(each.get("id")))])
+    for each in checked:
+        if fields.missing(each.get("id")):
+            free += 1
+            each["id"] = free
+    return checked
 
 
 def _annotations(

@@ -16,14 +16,7 @@ from geoaware.runs.errors import InputError
 
 def has_mask(image: AnnotatedImage) -> bool:
     """Whether the data set has a mask of the image's object; it is not read."""
-    return image.mask_path is not None or has_area(image.attributes.get("segmentation"))
-
-
-def has_area(segmentation: Any) -> bool:
-    """Whether a COCO ``segmentation`` can hold an object; a polygon of one point cannot."""
-    if not isinstance(segmentation, list):
-        return bool(segmentation)
-    return any(not isinstance(each, list) or len(each) >= 4 for each in segmentation)
+    return image.mask_path is not None or bool(image.attributes.get("segmentation"))
 
 
 def object_mask(image: AnnotatedImage) -> np.ndarray | None:
