@@ -201,6 +201,7 @@ IMAGES = [
     ),
     Kind("a mask of all", "coco", _mask(255), FINE, "the object covers 100% of the image"),
     Kind("a mask of nothing", "coco", _mask(0), PROBLEM, "the mask is all black"),
+    Kind("noise of JPEG", "coco", _mask(0, 3, name="1.jpg"), PROBLEM, "the mask is all black"),
     Kind("a trimap", "coco", _mask(1, 2), PROBLEM, "is it a trimap?"),
     Kind("a grey trimap", "coco", _mask(0, 128, 128, 255, 255), FINE, "1.png: grey mask"),
     Kind("a mask of JPEG", "coco", _mask(0, 255, name="1.jpg"), FINE, "3 images"),
@@ -260,6 +261,10 @@ CONVENTIONS = [
         FINE,
         "1 points of -1 -1, 0 0, NaN or",
     ),
+    Kind("shares", "pairs", _pair(source_points=[[0.1, 0.2]], target_points=[[1, 2]]), FINE, "1 pairs"),
+    Kind(
+        "shares of a large image", "pairs", lambda root: _shares(root), PROBLEM, "all lie within 0…1, though"
+    ),
     Kind("a list of COCO", "pairs", lambda root: _coco_list(root), PROBLEM, "it is a COCO annotation file"),
     Kind("labelme", "coco", _text('{"version": "5", "shapes": []}'), PROBLEM, "but it is a labelme file"),
 ]
@@ -288,3 +293,8 @@ KINDS = [*NUMBERS, *IMAGES, *CONVENTIONS, *NAMES]
 def _coco_list(root: Path) -> None:
     text = (coco.made_up(root) / "annotations.json").read_text(encoding="utf-8")
     (root / "pairs.jsonl").write_text(text, encoding="utf-8")
+
+
+def _shares(root: Path) -> None:
+    pairs.written(root, {**pairs.PAIR, "source_points": [[0.1, 0.2]], "target_points": [[1, 2]]})
+    Image.new("RGB", (80, 60)).save(root / "a.png")

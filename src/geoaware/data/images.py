@@ -193,7 +193,7 @@ def load_mask(path: str | os.PathLike[str]) -> np.ndarray:
         bands = values[..., : len(names) - (names[-1] == "A")]
         coloured, values = bool((bands != bands[..., :1]).any()), bands.max(axis=-1)
     top = values.max()
-    if not top > 0:
+    if not top > (_FEW if lossy else 0):  # JPEG's noise is no object
         raise InputError(f"{path}: the mask is all black; the object's pixels must be white (not zero)")
     labels = not lossy and upright.mode != "F" and (upright.mode == "P" or coloured or top < _FEW)
     if labels and values.min() > 0 and top > values.min():
