@@ -240,8 +240,9 @@ def keypoint_ids(members: Any, names: Sequence[str], first: int = 0) -> list[int
     """Keypoints that are given by name, or by number from ``first``, by number from 0."""
     if not isinstance(members, list | tuple):
         raise TypeError(members)
+    named = {name for name in names if names.count(name) == 1}
     return [
-        names.index(each) if isinstance(each, str) and names.count(each) == 1 else fields.whole(each, "") - first
+        names.index(each) if isinstance(each, str) and each in named else fields.whole(each, "") - first
         for each in members
     ]
 
