@@ -26,6 +26,10 @@ VISIBLE, HIDDEN = 2, 1
 
 REPEATED = f"{LEFT_OUT}: annotations that stand there twice"
 
+_OTHERS = "annotations are of categories without keypoints and are not used"
+_BARE = "annotations have no list of keypoints and are not used"
+_FLAT = "annotations have polygons of less than three points, which count as none"
+
 _FLAGS = frozenset({-1, 0, HIDDEN, VISIBLE})
 _OF = ("image_id", "category_id")
 _OUTLINE = 6
@@ -306,7 +310,7 @@ def _annotations(
     for entry in entries:
         where = f"{path}: annotation {entry['id']}"
         if not (objects or entry["category_id"] in categories):
-            found.noted["annotations are of categories without keypoints and are not used"].append(where)
+            found.noted[_OTHERS].append(where)
             continue
         if entry["image_id"] not in images:
             raise InputError(f"{where} belongs to image {entry['image_id']}, which the file does not list")
@@ -314,20 +318,17 @@ def _annotations(
         if not objects:
             values = read_places(entry, len(categories[entry["category_id"]]["keypoints"]), where)
             if values is None:
-                found.noted["annotations have no list of keypoints and are not used"].append(where)
+                found.noted[_BARE].append(where)
                 continue
             changes["keypoints"] = values
-        box = entry.get("bbox")
-        if box is not None:
+        if (box := entry.get("bbox")) is not None:
             empty = fields.missing(box)
             changes["bbox"] = None if empty else fields.numbers(box, f"{where}: bbox", 4, _BOX)
         outline = entry.get("segmentation")
         if isinstance(outline, list):
             kept = [each for each in outline if not isinstance(each, list) or len(each) >= _OUTLINE]
             if len(kept) < len(outline):
-                found.noted[
-                    "annotations have polygons of less than three points, which count as none"
-                ].append(where)
+                found.noted[_FLAT].append(where)
                 changes["segmentation"] = kept
         yield _changed(entry, **changes)
 
@@ -354,24 +355,23 @@ def _one_object(
     if None in names or len(set(map(str, names))) < len(names):
         names = [categories[key]["name"] for key in listed]
     kinds = {str(each.get("supercategory") or "") for each in categories.values()}
-    whole: Entry = {
-        "id": min(listed),
-        "name": (kinds.pop() if len(kinds) == 1 else "") or "object",
-        "keypoints": names,
-    }
-    places = {key: place for place, key in enumerate(listed)}
+    name = (kinds.pop() if len(kinds) == 1 else "") or "object"
+    places, number = list(listed), min(listed)
     merged: dict[int, Entry] = {}
     for entry, values in zip(entries, flat, strict=True):
-        blank = {"keypoints": [None] * len(names), "category_id": whole["id"]}
-        into = merged.setdefault(
-            entry["image_id"], {"id": entry["id"], "image_id": entry["image_id"], **blank}
-        )
-        into["keypoints"][places[entry["category_id"]]] = values
+        image = entry["image_id"]
+        blank = {
+            "id": entry["id"],
+            "image_id": image,
+            "category_id": number,
+            "keypoints": [None] * len(names),
+        }
+        merged.setdefault(image, blank)["keypoints"][places.index(entry["category_id"])] = values
     found.said.append(
         f"every category is a single keypoint, so {len(names)} categories are read as the keypoints of one "
         f"object: {shortened([str(each) for each in names])}"
     )
-    return {whole["id"]: whole}, list(merged.values())
+    return {number: {"id": number, "name": name, "keypoints": names}}, list(merged.values())
 
 
 def _triple(values: Sequence[Any], each: int, where: str) -> tuple[float, float, float]:
