@@ -209,7 +209,8 @@ def test_targets_without_box_or_keypoints_are_left_out_and_counted(
     content["annotations"][0]["bbox"] = [0, 0, 0, 0]
     path.write_text(json.dumps(content))
     targets = read_targets(path, sources)
-    assert targets.notes == ("1 boxes without extent count as none (annotation 1)",)
+    said = f"left out: 1 boxes without extent, which count as none ({path}: annotation 1)"
+    assert targets.notes == (said,)
     out = transfer(sources, targets, matcher(), tmp_path / "out.json", SETTINGS).out
     assert out is not None
     with caplog.at_level("INFO"):
