@@ -120,6 +120,28 @@ def test_wrong_usage_is_told_without_its_long_arguments(
     assert len(told) < 400
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["match", "A.PNG", "a.png", "--point", "1,2"],
+        ["match", "a.png", "A.PNG", "--point", "1,2"],
+        ["match", "a.png", "a.png", "--points", "A.PNG"],
+        ["score", "A.PNG"],
+        ["gallery", "A.PNG", "--root", "."],
+        ["transfer", "A.PNG", ".", "--out", "x"],
+        ["pose", "A.PNG", "--templates", "sets"],
+    ],
+)
+def test_a_file_that_is_spelled_in_another_way_is_named(
+    words: list[str],
+    strange: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    save_face(strange / "a.png")
+    assert "error: A.PNG: no such file; a.png is there" in fail(monkeypatch, capsys, words)
+
+
 STRANGE = "[/x][b]cat[/b] :eye:"
 """A name that holds what looks like rich's markup, one that nobody opened too, and an emoji."""
 
