@@ -321,3 +321,10 @@ def test_names() -> None:
         Matcher.from_pretrained("heavy")
     assert defaults_of("dinov2-base").match.window == 11
     assert defaults_of("dinov2-base").pose == "flip"
+
+
+def test_features_that_are_not_finite_are_an_error() -> None:
+    extractor = Patches().eval()
+    extractor.scale.data.fill_(float("nan"))
+    with pytest.raises(RuntimeError, match="features of the source or of the target are not finite"):
+        Matcher(extractor, PATCH, "off").match(face(), face(), [(5, 5)])

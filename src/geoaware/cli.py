@@ -5,11 +5,16 @@ Exit codes: 0 done, 1 failed while working, 2 wrong usage or input.
 
 from __future__ import annotations
 
+import errno
+import io
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from geoaware._version import __version__
 from geoaware.commands import (
@@ -28,10 +33,37 @@ from geoaware.commands import (
     transfer,
     tune,
 )
-from geoaware.runs.errors import InputError, MissingDependencyError
+from geoaware.commands.options import cut
+from geoaware.runs.errors import InputError, MissingDependencyError, shortened
+
+
+class _Group(TyperGroup):
+    """Cuts long arguments in what is said about wrong usage."""
+
+    def make_context(self, *args: Any, **extra: Any) -> Any:
+        """Of the words before the command's name."""
+        with _cut_usage():
+            return super().make_context(*args, **extra)
+
+    def invoke(self, *args: Any) -> Any:
+        """Of the command's own words."""
+        with _cut_usage():
+            return super().invoke(*args)
+
+
+@contextmanager
+def _cut_usage() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if hasattr(error, "format_message"):  # of typer
+            vars(error)["message"] = cut(str(vars(error)["message"]))
+        raise
+
 
 app = typer.Typer(
     name="geoaware",
+    cls=_Group,
     help="Find the same points of one object on another, in another photograph, and tell left from right.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -92,6 +124,10 @@ def main() -> None:
     """Run the command line; every error is one or two lines on standard error."""
     global _debug
     _debug = False
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # Names of files may be bytes that are no text; they are shown, whatever they are.
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except InputError as error:
@@ -104,6 +140,9 @@ def main() -> None:
     except BrokenPipeError:
         sys.exit(1)
     except Exception as error:
+        if isinstance(error, UnicodeEncodeError) or getattr(error, "errno", None) == errno.ENAMETOOLONG:
+            given = str(getattr(error, "filename", None) or getattr(error, "object", ""))
+            _fail(error, f"{shortened(given)}: no file can have this name; it is too long or no text", code=2)
         what = " ".join(str(error).split()) or type(error).__name__
         _fail(error, f"failed while working: {what} ({type(error).__name__}; --debug shows where)", code=1)
 
@@ -122,7 +161,7 @@ def _flag(parameter: str | None) -> str:
 def _fail(error: Exception, message: str, code: int) -> None:
     if _debug:
         raise error
-    typer.echo(f"error: {message}", err=True)
+    typer.echo(f"error: {cut(message)}", err=True)
     sys.exit(code)
 
 

@@ -198,6 +198,10 @@ class Matcher:
         mirrored = None
         if flip_pairs is not None:
             mirrored = mirror_points(pixels, here.size, flip_partners(len(pixels), flip_pairs), visible)
+        if not all(each.maps["identity"].data.isfinite().all() for each in (here, there)):
+            raise RuntimeError(
+                "the features of the source or of the target are not finite; try another dtype"
+            )
         matches = match_posed(
             here.maps, there.maps["identity"], pixels, aligned.pose, self.settings, mirrored
         )

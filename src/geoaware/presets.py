@@ -116,8 +116,11 @@ def _changed(defaults: Defaults, measured: Mapping[str, Any]) -> Defaults:
     pose, rule = measured.get("pose", defaults.pose), measured.get("pose_rule")
     if pose not in CANDIDATES:
         raise ValueError(f"unknown pose {pose!r}; there are {', '.join(CANDIDATES)}")
+    from geoaware.runs.settings import checked
+
+    for_match = {key: measured[key] for key in of_match if key in measured}
     return Defaults(
-        replace(defaults.match, **{key: measured[key] for key in of_match if key in measured}),
+        replace(defaults.match, **checked(MatchSettings, for_match, "matching")),
         pose,
         defaults.pose_rule if rule is None else PoseRule.parse(rule),
         float(measured.get("blend", defaults.blend)),

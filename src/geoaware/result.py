@@ -119,16 +119,15 @@ class MatchResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the images, in plain Python values."""
+        columns = (each.tolist() for each in (self.queries, self.points, self.confidence, self.cycle_error))
         matches = [
             {
-                "query": _rounded(query),
-                "match": _rounded(point),
-                "confidence": round(float(confidence), 4),
-                "cycle_error": round(float(cycle), 4),
+                "query": [round(value, 2) for value in query],
+                "match": [round(value, 2) for value in point],
+                "confidence": round(confidence, 4),
+                "cycle_error": round(cycle, 4),
             }
-            for query, point, confidence, cycle in zip(
-                self.queries, self.points, self.confidence, self.cycle_error, strict=True
-            )
+            for query, point, confidence, cycle in zip(*columns, strict=True)
         ]
         return {
             "source_size": list(self.source.size),
@@ -175,7 +174,3 @@ def mask_on_canvas(mask: np.ndarray, pose: Pose, size: int) -> Bool[Tensor, "s s
     board = Image.new("L", (size, size))
     board.paste(image.convert("L").resize(canvas.inner, Image.Resampling.NEAREST), canvas.offset)
     return torch.from_numpy(np.array(board)) > 0
-
-
-def _rounded(point: Tensor) -> list[float]:
-    return [round(float(value), 2) for value in point]

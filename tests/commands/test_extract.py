@@ -135,7 +135,8 @@ def test_bad_input_is_refused_in_one_line(alone: tuple[Path, Path], tmp_path: Pa
         ({"folder": "nowhere"}, "nowhere: no such folder"),
         ({"poses": "flip,spin"}, "unknown poses 'flip,spin'; choose among identity, flip"),
         ({"batch": "0"}, "--batch takes a number of images or auto, got '0'"),
-        ({"max_memory": -1.0}, "--max-memory takes gigabytes above 0, got -1"),
+        ({"max_memory": -1.0}, "--max-memory takes gigabytes, above 0 and below a million, got -1"),
+        ({"max_memory": 1e308}, "--max-memory takes gigabytes, above 0 and below a million, got 1e+308"),
         ({"max_memory": 1e-9}, "the weights of toy take 0.00 GB, --max-memory allows 0.00"),
         ({"max_memory": 1e-5, "recursive": True}, "one image takes 0.00 GB on cpu"),
         ({"stored": "int4"}, "cannot be stored as 'int4'; choose fp16, fp32, int8"),
@@ -149,6 +150,6 @@ def test_options_that_cannot_be(
     (tmp_path / "empty").mkdir()
     folder = tmp_path / given.pop("folder") if "folder" in given else alone[0]
     with pytest.raises(InputError) as caught:
-        command.extract(folder, tmp_path / "c", **{"extractor": "toy", "device": "cpu", **given})
+        command.extract(folder=folder, cache=tmp_path / "c", **{"extractor": "toy", "device": "cpu", **given})
     assert message in str(caught.value)
     assert not snapshot(tmp_path)

@@ -81,7 +81,7 @@ def test_two_files(root: Path, tmp_path: Path) -> None:
         ([MIXED], {}, ("--dataset", "horses"), "unknown data set 'horses'"),
         ([MIXED], {}, ("--annotations", "gone.json"), "gone.json: no such file"),
         ([MIXED], {}, ("--option", "colour=1"), "data set coco has no option 'colour'"),
-        ([{**MIXED, "target": "z.png"}], {}, (), "image 'z.png' of pair 'mixed' is not among the 3"),
+        ([{**MIXED, "target": "z.png"}], {}, (), "image 'z.png' of pair 'mixed' is not one of the data set"),
         ([MIXED], {}, ("--pairs", "1", "--worst", "1"), "--pairs and --worst are two choices"),
         ([MIXED], {}, ("--worst", "0"), "--worst 0: give a number from 1"),
         (

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import pytest
 import typer
+from PIL import Image
 from typer import Argument, Option
 from typer.testing import CliRunner
 
@@ -244,3 +245,60 @@ def test_what_mends_an_error_is_named_as_the_command_spells_it(
     with pytest.raises(SystemExit):
         cli.main()
     assert capsys.readouterr().err == f"error: it is wrong{flag}\n"
+
+
+@pytest.mark.parametrize("asked", [["--point", "{}"], ["--point", "1,2", "--set", "{}"]])
+@pytest.mark.parametrize("long", ["a b" * 30_000, "'\"a" * 30_000])
+def test_an_argument_that_a_message_repeats_is_cut(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], asked: list[str], long: str
+) -> None:
+    image = str(Path(__file__))
+    words = [each.format(long) for each in asked]
+    monkeypatch.setattr(sys, "argv", ["geoaware", "match", image, image, *words])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    assert 80 < len(capsys.readouterr().err) < 300
+
+
+@pytest.mark.parametrize(
+    ("given", "flag"), [("device=cuda", " (--device)"), ("name=x", " (--extractor)"), ("settings=3", "")]
+)
+def test_an_argument_of_loading_is_no_setting(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    given: str,
+    flag: str,
+) -> None:
+    image = str(tmp_path / "a.png")
+    Image.new("RGB", (32, 32)).save(image)
+    monkeypatch.setattr(sys, "argv", ["geoaware", "match", image, image, "--point", "1,2", "--set", given])
+    with pytest.raises(SystemExit):
+        cli.main()
+    key = given.partition("=")[0]
+    expected = f"error: {key} is no setting of an extractor; give it by an option of its own{flag}\n"
+    assert capsys.readouterr().err == expected
+    with pytest.raises(InputError, match=f"{key} is no setting"):
+        load_matcher(FeatureOptions(), RunOptions([given]), PoseOptions())
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ["score", "absent.jsonl", "--csv"],
+        ["evaluate", "--dataset", "coco", "--root", "absent", "--split", "val", "--markdown"],
+        ["transfer", "absent.json", "photos", "--out", "out.json", "--review"],
+        ["pose", "photos", "--templates", "absent", "--out"],
+        ["gallery", "absent.jsonl", "--root", "absent", "--out"],
+        ["ablation", "absent.yaml", "--out", "runs", "--markdown"],
+    ],
+)
+def test_every_command_finds_out_first_what_it_cannot_write(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, asked: list[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["geoaware", *asked, str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    assert f"{tmp_path}: is a folder; give the name of a file to write" in capsys.readouterr().err

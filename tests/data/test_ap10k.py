@@ -91,6 +91,55 @@ def test_images_on_the_exclusion_list_are_dropped(tmp_path: Path) -> None:
         build(tmp_path, exclude=tmp_path / "none.txt")
 
 
+def test_an_image_under_two_ids_counts_once_and_is_named(tmp_path: Path) -> None:
+    root = write_files(tmp_path, [*species("cat", 9), annotation(10, "cat", annotation_id=77)])
+    path = root / "annotations/ap10k-val-split1.json"
+    # Ids 1, 4, 7 and 10 lie in this file.
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace("000000000010.jpg", "000000000004.jpg"), encoding="utf-8")
+    benchmark = build(root)
+    assert {int(name) for name in images_of(benchmark)} == set(range(1, 10))
+    assert benchmark.manifest["images"]["several instances"] == 0
+    said = "left out: 1 annotations that stand there twice (annotation 77 of 000000000004.jpg)"
+    assert said in benchmark.warnings
+    # Another animal under the second id is a second instance.
+    content = json.loads(path.read_text(encoding="utf-8"))
+    for each in content["annotations"]:
+        each["bbox"] = [1, 1, 9, 9] if each["id"] == 77 else each["bbox"]
+    path.write_text(json.dumps(content), encoding="utf-8")
+    benchmark = build(root)
+    assert {int(name) for name in images_of(benchmark)} == {1, 2, 3, 5, 6, 7, 8, 9}
+    assert benchmark.manifest["images"]["several instances"] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [
+        ("data\\000000000003.jpg", "folders of another place"),
+        ("C:/ap-10k/data/000000000003.JPG", "folders of another place and capitals"),
+    ],
+)
+def test_the_exclusion_list_finds_images_as_other_lists_do(tmp_path: Path, name: str, rule: str) -> None:
+    listed = tmp_path / "several.txt"
+    listed.write_text(name, encoding="utf-8")
+    benchmark = built(tmp_path, species("cat", 9), exclude=listed)
+    assert benchmark.manifest["excluded_images"] == [3]
+    said = f"names spelled in another way ({rule}): 1, such as {name!r} is '000000000003.jpg'"
+    assert said in benchmark.warnings
+
+
+def test_a_name_of_the_exclusion_list_that_can_be_two_images(tmp_path: Path) -> None:
+    root = write_files(tmp_path, species("cat", 9))
+    for path in (root / "annotations").iterdir():
+        text = path.read_text(encoding="utf-8").replace("000000000003.jpg", "5.jpg")
+        path.write_text(text, encoding="utf-8")
+    (tmp_path / "list").write_text("5", encoding="utf-8")
+    with pytest.raises(InputError, match=r"line 1: '5' can be image 3 or 5; write image ids or file names"):
+        build(root, exclude=tmp_path / "list")
+    (tmp_path / "list").write_text("5.jpg", encoding="utf-8")
+    assert build(root, exclude=tmp_path / "list").manifest["excluded_images"] == [3]
+
+
 def test_images_with_fewer_than_3_visible_keypoints_are_dropped(tmp_path: Path) -> None:
     few = [annotation(10, "cat", [0, 1]), annotation(11, "cat", [0, 1, 2]), annotation(12, "cat", flag=1)]
     outside = annotation(13, "cat", [0, 1, 2])
@@ -295,7 +344,7 @@ def test_nothing_is_written_when_the_input_is_bad(tmp_path: Path) -> None:
     for damaged, message in [
         (text[:-20], "damaged, no valid JSON"),
         (text.replace('"left_eye"', '"eye_left"'), "has not AP-10K's 17 keypoints"),
-        (text.replace('"bbox": [5, 6, 50, 60]', '"bbox": [5, 6, 0, 60]', 1), "has no extent"),
+        (text.replace('"bbox": [5, 6, 50, 60]', '"bbox": [5, 6, -1, 60]', 1), "has no extent"),
     ]:
         file.write_text(damaged, encoding="utf-8")
         with pytest.raises(InputError, match=message):

@@ -91,13 +91,16 @@ def test_given_flip_pairs_and_groups(tmp_path: Path) -> None:
     ("skeleton", "limbs"),
     [
         ([[1, 3], [2, 3]], ((0, 2), (1, 2))),
-        ([[1, 3], [0, 2], [2, 4], [1], [1, 2, 3], "1 2", [1.0, 2], None], ((0, 2),)),
+        ([[1, 3], [0, 2], [2, 4], [1], [1, 2, 3], "1 2", [1.0, 2], None], ((0, 2), (0, 1))),
+        ([[0, 2], [1, 2]], ((0, 2), (1, 2))),
+        ([["nose", "left_ear"], ["right_ear", "nose"]], ((2, 0), (1, 2))),
+        ([["nose", "left_ear"], ["nose", "tial"], [3, "right_ear"]], ((2, 0), (2, 1))),
         ([], ()),
         (None, ()),
         ({"1": 2}, ()),
     ],
 )
-def test_the_skeleton_counts_from_one_and_may_be_sloppy(
+def test_the_skeleton_counts_from_one_or_zero_or_has_names_and_may_be_sloppy(
     tmp_path: Path, skeleton: Any, limbs: tuple[tuple[int, int], ...]
 ) -> None:
     """It decides nothing that is scored, so what joins no two keypoints is passed over."""
@@ -130,7 +133,7 @@ def test_order_in_the_file_does_not_matter(tmp_path: Path) -> None:
 def test_several_instances_of_one_file(tmp_path: Path) -> None:
     root = made_up(tmp_path)
     content = json.loads((root / "annotations.json").read_text(encoding="utf-8"))
-    second = {**content["annotations"][0], "id": 11}
+    second = {**content["annotations"][0], "id": 11, "bbox": [2, 2, 30, 20]}
     crowd = {**second, "id": 12, "iscrowd": 1}
     empty = {**second, "id": 13, "image_id": 2, "keypoints": [0] * 9}
     content["annotations"] += [second, crowd, empty]
@@ -186,13 +189,20 @@ def test_a_keypoint_outside_is_left_out_and_counted(tmp_path: Path) -> None:
     assert data_set.pairs[0].common_ids == (1,)
 
 
-def test_threshold_is_from_the_image_where_boxes_are_missing(tmp_path: Path) -> None:
+def test_the_threshold_base_is_what_most_images_have(tmp_path: Path) -> None:
     root = made_up(tmp_path)
     assert load("coco", root, "all").threshold_base == "box"
     content = json.loads((root / "annotations.json").read_text(encoding="utf-8"))
-    del content["annotations"][1]["bbox"]
-    (root / "annotations.json").write_text(json.dumps(content), encoding="utf-8")
-    assert load("coco", root, "all").threshold_base == "image"
+    for place, base, note in (
+        (1, "box", "left out: 1 of 3 objects as targets, because they have no box (2.png)"),
+        (0, "image", "only 1 of 3 objects have a box, so thresholds are taken from the image"),
+        (2, "image", ""),
+    ):
+        del content["annotations"][place]["bbox"]
+        (root / "annotations.json").write_text(json.dumps(content), encoding="utf-8")
+        data_set = load("coco", root, "all")
+        assert data_set.threshold_base == base
+        assert any(note in each for each in data_set.notes) if note else "box" not in str(data_set.notes)
 
 
 def test_image_sizes_are_read_where_the_file_does_not_say(tmp_path: Path) -> None:
@@ -212,8 +222,8 @@ def test_image_sizes_are_read_where_the_file_does_not_say(tmp_path: Path) -> Non
         ),
         ({"images": [{"id": 1, "file_name": 7}]}, r"images\[0\]: file_name must be text"),
         (
-            {"images": [{"id": "1", "file_name": "1.png"}]},
-            r"images\[0\] has the id '1'; expected a whole number",
+            {"images": [{"id": "a", "file_name": "1.png"}]},
+            r"images\[0\]: id is 'a'; expected a whole number",
         ),
         ({"images": [{"id": 1, "file_name": "1.png"}] * 2}, "two images have the id 1"),
         ({"categories": [{"id": 4, "keypoints": NAMES}]}, r"categories\[0\] lacks id or name"),
@@ -232,7 +242,7 @@ def test_image_sizes_are_read_where_the_file_does_not_say(tmp_path: Path) -> Non
         ),
         (
             {"annotations": [{"id": 1, "image_id": 1, "category_id": 4, "keypoints": ["a"] * 9}]},
-            "annotation 1 has a keypoint value that is no number",
+            "annotation 1: keypoint 0: flag is 'a'; expected a number",
         ),
         (
             {
@@ -240,7 +250,7 @@ def test_image_sizes_are_read_where_the_file_does_not_say(tmp_path: Path) -> Non
                     {"id": 1, "image_id": 1, "category_id": 4, "keypoints": [1, 1, 2] * 3, "bbox": [1]}
                 ]
             },
-            "is not x, y, width, height",
+            r"annotation 1: bbox is \[1\]; expected x, y, width, height",
         ),
     ],
 )

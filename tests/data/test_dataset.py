@@ -78,7 +78,7 @@ def test_a_loader_is_imported_when_its_data_set_is_asked_for() -> None:
         "print(*sorted(name for name in sys.modules if name.startswith('geoaware.data.')))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    needed = ("dataset", "files", "images", "masks", "pairs")
+    needed = ("dataset", "exif", "fields", "files", "images", "masks", "names", "pairs")
     assert done.stdout.split() == [f"geoaware.data.{name}" for name in needed]
 
 
@@ -88,8 +88,8 @@ def test_options_of_every_loader() -> None:
         "pf-pascal": ("pairs",),
         "pf-willow": ("pairs",),
         "ap10k": ("benchmark", "built", "images"),
-        "coco": ("annotations", "images", "masks", "pairs", "min_common", "across", "hidden", "seed"),
-        "pairs": ("pairs", "images"),
+        "coco": ("annotations", "images", "masks", "pairs", "min_common", "across", "hidden", "seed", "exif"),
+        "pairs": ("pairs", "images", "exif"),
     }
 
 

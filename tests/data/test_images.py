@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from geoaware.data import images
 from geoaware.data.images import image_size, list_images, load_annotated, load_image, load_mask, to_rgb
 from geoaware.method.types import AnnotatedImage, Keypoints
 from geoaware.runs.errors import InputError
@@ -186,7 +189,101 @@ def test_an_image_is_checked_against_its_annotation(tmp_path: Path, quarters: Im
 def test_masks(tmp_path: Path) -> None:
     path = tmp_path / "mask.png"
     Image.fromarray(np.array([[0, 1, 255]], np.uint8)).save(path)
-    assert load_mask(path).tolist() == [[False, True, True]]
+    assert load_mask(path).tolist() == [[False, False, True]]
     Image.new("RGBA", (2, 1), (0, 0, 0, 255)).save(path)
     with pytest.raises(InputError, match="all black"):
         load_mask(path)
+
+
+@pytest.fixture
+def told(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], str]]:
+    """What the library says, as if it had not said anything before."""
+    monkeypatch.setattr(images, "_said", set())
+    with caplog.at_level(logging.INFO, "geoaware"):
+        yield lambda: caplog.text
+
+
+@pytest.mark.parametrize(("top", "bits"), [(255, 8), (1023, 10), (4095, 12), (16383, 14), (65535, 16)])
+def test_grey_of_fewer_bits_is_as_bright_as_of_all(tmp_path: Path, told, top: int, bits: int) -> None:
+    values = np.array([[0, top // 3, top]], dtype=np.uint16)
+    Image.fromarray(values).save(tmp_path / "deep.png")
+    for given in (tmp_path / "deep.png", values):
+        assert np.array(load_image(given))[0, :, 0].tolist() == [0, 85, 255]
+    assert (f"deep.png: uses {bits} of its 16 bits" in told()) == (bits < 16)
+
+
+@pytest.mark.parametrize("read", [load_image, image_size, load_mask])
+@pytest.mark.parametrize("error", [RuntimeError("avif"), TypeError("tiff"), KeyError(3), MemoryError()])
+def test_whatever_a_decoder_raises(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: Callable, error: Exception
+) -> None:
+    def fail(_: object) -> None:
+        raise error
+
+    (tmp_path / "a.avif").touch()
+    monkeypatch.setattr(Image, "open", fail)
+    with pytest.raises(MemoryError if isinstance(error, MemoryError) else InputError) as caught:
+        read(tmp_path / "a.avif")
+    assert isinstance(error, MemoryError) or "a.avif: damaged or unreadable image" in str(caught.value)
+
+
+def test_damaged_files_of_every_format(tmp_path: Path) -> None:
+    for suffix in ("avif", "tiff", "webp", "png", "jpg", "gif"):
+        path = tmp_path / f"a.{suffix}"
+        Image.effect_noise((64, 64), 60).convert("RGB").save(path)
+        whole = path.read_bytes()
+        for place in range(0, len(whole), max(1, len(whole) // 60)):
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+            for read in (load_image, image_size):
+                with suppress(InputError):
+                    read(path)
+
+
+def test_what_is_only_named_like_an_image_is_counted(tmp_path: Path, told, quarters: Image.Image) -> None:
+    quarters.save(tmp_path / "a.jfif", "JPEG")
+    for name in ("._a.jpg", "raw.NEF"):
+        (tmp_path / name).touch()
+    (tmp_path / "folder.jpg").mkdir()
+    (tmp_path / "dead.png").symlink_to(tmp_path / "gone.png")
+    assert list_images(tmp_path) == [tmp_path / "a.jfif"]
+    for what in ("1 .nef files", "1 files of macOS", "1 folders named", "1 links to files that are missing"):
+        assert what in told()
+
+
+def test_heic_asks_for_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "_heif", lambda: False)
+    (tmp_path / "phone.jpg").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
+    with pytest.raises(InputError, match=r"phone\.jpg: .*install geoaware\[heic\]"):
+        load_image(tmp_path / "phone.jpg")
+    (tmp_path / "b.heic").touch()
+    (tmp_path / "phone.jpg").unlink()
+    with pytest.raises(InputError, match=r"passed over: 1 \.heic files \(install geoaware\[heic\]\)"):
+        list_images(tmp_path)
+
+
+def test_masks_with_noise_labels_and_trimaps(tmp_path: Path, told) -> None:
+    path = tmp_path / "mask.png"
+    Image.fromarray(np.array([[0, 255, 255]], np.uint8)).save(path)
+    assert load_mask(path).tolist() == [[False, True, True]]
+    assert told() == ""
+    for values, expected in (
+        ([[0, 9, 250, 255]], [[False, False, True, True]]),
+        ([[0, 128, 255, 255]], [[False, True, True, True]]),
+        ([[0, 1, 2, 3]], [[False, True, True, True]]),
+    ):
+        Image.fromarray(np.array(values, np.uint8)).save(path)
+        assert load_mask(path).tolist() == expected
+    assert "grey mask" in told()
+    Image.fromarray(np.array([[1, 2, 3]], np.uint8)).save(path)
+    with pytest.raises(InputError, match="is it a trimap"):
+        load_mask(path)
+    Image.new("L", (5, 5), 255).save(path)
+    assert load_mask(path).all()
+    assert "the object covers 100% of the image" in told()
+
+
+def test_a_jpeg_mask_is_cut_at_half(tmp_path: Path) -> None:
+    board = np.zeros((64, 64), np.uint8)
+    board[20:44, 20:44] = 255
+    Image.fromarray(board).save(tmp_path / "mask.jpg", quality=40)
+    assert abs(int(load_mask(tmp_path / "mask.jpg").sum()) - 24 * 24) < 40

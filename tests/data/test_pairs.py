@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from geoaware.data import load
+from geoaware.data.check import check
 from geoaware.runs.errors import InputError
 
 PAIR: dict[str, Any] = {
@@ -88,7 +89,7 @@ def test_a_pair_without_a_common_keypoint_is_left_out_and_counted(tmp_path: Path
             r"line 1: a\.png: keypoint 0 at \(40, 2\), image 30x20: outside",
         ),
         ({**PAIR, "source_points": [[1, 2, 3]]}, r"keypoint 0 is \[1, 2, 3\]; expected two numbers"),
-        ({**PAIR, "source_box": [5, 5, 1, 9]}, "line 1: source_box: box .* has no extent"),
+        ({**PAIR, "source_box": [5, 5, 1, 9]}, r"line 1: a\.png: box .* has no extent"),
         ({**PAIR, "source_mask": "m.png"}, r"m\.png: no such mask, named in .*line 1"),
         ({**PAIR, "azimuth_difference": 7}, "azimuth_difference is 7; expected 0 … 4"),
         ({"category": "chair", "keypoints": [1]}, "line 1: a category is described by"),
@@ -127,10 +128,63 @@ def test_wrong_files(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="line 1: no valid JSON"):
         load("pairs", tmp_path, "mine")
     (tmp_path / "pairs.jsonl").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match="is not UTF-8 text"):
+    with pytest.raises(InputError, match="is no text in UTF-8"):
         load("pairs", tmp_path, "mine")
     (tmp_path / "pairs.jsonl").write_text("", encoding="utf-8")
     with pytest.raises(InputError, match="has no pairs"):
         load("pairs", tmp_path, "mine")
     with pytest.raises(InputError, match="unknown data set 'nope'; known: spair71k"):
         load("nope", tmp_path, "mine")
+
+
+def test_padding_counts_as_absent_and_is_said_once(tmp_path: Path) -> None:
+    nan = float("nan")
+    points = [[1, 2], [-1, -1], [5, 6], [0, 0], [nan, nan], [], None]
+    line = {**PAIR, "source_points": points, "target_points": [[3, 4]] * 7}
+    root = written(tmp_path, line)
+    data_set = load("pairs", root, "mine")
+    assert data_set.pairs[0].common_ids == (0, 2)
+    (note,) = (each for each in data_set.notes if "count as not annotated" in each)
+    assert note.startswith("4 points of -1 -1, 0 0, NaN or nothing")
+    assert f"mine: {note}" in check("pairs", root, "mine").facts
+
+
+def test_names_may_be_numbers_also_0(tmp_path: Path) -> None:
+    named = {"category": 0, "keypoints": ["a", "b", "c"]}
+    (pair,) = load("pairs", written(tmp_path, named, {**PAIR, "id": 0, "category": 0}), "all").pairs
+    assert (pair.id, pair.category) == ("0", "0")
+
+
+def test_a_category_is_described_once(tmp_path: Path) -> None:
+    first, other = ({"category": "cat", "keypoints": names} for names in (["a", "b", "c"], ["c", "b", "a"]))
+    assert len(load("pairs", written(tmp_path, first, first, {**PAIR, "category": "cat"}), "all")) == 1
+    with pytest.raises(InputError, match="line 2: 'cat' is described otherwise in another line; leave one"):
+        load("pairs", written(tmp_path, first, other, {**PAIR, "category": "cat"}), "all")
+
+
+def test_a_line_twice_counts_once(tmp_path: Path) -> None:
+    root = written(tmp_path, PAIR, PAIR, {**PAIR, "id": "again"})
+    data_set = load("pairs", root, "mine")
+    assert [pair.id for pair in data_set.pairs] == ["000001", "again"]
+    (problem,) = check("pairs", root).problems
+    assert "left out: 1 lines that repeat a pair" in problem
+    assert "line 2" in problem
+
+
+def test_numbers_and_boxes_are_read_as_in_other_files(tmp_path: Path) -> None:
+    line = {**PAIR, "source_box": ["0", 0, 9.0, "9"], "target_box": [4, 4, 4, 9], "azimuth_difference": "3"}
+    data_set = load("pairs", written(tmp_path, {**line, "source_points": [["1", 2]]}), "mine")
+    (pair,) = data_set.pairs
+    assert (pair.source.box, pair.target.box, pair.azimuth_difference) == ((0, 0, 9, 9), None, 3)
+    assert pair.source.keypoints.at([0]).tolist() == [[1.0, 2.0]]
+    assert data_set.threshold_base == "box"
+    assert any("boxes without extent" in note for note in data_set.notes)
+    names = {"category": "object", "keypoints": ["l ear", "r ear", "nose"], "flip_idx": [1, 0, 2]}
+    assert load("pairs", written(tmp_path, names, PAIR), "mine").schemas["object"].flip_pairs == ((0, 1),)
+    for wrong, message in (
+        ({"source_points": [["a", 2]]}, r"keypoint 0, number 1 is 'a'; expected a number"),
+        ({"source_box": [1, 2, "x", 4]}, r"box, number 3 is 'x'"),
+        ({"azimuth_difference": True}, "azimuth_difference is True"),
+    ):
+        with pytest.raises(InputError, match=message):
+            load("pairs", written(tmp_path, {**PAIR, **wrong}), "mine")

@@ -60,6 +60,18 @@ class TestWillow:
         assert found == [("a", "b"), ("a", "c"), ("b", "a"), ("b", "c"), ("c", "a"), ("c", "b")]
         assert data_set.pairs[0].source.keypoints.xy[3].tolist() == [3.0, 6.0]
 
+    def test_what_is_no_image_with_points_is_counted(self, tmp_path: Path) -> None:
+        root = willow(tmp_path)
+        image(root / "car(S)/bare.png")
+        (root / "car(S)/d.png").mkdir()
+        for name in ("._a.png", "._a.mat", "notes.txt"):
+            (root / "car(S)" / name).write_bytes(b"x")
+        data_set = load("pf-willow", root, "test")
+        assert [image.path.name for image in data_set.images] == ["a.png", "b.png", "c.png"]
+        assert "passed over: 1 files of macOS (._NAME), 1 folders named like images" in data_set.notes
+        bare = root / "car(S)/bare.png"
+        assert f"left out: 1 images without a MAT file beside them ({bare})" in data_set.notes
+
     def test_list_of_pairs_is_used_when_it_lies_in_the_root(self, tmp_path: Path) -> None:
         root = willow(tmp_path)
         willow_list(root / "test_pairs.csv", ("car(S)/c.png", "car(S)/a.png"))
@@ -76,6 +88,19 @@ class TestWillow:
         # Ten x of A, ten y of A, ten x of B, ten y of B; B has its own file.
         assert pair.source.keypoints.xy[:2].tolist() == [[0.0, 10.0], [1.0, 11.0]]
         assert pair.target.keypoints.xy[0].tolist() == [1.0, 1.0]
+
+    def test_columns_are_read_by_their_names(self, tmp_path: Path) -> None:
+        root = willow(tmp_path)
+        (root / "car(S)/a.mat").unlink()
+        listed = willow_list(tmp_path / "own.csv", ("car(S)/a.png", "car(S)/b.png"))
+        rows = [line.split(",") for line in listed.read_text(encoding="utf-8").splitlines()]
+        listed.write_text("\n".join(",".join(row[::-1]) for row in rows), encoding="utf-8")
+        (pair,) = load("pf-willow", root, "test", pairs=str(listed)).pairs
+        assert pair.source.id == "car(S)/a.png"
+        assert pair.source.keypoints.xy[:2].tolist() == [[0.0, 10.0], [1.0, 11.0]]
+        listed.write_text("\n".join(",".join(row) for row in rows[1:]), encoding="utf-8")
+        (same,) = load("pf-willow", root, "test", pairs=str(listed)).pairs
+        assert same.source.keypoints.xy.tolist() == pair.source.keypoints.xy.tolist()
 
     def test_bad_input(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="no such folder"):
@@ -95,8 +120,7 @@ class TestWillow:
         with pytest.raises(InputError, match=r"b\.mat: 'pts_coord' has shape \(2, 7\)"):
             load("pf-willow", root, "test")
         savemat(root / "car(S)/b.mat", {"pts_coord": np.full((2, 10), np.nan)})
-        with pytest.raises(InputError, match="coordinates must be finite"):
-            load("pf-willow", root, "test")
+        assert {image.path.name for image in load("pf-willow", root, "test").images} == {"a.png", "c.png"}
 
     @pytest.mark.parametrize(
         ("text", "message"),
@@ -105,7 +129,10 @@ class TestWillow:
             ("imageA,imageB\nx,y,1\n", "line 2: 3 columns"),
             ("\nimageA,imageB\n\n , \nx,y,1\n", "line 5: 3 columns"),
             ('imageA,"image\nB"\n\nx,y,1\n', "line 4: 3 columns"),
-            ("imageA\n" + ",".join(["a/b.png", "a/b.png"] + ["x"] * 40), "line 2: could not convert"),
+            (
+                "imageA\n" + ",".join(["a/b.png", "a/b.png"] + ["x"] * 40),
+                "line 2: a coordinate is 'x'; expected a number",
+            ),
             ("imageA\n" + ",".join(["a/b.png", "a/b.png"] + ["1"] * 40), "b.png: no such file"),
         ],
     )
@@ -175,6 +202,46 @@ class TestPascal:
         ):
             load("pf-pascal", root, "trn")
 
+    @pytest.mark.parametrize("pad", ["-1", "0", "nan", ""])
+    def test_padding_of_the_list_is_absent(self, tmp_path: Path, pad: str) -> None:
+        root = pascal(tmp_path)
+        (root / "Annotations/cat/two.mat").unlink()
+        text = (root / "test_pairs.csv").read_text(encoding="utf-8")
+        padded = text.replace("1;5,2;6,11;15,12;16", f"1;5;{pad},2;6;{pad},11;15;{pad},12;16;{pad}")
+        (root / "test_pairs.csv").write_text(padded, encoding="utf-8")
+        data_set = load("pf-pascal", root, "test")
+        assert data_set.pairs[0].common_ids == (0, 1)
+        assert any(note.startswith("2 points of -1 -1, 0 0, NaN") for note in data_set.notes)
+
+    def test_an_open_quotation_mark(self, tmp_path: Path) -> None:
+        root = pascal(tmp_path)
+        with (root / "test_pairs.csv").open("a", encoding="utf-8") as file:
+            file.write('"one.jpg,two.jpg,8\n' + "x" * 200_000)
+        with pytest.raises(InputError, match=r"test_pairs\.csv, line \d: 1 columns; expected"):
+            load("pf-pascal", root, "test")
+
+    def test_a_list_without_a_header_and_one_in_another_order(self, tmp_path: Path) -> None:
+        root = pascal(tmp_path)
+        (root / "Annotations/cat/two.mat").unlink()
+        header, row = (root / "test_pairs.csv").read_text(encoding="utf-8").splitlines()
+        (root / "test_pairs.csv").write_text(row, encoding="utf-8")
+        (pair,) = load("pf-pascal", root, "test").pairs
+        assert pair.target.keypoints.xy.tolist() == [[11.0, 12.0], [15.0, 16.0]]
+        lines = [",".join(each.split(",")[::-1]) for each in (header, row)]
+        (root / "test_pairs.csv").write_text("\n".join(lines), encoding="utf-8")
+        (same,) = load("pf-pascal", root, "test").pairs
+        assert same.target.keypoints.xy.tolist() == pair.target.keypoints.xy.tolist()
+        assert same.id == pair.id == "cat/one-two"
+
+    def test_a_field_may_be_long(self, tmp_path: Path) -> None:
+        root = pascal(tmp_path)
+        (root / "Annotations/cat/two.mat").unlink()
+        text = (root / "test_pairs.csv").read_text(encoding="utf-8")
+        padded = text.replace("11;15,12;16", f"11;{'0' * 140_000}15,12;16")
+        (root / "test_pairs.csv").write_text(padded, encoding="utf-8")
+        (pair,) = load("pf-pascal", root, "test").pairs
+        assert pair.target.keypoints.xy.tolist() == [[11.0, 12.0], [15.0, 16.0]]
+
     def test_class_by_name(self, tmp_path: Path) -> None:
         root = pascal(tmp_path)
         text = (root / "test_pairs.csv").read_text(encoding="utf-8")
@@ -182,6 +249,9 @@ class TestPascal:
         assert load("pf-pascal", root, "test").categories == ("cat",)
         (root / "test_pairs.csv").write_text(text.replace(",8,", ",21,"), encoding="utf-8")
         with pytest.raises(InputError, match="line 2: class '21' is neither"):
+            load("pf-pascal", root, "test")
+        (root / "test_pairs.csv").write_text(text.replace(",8,", ",8.7,"), encoding="utf-8")
+        with pytest.raises(InputError, match=r"line 2: class '8\.7' is neither"):
             load("pf-pascal", root, "test")
 
     @pytest.mark.parametrize("box", [np.zeros((0, 4)), np.zeros((0, 0))])
@@ -208,7 +278,7 @@ class TestPascal:
         header, row = text.splitlines()
         (root / "test_pairs.csv").write_text(f"{header}\n\n\n{row.replace('1;5', 'a;5')}", encoding="utf-8")
         with pytest.raises(
-            InputError, match=r"test_pairs\.csv, line 4: could not convert string to float: 'a'"
+            InputError, match=r"test_pairs\.csv, line 4: a coordinate is 'a'; expected a number"
         ):
             load("pf-pascal", root, "test")
         (root / "JPEGImages/one.jpg").unlink()

@@ -155,7 +155,7 @@ def test_missing_things(tmp_path: Path) -> None:
         ),
         (
             '{"filename": "a", "image_width": "x", "image_height": 9, "bndbox": [1, 1, 5, 5], "kps": {}}',
-            "literal",
+            "width is 'x'; expected a whole number",
         ),
     ],
 )

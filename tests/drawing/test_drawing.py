@@ -22,8 +22,8 @@ from geoaware.drawing import (
     palette,
     side_by_side,
 )
-from geoaware.drawing.draw import shorten, text_size
-from geoaware.drawing.layout import place_labels
+from geoaware.drawing.draw import Shape, shorten, text_size
+from geoaware.drawing.layout import READABLE, place_labels
 from geoaware.drawing.palette import heat_colours, position_colours
 from geoaware.method.geometry import Canvas
 from geoaware.runs.errors import InputError
@@ -524,3 +524,27 @@ def test_heat_map_refuses_what_does_not_fit(unchecked_types: None) -> None:
 def test_matplotlib_is_not_imported() -> None:
     code = "import sys, geoaware.drawing; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("shape", ["circle", "diamond"])
+def test_markers_drawn_together_are_those_drawn_one_by_one(shape: Shape) -> None:
+    points = np.random.default_rng(0).uniform(-5, 65, (300, 2))
+    marks = [Mark((k % 256, 90, 30), shape, hollow=k % 3 == 0) for k in range(300)]
+    single = blank(60, 60)
+    for point, mark in zip(points, marks, strict=True):
+        single = draw_points(single, [point], [mark])
+    # An image of whole numbers between two markers rounds.
+    difference = np.abs(pixels(draw_points(blank(60, 60), points, marks)) - pixels(single))
+    assert difference.max() <= 6
+
+
+def test_many_matches_are_points_alone(caplog: pytest.LogCaptureFixture) -> None:
+    """Labels and lines, whose cost grows faster than their number, are for what can be read."""
+    caplog.set_level("INFO", logger="geoaware")
+    photo = blank(100, 80, "black")
+    for count in (READABLE, READABLE + 1):
+        points = np.random.default_rng(0).uniform(10, 70, (count, 2))
+        drawn = pixels(draw_matches(photo, photo, points, points))
+        between = drawn[:, drawn.shape[1] // 2 - 2 : drawn.shape[1] // 2 + 2]
+        assert (between != 255).any() == (count == READABLE), "lines cross the gap"
+    assert caplog.messages == ["251 matches are drawn as points alone, without labels and lines"]

@@ -18,7 +18,9 @@ from geoaware.evaluation.predict import (
     choose_pairs,
     matching_settings,
     predict,
+    scorable,
 )
+from geoaware.evaluation.protocols import get_protocol
 from geoaware.matcher import Matcher
 from geoaware.method.alignment import match_posed, mirror_points
 from geoaware.method.geometry import pose_image, pose_points
@@ -290,11 +292,22 @@ def test_a_finished_file_that_lost_its_end_is_noticed(dataset, tmp_path, whole):
         predict(dataset, tiny_matcher(), path, PredictSettings(batch=2))
 
 
-def test_damage_inside_a_part_file_is_noticed(dataset, tmp_path, whole):
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda row: row[:-10],
+        lambda row: row.replace(b'"predicted":[[', b'"predicted":[[0,0],['),
+        lambda row: row.replace(b'"keypoint_ids"', b'"ids"'),
+        lambda row: row.replace(b'"pair":"', b'"pair":"of another set '),
+        lambda _: b"[" * 100_000,
+        lambda _: b"3",
+    ],
+)
+def test_damage_inside_a_part_file_is_noticed(dataset, tmp_path, whole, harm):
     rows = whole.read_bytes().split(b"\n")
-    rows[3] = rows[3][:-10]
+    rows[3] = harm(rows[3])
     (tmp_path / "p.jsonl.part").write_bytes(b"\n".join(rows))
-    with pytest.raises(InputError, match=r"p.jsonl.part, line 4: damaged; restart to begin anew"):
+    with pytest.raises(InputError, match=r"p.jsonl.part, line 4: is damaged; restart to begin anew"):
         predict(dataset, tiny_matcher(), tmp_path / "p.jsonl", PredictSettings(batch=2))
 
 
@@ -424,3 +437,24 @@ def test_matching_follows_the_protocol():
         matching_settings(name, "paper", "auto", {"windw": 3})
     with pytest.raises(InputError, match="temperature and sigma must be positive"):
         matching_settings(name, "paper", "auto", {"temperature": -1})
+
+
+def test_targets_without_a_box_are_left_out_under_a_protocol_by_box(dataset, tmp_path, caplog):
+    boxless = dataset.images[0]
+    changed = replace(boxless, box=None)
+    pairs = tuple(
+        replace(
+            each,
+            source=changed if each.source is boxless else each.source,
+            target=changed if each.target is boxless else each.target,
+        )
+        for each in dataset.pairs
+    )
+    data = replace(dataset, pairs=pairs)
+    with caplog.at_level("INFO"):
+        kept = scorable(data, get_protocol("paper"))
+    assert len(kept) == 25
+    assert any(pair.source is changed for pair in kept.pairs)
+    assert "5 of 30 pairs are left out, their targets have no box" in caplog.messages
+    assert scorable(data, get_protocol("pf-pascal")) is data
+    assert scorable(dataset, get_protocol("paper")) is dataset

@@ -140,6 +140,15 @@ def broken(**changes):
         (broken(predicted=[[float("nan"), 0.0]]), "a point is not finite"),
         (broken(predicted=[[1.0, 2.0, 3.0]]), r"line 3: points must be \[x, y\]"),
         (lambda records: [*records[:1], [1, 2], *records[2:]], "line 3: expected a JSON object"),
+        (lambda records: [{**each, "size": True} for each in records], "line 2: .* or size True no number"),
+        (
+            lambda records: [{**each, "category": ["cat"]} for each in records],
+            r"category \['cat'\] is no name",
+        ),
+        (
+            lambda records: [{**each, "geometry_aware": ["no"] * len(each["truth"])} for each in records],
+            "line 2: geometry_aware holds .*; expected true or false for each point",
+        ),
         (
             lambda records: [{k: v for k, v in each.items() if k != "size"} for each in records],
             "line 2: the key 'size' is missing",
@@ -169,6 +178,14 @@ def test_records_that_cannot_be_used(tmp_path, change, message):
         (b"hello\nyou\n", "line 1: is not JSON; is this a predictions file?"),
         (b"\xff\xfe\n", "line 1: is not JSON"),
         (b'{"protocol": "pape', "line 1: is cut off"),
+        (
+            b'{"images": [], "annotations": []}',
+            "p.jsonl: is no predictions file, but it is a COCO annotation",
+        ),
+        (b'{"images": [],\n"annotations": []}\n', "p.jsonl: is no predictions file, but it is a COCO annot"),
+        (b'{"shapes": [], "imagePath": "a"}\n', "line 1: not the header of .*, but it is a labelme file; is"),
+        (b'{"source": "a", "target": "b"}\n', "line 1: not the header of .*, but it is a list of pairs; is"),
+        (b"[" * 100_000 + b"\n", "line 1: is not JSON"),
         (b'{"protocol": "paper"}\n', "holds no predictions, only a header"),
         (b'{"protocol": "paper", "format_version": 9}\n', "version 9, but .* version 1 is needed"),
         (b'{"protocol": "paper", "settings": 3}\n', "settings of the header must be an object"),

@@ -159,7 +159,7 @@ def test_dinov2_facets_differ_and_have_the_width_of_the_network(load) -> None:
     [
         ({"canvas": 100}, "multiple of 14, got 100; the nearest is 98"),
         ({"block": 3}, r"blocks 0…2"),
-        ({"facet": "soul"}, "token, key, query, value"),
+        ({"facet": "soul"}, "facet: input should be 'token', 'key', 'query' or 'value'"),
     ],
 )
 @pytest.mark.usefixtures("unchecked_types")

@@ -358,9 +358,9 @@ def test_bf16_and_batches(folder: Path) -> None:
             "cover canvases from 576 to 1024, got 1152; change .*, or give crops=none",
         ),
         ({"canvas": 512}, "cover canvases from 576 to 1024, got 512"),
-        ({"crops": "3x3"}, "unknown crops '3x3'; choose 2x2, none"),
+        ({"crops": "3x3"}, "crops: input should be '2x2' or 'none'"),
         ({"timestep": 1000}, "0 to 999, got 1000"),
-        ({"prompt": True}, "the prompt must be a text, got True; put it in quotes"),
+        ({"prompt": True}, r"prompt: input should be a text; put it in quotes \(got True"),
         ({"prompt": "cat" * 80}, r"the prompt has 242 tokens, the text encoder takes 77; shorten it"),
         ({"max_memory": 0}, "positive number of GiB, got 0"),
         (

@@ -6,6 +6,7 @@ import pickle
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import huggingface_hub
@@ -515,6 +516,7 @@ class TestPretrained:
             return str(folder)
 
         monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+        monkeypatch.setattr("geoaware.method.post_processor.hub_options", dict)
         network = PostProcessor.from_pretrained("someone/refiner", revision="v2")
         assert network.info == self.INFO
         assert asked == [("someone/refiner", "v2", sorted([WEIGHTS, CONFIG, CARD]))]
@@ -524,9 +526,42 @@ class TestPretrained:
             raise OSError("no route to host.\nand a traceback")
 
         monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+        monkeypatch.setattr("geoaware.method.post_processor.hub_options", dict)
         expected = r"no post-processor at 'someone/refiner' \(no route to host\)\nremedy: give a folder"
         with pytest.raises(InputError, match=expected):
             PostProcessor.from_pretrained("someone/refiner")
+
+    def test_a_hub_that_does_not_answer_is_asked_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        asked = []
+
+        def head(*_: Any, **options: Any) -> None:
+            asked.append(options["timeout"])
+            raise OSError("no route to host")
+
+        monkeypatch.setattr("huggingface_hub.utils.get_session", lambda: SimpleNamespace(head=head))
+        with pytest.raises(InputError, match="the hub cannot be reached, nothing is in its cache"):
+            PostProcessor.from_pretrained("someone/refiner")
+        assert asked == [5]
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            (
+                b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12\n",
+                "a pointer of Git LFS",
+            ),
+            (b"\n<!DOCTYPE html><html><body>404</body></html>", "is a web page, not the file; download"),
+        ],
+    )
+    def test_what_only_stands_for_weights(self, folder: Path, content: bytes, message: str) -> None:
+        released = folder.parent / "best.pth"
+        released.write_bytes(content)
+        with pytest.raises(InputError, match=message):
+            PostProcessor.from_released(released)
+        for name in (WEIGHTS, CONFIG):
+            (folder / name).write_bytes(content)
+            with pytest.raises(InputError, match=rf"{name}: is .*{message.removeprefix('is ')}"):
+                PostProcessor.from_pretrained(folder)
 
 
 def _change(folder: Path, change: Any) -> None:

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from geoaware.runs.errors import InputError
-from geoaware.runs.files import ABANDONED_S, check_same_run, replacing, sweep
+from geoaware.runs.files import ABANDONED_S, check_goals, check_same_run, replacing, sweep
 
 HANG = """
 import sys, time
@@ -163,3 +163,13 @@ def test_another_run(tmp_path: Path) -> None:
         "throw it away"
     )
     assert caught.value.parameter == "restart"
+
+
+def test_places_that_cannot_be_written_are_found_before(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("x")
+    check_goals(None, tmp_path / "new" / "a.json", tmp_path / "text")
+    with pytest.raises(InputError, match="is a folder; give the name of a file to write"):
+        check_goals(None, tmp_path)
+    with pytest.raises(InputError, match=r"a\.json: cannot be written \(.*text is no folder to write"):
+        check_goals(tmp_path / "text" / "a.json")
+    assert [each.name for each in tmp_path.iterdir()] == ["text"]

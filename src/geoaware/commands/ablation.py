@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from geoaware.commands.options import AsJson, ConfigSettings, Device, Markdown, parse_settings, say
+from geoaware.commands.options import AsJson, ConfigSettings, Device, Markdown, expand, parse_settings, say
 
 
+@expand
 def ablation(
     config: Annotated[str, Argument(help="A YAML file, or the name of a configuration that is shipped.")],
     out: Annotated[Path, Option(help="Folder of the training runs and their predictions.")],
@@ -44,12 +45,13 @@ def ablation(
     geoaware ablation my.yaml --rows "without flips" --seeds 5 --out runs/flips
     """
     from geoaware.evaluation.tables import as_markdown, as_text
-    from geoaware.runs.files import replacing
+    from geoaware.runs.files import check_goals, replacing
     from geoaware.runs.progress import progress_bars
     from geoaware.studies.ablation import ablate
     from geoaware.studies.ablation_table import ablation_grids, explanation, to_json
     from geoaware.training.post_processor.config import load_config
 
+    check_goals(markdown)
     chosen = load_config(config, parse_settings(setting))
     names = None if rows is None else [name for each in rows for name in each.split(",")]
     with progress_bars() as tell:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Argument, Option
 
-from geoaware.commands.options import parse_settings
+from geoaware.commands.options import cut, expand, parse_settings
 
 if TYPE_CHECKING:
     from geoaware.data.ap10k_pairs import Benchmark
@@ -18,6 +18,7 @@ app = typer.Typer(help="Build and check data sets.", no_args_is_help=True)
 
 
 @app.command("build-ap10k")
+@expand
 def build_ap10k(
     root: Annotated[Path, Argument(metavar="ROOT", help="AP-10K's folder: annotations/ and data/.")],
     out: Annotated[Path | None, Option(help="Where to write; ROOT/correspondence if not given.")] = None,
@@ -48,6 +49,7 @@ def build_ap10k(
 
 
 @app.command("check")
+@expand
 def check(
     name: Annotated[
         str, Argument(metavar="NAME", help="spair71k, pf-pascal, pf-willow, ap10k, coco or pairs.")
@@ -72,10 +74,11 @@ def check(
 
     geoaware data check coco photos --annotations labels.json --images jpg
     """
+    from geoaware.data import checked
     from geoaware.data.check import check as look_through
 
     given = {"annotations": annotations, "images": images, "pairs": pairs, **parse_settings(setting)}
-    findings = look_through(name, root, split, **{key: of for key, of in given.items() if of is not None})
+    findings = look_through(name, root, split, **checked(name, given))
     _print_findings(name, findings)
     if not findings.fine:
         raise typer.Exit(2)
@@ -108,7 +111,7 @@ def _print_findings(name: str, findings: Findings) -> None:
     for warning in findings.warnings:
         typer.echo(f"note: {warning}")
     for problem in findings.problems:
-        typer.echo(f"problem: {problem}", err=True)
+        typer.echo(f"problem: {cut(problem)}", err=True)
     source = SOURCES[name]
     if findings.problems:
         typer.echo(f"expected in the root: {source.layout}", err=True)

@@ -7,9 +7,10 @@ from typing import Annotated
 import typer
 from typer import Option
 
-from geoaware.commands.options import Device, Dtype, ExtractorName, PostProcessorPlace, say
+from geoaware.commands.options import Device, Dtype, ExtractorName, PostProcessorPlace, expand, say
 
 
+@expand
 def demo(
     host: Annotated[str, Option(help="Address to listen at; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
     port: Annotated[int, Option(min=0, max=65535, help="Port to listen at; 0 takes a free one.")] = 7860,

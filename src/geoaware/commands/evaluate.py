@@ -64,6 +64,12 @@ class FigureOptions:
     markdown: Markdown = None
     plots: Annotated[Path | None, Option(help="Write plots to this folder.")] = None
 
+    def check(self, *others: Path | None) -> None:
+        """Find out before the work whether these files, and others, can be written."""
+        from geoaware.runs.files import check_goals
+
+        check_goals(self.csv, self.markdown, *others)
+
     def write(self, result: PCKResult, by: Any, others: list[PCKResult]) -> None:
         """Print the figures, and write the files that are asked for."""
         from geoaware.evaluation.formats import to_csv, to_json, to_markdown, to_text
@@ -132,6 +138,7 @@ def score(
     from geoaware.evaluation.score import score_file
 
     _check_by(by)
+    figures.check()
     scored = partial(score_file, protocol=protocol, alphas=alpha or None, error_alpha=error_alpha, seed=seed)
     result = scored(file, draws=draws)
     figures.write(result, by, [scored(each, draws=0) for each in window_run or []])
@@ -148,6 +155,7 @@ def evaluate(
     geoaware evaluate --dataset pf-willow --root PF-dataset-WILLOW --split test
     """
     _check_by(by)
+    figures.check(options.out)
     path = _predict(options)
     from geoaware.evaluation.score import score_file
 

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from typer import Argument
 
-from geoaware.commands.options import say
+from geoaware.commands.options import expand, say
 from geoaware.runs.errors import MissingDependencyError
 
 
@@ -44,6 +44,7 @@ EXAMPLES = (
 )
 
 
+@expand
 def examples(
     folder: Annotated[Path, Argument(help="Where to copy the photographs; made if it is not there.")],
 ) -> None:

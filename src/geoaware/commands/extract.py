@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Argument, Option
 
-from geoaware.commands.options import Device, ExtractorName, parse_settings, say
+from geoaware.commands.options import Device, ExtractorName, expand, parse_extractor_settings, say
 from geoaware.runs.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from geoaware.store.feature_store import FeatureStore
 
 
+@expand
 def extract(
     folder: Annotated[Path, Argument(metavar="DIR", help="The folder of the images.")],
     cache: Annotated[Path, Option(help="Where the features go; may hold several sets.")],
@@ -71,7 +72,7 @@ def extract(
         raise InputError(f"features cannot be stored as {stored!r}; choose {', '.join(STORED)}")
     shard = Shard.from_environment()
     paths = shard.of(list_images(folder, recursive))
-    loaded = _load(extractor, device, dtype, limit, shard, parse_settings(setting))
+    loaded = _load(extractor, device, dtype, limit, shard, parse_extractor_settings(setting))
     job = _Job(paths, turned, FeatureStore.of(cache, loaded, stored), shard)
     if check:
         _check(job)
@@ -206,6 +207,6 @@ def _batch(given: str) -> int | None:
 def _bytes(gigabytes: float | None) -> int | None:
     if gigabytes is None:
         return None
-    if not gigabytes > 0:
-        raise InputError(f"--max-memory takes gigabytes above 0, got {gigabytes:g}")
+    if not 0 < gigabytes < 1e6:
+        raise InputError(f"--max-memory takes gigabytes, above 0 and below a million, got {gigabytes:g}")
     return int(gigabytes * 1e9)

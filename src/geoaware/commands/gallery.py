@@ -75,14 +75,17 @@ def gallery(
         raise InputError(f"{len(predictions)} predictions files; give one, or two to compare")
     chosen.check()
 
+    from geoaware.data import checked
     from geoaware.report.gallery import describe, entries, find_images, judge, write_gallery
+    from geoaware.runs.files import check_goals
     from geoaware.runs.progress import progress_bars
 
+    check_goals(out)
     runs = [judge(each, alpha) for each in predictions]
     first = runs[0]
     positions = chosen.of(first)
     name, part = _named(first, dataset, split)
-    images = find_images(name, root, part, **loader.given())
+    images = find_images(name, root, part, **checked(name, loader.given()))
     shown = entries(runs, images, positions)
     path = out or Path(f"{first.path.stem}.html")
     with progress_bars() as tell:

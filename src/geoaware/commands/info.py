@@ -12,11 +12,13 @@ from typing import Annotated, Any
 import typer
 from typer import Option
 
+from geoaware.commands.options import expand
 from geoaware.runs.errors import InputError
 
 _PACKAGES = ("geoaware", "torch", "transformers", "pillow", "numpy")
 
 
+@expand
 def info(
     as_json: Annotated[bool, Option("--json", help="Print as JSON.")] = False,
     convert: Annotated[
@@ -52,7 +54,7 @@ def info(
     from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    console = Console(markup=False, emoji=False)
     console.print("  ".join(f"{name} {version}" for name, version in facts["versions"].items()))
     console.print(f"python {facts['python']}  device {facts['device']}")
     table = Table("extractor", "about", "here", title="Extractors", title_justify="left")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +12,7 @@ import typer
 from typer import Argument, Option
 
 from geoaware.commands.options import (
+    ExifPixels,
     FeatureOptions,
     PoseOptions,
     RunOptions,
@@ -24,7 +25,11 @@ from geoaware.runs.errors import InputError
 
 if TYPE_CHECKING:
     from geoaware.data.points_file import QueryPoints
-    from geoaware.result import MatchResult
+    from geoaware.result import Encoded, MatchResult
+
+
+_TABLE_ROWS = 200
+"""Beyond so many points they are printed in plain columns."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,21 @@ class OutputOptions:
         int | None, Option(metavar="N", help="Write to --out where on B the point number N could be.")
     ] = None
 
+    def check(self, into_folder: bool) -> None:
+        """Find out before the work what could not be written.
+
+        Raises:
+            InputError: no images are written in the format of the suffix, or a place is no file's.
+        """
+        from geoaware.runs.files import check_goals
+
+        if self.heatmap is not None and self.out is None:
+            raise InputError("--heatmap needs --out FILE to write the image to")
+        if not into_folder:
+            check_goals(self.out, self.json_file)
+            if self.out is not None:
+                _check_format(self.out)
+
     def of(self, target: Path) -> OutputOptions:
         """The files of one target of a folder."""
         image = None if self.out is None else self.out / f"{target.name}.png"
@@ -70,15 +90,17 @@ class OutputOptions:
         wanted = [place for place in (self.out, self.json_file) if place is not None]
         return bool(wanted) and all(place.exists() for place in wanted)
 
-    def write(self, result: MatchResult, source: Path, target: Path, queries: QueryPoints) -> None:
-        """Write what is asked for."""
+    def write(
+        self, result: MatchResult, told: MatchResult, source: Path, target: Path, queries: QueryPoints
+    ) -> None:
+        """Write what is asked for: the image of the result, and as JSON what is told of it."""
         from geoaware.runs.files import replacing
 
         if self.out is not None:
             number = self.heatmap
             _save(result.draw(labels=queries.names) if number is None else result.heatmap(number), self.out)
         if self.json_file is not None:
-            content = {"source": str(source), "target": str(target), **result.to_dict()}
+            content = {"source": str(source), "target": str(target), **told.to_dict()}
             for entry, name in zip(content["matches"], queries.names or [], strict=False):
                 entry["name"] = name
             with replacing(self.json_file) as draft:
@@ -92,13 +114,15 @@ class MaskOptions:
     mask: Annotated[Path | None, Option(help="Image of A's object, white on black, for the pose.")] = None
     target_mask: Annotated[Path | None, Option(help="The same of B; with --mask and a single B only.")] = None
 
-    def read(self, target: Path) -> list[Any]:
-        """The masks of A and B, where given."""
+    def read(self, target: Path, turns: tuple[int, int]) -> list[Any]:
+        """The masks of A and B, where given, turned by these orientations."""
+        from geoaware.data.exif import turned_pixels
         from geoaware.data.images import load_mask
 
         if self.target_mask is not None and (self.mask is None or target.is_dir()):
             raise InputError("--target-mask goes with --mask, and with a single image as B")
-        return [None if path is None else load_mask(path) for path in (self.mask, self.target_mask)]
+        given = zip((self.mask, self.target_mask), turns, strict=True)
+        return [None if path is None else turned_pixels(load_mask(path), turn) for path, turn in given]
 
 
 @expand
@@ -114,6 +138,7 @@ def match(
     skip_existing: Annotated[
         bool, Option("--skip-existing", help="With a folder: go on where an earlier run stopped.")
     ] = False,
+    exif: ExifPixels = "upright",
     run: Annotated[RunOptions, Without("batch", "cache_mb", "cache")],
 ) -> None:
     """Find points of image A in image B.
@@ -124,39 +149,73 @@ def match(
 
     geoaware match cat1.jpg photos/ --points ears.csv --json found/ --out images/
     """
-    if output.heatmap is not None and output.out is None:
-        raise InputError("--heatmap needs --out FILE to write the image to")
+    output.check(b.is_dir())
     from geoaware.data.images import list_images
 
     queries = points.read()
-    for path in (a, b):
-        if not path.exists():
-            raise InputError(f"{path}: no such file")
     targets = list_images(b) if b.is_dir() else [b]
-    source_object, target_object = masks.read(b)
+    turns = (_turn(a, exif), 1 if b.is_dir() else _turn(b, exif, asked=False))
+    source_object, target_object = masks.read(b, turns)
 
+    from geoaware.data.exif import INVERSE, turned_points, turned_size
+    from geoaware.data.points_file import check_pixels
     from geoaware.matcher import check_points
 
     matcher = load_matcher(features, run, pose, matching="extractor")
     source = matcher.encode(a, source_object)
-    check_points(queries.points, source.size)
+    stored = turned_size(source.size, INVERSE[turns[0]])
+    check_pixels(queries.points, stored)
+    upright = turned_points(check_points(queries.points, stored), stored, turns[0])
 
-    def find(target: Path) -> MatchResult:
+    def find(target: Path) -> tuple[MatchResult, MatchResult]:
         encoded = matcher.encode(target, target_object)
-        return matcher.match(source, encoded, queries.points, flip_pairs=queries.flip_pairs)
+        result = matcher.match(source, encoded, upright, flip_pairs=queries.flip_pairs)
+        return result, _as_stored(result, (turns[0], _turn(target, exif, asked=False)))
 
     if b.is_dir():
         _match_folder(a, targets, find, output, queries, skip_existing)
     else:
-        result = find(b)
-        output.write(result, a, b, queries)
-        _print_result(result, queries)
+        result, told = find(b)
+        output.write(result, told, a, b, queries)
+        _print_result(told, queries)
+
+
+def _turn(path: Path, exif: str, asked: bool = True) -> int:
+    """The orientation by which points of the stored pixels are turned; says so if points are asked for."""
+    from geoaware.data.exif import check_exif
+    from geoaware.data.images import image_frame, turned_note
+
+    orientation = image_frame(path).orientation
+    if check_exif(exif) == "stored":
+        return orientation
+    if asked and orientation > 1:
+        say(f"note: {turned_note(path, orientation)}")
+    return 1
+
+
+def _as_stored(result: MatchResult, turns: tuple[int, int]) -> MatchResult:
+    """The same result on the images as their files store them."""
+    import numpy as np
+    from PIL import Image
+
+    from geoaware.data.exif import INVERSE, turned_pixels, turned_points
+
+    def stored(side: Encoded, xy: Any, turn: int) -> tuple[Encoded, Any]:
+        pixels = turned_pixels(np.asarray(side.image), INVERSE[turn])
+        return replace(side, image=Image.fromarray(pixels)), turned_points(xy, side.size, INVERSE[turn])
+
+    if turns == (1, 1):
+        return result
+    source, queries = stored(result.source, result.queries, turns[0])
+    target, points = stored(result.target, result.points, turns[1])
+    matches = replace(result.matches, points=points)
+    return replace(result, source=source, target=target, queries=queries, matches=matches)
 
 
 def _match_folder(
     source: Path,
     targets: list[Path],
-    find: Callable[[Path], MatchResult],
+    find: Callable[[Path], tuple[MatchResult, MatchResult]],
     output: OutputOptions,
     queries: QueryPoints,
     skip_existing: bool,
@@ -175,13 +234,13 @@ def _match_folder(
                 skipped += 1
                 continue
             try:
-                result = find(target)
+                result, told = find(target)
             except InputError as error:
                 failed += 1
                 typer.secho(f"skipped: {error}", fg="red", err=True)
                 continue
-            files.write(result, source, target, queries)
-            typer.echo(_summary(target, result))
+            files.write(result, told, source, target, queries)
+            typer.echo(_summary(target, told))
         tell("matching", len(targets), len(targets))
     done = len(targets) - failed - skipped
     say(f"{done} matched, {skipped} already there, {failed} failed")
@@ -195,32 +254,52 @@ def _summary(target: Path, result: MatchResult) -> str:
 
 
 def _print_result(result: MatchResult, queries: QueryPoints) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("point", "in A", "in B", "confidence", "cycle error")
+    heads = ("point", "in A", "in B", "confidence", "cycle error")
     names = queries.names or [str(number) for number in range(len(result.queries))]
     figures = (result.queries, result.points, result.confidence, result.cycle_error)
     rows: list[Any] = [names, *(each.tolist() for each in figures)]
-    for name, query, found, confidence, cycle in zip(*rows, strict=True):
-        places = (f"{x:.1f}, {y:.1f}" for x, y in (query, found))
-        table.add_row(name, *places, f"{confidence:.2f}", f"{cycle:.3f}")
-    console = Console()
-    console.print(table)
+    cells = [
+        (name, *(f"{x:.1f}, {y:.1f}" for x, y in (query, found)), f"{confidence:.2f}", f"{cycle:.3f}")
+        for name, query, found, confidence, cycle in zip(*rows, strict=True)
+    ]
+    if len(cells) <= _TABLE_ROWS:
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table(*heads)
+        for row in cells:
+            table.add_row(*row)
+        Console(markup=False, emoji=False).print(table)
+    else:  # a table of many rows takes longer than finding the points
+        widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
+        lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in (heads, *cells))
+        typer.echo("\n".join(lines))
     distances = ", ".join(f"{pose} {value:.4f}" for pose, value in result.distances.items())
-    console.print(
-        f"pose: {result.pose}" + (f" (distances: {distances})" if distances else " (alignment off)")
-    )
+    typer.echo(f"pose: {result.pose} ({f'distances: {distances}' if distances else 'alignment off'})")
+
+
+def _check_format(path: Path) -> None:
+    """Make sure that images can be written in the format of a suffix.
+
+    Raises:
+        InputError: it is none, or one in which no image can be written.
+    """
+    from io import BytesIO
+
+    from PIL import Image
+
+    try:
+        Image.new("RGB", (8, 8)).save(BytesIO(), Image.registered_extensions()[path.suffix.lower()])
+    except Exception:  # whatever a format's writer raises that cannot write, or is not there
+        raise InputError(
+            f"{path}: no image can be written as {path.suffix!r}; end the name in .png"
+        ) from None
 
 
 def _save(image: Any, path: Path) -> None:
     """Write a PIL image in the format of the suffix."""
-    from PIL import Image
-
     from geoaware.runs.files import replacing
 
-    if path.suffix.lower() not in Image.registered_extensions():
-        raise InputError(f"{path}: cannot tell the image format from {path.suffix!r}; end the name in .png")
     quick = {"compress_level": 1} if path.suffix.lower() == ".png" else {}
     with replacing(path) as draft:
         image.save(draft, **quick)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from functools import wraps
 from inspect import Parameter, Signature, signature
@@ -12,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin,
 import typer
 from typer import Option
 
-from geoaware.runs.errors import InputError
+from geoaware.runs.errors import InputError, shortened
 
 if TYPE_CHECKING:
     from geoaware.data import DataSet
@@ -25,11 +28,22 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_LONGEST = 260
+"""More characters than a part of a path can have."""
+
 
 def say(text: str, shard: Shard | None = None) -> None:
     """A line on standard error, with the number of this process where there are several."""
     who = f"[{shard.rank + 1} of {shard.world}] " if shard is not None and shard.world > 1 else ""
     typer.echo(who + text, err=True)
+
+
+def cut(message: str) -> str:
+    """The message with long arguments that it repeats, and other long words, cut to about 80 characters."""
+    for given in (part for word in sys.argv[1:] for part in (word, word.partition("=")[2])):
+        for text in (given, repr(given)[1:-1]):
+            message = message.replace(text, shortened(text)) if len(text) > _LONGEST else message
+    return re.sub(rf"[^\s/]{{{_LONGEST},}}", lambda word: shortened(word[0]), message)
 
 
 class Without:
@@ -43,6 +57,7 @@ def expand(command: Callable[..., T]) -> Callable[..., T]:
     """Give a command that takes groups of options the flat signature that typer reads.
 
     A parameter or field whose type is a dataclass stands for the fields of that dataclass, in their order.
+    When the command runs, the system is asked first whether files can have the names that are given.
     """
     given = list(signature(command, eval_str=True).parameters.values())
     flat = [each for parameter in given for each in _flat(parameter)]
@@ -51,6 +66,11 @@ def expand(command: Callable[..., T]) -> Callable[..., T]:
     def called(**values: Any) -> T:
         bound = called.__signature__.bind(**values)  # type: ignore[attr-defined]
         bound.apply_defaults()
+        for value in values.values():
+            for path in value if isinstance(value, list) else [value]:
+                # What the system raises for a name that is too long, or no text, is for `cli.main` to tell.
+                with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+                    path.lstat() if isinstance(path, Path) else None
         return command(**{each.name: _gather(each, bound.arguments) for each in given})
 
     called.__signature__ = Signature(flat)  # type: ignore[attr-defined]
@@ -105,6 +125,10 @@ PostProcessorPlace = Annotated[
         help="What makes the features geometry-aware: a folder that `geoaware train` wrote, a released .PTH "
         "file, or none; auto: the one shipped with `lite`, none for other extractors.",
     ),
+]
+ExifPixels = Annotated[
+    str,
+    Option("--exif", help="Points and boxes are of the image as EXIF turns it (upright), or as stored."),
 ]
 Device = Annotated[str, Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
 Dtype = Annotated[str, Option("--dtype", help="fp32, bf16 or fp16.")]
@@ -259,7 +283,7 @@ def predict_settings(protocol: str, rules: ProtocolOptions, run: RunOptions) -> 
 
 def load_data(data: DataOptions, chosen: PairOptions) -> DataSet:
     """The data set, cut down to the pairs asked for."""
-    from geoaware.data import load, options
+    from geoaware.data import checked, load, options
     from geoaware.evaluation.predict import choose_pairs
 
     given = data.loader.given()
@@ -267,7 +291,7 @@ def load_data(data: DataOptions, chosen: PairOptions) -> DataSet:
     if draws_pairs:
         # Such a loader makes the pairs itself; it would give its usual number before we could choose.
         given = {"pairs": chosen.pairs or None, "seed": chosen.seed, **given}
-    loaded = load(data.dataset, data.root, data.split, **given)
+    loaded = load(data.dataset, data.root, data.split, **checked(data.dataset, given))
     return loaded if draws_pairs else choose_pairs(loaded, chosen.count, chosen.seed)
 
 
@@ -290,7 +314,7 @@ def load_matcher(
     from geoaware.presets import PRESETS, choose_post_processor
     from geoaware.store.feature_store import CachedExtractor
 
-    given = parse_settings(run.setting)
+    given = parse_extractor_settings(run.setting)
     for_matching = {key: given.pop(key) for key in list(given) if key in MatchSettings.__dataclass_fields__}
     network = choose_post_processor(features.extractor, features.post_processor)
     if features.blend == 0:
@@ -322,7 +346,7 @@ def parse_settings(given: list[str] | None, option: str = "set") -> dict[str, An
 
     ``option`` is the name of the option that they were given by, for the message.
     """
-    import yaml
+    from geoaware.runs.settings import read_yaml
 
     settings: dict[str, Any] = {}
     for item in given or []:
@@ -330,8 +354,23 @@ def parse_settings(given: list[str] | None, option: str = "set") -> dict[str, An
         if not equals or not key.strip():
             raise InputError(f"--{option} {item!r} is not of the form key=value")
         try:
-            parsed = yaml.safe_load(value)
-        except yaml.YAMLError:
+            parsed = read_yaml(value)
+        except ValueError:
             parsed = value
         settings[key.strip()] = tuple(parsed) if isinstance(parsed, list) else parsed
+    return settings
+
+
+def parse_extractor_settings(given: list[str] | None) -> dict[str, Any]:
+    """`parse_settings` of what goes to an extractor, beside the arguments that loading one has.
+
+    Raises:
+        InputError: an item is not KEY=VALUE, or its key is such an argument.
+    """
+    from geoaware.matcher import Matcher
+
+    settings = parse_settings(given)
+    for key in sorted(settings.keys() & signature(Matcher.from_pretrained).parameters.keys()):
+        own = "extractor" if key == "name" else key
+        raise InputError(f"{key} is no setting of an extractor; give it by an option of its own", own)
     return settings

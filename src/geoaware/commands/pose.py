@@ -80,8 +80,10 @@ def pose(
     from geoaware.apps.pose.run import predict_poses
     from geoaware.apps.pose.scores import accuracy_grid, confusion_grid, score_poses
     from geoaware.evaluation.tables import as_text
+    from geoaware.runs.files import check_goals
     from geoaware.runs.progress import progress_bars
 
+    check_goals(out)
     masked = compared.masks is not None
     how = PoseSettings(compared.metric, masked, compared.template_masks)  # type: ignore[arg-type]
     sets = read_template_sets(templates, compared.template_masks)

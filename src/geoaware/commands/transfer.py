@@ -10,6 +10,7 @@ import typer
 from typer import Argument, Option
 
 from geoaware.commands.options import (
+    ExifPixels,
     FeatureOptions,
     PoseOptions,
     Restart,
@@ -53,6 +54,8 @@ class ImageOptions:
         bool, Option("--hidden", help="Count annotated but hidden keypoints (flag 1) as visible.")
     ] = False
 
+    exif: ExifPixels = "upright"
+
     def check(self) -> None:
         """Make sure that the images are given in one way."""
         if bool(self.images) == (self.targets is not None):
@@ -62,13 +65,13 @@ class ImageOptions:
         """The annotated images, and the others; says what there is to do."""
         from geoaware.apps.transfer import list_targets, read_sources, read_targets
 
-        sources = read_sources(self.source, self.source_images, self.category, self.hidden)
+        sources = read_sources(self.source, self.source_images, self.category, self.hidden, self.exif)
         if self.targets is None:
-            everything = list_targets(self.images or [], self.root, self.recursive)
+            everything = list_targets(self.images or [], self.root, self.recursive, self.exif)
         else:
-            everything = read_targets(self.targets, sources, self.targets_images)
+            everything = read_targets(self.targets, sources, self.targets_images, self.exif)
         wanted = everything.without(sources)
-        for note in sources.notes:
+        for note in (*sources.notes, *everything.notes):
             say(f"note: {note}")
         if left_out := len(everything) - len(wanted):
             say(f"note: {left_out} targets left out, their images are sources")
@@ -116,7 +119,10 @@ class ResultOptions:
     ] = None
 
     def check(self, out: Path) -> None:
-        """Find out what does not go together before anything is read."""
+        """Find out what does not go together, or cannot be written, before anything is read."""
+        from geoaware.runs.files import check_goals
+
+        check_goals(out, self.review)
         if (self.report is not None or self.protocol is not None) and not self.evaluate:
             raise InputError("--report and --protocol belong to an evaluation; give --evaluate too")
         if self.review is not None and self.review == out:
@@ -124,13 +130,13 @@ class ResultOptions:
         if self.review_count < 1:
             raise InputError(f"--review-count must be at least 1, got {self.review_count}")
 
-    def check_evaluation(self, targets: Targets) -> None:
+    def check_evaluation(self, sources: Sources, targets: Targets) -> None:
         """Find out before the work what would stop the evaluation."""
-        from geoaware.apps.transfer.evaluate import check_annotated
+        from geoaware.apps.transfer.evaluate import read_truth
         from geoaware.evaluation.protocols import get_protocol
 
         if self.evaluate:
-            check_annotated(targets)
+            read_truth(sources, targets)
             if self.protocol is not None:
                 get_protocol(self.protocol)
 
@@ -187,7 +193,7 @@ def transfer(
     settings = voting.settings(run.batch, result.evaluate)
     shard = Shard.from_environment()
     sources, targets = images.read()
-    result.check_evaluation(targets)
+    result.check_evaluation(sources, targets)
     if merge:
         outcome = library.merge(sources, targets, images.out)
     else:

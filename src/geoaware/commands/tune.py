@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from geoaware.commands.options import ConfigSettings, Device, RestartRun, parse_settings, say
+from geoaware.commands.options import ConfigSettings, Device, RestartRun, expand, parse_settings, say
 
 
+@expand
 def tune(
     config: Annotated[str, Argument(help="A YAML file, or the name of a shipped configuration: lite.")],
     setting: ConfigSettings = None,

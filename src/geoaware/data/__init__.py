@@ -50,14 +50,20 @@ def load(name: str, root: str | os.PathLike[str], split: str, **given: Any) -> D
 
 
 def checked(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """What is given for a loader's options, without ``None``, if it has them all."""
-    known = options(name)
+    """What is given for a loader's options, without ``None``, each of the kind that the loader takes.
+
+    Raises:
+        InputError: there is no such data set or option, or a value is of another kind.
+    """
+    from geoaware.runs.settings import of_types
+
+    known = _parameters(name)
     wanted = {key: value for key, value in given.items() if value is not None}
     unknown = sorted(set(wanted) - set(known))
     if unknown:
         listed = ", ".join(known) or "none"
         raise InputError(f"data set {name} has no option {unknown[0]!r}; its options: {listed}")
-    return wanted
+    return of_types(known, wanted, f"data set {name}")
 
 
 def options(name: str) -> tuple[str, ...]:
@@ -66,8 +72,13 @@ def options(name: str) -> tuple[str, ...]:
     Raises:
         InputError: there is no such data set.
     """
-    parameters = inspect.signature(_loader(name)).parameters.values()
-    return tuple(each.name for each in parameters if each.kind is each.KEYWORD_ONLY)
+    return tuple(_parameters(name))
+
+
+def _parameters(name: str) -> dict[str, Any]:
+    """Types of a loader's options by name."""
+    parameters = inspect.signature(_loader(name), eval_str=True).parameters.values()
+    return {each.name: each.annotation for each in parameters if each.kind is each.KEYWORD_ONLY}
 
 
 def _loader(name: str) -> Callable[..., DataSet]:

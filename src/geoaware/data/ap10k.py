@@ -51,7 +51,7 @@ def load(
     annotated = {
         name: annotations.image(
             name,
-            root / images / entry["file_name"],
+            annotations.file(root / images, entry["file_name"]),
             entry["species"],
             dict(enumerate(entry["points"])),
             (entry["size"][0], entry["size"][1]),
@@ -72,7 +72,7 @@ def load(
     schemas = dict.fromkeys(sorted(categories), AP10K)
     rules = manifest["rules"]
     notes = [f"AP-10K {benchmark}, built with seed {rules['seed']}"]
-    return assemble(NAME, chosen, schemas, pairs, "box", notes, annotations.outside, rules["min_common"])
+    return assemble(NAME, chosen, schemas, pairs, "box", notes, annotations, rules["min_common"])
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

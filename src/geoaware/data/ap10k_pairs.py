@@ -23,14 +23,24 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import chain, combinations, product
 from pathlib import Path
 from typing import Any
 
-from geoaware.data.coco import HIDDEN, CocoFile, corner_box, keypoint_places, read_coco
+from geoaware.data import fields
+from geoaware.data.coco_file import (
+    HIDDEN,
+    REPEATED,
+    CocoFile,
+    content_of,
+    corners,
+    keypoint_places,
+    read_coco,
+)
 from geoaware.data.dataset import Annotations, in_common, require_folders
 from geoaware.data.files import read_lines
+from geoaware.data.names import Names
 from geoaware.data.sampling import draw
 from geoaware.method.keypoints import AP10K
 from geoaware.method.types import AnnotatedImage
@@ -93,10 +103,11 @@ class Merged:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A built benchmark: its manifest as written, and the folder where it was written."""
+    """A built benchmark: its manifest as written, the folder where it was written, and what reading told."""
 
     manifest: Mapping[str, Any]
     folder: Path
+    notes: tuple[str, ...] = ()
 
     @property
     def warnings(self) -> Iterator[str]:
@@ -108,6 +119,7 @@ class Benchmark:
             for split, count in counts.items():
                 if not count:
                     yield f"{benchmark} {split}: no pairs, too few images"
+        yield from self.notes
         if self.manifest["held_out"]:
             yield f"held out, no training images: {', '.join(self.manifest['held_out'])}"
 
@@ -146,9 +158,11 @@ def build(
     require_folders(root, () if annotations else ("annotations",), "AP-10K")
     files = annotations or [root / name for name in ANNOTATION_FILES]
     # Rule 1: which images take part.
-    merged = merge([read_coco(path) for path in sorted(files)])
-    excluded = read_exclusions(exclude, merged) if exclude else frozenset[int]()
-    animals, counts = select(merged, excluded, rules)
+    read = [read_coco(path) for path in sorted(files)]
+    found = Annotations(said=[note for file in read for note in file.notes])
+    merged = listed_once(merge(read), found)
+    excluded = read_exclusions(exclude, merged, found) if exclude else frozenset[int]()
+    animals, counts = select(merged, excluded, rules, found)
     if not animals:
         reasons = ", ".join(f"{count} {what}" for what, count in counts["images"].items())
         raise InputError(f"{root}: no image passes the rules ({reasons}); check the annotations")
@@ -177,7 +191,7 @@ def build(
         "files": {name: _entry(text) for name, text in sorted(texts.items())},
     }
     write(folder, texts, manifest)
-    return Benchmark(manifest, folder)
+    return Benchmark(manifest, folder, tuple(found.notes()))
 
 
 def merge(files: Sequence[CocoFile]) -> Merged:
@@ -196,36 +210,68 @@ def merge(files: Sequence[CocoFile]) -> Merged:
         for annotation in file.annotations:
             of_image = annotations[annotation["image_id"]]
             _put(of_image, annotation["id"], annotation, f"{file.path}: annotation")
-    return Merged(images, annotations, species, frozenset[int]().union(*(file.crowds for file in files)))
+    crowds = frozenset[int]().union(*(file.crowds for file in files))
+    return Merged(images, annotations, species, crowds)
 
 
-def read_exclusions(path: Path, merged: Merged) -> frozenset[int]:
-    """Image ids of an exclusion list: one image id, file name or file name without suffix a line."""
-    known: dict[str, int] = {}
+def listed_once(merged: Merged, found: Annotations) -> Merged:
+    """Images of one file under the first of their ids; what several ids say alike of it counts once.
+
+    ``found`` takes every annotation that stands there twice. An image with two annotations of its own is one
+    of several instances all the same.
+    """
+    first = {image["file_name"]: number for number, image in sorted(merged.images.items(), reverse=True)}
+    annotations: dict[int, dict[int, dict[str, Any]]] = defaultdict(dict)
+    known = set[str]()
+    for number, instances in sorted(merged.annotations.items()):
+        name = merged.images[number]["file_name"]
+        for key, annotation in sorted(instances.items()):
+            said = content_of(annotation, name)
+            if said in known:
+                found.noted[REPEATED].append(f"annotation {key} of {name}")
+            if said not in known or first[name] == number:
+                _put(annotations[first[name]], key, annotation, "annotation")
+            known.add(said)
+    crowds = frozenset(first[merged.images[number]["file_name"]] for number in merged.crowds)
+    return replace(merged, annotations=annotations, crowds=crowds)
+
+
+def read_exclusions(path: Path, merged: Merged, found: Annotations | None = None) -> frozenset[int]:
+    """Image ids of an exclusion list: one image id, file name or file name without suffix a line.
+
+    ``found`` takes what is to be said of names that are spelled in another way.
+    """
+    known = defaultdict[str, set[int]](set)
     for number, image in merged.images.items():
-        file_name = str(image["file_name"])
-        known |= {str(number): number, file_name: number, Path(file_name).stem: number}
-    excluded = set()
+        name = str(image["file_name"])
+        for each in (str(number), name, Path(name).stem):
+            known[each].add(number)
+    names, excluded = Names(known), set[int]()
     for where, line in read_lines(path, "a list of images to leave out"):
         name = line.partition("#")[0].strip()
-        if name and name not in known:
-            raise InputError(f"{where}: no image {name!r} in the annotations; write image ids or file names")
-        if name:
-            excluded.add(known[name])
+        images = known[names.find(name) or ""] if name else set()
+        if name and len(images) != 1:
+            what = f"no image {name!r} in the annotations"
+            if images:
+                what = f"{name!r} can be image {' or '.join(map(str, sorted(images)))}"
+            raise InputError(f"{where}: {what}; write image ids or file names")
+        excluded |= images
+    if found is not None:
+        found.said.extend(names.notes())
     return frozenset(excluded)
 
 
 def select(
-    merged: Merged, excluded: frozenset[int], rules: Rules
-) -> tuple[list[AnnotatedImage], dict[str, dict[str, int]]]:
+    merged: Merged, excluded: frozenset[int], rules: Rules, found: Annotations | None = None
+) -> tuple[list[AnnotatedImage], dict[str, Any]]:
     """Rule 1: images of a single instance with enough visible keypoints, by image id.
 
     The second result is what the manifest says of them: how many images are used and dropped, by reason, and
-    how many keypoints of images with a single instance do not count.
+    how many keypoints of images with a single instance do not count. ``found`` takes what is to be said.
     """
     dropped = {"excluded by the list": 0, "several instances": 0, "too few visible keypoints": 0}
     animals: list[AnnotatedImage] = []
-    hidden, read = 0, Annotations()
+    hidden, read = 0, found or Annotations()
     for image_id, instances in sorted(merged.annotations.items()):
         if image_id in excluded:
             dropped["excluded by the list"] += 1
@@ -375,19 +421,18 @@ def _animal(
     merged: Merged, entry: Mapping[str, Any], annotation: Mapping[str, Any], read: Annotations
 ) -> AnnotatedImage:
     where = f"image {entry['id']} ({entry['file_name']})"
-    try:
-        size = (int(entry["width"]), int(entry["height"]))
-    except (KeyError, TypeError, ValueError):
-        raise InputError(f"{where}: the annotations give no width and height") from None
+    size = fields.size(entry.get("width"), entry.get("height"), where)
+    if size is None:
+        raise InputError(f"{where}: the annotations give no width and height")
     species, family = merged.species[annotation["category_id"]]
     return read.image(
         f"{entry['id']:012d}",
         Path(entry["file_name"]),
         species,
-        keypoint_places(annotation),
+        keypoint_places(annotation["keypoints"]),
         size,
         where,
-        corner_box(annotation, where),
+        corners(annotation, where),
         attributes={
             "species_id": annotation["category_id"],
             "family": family,

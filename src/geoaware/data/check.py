@@ -8,10 +8,18 @@ from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
-from geoaware.data import ap10k, ap10k_pairs, coco, load, options, pf_pascal, pf_willow, spair
-from geoaware.data.dataset import ALIASES, LEFT_OUT, NO_SUBGROUPS, SPLITS, Annotations, require_folders
+from geoaware.data import ap10k, ap10k_pairs, checked, coco, load, pf_pascal, pf_willow, spair
+from geoaware.data.dataset import (
+    ALIASES,
+    DOUBTFUL,
+    LEFT_OUT,
+    NO_SUBGROUPS,
+    SPLITS,
+    Annotations,
+    require_folders,
+)
 from geoaware.data.files import first_file, read_json, reading
-from geoaware.data.images import check_size
+from geoaware.data.images import collecting, look_at
 from geoaware.data.masks import object_mask
 from geoaware.method.types import AnnotatedImage
 from geoaware.runs.errors import InputError
@@ -59,7 +67,7 @@ def check(name: str, root: Path, split: str | None = None, **given: Any) -> Find
     Raises:
         InputError: unknown data set, or the system does not let its folder be read.
     """
-    options(name)
+    given = checked(name, given)
     findings = Findings()
     with reading(root):
         if not root.is_dir():
@@ -117,7 +125,7 @@ def _inspect_pf_pascal(findings: Findings, root: Path, split: str | None, given:
 
 
 def _inspect_pf_willow(findings: Findings, root: Path, split: str | None, given: Mapping[str, Any]) -> None:
-    for files in _tried(findings, pf_willow.image_files, root):
+    for files in _tried(findings, pf_willow.image_files, root, Annotations()):
         mats = [path.with_suffix(".mat") for path in files]
         findings.add_problems(_messages(mats, pf_willow.read_points))
     _look(findings, pf_willow.NAME, root, split or "test", given)
@@ -140,12 +148,16 @@ def _inspect_ap10k(findings: Findings, root: Path, split: str | None, given: Map
 def _inspect_coco(findings: Findings, root: Path, split: str | None, given: Mapping[str, Any]) -> None:
     files = [each for each in ("train", "trn", "val", "test") if (root / f"{each}.json").is_file()]
     splits = [split] if split else ["all"] if given.get("annotations") else files or ["all"]
-    names = {key: given.get(key) for key in ("annotations", "images", "masks")}
+    names = {key: given[key] for key in ("annotations", "images", "masks", "exif") if given.get(key)}
     for each in splits:
         _look(findings, coco.NAME, root, each, given, images=False)
         # Random pairs leave images out, so all of them are gone through here.
-        for _, images, _ in _tried(findings, coco.open_folder, root, each, **names):
+        for file, images, _ in _tried(findings, coco.open_folder, root, each, **names):
             _check_images(findings, images)
+            if any(annotation["id"] == 0 for annotation in file.annotations):
+                findings.facts.append(
+                    f"{each}: ids of results of a transfer begin at 1: annotation 0 gets another one"
+                )
 
 
 def _inspect_pairs(findings: Findings, root: Path, split: str | None, given: Mapping[str, Any]) -> None:
@@ -215,9 +227,9 @@ def _look(
             f"{len(data_set.categories)} categories"
         )
         for note in data_set.notes:
-            known = note.startswith((LEFT_OUT, NO_SUBGROUPS))
+            known = note.startswith((LEFT_OUT, DOUBTFUL, NO_SUBGROUPS))
             kind = findings.warnings if known else findings.facts
-            if own and note.startswith(LEFT_OUT):
+            if own and note.startswith((LEFT_OUT, DOUBTFUL)):
                 kind = findings.problems
             kind.append(f"{data_set.split}: {note}")
         if images:
@@ -244,4 +256,8 @@ def _messages(things: Iterable[Any], *looks: Callable[[Any], Any]) -> Iterator[s
 
 
 def _check_images(findings: Findings, images: Iterable[AnnotatedImage]) -> None:
-    findings.add_problems(_messages(images, check_size, object_mask))
+    with collecting() as told:
+        findings.add_problems(_messages(images, look_at, object_mask))
+    for texts in map(dict.fromkeys, told.values()):
+        first, *others = texts
+        findings.warnings.append(first + (f" ({len(others)} more like it)" if others else ""))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -12,17 +11,28 @@ from typing import Any, Literal
 
 import torch
 
-from geoaware.data.images import image_size
+from geoaware.data import fields
+from geoaware.data.exif import INVERSE, Exif, turned_box, turned_points, turned_size
+from geoaware.data.images import Frame, image_frame
+from geoaware.data.names import FileNames
 from geoaware.method.keypoints import Schema
 from geoaware.method.types import AnnotatedImage, Box, Keypoints, Pair
 from geoaware.runs.errors import InputError
 
 ThresholdBase = Literal["box", "image", "keypoints"]
 
-LEFT_OUT, NO_SUBGROUPS = "left out", "no subgroups"
-"""How the notes begin that say what is missing."""
+LEFT_OUT, NO_SUBGROUPS, DOUBTFUL = "left out", "no subgroups", "doubtful"
+"""How the notes begin that say what is missing, or what can hardly be meant."""
 
 OUTSIDE = "keypoints outside their image"
+FLAT = f"{LEFT_OUT}: boxes without extent, which count as none"
+FAR = f"{DOUBTFUL}: boxes that lie mostly outside their image"
+SHARES = f"{DOUBTFUL}: objects whose keypoints all lie within 0…1, though they must be in pixels"
+TURNED = (
+    "images that EXIF turns, and no size tells of which pixels their points are; they are read as of the "
+    "upright image (else exif=stored)"
+)
+PADDING = "points of -1 -1, 0 0, NaN or nothing, which count as not annotated"
 NOTHING_IN_COMMON = "pairs with too few common keypoints"
 
 
@@ -77,12 +87,12 @@ def assemble(
     pairs: Sequence[Pair],
     threshold_base: ThresholdBase,
     notes: Iterable[str] = (),
-    outside: Sequence[str] = (),
+    annotations: Annotations | None = None,
     min_common: int = 1,
 ) -> DataSet:
     """Finish a `DataSet`: drop pairs that cannot be scored, count what is left out, look for the files.
 
-    ``outside`` has a line for every keypoint that the loader found outside its image.
+    ``annotations`` made the images, and knows what was left out of them.
 
     Raises:
         InputError: no pair is left, two have the same id, or image files are missing.
@@ -99,12 +109,15 @@ def assemble(
             f"{where}: none of {len(pairs)} pairs has {min_common} keypoints visible in both images; check "
             "the annotations"
         )
+    read = annotations or Annotations()
+    outside = read.outside
     # Each kind of thing that is left out: how many there are, and an example of it.
     counted = [
         (OUTSIDE, len(outside), outside[0] if outside else ""),
         (NOTHING_IN_COMMON, len(pairs) - len(kept), f"fewer than {min_common}"),
     ]
-    said = [f"{LEFT_OUT}: {count} {what} ({example})" for what, count, example in counted if count]
+    said = read.notes()
+    said += [f"{LEFT_OUT}: {count} {what} ({example})" for what, count, example in counted if count]
     without = sorted({pair.category for pair in kept if not schemas[pair.category].subgroups})
     if without:
         said.append(f"{NO_SUBGROUPS}, so no geometry-aware keypoints: {shortened(without)}")
@@ -189,10 +202,24 @@ class Annotations:
     """Makes every image of a data set from what its files say of it, and notes what is left out.
 
     Attributes:
+        exif: of which pixels points, boxes, masks and sizes are.
         outside: a line for every keypoint outside its image.
+        noted: where something of a kind was found, by what is to be said of the kind.
+        said: other notes, whole sentences.
+        folders: the files of each folder that images were looked for in.
+        frames: what was read from the headers of images.
     """
 
+    exif: Exif = "upright"
     outside: list[str] = field(default_factory=list)
+    noted: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    said: list[str] = field(default_factory=list)
+    folders: dict[Path, FileNames] = field(default_factory=dict)
+    frames: dict[Path, Frame] = field(default_factory=dict)
+
+    def file(self, folder: Path, name: str) -> Path:
+        """The file in a folder that an annotation names, spelled as it may be."""
+        return self.folders.setdefault(folder, FileNames(folder)).path(name)
 
     def image(
         self,
@@ -209,9 +236,71 @@ class Annotations:
 
         The size is read from the file where none is given. Messages call the image ``where``, else its path.
         """
-        size, where = size or image_size(path), where or str(path)
-        keypoints = make_keypoints(points, size, where, self.outside)
-        return AnnotatedImage(id, path, size, category, keypoints, make_box(box, where), **others)
+        where, orientation = where or str(path), 1
+        if size is None or self.exif == "stored":
+            known, (upright, orientation) = path in self.frames, self._frame(path)
+            size = size or turned_size(upright, INVERSE[orientation])
+            if self.exif == "upright":
+                self.noted[TURNED] += [str(path)] if orientation > 1 and not known else []
+                size, orientation = upright, 1
+        keypoints, corners = make_keypoints(points, size, where, self.outside), self._box(box, size, where)
+        if fields.shares(keypoints.xy[keypoints.visible].flatten().tolist(), size):
+            self.noted[SHARES].append(where)
+        if orientation > 1:
+            xy = turned_points(keypoints.xy, size, orientation).clamp(min=0)
+            keypoints = replace(keypoints, xy=xy)
+            corners = None if corners is None else turned_box(corners, size, orientation)
+            others, size = {**others, "orientation": orientation}, turned_size(size, orientation)
+        return AnnotatedImage(id, path, size, category, keypoints, corners, **others)
+
+    def _frame(self, path: Path) -> Frame:
+        """Size and orientation of an image file, read once."""
+        if path not in self.frames:
+            self.frames[path] = image_frame(path)
+        return self.frames[path]
+
+    def listed(self, points: Sequence[Any], where: str) -> dict[int, Any]:
+        """The points of a list by their places in it; those that only keep a place become ``None``."""
+        empty = [fields.padding(each) for each in points]
+        self.noted[PADDING] += [where] * sum(empty)
+        return {number: None if empty[number] else point for number, point in enumerate(points)}
+
+    def notes(self) -> list[str]:
+        """What was found: how many of each kind, with the first place."""
+        counted = []
+        for kind, places in self.noted.items():
+            label, colon, what = kind.rpartition(": ")
+            if places:
+                counted.append(f"{label}{colon}{len(places)} {what} ({places[0]})")
+        spelled = (note for each in self.folders.values() for note in each.notes())
+        return [*self.said, *spelled, *counted]
+
+    def _box(self, given: Any, size: tuple[int, int], where: str) -> Box | None:
+        box = make_box(given, where)
+        if box is None and not fields.missing(given):
+            self.noted[FLAT].append(where)
+        if box is not None:
+            x1, y1, x2, y2 = box
+            inside = max(min(x2, size[0]) - max(x1, 0), 0) * max(min(y2, size[1]) - max(y1, 0), 0)
+            if 2 * inside < (x2 - x1) * (y2 - y1):
+                corners = f"{x1:g}, {y1:g}, {x2:g}, {y2:g}"
+                self.noted[FAR].append(f"{where}: box ({corners}), image {size[0]}x{size[1]}")
+        return box
+
+
+def usual_base(boxes: Sequence[tuple[str, Box | None]]) -> tuple[ThresholdBase, list[str]]:
+    """What thresholds are taken from, and what is to be said, by the boxes of objects with their names.
+
+    That is the box where at least half of the objects have one; the others cannot be targets then.
+    """
+    without, total = [name for name, box in boxes if box is None], len(boxes)
+    if not without or len(without) == total:
+        return ("image" if without else "box"), []
+    if 2 * len(without) > total:
+        some = total - len(without)
+        return "image", [f"only {some} of {total} objects have a box, so thresholds are taken from the image"]
+    what = f"{len(without)} of {total} objects as targets, because they have no box ({without[0]})"
+    return "box", [f"{LEFT_OUT}: {what}; a protocol by image or keypoints uses them"]
 
 
 def keypoint_counts(images: Iterable[AnnotatedImage]) -> dict[str, int]:
@@ -225,7 +314,7 @@ def keypoint_counts(images: Iterable[AnnotatedImage]) -> dict[str, int]:
 def make_keypoints(
     points: Mapping[int, Any], size: tuple[int, int], where: str, outside: list[str]
 ) -> Keypoints:
-    """Keypoints from annotated places (x, y) by id, ids rising; ``None`` where nothing is annotated.
+    """Keypoints from annotated places x, y by id, ids rising; ``None`` where nothing is annotated.
 
     A place outside the image counts as not annotated, and ``outside`` takes a line about it. The image's edge
     belongs to it, up to and including x = width and y = height: some data sets count pixels from 1.
@@ -237,7 +326,10 @@ def make_keypoints(
     rows, visible = [], []
     for each in ids:
         place = points[each]
-        x, y = (0.0, 0.0) if place is None else _two_numbers(place, f"{where}: keypoint {each}")
+        if place is None or isinstance(place, tuple):  # a reader has checked the numbers of a tuple
+            x, y = place or (0.0, 0.0)
+        else:
+            x, y = fields.numbers(place, f"{where}: keypoint {each}", 2, "two numbers x, y")
         inside = 0 <= x <= size[0] and 0 <= y <= size[1]
         if not inside:
             outside.append(f"{where}: keypoint {each} at ({x:g}, {y:g}), image {size[0]}x{size[1]}")
@@ -247,37 +339,27 @@ def make_keypoints(
     return Keypoints(ids, xy, torch.tensor(visible, dtype=torch.bool))
 
 
-def _two_numbers(place: Any, where: str) -> tuple[float, float]:
-    try:
-        x, y = (float(each) for each in place)
-    except (TypeError, ValueError):
-        raise InputError(f"{where} is {place!r}; expected two numbers x, y") from None
-    if not (math.isfinite(x) and math.isfinite(y)):
-        raise InputError(f"{where} is ({x}, {y}); coordinates must be finite numbers")
-    return x, y
-
-
 def make_box(values: Any, where: str) -> Box | None:
-    """A box (x1, y1, x2, y2) from four finite numbers and with an extent, or ``None`` from ``None``."""
-    if values is None:
+    """A box (x1, y1, x2, y2) from four numbers, or ``None`` where nothing is given or it has no extent."""
+    if fields.missing(values):
         return None
-    try:
-        x1, y1, x2, y2 = (float(each) for each in values)
-    except (TypeError, ValueError):
-        raise InputError(f"{where}: box {values!r} is not four numbers") from None
-    if not (all(math.isfinite(each) for each in (x1, y1, x2, y2)) and x2 > x1 and y2 > y1):
+    x1, y1, x2, y2 = map(float, fields.numbers(values, f"{where}: box", 4))
+    if x2 < x1 or y2 < y1:
         raise InputError(f"{where}: box ({x1:g}, {y1:g}, {x2:g}, {y2:g}) has no extent; corners x1 y1 x2 y2")
-    return x1, y1, x2, y2
+    return (x1, y1, x2, y2) if x2 > x1 and y2 > y1 else None
 
 
-def azimuth_difference(source: Mapping[str, Any], target: Mapping[str, Any]) -> int | None:
+def azimuth_difference(source: AnnotatedImage, target: AnnotatedImage) -> int | None:
     """Steps of 45 degrees, 0 to 4, between two ``azimuth_id`` (0 … 7); ``None`` where one is missing."""
-    a, b = source.get("azimuth_id"), target.get("azimuth_id")
-    if a is None or b is None:
-        return None
-    if not (isinstance(a, int) and isinstance(b, int)):
-        raise InputError(f"azimuth_id {a!r} or {b!r} is no whole number; expected 0 … 7")
-    apart = abs(a - b) % 8
+    found = []
+    for image in (source, target):
+        given, where = image.attributes.get("azimuth_id"), f"{image.path}: annotation {image.id}: azimuth_id"
+        if fields.missing(given):
+            return None
+        found.append(fields.whole(given, where))
+        if found[-1] not in range(8):
+            raise InputError(f"{where} is {found[-1]}; expected 0 … 7, steps of 45 degrees")
+    apart = abs(found[0] - found[1])
     return min(apart, 8 - apart)
 
 

@@ -2,25 +2,66 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError, features
 
 from geoaware._moved import renamed
+from geoaware.data.exif import SAME_SIZE, orientation_of, turned_size
 from geoaware.data.files import reading
 from geoaware.method.types import AnnotatedImage
 from geoaware.runs.errors import InputError
+from geoaware.runs.files import refuse_pretender
 
 ImageLike = str | os.PathLike[str] | Image.Image | np.ndarray
 """A path, a PIL image, or an array of shape (h, w), (h, w, 1), (h, w, 3) or (h, w, 4)."""
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
+SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
+    | {".avif", ".heic", ".heif"}
+)
+"""How the names of image files end; see `unreadable`."""
+
+_CONVERT = "convert them to JPEG or PNG"
+_RAW = frozenset({".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".jxl", ".svg"})
+
+WHOLE = 0.98
+"""An object that covers more of its image than this is worth a note."""
+
+_FEW = 32
+"""Masks of values below this hold labels, not brightness."""
+
+_log = logging.getLogger(__name__)
+_said: set[str] = set()
+_collected: list[dict[str, list[str]]] = []
+
+
+def note_once(kind: str, text: str) -> None:
+    """Tell something of the first image of a kind; the others of the kind are not told."""
+    if _collected:
+        _collected[-1].setdefault(kind, []).append(text)
+    elif kind not in _said:
+        _said.add(kind)
+        _log.info("%s (others like it are not named)", text)
+
+
+@contextmanager
+def collecting() -> Iterator[dict[str, list[str]]]:
+    """Have what `note_once` would tell by kind, of every image, and not told."""
+    _collected.append({})
+    try:
+        yield _collected[-1]
+    finally:
+        _collected.pop()
 
 
 def load_image(image: ImageLike) -> Image.Image:
@@ -36,79 +77,242 @@ def load_image(image: ImageLike) -> Image.Image:
         return to_rgb(_from_array(image))
     if isinstance(image, Image.Image):
         return to_rgb(ImageOps.exif_transpose(image))
-    with _opened(image) as opened:
-        opened.load()
-        return to_rgb(ImageOps.exif_transpose(opened))
+    return load_framed(image)[0]
+
+
+class Frame(NamedTuple):
+    """Width and height of an upright image, and the EXIF orientation by which it was turned."""
+
+    size: tuple[int, int]
+    orientation: int
+
+
+def load_framed(path: str | os.PathLike[str]) -> tuple[Image.Image, Frame]:
+    """An image file as `load_image` reads it, and how it was turned."""
+    with _opened(path) as opened:
+        image, frame = _upright(opened)
+        return to_rgb(image, str(path)), frame
+
+
+def _upright(opened: Image.Image) -> tuple[Image.Image, Frame]:
+    """An opened file as EXIF turns it."""
+    frame = _frame(opened)
+    image = ImageOps.exif_transpose(opened)
+    if image.size != frame.size:
+        raise ValueError("Pillow mixes up the rows of a TIFF file that is turned by EXIF and not compressed")
+    return image, frame
 
 
 def load_annotated(annotated: AnnotatedImage) -> Image.Image:
     """The image of an annotation, as `load_image` reads it; its size must be the one annotated."""
-    image = load_image(annotated.path)
-    check_size(annotated, image.size)
+    image, frame = load_framed(annotated.path)
+    check_size(annotated, frame)
     return image
 
 
-def check_size(annotated: AnnotatedImage, size: tuple[int, int] | None = None) -> None:
+def look_at(annotated: AnnotatedImage) -> None:
+    """Check and tell what `load_annotated` does, with as little decoding as that takes."""
+    with _opened(annotated.path) as opened:
+        frame = _frame(opened)
+        if opened.mode.startswith("I"):  # how many bits it uses is only seen in its pixels
+            to_rgb(opened, str(annotated.path))
+    check_size(annotated, frame)
+
+
+def turned_note(path: str | os.PathLike[str], orientation: int) -> str:
+    """What is said where nobody can tell which pixels an annotation means."""
+    return (
+        f"{path}: is turned by EXIF (orientation {orientation}), and its size does not tell of which pixels "
+        "its points are: they are read as of the upright image (else exif=stored)"
+    )
+
+
+def check_size(annotated: AnnotatedImage, frame: Frame) -> None:
     """Make sure that an image has the width and height that its annotation is for.
 
-    ``size`` is the image's, read from the file's header when not given.
+    If the image is turned in a way that its size does not show, the annotation may be of the pixels before or
+    after: that is told.
     """
-    size = size or image_size(annotated.path)
-    if size != tuple(annotated.size):
+    size, orientation = frame
+    wanted = tuple(annotated.size)
+    if size == wanted:
+        if annotated.orientation == 1 < orientation and (orientation in SAME_SIZE or size[0] == size[1]):
+            note_once("orientation", turned_note(annotated.path, orientation))
+        return
+    has, given = (f"{width}x{height}" for width, height in (size, wanted))
+    if orientation > 4 and size[::-1] == wanted:
+        stored = annotated.orientation == 1
         raise InputError(
-            f"{annotated.path}: has {size[0]}x{size[1]} pixels, its annotation is for "
-            f"{annotated.size[0]}x{annotated.size[1]}; give the image as it was annotated"
+            f"{annotated.path}: EXIF (orientation {orientation}) turns it to {has} pixels, its annotation is "
+            f"for {given}, {'the stored' if stored else 'not the stored'} pixels; read the annotations with "
+            f"exif={'stored' if stored else 'upright'}",
+            parameter="exif",
         )
+    raise InputError(
+        f"{annotated.path}: has {has} pixels, its annotation is for {given}; give the image as it was "
+        "annotated"
+    )
 
 
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     """Width and height of the upright image, from its header alone."""
+    return image_frame(path).size
+
+
+def image_frame(path: str | os.PathLike[str]) -> Frame:
+    """Size of the upright image and its orientation, from its header alone."""
     with _opened(path) as image:
-        width, height = image.size
-        turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-    return (height, width) if turned else (width, height)
+        return _frame(image)
+
+
+def _frame(image: Image.Image) -> Frame:
+    orientation = orientation_of(image)
+    # Pillow may have exchanged the sides of a TIFF file already, depending on its version.
+    tags = getattr(image, "tag_v2", None)
+    stored = (tags[256], tags[257]) if image.format == "TIFF" and tags else image.size
+    return Frame(turned_size(stored, orientation), orientation)
 
 
 def load_mask(path: str | os.PathLike[str]) -> np.ndarray:
-    """Read an object mask as a boolean array (h, w): every pixel that is not black; one must be."""
+    """Read an object mask as a boolean array (h, w); one of its pixels must be of the object.
+
+    In an image of grey values, the object is what is at least half as bright as the brightest pixel: JPEG's
+    noise is not of it. In one of labels (a palette, colours, small numbers) it is what is not zero.
+
+    Raises:
+        InputError: the file cannot be read, is all black, or has labels and none of them is zero.
+    """
     with _opened(path) as image:
-        values = np.asarray(ImageOps.exif_transpose(image))
-    mask = np.asarray(values[..., :3].any(axis=-1) if values.ndim == 3 else values, dtype=bool)
-    if not mask.any():
+        lossy = image.format in ("JPEG", "MPO", "WEBP", "AVIF", "HEIF")
+        upright, _ = _upright(image)
+        if upright.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "I", "F") and upright.mode[0] != "I":
+            upright = upright.convert("RGB")
+        values, names = np.asarray(upright), upright.getbands()
+    coloured = False
+    if values.ndim == 3:
+        bands = values[..., : len(names) - (names[-1] == "A")]
+        coloured, values = bool((bands != bands[..., :1]).any()), bands.max(axis=-1)
+    top = values.max()
+    if not top > (_FEW if lossy else 0):  # JPEG's noise is no object
         raise InputError(f"{path}: the mask is all black; the object's pixels must be white (not zero)")
+    labels = not lossy and upright.mode != "F" and (upright.mode == "P" or coloured or top < _FEW)
+    if labels and values.min() > 0 and top > values.min():
+        raise InputError(
+            f"{path}: no pixel of the mask is black (values {values.min()} to {top}); is it a trimap? Make "
+            "the object white and the rest black"
+        )
+    mask = np.asarray(values > 0 if labels else values >= top / 2, dtype=bool)
+    if not labels and not lossy and ((values > 0) & (values < top)).any():
+        note_once(
+            "grey mask", f"{path}: grey mask; what is at least half as bright as the brightest is inside"
+        )
+    note_whole(mask, str(path))
     return mask
 
 
+def note_whole(mask: np.ndarray, name: str) -> None:
+    """Tell that an object covers (almost) its whole image: its mask may be inverted."""
+    if mask.mean() > WHOLE:
+        text = f"{name}: the object covers {mask.mean():.0%} of the image; it must be white, the rest black"
+        note_once("whole mask", text)
+
+
 def list_images(folder: str | os.PathLike[str], recursive: bool = False) -> list[Path]:
-    """Images of a folder by suffix, at least one, in the order of their relative names on every system."""
+    """Images of a folder by suffix, at least one, in the order of their relative names on every system.
+
+    What is passed over is counted in a note.
+    """
     root = Path(folder)
+    paths, over = find_images(root, recursive)
+    if not paths:
+        where = "" if recursive else "; the folders inside it were not looked into"
+        others = f"; passed over: {over}" if over else ""
+        raise InputError(f"{root}: no images in this folder{where}{others}")
+    if over:
+        _log.info("%s: passed over: %s", root, over)
+    return paths
+
+
+def find_images(root: Path, recursive: bool = False) -> tuple[list[Path], str]:
+    """Images of a folder as `list_images` gives them, and how many things of which kind are passed over.
+
+    These are named like an image, but are none that can be read: folders, dead links, pipes, macOS's
+    ``._x.jpg``, formats that Pillow does not read here.
+    """
     with reading(root):
         if not root.is_dir():
             raise InputError(f"{root}: no such folder; give the folder of the images")
-        inside = list(root.rglob("*") if recursive else root.iterdir())
-    paths = [path for path in inside if path.suffix.lower() in SUFFIXES and path.is_file()]
-    if not paths:
-        where = "" if recursive else "; the folders inside it were not looked into"
-        raise InputError(f"{root}: no images in this folder{where}")
-    return sorted(paths, key=lambda path: path.relative_to(root).as_posix())
+        inside = root.rglob("*") if recursive else root.iterdir()
+        named = {path: _not_listed(path) for path in inside if path.suffix.lower() in SUFFIXES | _RAW}
+    passed = Counter(filter(None, named.values()))
+    paths = [path for path, why in named.items() if not why]
+    over = ", ".join(f"{count} {what}" for what, count in sorted(passed.items()))
+    return sorted(paths, key=lambda path: path.relative_to(root).as_posix()), over
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
+def _not_listed(path: Path) -> str:
+    """What a path is that is only named like an image; empty for an image."""
+    if path.name.startswith("._"):
+        return "files of macOS (._NAME)"
+    if path.is_dir():
+        return "folders named like images"
+    if not path.is_file():
+        return "links to files that are missing" if path.is_symlink() else "pipes or devices"
+    suffix = path.suffix.lower()
+    why = unreadable(suffix)
+    return f"{suffix} files ({why})" if why else ""
+
+
+def unreadable(suffix: str) -> str:
+    """What helps against files of a suffix that cannot be read here; empty if they can be."""
+    if suffix in (".heic", ".heif"):
+        return "" if _heif() else "install geoaware[heic]"
+    if suffix in (".avif", ".webp"):
+        return "" if features.check(suffix[1:]) else f"this Pillow cannot read them; {_CONVERT}"
+    return _CONVERT if suffix in _RAW else ""
+
+
+@cache
+def _heif() -> bool:
+    """Let Pillow read HEIC, if the package for it is installed."""
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        return False
+    register_heif_opener()
+    return True
+
+
+def to_rgb(image: Image.Image, name: str = "an image") -> Image.Image:
     """Any PIL mode to RGB: alpha on white, more than 8 bits scaled down, instead of PIL's silent clipping.
 
-    16-bit integers are divided by 257 (65535 becomes 255); 32-bit integers and floats hold no agreed range
-    and are stretched from their own minimum to maximum (a constant image becomes black).
+    16-bit integers are scaled by the bits that they use (see `_eight_bits`); 32-bit integers and floats hold
+    no agreed range and are stretched from their own minimum to maximum (a constant image becomes black).
+    Notes call the image ``name``.
     """
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         values = np.asarray(image).astype(np.float64)
         # Pillow reads some 16-bit files as 32-bit integers.
         wide = image.mode == "I" and values.min() >= 0 and 255 < values.max() <= 65535
-        return _grey(values / 257 if wide or image.mode.startswith("I;16") else _stretched(values))
+        is_wide = wide or image.mode.startswith("I;16")
+        return _grey(_eight_bits(values, name) if is_wide else _stretched(values))
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")
         return Image.alpha_composite(white, rgba).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _eight_bits(values: np.ndarray, name: str = "an image") -> np.ndarray:
+    """16-bit values scaled to 0…255; white is the most that so many bits as the values use can hold.
+
+    Cameras and microscopes store 10, 12 or 14 bits as they are: of 65535 they would be nearly black.
+    """
+    bits = next(each for each in (8, 10, 12, 14, 16) if values.max(initial=0) < 2**each)
+    if bits < 16:
+        text = f"{name}: uses {bits} of its 16 bits; its brightness is scaled by 255/{2**bits - 1}"
+        note_once(f"{bits} bits", text)
+    return values * 255.0 / (2**bits - 1)
 
 
 def _stretched(values: np.ndarray) -> np.ndarray:
@@ -122,14 +326,14 @@ def _grey(values: np.ndarray) -> Image.Image:
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
-    """An array as a PIL image: uint8 as it is, uint16 by 257, bool and floats in 0…1 by 255."""
+    """An array as a PIL image: uint8 as it is, uint16 by the bits it uses, bool and floats in 0…1 by 255."""
     squeezed = array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
     if squeezed.ndim not in (2, 3) or (squeezed.ndim == 3 and squeezed.shape[2] not in (3, 4)):
         raise InputError(
             f"an image array must have shape (h, w), (h, w, 3) or (h, w, 4), got {tuple(array.shape)}"
         )
     if squeezed.dtype == np.uint16:
-        squeezed = np.rint(squeezed / 257).astype(np.uint8)
+        squeezed = np.rint(_eight_bits(squeezed, "an array")).astype(np.uint8)
     elif squeezed.dtype == bool or np.issubdtype(squeezed.dtype, np.floating):
         values = squeezed.astype(np.float64)
         if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1:
@@ -149,16 +353,41 @@ def _opened(given: str | os.PathLike[str]) -> Iterator[Image.Image]:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             if path.is_fifo():
                 raise InputError(f"{path}: is a pipe; give a file, which can be read twice")
-            with Image.open(path) as image:
+            with _open(path) as image:
                 yield image
-    except InputError:
+    except (InputError, MemoryError):
         raise
     except UnidentifiedImageError:
-        raise InputError(f"{path}: not an image that can be read; convert it to JPEG or PNG") from None
+        raise InputError(f"{path}: {_unidentified(path)}") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise InputError(f"{path}: more pixels than is safe to decode; scale it down first") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise InputError(f"{path}: damaged or unreadable image ({error}); save it anew") from None
+    # Decoders raise whatever a broken byte leads to: RuntimeError, TypeError, struct.error, KeyError, …
+    except Exception as error:
+        why = " ".join(str(error).split())[:80] or type(error).__name__
+        raise InputError(f"{path}: damaged or unreadable image ({why}); save it anew") from None
+
+
+def _open(path: Path) -> Image.Image:
+    try:
+        return Image.open(path)
+    except UnidentifiedImageError:
+        # Phones write HEIC, under any suffix.
+        if not _heif():
+            raise
+        return Image.open(path)
+
+
+def _unidentified(path: Path) -> str:
+    """What a file is that Pillow does not know, and what to do."""
+    refuse_pretender(path)
+    suffix = path.suffix.lower()
+    with path.open("rb") as file:
+        start = file.read(12)
+    if start[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypmsf1", b"ftypheif"):
+        suffix = ".heic"
+    if start[4:12] == b"ftypavif":
+        suffix = ".avif"
+    return f"not an image that can be read; {unreadable(suffix) or 'convert it to JPEG or PNG'}"
 
 
 def __getattr__(name: str) -> Any:

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from geoaware.data.images import load_mask
+from geoaware.data import fields
+from geoaware.data.exif import INVERSE, turned_pixels, turned_size
+from geoaware.data.images import load_mask, note_whole
 from geoaware.method.types import AnnotatedImage
 from geoaware.runs.errors import InputError
 
@@ -26,14 +28,22 @@ def object_mask(image: AnnotatedImage) -> np.ndarray | None:
     """
     if not has_mask(image):
         return None
+    stored = turned_size(image.size, INVERSE[image.orientation])
     if image.mask_path is not None:
         mask = load_mask(image.mask_path)
     else:
-        mask = decode_segmentation(image.attributes["segmentation"], image.size, image.id)
-    if mask.shape != (image.size[1], image.size[0]):
+        mask = decode_segmentation(image.attributes["segmentation"], stored, image.id)
+        if not mask.any():
+            raise InputError(f"{image.id}: its segmentation covers no pixel of the image; mend or remove it")
+        note_whole(mask, image.id)
+    if mask.shape == stored[::-1]:
+        mask = turned_pixels(mask, image.orientation)
+    width, height = image.size
+    if mask.shape != (height, width):
+        turned = "; one of them is turned by EXIF, the other is not" if mask.shape == image.size else ""
         raise InputError(
             f"{image.mask_path or image.id}: mask of {mask.shape[1]}x{mask.shape[0]} pixels, "
-            f"image of {image.size[0]}x{image.size[1]}"
+            f"image of {width}x{height}{turned}"
         )
     return mask
 
@@ -46,7 +56,7 @@ def decode_segmentation(segmentation: Any, size: tuple[int, int], where: str) ->
     """
     try:
         if isinstance(segmentation, Mapping):
-            height, width = (int(each) for each in segmentation["size"])
+            height, width = (fields.whole(each, "size") for each in segmentation["size"])
             counts = segmentation["counts"]
             runs = uncompress(counts) if isinstance(counts, str) else [int(each) for each in counts]
             if min(runs, default=0) < 0 or sum(runs) != height * width:
@@ -55,7 +65,9 @@ def decode_segmentation(segmentation: Any, size: tuple[int, int], where: str) ->
             return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height).T
         board = Image.new("1", size)
         for polygon in segmentation:
-            ImageDraw.Draw(board).polygon([float(each) for each in polygon], fill=1, outline=1)
+            corners = fields.numbers(polygon, "polygon", len(polygon))
+            if len(corners) >= 4:
+                ImageDraw.Draw(board).polygon(corners, fill=1, outline=1)
         return np.array(board)
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise InputError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from geoaware.data.dataset import (
     SPLITS,
@@ -13,9 +13,9 @@ from geoaware.data.dataset import (
     assemble,
     choose_split,
     keypoint_counts,
-    make_box,
     require_folders,
 )
+from geoaware.data.fields import whole
 from geoaware.data.files import first_file, numbers, read_csv, read_mat
 from geoaware.method.keypoints import Schema
 from geoaware.method.types import AnnotatedImage, Pair
@@ -29,7 +29,7 @@ CLASSES = (
 """PASCAL VOC's 20 classes; the lists number them from 1."""
 
 _CSV_FORM = "source_image, target_image, class[, flip][, XA, YA, XB, YB with ';' between numbers]"
-_WITH_POINTS = 7
+_COLUMNS = ("source_image", "target_image", "class", "xa", "ya", "xb", "yb")
 
 
 def csv_names(split: str) -> list[str]:
@@ -63,7 +63,7 @@ def load(root: Path, split: str, *, pairs: str | None = None) -> DataSet:
         raise InputError(
             f"{root}: no list of pairs {csv_names(chosen)[0]!r} in it; fetch it, or name it by pairs=FILE"
         )
-    reader, rows = _Reader(root), read_csv(listed, 3, _CSV_FORM)
+    reader, rows = _Reader(root), read_csv(listed, 3, _CSV_FORM, _COLUMNS)
     made: dict[str, Pair] = {}
     for where, row in rows:
         pair = reader.pair(row, where)
@@ -77,7 +77,7 @@ def load(root: Path, split: str, *, pairs: str | None = None) -> DataSet:
         notes.append(f"{reader.from_list} pairs without MAT files: keypoint ids count within the pair")
     counts = keypoint_counts(image for pair in made.values() for image in (pair.source, pair.target))
     schemas = {category: Schema(tuple(map(str, range(count)))) for category, count in counts.items()}
-    return assemble(NAME, chosen, schemas, list(made.values()), "image", notes, reader.annotations.outside)
+    return assemble(NAME, chosen, schemas, list(made.values()), "image", notes, reader.annotations)
 
 
 class _Reader:
@@ -91,13 +91,13 @@ class _Reader:
 
     def pair(self, row: list[str], where: str) -> Pair:
         category = _category(row[2], where)
-        names = [Path(text).name for text in row[:2]]
+        names = [PurePosixPath(text.replace("\\", "/")).name for text in row[:2]]
         stems = [Path(name).stem for name in names]
         files = [self.root / "Annotations" / category / f"{stem}.mat" for stem in stems]
         pair_id = f"{category}/{stems[0]}-{stems[1]}"
         if all(path.is_file() for path in files):
             source, target = (self._annotated(category, *each) for each in zip(names, files, strict=True))
-        elif len(row) >= _WITH_POINTS:
+        elif len(row) >= len(_COLUMNS):
             self.from_list += 1
             source, target = self._listed(category, names, row[-4:], pair_id, where)
         else:
@@ -112,8 +112,8 @@ class _Reader:
                 row: None if math.isnan(x + y) else (float(x), float(y))
                 for row, (x, y) in enumerate(read_mat(path, "kps", columns=2))
             }
-            box = make_box(read_mat(path, "bbox", columns=4, rows=1)[0], str(path))
-            file = self.root / "JPEGImages" / name
+            box = read_mat(path, "bbox", columns=4, rows=1)[0].tolist()
+            file = self.annotations.file(self.root / "JPEGImages", name)
             self._images[category, name] = self.annotations.image(
                 f"{category}/{name}", file, category, points, box=box
             )
@@ -129,9 +129,10 @@ class _Reader:
         sides = []
         for name, xs, ys in zip(names, values[::2], values[1::2], strict=True):
             # The same image has other points in another pair, so its id names the pair too.
-            image_id, file = f"{category}/{name}@{pair_id}", self.root / "JPEGImages" / name
-            points = dict(enumerate(zip(xs, ys, strict=True)))
-            sides.append(self.annotations.image(image_id, file, category, points))
+            file = self.annotations.file(self.root / "JPEGImages", name)
+            points = self.annotations.listed([list(each) for each in zip(xs, ys, strict=True)], where)
+            key = f"{category}/{name}@{pair_id}"
+            sides.append(self.annotations.image(key, file, category, points, where=f"{where}: {name}"))
         return sides
 
 
@@ -139,8 +140,8 @@ def _category(text: str, where: str) -> str:
     """A class by its name or its number from 1."""
     if text in CLASSES:
         return text
-    with suppress(ValueError):
-        if 1 <= (number := int(float(text))) <= len(CLASSES):
+    with suppress(InputError):
+        if 1 <= (number := whole(text, where)) <= len(CLASSES):
             return CLASSES[number - 1]
     raise InputError(
         f"{where}: class {text!r} is neither a class of PASCAL VOC nor a number 1 … {len(CLASSES)}"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from itertools import permutations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from geoaware.data.dataset import Annotations, DataSet, assemble, choose_split
+from geoaware.data.dataset import LEFT_OUT, Annotations, DataSet, assemble, choose_split
+from geoaware.data.fields import missing
 from geoaware.data.files import first_file, numbers, read_csv, read_mat
-from geoaware.data.images import SUFFIXES
+from geoaware.data.images import find_images
 from geoaware.method.keypoints import Schema
 from geoaware.method.types import AnnotatedImage, Pair
 from geoaware.runs.errors import InputError
@@ -18,8 +20,11 @@ NAME = "pf-willow"
 POINTS = 10
 CSV_NAMES = ["test_pairs.csv", "test_pairs_pf.csv", "test_pairs_pf_willow.csv"]
 
-_COLUMNS = 2 + 4 * POINTS
-_CSV_FORM = f"imageA, imageB, then x and y of {POINTS} points on A, x and y on B ({_COLUMNS} columns)"
+BARE = f"{LEFT_OUT}: images without a MAT file beside them"
+
+_PLACES = [f"{axis}{side}{each}" for side in "ab" for axis in "xy" for each in range(1, POINTS + 1)]
+_COLUMNS = ["imagea", "imageb", *_PLACES]
+_CSV_FORM = f"imageA, imageB, then x and y of {POINTS} points on A, x and y on B ({len(_COLUMNS)} columns)"
 
 
 def load(root: Path, split: str = "test", *, pairs: str = "auto") -> DataSet:
@@ -46,17 +51,19 @@ def load(root: Path, split: str = "test", *, pairs: str = "auto") -> DataSet:
     how = "all ordered pairs inside each subclass" if listed is None else f"pairs of {listed.name}"
     schema = Schema(tuple(f"point {each}" for each in range(POINTS)))
     schemas = {pair.category: schema for pair in made}
-    return assemble(NAME, chosen, schemas, made, "keypoints", [how], annotations.outside)
+    return assemble(NAME, chosen, schemas, made, "keypoints", [how], annotations)
 
 
-def image_files(root: Path) -> list[Path]:
-    """Images in the subfolders of the root that have a MAT file beside them, in name order; at least one."""
-    found = [
-        path
-        for folder in sorted(each for each in root.iterdir() if each.is_dir())
-        for path in sorted(folder.iterdir())
-        if path.suffix.lower() in SUFFIXES and path.with_suffix(".mat").is_file()
-    ]
+def image_files(root: Path, annotations: Annotations) -> list[Path]:
+    """Images in the subfolders of the root that have a MAT file beside them, in name order; at least one.
+
+    ``annotations`` takes what is to be said of the others.
+    """
+    listed, over = find_images(root, recursive=True)
+    inside = sorted(path for path in listed if path.parent.parent == root)
+    found = [path for path in inside if path.with_suffix(".mat").is_file()]
+    annotations.noted[BARE] += [str(path) for path in inside if path not in {*found}]
+    annotations.said.extend([f"passed over: {over}"] if over else [])
     if not found:
         inner = [each for each in sorted(root.iterdir()) if each.is_dir() and any(each.glob("*/*.mat"))]
         remedy = f"give {inner[0]}" if inner else "give the folder of the subclasses (car(G), car(M), …)"
@@ -64,15 +71,16 @@ def image_files(root: Path) -> list[Path]:
     return found
 
 
-def read_points(path: Path) -> list[tuple[float, float]]:
-    """The ten points (x, y) of a MAT file."""
-    xs, ys, *_ = read_mat(path, "pts_coord", columns=POINTS, rows=2).tolist()
-    return list(zip(xs, ys, strict=True))
+def read_points(path: Path) -> dict[int, Any]:
+    """The ten points [x, y] of a MAT file by id; ``None`` where there is NaN."""
+    points = read_mat(path, "pts_coord", columns=POINTS, rows=2)[:2].T.tolist()
+    return {number: None if missing(point) else point for number, point in enumerate(points)}
 
 
 def _all_pairs(root: Path, annotations: Annotations) -> list[Pair]:
     images = [
-        _image(root, path, read_points(path.with_suffix(".mat")), annotations) for path in image_files(root)
+        _image(root, path, read_points(path.with_suffix(".mat")), annotations)
+        for path in image_files(root, annotations)
     ]
     return [_pair(a, b) for a, b in permutations(images, 2) if a.category == b.category]
 
@@ -80,24 +88,24 @@ def _all_pairs(root: Path, annotations: Annotations) -> list[Pair]:
 def _listed_pairs(root: Path, path: Path, annotations: Annotations) -> list[Pair]:
     images: dict[Path, AnnotatedImage] = {}
     pairs = []
-    for where, row in read_csv(path, _COLUMNS, _CSV_FORM):
+    for where, row in read_csv(path, len(_COLUMNS), _CSV_FORM, _COLUMNS):
         # The list names images from the folder above the root: the last two parts are ours.
-        files = [root.joinpath(*Path(name).parts[-2:]) for name in row[:2]]
-        sides = np.reshape(numbers(row[2:_COLUMNS], where), (2, 2, POINTS)).tolist()
+        named = (Path(name.replace("\\", "/")).parts[-2:] for name in row[:2])
+        files = [annotations.file(root, "/".join(parts)) for parts in named]
+        sides = np.reshape(numbers(row[2 : len(_COLUMNS)], where), (2, 2, POINTS)).tolist()
         for file, (xs, ys) in zip(files, sides, strict=True):
             if file not in images:
                 mat = file.with_suffix(".mat")
-                points = read_points(mat) if mat.is_file() else list(zip(xs, ys, strict=True))
+                listed = [list(each) for each in zip(xs, ys, strict=True)]
+                points = read_points(mat) if mat.is_file() else annotations.listed(listed, where)
                 images[file] = _image(root, file, points, annotations)
         pairs.append(_pair(*(images[file] for file in files)))
     return pairs
 
 
-def _image(
-    root: Path, path: Path, points: list[tuple[float, float]], annotations: Annotations
-) -> AnnotatedImage:
+def _image(root: Path, path: Path, points: dict[int, Any], annotations: Annotations) -> AnnotatedImage:
     name = path.relative_to(root).as_posix()
-    return annotations.image(name, path, path.parent.name, dict(enumerate(points)))
+    return annotations.image(name, path, path.parent.name, points)
 
 
 def _pair(source: AnnotatedImage, target: AnnotatedImage) -> Pair:

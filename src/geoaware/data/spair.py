@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from geoaware.data import fields
 from geoaware.data.dataset import (
     SPLITS,
     Annotations,
@@ -62,8 +63,8 @@ def load(
             if (category, image) not in images:
                 images[category, image] = read_image(root, category, image, annotations)
         a, b = images[category, source], images[category, target]
-        pairs.append(Pair(name, category, a, b, azimuth_difference(a.attributes, b.attributes)))
-    return assemble(NAME, chosen, SPAIR71K, pairs, "box", outside=annotations.outside)
+        pairs.append(Pair(name, category, a, b, azimuth_difference(a, b)))
+    return assemble(NAME, chosen, SPAIR71K, pairs, "box", (), annotations)
 
 
 def layout_pairs(root: Path, split: str, layout: str = "large") -> list[tuple[str, str, str, str]]:
@@ -87,10 +88,10 @@ def read_image(root: Path, category: str, name: str, annotations: Annotations) -
     try:
         return annotations.image(
             f"{category}/{name}",
-            root / "JPEGImages" / category / str(annotation["filename"]),
+            annotations.file(root / "JPEGImages" / category, str(annotation["filename"])),
             category,
-            {int(each): place for each, place in annotation["kps"].items()},
-            (int(annotation["image_width"]), int(annotation["image_height"])),
+            {fields.whole(each, f"{path}: kps"): place for each, place in annotation["kps"].items()},
+            fields.size(annotation["image_width"], annotation["image_height"], str(path)),
             str(path),
             annotation["bndbox"],
             attributes={key: annotation[key] for key in _KEPT if key in annotation},

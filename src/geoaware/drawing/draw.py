@@ -7,7 +7,8 @@ position, and they carry a dark and a light rim, so they stand out on any backgr
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
@@ -27,6 +28,8 @@ Shape = Literal["circle", "diamond"]
 _DARK_RIM = 2.4
 _LIGHT_RIM = 1.2
 _CHUNK = 64
+_TOGETHER = 256
+"""So many markers are computed at once."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +61,18 @@ def draw_points(
     """
     centres = _points(xy, marks=len(marks))
     pixels = np.array(image.convert("RGB"), dtype=np.float32)
-    for (x, y), mark in zip(centres, marks, strict=True):
-        reach = 1.6 * radius + _DARK_RIM + 1
-        region, columns, rows = _window(pixels, (x - reach, y - reach, x + reach, y + reach))
-        _paint_marker(region, columns - x, rows - y, mark, radius)
+    side = 2 * math.ceil(1.6 * radius + _DARK_RIM + 1) + 1
+    corners = np.floor(centres).astype(np.int64) - side // 2
+    for start in range(0, len(centres), _TOGETHER):
+        some = slice(start, start + _TOGETHER)
+        # Of each pixel around each centre, its x and y from there.
+        away = (corners[some, :, None] + np.arange(side) - centres[some, :, None]).astype(np.float32)
+        kept, added = _markers(away[:, 0, None, :], away[:, 1, :, None], marks[some], radius)
+        for (left, top), keep, add in zip(corners[some].tolist(), kept, added, strict=True):
+            region = pixels[max(0, top) : max(0, top + side), max(0, left) : max(0, left + side)]
+            y, x, (height, width) = max(0, -top), max(0, -left), region.shape[:2]
+            region *= keep[y : y + height, x : x + width]
+            region += add[y : y + height, x : x + width]
     return as_image(pixels)
 
 
@@ -128,18 +139,31 @@ def shorten(text: str, size: float, width: float) -> str:
     return next((each for each in chain([text], cuts) if text_size(each, size)[0] <= width), "")
 
 
-def _paint_marker(region: np.ndarray, dx: np.ndarray, dy: np.ndarray, mark: Mark, radius: float) -> None:
+def _markers(
+    dx: np.ndarray, dy: np.ndarray, marks: Sequence[Mark], radius: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """What each marker keeps of the pixels around it (n, h, w, 1), and the colour it adds (n, h, w, 3)."""
+
+    def of_each(values: Iterable[object]) -> np.ndarray:
+        return np.array(list(values), dtype=np.float32).reshape(len(marks), 1, 1, -1)
+
     # Signed distance to the outline, negative inside; shapes of one radius look equally large.
-    distance = np.hypot(dx, dy) - radius
-    if mark.shape == "diamond":
-        distance = (np.abs(dx) + np.abs(dy) - 1.4 * radius) / np.sqrt(2)
-    hole = -max(1.5, 0.3 * radius) if mark.hollow else -np.inf
+    distance = np.hypot(dx, dy) - np.float32(radius)
+    for row in [row for row, mark in enumerate(marks) if mark.shape == "diamond"]:
+        distance[row] = (np.abs(dx[row]) + np.abs(dy[row]) - 1.4 * radius) / np.sqrt(2)
+    distance, hollow = distance[..., None], of_each(mark.hollow for mark in marks) > 0
+    hole = np.where(hollow, np.float32(-max(1.5, 0.3 * radius)), -np.inf).astype(np.float32)
+    edge = np.where(hollow, 0, -np.inf).astype(np.float32)
+    kept, added = np.ones_like(distance), np.zeros((*distance.shape[:3], 3), dtype=np.float32)
     for outer, inner, colour in (
-        (_DARK_RIM, hole - 1, DARK),
-        (_LIGHT_RIM, 0.0 if mark.hollow else -np.inf, LIGHT),
-        (0.0, hole, mark.colour),
+        (_DARK_RIM, hole - 1, of_each([_rgb(DARK)] * len(marks))),
+        (_LIGHT_RIM, edge, of_each([_rgb(LIGHT)] * len(marks))),
+        (0.0, hole, of_each(_rgb(mark.colour) for mark in marks)),
     ):
-        _blend(region, _inside(distance - outer) * (1 - _inside(distance - inner)), colour)
+        share = _inside(distance - np.float32(outer)) * (1 - _inside(distance - inner))
+        kept *= 1 - share
+        added += share * (colour - added)
+    return kept, added
 
 
 def _boxes_along(start: np.ndarray, end: np.ndarray, margin: float) -> Iterator[Box]:
@@ -174,8 +198,11 @@ def _inside(distance: np.ndarray) -> np.ndarray:
 
 
 def _blend(region: np.ndarray, share: np.ndarray, colour: Colour) -> None:
-    rgb = np.array(ImageColor.getrgb(colour) if isinstance(colour, str) else colour, dtype=np.float32)
-    region += share[..., None].astype(np.float32) * (rgb - region)
+    region += share[..., None].astype(np.float32) * (np.array(_rgb(colour), dtype=np.float32) - region)
+
+
+def _rgb(colour: Colour) -> tuple[int, ...]:
+    return ImageColor.getrgb(colour) if isinstance(colour, str) else colour
 
 
 def _window(pixels: np.ndarray, box: Box) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

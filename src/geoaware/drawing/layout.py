@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,11 +19,16 @@ from geoaware.method.geometry import Canvas, PointsLike, as_points, clamp_points
 from geoaware.method.types import Box
 from geoaware.runs.errors import InputError
 
+_log = logging.getLogger(__name__)
+
 WIDEST = 2.5
 """Largest width of a shown image in units of the wanted height; a panorama is shown lower instead."""
 
 NARROWEST = 0.2
 """Least width of the place of an image in the same units; a sliver is centred in it."""
+
+READABLE = 250
+"""So many matches at most are drawn with labels and lines: of more nobody can tell them apart."""
 
 _DIRECTIONS = ((1, -1), (1, 0), (1, 1), (0, -1), (0, 1), (-1, -1), (-1, 0), (-1, 1))
 """Where a label may stand beside its point, the best first: right above, right, right below ..."""
@@ -121,7 +127,8 @@ def draw_matches(
         queries: pixels (x, y) of the source, shape (n, 2).
         points: pixels (x, y) of the target, shape (n, 2). Points off the image are drawn at its edge.
         confidence: of each match, 0 to 1.
-        labels: a text for each match, ``""`` for none; their numbers, from 0, when not given.
+        labels: a text for each match, ``""`` for none; their numbers, from 0, when not given. Beyond
+            `READABLE` matches there are neither labels nor lines.
         correct: which matches are right.
         lines: whether to join matches by lines.
         height: of the images as shown, in pixels; a frame is added (see `side_by_side`).
@@ -137,18 +144,21 @@ def draw_matches(
     texts = [str(each) for each in (range(count) if labels is None else labels)]
     if len(texts) != count:
         raise InputError(f"{len(texts)} labels for {count} matches; give one for each")
-    crowd = 1.0 if count <= 20 else 0.75
+    crowd = 1.0 if count <= 20 else 0.75 if count <= READABLE else 0.4
     marks = _marks(here, confidence, correct, min_confidence)
     radius, letters = crowd * max(3.5, height / 72), max(10, crowd * height / 28)
     # The frame is wide enough for the marker of a point on an image's edge.
     board, panels = side_by_side([source, target], height=height, gap=max(8, round(height / 40)))
     starts, ends = panels[0].to_board(here), panels[1].to_board(there)
-    if lines:
+    if count > READABLE:
+        _log.info("%s matches are drawn as points alone, without labels and lines", f"{count:,}")
+    elif lines:
         thick, opacity = crowd * max(1.2, height / 240), 0.9 if count <= 20 else 0.6
         board = draw_lines(board, starts, ends, marks, width=thick, opacity=opacity)
     for panel, xy in zip(panels, (starts, ends), strict=True):
         board = draw_points(board, xy, marks, radius=radius)
-        board = draw_labels(board, xy, texts, panel.place, size=letters, clearance=radius)
+        if count <= READABLE:
+            board = draw_labels(board, xy, texts, panel.place, size=letters, clearance=radius)
     return board
 
 

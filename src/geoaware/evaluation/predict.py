@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -43,13 +44,16 @@ from geoaware.method.types import AnnotatedImage, Pair
 from geoaware.presets import defaults_of
 from geoaware.result import Encoded
 from geoaware.runs.errors import InputError
-from geoaware.runs.files import append_line, check_same_run, open_part, replacing, whole_lines
+from geoaware.runs.files import append_line, check_same_run, open_part, reading_part, replacing, whole_lines
 from geoaware.runs.progress import Tell, silent
 from geoaware.runs.recent import Recent
+from geoaware.runs.settings import checked
 
 if TYPE_CHECKING:
     from geoaware.method.keypoints import Schema
     from geoaware.method.post_processor import PostProcessor
+
+_log = logging.getLogger(__name__)
 
 MATCHING = ("auto", "paper", "extractor")
 """Choices of `matching_settings`."""
@@ -113,13 +117,10 @@ def matching_settings(
     if choice == "auto":
         base = replace(base, inside_picture=get_protocol(protocol).inside_picture)
         base = replace(base, outside="zero") if protocol == "released" else base
-    unknown = sorted(set(changes or {}) - {each.name for each in fields(MatchSettings)})
-    if unknown:
-        known = ", ".join(each.name for each in fields(MatchSettings))
-        raise InputError(f"matching has no setting {', '.join(unknown)}; it has: {known}")
+    given = checked(MatchSettings, changes or {}, "matching")
     try:
-        return replace(base, **(changes or {}))
-    except (ValueError, TypeError) as error:
+        return replace(base, **given)
+    except ValueError as error:
         raise InputError(f"matching: {error}") from None
 
 
@@ -139,6 +140,21 @@ def choose_pairs(dataset: DataSet, count: int | None, seed: int = 0) -> DataSet:
     rank = {pair.id: hashlib.sha256(f"{seed}:{pair.id}".encode()).digest() for pair in dataset.pairs}
     chosen = set(sorted(rank, key=lambda each: rank[each])[:count])
     return replace(dataset, pairs=tuple(pair for pair in dataset.pairs if pair.id in chosen))
+
+
+def scorable(dataset: DataSet, protocol: Protocol) -> DataSet:
+    """The data set without the pairs whose target lacks the box that the protocol takes its threshold from.
+
+    A data set without any box is handed back as it is.
+    """
+    if protocol.base != "box":
+        return dataset
+    kept = tuple(pair for pair in dataset.pairs if pair.target.box is not None)
+    if len(kept) in (0, len(dataset.pairs)):
+        return dataset
+    left = len(dataset.pairs) - len(kept)
+    _log.info("%d of %d pairs are left out, their targets have no box", left, len(dataset.pairs))
+    return replace(dataset, pairs=kept)
 
 
 def predict(
@@ -168,7 +184,7 @@ def predict(
             not fit the data set.
     """
     goal, chosen = Path(path), settings or PredictSettings()
-    work = _Work(dataset, matcher, chosen)
+    work = _Work(scorable(dataset, get_protocol(chosen.protocol)), matcher, chosen)
     _check(work)
     header = work.header()
     part = goal.with_name(goal.name + PART)
@@ -180,7 +196,7 @@ def predict(
         part.unlink(missing_ok=True)
         return goal
     with open_part(part) as file:
-        done = _resume(file, part, header)
+        done = _resume(file, part, header, {pair.id: len(pair.common_ids) for pair in dataset.pairs})
         _run(work, file, done, progress)
         _finish(file, goal, work)
     part.unlink(missing_ok=True)
@@ -280,25 +296,25 @@ def _check_header(line: bytes, path: Path, header: Header) -> None:
     check_same_run(asdict(found), asdict(header), path)
 
 
-def _resume(file: BinaryIO, part: Path, header: Header) -> set[str]:
-    """Ids of the pairs that the part file already has; a new or headless file gets its header."""
+def _resume(file: BinaryIO, part: Path, header: Header, points: Mapping[str, int]) -> set[str]:
+    """Ids of the pairs that the part file has, with their numbers of points; a new one gets its header."""
     done: set[str] = set()
     number = 0
     for number, line in whole_lines(file):
         if number == 1:
             _check_header(line, part, header)
         else:
-            done.add(_pair_id(line, part, number))
+            with reading_part(f"{part}, line {number}"):
+                record = json.loads(line)
+                lengths = {
+                    len(record[key]) for key in ("keypoint_ids", "predicted", "truth", "geometry_aware")
+                }
+                if lengths != {points[record["pair"]]} or record["pair"] in done:
+                    raise ValueError(lengths)
+                done.add(record["pair"])
     if not number:
         append_line(file, header.to_line())
     return done
-
-
-def _pair_id(line: bytes, part: Path, number: int) -> str:
-    try:
-        return str(json.loads(line)["pair"])
-    except (ValueError, KeyError, TypeError):
-        raise InputError(f"{part}, line {number}: damaged; restart to begin anew", "restart") from None
 
 
 def _run(work: _Work, file: BinaryIO, done: set[str], progress: Tell) -> None:

@@ -180,9 +180,10 @@ def records(path: Path) -> Iterator[dict[str, Any]]:
 def parse_header(value: Any, where: str) -> Header:
     """The header from the first line's JSON; `InputError` where it is none, or of another version."""
     if not isinstance(value, dict) or not isinstance(value.get("protocol"), str):
-        raise InputError(
-            f"{where}: not the header of a predictions file (no protocol); is this another file?"
-        )
+        from geoaware.data.files import known_as  # brings torch, which scoring does without
+
+        what = f"not the header of a predictions file (no protocol){known_as(value)}"
+        raise InputError(f"{where}: {what}; is this another file?")
     if value.get("format", FORMAT) != FORMAT or value.get("format_version", FORMAT_VERSION) != FORMAT_VERSION:
         raise InputError(
             f"{where}: format {value.get('format')!r} version {value.get('format_version')!r}, but "
@@ -248,15 +249,22 @@ class _Builder:
         lengths = {key: len(record[key]) for key in ("predicted", "truth", "geometry_aware")}
         if any(length != len(ids) for length in lengths.values()) or len(set(ids)) != len(ids):
             raise InputError(f"{where}: {len(ids)} keypoint_ids, possibly repeated, but {lengths}")
+        flags, category, size = (record[key] for key in ("geometry_aware", "category", "size"))
+        if any(flag not in (True, False) for flag in flags):
+            raise InputError(
+                f"{where}: geometry_aware holds {flags!r}; expected true or false for each point"
+            )
+        if not isinstance(category, (str, int)) or isinstance(size, bool):
+            raise InputError(f"{where}: category {category!r} is no name, or size {size!r} no number")
         azimuth = record["azimuth_difference"]
         if azimuth is not None and azimuth not in (0, 1, 2, 3, 4):
             raise InputError(f"{where}: azimuth_difference is {azimuth!r}; expected 0 … 4 or null")
         self._columns["azimuth"].append(-1 if azimuth is None else azimuth)
-        self._columns["size"].append(record["size"])
+        self._columns["size"].append(size)
         self._columns["pair"].extend([len(self._categories)] * len(ids))
         self._columns["keypoint"].extend(ids)
-        self._columns["geometry_aware"].extend(map(bool, record["geometry_aware"]))
-        self._categories.append(str(record["category"]))
+        self._columns["geometry_aware"].extend(map(bool, flags))
+        self._categories.append(str(category))
         for key in ("predicted", "truth"):
             self._add_points(key, record[key], where)
         self._add_targets(record.get("target_keypoints"), ids, where)
@@ -313,17 +321,28 @@ def _partners(schema: Any, name: str) -> dict[int, int]:
 def _lines(path: Path) -> Iterator[tuple[str, Any]]:
     """Place and content of every line; a last line without its end is a file that was cut off."""
     if not path.is_file():
-        raise InputError(f"{path}: no such file; write it with `geoaware predict`")
+        from geoaware.data.names import alike  # brings torch, which scoring does without
+
+        raise InputError(f"{path}: no such file{alike(path)}; write it with `geoaware predict`")
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
-            where = f"{path}, line {number}"
-            if not line.endswith(b"\n"):
-                raise InputError(f"{where}: is cut off; {_remedy(path)}")
             try:
-                value = json.loads(line)
-            except ValueError:
-                raise InputError(f"{where}: is not JSON; is this a predictions file?") from None
-            yield where, value
+                value = json.loads(line if line.endswith(b"\n") else b"")
+            except (ValueError, RecursionError):
+                if number == 1:
+                    _refuse_other_kind(path)
+                cut = not line.endswith(b"\n")
+                what = f"is cut off; {_remedy(path)}" if cut else "is not JSON; is this a predictions file?"
+                raise InputError(f"{path}, line {number}: {what}") from None
+            yield f"{path}, line {number}", value
+
+
+def _refuse_other_kind(path: Path) -> None:
+    from geoaware.data.files import file_known_as  # brings torch
+
+    known = file_known_as(path)
+    if known and not known.endswith("a predictions file"):
+        raise InputError(f"{path}: is no predictions file{known}; give one of `geoaware predict`")
 
 
 def _remedy(path: Path) -> str:

@@ -119,8 +119,8 @@ def build(
     if not chosen:
         raise InputError("no alpha is given; give a share of the threshold base such as 0.1", "alpha")
     check_alphas((*chosen, error_alpha))
-    if draws < 0:
-        raise InputError(f"the number of bootstrap resamples must be 0 or more, got {draws}")
+    if draws < 0 or seed < 0:
+        raise InputError(f"bootstrap resamples and their seed must be 0 or more, got {draws} and {seed}")
     correct = correct_points(table, chosen + CURVE, protocol.strict)
     counts = count(table, correct, error_alpha, protocol.strict)
     asked = replace(counts, correct=counts.correct[..., : len(chosen)])

@@ -34,18 +34,19 @@ def as_table(grid: Grid) -> Table:
     """A grid as a rich table."""
     from rich import box
     from rich.table import Table
+    from rich.text import Text  # names of categories and files may hold what looks like markup or an emoji
 
     table = Table(
-        title=grid.title,
-        caption=grid.note or None,
+        title=Text(grid.title, "table.title"),
+        caption=Text(grid.note, "table.caption") if grid.note else None,
         box=box.SIMPLE_HEAD,
         title_justify="left",
         caption_justify="left",
     )
     for number, name in enumerate(grid.columns):
-        table.add_column(name, justify="left" if number == 0 else "right", no_wrap=number > 0)
+        table.add_column(Text(name), justify="left" if number == 0 else "right", no_wrap=number > 0)
     for row in grid.rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))
     return table
 
 
@@ -86,9 +87,9 @@ def bounds(found: Estimate) -> str:
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON takes it: tuples as lists, NaN as ``None``."""
+    """A value as JSON takes it: tuples as lists, NaN and infinity as ``None``."""
     if isinstance(value, Mapping):
         return {key: plain(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(each) for each in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from geoaware.runs.errors import InputError
-from geoaware.runs.files import replacing
+from geoaware.runs.files import refuse_pretender, replacing
 from geoaware.runs.weights import read_checkpoint
 
 CLIP_HUB_ID = "openai/clip-vit-large-patch14-336"
@@ -99,6 +99,7 @@ def load_captioner(path: str | Path) -> ImplicitCaptioner:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file; make it from an ODISE checkpoint: {_CONVERTER}")
+    refuse_pretender(path)
     try:
         tensors = load_file(path)
     except SafetensorError as error:

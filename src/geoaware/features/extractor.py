@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, TypeVar, overload
 
 import numpy as np
@@ -46,12 +46,16 @@ class Layout:
 
 
 def make_settings(kind: type[T], name: str, given: dict[str, Any]) -> T:
-    """A settings dataclass of keyword arguments; a key that it lacks is an `InputError` with those it has."""
-    valid = [each.name for each in fields(kind)]  # type: ignore[arg-type]
-    unknown = sorted(set(given) - set(valid))
-    if unknown:
-        raise InputError(f"{name} has no setting {', '.join(unknown)}; it has: {', '.join(valid)}")
-    return kind(**given)
+    """A settings dataclass of keyword arguments, each of the type of its field.
+
+    Raises:
+        InputError: a key that it lacks (the message lists those it has), or a value that cannot be.
+    """
+    from geoaware.runs.settings import (
+        checked,  # not before there is something to check: pydantic takes a while
+    )
+
+    return kind(**checked(kind, given, name))
 
 
 def describe(name: str, settings: Any) -> str:

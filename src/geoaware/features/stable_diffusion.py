@@ -14,7 +14,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +28,7 @@ from geoaware.features.unet import DecoderMaps, SlicedAttention
 from geoaware.method.maps import resized
 from geoaware.runs.errors import InputError
 from geoaware.runs.optional import require
-from geoaware.runs.weights import Source, digest, first_line, load_network
+from geoaware.runs.weights import Source, digest, first_line, hub_options, load_network
 
 Crops = Literal["2x2", "none"]
 
@@ -87,8 +87,6 @@ class StableDiffusionSettings:
     max_memory: float | None = None
 
     def __post_init__(self) -> None:
-        if self.crops not in get_args(Crops):
-            raise InputError(f"unknown crops {self.crops!r}; choose {', '.join(get_args(Crops))}")
         for key, side in (("canvas", self.canvas), ("crop", self.crop)):
             if side < 2 * _COARSEST or side % _COARSEST:
                 raise InputError(
@@ -101,9 +99,7 @@ class StableDiffusionSettings:
             )
         if not 0 <= self.timestep < 1000:
             raise InputError(f"the timestep must be 0 to 999, got {self.timestep}")
-        if not isinstance(self.prompt, str):
-            raise InputError(f"the prompt must be a text, got {self.prompt!r}; put it in quotes")
-        if self.max_memory is not None and not self.max_memory > 0:
+        if self.max_memory is not None and not 0 < self.max_memory < 1e6:
             raise InputError(f"max_memory must be a positive number of GiB, got {self.max_memory}")
 
     @property
@@ -341,8 +337,9 @@ def _load_tokenizer(kind: Any, source: Source) -> Any:
     needed = ("tokenizer.json", "vocab.json")
     if Path(source.place).is_dir() and not any((folder / name).is_file() for name in needed):
         raise InputError(f"{folder}: no {' or '.join(needed)} in this folder; copy it from {source.hub_id}")
+    options = {} if Path(source.place).is_dir() else hub_options()
     try:
-        return kind.from_pretrained(source.place, subfolder="tokenizer", revision=source.revision)
+        return kind.from_pretrained(source.place, subfolder="tokenizer", revision=source.revision, **options)
     except (OSError, ValueError, TypeError) as error:
         raise source.absent(first_line(error)) from None
 

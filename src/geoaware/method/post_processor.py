@@ -29,7 +29,15 @@ from torch.utils.checkpoint import checkpoint
 from geoaware.method.maps import resized
 from geoaware.method.types import FeatureMap
 from geoaware.runs.errors import InputError
-from geoaware.runs.weights import FILES, SavedNetwork, digest, first_line, folder_meant, read_checkpoint
+from geoaware.runs.weights import (
+    FILES,
+    SavedNetwork,
+    digest,
+    first_line,
+    folder_meant,
+    hub_options,
+    read_checkpoint,
+)
 
 SHIPPED = Path(__file__).resolve().parents[1] / "weights"
 """Folder of the post-processors that come with the package, by name."""
@@ -285,11 +293,15 @@ class PostProcessor(SavedNetwork):
         if not folder.is_dir():
             from huggingface_hub import snapshot_download
 
+            options = hub_options()
             try:
-                folder = Path(snapshot_download(str(place), revision=revision, allow_patterns=[*FILES]))
+                folder = Path(
+                    snapshot_download(str(place), revision=revision, allow_patterns=[*FILES], **options)
+                )
             except Exception as error:  # the hub's errors have no common class but Exception
+                why = "the hub cannot be reached, nothing is in its cache" if options else first_line(error)
                 raise InputError(
-                    f"no post-processor at {str(place)!r} ({first_line(error)})\nremedy: give {origin}"
+                    f"no post-processor at {str(place)!r} ({why})\nremedy: give {origin}"
                 ) from None
         return cls.from_folder(folder, origin)
 

@@ -18,3 +18,8 @@ class InputError(ValueError):
 
 class MissingDependencyError(ImportError):
     """A package that an extra installs is absent; the message names the extra."""
+
+
+def shortened(text: str, width: int = 80) -> str:
+    """A text that is quoted in a message, cut in the middle where it is longer than ``width``."""
+    return text if len(text) <= width else f"{text[: width - 21]}…{text[-20:]}"

@@ -22,6 +22,23 @@ ABANDONED_S = 24 * 3600.0
 _DRAFT = re.compile(r"\..*\.geoaware-(?P<host>[0-9a-f]{8})-(?P<process>[0-9]+)-[0-9a-f]{8}\.part(\..*)?")
 
 
+def refuse_pretender(path: Path) -> None:
+    """Find out that a file only stands for the one that is wanted.
+
+    Raises:
+        InputError: it is a pointer of Git LFS, or a web page that was saved.
+    """
+    try:
+        with path.open("rb") as file:
+            begin = file.read(200).lstrip().lower()
+    except OSError:  # missing, or a folder: for others to say
+        return
+    if begin.startswith(b"version https://git-lfs."):
+        raise InputError(f"{path}: is a pointer of Git LFS, not the file; fetch it (git lfs pull)")
+    if begin.startswith((b"<!doctype html", b"<html")):
+        raise InputError(f"{path}: is a web page, not the file; download the file itself (the raw file)")
+
+
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary name beside ``path`` to write to; rename it to ``path`` if all went well.
@@ -34,8 +51,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         InputError: the folder cannot be written to, or ``path`` is a folder.
     """
     goal = Path(path)
-    if goal.is_dir():
-        raise InputError(f"{goal}: is a folder; give the name of a file to write")
+    check_goals(goal)
     draft = goal.with_name(draft_name(goal.stem, goal.suffix))
     try:
         goal.parent.mkdir(parents=True, exist_ok=True)
@@ -51,6 +67,22 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
+
+
+def check_goals(*goals: Path | None) -> None:
+    """Find out before long work whether files can be written; those that are ``None`` are passed over.
+
+    Raises:
+        InputError: one is a folder, or its folder cannot be written to.
+    """
+    for goal in [each for each in goals if each is not None]:
+        if goal.is_dir():
+            raise InputError(f"{goal}: is a folder; give the name of a file to write")
+        above = next(each for each in goal.absolute().parents if each.exists())
+        if not above.is_dir() or not os.access(above, os.W_OK):
+            raise InputError(
+                f"{goal}: cannot be written ({above} is no folder to write to); choose another place"
+            )
 
 
 def draft_name(stem: str, suffix: str = "") -> str:
@@ -126,9 +158,27 @@ def whole_lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
     file.truncate(whole)
 
 
+@contextmanager
+def reading_part(where: str) -> Iterator[None]:
+    """Turn whatever goes wrong while a line of a part file is understood into an error with the remedy.
+
+    Raises:
+        InputError: it is damaged: no JSON, a value is missing, of another kind or one too many.
+    """
+    try:
+        yield
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{where}: is damaged; restart to begin anew", "restart") from None
+
+
 def append_line(file: BinaryIO, line: str) -> None:
-    """Hand a whole line to the operating system: from here on a killed process cannot lose it."""
-    file.write(line.encode())
+    """Hand a whole line of JSON to the operating system: from here on a killed process cannot lose it.
+
+    Names that are not UTF-8 are written as JSON writes them in ASCII.
+    """
+    file.write(line.encode(errors="backslashreplace"))
     file.flush()
 
 

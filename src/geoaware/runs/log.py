@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geoaware.runs.files import replacing
+from geoaware.runs.files import reading_part, replacing
 from geoaware.runs.optional import require
 
 if TYPE_CHECKING:
@@ -73,6 +73,14 @@ class Log:
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a run's log; one that was cut off by a kill is left out."""
-    lines = (folder / FILE).read_text(encoding="utf-8").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    """The lines of a run's log; one that was cut off by a kill is left out.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    with reading_part(str(folder / FILE)):
+        lines = (folder / FILE).read_text(encoding="utf-8").splitlines(keepends=True)
+        found = [json.loads(line) for line in lines if line.endswith("\n")]
+        if not all(type(line["step"]) is int for line in found):
+            raise ValueError(found)
+        return found

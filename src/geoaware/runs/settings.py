@@ -1,7 +1,8 @@
 """Settings from YAML files: checked by a class, changed by dotted key, also under the names of before.
 
 A settings class is a frozen pydantic model whose defaults are the usual values; a file states only what
-differs. Values given by dotted key (``loss.window``, ``stages.0.steps``) go before the file's.
+differs. Values given by dotted key (``loss.window``, ``stages.0.steps``) go before the file's. Values for a
+plain dataclass of settings are checked in the same way (`checked`).
 """
 
 from __future__ import annotations
@@ -9,14 +10,14 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar, get_type_hints
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator
 
-from geoaware.runs.errors import InputError
+from geoaware.runs.errors import InputError, shortened
 
 Positive = Annotated[float, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]
@@ -35,8 +36,71 @@ class Part(BaseModel):
             Files may still have the former names.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     renamed: ClassVar[Mapping[str, str]] = {}
+
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _keep_flags_apart(cls, came: Any, make: Callable[[Any], Any]) -> Any:
+        """``true`` is no 1: pydantic would take it for a number."""
+        made = make(came)
+        if _has_flag_for_number(came, made):
+            raise ValueError(f"input should be a number (got {came!r})")
+        return made
+
+
+def read_yaml(text: str) -> Any:
+    """The value of a YAML text, of plain kinds; a date is a text.
+
+    Raises:
+        ValueError: it is no YAML, or nested too deeply; the message is one line.
+    """
+    try:
+        return yaml.load(text, _Loader)
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError) as error:
+        raise ValueError(" ".join(str(error).split())) from None
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+_DATE, *_STRANGE = (f"tag:yaml.org,2002:{kind}" for kind in ("timestamp", "set", "binary", "omap", "pairs"))
+
+
+class _Loader(yaml.SafeLoader):
+    """Without dates and other kinds that no setting is, and that JSON cannot say."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012, as its base class has it
+        first: [each for each in kinds if each[0] != _DATE]
+        for first, kinds in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    yaml_constructors: ClassVar[dict[Any, Any]] = {
+        tag: each for tag, each in yaml.SafeLoader.yaml_constructors.items() if tag not in (_DATE, *_STRANGE)
+    }
+
+
+def checked(kind: type, given: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Values for fields of a settings dataclass, each of the type that its field has.
+
+    Raises:
+        InputError: there is no such field (the message lists them), or a value is of another type.
+    """
+    types = get_type_hints(kind)
+    types = {each.name: types[each.name] for each in dataclasses.fields(kind)}
+    unknown = sorted(set(given) - set(types))
+    if unknown:
+        raise InputError(f"{where} has no setting {', '.join(unknown)}; it has: {', '.join(types)}")
+    return of_types(types, given, where)
+
+
+def of_types(types: Mapping[str, Any], given: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Values, each of the type under its name.
+
+    Raises:
+        InputError: a value is of another type.
+    """
+    wanted: dict[str, Any] = {key: (types[key], ...) for key in given}
+    plain = {key: os.fspath(each) if isinstance(each, os.PathLike) else each for key, each in given.items()}
+    return dict(parse(create_model("Given", __base__=Part, **wanted), plain, where))
 
 
 def load(
@@ -56,9 +120,9 @@ def load(
     """
     path = find(place, folder)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: no valid YAML ({' '.join(str(error).split())})") from None
+        content = read_yaml(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}: no valid YAML ({error})") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     if not isinstance(content, dict):
@@ -144,6 +208,16 @@ def _place(content: Any, step: str, otherwise: str) -> str | int:
     raise InputError(otherwise, "set")
 
 
+def _has_flag_for_number(came: Any, made: Any) -> bool:
+    """Whether a flag became a number, at any depth."""
+    if isinstance(came, bool):
+        return isinstance(made, (int, float)) and not isinstance(made, bool)
+    if isinstance(came, Mapping) and not isinstance(made, Mapping):
+        return any(_has_flag_for_number(each, getattr(made, str(key), None)) for key, each in came.items())
+    both = isinstance(came, (list, tuple)) and isinstance(made, (list, tuple))
+    return both and any(map(_has_flag_for_number, came, made))
+
+
 def _explain(error: ValidationError, model: type) -> str:
     """The first problem in one line; an unknown key, with the valid ones, goes before others it may cause."""
     unknown = ("extra_forbidden", "unexpected_keyword_argument")
@@ -154,8 +228,10 @@ def _explain(error: ValidationError, model: type) -> str:
     begin = f"{key}: " if key else ""
     if first["type"] == "value_error":  # a check of our own, which says what it got
         return f"{begin}{first['ctx']['error']}"
-    came = "" if first["type"] == "missing" else f" (got {first.get('input')!r})"
-    return f"{begin}{first['msg'][0].lower()}{first['msg'][1:]}{came}"
+    came = "" if first["type"] == "missing" else f" (got {shortened(repr(first.get('input')))})"
+    said = first["msg"].replace("a valid tuple", "a list, as in [1, 2]")
+    said = said.replace("a valid string", "a text; put it in quotes")
+    return f"{begin}{said[0].lower()}{said[1:]}{came}"
 
 
 def _fields_at(model: Any, way: Sequence[int | str]) -> list[str]:

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from geoaware.runs.errors import InputError
-from geoaware.runs.files import replacing
+from geoaware.runs.files import refuse_pretender, replacing
 
 FILES = CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 """Files of a network in its folder."""
@@ -64,6 +64,10 @@ def load_network(kind: Any, source: Source, part: str | None = None, **options: 
         raise InputError(f"{folder}: no {CONFIG} in this folder; give the folder of a saved {kind.__name__}")
     if part is not None:
         options["subfolder"] = part
+    if not Path(source.place).is_dir():
+        options |= hub_options()
+    for path in sorted(folder.glob("*")):
+        refuse_pretender(path)
     try:
         model, report = kind.from_pretrained(
             source.place, revision=source.revision, output_loading_info=True, **options
@@ -83,6 +87,21 @@ def load_network(kind: Any, source: Source, part: str | None = None, **options: 
         )
     # Not the method of diffusers: it warns of modules to be kept in float32, of which there are none.
     return nn.Module.float(model).eval()
+
+
+def hub_options() -> dict[str, Any]:
+    """For loading from the hub: where it does not answer, only what was downloaded before is looked for.
+
+    Its libraries would else try again and again, for half a minute.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session
+
+    try:
+        get_session().head(constants.ENDPOINT, timeout=5)
+    except Exception:  # of the library that asks, which has changed before
+        return {"local_files_only": True}
+    return {}
 
 
 def shipped_in(folder: Path) -> dict[str, Path]:
@@ -116,6 +135,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     Raises:
         InputError: it is missing or damaged.
     """
+    refuse_pretender(path)
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -131,6 +151,7 @@ def read_checkpoint(path: Path, example: str) -> Any:
     Raises:
         InputError: no such file (the message tells to give the example), or not of this sort.
     """
+    refuse_pretender(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
@@ -212,6 +233,7 @@ class SavedNetwork(nn.Module):
             InputError: nothing is there, or it is damaged or of another format.
         """
         path = folder / CONFIG
+        refuse_pretender(path)
         try:
             config = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:

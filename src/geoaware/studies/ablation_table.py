@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from geoaware.data.files import file_known_as
 from geoaware.evaluation.comparison import Verdict, judge, points
 from geoaware.evaluation.statistics import Estimate, estimate
 from geoaware.evaluation.tables import MISSING, Grid, percent, plain
@@ -283,9 +284,10 @@ def trained_rows(path: Path) -> Outcome:
         raise InputError(
             f"{path}: cannot be read ({error.strerror}); give the JSON of an ablation", "ablation"
         ) from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
-            f"{path}: is not the JSON of an ablation ({type(error).__name__}: {error})", "ablation"
+            f"{path}: is not the JSON of an ablation ({type(error).__name__}: {error}){file_known_as(path)}",
+            "ablation",
         ) from None
     keys = [metric.key for metric in METRICS]
     paper = tuple((each.label, *paper_cells(each.figures, keys)) for each in TABLE_9)

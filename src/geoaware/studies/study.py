@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from geoaware.data import DataSet, load, options
 from geoaware.data.masks import has_mask
@@ -29,6 +29,7 @@ from geoaware.runs.settings import Part
 from geoaware.studies.case import PREDICTIONS, Run
 from geoaware.studies.variants import Bench, Variant
 from geoaware.training.post_processor.config import TrainConfig
+from geoaware.training.settings import loadable
 
 STUDIES = Path(__file__).resolve().parents[1] / "configs" / "studies"
 """Shipped studies, a YAML file each."""
@@ -72,6 +73,8 @@ class SetConfig(Part):
     options: dict[str, Any] = Field(default_factory=dict)
     protocol: Annotated[str, AfterValidator(lambda name: get_protocol(name).name)] | None = None
     skip: dict[str, str] = Field(default_factory=dict)
+
+    _loadable = model_validator(mode="after")(loadable)
 
 
 def _labels_differ(sets: tuple[SetConfig, ...]) -> tuple[SetConfig, ...]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from geoaware.data import DataSet
+from geoaware.evaluation.predict import scorable
 from geoaware.evaluation.protocols import FOR_BASE, get_protocol
 from geoaware.method.matching import MatchSettings, match
 from geoaware.method.metrics.pck import as_xy, distances, within
@@ -65,7 +66,7 @@ def validate(
 def _score(data: DataSet, maps: RecentMaps, settings: MatchSettings, alpha: float) -> Score:
     protocol = get_protocol(FOR_BASE[data.threshold_base])
     standard, aware = [], []
-    for pair in data.pairs:
+    for pair in scorable(data, protocol).pairs:
         # Match the keypoints that both images show.
         source, target = maps(pair.source), maps(pair.target)
         matches = match(source, target, pair.source.keypoints.at(pair.common_ids), settings)

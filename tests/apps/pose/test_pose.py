@@ -447,9 +447,10 @@ class TestRun:
 
     def test_damage_in_what_is_done_is_named(self, work: PoseWork, tmp_path: Path) -> None:
         path, part = tmp_path / "poses.json", tmp_path / "poses.json.part"
-        part.write_text(json.dumps(work.header()) + '\n{"picture": "0.png"}\n')
-        with pytest.raises(InputError, match=r"poses\.json\.part, line 2: is damaged; restart to begin anew"):
-            predict_poses(work, path)
+        for line in ('{"picture": "0.png"}', '{"picture": "0.png", "category": "", "distances": {}}'):
+            part.write_text(f"{json.dumps(work.header())}\n{line}\n")
+            with pytest.raises(InputError, match=r"poses\.json\.part, line 2: is damaged; restart to begin"):
+                predict_poses(work, path)
 
     def test_nothing_to_do(self, work: PoseWork) -> None:
         with pytest.raises(InputError, match="no images"):

@@ -10,8 +10,8 @@ import pytest
 
 from geoaware.apps.transfer import TransferSettings, list_targets, read_sources, read_targets, transfer
 from geoaware.apps.transfer.evaluate import (
-    check_annotated,
     evaluate,
+    read_truth,
     reliability_diagram,
     save_report,
     to_text,
@@ -173,7 +173,7 @@ def test_a_failed_target_counts_nowhere(tmp_path: Path, sources: Any) -> None:
 
 def test_what_cannot_be_evaluated(tmp_path: Path, sources: Any) -> None:
     with pytest.raises(InputError, match=r"an evaluation needs annotated targets; give their COCO"):
-        check_annotated(list_targets([photos(tmp_path / "x")]))
+        read_truth(sources, list_targets([photos(tmp_path / "x")]))
     path = annotated(tmp_path)
     targets = read_targets(path, sources)
     out = transfer(sources, targets, matcher(), tmp_path / "out.json").out
@@ -181,10 +181,11 @@ def test_what_cannot_be_evaluated(tmp_path: Path, sources: Any) -> None:
     with pytest.raises(InputError, match="holds no guesses to evaluate"):
         evaluate(out, sources, targets, tmp_path / "p.jsonl")
     content = json.loads(path.read_text())
-    del content["annotations"][1]["keypoints"]
+    for each in content["annotations"]:
+        each["keypoints"] = []
     path.write_text(json.dumps(content))
-    with pytest.raises(InputError, match=r"001.png has no keypoints annotated; an evaluation needs them"):
-        check_annotated(read_targets(path, sources))
+    with pytest.raises(InputError, match=r"no target has keypoints annotated; an evaluation needs them"):
+        read_truth(sources, read_targets(path, sources))
 
 
 def test_a_report(tmp_path: Path, sources: Any) -> None:
@@ -198,3 +199,53 @@ def test_a_report(tmp_path: Path, sources: Any) -> None:
     assert content["visibility"]["at"]["precision"] == pytest.approx(14 / 15)
     assert content["places"]["protocol"] == "paper"
     assert (tmp_path / "report" / "reliability.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_targets_without_box_or_keypoints_are_left_out_and_counted(
+    tmp_path: Path, sources: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = annotated(tmp_path)
+    content = json.loads(path.read_text())
+    content["annotations"][0]["bbox"] = [0, 0, 0, 0]
+    path.write_text(json.dumps(content))
+    targets = read_targets(path, sources)
+    said = f"left out: 1 boxes without extent, which count as none ({path}: annotation 1)"
+    assert targets.notes == (said,)
+    out = transfer(sources, targets, matcher(), tmp_path / "out.json", SETTINGS).out
+    assert out is not None
+    with caplog.at_level("INFO"):
+        found = evaluate(out, sources, targets, tmp_path / "p.jsonl", draws=0)
+    assert (found.places.protocol, found.targets, found.visibility.keypoints) == ("paper", 2, 10)
+    assert "1 targets have no box and are not evaluated" in caplog.messages
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        by_image = evaluate(out, sources, targets, tmp_path / "i.jsonl", "pf-pascal", draws=0)
+    assert (by_image.places.protocol, by_image.targets) == ("pf-pascal", 3)
+    assert "box" not in caplog.text
+    content["annotations"][1]["keypoints"] = None
+    path.write_text(json.dumps(content))
+    with caplog.at_level("INFO"):
+        found = evaluate(out, sources, read_targets(path, sources), tmp_path / "p.jsonl", draws=0)
+    assert found.targets == 1
+    assert "1 targets have no keypoints annotated and are not evaluated" in caplog.messages
+
+
+def test_flags_of_targets_are_read_as_in_data_sets(
+    tmp_path: Path, sources: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = annotated(tmp_path)
+    content = json.loads(path.read_text())
+    for each in content["annotations"]:
+        each["keypoints"][2::3] = ["1"] * 5
+    path.write_text(json.dumps(content))
+    targets = read_targets(path, sources)
+    out = transfer(sources, targets, matcher(), tmp_path / "out.json", SETTINGS).out
+    assert out is not None
+    with caplog.at_level("INFO"):
+        found = evaluate(out, sources, targets, tmp_path / "p.jsonl", draws=0)
+    assert found.visibility.visible == 15
+    assert "no keypoint has flag 2, so flag 1 counts as visible" in caplog.messages
+    content["annotations"][0]["keypoints"][2] = 0.7
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"000.png, annotation 1: the flag 0.7 of a keypoint"):
+        read_truth(sources, read_targets(path, sources))

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -169,6 +170,26 @@ def test_unreadable_images_are_told_and_the_rest_goes_on(tmp_path: Path) -> None
     assert not (tmp_path / "out.json.part").exists()
 
 
+def test_targets_of_stored_pixels_are_found_there(tmp_path: Path) -> None:
+    sources, targets = job(tmp_path)
+    straight = transfer(sources, list_targets([targets.path("001.png")]), matcher(), tmp_path / "a.json", ALL)
+    turned, exif = tmp_path / "turned", Image.Exif()
+    turned.mkdir()
+    exif[0x0112] = 3
+    with Image.open(targets.path("001.png")) as image:
+        size = image.size
+        image.transpose(Image.Transpose.ROTATE_180).save(turned / "001.png", exif=exif)
+    (turned / os.fsdecode(b"caf\xe9.png")).write_bytes((turned / "001.png").read_bytes())
+    ended = transfer(sources, list_targets([turned], exif="stored"), matcher(), tmp_path / "b.json", ALL)
+    assert ended.failed == 1
+    assert "caf\\udce9.png: its name is not UTF-8" in ended.reasons[0]
+    a, b = (json.loads((tmp_path / name).read_text())["annotations"][0] for name in ("a.json", "b.json"))
+    xs, ys, us, vs = (each["keypoints"][axis::3] for each in (a, b) for axis in (0, 1))
+    assert us == pytest.approx([size[0] - 1 - x for x in xs], abs=0.02)
+    assert vs == pytest.approx([size[1] - 1 - y for y in ys], abs=0.02)
+    assert straight.failed == 0
+
+
 def test_a_whole_file_is_left_as_it_is(tmp_path: Path) -> None:
     sources, targets = job(tmp_path)
     first = transfer(sources, targets, matcher(), tmp_path / "out.json")
@@ -203,6 +224,57 @@ def test_an_interrupted_run_goes_on_and_writes_the_same(tmp_path: Path, stop: in
     assert isinstance(counting.extractor, Sided)
     left = [each for each in range(stop - stop % batch, 5) if each != 2]
     assert counting.extractor.count == 4 + len(left)
+
+
+def damage(part: Path, row: int, harm: Callable[[dict], object]) -> None:
+    """Change a line of a part file."""
+    rows = part.read_text(encoding="utf-8").splitlines()
+    content = json.loads(rows[row])
+    changed = harm(content)  # only a text stands for the whole line
+    rows[row] = changed if isinstance(changed, str) else json.dumps(content)
+    part.write_text("\n".join(rows) + "\n", encoding="utf-8")
+
+
+DAMAGES: list[tuple[int, Callable[[dict], object]]] = [
+    (1, lambda record: '{"n": 1, "siz'),
+    (1, lambda record: record["points"].pop()),
+    (1, lambda record: record["probability"].append(0.5)),
+    (2, lambda record: record.update(n=7)),
+    (2, lambda record: record.update(points=[[1, 2, 3]] * len(record["points"]))),
+    (2, lambda record: record.update(size="big")),
+    (2, lambda record: "3"),
+    (0, lambda head: head["calibration"].update(mass="heavy")),
+    (0, lambda head: head["calibration"].pop("mass")),
+]
+
+
+@pytest.mark.parametrize(("row", "harm"), DAMAGES)
+def test_damage_in_what_is_done_is_named(tmp_path: Path, row: int, harm: Callable[[dict], object]) -> None:
+    sources, targets = job(tmp_path)
+    out, part = tmp_path / "out.json", tmp_path / "out.json.part"
+
+    def interrupt(what: str, done: int, total: int) -> None:
+        if what == "annotating" and done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        transfer(sources, targets, matcher(), out, ALL, progress=interrupt)
+    damage(part, row, harm)
+    with pytest.raises(InputError, match=r"out\.json\.part, line \d: is damaged|calibration") as caught:
+        transfer(sources, targets, matcher(), out, ALL)
+    assert not out.exists()
+    assert f"line {row + 1}" in str(caught.value) or row == 0
+
+
+def test_damage_in_a_share_is_named(tmp_path: Path) -> None:
+    sources, targets = job(tmp_path)
+    out = tmp_path / "out.json"
+    for rank in range(2):
+        transfer(sources, targets, matcher(), out, ALL, shard=Shard(rank, 2))
+    damage(tmp_path / "out.json.part-1-of-2", 1, lambda record: record["points"].pop())
+    with pytest.raises(InputError, match=r"part-1-of-2, line 2: is damaged; restart to begin anew"):
+        merge(sources, targets, out)
+    assert not out.exists()
 
 
 @pytest.mark.slow

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from geoaware.apps.transfer import read_sources
+from geoaware.apps.transfer import Targets, read_sources
+from geoaware.apps.transfer.coco_out import category_entry
 from geoaware.apps.transfer.crop import crop_window
 from geoaware.apps.transfer.sources import encode_sources, source_windows
 from geoaware.apps.transfer.vote import VoteSettings, vote
@@ -68,7 +69,6 @@ def test_one_of_several_categories(tmp_path: Path) -> None:
     ("keypoints", "message"),
     [
         ([0, 0, 0] * 5, "no annotation has a visible keypoint"),
-        ([40, 40, 1] * 5, "no annotation has a visible keypoint"),
         ([40, 400, 2] + [0, 0, 0] * 4, r"keypoint 0 at \(40, 400\), image 117x117: outside; mend"),
     ],
 )
@@ -157,3 +157,31 @@ def test_a_source_is_cut_no_closer_than_its_keypoints(tmp_path: Path) -> None:
     sources = read_sources(changed(path, annotations=[entry]))
     assert crop_window((50, 50, 70, 70), (SIDE, SIDE), 0.3, 0.5) == (44, 44, 77, 77)
     assert source_windows(sources, 0.3, 0.5) == [(40, 40, 86, 91)]
+
+
+def test_one_image_under_two_ids_votes_once(tmp_path: Path) -> None:
+    path = write_sources(tmp_path, [(0, 0), (9, 9)])
+    content = json.loads(path.read_text())
+    content["images"].append({**content["images"][0], "id": 8})
+    content["annotations"].append({**content["annotations"][0], "id": 8, "image_id": 8})
+    path.write_text(json.dumps(content))
+    sources = read_sources(path)
+    assert [each.id for each in sources.images] == ["s1.png", "s2.png"]
+    assert any("1 annotations that stand there twice" in note for note in sources.notes)
+
+
+def test_flags_0_and_1_and_text_are_read(tmp_path: Path) -> None:
+    path = write_sources(tmp_path)
+    (entry,) = json.loads(path.read_text())["annotations"]
+    entry["keypoints"][2::3] = [1, "1", 0, 1.0, 1]
+    sources = read_sources(changed(path, annotations=[entry]))
+    assert sources.images[0].keypoints.visible_ids == (0, 1, 3, 4)
+    assert "no keypoint has flag 2, so flag 1 counts as visible" in sources.notes
+
+
+@pytest.mark.parametrize("skeleton", [[[0, 2], [1, 2]], [["left ear", "nose"], ["right ear", "nose"]]])
+def test_the_result_has_a_skeleton_from_1(tmp_path: Path, skeleton: object) -> None:
+    path = changed(write_sources(tmp_path), categories=[category(skeleton=skeleton)])
+    sources = read_sources(path)
+    written = category_entry(sources, Targets([("a.png", None, None)], tmp_path))
+    assert written["skeleton"] == [[1, 3], [2, 3]]

@@ -9,6 +9,8 @@ import pytest
 
 from geoaware.apps.transfer import Targets, list_targets, read_sources, read_targets
 from geoaware.apps.transfer.targets import cells_of_mask
+from geoaware.data import object_mask
+from geoaware.data.images import Frame
 from geoaware.method.geometry import Canvas
 from geoaware.runs.errors import InputError
 from tests.apps.transfer.tiny import NAMES, write_sources
@@ -57,7 +59,8 @@ def test_images_that_are_not_there(tmp_path: Path) -> None:
     folder = images(tmp_path / "photos")
     (tmp_path / "empty").mkdir()
     for paths, message in (
-        ([folder / "x.png"], "x.png: no such image or folder"),
+        ([folder / "x.png"], "x.png: no such image or folder$"),
+        ([folder / "A.PNG"], r"A\.PNG: no such image or folder; .*a\.png is there"),
         ([tmp_path / "empty"], "empty: no images in this folder; the folders inside it were not"),
         ([], "no images to annotate"),
     ):
@@ -124,7 +127,7 @@ def test_a_file_without_annotations_gives_its_images(tmp_path: Path, sources: An
         ({"images": [{"id": 1, "file_name": "b.png"}]}, "belongs to image 5, which the file does not list"),
         ({"annotations": [{"image_id": 5, "category_id": 9}]}, "no annotation of category 'cat'"),
         ({"annotations": [{"id": 1, "image_id": 5, "category_id": 2}] * 2}, "annotation ids repeat"),
-        ({"annotations": [{"image_id": 5, "category_id": 2, "bbox": [1, 1, 0, 0]}]}, "has no extent"),
+        ({"annotations": [{"image_id": 5, "category_id": 2, "bbox": [1, 1, -1, 0]}]}, "has no extent"),
         (
             {"images": [{"id": 5, "file_name": "z.png"}], "annotations": []},
             "no image 'z.png' of .*give the folder of the targets' images",
@@ -153,11 +156,12 @@ def test_masks_from_polygons_and_files(tmp_path: Path, sources: Any) -> None:
         {"id": 3, "image_id": 5, "category_id": 2},
     ]
     found = read_targets(write_targets(tmp_path, annotations=entries), sources)
-    rows, columns = np.nonzero(found[0].mask((20, 20), found.mask_folder))
+    frame = Frame((20, 20), 1)
+    rows, columns = np.nonzero(object_mask(found[0].annotated(frame, found.masks)))
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (3, 4, 2, 5)
     with pytest.raises(InputError, match=r"masks.gone.png: no such file"):
-        found[1].mask((20, 20), found.mask_folder)
-    assert found[2].mask((20, 20), found.mask_folder) is None
+        object_mask(found[1].annotated(frame, found.masks))
+    assert object_mask(found[2].annotated(frame, found.masks)) is None
 
 
 def test_cells_that_hold_the_object() -> None:
@@ -166,3 +170,53 @@ def test_cells_that_hold_the_object() -> None:
     mask[0, 0] = mask[9, 19] = mask[4, 5] = True
     cells = cells_of_mask(mask, Canvas(20, 10, 40), 4)
     assert [tuple(each) for each in cells.nonzero().tolist()] == [(1, 0), (1, 1), (2, 3)]
+
+
+def test_ids_of_results_begin_at_1(tmp_path: Path, sources: Any) -> None:
+    entries = [{"id": str(each), "image_id": "5", "category_id": 2.0} for each in range(3)]
+    found = read_targets(write_targets(tmp_path, annotations=entries), sources)
+    assert [each.id for each in found] == [1, 2, 3]
+    assert found.notes == ("ids of results begin at 1: annotation 0 becomes 3",)
+    for entry in entries:
+        del entry["id"]
+    (tmp_path / "more").mkdir()
+    found = read_targets(write_targets(tmp_path / "more", annotations=entries), sources)
+    assert [each.id for each in found] == [1, 2, 3]
+
+
+def test_boxes_are_read_as_in_data_sets(tmp_path: Path, sources: Any) -> None:
+    entries = [{"id": 1, "image_id": 5, "category_id": 2, "bbox": ["20", "10", "22", "19"], "iscrowd": "0"}]
+    found = read_targets(write_targets(tmp_path, annotations=entries), sources)
+    assert found[0].box == (20, 10, 42, 29)
+
+
+def test_an_image_under_two_ids_is_said(tmp_path: Path, sources: Any) -> None:
+    images = [{"id": 5, "file_name": "b.png"}, {"id": 6, "file_name": "b.png"}]
+    found = read_targets(write_targets(tmp_path, images=images, annotations=[]), sources)
+    assert len(found) == 2
+    assert found.notes == ("1 images are listed under several ids and annotated each time (b.png)",)
+
+
+def test_sizes_of_targets_are_compared(tmp_path: Path, sources: Any) -> None:
+    boxed = [{"id": 1, "image_id": 5, "category_id": 2, "bbox": [1, 2, 3, 4]}]
+    listed = [{"id": 5, "file_name": "A.PNG", "width": 20, "height": 10}]
+    file = write_targets(tmp_path, annotations=boxed, images=listed)
+    found = read_targets(file, sources)
+    assert "(capitals): 1, such as 'A.PNG' is 'a.png'" in "".join(found.notes)
+    with pytest.raises(InputError, match=r"EXIF \(orientation 6\) turns it to 10x20 .* exif=stored"):
+        found[0].annotated(Frame((10, 20), 6), found.masks)
+    with pytest.raises(InputError, match="has 40x20 pixels, its annotation is for 20x10"):
+        found[0].annotated(Frame((40, 20), 1), found.masks)
+    turned = read_targets(file, sources, exif="stored")[0].annotated(Frame((10, 20), 6), found.masks)
+    assert turned.box == (4, 1, 8, 4)
+
+
+def test_a_box_beside_its_image_is_said(
+    tmp_path: Path, sources: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("geoaware.data.images._said", set())
+    boxed = [{"id": 1, "image_id": 5, "category_id": 2, "bbox": [15, 2, 300, 4]}]
+    found = read_targets(write_targets(tmp_path, annotations=boxed), sources)
+    with caplog.at_level("INFO"):
+        assert found[0].annotated(Frame((20, 20), 1), found.masks).box == (15, 2, 315, 6)
+    assert "b.png: box (15, 2, 315, 6), image 20x20: lies mostly outside" in caplog.text

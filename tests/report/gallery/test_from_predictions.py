@@ -147,7 +147,7 @@ def test_two_files_of_the_same_pairs(tmp_path: Path, images: dict[str, Annotated
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"source": "z.png"}, "image 'z.png' of pair 'mixed' is not among the 3 of the data set; give the"),
+        ({"source": "z.png"}, "image 'z.png' of pair 'mixed' is not one of the data set; give the"),
         ({"source": "c.png"}, "keypoint 1 of pair 'mixed' is not annotated in 'c.png'"),
         ({"pose": "upside-down"}, "line 2: pair, source and target must be names and pose one of identity"),
         ({"source": None}, "line 2: pair, source and target must be names"),
@@ -165,6 +165,16 @@ def test_another_data_set(
         shown(path, images)
     assert message in str(caught.value)
     assert str(path) in str(caught.value)
+
+
+def test_images_of_predictions_are_found_as_other_systems_spell_them(
+    tmp_path: Path, images: dict[str, AnnotatedImage], caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write_predictions(tmp_path / "p.jsonl", [{**MIXED, "source": "C:\\photos\\A.png"}])
+    with caplog.at_level("INFO"):
+        (entry,) = shown(path, images)
+    assert (entry.source, entry.source_name) == (images["a.png"].path, "C:\\photos\\A.png")
+    assert f"{path}: names spelled in another way (folders of another place and capitals): 1" in caplog.text
 
 
 def test_missing_image_files(tmp_path: Path, images: dict[str, AnnotatedImage]) -> None:

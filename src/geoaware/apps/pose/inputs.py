@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from geoaware.apps.pose.templates import DIRECTIONS, bare_image
-from geoaware.data.files import read_text
+from geoaware.data.files import csv_rows, read_text
 from geoaware.data.images import SUFFIXES, list_images
+from geoaware.data.names import FileNames, Names, alike
 from geoaware.method.types import AnnotatedImage
 from geoaware.runs.errors import InputError
+
+_log = logging.getLogger(__name__)
 
 
 def read_images(paths: Sequence[Path], masks: Path | None = None) -> list[AnnotatedImage]:
@@ -30,30 +32,37 @@ def read_images(paths: Sequence[Path], masks: Path | None = None) -> list[Annota
         InputError: nothing there, an unreadable image, or a mask is missing.
     """
     files: dict[Path, None] = {}
+    there = None if masks is None else FileNames(masks)
     for path in paths:
         if not path.exists():
-            raise InputError(f"{path}: no such file")
+            raise InputError(f"{path}: no such file{alike(path)}")
         inside = list_images(path) if path.is_dir() else [path]
         files.update(dict.fromkeys(each.absolute() for each in inside))
     common = os.path.commonpath([each.parent for each in files])
-    return [
+    found = [
         bare_image(
-            each.relative_to(common).as_posix(), each, None if masks is None else _mask_of(each, masks)
+            each.relative_to(common).as_posix(), each, None if there is None else _mask_of(each, there)
         )
         for each in files
     ]
+    for note in [] if there is None else there.notes():
+        _log.info("%s: %s", masks, note)
+    return found
 
 
-def _mask_of(image: Path, folder: Path) -> Path:
+def _mask_of(image: Path, masks: FileNames) -> Path:
+    folder = masks.folder
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give the folder of the masks")
     names = [image.with_suffix(suffix).name for suffix in (image.suffix, ".png", *sorted(SUFFIXES))]
-    found = next((folder / name for name in names if (folder / name).is_file()), None)
+    # A mask of exactly such a name goes before one that is spelled in another way.
+    exact = (name for name in names if (folder / name).is_file())
+    found = next(exact, None) or next(filter(None, map(masks.find, names)), None)
     if found is None:
         raise InputError(
             f"{folder}: no mask of {image.name} in it; add {names[1]}, or give no masks", "masks"
         )
-    return found
+    return folder / found
 
 
 def read_labels(path: Path, images: Sequence[str]) -> dict[str, str]:
@@ -67,11 +76,12 @@ def read_labels(path: Path, images: Sequence[str]) -> dict[str, str]:
         InputError: the file cannot be read, names an image that is not among them or twice, or no pose.
     """
     read = _json_labels if path.suffix.lower() == ".json" else _csv_labels
-    known, labels = set(images), dict[str, str]()
-    for name, given in read(read_text(path, "a JSON or CSV file of image and pose"), path):
-        if name not in known:
+    known, labels = Names(images, str(path)), dict[str, str]()
+    for given_name, given in read(read_text(path, "a JSON or CSV file of image and pose"), path):
+        name = known.find(given_name)
+        if name is None:
             raise InputError(
-                f"{path}: {name!r} is not among the images ({', '.join(images[:3])} …); name images "
+                f"{path}: {given_name!r} is not among the images ({', '.join(images[:3])} …); name images "
                 "as they are printed"
             )
         if given not in DIRECTIONS:
@@ -79,6 +89,8 @@ def read_labels(path: Path, images: Sequence[str]) -> dict[str, str]:
         if name in labels:
             raise InputError(f"{path}: {name!r} stands there twice; leave one of them")
         labels[name] = given
+    for note in known.notes():
+        _log.info("%s: %s", path, note)
     if not labels:
         raise InputError(f"{path}: has no labels; write image and pose, such as {images[0]},left")
     return labels
@@ -94,11 +106,10 @@ def _json_labels(text: str, path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _csv_labels(text: str, path: Path) -> Iterator[tuple[str, str]]:
-    reader = csv.reader(io.StringIO(text))
-    for row in reader:
+    for number, (where, row) in enumerate(csv_rows(path, text, "image,pose")):
         cells = [cell.strip() for cell in row]
-        if not any(cells) or (reader.line_num == 1 and cells in (["image", "pose"], ["picture", "pose"])):
+        if number == 0 and cells in (["image", "pose"], ["picture", "pose"]):
             continue
         if len(cells) != 2:
-            raise InputError(f"{path}, line {reader.line_num}: expected image,pose, got {len(cells)} values")
+            raise InputError(f"{where}: expected image,pose, got {len(cells)} values")
         yield cells[0], cells[1]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -21,7 +22,7 @@ from geoaware.evaluation.predictions import PART, versions
 from geoaware.matcher import Matcher
 from geoaware.method.types import AnnotatedImage
 from geoaware.runs.errors import InputError
-from geoaware.runs.files import append_line, check_same_run, open_part, replacing, whole_lines
+from geoaware.runs.files import append_line, check_same_run, open_part, reading_part, replacing, whole_lines
 from geoaware.runs.progress import Tell, silent
 
 FORMAT = "geoaware poses"
@@ -193,14 +194,15 @@ def _parse(raw: bytes, where: str) -> dict[str, Any]:
 
 
 def _prediction(content: Any, where: str) -> PosePrediction:
-    try:
+    with reading_part(where):
         distances = {
             str(name): {pose: float(each[pose]) for pose in DIRECTIONS}
             for name, each in content["distances"].items()
         }
+        values = [value for each in distances.values() for value in each.values()]
+        if not values or not all(map(math.isfinite, values)):
+            raise ValueError(values)
         return PosePrediction(str(content["picture"]), str(content["category"]), distances)
-    except (KeyError, TypeError, ValueError, AttributeError):
-        raise InputError(f"{where}: is damaged; restart to begin anew", parameter="restart") from None
 
 
 def _hash_images(images: Sequence[AnnotatedImage], masks: bool) -> str:

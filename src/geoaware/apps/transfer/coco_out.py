@@ -16,7 +16,9 @@ from typing import Any, TextIO
 
 from geoaware.apps.transfer.sources import Sources
 from geoaware.apps.transfer.targets import Target, Targets
-from geoaware.data.coco import VISIBLE
+from geoaware.data import fields
+from geoaware.data.coco_file import VISIBLE
+from geoaware.data.names import printable
 from geoaware.runs.errors import InputError
 from geoaware.runs.files import replacing
 
@@ -72,7 +74,9 @@ def write_result(
         extra["keypoint_groups"] = sources.keypoint_groups
     with replacing(out) as draft, draft.open("w", encoding="utf-8", newline="\n") as file:
         file.write('{"info":' + as_json(info)[:-1] + ',"failed":[\n')
-        _write_list(file, ({"file_name": t.name, "reason": r["failed"]} for r, t in records(failed=True)))
+        _write_list(
+            file, ({"file_name": printable(t.name), "reason": r["failed"]} for r, t in records(failed=True))
+        )
         file.write(']},\n"licenses":[],\n')
         for key, value in extra.items():
             file.write(f'"{key}":{as_json(value)},\n')
@@ -121,7 +125,7 @@ def category_entry(sources: Sources, targets: Targets) -> dict[str, Any]:
         "name": sources.name,
         "supercategory": str(own.get("supercategory") or sources.name),
         "keypoints": list(sources.schema.names),
-        "skeleton": own.get("skeleton") or [],
+        "skeleton": [[a + 1, b + 1] for a, b in sources.schema.skeleton],
         "flip_pairs": [list(pair) for pair in sources.schema.flip_pairs],
     }
 
@@ -137,7 +141,8 @@ def annotation(
     shown = [guess is not None and guess[2] >= settings["threshold"] for guess in guesses]
     seen = list(compress(chances, shown))
     given = target.annotation or {}
-    box = list(given.get("bbox") or _box_around(points, shown, record["size"]))
+    box = given["bbox"] if target.box else _box_around(points, shown, record["size"])
+    area = given.get("area")
     entry: dict[str, Any] = {
         "id": target.id,
         "image_id": target.image_id,
@@ -149,7 +154,7 @@ def annotation(
         ],
         "num_keypoints": len(seen),
         "bbox": box,
-        "area": given.get("area") or round(box[2] * box[3], 2),
+        "area": area if area and fields.are_numbers([area]) else round(box[2] * box[3], 2),
         "segmentation": given.get("segmentation") or [],
         "iscrowd": 0,
         "score": round(math.fsum(seen) / len(seen), 4) if seen else 0.0,

@@ -13,6 +13,7 @@ calibration error).
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -26,8 +27,8 @@ from geoaware.apps.transfer.calibration import ALPHA
 from geoaware.apps.transfer.coco_out import read_results, read_run
 from geoaware.apps.transfer.sources import Sources
 from geoaware.apps.transfer.targets import Target, Targets
-from geoaware.data.coco import keypoint_places
-from geoaware.data.dataset import make_keypoints
+from geoaware.data.coco_file import keypoint_places, read_places, visible_from
+from geoaware.data.dataset import make_keypoints, usual_base
 from geoaware.drawing.palette import BLACK, BLUE, ORANGE
 from geoaware.evaluation import formats
 from geoaware.evaluation.predictions import Header, describe_schema, hash_pairs, make_record, record_line
@@ -42,6 +43,8 @@ from geoaware.runs.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+_log = logging.getLogger(__name__)
 
 BINS = 10
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -156,15 +159,16 @@ def evaluate(
         raise InputError(
             f"{out}: holds no guesses to evaluate; make it anew and keep them", parameter="keep_guesses"
         )
-    check_annotated(targets)
-    boxes = all(each.box is not None for each in targets)
-    rules = get_protocol(protocol or FOR_BASE["box" if boxes else "image"])
+    rules, truth = _judged(sources, targets, protocol, hidden)
     by_id = {each.id: each for each in targets}
     pairs: list[Pair] = []
     lines: list[str] = []
-    chances, visible, right = list[float](), list[bool](), list[bool]()
+    chances, visible, right, evaluated = list[float](), list[bool](), list[bool](), 0
     for image, entry in read_results(out):
-        pair, guesses = _pair(by_id[entry["id"]], image, entry, sources, hidden), entry["guesses"]
+        if (places := truth.get(entry["id"])) is None:
+            continue
+        evaluated += 1
+        pair, guesses = _pair(by_id[entry["id"]], image, entry, sources, places), entry["guesses"]
         # Whether: of every keypoint its probability, and whether it is visible and in its place.
         chances += entry["keypoint_scores"]
         visible += sources.schema.visibility(pair.target.keypoints).tolist()
@@ -181,9 +185,29 @@ def evaluate(
         file.writelines([header.to_line(), *lines])
     failed, threshold = info["failed_targets"], info["run"]["settings"]["threshold"]
     figures = visibility(np.array(chances), np.array(visible), np.array(right), threshold)
-    return Evaluation(
-        score_file(predictions, draws=draws), figures, predictions, len(targets) - failed, failed
-    )
+    return Evaluation(score_file(predictions, draws=draws), figures, predictions, evaluated, failed)
+
+
+def _judged(
+    sources: Sources, targets: Targets, protocol: str | None, hidden: bool
+) -> tuple[Protocol, dict[int, dict[int, Any]]]:
+    """The protocol, and places by keypoint of every target that can be judged by it, by the target's id."""
+    truth = read_truth(sources, targets)
+    least, notes = visible_from(list(truth.values()), hidden)
+    if len(truth) < len(targets):
+        notes.append(f"{len(targets) - len(truth)} targets have no keypoints annotated and are not evaluated")
+    boxes = {each.id: each.box for each in targets if each.id in truth}
+    base, said = usual_base([(f"annotation {number}", box) for number, box in boxes.items()])
+    rules = get_protocol(protocol or FOR_BASE[base])
+    if protocol is None and base == "image":
+        notes += said
+    judged = {each: values for each, values in truth.items() if rules.base != "box" or boxes[each]}
+    if 0 < len(judged) < len(truth):
+        notes.append(f"{len(truth) - len(judged)} targets have no box and are not evaluated")
+    for note in notes:
+        _log.info(note)
+    # A protocol that fits no target at all says so itself.
+    return rules, {each: keypoint_places(values, least) for each, values in (judged or truth).items()}
 
 
 def _header(
@@ -203,17 +227,25 @@ def _header(
     )
 
 
-def check_annotated(targets: Targets) -> None:
-    """Make sure that targets can be evaluated: they come from a file, and each has keypoints."""
+def read_truth(sources: Sources, targets: Targets) -> dict[int, list[float]]:
+    """Keypoints of the targets that have them, as numbers x, y, flag …, by the target's id.
+
+    Raises:
+        InputError: the targets do not come from a file, none has keypoints, or some cannot be read.
+    """
     if targets.file is None:
         raise InputError(
             "an evaluation needs annotated targets; give their COCO-keypoints file", parameter="targets"
         )
-    without = next((each for each in targets if not (each.annotation or {}).get("keypoints")), None)
-    if without is not None:
-        raise InputError(
-            f"{targets.file}: {without.name} has no keypoints annotated; an evaluation needs them"
-        )
+    found = {}
+    for each in targets:
+        where = f"{targets.file}: {each.name}, annotation {each.id}"
+        values = read_places(each.annotation or {}, len(sources.schema), where)
+        if values is not None:
+            found[each.id] = values
+    if not found:
+        raise InputError(f"{targets.file}: no target has keypoints annotated; an evaluation needs them")
+    return found
 
 
 def visibility(
@@ -296,11 +328,15 @@ def save_report(found: Evaluation, folder: Path) -> list[Path]:
 
 
 def _pair(
-    target: Target, image: Mapping[str, Any], entry: Mapping[str, Any], sources: Sources, hidden: bool
+    target: Target,
+    image: Mapping[str, Any],
+    entry: Mapping[str, Any],
+    sources: Sources,
+    shown: Mapping[int, Any],
 ) -> Pair:
-    """The target against all sources as one image, which shows what there is a guess for."""
+    """The target with the keypoints ``shown``, against all sources as one image, which has the guesses."""
     size, name = (int(image["width"]), int(image["height"])), f"{target.name}#{target.id}"
-    truth = make_keypoints(keypoint_places(target.annotation or {}, hidden), size, target.name, [])
+    truth = make_keypoints(shown, size, target.name, [])
     there = AnnotatedImage(name, target.path, size, sources.name, truth, target.box)
     first, count = sources.images[0], len(sources.images)
     places = {n: None if guess is None else (0.0, 0.0) for n, guess in enumerate(entry["guesses"])}

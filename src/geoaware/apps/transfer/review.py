@@ -7,10 +7,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from geoaware.apps.transfer.coco_out import read_results, read_run
 from geoaware.apps.transfer.sources import Sources
 from geoaware.apps.transfer.targets import Targets
-from geoaware.data.coco import VISIBLE
+from geoaware.data.coco_file import VISIBLE
+from geoaware.data.exif import turned_points
+from geoaware.data.images import Frame, image_frame
 from geoaware.method.keypoints import Schema
 from geoaware.method.types import AnnotatedImage
 from geoaware.report.gallery import Entry, Match, write_gallery
@@ -53,19 +57,25 @@ def _entries(out: Path, sources: Sources, targets: Targets, step: int) -> Iterat
     for image, found in islice(read_results(out), 0, None, step):
         source = images[found["source"]]
         seen = f"{found['num_keypoints']} of {len(sources.schema)} keypoints visible"
+        path = targets.path(image["file_name"])
+        stored = Frame((image["width"], image["height"]), 1)
+        if targets.exif == "stored":
+            stored = Frame(stored.size, image_frame(path).orientation)
         yield Entry(
             f"{image['file_name']}#{found['id']}",
             sources.name,
             source.path,
-            targets.folder / image["file_name"],
-            tuple(_matches(found, source, sources.schema)),
+            path,
+            tuple(_matches(found, source, sources.schema, stored)),
             pose=found["pose"],
             note=f"{seen}, score {found['score']:.2f}",
         )
 
 
-def _matches(found: Mapping[str, Any], source: AnnotatedImage, schema: Schema) -> Iterator[Match]:
-    """What is shown of each keypoint, beside where the best-fitting source has it."""
+def _matches(
+    found: Mapping[str, Any], source: AnnotatedImage, schema: Schema, stored: Frame
+) -> Iterator[Match]:
+    """What is shown of each keypoint on the upright image, beside where the best-fitting source has it."""
     ids = source.keypoints.visible_ids
     places = dict(zip(ids, source.keypoints.at(ids).tolist(), strict=True))
     guesses = found.get("guesses") or [None] * len(schema)
@@ -73,11 +83,13 @@ def _matches(found: Mapping[str, Any], source: AnnotatedImage, schema: Schema) -
         x, y, flag = found["keypoints"][3 * each : 3 * each + 3]
         shown = (x, y) if flag else guesses[each]
         if shown is not None:
+            xy = torch.tensor([[shown[0], shown[1]]], dtype=torch.float64)
+            ((x, y),) = turned_points(xy, *stored).tolist()
             yield Match(
                 str(name),
                 each,
                 tuple(places[each]) if each in places else None,
-                (shown[0], shown[1]),
+                (x, y),
                 confidence=found["keypoint_scores"][each],
                 visible=flag == VISIBLE,
             )

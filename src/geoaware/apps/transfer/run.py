@@ -27,13 +27,17 @@ from geoaware.apps.transfer.crop import Window, crop_window
 from geoaware.apps.transfer.sources import Sources
 from geoaware.apps.transfer.targets import Target, Targets
 from geoaware.apps.transfer.voters import TransferSettings, Voters
-from geoaware.data.images import load_image
+from geoaware.data import object_mask
+from geoaware.data.exif import INVERSE, turned_points, turned_size
+from geoaware.data.images import Frame, load_framed
+from geoaware.data.names import printable
 from geoaware.evaluation.predictions import PART, versions
 from geoaware.matcher import Matcher
 from geoaware.method.types import FeatureMap
 from geoaware.runs.errors import InputError
-from geoaware.runs.files import append_line, check_same_run, open_part, whole_lines
+from geoaware.runs.files import append_line, check_same_run, open_part, reading_part, whole_lines
 from geoaware.runs.progress import Tell, silent
+from geoaware.runs.settings import checked
 from geoaware.store.extraction import Shard
 
 FORMAT = "geoaware transfer"
@@ -107,7 +111,7 @@ def transfer(
     file = open_part(part)
     try:
         with file:
-            known, done = _resume(file, part, run)
+            known, done = _resume(file, part, work, run)
             if known is None or done < len(work.numbers):
                 voters = Voters(sources, matcher, work.settings, progress)
                 if known is None:
@@ -151,9 +155,12 @@ def merge(sources: Sources, targets: Targets, out: str | os.PathLike[str]) -> Ou
             raise InputError(
                 f"{path}: is of another run than {wanted[0].name}; restart it", parameter="restart"
             )
+        numbers = range(rank, len(targets), world)
         with path.open("rb") as file:
-            lines = sum(line.endswith(b"\n") for line in file) - 1
-        if lines != len(range(rank, len(targets), world)):
+            lines = [line for line in islice(file, 1, None) if line.endswith(b"\n")]
+        for row, (place, line) in enumerate(zip(numbers, lines, strict=False), start=2):
+            _check_record(line, f"{path}, line {row}", place, sources)
+        if len(lines) != len(numbers):
             raise InputError(f"{path}: is not finished; run process {rank} of {world} again")
     return _finish(goal, wanted, sources, targets)
 
@@ -211,7 +218,7 @@ class _Opened(NamedTuple):
     """A target, ready to be encoded: the part of the image in a window, and its object's mask there."""
 
     image: Image.Image
-    size: tuple[int, int]
+    frame: Frame
     window: Window
     mask: np.ndarray | None
 
@@ -236,20 +243,23 @@ def _annotate(
 def _open(target: Target, work: _Work) -> _Opened | str:
     """The part of the image to encode, or why it cannot be used."""
     settings = work.settings
+    if printable(target.name) != target.name:
+        return "its name is not UTF-8, so cannot stand in the result; rename the file"
     try:
-        image = load_image(target.path)
-        window = crop_window(target.box, image.size, settings.margin, settings.below)
-        mask = target.mask(image.size, work.targets.mask_folder) if settings.masks else None
+        image, frame = load_framed(target.path)
+        annotated = target.annotated(frame, work.targets.masks)
+        window = crop_window(annotated.box, image.size, settings.margin, settings.below)
+        mask = object_mask(annotated) if settings.masks else None
     except InputError as error:
         # Why, without the place on this machine.
         text = str(error).replace(f"{target.path}: ", "").replace(str(target.path), target.name)
-        return text.replace(f"{work.targets.mask_folder}{os.sep}", "masks/")
+        return text.replace(f"{work.targets.masks.folder}{os.sep}", "masks/")
     left, top, right, bottom = window
     if mask is not None:
         mask = mask[top:bottom, left:right]
         if not mask.any():
             return "its mask shows nothing inside its box; mend box or mask"
-    return _Opened(image.crop(window), image.size, window, mask)
+    return _Opened(image.crop(window), frame, window, mask)
 
 
 def _record(
@@ -260,6 +270,9 @@ def _record(
     found = voters.locate(features, opened.mask)
     chances = worth.probability(found.evidence)
     places = found.points + torch.tensor(opened.window[:2])
+    size, turn = opened.frame.size, INVERSE[opened.frame.orientation]
+    if target.exif == "stored":
+        places, size = turned_points(places, size, turn), turned_size(size, turn)
     known = found.known.tolist()
     rows = [(x, y, chance) for (x, y), chance in zip(places.tolist(), chances.tolist(), strict=True)]
     if not all(map(math.isfinite, chain([found.distance], *compress(rows, known)))):
@@ -267,7 +280,7 @@ def _record(
     seen = list(zip(rows, known, strict=True))
     return {
         "n": target.number,
-        "size": list(opened.size),
+        "size": list(size),
         "points": [[round(x, 2), round(y, 2)] if there else None for (x, y, _), there in seen],
         "probability": [round(chance, 4) if there else 0.0 for (*_, chance), there in seen],
         "source": found.source,
@@ -303,15 +316,37 @@ def _check_shards(goal: Path, share: Shard) -> None:
         )
 
 
-def _resume(file: BinaryIO, part: Path, run: Mapping[str, Any]) -> tuple[Calibration | None, int]:
+def _resume(
+    file: BinaryIO, part: Path, work: _Work, run: Mapping[str, Any]
+) -> tuple[Calibration | None, int]:
     """What an earlier run left: its calibration, and how many records are whole."""
     known, number = None, 0
-    for number, _ in whole_lines(file):
-        if number == 1:
-            head = _head(part)
-            check_same_run(head["run"], run, part, _DEPTH)
-            known = Calibration(**head["calibration"])
+    for number, line in whole_lines(file):
+        if number > 1:
+            place = work.numbers[number - 2] if number - 2 < len(work.numbers) else -1
+            _check_record(line, f"{part}, line {number}", place, work.sources)
+            continue
+        head = _head(part)
+        check_same_run(head["run"], run, part, _DEPTH)
+        with reading_part(f"{part}, line 1"):
+            known = Calibration(**checked(Calibration, head["calibration"], "calibration"))
     return known, max(number - 1, 0)
+
+
+def _check_record(line: bytes, where: str, place: int, sources: Sources) -> None:
+    """Make sure that a line of a part file is the record of the target at a place."""
+    with reading_part(where):
+        record = json.loads(line)
+        fine = record["n"] == place + 1
+        if "failed" not in record:
+            count, (width, height) = len(sources.schema), record["size"]
+            points, chances = record["points"], record["probability"]
+            fine &= len(points) == len(chances) == count and min(width, height) > 0
+            fine &= all(point is None or len(point) == 2 for point in points)
+            fine &= all(map(math.isfinite, chain(chances, *filter(None, points))))
+            fine &= isinstance(sources.images[record["source"]].id, str) and "pose" in record
+        if not fine:
+            raise ValueError(record)
 
 
 def _head(part: Path) -> dict[str, Any]:
@@ -319,10 +354,10 @@ def _head(part: Path) -> dict[str, Any]:
     try:
         with part.open(encoding="utf-8") as file:
             head = json.loads(file.readline())
-        if head["run"]["format"] != FORMAT:
+        if head["run"]["format"] != FORMAT or not isinstance(head["calibration"], dict):
             raise ValueError(head["run"]["format"])
         return dict(head)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise InputError(
             f"{part}: is no part of a transfer; remove it, or choose another file", parameter="out"
         ) from None
@@ -346,7 +381,7 @@ def _outcome(goal: Path) -> Outcome:
 def _failures(part: Path, work: _Work) -> tuple[int, tuple[str, ...]]:
     """How many of a share's targets failed, and the first reasons."""
     failed = (each for each in read_records([part]) if "failed" in each)
-    reasons = (f"{work.targets[each['n'] - 1].name}: {each['failed']}" for each in failed)
+    reasons = (f"{printable(work.targets[each['n'] - 1].name)}: {each['failed']}" for each in failed)
     shown = tuple(islice(reasons, SHOWN))
     return len(shown) + sum(1 for _ in reasons), shown
 

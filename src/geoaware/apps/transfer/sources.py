@@ -17,8 +17,10 @@ from torch import Tensor
 
 from geoaware.apps.transfer.crop import Window, crop_window
 from geoaware.apps.transfer.vote import Queries
-from geoaware.data.coco import CocoFile, open_folder, read_schemas
+from geoaware.data.coco import open_folder
+from geoaware.data.coco_file import CocoFile, read_schemas
 from geoaware.data.images import load_annotated
+from geoaware.data.names import alike
 from geoaware.matcher import Matcher
 from geoaware.method.alignment import CANDIDATES, mirror_points
 from geoaware.method.geometry import Pose, clamp_points, pose_image, pose_points
@@ -64,7 +66,11 @@ class Sources:
 
 
 def read_sources(
-    path: Path, images: Path | None = None, category: str | None = None, hidden: bool = False
+    path: Path,
+    images: Path | None = None,
+    category: str | None = None,
+    hidden: bool = False,
+    exif: str = "upright",
 ) -> Sources:
     """Read annotated images, and make sure that a transfer can use them.
 
@@ -74,17 +80,22 @@ def read_sources(
         images: folder of the images; ``images`` or ``data`` beside the file, or its own folder.
         category: whose annotations are used; needed where the file has several.
         hidden: count keypoints that are annotated but hidden (flag 1) as visible.
+        exif: ``"stored"``: points, boxes and sizes are of the pixels as stored, not as turned by EXIF.
 
     Raises:
         InputError: the file is missing or no annotation file, there is no keypoint, there are several
             categories, a keypoint lies outside its image, or an image is missing.
     """
     if not path.is_file():
-        raise InputError(f"{path}: no such file; give a COCO-keypoints JSON of the annotated images")
+        raise InputError(
+            f"{path}: no such file{alike(path)}; give a COCO-keypoints JSON of the annotated images"
+        )
     folder = None if images is None else str(images.absolute())
-    file, annotated, outside = open_folder(path.parent, path.stem, path.name, folder, None, hidden)
-    if outside:
-        raise InputError(f"{outside[0]}: outside; mend the annotation ({len(outside)} such keypoints)")
+    file, annotated, read = open_folder(path.parent, path.stem, path.name, folder, None, hidden, exif)
+    if read.outside:
+        raise InputError(
+            f"{read.outside[0]}: outside; mend the annotation ({len(read.outside)} such keypoints)"
+        )
     name = _choose(file, annotated, category)
     chosen = tuple(each for each in annotated if each.category == name)
     missing = [each.path for each in chosen if not each.path.is_file()]
@@ -96,6 +107,7 @@ def read_sources(
         )
     ((number, entry),) = ((key, each) for key, each in file.categories.items() if each["name"] == name)
     schemas, notes = read_schemas(replace(file, categories={number: entry}))
+    notes += read.notes()
     return Sources(path, schemas[name], chosen, entry, file.flip_pairs, file.keypoint_groups, tuple(notes))
 
 

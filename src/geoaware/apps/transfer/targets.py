@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +19,13 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from geoaware.apps.transfer.sources import Sources
-from geoaware.data import object_mask
-from geoaware.data.coco import CocoFile, corner_box, image_folder, read_coco
-from geoaware.data.dataset import make_keypoints
-from geoaware.data.images import list_images
+from geoaware.data import fields
+from geoaware.data.coco import image_folder
+from geoaware.data.coco_file import CocoFile, corner_box, corners, read_coco
+from geoaware.data.dataset import FAR, FLAT, Annotations
+from geoaware.data.exif import Exif, check_exif
+from geoaware.data.images import Frame, check_size, list_images, note_once
+from geoaware.data.names import FileNames, alike
 from geoaware.method.geometry import Canvas
 from geoaware.method.types import AnnotatedImage, Box
 from geoaware.runs.errors import InputError
@@ -34,6 +40,8 @@ class Target:
         name: of the image, relative to the root, with ``/``.
         image_id: of the image in the result.
         annotation: what a COCO file says of the object (box, mask, keypoints), or ``None``.
+        size: width and height that the file says, or ``None``.
+        exif: of which pixels the annotation is, and that of the result.
     """
 
     number: int
@@ -41,32 +49,36 @@ class Target:
     path: Path
     image_id: int
     annotation: Mapping[str, Any] | None = None
+    size: tuple[int, int] | None = None
+    exif: Exif = "upright"
 
     @property
     def id(self) -> int:
         """Of the annotation in the result."""
-        own = None if self.annotation is None else self.annotation.get("id")
-        return own if isinstance(own, int) else self.number
+        return self.number if self.annotation is None else int(self.annotation["id"])
 
     @property
     def box(self) -> Box | None:
         """Corners in pixels, if given."""
         return None if self.annotation is None else corner_box(self.annotation, self.name)
 
-    def mask(self, size: tuple[int, int], folder: Path) -> np.ndarray | None:
-        """The object in pixels of an image of this ``size``, boolean (h, w), if given.
+    def annotated(self, frame: Frame, masks: FileNames) -> AnnotatedImage:
+        """The object in an image of this size and orientation, without keypoints.
 
         Raises:
-            InputError: the mask cannot be read or is of another size.
+            InputError: its annotation is for an image of another size.
         """
-        if self.annotation is None:
-            return None
-        file = self.annotation.get("mask_file_name")
-        path = folder / str(file) if file else None
-        empty = make_keypoints({}, size, self.name, [])
-        return object_mask(
-            AnnotatedImage(self.name, self.path, size, "", empty, None, path, attributes=self.annotation)
-        )
+        given, read = self.annotation or {}, Annotations(self.exif, frames={self.path: frame})
+        mask = given.get("mask_file_name")
+        made = read.image(
+            self.name, self.path, "", {}, self.size if given else None, self.name, self.box,
+            mask_path=masks.path(str(mask)) if mask else None, attributes=given,
+        )  # fmt: skip
+        if given:
+            check_size(made, frame)
+        for doubtful in read.noted[FAR]:
+            note_once("box", f"{doubtful}: lies mostly outside")
+        return made
 
 
 @dataclass(frozen=True)
@@ -79,12 +91,20 @@ class Targets(Sequence[Target]):
         folder: of the images.
         file: the COCO file, if there is one.
         category_id: of the category in the result, if the file has it.
+        notes: what was understood of the file and what was not used, one sentence each.
+        sizes: width and height by image id, where the COCO file gives them.
+        paths: files of names that are spelled in another way.
+        exif: of which pixels points, boxes, masks and sizes are, those of the result too.
     """
 
     rows: Sequence[tuple[str, int | None, Mapping[str, Any] | None]]
     folder: Path
     file: Path | None = None
     category_id: int | None = None
+    notes: tuple[str, ...] = ()
+    sizes: Mapping[Any, tuple[int, int] | None] = field(default_factory=dict)
+    paths: Mapping[str, Path] = field(default_factory=dict)
+    exif: Exif = "upright"
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -95,19 +115,26 @@ class Targets(Sequence[Target]):
         # A place from the end becomes one from the beginning, because the target's number is made of it.
         number = range(len(self))[place] + 1
         name, image_id, entry = self.rows[place]
-        return Target(number, name, self.folder / name, number if image_id is None else image_id, entry)
+        image = number if image_id is None else image_id
+        return Target(number, name, self.path(name), image, entry, self.sizes.get(image_id), self.exif)
 
-    @property
-    def mask_folder(self) -> Path:
-        """Of the files that ``mask_file_name`` names."""
-        return (self.folder if self.file is None else self.file.parent) / "masks"
+    def path(self, name: str) -> Path:
+        """The file of an image."""
+        return self.paths.get(name) or self.folder / name
+
+    @cached_property
+    def masks(self) -> FileNames:
+        """The files that ``mask_file_name`` names."""
+        return FileNames((self.folder if self.file is None else self.file.parent) / "masks")
 
     def hash(self) -> str:
         """SHA-256 of names and of what a COCO file says, without the image files."""
         digest = hashlib.sha256()
         for each in self:
             line = [each.name, each.image_id, each.annotation]
-            digest.update(json.dumps(line, ensure_ascii=False, sort_keys=True).encode() + b"\n")
+            line += [self.exif] if self.exif != "upright" else []
+            text = json.dumps(line, ensure_ascii=False, sort_keys=True)
+            digest.update(text.encode(errors="surrogatepass") + b"\n")
         return digest.hexdigest()
 
     def without(self, sources: Sources) -> Targets:
@@ -117,19 +144,22 @@ class Targets(Sequence[Target]):
             InputError: none is left.
         """
         used = {os.path.realpath(each.path) for each in sources.images}
-        left = [row for row in self.rows if os.path.realpath(self.folder / row[0]) not in used]
+        left = [row for row in self.rows if os.path.realpath(self.path(row[0])) not in used]
         if not left:
             raise InputError(f"every target image is one of the sources of {sources.path}; give others")
         return replace(self, rows=left)
 
 
-def list_targets(paths: Sequence[Path], root: Path | None = None, recursive: bool = False) -> Targets:
+def list_targets(
+    paths: Sequence[Path], root: Path | None = None, recursive: bool = False, exif: str = "upright"
+) -> Targets:
     """Images from files and folders, each once, in the order of their names on every system.
 
     Args:
         paths: images, and folders whose images are taken.
         root: folder that the names are relative to; the common folder of all paths when not given.
         recursive: look into the folders inside too.
+        exif: ``"stored"``: points in the result are of the pixels as stored, not as turned by EXIF.
 
     Raises:
         InputError: a path does not exist, a folder holds no image, or an image lies outside the root.
@@ -141,7 +171,7 @@ def list_targets(paths: Sequence[Path], root: Path | None = None, recursive: boo
         elif path.is_file():
             found.append(os.path.abspath(path))  # noqa: PTH100  (links are not followed)
         else:
-            raise InputError(f"{path}: no such image or folder")
+            raise InputError(f"{path}: no such image or folder{alike(path)}")
     if not found:
         raise InputError("no images to annotate: give files or folders, or a COCO file", parameter="targets")
     if root is None:
@@ -155,10 +185,10 @@ def list_targets(paths: Sequence[Path], root: Path | None = None, recursive: boo
         raise InputError(
             f"{outside}: lies outside {root}; give a folder that holds all images", parameter="root"
         ) from None
-    return Targets([(name, None, None) for name in names], base)
+    return Targets([(name, None, None) for name in names], base, exif=check_exif(exif))
 
 
-def read_targets(path: Path, sources: Sources, images: Path | None = None) -> Targets:
+def read_targets(path: Path, sources: Sources, images: Path | None = None, exif: str = "upright") -> Targets:
     """Images and objects from a COCO file; its annotations need no keypoints.
 
     Every annotation of the sources' category is one target, in the order of image and annotation ids;
@@ -168,6 +198,7 @@ def read_targets(path: Path, sources: Sources, images: Path | None = None) -> Ta
         path: the file.
         sources: whose category is looked for, by name.
         images: folder of the images; ``images`` or ``data`` beside the file, or its own folder.
+        exif: ``"stored"``: boxes, masks and sizes, and points in the result, are of the pixels as stored.
 
     Raises:
         InputError: the file is missing or no COCO file, has other categories or other keypoints, or has no
@@ -176,19 +207,34 @@ def read_targets(path: Path, sources: Sources, images: Path | None = None) -> Ta
     file = read_coco(path, objects=True)
     files = {number: str(each["file_name"]).replace("\\", "/") for number, each in file.images.items()}
     category_id = _category_id(file, sources)
-    objects: list[tuple[int, Any]] = [(each, None) for each in sorted(files)]
-    if file.annotations or file.crowds:
-        objects = [(entry["image_id"], entry) for entry in _objects(file, category_id)]
+    objects, notes = _objects(file, category_id)
     if not objects:
         raise InputError(f"{path}: no image or no annotation of category {sources.name!r} to work on")
-    folder = image_folder(path.parent, list(files.values())) if images is None else images
-    if folder is None or not any((folder / name).is_file() for name in files.values()):
+    used = Counter(files[image] for image in {image for image, _ in objects})
+    if twice := [name for name, times in used.items() if times > 1]:
+        notes.append(f"{len(twice)} images are listed under several ids and annotated each time ({twice[0]})")
+    names = list(files.values())
+    there = FileNames(images or image_folder(path.parent, names) or path.parent)
+    paths = {name: there.path(name) for name in names}
+    if not any(map(there.find, names)):
         raise InputError(
-            f"{images or path.parent}: no image {next(iter(files.values()))!r} of {path} there; give the "
-            "folder of the targets' images",
+            f"{images or path.parent}: no image {names[0]!r} of {path} there; give the folder of the "
+            "targets' images",
             parameter="targets_images",
         )
-    return Targets([(files[image], image, entry) for image, entry in objects], folder, path, category_id)
+    return Targets(
+        [(files[image], image, entry) for image, entry in objects],
+        there.folder,
+        path,
+        category_id,
+        (*notes, *there.notes()),
+        {
+            number: fields.size(each.get("width"), each.get("height"), f"{path}: image {number}")
+            for number, each in file.images.items()
+        },
+        paths,
+        check_exif(exif),
+    )
 
 
 def cells_of_mask(mask: np.ndarray, canvas: Canvas, grid: int) -> Bool[Tensor, "p p"]:
@@ -220,11 +266,25 @@ def _category_id(file: CocoFile, sources: Sources) -> int:
     return chosen
 
 
-def _objects(file: CocoFile, category_id: int) -> list[dict[str, Any]]:
-    """The annotations of the category, by image and annotation id."""
+def _objects(file: CocoFile, category_id: int) -> tuple[list[tuple[int, Any]], list[str]]:
+    """Image id and annotation of every object, by their ids, and what is to be said of them.
+
+    In a file without annotations every image is one.
+    """
+    if not (file.annotations or file.crowds):
+        return [(each, None) for each in sorted(file.images)], list(file.notes)
     found = [entry for entry in file.annotations if entry["category_id"] == category_id]
-    for entry in found:
-        corner_box(entry, f"{file.path}: annotation {entry['id']}")
-    if len({entry["id"] for entry in found}) < len(found):
+    ids, read = [entry["id"] for entry in found], Annotations(said=list(file.notes))
+    if len(set(ids)) < len(ids):
         raise InputError(f"{file.path}: annotation ids repeat; ids must differ")
-    return sorted(found, key=lambda each: (each["image_id"], each["id"]))
+    if 0 in ids:
+        # Programs that evaluate results take 0 for no annotation.
+        free = max(ids) + 1
+        found = [{**entry, "id": entry["id"] or free} for entry in found]
+        read.said.append(f"ids of results begin at 1: annotation 0 becomes {free}")
+    for entry in found:
+        where = f"{file.path}: annotation {entry['id']}"
+        if corners(entry, where) and corner_box(entry, where) is None:
+            read.noted[FLAT].append(where)
+    found = sorted(found, key=itemgetter("image_id", "id"))
+    return [(entry["image_id"], entry) for entry in found], read.notes()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from jaxtyping import Bool, Float
 
 from geoaware.data import checked, coco, load
 from geoaware.data.dataset import require_files
+from geoaware.data.names import Names
 from geoaware.evaluation.counts import PointTable, correct_points, error_flags
 from geoaware.evaluation.predictions import Header, keypoint_names, read, records
 from geoaware.evaluation.protocols import check_alphas, get_protocol
@@ -23,6 +25,8 @@ from geoaware.method.metrics.pck import distances
 from geoaware.method.types import AnnotatedImage
 from geoaware.report.gallery.entries import Entry, Match
 from geoaware.runs.errors import InputError
+
+_log = logging.getLogger(__name__)
 
 _MOVED = 0.5
 """Pixels: a true point further than this from the annotation is of other annotations, not of rounding."""
@@ -123,7 +127,7 @@ def find_images(name: str, root: Path, split: str, **given: Any) -> dict[str, An
     if name != coco.NAME:
         return {each.id: each for each in load(name, root, split, **given).images}
     # The loader would draw pairs, and an image in none of them is as good as any.
-    taken = {"annotations", "images", "masks", "hidden"}
+    taken = {"annotations", "images", "masks", "hidden", "exif"}
     wanted = {key: value for key, value in checked(name, given).items() if key in taken}
     _, images, _ = coco.open_folder(root, split, **wanted)
     return {each.id: each for each in images}
@@ -146,16 +150,26 @@ def entries(runs: Sequence[Judged], images: Images, chosen: Sequence[int] | None
         _check_alike(*runs)
     names = list(runs[0].pairs)
     wanted = names if chosen is None else [names[row] for row in chosen]
-    used: dict[str, AnnotatedImage] = {}
+    there = _meant(runs, wanted, images)
     for run, name in product(runs, wanted):
-        place = run.pairs[name]
-        if mismatch := _mismatch(run, place, images):
+        if mismatch := _mismatch(run, run.pairs[name], there):
             raise InputError(
                 f"{run.path}: {mismatch}; give the data set, folder, split and options that were predicted"
             )
-        used |= {each: images[each] for each in (place.source, place.target)}
-    require_files(list(used.values()))
-    return (_entry(runs, images, each) for each in wanted)
+    require_files(list(there.values()))
+    return (_entry(runs, there, each) for each in wanted)
+
+
+def _meant(runs: Sequence[Judged], wanted: Sequence[str], images: Images) -> Images:
+    """The images of the pairs, by the ids that the files give them: they may be spelled in another way."""
+    known, there = Names(images, str(runs[0].path)), dict[str, AnnotatedImage]()
+    for run, name in product(runs, wanted):
+        for each in (run.pairs[name].source, run.pairs[name].target):
+            if (found := known.find(each)) is not None:
+                there[each] = images[found]
+    for note in known.notes():
+        _log.info("%s: %s", runs[0].path, note)
+    return there
 
 
 def _check_alike(a: Judged, b: Judged) -> None:
@@ -180,7 +194,7 @@ def _mismatch(run: Judged, place: Place, images: Images) -> str | None:
     """What shows that a pair is of another data set than the images."""
     for each in (place.source, place.target):
         if each not in images:
-            return f"image {each!r} of pair {place.pair!r} is not among the {len(images)} of the data set"
+            return f"image {each!r} of pair {place.pair!r} is not one of the data set"
         lacking = sorted(set(place.ids) - set(images[each].keypoints.visible_ids))
         if lacking:
             return f"keypoint {lacking[0]} of pair {place.pair!r} is not annotated in {each!r}"

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from geoaware.features.tuned import GRID
 from geoaware.runs import settings
 from geoaware.runs.settings import Count, Part, Positive, Weight
 from geoaware.training import settings as common
@@ -97,6 +98,12 @@ class Objective(Part):
     limbs: Number = 6
 
 
+def _odd_or_whole(window: int) -> int:
+    if window % 2 == 0 and window < GRID:
+        raise ValueError(f"must be odd, or the whole map, got {window}")
+    return window
+
+
 class Checks(Validation):
     """Validation sets, matched by the trained descriptors alone; see `Validation` for the rest.
 
@@ -105,7 +112,7 @@ class Checks(Validation):
         temperature: of the softmax.
     """
 
-    window: Count = 9
+    window: Annotated[Count, AfterValidator(_odd_or_whole)] = 9
     temperature: Positive = 0.04
 
 

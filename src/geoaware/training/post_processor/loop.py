@@ -98,6 +98,11 @@ class _Task:
     def of(cls, stage: Stage, sets: Sequence[DataSet], key: str, released: bool) -> _Task:
         """The length of a stage of epochs is that of its own data; in the released code, of SPair-71k."""
         groups, epochs = make_groups(stage, sets, key), stage.epochs or 0.0
+        if stage.batch > len(groups):
+            raise InputError(
+                f"a batch of {stage.batch:,} in a step is more than the {len(groups):,} groups of the whole "
+                "training data; give a smaller batch"
+            )
         steps = stage.steps or max(1, math.ceil(epochs * len(groups) / stage.batch))
         fixed = math.ceil(epochs * SPAIR_PAIRS / stage.batch) if released else 0
         return cls(stage, groups, key, steps, max(steps, fixed))
