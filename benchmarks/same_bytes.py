@@ -53,9 +53,14 @@ validation:
 """,
     "tune.yaml": """
 data:
-  - {name: coco, root: badja, split: val, options: {annotations: annotations.json, pairs: 60}, share: 0.6}
-  - {name: coco, root: quaternius, split: val, options: {pairs: 20}, share: 0.4}
-images: 4
+  - name: coco
+    root: badja
+    split: val
+    options: {annotations: annotations.json, pairs: 60}
+    objects: 2
+    twice: 1
+  - {name: coco, root: quaternius, split: val, options: {pairs: 20}, objects: 2}
+distillation: {root: unlabelled, every: 50, annotated: 5}
 steps: 3
 validation:
   data: [{name: coco, root: badja, split: val, options: {annotations: annotations.json, pairs: 10}}]

