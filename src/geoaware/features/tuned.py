@@ -1,13 +1,10 @@
-"""The embedded backbone trained on people and animals, with a way out for all other objects.
+"""The embedded backbone trained on people and animals, beside the plain one for all other objects.
 
-A `TunedNetwork` is EfficientNet-Lite0 with a small decoder, trained as a whole (`geoaware tune`). In one pass
-over one canvas it gives two descriptors of every cell and says which of them counts:
-
-* *trained* descriptors, which tell left from right on objects like those that were trained on;
-* *plain* descriptors, a linear reading of the backbone's maps, fitted to those of the zero-shot extractor;
-* the *presence* of an object that was trained on, from which the share of the trained descriptors follows.
-
-So an object that was not trained on is matched by plain descriptors.
+A `TunedNetwork` is EfficientNet-Lite0 with a small decoder, trained from its fourth block on (`geoaware
+tune`). It gives *trained* descriptors, which tell left from right on objects like those that were trained
+on, and the *presence* of such an object. The extractor `Tuned` joins them with the descriptors of the plain
+`EfficientNetLite`: the more surely an image shows such an object, the more the trained ones count. So an
+object that was not trained on is matched by plain descriptors. Both networks share the first blocks.
 """
 
 from __future__ import annotations
@@ -15,7 +12,6 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +21,15 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from geoaware.features.efficientnet_lite import MEAN, STD, centred, fold, imagenet_network
+from geoaware.features.efficientnet_lite import (
+    MEAN,
+    SHARED,
+    STD,
+    EfficientNetLite,
+    EfficientNetLiteSettings,
+    fold,
+    imagenet_network,
+)
 from geoaware.features.extractor import Extractor, Layout, describe, make_settings
 from geoaware.method.maps import resized
 from geoaware.runs.errors import InputError
@@ -37,14 +41,14 @@ SHIPPED = Path(__file__).resolve().parents[1] / "weights" / "tuned"
 STRIDE = 8
 """Pixels a cell of the network's maps."""
 
-DECODED = {2: 24, 4: 40, 10: 112, 15: 320}
+DECODED = {SHARED - 1: 24, 4: 40, 10: 112, 15: 320}
 """Blocks that the decoder reads, the last at strides 4, 8, 16 and 32, with their channels."""
-
-READ = {7: 80, 10: 112, 13: 192, 15: 320}
-"""Blocks that the plain descriptors are read from, at strides 16, 16, 32 and 32, with their channels."""
 
 SHARE = 0.75
 """Of the similarity, at most so much is by trained descriptors."""
+
+_TOP = 0.02
+"""An image's presence is the logit that so many of its cells exceed."""
 
 
 @dataclass(frozen=True)
@@ -52,33 +56,29 @@ class TunedShape:
     """Shape of the decoder.
 
     Attributes:
-        descriptor: channels of the trained descriptors.
+        descriptor: channels of the descriptors.
         width: channels inside.
         context: dilations of the residual blocks at stride 16, which see the whole body.
         detail: how many residual blocks follow at stride 8.
-        plain: channels of the plain descriptors.
     """
 
     descriptor: int = 128
     width: int = 256
     context: tuple[int, ...] = (1, 2, 4, 1, 2, 4)
     detail: int = 2
-    plain: int = 384
 
     def __post_init__(self) -> None:
-        counts = (self.descriptor, self.width, self.plain, *self.context)
+        counts = (self.descriptor, self.width, *self.context)
         if not all(isinstance(each, int) for each in (*counts, self.detail)):
-            raise InputError(
-                f"descriptor, width, detail, plain and dilations must be whole numbers, got {self}"
-            )
+            raise InputError(f"descriptor, width, detail and dilations must be whole numbers, got {self}")
         if min(counts) < 1 or self.width % 4 or self.detail < 0:
             raise InputError(
-                f"descriptor, width (a multiple of 4), plain and dilations must be positive, got {self}"
+                f"descriptor, width (a multiple of 4) and dilations must be positive, got {self}"
             )
 
 
 class TunedNetwork(SavedNetwork):
-    """Pixels to trained and plain descriptors and presence, at stride 8.
+    """Maps of the shared blocks to trained descriptors and presence, at stride 8.
 
     The decoder adds the maps of strides 32 and 16, frees them of their resolution's limits by dilated
     residual blocks, and brings them to stride 8, where those of strides 8 and 4 add what is fine.
@@ -94,30 +94,28 @@ class TunedNetwork(SavedNetwork):
     def __init__(self, shape: TunedShape, backbone: Any) -> None:
         super().__init__()
         self.shape = shape
-        self.stem = nn.Sequential(backbone._conv_stem, backbone._bn0, backbone._swish)
-        self.blocks = nn.ModuleList(backbone._blocks)
+        self.blocks = nn.ModuleList(backbone._blocks[SHARED:])
         self.lateral = nn.ModuleDict(
             {str(index): _normed(channels, shape.width, 1) for index, channels in DECODED.items()}
         )
         self.context = nn.ModuleList(_Residual(shape.width, dilation) for dilation in shape.context)
         self.detail = nn.ModuleList(_Residual(shape.width, 1) for _ in range(shape.detail))
         self.out = nn.Conv2d(shape.width, shape.descriptor + 1, 1)
-        self.reading = nn.ModuleDict(
-            {str(index): nn.Conv2d(channels, shape.plain, 1, bias=False) for index, channels in READ.items()}
-        )
-        # Slope and offset of the share, as a function of the presence's logit.
-        self.gate = nn.Parameter(torch.tensor([1.0, 0.0]))
+        # Slope and offset of an image's logit, as a function of its presence.
+        self.familiar = nn.Parameter(torch.tensor([1.0, 0.0]))
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(
-        self, pixels: Float[Tensor, "b 3 s s"], fixed: int = 0
-    ) -> tuple[Float[Tensor, "b d g g"], Float[Tensor, "b c g g"], Float[Tensor, "b 1 g g"]]:
-        """Trained and plain unit descriptors, and the logit of presence.
+        self, early: Float[Tensor, "b c h h"]
+    ) -> tuple[Float[Tensor, "b d g g"], Float[Tensor, "b 1 g g"]]:
+        """Unit descriptors and the logit of presence, of what the shared blocks give.
 
-        Sides are multiples of 32. The first ``fixed`` blocks are those that training leaves as they are; they
-        run without a gradient, and in bfloat16.
+        The sides of the pixels are multiples of 32.
         """
-        maps = self.maps(pixels, fixed)
+        x, maps = early, {SHARED - 1: early}
+        for index, block in enumerate(self.blocks, start=SHARED):
+            x = block(x)
+            maps[index] = x
         fine, eighth, sixteenth, last = (self.lateral[str(index)](maps[index]) for index in DECODED)
         # Down to stride 32 the network sees far, up again it sees where.
         x = F.relu(sixteenth + _enlarged(last))
@@ -127,50 +125,13 @@ class TunedNetwork(SavedNetwork):
         for block in self.detail:
             x = block(x)
         found = self.out(x).float()
-        return F.normalize(found[:, :-1], dim=1), self._plain(maps, x.shape[-1]), found[:, -1:]
+        return F.normalize(found[:, :-1], dim=1), found[:, -1:]
 
-    def joined(
-        self,
-        trained: Float[Tensor, "b d g g"],
-        plain: Float[Tensor, "b c g g"],
-        presence: Float[Tensor, "b 1 g g"],
-    ) -> Float[Tensor, "b e g g"]:
-        """One unit descriptor of both; their cosine similarity mixes those of the two by the shares.
-
-        A cell's share of the trained descriptors is 0.75 times the sigmoid of a linear function of presence.
-        """
-        share = SHARE * torch.sigmoid(self.gate[0] * presence + self.gate[1])
-        return torch.cat([share.clamp(min=1e-6).sqrt() * trained, (1 - share).sqrt() * plain], dim=1)
-
-    def levels(self, maps: dict[int, Tensor]) -> list[Tensor]:
-        """The maps that the plain descriptors are read from, as unit descriptors freed of their mean."""
-        return [centred(maps[index].float()) for index in READ]
-
-    def maps(self, pixels: Tensor, fixed: int = 0) -> dict[int, Tensor]:
-        """Outputs of the blocks that the decoder and the reading take, by the number of the block."""
-        x, maps = pixels.contiguous(memory_format=torch.channels_last), {}
-        with ExitStack() as frozen:
-            if fixed:
-                frozen.enter_context(torch.no_grad())
-                frozen.enter_context(torch.autocast(pixels.device.type, torch.bfloat16))
-            x = self.stem(x)
-            for index, block in enumerate(self.blocks):
-                if index == fixed:
-                    frozen.close()
-                    x = x.to(pixels.dtype)
-                x = block(x)
-                if index in DECODED or index in READ:
-                    maps[index] = x.to(pixels.dtype)
-        return maps
-
-    def _plain(self, maps: dict[int, Tensor], side: int) -> Float[Tensor, "b c g g"]:
-        # A 1 x 1 convolution commutes with the interpolation, and is cheaper before it.
-        seven, ten, thirteen, fifteen = (
-            self.reading[str(index)](level) for index, level in zip(READ, self.levels(maps), strict=True)
-        )
-        fine = seven + ten
-        fine = fine + F.interpolate(thirteen + fifteen, size=fine.shape[-2:], mode="bilinear")
-        return F.normalize(F.interpolate(fine, size=(side, side), mode="bilinear").float(), dim=1)
+    def familiarity(self, presence: Float[Tensor, "b 1 g g"]) -> Float[Tensor, " b"]:
+        """The logit that an image shows an object of a kind that was trained on."""
+        cells = presence.flatten(1)
+        top = cells.topk(max(1, round(_TOP * cells.shape[1])), dim=1).values[:, -1]
+        return self.familiar[0] * top + self.familiar[1]
 
     def folded(self) -> TunedNetwork:
         """A copy for use only, whose batch normalisations are part of the convolutions: the same, faster."""
@@ -220,29 +181,35 @@ class TunedSettings:
         weights: name of weights that come with the package, or a folder that ``geoaware tune`` wrote
             (with a separator, ``./lite``, if it has the name of shipped ones).
         canvas: side of the square image, a multiple of 32.
+        coarse_canvas: side to which it is reduced for the plain descriptors' late blocks, a multiple of 32.
         grid: cells a side of the map; an eighth of the canvas when not given.
     """
 
     weights: str = "lite"
-    canvas: int = 384
+    canvas: int = 352
+    coarse_canvas: int = 192
     grid: int | None = None
 
+    @property
+    def plain(self) -> EfficientNetLiteSettings:
+        """Settings of the plain extractor that goes with them."""
+        grid = self.canvas // STRIDE if self.grid is None else self.grid
+        return EfficientNetLiteSettings(self.canvas, self.coarse_canvas, grid)
+
     def __post_init__(self) -> None:
-        if self.canvas < 32 or self.canvas % 32:
-            raise InputError(f"the canvas must be a multiple of 32 pixels, got {self.canvas}")
-        if self.grid is not None and not 1 <= self.grid <= self.canvas:
-            raise InputError(f"the grid must have 1 to {self.canvas} cells a side, got {self.grid}")
+        _ = self.plain  # refuses what cannot be
 
 
 class Tuned(Extractor):
-    """The network as an extractor."""
+    """The network beside the plain extractor, as one extractor."""
 
     def __init__(self, name: str, settings: TunedSettings, network: TunedNetwork) -> None:
+        plain = EfficientNetLite("efficientnet-lite0", settings.plain, imagenet_network().eval())
         identity = f"{describe(name, settings)} {network.weights_hash()[:16]}"
-        channels = network.shape.descriptor + network.shape.plain
-        grid = settings.grid or settings.canvas // STRIDE
-        super().__init__(name, identity, Layout(settings.canvas, grid, channels, MEAN, STD))
+        channels = network.shape.descriptor + plain.layout.channels
+        super().__init__(name, identity, Layout(settings.canvas, plain.layout.grid, channels, MEAN, STD))
         self.settings = settings
+        self.plain = plain
         self.network = network.folded()
 
     @classmethod
@@ -252,12 +219,21 @@ class Tuned(Extractor):
         return cls(name, chosen, TunedNetwork.from_pretrained(chosen.weights))
 
     def levels(self, pixels: Float[Tensor, "b 3 s s"]) -> tuple[Tensor, ...]:
-        """The joined descriptors."""
-        return (self.network.joined(*self.network(pixels)),)
+        """Trained descriptors, presence, and the maps of the plain extractor."""
+        early = self.plain.early(pixels)
+        return *self.network(early), *self.plain.levels(pixels, early)
 
     def combine(self, levels: Sequence[Tensor], grid: int | None = None) -> Float[Tensor, "b c p p"]:
-        """Unit descriptors."""
-        return F.normalize(resized(levels[0], grid or self.layout.grid), dim=1)
+        """Unit descriptors, whose cosine similarity mixes those of both kinds.
+
+        An image's share of the trained descriptors is 0.75 times the probability that it shows an object
+        like those that were trained on.
+        """
+        trained, presence, *plain = levels
+        side = grid or self.layout.grid
+        share = SHARE * torch.sigmoid(self.network.familiarity(presence))[:, None, None, None]
+        parts = F.normalize(resized(trained, side), dim=1), self.plain.combine(plain, side)
+        return torch.cat([share.sqrt() * parts[0], (1 - share).sqrt() * parts[1]], dim=1)
 
 
 class _Residual(nn.Module):

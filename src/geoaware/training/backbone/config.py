@@ -32,7 +32,6 @@ class Shape(Part):
     width: Count = 256
     context: tuple[Count, ...] = (1, 2, 4, 1, 2, 4)
     detail: Number = 2
-    plain: Count = 384
 
 
 class Trained(DataChoice):
@@ -63,7 +62,7 @@ class Views(Part):
         turn: degrees of rotation to either side.
         upside: chance of a rotation by any angle instead.
         mirror: chance of the mirror image.
-        colour: strength of the changes of light and colour; windows get half.
+        colour: strength of the changes of light and colour.
         cover: chance of a rectangle of noise before the object.
         background: chance of another image behind an object that has a mask.
         recolour: chance of another coat for an object that has a mask: blotches of colour, or of a
@@ -87,29 +86,19 @@ class Views(Part):
         return self
 
 
-class Distillation(Part):
-    """What keeps the network as good as the plain extractor on all that is not trained on.
+class Unlabelled(Part):
+    """Images without labels: backgrounds, and what shows nothing that is trained on.
 
     Attributes:
-        root: folder of images without labels, relative to the run's ``root``. Those whose names begin with
-            the ImageNet class of an object (``n03792782_mountain_bike.jpg``) count as negatives.
+        root: their folder, relative to the run's ``root``. Those whose names begin with the ImageNet class of
+            an object (``n03792782_mountain_bike.jpg``) count as negatives.
         every: every so manieth of them is used, in the order of their names, from the first on.
-        annotated: so many images of the data sets are looked at as well.
-        windows: parts of such images, a step.
-        unlabelled: how many of the windows are of images without labels.
+        negatives: views of such images, a step.
     """
 
     root: str
     every: Count = 1
-    annotated: Count = 300
-    windows: Count = 4
-    unlabelled: Number = 3
-
-    @model_validator(mode="after")
-    def _fewer(self) -> Distillation:
-        if self.unlabelled > self.windows:
-            raise ValueError(f"unlabelled ({self.unlabelled}) must not be above windows ({self.windows})")
-        return self
+    negatives: Number = 2
 
 
 class Objective(Part):
@@ -121,10 +110,8 @@ class Objective(Part):
         keypoints: cross-entropy over the other view's keypoints.
         own: cross-entropy for points that nobody annotated, between two views of one object.
         presence: of being on an object.
-        plain: distillation of the plain descriptors.
-        joined: distillation of the joined descriptors, where nothing is shown that is trained on.
+        familiar: of showing one at all.
         spread: standard deviation of the wanted distribution around a keypoint, in cells.
-        temperature: of the relations that are distilled.
         points: that nobody annotated, on each object shown twice.
         limbs: points between two keypoints that a limb joins, a step; they count as keypoints.
     """
@@ -134,10 +121,8 @@ class Objective(Part):
     keypoints: Weight = 0.5
     own: Weight = 0.3
     presence: Weight = 0.3
-    plain: Weight = 1.0
-    joined: Weight = 0.5
+    familiar: Weight = 0.1
     spread: Positive = 0.7
-    temperature: Positive = 0.05
     points: Number = 48
     limbs: Number = 8
 
@@ -167,10 +152,10 @@ class TuneConfig(RunSettings):
         shape: of the network.
         data: what to train on.
         without: categories that are left out.
-        distillation: images that the plain descriptors are taught on.
+        unlabelled: images without labels.
         cache: folder of decoded objects and images; what is missing is made first.
         views: how objects are shown.
-        size: side of views and windows in pixels.
+        size: side of views in pixels.
         objective: the loss.
         steps: of the optimiser.
         warmup: steps in which the rate rises.
@@ -179,18 +164,14 @@ class TuneConfig(RunSettings):
         backbone_rate: of the backbone, relative to it.
         prototype_rate: of what the loss learns, relative to it.
         weight_decay: of AdamW.
-        frozen: the backbone's first blocks, which stay as they are: early maps are the dearest and the most
-            general.
         average: decay of the moving average of the weights, which is what is saved.
-        kept: at the end, share of its own weights that the backbone keeps; the rest are ImageNet's. The plain
-            descriptors are fitted anew then.
         workers: threads that decode images and make views; the number of cores when not given.
     """
 
     shape: Shape = Shape()
     data: Annotated[list[Trained], Field(min_length=1)]
     without: list[str] = Field(default_factory=list)
-    distillation: Distillation
+    unlabelled: Unlabelled
     cache: str = "cache"
     views: Views = Views()
     size: Annotated[int, Field(ge=32, le=320, multiple_of=32)] = 256
@@ -202,9 +183,7 @@ class TuneConfig(RunSettings):
     backbone_rate: Weight = 0.1
     prototype_rate: Weight = 6.0
     weight_decay: Weight = 0.02
-    frozen: Annotated[int, Field(ge=0, le=16)] = 3
     average: Annotated[float, Field(ge=0, lt=1)] = 0.995
-    kept: Chance = 1.0
     workers: Count | None = None
     validation: Checks = Checks()
     log_every: Count = 20

@@ -1,4 +1,4 @@
-"""What tuning minimises: keypoints over all data sets at once, and distillation.
+"""What tuning minimises, over the views of all data sets at once.
 
 * ``cells``: a keypoint read on one view and looked for on another: cross-entropy over the cells, whose wanted
   distribution is a narrow Gaussian. Cells that show another object of the kind do not count as wrong.
@@ -8,9 +8,8 @@
 * ``keypoints``: cross-entropy over the other view's keypoints (paper, equation 2), among which are the mirror
   partner and its like, the hard negatives.
 * ``own``: points that nobody annotated between two views of one object.
-* ``presence``: of an object that is trained on.
-* ``plain``: the plain descriptors relate cells as the plain extractor does.
-* ``joined``: so do the joined descriptors where nothing is shown that is trained on.
+* ``presence``: of an object that is trained on, cell by cell.
+* ``familiar``: whether a view shows such an object at all.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from torch import Tensor, nn
 from geoaware.method.matching import sample_descriptors
 from geoaware.training.backbone.config import Objective
 from geoaware.training.backbone.crops import OBJECT, OUTSIDE
-from geoaware.training.backbone.views import Batch, Windows
+from geoaware.training.backbone.views import Batch
 
 _SCALE, _LARGEST = 45.0, 80.0
 """Factor of the cosines in the softmax: at first, and at most."""
@@ -58,42 +57,32 @@ class Criterion(nn.Module):
     def forward(
         self,
         maps: Float[Tensor, "v d g g"],
-        presence: Float[Tensor, "v 1 g g"],
+        presence: Float[Tensor, "n 1 g g"],
+        familiarity: Float[Tensor, " n"],
         batch: Batch,
-        plain: Float[Tensor, "w c g g"],
-        joined: Float[Tensor, "w d g g"],
-        window_presence: Float[Tensor, "w 1 g g"],
-        windows: Windows,
     ) -> dict[str, Float[Tensor, ""]]:
         """The parts, unweighted.
 
         Args:
             maps: unit descriptors of the views.
-            presence: its logits.
+            presence: its logits, of the views and then of the negatives.
+            familiarity: the logits of these showing an object.
             batch: labels of the views.
-            plain: plain descriptors of the windows.
-            joined: unit descriptors of the windows.
-            window_presence: its logits.
-            windows: what is wanted of them.
         """
-        scale, weights, negative = self.log_scale.exp().clamp(max=_LARGEST), self.weights, windows.negative
+        scale, weights, count = self.log_scale.exp().clamp(max=_LARGEST), self.weights, len(maps)
         cells, dense = self._searches(maps, batch, scale)
         wanted = gaussians(batch.own[:, 1].to(maps), maps.shape[-1], weights.spread)
         first, second = batch.pairs.unbind(dim=1)
         own = mean_entropy(maps[first], maps[second], batch.own[:, 0].to(maps), wanted, batch.known, scale)
-        of_none = torch.full_like(window_presence[negative][:, 0], OUTSIDE)
-        seen = torch.cat([presence, window_presence[negative]])
-        far, inside = windows.plain, windows.inside
+        of_none = torch.full_like(presence[count:, 0], OUTSIDE)
+        shows = (torch.arange(len(familiarity)) < count).to(familiarity)
         return {
             "cells": cells,
             "dense": dense,
             "keypoints": keypoint_entropy(sample_descriptors(maps, batch.xy), batch.xy, batch.visible, scale),
             "own": own,
-            "presence": presence_loss(seen, torch.cat([batch.regions, of_none])),
-            "plain": relation_loss(halved(plain), far, inside, weights.temperature),
-            "joined": relation_loss(
-                halved(joined[negative]), far[negative], inside[negative], weights.temperature
-            ),
+            "presence": presence_loss(presence, torch.cat([batch.regions, of_none])),
+            "familiar": F.binary_cross_entropy_with_logits(familiarity, shows),
         }
 
     def total(self, parts: dict[str, Float[Tensor, ""]]) -> Float[Tensor, ""]:
@@ -210,45 +199,6 @@ def presence_loss(logits: Float[Tensor, "v 1 g g"], regions: Float[Tensor, "v g 
     each = F.binary_cross_entropy_with_logits(logits[:, 0], parts[0], reduction="none")
     inside, outside = ((each * part).sum() / part.sum().clamp(min=1) for part in parts)
     return (inside + outside) / 2
-
-
-def halved(maps: Float[Tensor, "w c g g"]) -> Float[Tensor, "w c h h"]:
-    """Unit descriptors of blocks of 2 x 2 cells."""
-    return F.normalize(F.avg_pool2d(maps, 2), dim=1)
-
-
-def relation_loss(
-    ours: Float[Tensor, "w c h h"],
-    theirs: Float[Tensor, "w k h h"],
-    inside: Bool[Tensor, "w h h"],
-    temperature: float,
-) -> Float[Tensor, ""]:
-    """How differently two sets of descriptors relate cells, inside each window and between windows.
-
-    For every cell and every window: the Kullback-Leibler divergence of the softmax of our cosine similarities
-    with the window's cells from that of theirs; the mean over cells and windows.
-
-    Args:
-        ours: unit descriptors.
-        theirs: unit descriptors of the same cells, in any number of channels.
-        inside: cells that count.
-        temperature: of the softmax.
-    """
-    mask = inside.flatten(1)
-    window, cell = mask.nonzero(as_tuple=True)
-    if not len(window):
-        return ours.new_zeros(())
-    left_out = ~mask.to(ours.device)
-
-    def similarities(maps: Float[Tensor, "w c h h"]) -> Float[Tensor, "q w x"]:
-        rows = maps.flatten(2).transpose(1, 2)
-        logits = torch.einsum("qd,wcd->qwc", rows[window, cell], rows) / temperature
-        return F.log_softmax(logits.masked_fill(left_out, -1e4), dim=2)
-
-    with torch.no_grad():
-        wanted = similarities(theirs)
-    divergence = (wanted.exp() * (wanted - similarities(ours))).sum(dim=2)
-    return divergence[:, mask.any(dim=1)].mean()
 
 
 def gaussians(xy: Float[Tensor, "*n 2"], grid: int, spread: float) -> Float[Tensor, "*n g g"]:

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from geoaware._version import __version__
 from geoaware.data import DataSet
 from geoaware.data.images import list_images, load_image
-from geoaware.data.sampling import draw, permutation
+from geoaware.data.sampling import permutation
+from geoaware.features.efficientnet_lite import EfficientNetLite
 from geoaware.features.extractor import choose_device
 from geoaware.features.tuned import Tuned, TunedNetwork, TunedSettings, TunedShape
 from geoaware.method.matching import MatchSettings, sample_descriptors
@@ -34,16 +35,13 @@ from geoaware.training import kit
 from geoaware.training.backbone.config import TuneConfig
 from geoaware.training.backbone.crops import make_crops
 from geoaware.training.backbone.objective import Criterion
-from geoaware.training.backbone.plain import Plain, fit_reading, make_plain, normalised, towards_imagenet
-from geoaware.training.backbone.views import Batch, Camera, Share, Windows, to_device
+from geoaware.training.backbone.unlabelled import Unlabelled, make_unlabelled, normalised
+from geoaware.training.backbone.views import Batch, Camera, Share, to_device
 from geoaware.training.backbone.vocabulary import Vocabulary
 from geoaware.training.kit import DivergedError, Run, Say
 from geoaware.training.validation import Score, validate
 
 WEIGHTS = "weights"
-
-Step = tuple[Batch, Windows]
-"""What a step shows."""
 
 _LOOKED_AT = 10
 """Steps that the mean descriptors come from at which the prototypes begin."""
@@ -59,20 +57,16 @@ class Learner(nn.Module):
         self.average = copy.deepcopy(network).requires_grad_(False)
 
     def forward(
-        self, batch: Batch, windows: Windows, frozen: int, precision: torch.autocast
+        self, early: Float[Tensor, "n c h h"], batch: Batch, precision: torch.autocast
     ) -> dict[str, Float[Tensor, ""]]:
-        """The parts of a step's loss; the network may compute in bfloat16, the losses do not."""
-        count = len(batch.pixels)
-        pixels = normalised(torch.cat([batch.pixels, windows.pixels]))
+        """The parts of a step's loss, of what the shared blocks make of its views and then of its negatives.
+
+        The network may compute in bfloat16, the losses do not.
+        """
         with precision:
-            found = self.network(pixels, frozen)
-        trained, plain, presence = (each.float() for each in found)
-        # Keypoints teach the trained descriptors alone: the plain ones are there for all that has none.
-        of_views = self.network.joined(trained[:count], plain[:count].detach(), presence[:count])
-        of_windows = self.network.joined(trained[count:], plain[count:], presence[count:])
-        return self.criterion(
-            of_views, presence[:count], batch, plain[count:], of_windows, presence[count:], windows
-        )
+            maps, presence = (each.float() for each in self.network(early))
+        familiarity = self.network.familiarity(presence.detach())
+        return self.criterion(maps[: len(batch.pixels)], presence, familiarity, batch)
 
     @torch.no_grad()
     def follow(self, decay: float) -> None:
@@ -111,51 +105,51 @@ class Drawing:
     config: TuneConfig
     shares: Sequence[Share]
     vocabulary: Vocabulary
-    plain: Plain
+    unlabelled: Unlabelled
 
-    def step(self, number: int) -> Step:
-        """Views and windows, decided by the seed and the step's number alone."""
-        config, wanted = self.config, self.config.distillation
+    def step(self, number: int) -> Batch:
+        """The views, decided by the seed and the step's number alone."""
+        config, objective = self.config, self.config.objective
         generator = torch.Generator().manual_seed(next(permutation(2**63, f"{config.seed}/one/{number}")))
-        camera = Camera(config.views, self.vocabulary, self.plain, config.size, generator)
-        batch = camera.batch(self.shares, config.objective.limbs, config.objective.points)
-        return batch, camera.windows(wanted.windows, wanted.unlabelled)
+        camera = Camera(config.views, self.vocabulary, self.unlabelled, config.size, generator)
+        return camera.batch(self.shares, objective.limbs, objective.points, config.unlabelled.negatives)
 
 
 @dataclass
-class _Run(Run[Step]):
+class _Run(Run[Batch]):
     config: TuneConfig
     device: torch.device
     drawing: Drawing
+    plain: EfficientNetLite
     learner: Learner
     optimiser: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LRScheduler
     workers: int
     pool: ThreadPoolExecutor
-    waiting: dict[int, Future[Step]] = field(default_factory=dict)
-    finished: TunedNetwork | None = None
+    waiting: dict[int, Future[Batch]] = field(default_factory=dict)
 
-    def read(self, step: int) -> Step:
+    def read(self, step: int) -> Batch:
         # Made some steps ahead: a GPU takes several steps in the time in which one is made.
         for each in range(step, min(step + self.workers, self.total)):
             if each not in self.waiting:
                 self.waiting[each] = self.pool.submit(self.drawing.step, each)
         return self.waiting.pop(step).result()
 
-    def take(self, step: int, ready: Step) -> dict[str, float]:
+    def take(self, step: int, ready: Batch) -> dict[str, float]:
         config, learner = self.config, self.learner
         # Batch normalisations keep the mean and deviation that they had: batches are small and mixed.
         learner.eval()
         self.optimiser.zero_grad(set_to_none=True)
         dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
         precision = torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32)
-        batch, windows = (to_device(each, self.device) for each in ready)
-        parts = learner(batch, windows, config.frozen, precision)
+        batch = to_device(ready, self.device)
+        early = shared_maps(self.plain, torch.cat([batch.pixels, batch.negatives]))
+        parts = learner(early, batch, precision)
         loss = learner.criterion.total(parts)
         loss.backward()
         trained = [each for group in self.optimiser.param_groups for each in group["params"]]
         norm = torch.nn.utils.clip_grad_norm_(trained, 5.0)
-        slope, offset = learner.network.gate.detach()
+        slope, offset = learner.network.familiar.detach()
         scale = learner.criterion.log_scale.detach().exp()
         figures = {"loss": loss, "gradient": norm, **parts, "scale": scale, "slope": slope, "offset": offset}
         values = dict(zip(figures, torch.stack(list(figures.values())).tolist(), strict=True))
@@ -171,7 +165,7 @@ class _Run(Run[Step]):
 
     def scores(self) -> list[Score]:
         checks, tuned = self.config.validation, TunedSettings()
-        extractor = Tuned("efficientnet-lite0-tuned", tuned, self.to_use()).to(self.device).eval()
+        extractor = Tuned("efficientnet-lite0-tuned", tuned, self.learner.average).to(self.device).eval()
         matching = MatchSettings(
             window=checks.window, temperature=checks.temperature, inside_picture=True, interpolate=True
         )
@@ -180,22 +174,18 @@ class _Run(Run[Step]):
         )
 
     def save(self, best: Mapping[str, float] | None) -> None:
-        network = self.to_use()
+        network = self.learner.average
         network.info = {**self.learner.network.info, "steps": self.position.total}
         network.save_pretrained(self.out / WEIGHTS)
         states = self.learner.state_dict(), self.optimiser.state_dict(), self.schedule.state_dict()
         checkpoint.save(self.out, checkpoint.Saved(*states, self.position))
 
-    def to_use(self) -> TunedNetwork:
-        """The average; at the end its backbone is moved towards ImageNet's, and its reading fitted anew."""
-        if self.position.total < self.total:
-            return self.learner.average
-        if self.finished is None:
-            self.finished = copy.deepcopy(self.learner.average)
-            towards_imagenet(self.finished, self.config.kept)
-            explained = fit_reading(self.finished, self.drawing.plain)
-            self.say(f"plain descriptors: {100 * explained:.1f} % of the energy is explained")
-        return self.finished
+
+@torch.no_grad()
+def shared_maps(plain: EfficientNetLite, pixels: Float[Tensor, "n 3 s s"]) -> Float[Tensor, "n c h h"]:
+    """What the blocks give that both networks share, of pixels from 0 to 1; they compute in bfloat16."""
+    with torch.autocast(pixels.device.type, torch.bfloat16):
+        return plain.early(normalised(pixels)).float()
 
 
 def _prepare(
@@ -214,15 +204,12 @@ def _prepare(
     saved, position = kit.open_folder(config, out, restart, (WEIGHTS,), say)
     torch.manual_seed(config.seed)
     network = _network(config)
-    width = network.shape.descriptor + network.shape.plain
-    criterion = Criterion(len(vocabulary), width, config.objective)
+    criterion = Criterion(len(vocabulary), network.shape.descriptor, config.objective)
     workers = config.workers or os.cpu_count() or 1
-    drawing = _drawing(config, sets, vocabulary, device, workers, tell)
+    drawing = _drawing(config, sets, vocabulary, workers, tell)
+    plain = EfficientNetLite.load("efficientnet-lite0").to(device).eval()
     if saved is None:
-        network.to(device)
-        if config.start is None:
-            fit_reading(network, drawing.plain)
-        _set_prototypes(network, criterion, drawing)
+        _set_prototypes(network.to(device), criterion, drawing, plain)
     learner = Learner(network, criterion).to(device)
     optimiser = _optimiser(learner, config)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, config))
@@ -232,32 +219,26 @@ def _prepare(
     common = config, out, config.steps, position, validation, Log(out, position.total), tell, say, True
     # Each thread makes a step alone; threads that each start threads would fight for the cores.
     pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
-    return _Run(*common, device, drawing, learner, optimiser, schedule, workers, pool)
+    return _Run(*common, device, drawing, plain, learner, optimiser, schedule, workers, pool)
 
 
 def _drawing(
     config: TuneConfig,
     sets: Sequence[DataSet],
     vocabulary: Vocabulary,
-    device: torch.device,
     workers: int,
     tell: Tell,
 ) -> Drawing:
     """What steps are made of; objects and images are decoded if that was not done before."""
-    cache, wanted = Path(config.cache), config.distillation
+    cache, wanted = Path(config.cache), config.unlabelled
     shares = [
         Share(
             make_crops(data, vocabulary, cache, workers, tell, config.without), choice.objects, choice.twice
         )
         for data, choice in zip(sets, config.data, strict=True)
     ]
-    unlabelled = list_images(Path(config.root) / wanted.root)[:: wanted.every]
-    images = [image for data in sets for image in data.images]
-    left_out = {image.path for image in images if image.category in config.without}
-    annotated = [path for path in dict.fromkeys(each.path for each in images) if path not in left_out]
-    chosen = [annotated[each] for each in draw(len(annotated), wanted.annotated, "plain")]
-    plain = make_plain(unlabelled, chosen, config.shape.plain, cache, device, workers, tell)
-    return Drawing(config, shares, vocabulary, plain)
+    paths = list_images(Path(config.root) / wanted.root)[:: wanted.every]
+    return Drawing(config, shares, vocabulary, make_unlabelled(paths, cache, workers, tell))
 
 
 def _network(config: TuneConfig) -> TunedNetwork:
@@ -281,13 +262,15 @@ def _network(config: TuneConfig) -> TunedNetwork:
 
 
 @torch.no_grad()
-def _set_prototypes(network: TunedNetwork, criterion: Criterion, drawing: Drawing) -> None:
+def _set_prototypes(
+    network: TunedNetwork, criterion: Criterion, drawing: Drawing, plain: EfficientNetLite
+) -> None:
     """Let the prototypes begin as mean descriptors: random ones would pull the network to nowhere."""
     network.eval()
     sums = torch.zeros_like(criterion.prototypes)
     for step in range(_LOOKED_AT):
-        batch, _ = drawing.step(step)
-        maps = network.joined(*network(normalised(batch.pixels.to(network.gate.device)))).cpu()
+        batch = drawing.step(step)
+        maps = network(shared_maps(plain, batch.pixels.to(plain.device)))[0].cpu()
         found = F.normalize(sample_descriptors(maps, batch.xy), dim=2)
         sums += (found * batch.visible[..., None]).sum(dim=0)[: len(sums)]
     known = sums.abs().sum(dim=1) > 0
@@ -295,21 +278,16 @@ def _set_prototypes(network: TunedNetwork, criterion: Criterion, drawing: Drawin
 
 
 def _optimiser(learner: Learner, config: TuneConfig) -> torch.optim.Optimizer:
-    """AdamW: slower for the backbone, faster for what the loss learns; weights decay in convolutions alone.
-
-    The first blocks stay as they are, and so does the reading: distillation keeps the backbone such that it
-    fits. (Trained, it became worse than one that is fitted.)
-    """
+    """AdamW: slower for the backbone, faster for what the loss learns; only convolutions decay."""
     network, criterion = learner.network, learner.criterion
-    for part in (network.stem, *network.blocks[: config.frozen], network.reading):
-        part.requires_grad_(False)
     backbone = {id(each) for each in network.blocks.parameters()}
     groups: dict[tuple[float, bool], list[Tensor]] = {}
-    for each in network.parameters():
-        if each.requires_grad:
-            rate = config.backbone_rate if id(each) in backbone else 1.0
-            groups.setdefault((rate, each.ndim > 1), []).append(each)
-    groups[config.prototype_rate, False] = list(criterion.parameters())
+    for name, each in network.named_parameters():
+        if name == "familiar":
+            continue
+        rate = config.backbone_rate if id(each) in backbone else 1.0
+        groups.setdefault((rate, each.ndim > 1), []).append(each)
+    groups[config.prototype_rate, False] = [*criterion.parameters(), network.familiar]
     return torch.optim.AdamW(
         {
             "params": members,

@@ -1,8 +1,7 @@
-"""What a step shows: views of annotated objects of all data sets, and windows of whole images.
+"""What a step shows: views of annotated objects of all data sets, and of images that show no such object.
 
 An object is turned by any angle, scaled, mirrored with exchanged labels, partly covered and in other light.
-One with a mask is also shown before other images and in another coat. Windows are upright parts of whole
-images with the plain extractor's descriptors of them, for distillation. All that is random comes from one
+One with a mask is also shown before other images and in another coat. All that is random comes from one
 generator, so that a step is decided by its number.
 """
 
@@ -10,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +20,7 @@ from geoaware.features.tuned import STRIDE
 from geoaware.method.geometry import Canvas, Placement
 from geoaware.training.backbone.config import Views
 from geoaware.training.backbone.crops import OBJECT, SIZE, UNKNOWN, Crops
-from geoaware.training.backbone.plain import CELL, GRID, Plain
+from geoaware.training.backbone.unlabelled import Unlabelled
 from geoaware.training.backbone.vocabulary import Vocabulary
 
 _MOVED = 0.15
@@ -41,6 +39,7 @@ class Batch:
 
     Attributes:
         pixels: 0 to 1.
+        negatives: views that show nothing that is trained on, 0 to 1.
         regions: what each cell shows, as in `Crops`.
         xy: keypoints by class, then points on limbs.
         visible: which are there.
@@ -53,6 +52,7 @@ class Batch:
     """
 
     pixels: Float[Tensor, "v 3 s s"]
+    negatives: Float[Tensor, "w 3 s s"]
     regions: Float[Tensor, "v g g"]
     xy: Float[Tensor, "v n 2"]
     visible: Bool[Tensor, "v n"]
@@ -64,31 +64,15 @@ class Batch:
     known: Bool[Tensor, "m p"]
 
 
-@dataclass(frozen=True)
-class Windows:
-    """Windows of whole images with what the plain extractor makes of them.
-
-    Attributes:
-        pixels: 0 to 1.
-        plain: its unit descriptors, half as many cells a side as the network's.
-        inside: which of these cells show the image and not the canvas's edge.
-        negative: of each, whether it surely shows nothing that is trained on.
-    """
-
-    pixels: Float[Tensor, "w 3 s s"]
-    plain: Float[Tensor, "w c h h"]
-    inside: Bool[Tensor, "w h h"]
-    negative: Bool[Tensor, " w"]
-
-
-def to_device(shown: Any, device: torch.device) -> Any:
-    """A `Batch` or `Windows` on a device, but for what says which of something count.
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """A batch on a device, but for what says which keypoints count.
 
     That stays on the CPU: to ask a GPU for it again and again would keep it waiting.
     """
-    stays = "visible", "pairs", "inside", "negative"
-    moved = {name: each.to(device) for name, each in vars(shown).items() if name not in stays}
-    return replace(shown, **moved)
+    stays = "visible", "pairs"
+    return replace(
+        batch, **{name: each.to(device) for name, each in vars(batch).items() if name not in stays}
+    )
 
 
 @dataclass(frozen=True)
@@ -102,19 +86,19 @@ class Share:
 
 @dataclass(frozen=True)
 class Camera:
-    """Makes views and windows.
+    """Makes views.
 
     Attributes:
         views: how objects are shown.
         vocabulary: of the classes.
-        plain: whole images, for windows and backgrounds.
+        unlabelled: images for backgrounds and for views that show no object.
         size: side of a view in pixels.
         generator: of all that is random.
     """
 
     views: Views
     vocabulary: Vocabulary
-    plain: Plain
+    unlabelled: Unlabelled
     size: int
     generator: torch.Generator
 
@@ -123,13 +107,14 @@ class Camera:
         """A side of the network's map of a view."""
         return self.size // STRIDE
 
-    def batch(self, shares: Sequence[Share], limbs: int, points: int) -> Batch:
+    def batch(self, shares: Sequence[Share], limbs: int, points: int, negatives: int) -> Batch:
         """The views of a step.
 
         Args:
             shares: of each data set.
             limbs: points on limbs, of any objects.
             points: that nobody annotated, on objects shown twice.
+            negatives: views that show no object.
         """
         chosen = [(share.crops, *each) for share in shares for each in self._objects(share)]
         ends, along = self._limb_points(limbs)
@@ -156,6 +141,7 @@ class Camera:
         on_grid = Canvas(SIZE, SIZE, SIZE).to_grid
         return Batch(
             pixels,
+            self._negatives(negatives),
             stacked["regions"],
             on_grid(xy, self.cells),
             visible,
@@ -167,44 +153,23 @@ class Camera:
             torch.stack(known) if known else torch.zeros(0, points, dtype=torch.bool),
         )
 
-    def windows(self, count: int, unlabelled: int) -> Windows:
-        """Windows somewhere on random images, at least half of each on the image.
-
-        Args:
-            count: how many.
-            unlabelled: how many of them are of images without labels.
-        """
-        plain, cells = self.plain, self.size // CELL
-        first = self._choose(plain.unlabelled, unlabelled)
-        rest = torch.randint(
-            plain.unlabelled, len(plain.negative), (count - unlabelled,), generator=self.generator
+    def _negatives(self, count: int) -> Float[Tensor, "w 3 s s"]:
+        """Parts of images that surely show nothing that is trained on."""
+        rows = self.unlabelled.negatives
+        chosen = rows[self._choose(len(rows), count).numpy()] if count else []
+        parts = [self._part(int(row), self.size) for row in chosen]
+        return (
+            self._relit(torch.stack(parts), self.views.colour)
+            if parts
+            else torch.zeros(0, 3, self.size, self.size)
         )
-        rows = [*first.tolist(), *rest.tolist()]
-        pixels, maps, inside = [], [], []
-        for row in rows:
-            whole = np.zeros((GRID, GRID), bool)
-            top, bottom, left, right = plain.inside[row]
-            whole[top:bottom, left:right] = True
-            y, x = self._corner(whole, cells)
-            pixels.append(_cut(plain.pixels[row], CELL * y, CELL * x, self.size))
-            maps.append(torch.from_numpy(np.array(plain.maps[row, :, y : y + cells, x : x + cells])))
-            inside.append(torch.from_numpy(whole[y : y + cells, x : x + cells]))
-        shown = self._relit(torch.stack(pixels), self.views.colour / 2)
-        wanted = F.normalize(torch.stack(maps).float(), dim=1)
-        return Windows(shown, wanted, torch.stack(inside), torch.from_numpy(plain.negative[rows]))
-
-    def _corner(self, whole: np.ndarray, cells: int) -> tuple[int, int]:
-        far = len(whole) - cells
-        for _ in range(10):
-            y, x = self._choose(far + 1, 2).tolist()
-            if whole[y : y + cells, x : x + cells].mean() >= 0.5:
-                return y, x
-        return far // 2, far // 2
 
     def _backdrop(self, size: int) -> Float[Tensor, "3 s s"]:
-        """Some part of an image without labels."""
-        row = int(self._choose(self.plain.unlabelled))
-        whole = self.plain.pixels[row]
+        """Some part of some image without labels."""
+        return self._part(int(self._choose(len(self.unlabelled.pixels))), size)
+
+    def _part(self, row: int, size: int) -> Float[Tensor, "3 s s"]:
+        whole = self.unlabelled.pixels[row]
         y, x = self._choose(len(whole) - size + 1, 2).tolist()
         return _cut(whole, y, x, size)
 
@@ -325,10 +290,8 @@ class Camera:
         photograph: Float[Tensor, "1 3 s s"],
     ) -> Float[Tensor, "1 3 s s"]:
         """Another coat: blotches of colour, or what a photograph shows, in the light on the coat."""
-        # Two of everything are drawn, for the photograph as well, which needs none.
-        blotches, strength = self._rand(2, 3, 6, 6)[:1], self._rand(2, 1, 1, 1)[:1]
-        self._choose(1, 2)
-        real = (self._rand(2, 1, 1, 1)[:1] < 0.5).float()
+        blotches, strength = self._rand(1, 3, 6, 6), self._rand(1, 1, 1, 1)
+        real = (self._rand(1, 1, 1, 1) < 0.5).float()
         colour = F.interpolate(blotches, size=pixels.shape[-2:], mode="bicubic").clamp(0, 1)
         grey = pixels.mean(dim=1, keepdim=True)
         usual = (grey * where).sum() / where.sum().clamp(min=1)
