@@ -35,7 +35,7 @@ from geoaware.method.keypoints.schema import flip_partners
 from geoaware.method.matching import MatchSettings
 from geoaware.method.post_processor import PostProcessor
 from geoaware.method.types import FeatureMap
-from geoaware.presets import PRESETS, choose_post_processor, defaults_of
+from geoaware.presets import choose_post_processor, defaults_of, preset_extractor
 from geoaware.result import Encoded, MatchResult, check_points, mask_on_canvas
 from geoaware.runs.errors import InputError
 
@@ -94,11 +94,12 @@ class Matcher:
         dtype: str | torch.dtype = "fp32",
         **extractor_settings: Any,
     ) -> Matcher:
-        """A matcher by one name: ``"lite"``, ``"lite-tuned"`` or the name of any extractor.
+        """A matcher by one name: ``"lite"``, ``"lite-frozen"`` or the name of any extractor.
 
         Args:
-            name: ``"lite"`` brings the post-processor that is shipped with the package, if there is one; the
-                name of an extractor gives its features as they are.
+            name: ``"lite"`` is the embedded network that was trained on people and animals;
+                ``"lite-frozen"`` brings the paper's post-processor on frozen features; the name of an
+                extractor gives its features as they are.
             pose: see `Matcher`.
             pose_rule: see `Matcher`.
             settings: see `Matcher`.
@@ -113,7 +114,7 @@ class Matcher:
             InputError: unknown name or setting, missing weights, a post-processor for another extractor; the
                 message says what to do.
         """
-        extractor_name = PRESETS.get(name, name)
+        extractor_name = preset_extractor(name)
         check_name(extractor_name)
         network = choose_post_processor(name, post_processor)
         extractor = load_extractor(extractor_name, device=device, dtype=dtype, **extractor_settings)

@@ -23,7 +23,7 @@ def demo(
 ) -> None:
     """Serve a page on which points clicked on one image appear on another.
 
-    Two extractors, `lite` and `efficientnet-lite0`, can be chosen on the page in any case.
+    `lite`, `lite-frozen` and `efficientnet-lite0` can be chosen on the page in any case.
 
     Open the address that it prints in a browser; Ctrl-C ends it. Images stay on this machine.
 

@@ -123,7 +123,7 @@ PostProcessorPlace = Annotated[
         "--post-processor",
         metavar="PLACE",
         help="What makes the features geometry-aware: a folder that `geoaware train` wrote, a released .PTH "
-        "file, or none; auto: the one shipped with `lite`, none for other extractors.",
+        "file, or none; auto: the one shipped with `lite-frozen`, none for other extractors.",
     ),
 ]
 ExifPixels = Annotated[
@@ -311,7 +311,7 @@ def load_matcher(
     from geoaware.matcher import Matcher
     from geoaware.method.alignment import PoseRule
     from geoaware.method.matching import MatchSettings
-    from geoaware.presets import PRESETS, choose_post_processor
+    from geoaware.presets import choose_post_processor, preset_extractor
     from geoaware.store.feature_store import CachedExtractor
 
     given = parse_extractor_settings(run.setting)
@@ -319,7 +319,7 @@ def load_matcher(
     network = choose_post_processor(features.extractor, features.post_processor)
     if features.blend == 0:
         network = None
-    name = PRESETS.get(features.extractor, features.extractor)
+    name = preset_extractor(features.extractor)
     check_name(name)
     settings = matching_settings(name, protocol, matching, for_matching, network)
     rule = None if pose.pose_rule is None else PoseRule.parse(pose.pose_rule)

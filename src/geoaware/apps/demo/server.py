@@ -23,7 +23,7 @@ from geoaware.runs.optional import require
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-ALWAYS = ("lite", "efficientnet-lite0")
+ALWAYS = ("lite", "lite-frozen", "efficientnet-lite0")
 """Extractors on offer whatever was asked for: their weights come with the extra `lite`."""
 
 
