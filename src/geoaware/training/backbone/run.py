@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from geoaware._version import __version__
 from geoaware.data import DataSet
-from geoaware.data.images import list_images, load_image
+from geoaware.data.images import load_image
 from geoaware.data.sampling import permutation
 from geoaware.features.efficientnet_lite import EfficientNetLite
 from geoaware.features.extractor import choose_device
@@ -35,7 +35,7 @@ from geoaware.training import kit
 from geoaware.training.backbone.config import TuneConfig
 from geoaware.training.backbone.crops import make_crops
 from geoaware.training.backbone.objective import Criterion
-from geoaware.training.backbone.unlabelled import Unlabelled, make_unlabelled, normalised
+from geoaware.training.backbone.unlabelled import Unlabelled, make_unlabelled, used_images
 from geoaware.training.backbone.views import Batch, Camera, Share, to_device
 from geoaware.training.backbone.vocabulary import Vocabulary
 from geoaware.training.kit import DivergedError, Run, Say
@@ -185,7 +185,7 @@ class _Run(Run[Batch]):
 def shared_maps(plain: EfficientNetLite, pixels: Float[Tensor, "n 3 s s"]) -> Float[Tensor, "n c h h"]:
     """What the blocks give that both networks share, of pixels from 0 to 1; they compute in bfloat16."""
     with torch.autocast(pixels.device.type, torch.bfloat16):
-        return plain.early(normalised(pixels)).float()
+        return plain.early((pixels - plain.mean) / plain.std).float()
 
 
 def _prepare(
@@ -198,6 +198,8 @@ def _prepare(
             raise InputError(f"without: there is no category {name!r}; there are {', '.join(sorted(known))}")
     for data in sets:
         kit.require_flip_pairs(data)
+    wanted = config.unlabelled
+    images = used_images(Path(config.root) / wanted.root, wanted.every, wanted.negatives)
     kit.say_notes([*sets, *validation], say)
     vocabulary = Vocabulary.of(data.schemas[each] for data in sets for each in sorted(data.schemas))
     # What does not fit is refused before images are decoded, which takes minutes.
@@ -206,7 +208,7 @@ def _prepare(
     network = _network(config)
     criterion = Criterion(len(vocabulary), network.shape.descriptor, config.objective)
     workers = config.workers or os.cpu_count() or 1
-    drawing = _drawing(config, sets, vocabulary, workers, tell)
+    drawing = _drawing(config, sets, images, vocabulary, workers, tell)
     plain = EfficientNetLite.load("efficientnet-lite0").to(device).eval()
     if saved is None:
         _set_prototypes(network.to(device), criterion, drawing, plain)
@@ -225,20 +227,20 @@ def _prepare(
 def _drawing(
     config: TuneConfig,
     sets: Sequence[DataSet],
+    images: Sequence[Path],
     vocabulary: Vocabulary,
     workers: int,
     tell: Tell,
 ) -> Drawing:
     """What steps are made of; objects and images are decoded if that was not done before."""
-    cache, wanted = Path(config.cache), config.unlabelled
+    cache = Path(config.cache)
     shares = [
         Share(
             make_crops(data, vocabulary, cache, workers, tell, config.without), choice.objects, choice.twice
         )
         for data, choice in zip(sets, config.data, strict=True)
     ]
-    paths = list_images(Path(config.root) / wanted.root)[:: wanted.every]
-    return Drawing(config, shares, vocabulary, make_unlabelled(paths, cache, workers, tell))
+    return Drawing(config, shares, vocabulary, make_unlabelled(images, cache, workers, tell))
 
 
 def _network(config: TuneConfig) -> TunedNetwork:

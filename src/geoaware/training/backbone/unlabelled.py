@@ -8,13 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from geoaware.data.images import load_image
-from geoaware.features.efficientnet_lite import MEAN, STD
+from geoaware.data.images import list_images, load_image
 from geoaware.method.geometry import Canvas
+from geoaware.runs.errors import InputError
 from geoaware.runs.progress import Tell
 from geoaware.training.backbone.records import file_state, made_by_threads, records
 
@@ -33,6 +30,21 @@ class Unlabelled:
 
     pixels: np.ndarray
     negatives: np.ndarray
+
+
+def used_images(folder: Path, every: int, negatives: int) -> list[Path]:
+    """Every so manieth image of a folder, in the order of their names, from the first on.
+
+    Raises:
+        InputError: there is no image, or none that could be one of so many negatives a step.
+    """
+    paths = list_images(folder)[::every]
+    if negatives and not any(is_negative(path.name) for path in paths):
+        raise InputError(
+            f"{folder}: no image in use is a negative, none being named by the ImageNet class of an object; "
+            "add such images (n03792782_mountain_bike.jpg), or set unlabelled.negatives=0"
+        )
+    return paths
 
 
 def make_unlabelled(paths: Sequence[Path], folder: Path, workers: int, tell: Tell) -> Unlabelled:
@@ -63,12 +75,6 @@ def make_unlabelled(paths: Sequence[Path], folder: Path, workers: int, tell: Tel
 def _on_canvas(path: Path) -> np.ndarray:
     image = load_image(path)
     return np.array(Canvas(*image.size, CANVAS).render(image))
-
-
-def normalised(pixels: Float[Tensor, "v 3 s s"]) -> Float[Tensor, "v 3 s s"]:
-    """Pixels of 0 to 1 as the networks take them."""
-    mean, std = (torch.tensor(each, device=pixels.device).view(3, 1, 1) for each in (MEAN, STD))
-    return (pixels - mean) / std
 
 
 def is_negative(name: str) -> bool:

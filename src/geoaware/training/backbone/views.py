@@ -155,14 +155,12 @@ class Camera:
 
     def _negatives(self, count: int) -> Float[Tensor, "w 3 s s"]:
         """Parts of images that surely show nothing that is trained on."""
+        if not count:
+            return torch.zeros(0, 3, self.size, self.size)
         rows = self.unlabelled.negatives
-        chosen = rows[self._choose(len(rows), count).numpy()] if count else []
-        parts = [self._part(int(row), self.size) for row in chosen]
-        return (
-            self._relit(torch.stack(parts), self.views.colour)
-            if parts
-            else torch.zeros(0, 3, self.size, self.size)
-        )
+        chosen = rows[self._choose(len(rows), count).numpy()]
+        parts = torch.stack([self._part(int(row), self.size) for row in chosen])
+        return self._relit(parts, self.views.colour)
 
     def _backdrop(self, size: int) -> Float[Tensor, "3 s s"]:
         """Some part of some image without labels."""
