@@ -69,18 +69,15 @@ class Criterion(nn.Module):
             familiarity: the logits of these showing an object.
             batch: labels of the views.
         """
-        scale, weights, count = self.log_scale.exp().clamp(max=_LARGEST), self.weights, len(maps)
+        scale, count = self.log_scale.exp().clamp(max=_LARGEST), len(maps)
         cells, dense = self._searches(maps, batch, scale)
-        wanted = gaussians(batch.own[:, 1].to(maps), maps.shape[-1], weights.spread)
-        first, second = batch.pairs.unbind(dim=1)
-        own = mean_entropy(maps[first], maps[second], batch.own[:, 0].to(maps), wanted, batch.known, scale)
         of_none = torch.full_like(presence[count:, 0], OUTSIDE)
         shows = (torch.arange(len(familiarity)) < count).to(familiarity)
         return {
             "cells": cells,
             "dense": dense,
             "keypoints": keypoint_entropy(sample_descriptors(maps, batch.xy), batch.xy, batch.visible, scale),
-            "own": own,
+            "own": own_entropy(maps, batch, self.weights.spread, scale),
             "presence": presence_loss(presence, torch.cat([batch.regions, of_none])),
             "familiar": F.binary_cross_entropy_with_logits(familiarity, shows),
         }
@@ -170,27 +167,25 @@ def keypoint_entropy(
     return torch.where(counted, entropy, torch.zeros_like(entropy)).sum() / counted.sum().clamp(min=1)
 
 
-def mean_entropy(
-    sources: Float[Tensor, "n d g g"],
-    targets: Float[Tensor, "n d g g"],
-    xy: Float[Tensor, "n p 2"],
-    wanted: Float[Tensor, "n p g g"],
-    counted: Bool[Tensor, "n p"],
-    scale: Float[Tensor, ""],
+def own_entropy(
+    maps: Float[Tensor, "v d g g"], batch: Batch, spread: float, scale: Float[Tensor, ""]
 ) -> Float[Tensor, ""]:
-    """Mean cross-entropy of points, each read in a source and looked for in its target; 0 where none counts.
+    """Mean cross-entropy over the cells for points that nobody annotated; 0 where none is known.
+
+    Each is read on the first view of a pair and looked for on the second.
 
     Args:
-        sources: unit maps.
-        targets: unit maps.
-        xy: the points in the sources.
-        wanted: distributions over the targets' cells.
-        counted: which points count.
+        maps: unit descriptors of the views.
+        batch: labels of the views.
+        spread: of the wanted distribution, in cells.
         scale: factor of the cosines.
     """
-    logits = scale * F.normalize(sample_descriptors(sources, xy), dim=2) @ targets.flatten(2)
-    entropy = torch.logsumexp(logits, dim=2) - (logits * wanted.flatten(2)).sum(dim=2)
-    return (entropy * counted).sum() / counted.sum().clamp(min=1)
+    first, second = batch.pairs.unbind(dim=1)
+    here, there = batch.own.to(maps).unbind(dim=1)
+    wanted = gaussians(there, maps.shape[-1], spread).flatten(2)
+    logits = scale * F.normalize(sample_descriptors(maps[first], here), dim=2) @ maps[second].flatten(2)
+    entropy = torch.logsumexp(logits, dim=2) - (logits * wanted).sum(dim=2)
+    return (entropy * batch.known).sum() / batch.known.sum().clamp(min=1)
 
 
 def presence_loss(logits: Float[Tensor, "v 1 g g"], regions: Float[Tensor, "v g g"]) -> Float[Tensor, ""]:
