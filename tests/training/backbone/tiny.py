@@ -44,12 +44,12 @@ def settings(data: Path, cache: Path, /, **changes: Any) -> dict[str, Any]:
     content: dict[str, Any] = {
         "root": str(data),
         "cache": str(cache),
-        "shape": {"descriptor": 8, "width": 16, "context": [1], "detail": 1, "plain": 6},
+        "shape": {"descriptor": 8, "width": 16, "context": [1], "detail": 1},
         "data": [
             {"name": "coco", "root": "plain", "split": "train", "objects": 2, "twice": 1},
             {"name": "coco", "root": "masked", "split": "train", "objects": 1},
         ],
-        "distillation": {"root": "unlabelled", "annotated": 2, "windows": 2, "unlabelled": 1},
+        "unlabelled": {"root": "unlabelled", "negatives": 1},
         "size": 64,
         "objective": {"points": 5},
         "steps": 4,

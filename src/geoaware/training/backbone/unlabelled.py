@@ -78,7 +78,7 @@ def _on_canvas(path: Path) -> np.ndarray:
 
 
 def is_negative(name: str) -> bool:
-    """Whether an image without labels surely shows no mammal, by the ImageNet class in its name.
+    """Whether an image without labels surely shows no mammal with legs, by the ImageNet class in its name.
 
     Those that show people are no negatives either, nor are those whose names say no class.
 
@@ -92,7 +92,7 @@ def is_negative(name: str) -> bool:
     if found is None:
         return False
     synset = int(found[1])
-    # WordNet 3.0 offsets of ImageNet's classes: mammals lie from the echidna to the elephants and pandas;
-    # from 9800000 on there are people.
+    # WordNet 3.0 offsets of ImageNet's classes: echidna to wombat, seals and dogs to meerkats, rabbits to
+    # pandas; whales and the dugong lie between these. From 9800000 on there are people.
     mammal = 1870000 <= synset <= 1885000 or 2077000 <= synset <= 2140000 or 2321000 <= synset <= 2515000
     return not mammal and synset < 9800000
