@@ -10,11 +10,11 @@ from geoaware.runs.errors import InputError
 from geoaware.training.backbone.config import (
     CONFIGS,
     Checks,
-    Distillation,
     Objective,
     Shape,
     Trained,
     TuneConfig,
+    Unlabelled,
     Views,
     load_config,
     run_folder,
@@ -22,7 +22,7 @@ from geoaware.training.backbone.config import (
 
 NEEDED = {
     "data": [{"name": "coco", "root": "faces", "objects": 3}],
-    "distillation": {"root": "others"},
+    "unlabelled": {"root": "others"},
     "steps": 3,
 }
 SHIPPED = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
@@ -52,13 +52,13 @@ class TestShipped:
     def test_lite(self) -> None:
         config = load_config("lite")
         assert [(each.name, each.root, each.objects, each.twice) for each in config.data] == [
-            ("coco", "animalpose", 8, 2),
-            ("coco", "lspet", 8, 1),
-            ("coco", "quaternius", 5, 0),
+            ("coco", "animalpose", 10, 2),
+            ("coco", "lspet", 6, 1),
+            ("coco", "quaternius", 4, 0),
         ]
-        assert (config.distillation.windows, config.distillation.unlabelled) == (4, 3)
+        assert (config.unlabelled.every, config.unlabelled.negatives) == (2, 2)
         assert config.start is None
-        assert (config.size, config.frozen, config.kept, config.shape.plain) == (256, 3, 0.7, 384)
+        assert (config.size, config.steps, config.cooling) == (256, 6000, 1000)
         assert config.views == Views()
         assert config.objective == Objective()
 
@@ -75,7 +75,7 @@ class TestKeys:
             ("views.blur", 0.1, Views),
             ("objective.sparse", 1, Objective),
             ("data.0.path", "x", Trained),
-            ("distillation.folder", "x", Distillation),
+            ("unlabelled.folder", "x", Unlabelled),
             ("validation.often", 5, Checks),
         ],
     )
@@ -107,16 +107,21 @@ class TestKeys:
         ({"data.0.objects": 0}, "data.0.objects: input should be greater than or equal to 1 (got 0)"),
         ({"data.0.twice": 4}, "data.0: twice (4) must not be above objects (3)"),
         ({"data.0.share": 0.5}, "data.0.share: input should be None (got 0.5)"),
-        ({"distillation.unlabelled": 9}, "distillation: unlabelled (9) must not be above windows (4)"),
+        ({"unlabelled.every": 0}, "unlabelled.every: input should be greater than or equal to 1 (got 0)"),
+        (
+            {"unlabelled.negatives": -1},
+            "unlabelled.negatives: input should be greater than or equal to 0",
+        ),
         ({"validation.window": 4}, "validation.window: must be odd, or the whole map, got 4"),
         ({"size": 250}, "size: input should be a multiple of 32 (got 250)"),
-        ({"kept": 1.2}, "kept: input should be less than or equal to 1 (got 1.2)"),
+        ({"size": 352}, "size: input should be less than or equal to 320 (got 352)"),
         ({"data": []}, "data: "),
         ({"views.mirror": 1.5}, "views.mirror: input should be less than or equal to 1 (got 1.5)"),
         ({"views.smaller": 2}, "views: smaller (2.0) must not be above larger (1.3)"),
         ({"views.smaller": 0}, "views.smaller: input should be greater than 0 (got 0)"),
         ({"objective.points": -1}, "objective.points: "),
         ({"objective.cells": -0.5}, "objective.cells: "),
+        ({"objective.familiar": -0.1}, "objective.familiar: "),
         ({"shape.descriptor": 0}, "shape.descriptor: "),
         ({"average": 1}, "average: input should be less than 1 (got 1)"),
         ({"warmup": 0}, "warmup: input should be greater than or equal to 1 (got 0)"),
@@ -132,7 +137,7 @@ def test_values_that_cannot_be(tmp_path: Path, changes: dict, message: str) -> N
     assert len(str(caught.value).splitlines()) == 1
 
 
-@pytest.mark.parametrize("missing", ["data", "distillation", "steps"])
+@pytest.mark.parametrize("missing", ["data", "unlabelled", "steps"])
 def test_what_is_needed_is_asked_for(tmp_path: Path, missing: str) -> None:
     path = file(tmp_path, {key: value for key, value in NEEDED.items() if key != missing})
     with pytest.raises(InputError) as caught:

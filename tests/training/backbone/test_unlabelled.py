@@ -11,7 +11,13 @@ from PIL import Image
 from geoaware.runs.errors import InputError
 from geoaware.runs.progress import silent
 from geoaware.training.backbone import unlabelled as module
-from geoaware.training.backbone.unlabelled import CANVAS, Unlabelled, is_negative, make_unlabelled, used_images
+from geoaware.training.backbone.unlabelled import (
+    CANVAS,
+    Unlabelled,
+    is_negative,
+    make_unlabelled,
+    used_images,
+)
 from tests.toys import noise
 
 SIZES = {"n02088364_beagle": (60, 120), "n03791053_motor_scooter": (120, 60), "n03792782_bike": (80, 80)}

@@ -5,12 +5,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from geoaware.features.tuned import STRIDE
 from geoaware.method.keypoints import Schema
 from geoaware.training.backbone.config import Views
 from geoaware.training.backbone.crops import OBJECT, OTHERS, SIZE, UNKNOWN, Crops
-from geoaware.training.backbone.plain import Plain
+from geoaware.training.backbone.unlabelled import CANVAS, Unlabelled
 from geoaware.training.backbone.views import Batch, Camera, Share, to_device
 from geoaware.training.backbone.vocabulary import Vocabulary
 
@@ -26,6 +27,9 @@ EVEN: dict[str, Any] = {"colour": 0, "background": 0, "recolour": 0}
 
 STILL = {**EVEN, "smaller": 0.5, "larger": 0.9, "cover": 0, "mirror": 0, "turn": 0, "upside": 0}
 VIEW = 160
+
+PAINT = [(204, 0, 0), (0, 204, 0), (204, 0, 204), (0, 0, 204)]
+"""Of each image without labels."""
 
 
 def made_crops(count: int = 2, masked: bool = False) -> Crops:
@@ -52,23 +56,23 @@ def made_crops(count: int = 2, masked: bool = False) -> Crops:
 
 
 @pytest.fixture(scope="module")
-def plain() -> Plain:
-    """Two images without labels, a motorbike and a dog, and one with; their maps say where a cell is."""
-    pixels = np.random.default_rng(0).integers(0, 256, (3, 448, 448, 3), dtype=np.uint8)
-    along = np.tile(np.arange(28, dtype=np.float16), (28, 1))
-    maps = np.stack([np.stack([along + 1, along.T + 1])] * 3)
-    inside = np.array([[0, 28, 0, 28], [4, 24, 0, 28], [0, 28, 7, 21]], np.int16)
-    return Plain(pixels, maps, inside, np.array([True, False, False]), 2)
+def others() -> Unlabelled:
+    """A dog, a motorbike, a child and a violin, each of one colour: the negatives are green and blue."""
+    return Unlabelled(
+        np.broadcast_to(np.array(PAINT, np.uint8)[:, None, None], (4, CANVAS, CANVAS, 3)), np.array([1, 3])
+    )
 
 
 def camera(
-    plain: Plain, seed: int = 0, vocabulary: Vocabulary = VOCABULARY, size: int = VIEW, **views: Any
+    others: Unlabelled, seed: int = 0, vocabulary: Vocabulary = VOCABULARY, size: int = VIEW, **views: Any
 ) -> Camera:
-    return Camera(Views(**views), vocabulary, plain, size, torch.Generator().manual_seed(seed))
+    return Camera(Views(**views), vocabulary, others, size, torch.Generator().manual_seed(seed))
 
 
-def drawn(crops: Crops, plain: Plain, seed: int = 0, twice: int = 1, **views: Any) -> Batch:
-    return camera(plain, seed, **views).batch([Share(crops, 2, twice)], 2, 5)
+def drawn(
+    crops: Crops, others: Unlabelled, seed: int = 0, twice: int = 1, negatives: int = 2, **views: Any
+) -> Batch:
+    return camera(others, seed, **views).batch([Share(crops, 2, twice)], 2, 5, negatives)
 
 
 def shines(views: Batch, row: int, keypoint: int, channel: int) -> bool:
@@ -78,8 +82,8 @@ def shines(views: Batch, row: int, keypoint: int, channel: int) -> bool:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_labels_move_with_the_pixels_and_change_names_in_the_mirror(plain: Plain, seed: int) -> None:
-    views = drawn(made_crops(), plain, seed, **EVEN, cover=0, smaller=0.5, larger=0.9)
+def test_labels_move_with_the_pixels_and_change_names_in_the_mirror(others: Unlabelled, seed: int) -> None:
+    views = drawn(made_crops(), others, seed, **EVEN, cover=0, smaller=0.5, larger=0.9)
     mirrored = 0
     for row in range(len(views.pixels)):
         if not views.visible[row, :3].all():
@@ -97,18 +101,18 @@ def test_labels_move_with_the_pixels_and_change_names_in_the_mirror(plain: Plain
     assert 0 <= mirrored <= len(views.pixels)
 
 
-def test_mirror_images_and_turns_occur(plain: Plain) -> None:
+def test_mirror_images_and_turns_occur(others: Unlabelled) -> None:
     angles = []
     for seed in range(8):
-        xy = drawn(made_crops(), plain, seed, **EVEN, cover=0, upside=1.0).xy
+        xy = drawn(made_crops(), others, seed, **EVEN, cover=0, upside=1.0).xy
         across = xy[:, RIGHT] - xy[:, LEFT]
         angles += torch.atan2(across[:, 1], across[:, 0]).tolist()
     assert min(angles) < -2
     assert max(angles) > 2
 
 
-def test_an_object_shown_twice_has_its_points_on_both_views(plain: Plain) -> None:
-    views = drawn(made_crops(), plain, **EVEN, cover=0, smaller=0.5, larger=0.8)
+def test_an_object_shown_twice_has_its_points_on_both_views(others: Unlabelled) -> None:
+    views = drawn(made_crops(), others, **EVEN, cover=0, smaller=0.5, larger=0.8)
     assert len(views.pixels) == 3
     assert views.pairs.tolist() == [[0, 1]]
     assert views.known.shape == (1, 5)
@@ -124,8 +128,8 @@ def test_an_object_shown_twice_has_its_points_on_both_views(plain: Plain) -> Non
         assert torch.allclose(shares[0], turned, atol=0.05)
 
 
-def test_points_on_limbs_are_visible_where_both_ends_are(plain: Plain) -> None:
-    views = drawn(made_crops(), plain, **STILL)
+def test_points_on_limbs_are_visible_where_both_ends_are(others: Unlabelled) -> None:
+    views = drawn(made_crops(), others, **STILL)
     assert views.xy.shape[1] == 3 + 2
     assert views.visible.all()
     for row in range(len(views.xy)):
@@ -136,8 +140,8 @@ def test_points_on_limbs_are_visible_where_both_ends_are(plain: Plain) -> None:
             assert min(float(a - b) for a, b in zip(apart, whole, strict=True)) == pytest.approx(0, abs=1e-3)
 
 
-def test_the_neighbour_is_elsewhere(plain: Plain) -> None:
-    views = drawn(made_crops(), plain, **{**STILL, "smaller": 0.4, "larger": 0.41})
+def test_the_neighbour_is_elsewhere(others: Unlabelled) -> None:
+    views = drawn(made_crops(), others, **{**STILL, "smaller": 0.4, "larger": 0.41})
     seen = 0
     for row in range(len(views.pixels)):
         x, y = views.others[row, 0, NOSE].round().long().tolist()
@@ -150,17 +154,17 @@ def test_the_neighbour_is_elsewhere(plain: Plain) -> None:
     assert seen
 
 
-def test_a_background_leaves_the_object_and_hides_the_rest(plain: Plain) -> None:
-    views = drawn(made_crops(masked=True), plain, **{**STILL, "background": 1.0})
+def test_a_background_leaves_the_object_and_hides_the_rest(others: Unlabelled) -> None:
+    views = drawn(made_crops(masked=True), others, **{**STILL, "background": 1.0})
     assert float(views.pixels.std()) > 0.1
     assert set(views.regions.unique().tolist()) == {OBJECT, UNKNOWN}
     assert shines(views, 0, NOSE, COLOURS[NOSE])
 
 
-def test_what_is_covered_is_not_visible(plain: Plain) -> None:
+def test_what_is_covered_is_not_visible(others: Unlabelled) -> None:
     crops = made_crops()
     wide = Crops(**{**vars(crops), "visible": np.ones((2, 3), bool)})
-    assert drawn(wide, plain, **{**STILL, "cover": 1.0}).visible.all()  # fewer than 4: none
+    assert drawn(wide, others, **{**STILL, "cover": 1.0}).visible.all()  # fewer than 4: none
     five = Vocabulary.of([Schema(tuple("abcd"))])
     big = Crops(
         **{
@@ -173,47 +177,91 @@ def test_what_is_covered_is_not_visible(plain: Plain) -> None:
     )
     hidden = 0
     for seed in range(6):
-        views = camera(plain, seed, five, **{**STILL, "cover": 1.0}).batch([Share(big, 2, 0)], 0, 3)
+        views = camera(others, seed, five, **{**STILL, "cover": 1.0}).batch([Share(big, 2, 0)], 0, 3, 1)
         hidden += int((~views.visible).sum())
     assert 0 < hidden < 6 * 2 * 4
 
 
-def test_a_step_is_decided_by_its_seed(plain: Plain) -> None:
-    first, again, other = (drawn(made_crops(), plain, seed) for seed in (3, 3, 4))
+def test_a_step_is_decided_by_its_seed(others: Unlabelled) -> None:
+    first, again, other = (drawn(made_crops(), others, seed) for seed in (3, 3, 4))
     assert torch.equal(first.pixels, again.pixels)
     assert torch.equal(first.xy, again.xy)
+    assert torch.equal(first.negatives, again.negatives)
     assert not torch.equal(first.pixels, other.pixels)
+    assert not torch.equal(first.negatives, other.negatives)
 
 
-def test_windows_have_the_descriptors_of_their_place(plain: Plain) -> None:
-    windows = camera(plain, size=256).windows(6, 4)
-    assert windows.pixels.shape == (6, 3, 256, 256)
-    assert windows.plain.shape == (6, 2, 16, 16)
-    assert torch.linalg.vector_norm(windows.plain, dim=1).allclose(torch.ones(6, 16, 16))
-    # Column over row of the corner: the map says where a cell of the whole image is.
-    tangent = windows.plain[:, 0] / windows.plain[:, 1]
-    assert bool((tangent[:, 0, 1:] > tangent[:, 0, :-1]).all())
-    assert windows.inside.flatten(1).float().mean(dim=1).min() >= 0.5
-    assert not windows.negative[4:].any()
+class TestNegatives:
+    def test_they_come_from_the_negatives_alone(self, others: Unlabelled) -> None:
+        seen = set()
+        for seed in range(6):
+            found = drawn(made_crops(), others, seed, negatives=5, colour=0).negatives
+            assert found.shape == (5, 3, VIEW, VIEW)
+            for each in found:
+                # One image is one colour.
+                assert torch.equal(each, each[:, :1, :1].expand_as(each))
+                seen.add(tuple((255 * each[:, 0, 0]).round().int().tolist()))
+        assert seen == {PAINT[1], PAINT[3]}
+
+    def test_a_background_may_be_any_image(self, others: Unlabelled) -> None:
+        chosen = camera(others)
+        seen = {tuple((255 * chosen._backdrop(8)[:, 0, 0]).round().int().tolist()) for _ in range(40)}
+        assert seen == set(PAINT)
+
+    def test_each_is_an_upright_part_of_the_image(self) -> None:
+        """Pixels that say where they lie: red grows to the right, green downwards."""
+        ramp = np.zeros((1, CANVAS, CANVAS, 3), np.uint8)
+        ramp[..., 0], ramp[..., 1] = np.arange(CANVAS) // 2, np.arange(CANVAS)[:, None] // 2
+        corners = set()
+        for seed in range(4):
+            only = Unlabelled(ramp, np.array([0]))
+            for each in 255 * drawn(made_crops(), only, seed, **STILL).negatives:
+                # Of two neighbours with one value the first may be cut off.
+                x, y = (2 * int(each[channel, 0, 0].round()) for channel in (0, 1))
+                assert 0 <= min(x, y) <= max(x, y) <= CANVAS - VIEW
+                assert int(each[0, 0, -1].round()) in ((x + VIEW - 1) // 2, (x + VIEW) // 2)
+                assert int(each[1, -1, 0].round()) in ((y + VIEW - 1) // 2, (y + VIEW) // 2)
+                corners.add((x, y))
+        assert len(corners) > 4
+
+    def test_their_light_changes(self, others: Unlabelled) -> None:
+        found = drawn(made_crops(), others, negatives=4, colour=0.4).negatives
+        assert 0 <= float(found.min()) <= float(found.max()) <= 1
+        assert float(found.std(dim=(2, 3)).max()) > 0
+
+    def test_none_at_0_and_nothing_else_of_the_step_changes(self, others: Unlabelled) -> None:
+        """Also where no image is a negative."""
+        none = drawn(made_crops(), others, negatives=0)
+        assert none.negatives.shape == (0, 3, VIEW, VIEW)
+        bare = Unlabelled(others.pixels, np.array([], int))
+        for other in (drawn(made_crops(), bare, negatives=0), drawn(made_crops(), others, negatives=3)):
+            for name, each in vars(none).items():
+                assert name == "negatives" or torch.equal(getattr(other, name), each), name
 
 
-def test_light_changes_pixels_and_no_label(plain: Plain) -> None:
-    bright, even = (drawn(made_crops(), plain, **{**STILL, "colour": colour}) for colour in (0.4, 0.0))
+def test_light_changes_pixels_and_no_label(others: Unlabelled) -> None:
+    bright, even = (drawn(made_crops(), others, **{**STILL, "colour": colour}) for colour in (0.4, 0.0))
     assert not torch.allclose(bright.pixels, even.pixels, atol=0.05)
     assert torch.equal(bright.xy, even.xy)
     assert 0 <= float(bright.pixels.min()) <= float(bright.pixels.max()) <= 1
 
 
-def test_another_coat_is_the_object_s_alone(plain: Plain) -> None:
-    coat, own = (drawn(made_crops(masked=True), plain, **{**STILL, "recolour": each}) for each in (1.0, 0.0))
-    x, y = (STRIDE * coat.xy[0, NOSE] + STRIDE // 2).round().long().tolist()
-    # The middle of the object is black without a coat, and what lies beyond its edge in any case.
-    found = coat.pixels[0, :, y - 20 : y + 20, x - 20 : x + 20]
-    assert float(found.mean()) > float(own.pixels[0, :, y - 20 : y + 20, x - 20 : x + 20].mean())
-    assert float(coat.pixels[0, :, :4].max()) == float(own.pixels[0, :, :4].max())
+def test_another_coat_is_the_object_s_alone(others: Unlabelled) -> None:
+    changed = []
+    for seed in range(6):
+        coat, own = (
+            drawn(made_crops(masked=True), others, seed, **{**STILL, "recolour": each}) for each in (1.0, 0.0)
+        )
+        change = F.max_pool2d((coat.pixels[0] - own.pixels[0]).abs().amax(dim=0)[None], STRIDE)[0]
+        # The object with the cells around it, which its edge may touch.
+        near = F.max_pool2d((coat.regions[:1] == OBJECT).float(), 3, stride=1, padding=1)[0] > 0
+        assert not change[~near].any()
+        assert (~near).any()
+        changed.append(float(change[near].mean()))
+    assert sum(each > 0.02 for each in changed) >= 4
 
 
-def test_on_a_device_what_says_what_counts_stays(plain: Plain) -> None:
-    moved = to_device(drawn(made_crops(), plain), torch.device("meta"))
-    assert moved.pixels.device.type == moved.own.device.type == "meta"
+def test_on_a_device_what_says_what_counts_stays(others: Unlabelled) -> None:
+    moved = to_device(drawn(made_crops(), others), torch.device("meta"))
+    assert moved.pixels.device.type == moved.negatives.device.type == moved.own.device.type == "meta"
     assert moved.visible.device.type == moved.pairs.device.type == "cpu"
