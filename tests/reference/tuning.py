@@ -97,24 +97,10 @@ def presence(logits: Tensor, regions: Tensor) -> float:
     return sum(sums[each] / max(counts[each], 1) for each in sums) / 2
 
 
-def relation_loss(ours: Tensor, theirs: Tensor, inside: Tensor, temperature: float) -> float:
-    """Mean divergence of our softmax over a window's cells from theirs, over query cells and windows."""
-
-    def share(maps: Tensor, window: int, query: Tensor) -> dict[tuple[int, int], float]:
-        cells = [(y, x) for y in range(maps.shape[2]) for x in range(maps.shape[3]) if inside[window, y, x]]
-        powers = {(y, x): math.exp(float(query @ maps[window, :, y, x]) / temperature) for y, x in cells}
-        total = sum(powers.values())
-        return {cell: power / total for cell, power in powers.items()}
-
-    found = []
-    for at in inside.nonzero().tolist():
-        for window in range(len(ours)):
-            if not inside[window].any():
-                continue
-            wanted = share(theirs, window, theirs[at[0], :, at[1], at[2]])
-            have = share(ours, window, ours[at[0], :, at[1], at[2]])
-            found.append(sum(p * math.log(p / have[cell]) for cell, p in wanted.items() if p > 0))
-    return sum(found) / len(found) if found else 0.0
+def familiar(logits: Vector, shows: Sequence[bool]) -> float:
+    """Mean of -log p over images that show an object, and of -log(1 - p) over those that do not."""
+    chances = [1 / (1 + math.exp(-logit)) for logit in logits]
+    return -sum(math.log(p if yes else 1 - p) for p, yes in zip(chances, shows, strict=True)) / len(chances)
 
 
 def keypoint_entropy(queries: Tensor, xy: Tensor, visible: Tensor, scale: float, same: float) -> float:

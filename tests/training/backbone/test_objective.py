@@ -16,22 +16,21 @@ from geoaware.training.backbone.crops import OBJECT, OUTSIDE, UNKNOWN
 from geoaware.training.backbone.objective import (
     Criterion,
     gaussians,
-    halved,
     ignored_cells,
     keypoint_entropy,
-    mean_entropy,
+    own_entropy,
     presence_loss,
-    relation_loss,
 )
-from geoaware.training.backbone.views import Batch, Windows
+from geoaware.training.backbone.views import Batch
 from tests.reference import tuning as slow
 
 GRID, CHANNELS, CLASSES = 6, 4, 3
+NEGATIVES = 2
 
 
-def unit_maps(seed: int, count: int, channels: int = CHANNELS) -> Tensor:
+def unit_maps(seed: int, count: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return F.normalize(torch.randn(count, channels, GRID, GRID, generator=generator), dim=1)
+    return F.normalize(torch.randn(count, CHANNELS, GRID, GRID, generator=generator), dim=1)
 
 
 def made_views(seed: int, count: int = 3, points: int = 4, seen: float = 0.7) -> Batch:
@@ -43,6 +42,7 @@ def made_views(seed: int, count: int = 3, points: int = 4, seen: float = 0.7) ->
 
     return Batch(
         drawn(count, 3, 8, 8),
+        drawn(NEGATIVES, 3, 8, 8),
         (3 * drawn(count, GRID, GRID)).floor(),
         (GRID - 1) * drawn(count, CLASSES + 1, 2),
         drawn(count, CLASSES + 1) < seen,
@@ -53,33 +53,6 @@ def made_views(seed: int, count: int = 3, points: int = 4, seen: float = 0.7) ->
         (GRID - 1) * drawn(1, 2, points, 2),
         drawn(1, points) < 0.6,
     )
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_relations_agree_with_the_slow_loop(seed: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    ours, theirs = unit_maps(seed, 2), unit_maps(seed + 10, 2, channels=7)
-    inside = torch.rand(2, GRID, GRID, generator=generator) < 0.4
-    found = relation_loss(ours, theirs, inside, 0.1)
-    assert float(found) == pytest.approx(slow.relation_loss(ours, theirs, inside, 0.1), rel=1e-4)
-
-
-def test_relations_are_met_by_a_rotation_of_the_descriptors_and_by_nothing_else() -> None:
-    theirs = unit_maps(0, 3)
-    turn = torch.linalg.qr(torch.randn(9, CHANNELS, generator=torch.Generator().manual_seed(1)))[0]
-    everywhere = torch.ones(3, GRID, GRID, dtype=torch.bool)
-    turned = torch.einsum("kc,wchv->wkhv", turn, theirs)
-    assert float(relation_loss(turned, theirs, everywhere, 0.05)) == pytest.approx(0, abs=1e-5)
-    assert float(relation_loss(unit_maps(1, 3), theirs, everywhere, 0.05)) > 0.5
-
-
-def test_relations_of_no_cell_are_nothing_and_an_empty_window_is_passed_over() -> None:
-    ours, theirs = unit_maps(0, 2), unit_maps(1, 2)
-    inside = torch.zeros(2, GRID, GRID, dtype=torch.bool)
-    assert float(relation_loss(ours, theirs, inside, 0.05)) == 0
-    inside[0] = True
-    alone = relation_loss(ours[:1], theirs[:1], inside[:1], 0.05)
-    assert float(relation_loss(ours, theirs, inside, 0.05)) == pytest.approx(float(alone), rel=1e-5)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -154,55 +127,89 @@ def test_a_match_on_another_animal_costs_nothing() -> None:
     elsewhere = views.elsewhere.clone()
     elsewhere[:, 3:, 3:] = True
     fine = criterion._searches(maps, replace(views, elsewhere=elsewhere), scale)[0]
-    assert float(wrong) - float(fine) == pytest.approx(0.693, abs=0.02)
+    assert float(wrong.detach() - fine.detach()) == pytest.approx(0.693, abs=0.02)
 
 
 def test_every_part_has_a_gradient_and_the_total_is_their_weighted_sum() -> None:
-    views, weights = made_views(0, seen=1.0), Objective()
+    views = made_views(0, seen=1.0)
+    weights = Objective(cells=0.5, dense=0.2, keypoints=0.7, own=0.9, presence=1.1, familiar=1.3)
     criterion = Criterion(CLASSES, CHANNELS, weights)
-    maps, presence = unit_maps(0, 3).requires_grad_(), torch.zeros(3, 1, GRID, GRID).requires_grad_()
-    plain, joined = unit_maps(1, 2).requires_grad_(), unit_maps(2, 2).requires_grad_()
-    seen = torch.zeros(2, 1, GRID, GRID).requires_grad_()
-    windows = Windows(
-        torch.zeros(2, 3, 8, 8),
-        halved(unit_maps(3, 2)),
-        torch.ones(2, GRID // 2, GRID // 2, dtype=torch.bool),
-        torch.tensor([True, False]),
-    )
-    parts = criterion(maps, presence, views, plain, joined, seen, windows)
+    maps = unit_maps(0, 3).requires_grad_()
+    presence = torch.zeros(3 + NEGATIVES, 1, GRID, GRID).requires_grad_()
+    familiarity = torch.zeros(3 + NEGATIVES).requires_grad_()
+    parts = criterion(maps, presence, familiarity, views)
+    assert list(parts) == ["cells", "dense", "keypoints", "own", "presence", "familiar"]
     total = criterion.total(parts)
     assert float(total) == pytest.approx(
         sum(getattr(weights, name) * float(value) for name, value in parts.items()), rel=1e-5
     )
     total.backward()
-    for each in (maps, presence, plain, joined, seen):
+    for each in (maps, presence, familiarity, *criterion.parameters()):
         assert each.grad is not None
         assert float(each.grad.abs().sum()) > 0
-    # A window that may show an animal says nothing of presence, and its joined descriptors are free.
-    assert float(seen.grad[1].abs().sum()) == 0
-    assert float(joined.grad[1].abs().sum()) == 0
+
+
+class TestNegatives:
+    """Images that show nothing that is trained on come behind the views."""
+
+    def found(self, presence: Tensor, familiarity: Tensor, views: Batch | None = None) -> dict[str, Tensor]:
+        views = views or made_views(0)
+        criterion = Criterion(CLASSES, CHANNELS, Objective())
+        return criterion(unit_maps(0, len(views.pixels)), presence, familiarity, views)  # type: ignore[no-any-return]
+
+    def test_familiar_by_hand(self) -> None:
+        """Views at log 3, 0 and -log 3, negatives at log 3 and -log 7."""
+        logits = torch.tensor([math.log(3), 0.0, -math.log(3), math.log(3), -math.log(7)])
+        found = self.found(torch.zeros(5, 1, GRID, GRID), logits)["familiar"]
+        wanted = -sum(map(math.log, (3 / 4, 1 / 2, 1 / 4, 1 / 4, 7 / 8))) / 5
+        assert float(found) == pytest.approx(wanted, rel=1e-6)
+
+    @pytest.mark.parametrize("seed", range(4))
+    def test_familiar_agrees_with_the_slow_loop(self, seed: int) -> None:
+        logits = 3 * torch.randn(5, generator=torch.Generator().manual_seed(seed))
+        found = self.found(torch.zeros(5, 1, GRID, GRID), logits)["familiar"]
+        wanted = slow.familiar(logits.tolist(), [True] * 3 + [False] * 2)
+        assert float(found) == pytest.approx(wanted, rel=1e-5)
+
+    def test_a_view_pulls_its_logit_up_and_a_negative_down(self) -> None:
+        logits = torch.zeros(5, requires_grad=True)
+        self.found(torch.zeros(5, 1, GRID, GRID), logits)["familiar"].backward()
+        assert logits.grad is not None
+        assert logits.grad.tolist() == pytest.approx([-0.1, -0.1, -0.1, 0.1, 0.1])
+
+    def test_every_cell_of_a_negative_is_outside(self) -> None:
+        views = made_views(0)
+        presence = torch.randn(5, 1, GRID, GRID, generator=torch.Generator().manual_seed(1))
+        found = self.found(presence, torch.zeros(5))["presence"]
+        regions = torch.cat([views.regions, torch.full((2, GRID, GRID), float(OUTSIDE))])
+        assert float(found) == pytest.approx(slow.presence(presence, regions), rel=1e-5)
+
+    def test_without_negatives_the_views_alone_count(self) -> None:
+        views = replace(made_views(0), negatives=torch.zeros(0, 3, 8, 8))
+        presence = torch.randn(3, 1, GRID, GRID, generator=torch.Generator().manual_seed(1))
+        found = self.found(presence, torch.zeros(3), views)
+        assert float(found["presence"]) == pytest.approx(slow.presence(presence, views.regions), rel=1e-5)
+        assert float(found["familiar"]) == pytest.approx(math.log(2))
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_points_of_one_object_agree_with_the_slow_loop(seed: int) -> None:
     views, maps = made_views(seed), unit_maps(seed, 3)
-    scale, (first, second) = torch.tensor(7.0), views.pairs.unbind(dim=1)
-    wanted = gaussians(views.own[:, 1], GRID, 0.7)
-    found = mean_entropy(maps[first], maps[second], views.own[:, 0], wanted, views.known, scale)
+    views = replace(
+        views,
+        pairs=torch.tensor([[0, 1], [1, 2]]),
+        own=torch.cat([views.own, views.own.flip(2)]),
+        known=torch.cat([views.known, ~views.known]),
+    )
+    found = own_entropy(maps, views, 0.7, torch.tensor(7.0))
     slowly = slow.own(maps, views.pairs, views.own, views.known, math.log(7.0), 0.7)
     assert float(found) == pytest.approx(slowly, rel=1e-4)
 
 
-def parts_of(views: Batch, criterion: Criterion, maps: Tensor, presence: Tensor) -> dict[str, Tensor]:
-    """With two windows, of which the first is a negative."""
-    windows = Windows(
-        torch.zeros(2, 3, 8, 8),
-        halved(unit_maps(3, 2)),
-        torch.ones(2, GRID // 2, GRID // 2, dtype=torch.bool),
-        torch.tensor([True, False]),
-    )
-    seen = torch.zeros(2, 1, GRID, GRID)
-    return criterion(maps, presence, views, unit_maps(1, 2), unit_maps(2, 2), seen, windows)  # type: ignore[no-any-return]
+def parts_of(views: Batch, criterion: Criterion, maps: Tensor) -> dict[str, Tensor]:
+    """Where presence and familiarity say nothing."""
+    count = len(maps) + NEGATIVES
+    return criterion(maps, torch.zeros(count, 1, GRID, GRID), torch.zeros(count), views)  # type: ignore[no-any-return]
 
 
 def test_nothing_visible_and_no_object_twice() -> None:
@@ -215,7 +222,7 @@ def test_nothing_visible_and_no_object_twice() -> None:
     )
     criterion = Criterion(CLASSES, CHANNELS, Objective())
     maps = unit_maps(0, 3).requires_grad_()
-    parts = parts_of(views, criterion, maps, torch.zeros(3, 1, GRID, GRID))
+    parts = parts_of(views, criterion, maps)
     assert [float(parts[name]) for name in ("cells", "dense", "keypoints", "own")] == [0, 0, 0, 0]
     criterion.total(parts).backward()
     assert maps.grad is not None
@@ -224,12 +231,12 @@ def test_nothing_visible_and_no_object_twice() -> None:
 
 @pytest.mark.parametrize("log_scale", [2.0, 4.0, 5.0])
 def test_the_factor_of_the_cosines_is_learned_up_to_eighty(log_scale: float) -> None:
-    views, maps, presence = made_views(0), unit_maps(0, 3), torch.zeros(3, 1, GRID, GRID)
+    views, maps = made_views(0), unit_maps(0, 3)
     criterion = Criterion(CLASSES, CHANNELS, Objective())
     assert criterion.log_scale.exp().item() == pytest.approx(45)
     with torch.no_grad():
         criterion.log_scale.fill_(log_scale)
-    parts_of(views, criterion, maps, presence)["cells"].backward()
+    parts_of(views, criterion, maps)["cells"].backward()
     assert criterion.log_scale.grad is not None
     assert (float(criterion.log_scale.grad) == 0) == (math.exp(log_scale) > 80)
 
@@ -248,10 +255,8 @@ def test_gradients() -> None:
 
     maps = unit_maps(0, 3).double().requires_grad_()
     assert torch.autograd.gradcheck(searches, (maps, *criterion.parameters()), fast_mode=True)
-    theirs, inside = unit_maps(3, 2).double(), torch.ones(2, GRID, GRID, dtype=torch.bool)
-    ours = unit_maps(4, 2).double().requires_grad_()
     assert torch.autograd.gradcheck(
-        lambda each: relation_loss(each, theirs, inside, 0.2), (ours,), fast_mode=True
+        lambda each: own_entropy(each, views, 0.7, criterion.log_scale.exp()), (maps,), fast_mode=True
     )
 
 
