@@ -140,8 +140,8 @@ def test_every_part_has_a_gradient_and_the_total_is_their_weighted_sum() -> None
     parts = criterion(maps, presence, familiarity, views)
     assert list(parts) == ["cells", "dense", "keypoints", "own", "presence", "familiar"]
     total = criterion.total(parts)
-    assert float(total) == pytest.approx(
-        sum(getattr(weights, name) * float(value) for name, value in parts.items()), rel=1e-5
+    assert float(total.detach()) == pytest.approx(
+        sum(getattr(weights, name) * float(value.detach()) for name, value in parts.items()), rel=1e-5
     )
     total.backward()
     for each in (maps, presence, familiarity, *criterion.parameters()):
