@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import typer
 
 from geoaware import cli
 from geoaware.commands import data
+from geoaware.features import EXTRACTORS, Entry
 from tests.commands.test_reproduce import faces
 from tests.toys import save_face
 
@@ -116,3 +118,89 @@ def test_wrong_usage_is_told_without_its_long_arguments(
     told = " ".join(error.replace("│", " ").split())
     assert message in told
     assert len(told) < 400
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["match", "A.PNG", "a.png", "--point", "1,2"],
+        ["match", "a.png", "A.PNG", "--point", "1,2"],
+        ["match", "a.png", "a.png", "--points", "A.PNG"],
+        ["score", "A.PNG"],
+        ["gallery", "A.PNG", "--root", "."],
+        ["transfer", "A.PNG", ".", "--out", "x"],
+        ["pose", "A.PNG", "--templates", "sets"],
+    ],
+)
+def test_a_file_that_is_spelled_in_another_way_is_named(
+    words: list[str],
+    strange: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    save_face(strange / "a.png")
+    assert "error: A.PNG: no such file; a.png is there" in fail(monkeypatch, capsys, words)
+
+
+STRANGE = "[/x][b]cat[/b] :eye:"
+"""A name that holds what looks like rich's markup, one that nobody opened too, and an emoji."""
+
+
+@pytest.fixture
+def strange(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A COCO folder, template sets and points whose names are all `STRANGE`."""
+    monkeypatch.setitem(EXTRACTORS, "toy", Entry("tests.store.toy_extraction", "Toy", "a toy"))
+    root, name = faces(tmp_path), STRANGE.replace("/", "|")
+    content = json.loads((root / "val.json").read_text())
+    content["categories"][0]["name"] = STRANGE
+    content["categories"][0]["keypoints"] = [f"{STRANGE} {number}" for number in range(3)]
+    for image in content["images"]:
+        Path(root / "images" / image["file_name"]).rename(root / "images" / f"{name} {image['id']}.png")
+        image["file_name"] = f"{name} {image['id']}.png"
+    (root / "val.json").write_text(json.dumps(content))
+    (root / "points.json").write_text(json.dumps({STRANGE: [30, 40]}))
+    (root / "sets" / name).mkdir(parents=True)
+    for pose in ("left", "right", "front", "back"):
+        save_face(root / "sets" / name / f"{pose}.png")
+    monkeypatch.chdir(root)
+    return root
+
+
+SET = ["--dataset", "coco", "--root", ".", "--split", "val"]
+TOY = ["--extractor", "toy", "--device", "cpu"]
+FILE = f"images/{STRANGE.replace('/', '|')} 0.png"
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (["match", FILE, FILE, "--points", "points.json", *TOY], STRANGE),
+        (["evaluate", *SET, "--by", "category", "--out", "p.jsonl", *TOY], STRANGE),
+        (["score", "p.jsonl", "--by", "keypoint"], f"{STRANGE} 2"),
+        (["gallery", "p.jsonl", "--root", ".", "--out", f"{FILE}.html"], FILE),
+        (["data", "check", "coco", ".", "--split", "val"], "coco: fine"),
+        (["pose", "images", "--templates", "sets", *TOY], FILE.removeprefix("images/")),
+        (["extract", "images", "--cache", STRANGE.replace("/", "|"), *TOY], STRANGE.replace("/", "|")),
+        (["transfer", "val.json", "sets", "--recursive", "--out", FILE + ".json", *TOY], STRANGE),
+        (["reproduce", "table2", *SET, "--out", "made", *TOY], STRANGE),
+        (["info"], "efficientnet-lite0"),
+    ],
+)
+def test_names_are_printed_as_they_are(
+    words: list[str],
+    shown: str,
+    strange: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    if words[1:2] == ["p.jsonl"]:
+        monkeypatch.setattr(sys, "argv", ["geoaware", "predict", *SET, "--out", "p.jsonl", *TOY])
+        with pytest.raises(SystemExit):
+            cli.main()
+    monkeypatch.setattr(sys, "argv", ["geoaware", *words])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    told = capsys.readouterr()
+    assert ended.value.code == 0, told.err
+    assert shown in told.out + told.err

@@ -9,16 +9,20 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import typer
 from PIL import Image
 from typer.testing import CliRunner
 
-from geoaware.commands import info
+from geoaware.commands import info, match
 from geoaware.commands.match import _TABLE_ROWS, OutputOptions, _print_result
+from geoaware.data.exif import INVERSE, TAG, turned_pixels, turned_points, turned_size
 from geoaware.data.points_file import QueryPoints
+from geoaware.features import EXTRACTORS, Entry
 from geoaware.runs.errors import InputError
 from tests.features.test_refined import LITE_CHANNELS, random_network
 from tests.toys import face, save_face
@@ -224,15 +228,15 @@ def test_info_and_help() -> None:
 def test_info_lists_shipped_post_processors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("geoaware.features.refined.SHIPPED", tmp_path)
     network = random_network(12, (8, 8), extractor="dinov2-base(canvas=840)", matching={"blend": 0.6})
-    network.save_pretrained(tmp_path / "small")
+    network.save_pretrained(tmp_path / "[red]small")
     app = typer.Typer()
     app.command()(info.info)
     facts = json.loads(CliRunner().invoke(app, ["--json"]).stdout)
     count = sum(each.numel() for each in network.parameters())
     line = {"parameters": count, "extractor": "dinov2-base(canvas=840)", "blend": 0.6}
-    assert facts["post_processors"] == {"small": line}
+    assert facts["post_processors"] == {"[red]small": line}
     shown = CliRunner().invoke(app, []).stdout
-    assert f"post-processor small: {count:,} parameters, blend 0.6, for dinov2-base\n" in shown
+    assert f"post-processor [red]small: {count:,} parameters, blend 0.6, for dinov2-base\n" in shown
 
 
 def test_examples_come_from_installed_packages(tmp_path: Path) -> None:
@@ -258,9 +262,94 @@ def test_many_points_are_printed_in_plain_columns(count: int, capsys: pytest.Cap
     points = torch.rand(count, 2, dtype=torch.float64) * 100
     found = {"queries": points, "points": points, "confidence": points[:, 0], "cycle_error": points[:, 1]}
     matches = SimpleNamespace(**found, distances={}, pose="flip")
-    names = [f"[bold]point[/x] {number}" for number in range(count)]
+    names = [f"[bold]point[/x] :eye: {number}" for number in range(count)]
     _print_result(matches, QueryPoints([], names))  # type: ignore[arg-type]
     out = capsys.readouterr().out
     assert out.endswith("pose: flip (alignment off)\n")
-    assert sum("[bold]point[/x]" in line for line in out.splitlines()) == count
+    assert sum("[bold]point[/x] :eye:" in line for line in out.splitlines()) == count
     assert ("┃" in out) == (count == _TABLE_ROWS)
+
+
+class TestExif:
+    """A and B are stored turned by EXIF; what comes out is what comes out of the upright images."""
+
+    @pytest.fixture(params=[(6, 8), (3, 1), (2, 7)])
+    def turns(self, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+        """Writes each image and A's mask twice: upright, and as stored with its orientation."""
+        monkeypatch.setitem(EXTRACTORS, "toy", Entry("tests.store.toy_extraction", "Toy", "a toy"))
+        for name, turn, size in zip("ab", request.param, ((200, 160), (150, 180)), strict=True):
+            upright = np.asarray(face(*size, colour="orange" if name == "a" else "gray"))
+            mask = np.zeros(size[::-1], dtype=np.uint8)
+            mask[20:90, 30:120] = 255
+            exif = Image.Exif()
+            exif[TAG] = turn
+            Image.fromarray(upright).save(tmp_path / f"{name}.png")
+            Image.fromarray(mask).save(tmp_path / f"{name}_mask.png")
+            stored = turned_pixels(upright, INVERSE[turn])
+            Image.fromarray(stored).save(tmp_path / f"{name}_stored.png", exif=exif)
+            Image.fromarray(turned_pixels(mask, INVERSE[turn])).save(tmp_path / f"{name}_stored_mask.png")
+        return request.param
+
+    def found(self, folder: Path, a: str, b: str, *more: object) -> tuple[dict[str, Any], str]:
+        app = typer.Typer()
+        app.command()(match.match)
+        words = [folder / a, folder / b, "--json", folder / "m.json", "--extractor", "toy", "--pose", "flip"]
+        done = CliRunner().invoke(app, list(map(str, [*words, *more])), catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        return json.loads((folder / "m.json").read_text()), done.stderr
+
+    def test_points_of_the_upright_image(self, turns: tuple[int, int], tmp_path: Path) -> None:
+        asked = ("--point", "60,40", "--point", "140,75.5")
+        plain, said = self.found(tmp_path, "a.png", "b.png", *asked)
+        assert not said
+        turned, said = self.found(tmp_path, "a_stored.png", "b_stored.png", *asked, "--exif", "upright")
+        assert turned["matches"] == plain["matches"]
+        assert turned["source_size"] == [200, 160]
+        # Nobody can tell whether the points are of the pixels before or after the turn.
+        assert f"a_stored.png: is turned by EXIF (orientation {turns[0]})" in said
+
+    def test_points_of_the_stored_pixels(self, turns: tuple[int, int], tmp_path: Path) -> None:
+        upright = torch.tensor([[60.0, 40.0], [140.0, 75.5]], dtype=torch.float64)
+        stored = turned_points(upright, (200, 160), INVERSE[turns[0]]).tolist()
+        masks = ("--mask", tmp_path / "a_mask.png", "--target-mask", tmp_path / "b_mask.png")
+        plain, _ = self.found(tmp_path, "a.png", "b.png", "--point", "60,40", "--point", "140,75.5", *masks)
+        turned, said = self.found(
+            tmp_path, "a_stored.png", "b_stored.png", *(f"--point={x},{y}" for x, y in stored),
+            "--mask", tmp_path / "a_stored_mask.png", "--target-mask", tmp_path / "b_stored_mask.png",
+            "--exif", "stored", "--out", tmp_path / "m.png",
+        )  # fmt: skip
+        assert not said
+        assert turned["distances"] == plain["distances"]
+        assert turned["source_size"] == list(turned_size((200, 160), turns[0]))
+        assert [each["query"] for each in turned["matches"]] == stored
+        there = torch.tensor([each["match"] for each in plain["matches"]], dtype=torch.float64)
+        expected = turned_points(there, (150, 180), INVERSE[turns[1]])
+        assert torch.allclose(torch.tensor([each["match"] for each in turned["matches"]]).double(), expected)
+        # The image that is drawn shows both upright.
+        assert Image.open(tmp_path / "m.png").size == Image.open(self.drawn(tmp_path)).size
+
+    def drawn(self, folder: Path) -> Path:
+        self.found(folder, "a.png", "b.png", "--point", "60,40", "--out", folder / "plain.png")
+        return folder / "plain.png"
+
+    def test_a_folder_of_both_kinds(self, turns: tuple[int, int], tmp_path: Path) -> None:
+        folder = tmp_path / "many"
+        folder.mkdir()
+        for name in ("b.png", "b_stored.png"):
+            (tmp_path / name).rename(folder / name)
+        app = typer.Typer()
+        app.command()(match.match)
+        words = [tmp_path / "a.png", folder, "--point", "60,40", "--json", folder, "--extractor", "toy"]
+        done = CliRunner().invoke(app, list(map(str, [*words, "--exif", "stored"])), catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        plain, turned = (
+            json.loads((folder / f"{name}.json").read_text())["matches"][0]["match"]
+            for name in ("b.png", "b_stored.png")
+        )
+        ((x, y),) = turned_points(torch.tensor([plain]).double(), (150, 180), INVERSE[turns[1]]).tolist()
+        assert turned == pytest.approx([x, y], abs=0.011)
+
+    @pytest.mark.parametrize("given", ["Upright", "raw", ""])
+    def test_what_it_is_not(self, photos: Path, given: str) -> None:
+        done = geoaware("match", photos / "a.png", photos / "a.png", "--point", "5,5", "--exif", given)
+        assert_refused(done, f"exif={given}: choose upright or stored (--exif)")

@@ -17,6 +17,7 @@ from tests.data import test_pairs as pairs
 from tests.data import test_proposal_flow as flow
 from tests.data import test_spair as spair
 from tests.data.ap10k_files import annotation, write_files
+from tests.data.kinds import KINDS, Kind
 from tests.data.test_ap10k import species, with_images
 from tests.shared_data import shared
 
@@ -151,6 +152,15 @@ def test_command_check(tmp_path: Path) -> None:
     assert result.exit_code == 2
     assert "problem: " in result.output
     assert SOURCES["spair71k"].url in result.output
+
+
+@pytest.mark.parametrize("kind", [pytest.param(each, id=f"{each.name}: {each.what}") for each in KINDS])
+def test_command_check_says_what_is_unusual(tmp_path: Path, kind: Kind) -> None:
+    kind.make(tmp_path)
+    chosen = ["--pairs", "all"] if kind.name == "coco" else []
+    result = CliRunner().invoke(app, ["check", kind.name, str(tmp_path), *chosen])
+    assert (result.exit_code, kind.said in result.output) == (kind.code, True), result.output
+    assert (f"{kind.name}: fine" in result.output) == (kind.code == 0)
 
 
 def test_command_build(tmp_path: Path) -> None:

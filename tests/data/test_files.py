@@ -95,3 +95,6 @@ def test_a_long_field_is_read(tmp_path: Path) -> None:
     path.write_text("image,note\na.jpg," + "x" * 200_000 + "\n", encoding="utf-8")
     ((_, row),) = read_csv(path, 2, "two columns")
     assert len(row[1]) == 200_000
+    name = "n" * 140_000
+    path.write_text(f"image,pose\n{name},left\n", encoding="utf-8")
+    assert read_labels(path, [name]) == {name: "left"}

@@ -263,6 +263,9 @@ def test_heic_asks_for_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_masks_with_noise_labels_and_trimaps(tmp_path: Path, told) -> None:
     path = tmp_path / "mask.png"
+    Image.fromarray(np.array([[0, 255, 255]], np.uint8)).save(path)
+    assert load_mask(path).tolist() == [[False, True, True]]
+    assert told() == ""
     for values, expected in (
         ([[0, 9, 250, 255]], [[False, False, True, True]]),
         ([[0, 128, 255, 255]], [[False, True, True, True]]),

@@ -70,6 +70,8 @@ def test_polygons() -> None:
         {"size": [2, 3], "counts": "1P"},
         {"counts": "132"},
         [["x", 1]],
+        [[1, 1, 2, 2, float("nan"), 3]],
+        {"size": [2.5, 3], "counts": "132"},
         7,
     ],
 )

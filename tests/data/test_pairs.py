@@ -149,6 +149,19 @@ def test_padding_counts_as_absent_and_is_said_once(tmp_path: Path) -> None:
     assert f"mine: {note}" in check("pairs", root, "mine").facts
 
 
+def test_names_may_be_numbers_also_0(tmp_path: Path) -> None:
+    named = {"category": 0, "keypoints": ["a", "b", "c"]}
+    (pair,) = load("pairs", written(tmp_path, named, {**PAIR, "id": 0, "category": 0}), "all").pairs
+    assert (pair.id, pair.category) == ("0", "0")
+
+
+def test_a_category_is_described_once(tmp_path: Path) -> None:
+    first, other = ({"category": "cat", "keypoints": names} for names in (["a", "b", "c"], ["c", "b", "a"]))
+    assert len(load("pairs", written(tmp_path, first, first, {**PAIR, "category": "cat"}), "all")) == 1
+    with pytest.raises(InputError, match="line 2: 'cat' is described otherwise in another line; leave one"):
+        load("pairs", written(tmp_path, first, other, {**PAIR, "category": "cat"}), "all")
+
+
 def test_a_line_twice_counts_once(tmp_path: Path) -> None:
     root = written(tmp_path, PAIR, PAIR, {**PAIR, "id": "again"})
     data_set = load("pairs", root, "mine")

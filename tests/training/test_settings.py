@@ -1,8 +1,15 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from geoaware.runs.errors import InputError
+from geoaware.studies.study import load_study
+from geoaware.training.backbone.config import load_config as load_tuning
+from geoaware.training.post_processor.config import load_config as load_training
 from geoaware.training.settings import shares_of
 
 
@@ -27,3 +34,37 @@ def test_shares(given: list[float | None], sizes: list[int], shares: list[float]
 def test_nothing_is_left(given: list[float | None]) -> None:
     with pytest.raises(InputError, match=r"add up to 1(\.2)? and leave nothing to the data sets without one"):
         shares_of(given, [5] * len(given))
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("min_common: .nan", "min_common: input should be a finite number (got nan)"),
+        ("min_common: 1.5", "min_common: input should be a valid integer, got a number with a fractional"),
+        ("min_common: true", "min_common: input should be a number (got True)"),
+        ("seed: .inf", "seed: input should be a finite number (got inf)"),
+        ("pairs: [[]]", "pairs"),
+        ("hidden: maybe", "hidden: input should be a valid boolean"),
+        ("images: [1]", "images: input should be a text; put it in quotes (got [1])"),
+        ("colour: red", "data set coco has no option 'colour'; its options: annotations, images"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("load", "text", "key"),
+    [
+        (load_training, "stages: [{steps: 3, data: [CHOICE]}]", "stages.0.data.0"),
+        (load_tuning, "steps: 3\ndata: [CHOICE]", "data.0"),
+        (load_tuning, "steps: 3\nvalidation: {data: [CHOICE]}\ndata: [{name: coco, root: x}]", "validation"),
+        (load_study, "sets: [CHOICE]", "sets.0"),
+    ],
+)
+def test_options_of_loaders_are_checked_where_they_stand(
+    tmp_path: Path, load: Callable[..., Any], text: str, key: str, option: str, message: str
+) -> None:
+    path = tmp_path / "run.yaml"
+    where = "label: cats, split: val" if load is load_study else "root: cats"
+    path.write_text(text.replace("CHOICE", f"{{name: coco, {where}, options: {{{option}}}}}"))
+    with pytest.raises(InputError) as caught:
+        load(path)
+    assert str(caught.value).startswith(f"{path}: {key}")
+    assert message in str(caught.value)

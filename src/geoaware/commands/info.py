@@ -52,15 +52,14 @@ def info(
         typer.echo(json.dumps(facts, indent=2))
         return
     from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
 
-    console = Console()
+    console = Console(markup=False, emoji=False)
     console.print("  ".join(f"{name} {version}" for name, version in facts["versions"].items()))
     console.print(f"python {facts['python']}  device {facts['device']}")
     table = Table("extractor", "about", "here", title="Extractors", title_justify="left")
     for name, line in facts["extractors"].items():
-        table.add_row(name, line["about"], escape(line["here"]))
+        table.add_row(name, line["about"], line["here"])
     console.print(table)
     for name, line in facts["post_processors"].items():
         console.print(

@@ -25,7 +25,7 @@ from geoaware.runs.errors import InputError
 
 if TYPE_CHECKING:
     from geoaware.data.points_file import QueryPoints
-    from geoaware.result import MatchResult
+    from geoaware.result import Encoded, MatchResult
 
 
 _TABLE_ROWS = 200
@@ -77,7 +77,7 @@ class OutputOptions:
         if not into_folder:
             check_goals(self.out, self.json_file)
             if self.out is not None:
-                _image_format(self.out)
+                _check_format(self.out)
 
     def of(self, target: Path) -> OutputOptions:
         """The files of one target of a folder."""
@@ -200,17 +200,16 @@ def _as_stored(result: MatchResult, turns: tuple[int, int]) -> MatchResult:
 
     from geoaware.data.exif import INVERSE, turned_pixels, turned_points
 
+    def stored(side: Encoded, xy: Any, turn: int) -> tuple[Encoded, Any]:
+        pixels = turned_pixels(np.asarray(side.image), INVERSE[turn])
+        return replace(side, image=Image.fromarray(pixels)), turned_points(xy, side.size, INVERSE[turn])
+
     if turns == (1, 1):
         return result
-    sides, places = list[Any](), list[Any]()
-    for side, xy, turn in zip(
-        (result.source, result.target), (result.queries, result.points), turns, strict=True
-    ):
-        pixels = turned_pixels(np.asarray(side.image), INVERSE[turn])
-        sides.append(replace(side, image=Image.fromarray(pixels)))
-        places.append(turned_points(xy, side.size, INVERSE[turn]))
-    matches = replace(result.matches, points=places[1])
-    return replace(result, source=sides[0], target=sides[1], queries=places[0], matches=matches)
+    source, queries = stored(result.source, result.queries, turns[0])
+    target, points = stored(result.target, result.points, turns[1])
+    matches = replace(result.matches, points=points)
+    return replace(result, source=source, target=target, queries=queries, matches=matches)
 
 
 def _match_folder(
@@ -270,7 +269,7 @@ def _print_result(result: MatchResult, queries: QueryPoints) -> None:
         table = Table(*heads)
         for row in cells:
             table.add_row(*row)
-        Console(markup=False).print(table)
+        Console(markup=False, emoji=False).print(table)
     else:  # a table of many rows takes longer than finding the points
         widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
         lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in (heads, *cells))
@@ -279,8 +278,8 @@ def _print_result(result: MatchResult, queries: QueryPoints) -> None:
     typer.echo(f"pose: {result.pose} ({f'distances: {distances}' if distances else 'alignment off'})")
 
 
-def _image_format(path: Path) -> str:
-    """The format of an image file's suffix.
+def _check_format(path: Path) -> None:
+    """Make sure that images can be written in the format of a suffix.
 
     Raises:
         InputError: it is none, or one in which no image can be written.
@@ -290,13 +289,11 @@ def _image_format(path: Path) -> str:
     from PIL import Image
 
     try:
-        kind = Image.registered_extensions()[path.suffix.lower()]
-        Image.new("RGB", (8, 8)).save(BytesIO(), kind)
+        Image.new("RGB", (8, 8)).save(BytesIO(), Image.registered_extensions()[path.suffix.lower()])
     except Exception:  # whatever a format's writer raises that cannot write, or is not there
         raise InputError(
             f"{path}: no image can be written as {path.suffix!r}; end the name in .png"
         ) from None
-    return kind
 
 
 def _save(image: Any, path: Path) -> None:
@@ -305,4 +302,4 @@ def _save(image: Any, path: Path) -> None:
 
     quick = {"compress_level": 1} if path.suffix.lower() == ".png" else {}
     with replacing(path) as draft:
-        image.save(draft, _image_format(path), **quick)
+        image.save(draft, **quick)

@@ -19,7 +19,7 @@ from geoaware.data.dataset import (
     require_folders,
 )
 from geoaware.data.files import first_file, read_json, reading
-from geoaware.data.images import check_size, is_whole
+from geoaware.data.images import collecting, look_at
 from geoaware.data.masks import object_mask
 from geoaware.method.types import AnnotatedImage
 from geoaware.runs.errors import InputError
@@ -152,8 +152,12 @@ def _inspect_coco(findings: Findings, root: Path, split: str | None, given: Mapp
     for each in splits:
         _look(findings, coco.NAME, root, each, given, images=False)
         # Random pairs leave images out, so all of them are gone through here.
-        for _, images, _ in _tried(findings, coco.open_folder, root, each, **names):
+        for file, images, _ in _tried(findings, coco.open_folder, root, each, **names):
             _check_images(findings, images)
+            if any(annotation["id"] == 0 for annotation in file.annotations):
+                findings.facts.append(
+                    f"{each}: ids of results of a transfer begin at 1: annotation 0 gets another one"
+                )
 
 
 def _inspect_pairs(findings: Findings, root: Path, split: str | None, given: Mapping[str, Any]) -> None:
@@ -252,23 +256,8 @@ def _messages(things: Iterable[Any], *looks: Callable[[Any], Any]) -> Iterator[s
 
 
 def _check_images(findings: Findings, images: Iterable[AnnotatedImage]) -> None:
-    turned, whole = dict[str, None](), dict[str, None]()
-
-    def size(image: AnnotatedImage) -> None:
-        if check_size(image):
-            turned[str(image.path)] = None
-
-    def mask(image: AnnotatedImage) -> None:
-        found = object_mask(image)
-        if found is not None and is_whole(found):
-            whole[image.id] = None
-
-    findings.add_problems(_messages(images, size, mask))
-    if turned:
-        findings.warnings.append(
-            f"{len(turned)} images that EXIF turns, and their size does not tell of which pixels the points "
-            f"are; they are read as of the upright image, else exif=stored ({next(iter(turned))})"
-        )
-    if whole:
-        what = "objects that cover (almost) their whole image; are the masks inverted?"
-        findings.warnings.append(f"{len(whole)} {what} ({next(iter(whole))})")
+    with collecting() as told:
+        findings.add_problems(_messages(images, look_at, object_mask))
+    for texts in map(dict.fromkeys, told.values()):
+        first, *others = texts
+        findings.warnings.append(first + (f" ({len(others)} more like it)" if others else ""))

@@ -30,7 +30,7 @@ from geoaware.data.dataset import (
     usual_base,
 )
 from geoaware.data.exif import check_exif
-from geoaware.data.names import FileNames
+from geoaware.data.names import FileNames, is_file
 from geoaware.data.pairs import read_pair_list
 from geoaware.data.sampling import draw
 from geoaware.method.keypoints import Schema
@@ -166,7 +166,7 @@ def image_folder(root: Path, names: Sequence[str]) -> Path | None:
     Some of the images may be missing: one of the first hundred tells the folder.
     """
     folders = [FileNames(root / each) for each in ("images", "data", ".")]
-    exact = (each.folder for each in folders if any((each.folder / name).is_file() for name in names[:100]))
+    exact = (each.folder for each in folders if any(is_file(each.folder / name) for name in names[:100]))
     spelled = (each.folder for each in folders if any(map(each.find, names[:100])))
     return next(exact, None) or next(spelled, None)
 

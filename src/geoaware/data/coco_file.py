@@ -26,7 +26,12 @@ VISIBLE, HIDDEN = 2, 1
 
 REPEATED = f"{LEFT_OUT}: annotations that stand there twice"
 
+_OTHERS = "annotations are of categories without keypoints and are not used"
+_BARE = "annotations have no list of keypoints and are not used"
+_FLAT = "annotations have polygons of less than three points, which count as none"
+
 _FLAGS = frozenset({-1, 0, HIDDEN, VISIBLE})
+_OF = ("image_id", "category_id")
 _OUTLINE = 6
 """Numbers that a polygon needs at least."""
 _BOX = "x, y, width, height"
@@ -67,10 +72,11 @@ def read_coco(path: Path, objects: bool = False) -> CocoFile:
     With ``objects``, objects of any category count, with keypoints or without, and the lists of categories
     and annotations may be missing; keypoints are not looked at.
     """
-    content = _content(path, objects)
+    found = Annotations()
+    content = _content(path, objects, found)
     images = _by_id(content, "images", "file_name", path)
     categories = _by_id(content, "categories", "name", path)
-    entries, found = list(_entries(content["annotations"], path)), Annotations()
+    entries = _entries(content["annotations"], path)
     if not objects:
         categories, entries = _one_object(categories, entries, found)
         categories = {
@@ -88,14 +94,16 @@ def read_coco(path: Path, objects: bool = False) -> CocoFile:
     return CocoFile(path, images, categories, annotations, crowds, flips, groups, tuple(found.notes()))
 
 
-def _content(path: Path, objects: bool) -> Entry:
+def _content(path: Path, objects: bool, found: Annotations) -> Entry:
     """A file's object with images, categories and annotations as lists."""
     kind = "COCO file of images and objects" if objects else "COCO keypoints file"
     content = read_json(path, f"a {kind}")
     if not isinstance(content, dict):
         raise InputError(f"{path}: is no {kind} (a JSON object with images, …){known_as(content)}")
     for key, label in (("images", "file_name"), ("categories", "name"), ("annotations", "id")):
-        listed = _as_list(content.get(key), label)
+        listed, by_order = _as_list(content.get(key), label)
+        if by_order:
+            found.said.append(f"{key} have names but no ids, so ids count from 1 in the order of the file")
         content[key] = listed or [] if objects and key != "images" else listed
         if not isinstance(content[key], list):
             raise InputError(f"{path}: has no list {key!r}, so is no {kind}{known_as(content)}")
@@ -238,16 +246,20 @@ def _inside(entries: Any, count: int) -> Any:
         return entries
 
 
-def _as_list(entries: Any, label: str) -> Any:
-    """The entries of an object by id or by name as a list; whatever else is given as it is."""
+def _as_list(entries: Any, label: str) -> tuple[Any, bool]:
+    """The entries of an object by id or by name as a list, and whether their ids follow from their order.
+
+    Whatever else is given is handed back as it is.
+    """
     if not isinstance(entries, dict):
-        return entries
-    listed: list[Any] = []
+        return entries, False
+    listed, by_order = list[Any](), False
     for key, entry in entries.items():
-        named = {label: entry} if isinstance(entry, str) else entry
-        mine = {"id": key} if key.strip().isdecimal() else {label: key, "id": len(listed) + 1}
+        named, is_id = {label: entry} if isinstance(entry, str) else entry, key.strip().isdecimal()
+        by_order |= isinstance(named, dict) and not is_id and "id" not in named
+        mine = {"id": key} if is_id else {label: key, "id": len(listed) + 1}
         listed.append({**mine, **named} if isinstance(named, dict) else entry)
-    return listed
+    return listed, by_order
 
 
 def _by_id(content: Entry, key: str, label: str, path: Path) -> dict[int, Entry]:
@@ -266,26 +278,24 @@ def _by_id(content: Entry, key: str, label: str, path: Path) -> dict[int, Entry]
     return found
 
 
-def _entries(given: Sequence[Any], path: Path) -> Iterator[Entry]:
+def _entries(given: Sequence[Any], path: Path) -> list[Entry]:
     """Annotations with ids and ``iscrowd`` as numbers; missing ids follow the largest one, from 1."""
-    ids = [entry.get("id") if isinstance(entry, dict) else None for entry in given]
-    numbers = [
-        None if fields.missing(each) else fields.whole(each, f"{path}: annotations[{place}]: id")
-        for place, each in enumerate(ids)
-    ]
-    free = max((each for each in numbers if each is not None), default=0)
-    for place, (entry, number) in enumerate(zip(given, numbers, strict=True)):
+    checked: list[Entry] = []
+    for place, entry in enumerate(given):
         where = f"{path}: annotations[{place}]"
-        if not isinstance(entry, dict) or entry.get("image_id") is None or entry.get("category_id") is None:
+        if not isinstance(entry, dict) or any(fields.missing(entry.get(key)) for key in _OF):
             raise InputError(f"{where} lacks image_id or category_id")
-        changes: Entry = {
-            key: fields.whole(entry[key], f"{where}: {key}") for key in ("image_id", "category_id")
-        }
-        free += number is None
-        changes["id"] = max(free, 1) if number is None else number
+        numbers = [key for key in ("id", *_OF) if not fields.missing(entry.get(key))]
+        changes: Entry = {key: fields.whole(entry[key], f"{where}: {key}") for key in numbers}
         if "iscrowd" in entry:
             changes["iscrowd"] = int(fields.flag(entry["iscrowd"], f"{where}: iscrowd"))
-        yield _changed(entry, **changes)
+        checked.append(_changed(entry, **changes))
+    free = max([0, *(each["id"] for each in checked if not fields.missing(each.get("id")))])
+    for each in checked:
+        if fields.missing(each.get("id")):
+            free += 1
+            each["id"] = free
+    return checked
 
 
 def _annotations(
@@ -300,7 +310,7 @@ def _annotations(
     for entry in entries:
         where = f"{path}: annotation {entry['id']}"
         if not (objects or entry["category_id"] in categories):
-            found.noted["annotations are of categories without keypoints and are not used"].append(where)
+            found.noted[_OTHERS].append(where)
             continue
         if entry["image_id"] not in images:
             raise InputError(f"{where} belongs to image {entry['image_id']}, which the file does not list")
@@ -308,20 +318,17 @@ def _annotations(
         if not objects:
             values = read_places(entry, len(categories[entry["category_id"]]["keypoints"]), where)
             if values is None:
-                found.noted["annotations have no list of keypoints and are not used"].append(where)
+                found.noted[_BARE].append(where)
                 continue
             changes["keypoints"] = values
-        box = entry.get("bbox")
-        if box is not None:
+        if (box := entry.get("bbox")) is not None:
             empty = fields.missing(box)
             changes["bbox"] = None if empty else fields.numbers(box, f"{where}: bbox", 4, _BOX)
         outline = entry.get("segmentation")
         if isinstance(outline, list):
             kept = [each for each in outline if not isinstance(each, list) or len(each) >= _OUTLINE]
             if len(kept) < len(outline):
-                found.noted[
-                    "annotations have polygons of less than three points, which count as none"
-                ].append(where)
+                found.noted[_FLAT].append(where)
                 changes["segmentation"] = kept
         yield _changed(entry, **changes)
 
@@ -348,24 +355,23 @@ def _one_object(
     if None in names or len(set(map(str, names))) < len(names):
         names = [categories[key]["name"] for key in listed]
     kinds = {str(each.get("supercategory") or "") for each in categories.values()}
-    whole: Entry = {
-        "id": min(listed),
-        "name": (kinds.pop() if len(kinds) == 1 else "") or "object",
-        "keypoints": names,
-    }
-    places = {key: place for place, key in enumerate(listed)}
+    name = (kinds.pop() if len(kinds) == 1 else "") or "object"
+    places, number = list(listed), min(listed)
     merged: dict[int, Entry] = {}
     for entry, values in zip(entries, flat, strict=True):
-        blank = {"keypoints": [None] * len(names), "category_id": whole["id"]}
-        into = merged.setdefault(
-            entry["image_id"], {"id": entry["id"], "image_id": entry["image_id"], **blank}
-        )
-        into["keypoints"][places[entry["category_id"]]] = values
+        image = entry["image_id"]
+        blank = {
+            "id": entry["id"],
+            "image_id": image,
+            "category_id": number,
+            "keypoints": [None] * len(names),
+        }
+        merged.setdefault(image, blank)["keypoints"][places.index(entry["category_id"])] = values
     found.said.append(
         f"every category is a single keypoint, so {len(names)} categories are read as the keypoints of one "
         f"object: {shortened([str(each) for each in names])}"
     )
-    return {whole["id"]: whole}, list(merged.values())
+    return {number: {"id": number, "name": name, "keypoints": names}}, list(merged.values())
 
 
 def _triple(values: Sequence[Any], each: int, where: str) -> tuple[float, float, float]:

@@ -27,6 +27,7 @@ LEFT_OUT, NO_SUBGROUPS, DOUBTFUL = "left out", "no subgroups", "doubtful"
 OUTSIDE = "keypoints outside their image"
 FLAT = f"{LEFT_OUT}: boxes without extent, which count as none"
 FAR = f"{DOUBTFUL}: boxes that lie mostly outside their image"
+SHARES = f"{DOUBTFUL}: objects whose keypoints all lie within 0…1, though they must be in pixels"
 TURNED = (
     "images that EXIF turns, and no size tells of which pixels their points are; they are read as of the "
     "upright image (else exif=stored)"
@@ -243,6 +244,8 @@ class Annotations:
                 self.noted[TURNED] += [str(path)] if orientation > 1 and not known else []
                 size, orientation = upright, 1
         keypoints, corners = make_keypoints(points, size, where, self.outside), self._box(box, size, where)
+        if fields.shares(keypoints.xy[keypoints.visible].flatten().tolist(), size):
+            self.noted[SHARES].append(where)
         if orientation > 1:
             xy = turned_points(keypoints.xy, size, orientation).clamp(min=0)
             keypoints = replace(keypoints, xy=xy)

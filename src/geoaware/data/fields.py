@@ -6,7 +6,7 @@ numbers. What cannot be understood is an `InputError` that says where it stands 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from reprlib import Repr
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +15,9 @@ from geoaware.runs.errors import InputError
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
+
+_LARGE = 64
+"""Pixels of the longer side from which on points within 0…1 are hardly pixels."""
 
 _SHORT = Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
@@ -76,6 +79,17 @@ def missing(value: Any) -> bool:
     return (
         value is None or value != value or (isinstance(value, str) and value.strip().lower() in ("", "nan"))
     )
+
+
+def text(value: Any, otherwise: str) -> str:
+    """A name, which may be a number, also 0; ``otherwise`` where it is missing."""
+    return otherwise if value is None or value == "" else str(value)
+
+
+def shares(values: Sequence[float], size: tuple[int, int]) -> bool:
+    """Whether coordinates on an image look like shares of its width and height, not like pixels."""
+    small = max(size) >= _LARGE and all(0 <= each <= 1 for each in values)
+    return small and any(each % 1 for each in values)
 
 
 def padding(point: Any) -> bool:

@@ -42,13 +42,26 @@ _FEW = 32
 
 _log = logging.getLogger(__name__)
 _said: set[str] = set()
+_collected: list[dict[str, list[str]]] = []
 
 
 def note_once(kind: str, text: str) -> None:
     """Tell something of the first image of a kind; the others of the kind are not told."""
-    if kind not in _said:
+    if _collected:
+        _collected[-1].setdefault(kind, []).append(text)
+    elif kind not in _said:
         _said.add(kind)
         _log.info("%s (others like it are not named)", text)
+
+
+@contextmanager
+def collecting() -> Iterator[dict[str, list[str]]]:
+    """Have what `note_once` would tell by kind, of every image, and not told."""
+    _collected.append({})
+    try:
+        yield _collected[-1]
+    finally:
+        _collected.pop()
 
 
 def load_image(image: ImageLike) -> Image.Image:
@@ -93,9 +106,17 @@ def _upright(opened: Image.Image) -> tuple[Image.Image, Frame]:
 def load_annotated(annotated: AnnotatedImage) -> Image.Image:
     """The image of an annotation, as `load_image` reads it; its size must be the one annotated."""
     image, frame = load_framed(annotated.path)
-    if check_size(annotated, frame):
-        note_once("orientation", turned_note(annotated.path, frame.orientation))
+    check_size(annotated, frame)
     return image
+
+
+def look_at(annotated: AnnotatedImage) -> None:
+    """Check and tell what `load_annotated` does, with as little decoding as that takes."""
+    with _opened(annotated.path) as opened:
+        frame = _frame(opened)
+        if opened.mode.startswith("I"):  # how many bits it uses is only seen in its pixels
+            to_rgb(opened, str(annotated.path))
+    check_size(annotated, frame)
 
 
 def turned_note(path: str | os.PathLike[str], orientation: int) -> str:
@@ -106,16 +127,18 @@ def turned_note(path: str | os.PathLike[str], orientation: int) -> str:
     )
 
 
-def check_size(annotated: AnnotatedImage, frame: Frame | None = None) -> bool:
+def check_size(annotated: AnnotatedImage, frame: Frame) -> None:
     """Make sure that an image has the width and height that its annotation is for.
 
-    ``frame`` is read from the file's header when not given. True if the image is turned, but in a way that
-    its size does not show: the annotation may be of the pixels before or after.
+    If the image is turned in a way that its size does not show, the annotation may be of the pixels before or
+    after: that is told.
     """
-    size, orientation = frame or image_frame(annotated.path)
+    size, orientation = frame
     wanted = tuple(annotated.size)
     if size == wanted:
-        return annotated.orientation == 1 < orientation and (orientation in SAME_SIZE or size[0] == size[1])
+        if annotated.orientation == 1 < orientation and (orientation in SAME_SIZE or size[0] == size[1]):
+            note_once("orientation", turned_note(annotated.path, orientation))
+        return
     has, given = (f"{width}x{height}" for width, height in (size, wanted))
     if orientation > 4 and size[::-1] == wanted:
         stored = annotated.orientation == 1
@@ -170,7 +193,7 @@ def load_mask(path: str | os.PathLike[str]) -> np.ndarray:
         bands = values[..., : len(names) - (names[-1] == "A")]
         coloured, values = bool((bands != bands[..., :1]).any()), bands.max(axis=-1)
     top = values.max()
-    if not top > 0:
+    if not top > (_FEW if lossy else 0):  # JPEG's noise is no object
         raise InputError(f"{path}: the mask is all black; the object's pixels must be white (not zero)")
     labels = not lossy and upright.mode != "F" and (upright.mode == "P" or coloured or top < _FEW)
     if labels and values.min() > 0 and top > values.min():
@@ -179,20 +202,17 @@ def load_mask(path: str | os.PathLike[str]) -> np.ndarray:
             "the object white and the rest black"
         )
     mask = np.asarray(values > 0 if labels else values >= top / 2, dtype=bool)
-    if not lossy and (~mask & (values > 0)).any():
-        note_once("grey mask", f"{path}: grey mask; what is below half of the brightest is outside")
+    if not labels and not lossy and ((values > 0) & (values < top)).any():
+        note_once(
+            "grey mask", f"{path}: grey mask; what is at least half as bright as the brightest is inside"
+        )
     note_whole(mask, str(path))
     return mask
 
 
-def is_whole(mask: np.ndarray) -> bool:
-    """Whether an object covers (almost) its whole image; the mask may be inverted."""
-    return bool(mask.mean() > WHOLE)
-
-
 def note_whole(mask: np.ndarray, name: str) -> None:
-    """Say so, where an object covers (almost) its whole image."""
-    if is_whole(mask):
+    """Tell that an object covers (almost) its whole image: its mask may be inverted."""
+    if mask.mean() > WHOLE:
         text = f"{name}: the object covers {mask.mean():.0%} of the image; it must be white, the rest black"
         note_once("whole mask", text)
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
+from geoaware.data import fields
 from geoaware.data.exif import INVERSE, turned_pixels, turned_size
 from geoaware.data.images import load_mask, note_whole
 from geoaware.method.types import AnnotatedImage
@@ -16,14 +17,7 @@ from geoaware.runs.errors import InputError
 
 def has_mask(image: AnnotatedImage) -> bool:
     """Whether the data set has a mask of the image's object; it is not read."""
-    return image.mask_path is not None or has_area(image.attributes.get("segmentation"))
-
-
-def has_area(segmentation: Any) -> bool:
-    """Whether a COCO ``segmentation`` can hold an object; a polygon of one point cannot."""
-    if not isinstance(segmentation, list):
-        return bool(segmentation)
-    return any(not isinstance(each, list) or len(each) >= 4 for each in segmentation)
+    return image.mask_path is not None or bool(image.attributes.get("segmentation"))
 
 
 def object_mask(image: AnnotatedImage) -> np.ndarray | None:
@@ -62,7 +56,7 @@ def decode_segmentation(segmentation: Any, size: tuple[int, int], where: str) ->
     """
     try:
         if isinstance(segmentation, Mapping):
-            height, width = (int(each) for each in segmentation["size"])
+            height, width = (fields.whole(each, "size") for each in segmentation["size"])
             counts = segmentation["counts"]
             runs = uncompress(counts) if isinstance(counts, str) else [int(each) for each in counts]
             if min(runs, default=0) < 0 or sum(runs) != height * width:
@@ -71,7 +65,7 @@ def decode_segmentation(segmentation: Any, size: tuple[int, int], where: str) ->
             return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height).T
         board = Image.new("1", size)
         for polygon in segmentation:
-            corners = [float(each) for each in polygon]
+            corners = fields.numbers(polygon, "polygon", len(polygon))
             if len(corners) >= 4:
                 ImageDraw.Draw(board).polygon(corners, fill=1, outline=1)
         return np.array(board)

@@ -77,7 +77,7 @@ class FileNames(Names):
         return self.folder / (self.find(name) or name)
 
     def _look(self, spelled: str) -> str | None:
-        if _is_file(self.folder / spelled):
+        if is_file(self.folder / spelled):
             return spelled
         place = Path()
         for part in PurePosixPath(spelled).parts:
@@ -88,7 +88,7 @@ class FileNames(Names):
             if found is None:
                 return None
             place /= found
-        return place.as_posix() if _is_file(self.folder / place) else None
+        return place.as_posix() if is_file(self.folder / place) else None
 
 
 def alike(path: Path) -> str:
@@ -139,7 +139,8 @@ def printable(name: str) -> str:
     return name.encode(errors="backslashreplace").decode()
 
 
-def _is_file(path: Path) -> bool:
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; there is none of a name that the system does not allow."""
     try:
         return path.is_file()
     except (OSError, ValueError):  # a name that the system does not allow

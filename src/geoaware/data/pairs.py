@@ -59,8 +59,8 @@ def read_pair_list(
             raise InputError(f"{where}: no image or entry {wanted}; known: {some}, …") from None
         pairs.append(
             Pair(
-                str(entry.get("id") or f"{source.id}--{target.id}"),
-                str(entry.get("category") or source.category),
+                fields.text(entry.get("id"), f"{source.id}--{target.id}"),
+                fields.text(entry.get("category"), source.category),
                 source,
                 target,
                 azimuth_difference(source, target),
@@ -127,17 +127,22 @@ class _Reader:
         if "keypoints" in entry and "source" not in entry:
             names = entry["keypoints"]
             named = isinstance(names, list) and all(isinstance(each, str) for each in names)
-            if not (named and entry.get("category")):
+            category = fields.text(entry.get("category"), "")
+            if not named or not category:
                 raise InputError(f"{where}: a category is described by {_CATEGORY_FORM}")
-            self._categories[str(entry["category"])] = entry
+            if self._categories.setdefault(category, entry) != entry:
+                raise InputError(f"{where}: {category!r} is described otherwise in another line; leave one")
             return
         unknown = sorted(set(entry) - _KNOWN)
         if unknown:
-            raise InputError(f"{where}: unknown entry {unknown[0]!r}; known: {', '.join(sorted(_KNOWN))}")
-        category = str(entry.get("category") or DEFAULT_CATEGORY)
+            raise InputError(
+                f"{where}: unknown entry {fields.shown(unknown[0])}{known_as(entry)}; known: "
+                f"{', '.join(sorted(_KNOWN))}"
+            )
+        category = fields.text(entry.get("category"), DEFAULT_CATEGORY)
         source, target = (self._side(entry, side, category, where) for side in ("source", "target"))
         number = len(self.pairs) + 1
-        pair_id = str(entry.get("id") or f"{number:06d}")
+        pair_id = fields.text(entry.get("id"), f"{number:06d}")
         apart = entry.get("azimuth_difference")
         if apart is not None:
             apart = fields.whole(apart, f"{where}: azimuth_difference")
@@ -235,8 +240,9 @@ def keypoint_ids(members: Any, names: Sequence[str], first: int = 0) -> list[int
     """Keypoints that are given by name, or by number from ``first``, by number from 0."""
     if not isinstance(members, list | tuple):
         raise TypeError(members)
+    named = {name for name in names if names.count(name) == 1}
     return [
-        names.index(each) if isinstance(each, str) and each in names else fields.whole(each, "") - first
+        names.index(each) if isinstance(each, str) and each in named else fields.whole(each, "") - first
         for each in members
     ]
 

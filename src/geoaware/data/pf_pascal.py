@@ -131,7 +131,8 @@ class _Reader:
             # The same image has other points in another pair, so its id names the pair too.
             file = self.annotations.file(self.root / "JPEGImages", name)
             points = self.annotations.listed([list(each) for each in zip(xs, ys, strict=True)], where)
-            sides.append(self.annotations.image(f"{category}/{name}@{pair_id}", file, category, points))
+            key = f"{category}/{name}@{pair_id}"
+            sides.append(self.annotations.image(key, file, category, points, where=f"{where}: {name}"))
         return sides
 
 

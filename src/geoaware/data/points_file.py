@@ -33,9 +33,6 @@ _NAMES = frozenset(
 _NAPARI = {"axis-1": "x", "axis-0": "y"}
 """Columns of napari's points, where there are no more axes than these."""
 
-_LARGE = 64
-"""Pixels of the longer side from which on points within 0…1 are hardly pixels."""
-
 
 @dataclass(frozen=True)
 class QueryPoints:
@@ -79,8 +76,7 @@ def check_pixels(points: Sequence[tuple[float, float]], size: tuple[int, int]) -
     Raises:
         InputError: all lie within 0…1, not all on whole numbers, and the image is large.
     """
-    values = [value for point in points for value in point]
-    if max(size) >= _LARGE and all(0 <= each <= 1 for each in values) and any(each % 1 for each in values):
+    if fields.shares([value for point in points for value in point], size):
         raise InputError(
             f"all points lie within 0…1, on an image of {size[0]}x{size[1]} pixels; points are pixels, so "
             "multiply shares of the width and height by these"

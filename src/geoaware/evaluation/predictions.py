@@ -321,31 +321,28 @@ def _partners(schema: Any, name: str) -> dict[int, int]:
 def _lines(path: Path) -> Iterator[tuple[str, Any]]:
     """Place and content of every line; a last line without its end is a file that was cut off."""
     if not path.is_file():
-        raise InputError(f"{path}: no such file; write it with `geoaware predict`")
+        from geoaware.data.names import alike  # brings torch, which scoring does without
+
+        raise InputError(f"{path}: no such file{alike(path)}; write it with `geoaware predict`")
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
-            where = f"{path}, line {number}"
-            if number == 1 and (known := _other_kind(path, line)):
-                raise InputError(f"{path}: is no predictions file{known}; give one of `geoaware predict`")
-            if not line.endswith(b"\n"):
-                raise InputError(f"{where}: is cut off; {_remedy(path)}")
             try:
-                value = json.loads(line)
+                value = json.loads(line if line.endswith(b"\n") else b"")
             except (ValueError, RecursionError):
-                raise InputError(f"{where}: is not JSON; is this a predictions file?") from None
-            yield where, value
+                if number == 1:
+                    _refuse_other_kind(path)
+                cut = not line.endswith(b"\n")
+                what = f"is cut off; {_remedy(path)}" if cut else "is not JSON; is this a predictions file?"
+                raise InputError(f"{path}, line {number}: {what}") from None
+            yield f"{path}, line {number}", value
 
 
-def _other_kind(path: Path, first: bytes) -> str:
-    """What else a file is whose first line is no whole JSON; empty if unknown."""
-    try:
-        json.loads(first if first.endswith(b"\n") else b"")
-    except (ValueError, RecursionError):
-        from geoaware.data.files import file_known_as  # brings torch
+def _refuse_other_kind(path: Path) -> None:
+    from geoaware.data.files import file_known_as  # brings torch
 
-        known = file_known_as(path)
-        return "" if known.endswith("a predictions file") else known
-    return ""
+    known = file_known_as(path)
+    if known and not known.endswith("a predictions file"):
+        raise InputError(f"{path}: is no predictions file{known}; give one of `geoaware predict`")
 
 
 def _remedy(path: Path) -> str:

@@ -33,20 +33,20 @@ class Grid:
 def as_table(grid: Grid) -> Table:
     """A grid as a rich table."""
     from rich import box
-    from rich.markup import escape  # names of categories and files may hold what looks like markup
     from rich.table import Table
+    from rich.text import Text  # names of categories and files may hold what looks like markup or an emoji
 
     table = Table(
-        title=escape(grid.title),
-        caption=escape(grid.note) or None,
+        title=Text(grid.title, "table.title"),
+        caption=Text(grid.note, "table.caption") if grid.note else None,
         box=box.SIMPLE_HEAD,
         title_justify="left",
         caption_justify="left",
     )
     for number, name in enumerate(grid.columns):
-        table.add_column(escape(name), justify="left" if number == 0 else "right", no_wrap=number > 0)
+        table.add_column(Text(name), justify="left" if number == 0 else "right", no_wrap=number > 0)
     for row in grid.rows:
-        table.add_row(*map(escape, row))
+        table.add_row(*map(Text, row))
     return table
 
 

@@ -73,7 +73,14 @@ class Log:
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a run's log; one that was cut off by a kill is left out."""
-    lines = (folder / FILE).read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    """The lines of a run's log; one that was cut off by a kill is left out.
+
+    Raises:
+        InputError: it is damaged.
+    """
     with reading_part(str(folder / FILE)):
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        lines = (folder / FILE).read_text(encoding="utf-8").splitlines(keepends=True)
+        found = [json.loads(line) for line in lines if line.endswith("\n")]
+        if not all(type(line["step"]) is int for line in found):
+            raise ValueError(found)
+        return found

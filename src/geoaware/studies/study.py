@@ -15,9 +15,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
-from geoaware.data import DataSet, checked, load, options
+from geoaware.data import DataSet, load, options
 from geoaware.data.masks import has_mask
 from geoaware.evaluation import score_file
 from geoaware.evaluation.predict import PredictSettings, choose_pairs, predict
@@ -29,6 +29,7 @@ from geoaware.runs.settings import Part
 from geoaware.studies.case import PREDICTIONS, Run
 from geoaware.studies.variants import Bench, Variant
 from geoaware.training.post_processor.config import TrainConfig
+from geoaware.training.settings import loadable
 
 STUDIES = Path(__file__).resolve().parents[1] / "configs" / "studies"
 """Shipped studies, a YAML file each."""
@@ -72,6 +73,8 @@ class SetConfig(Part):
     options: dict[str, Any] = Field(default_factory=dict)
     protocol: Annotated[str, AfterValidator(lambda name: get_protocol(name).name)] | None = None
     skip: dict[str, str] = Field(default_factory=dict)
+
+    _loadable = model_validator(mode="after")(loadable)
 
 
 def _labels_differ(sets: tuple[SetConfig, ...]) -> tuple[SetConfig, ...]:
@@ -199,9 +202,7 @@ def load_set(
     if pairs is not None and draws_pairs:
         given |= {"pairs": pairs, "seed": seed}
     try:
-        data = load(
-            config.name, folder if folder.is_dir() else root, config.split, **checked(config.name, given)
-        )
+        data = load(config.name, folder if folder.is_dir() else root, config.split, **given)
     except InputError as error:
         raise InputError(
             f"{config.title or config.label} (data set {config.name}, split {config.split}) is needed: "

@@ -23,7 +23,7 @@ from typing import Generic, TypeVar
 
 import yaml
 
-from geoaware.data import DataSet, checked, load
+from geoaware.data import DataSet, load
 from geoaware.data.dataset import with_keypoints
 from geoaware.evaluation.predict import choose_pairs
 from geoaware.runs import checkpoint, log, settings
@@ -49,10 +49,7 @@ class DivergedError(RuntimeError):
 
 def load_sets(choices: Sequence[DataChoice], root: str) -> list[DataSet]:
     """Splits of data sets, each with the keypoints chosen."""
-    loaded = [
-        load(each.name, Path(root) / each.root, each.split, **checked(each.name, each.options))
-        for each in choices
-    ]
+    loaded = [load(each.name, Path(root) / each.root, each.split, **each.options) for each in choices]
     return [
         data if choice.keypoints is None else with_keypoints(data, choice.keypoints)
         for choice, data in zip(choices, loaded, strict=True)

@@ -6,13 +6,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from geoaware.runs.errors import InputError
 from geoaware.runs.settings import Count, Part, Positive, Seed
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 """Folder of the configurations that come with the package."""
+
+
+def loadable(choice: Any) -> Any:
+    """Make sure that the loader of a data set takes the options given.
+
+    Raises:
+        InputError: there is no such data set, or an option is unknown or of another kind.
+    """
+    from geoaware.data import checked
+
+    if choice.options:
+        checked(choice.name, choice.options)
+    return choice
 
 
 class DataChoice(Part):
@@ -33,6 +46,8 @@ class DataChoice(Part):
     options: dict[str, Any] = Field(default_factory=dict)
     keypoints: Annotated[list[str], Field(min_length=1)] | None = None
     share: Positive | None = None
+
+    _loadable = model_validator(mode="after")(loadable)
 
 
 class Validation(Part):

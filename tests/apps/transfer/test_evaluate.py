@@ -209,15 +209,19 @@ def test_targets_without_box_or_keypoints_are_left_out_and_counted(
     content["annotations"][0]["bbox"] = [0, 0, 0, 0]
     path.write_text(json.dumps(content))
     targets = read_targets(path, sources)
-    assert targets.notes == ("1 boxes without extent count as none (annotation 1)",)
+    said = f"left out: 1 boxes without extent, which count as none ({path}: annotation 1)"
+    assert targets.notes == (said,)
     out = transfer(sources, targets, matcher(), tmp_path / "out.json", SETTINGS).out
     assert out is not None
     with caplog.at_level("INFO"):
         found = evaluate(out, sources, targets, tmp_path / "p.jsonl", draws=0)
     assert (found.places.protocol, found.targets, found.visibility.keypoints) == ("paper", 2, 10)
     assert "1 targets have no box and are not evaluated" in caplog.messages
-    by_image = evaluate(out, sources, targets, tmp_path / "i.jsonl", "pf-pascal", draws=0)
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        by_image = evaluate(out, sources, targets, tmp_path / "i.jsonl", "pf-pascal", draws=0)
     assert (by_image.places.protocol, by_image.targets) == ("pf-pascal", 3)
+    assert "box" not in caplog.text
     content["annotations"][1]["keypoints"] = None
     path.write_text(json.dumps(content))
     with caplog.at_level("INFO"):

@@ -209,3 +209,14 @@ def test_sizes_of_targets_are_compared(tmp_path: Path, sources: Any) -> None:
         found[0].annotated(Frame((40, 20), 1), found.masks)
     turned = read_targets(file, sources, exif="stored")[0].annotated(Frame((10, 20), 6), found.masks)
     assert turned.box == (4, 1, 8, 4)
+
+
+def test_a_box_beside_its_image_is_said(
+    tmp_path: Path, sources: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("geoaware.data.images._said", set())
+    boxed = [{"id": 1, "image_id": 5, "category_id": 2, "bbox": [15, 2, 300, 4]}]
+    found = read_targets(write_targets(tmp_path, annotations=boxed), sources)
+    with caplog.at_level("INFO"):
+        assert found[0].annotated(Frame((20, 20), 1), found.masks).box == (15, 2, 315, 6)
+    assert "b.png: box (15, 2, 315, 6), image 20x20: lies mostly outside" in caplog.text

@@ -297,6 +297,14 @@ class TestGoingOn:
             run(steps=1)
         assert caught.value.parameter == "restart"
 
+    def test_a_damaged_log(self, run: Run, tmp_path: Path) -> None:
+        run(steps=1)
+        with (tmp_path / "run" / "log.jsonl").open("a") as file:
+            file.write("[1]\n")
+        with pytest.raises(InputError, match=r"log\.jsonl: is damaged; restart to begin anew") as caught:
+            run(steps=1)
+        assert caught.value.parameter == "restart"
+
 
 class TestStart:
     def test_from_weights(self, run: Run, tmp_path: Path) -> None:

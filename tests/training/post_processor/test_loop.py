@@ -260,6 +260,18 @@ def test_what_a_killed_run_wrote_after_its_checkpoint_is_dropped(run: Run, tmp_p
     assert traces(folder) == traces(tmp_path / "whole")
 
 
+def test_a_damaged_log_is_told_and_nothing_is_lost(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    run(**QUICK, log_every=1)
+    path = folder / "log.jsonl"
+    path.write_text(path.read_text().replace('{"step": 2', '{"step"= 2', 1))
+    before = {each.name: each.read_bytes() for each in folder.iterdir() if each.is_file()}
+    with pytest.raises(InputError, match=r"log\.jsonl: is damaged; restart to begin anew") as caught:
+        run(**QUICK, log_every=1)
+    assert caught.value.parameter == "restart"
+    assert {each.name: each.read_bytes() for each in folder.iterdir() if each.is_file()} == before
+
+
 def test_the_second_stage_goes_on_with_the_weights_of_the_first(run: Run, tmp_path: Path) -> None:
     train_split = {"data": [{"name": "coco", "root": ".", "split": "train"}], "steps": 3}
     run("one", stages=[train_split], flips=NO_FLIPS, validation={})

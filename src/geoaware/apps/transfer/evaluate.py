@@ -199,15 +199,15 @@ def _judged(
     boxes = {each.id: each.box for each in targets if each.id in truth}
     base, said = usual_base([(f"annotation {number}", box) for number, box in boxes.items()])
     rules = get_protocol(protocol or FOR_BASE[base])
-    judged = list(truth)
-    if rules.base == "box":
-        # A protocol that fits no target at all says so itself.
-        judged = [each for each in truth if boxes[each] is not None] or judged
-        if len(judged) < len(truth):
-            notes.append(f"{len(truth) - len(judged)} targets have no box and are not evaluated")
-    for note in [*notes, *(said if rules.base == "image" else [])]:
+    if protocol is None and base == "image":
+        notes += said
+    judged = {each: values for each, values in truth.items() if rules.base != "box" or boxes[each]}
+    if 0 < len(judged) < len(truth):
+        notes.append(f"{len(truth) - len(judged)} targets have no box and are not evaluated")
+    for note in notes:
         _log.info(note)
-    return rules, {each: keypoint_places(truth[each], least) for each in judged}
+    # A protocol that fits no target at all says so itself.
+    return rules, {each: keypoint_places(values, least) for each, values in (judged or truth).items()}
 
 
 def _header(

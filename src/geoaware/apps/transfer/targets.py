@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,10 @@ from torch import Tensor
 from geoaware.apps.transfer.sources import Sources
 from geoaware.data import fields
 from geoaware.data.coco import image_folder
-from geoaware.data.coco_file import CocoFile, corner_box, read_coco
-from geoaware.data.dataset import make_keypoints
-from geoaware.data.exif import INVERSE, Exif, check_exif, turned_box, turned_size
-from geoaware.data.images import Frame, check_size, list_images, note_once, turned_note
+from geoaware.data.coco_file import CocoFile, corner_box, corners, read_coco
+from geoaware.data.dataset import FAR, FLAT, Annotations
+from geoaware.data.exif import Exif, check_exif
+from geoaware.data.images import Frame, check_size, list_images, note_once
 from geoaware.data.names import FileNames, alike
 from geoaware.method.geometry import Canvas
 from geoaware.method.types import AnnotatedImage, Box
@@ -67,23 +68,17 @@ class Target:
         Raises:
             InputError: its annotation is for an image of another size.
         """
-        orientation = frame.orientation if self.exif == "stored" else 1
-        stored = turned_size(frame.size, INVERSE[orientation])
-        box, mask = self.box, (self.annotation or {}).get("mask_file_name")
-        made = AnnotatedImage(
-            self.name,
-            self.path,
-            frame.size if self.size is None else turned_size(self.size, orientation),
-            "",
-            make_keypoints({}, frame.size, self.name, []),
-            None if box is None else turned_box(box, stored, orientation),
-            masks.path(str(mask)) if mask else None,
-            self.annotation or {},
-            orientation,
-        )
-        if self.annotation is not None and check_size(made, frame):
-            note_once("orientation", turned_note(self.path, frame.orientation))
-        return replace(made, size=frame.size)
+        given, read = self.annotation or {}, Annotations(self.exif, frames={self.path: frame})
+        mask = given.get("mask_file_name")
+        made = read.image(
+            self.name, self.path, "", {}, self.size if given else None, self.name, self.box,
+            mask_path=masks.path(str(mask)) if mask else None, attributes=given,
+        )  # fmt: skip
+        if given:
+            check_size(made, frame)
+        for doubtful in read.noted[FAR]:
+            note_once("box", f"{doubtful}: lies mostly outside")
+        return made
 
 
 @dataclass(frozen=True)
@@ -107,7 +102,7 @@ class Targets(Sequence[Target]):
     file: Path | None = None
     category_id: int | None = None
     notes: tuple[str, ...] = ()
-    sizes: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+    sizes: Mapping[Any, tuple[int, int] | None] = field(default_factory=dict)
     paths: Mapping[str, Path] = field(default_factory=dict)
     exif: Exif = "upright"
 
@@ -120,9 +115,8 @@ class Targets(Sequence[Target]):
         # A place from the end becomes one from the beginning, because the target's number is made of it.
         number = range(len(self))[place] + 1
         name, image_id, entry = self.rows[place]
-        size = None if image_id is None else self.sizes.get(image_id)
         image = number if image_id is None else image_id
-        return Target(number, name, self.path(name), image, entry, size, self.exif)
+        return Target(number, name, self.path(name), image, entry, self.sizes.get(image_id), self.exif)
 
     def path(self, name: str) -> Path:
         """The file of an image."""
@@ -213,28 +207,19 @@ def read_targets(path: Path, sources: Sources, images: Path | None = None, exif:
     file = read_coco(path, objects=True)
     files = {number: str(each["file_name"]).replace("\\", "/") for number, each in file.images.items()}
     category_id = _category_id(file, sources)
-    objects: list[tuple[int, Any]] = [(each, None) for each in sorted(files)]
-    notes = list(file.notes)
-    if file.annotations or file.crowds:
-        found, said = _objects(file, category_id)
-        objects = [(entry["image_id"], entry) for entry in found]
-        notes += said
-    twice = [
-        name
-        for name, times in Counter(files[each] for each in {image for image, _ in objects}).items()
-        if times > 1
-    ]
-    if twice:
-        notes.append(f"{len(twice)} images are listed under several ids and annotated each time ({twice[0]})")
+    objects, notes = _objects(file, category_id)
     if not objects:
         raise InputError(f"{path}: no image or no annotation of category {sources.name!r} to work on")
-    folder = image_folder(path.parent, list(files.values())) if images is None else images
-    there = None if folder is None else FileNames(folder)
-    named = {name: None if there is None else there.find(name) for name in files.values()}
-    if there is None or not any(named.values()):
+    used = Counter(files[image] for image in {image for image, _ in objects})
+    if twice := [name for name, times in used.items() if times > 1]:
+        notes.append(f"{len(twice)} images are listed under several ids and annotated each time ({twice[0]})")
+    names = list(files.values())
+    there = FileNames(images or image_folder(path.parent, names) or path.parent)
+    paths = {name: there.path(name) for name in names}
+    if not any(map(there.find, names)):
         raise InputError(
-            f"{images or path.parent}: no image {next(iter(files.values()))!r} of {path} there; give the "
-            "folder of the targets' images",
+            f"{images or path.parent}: no image {names[0]!r} of {path} there; give the folder of the "
+            "targets' images",
             parameter="targets_images",
         )
     return Targets(
@@ -243,19 +228,13 @@ def read_targets(path: Path, sources: Sources, images: Path | None = None, exif:
         path,
         category_id,
         (*notes, *there.notes()),
-        _sizes(file),
-        {name: there.folder / each for name, each in named.items() if each not in (None, name)},
+        {
+            number: fields.size(each.get("width"), each.get("height"), f"{path}: image {number}")
+            for number, each in file.images.items()
+        },
+        paths,
         check_exif(exif),
     )
-
-
-def _sizes(file: CocoFile) -> dict[int, tuple[int, int]]:
-    """Width and height by image id, where the file gives them."""
-    sizes = {
-        number: fields.size(each.get("width"), each.get("height"), f"{file.path}: image {number}")
-        for number, each in file.images.items()
-    }
-    return {number: size for number, size in sizes.items() if size is not None}
 
 
 def cells_of_mask(mask: np.ndarray, canvas: Canvas, grid: int) -> Bool[Tensor, "p p"]:
@@ -287,23 +266,25 @@ def _category_id(file: CocoFile, sources: Sources) -> int:
     return chosen
 
 
-def _objects(file: CocoFile, category_id: int) -> tuple[list[dict[str, Any]], list[str]]:
-    """The annotations of the category, by image and annotation id, and what is to be said of them."""
+def _objects(file: CocoFile, category_id: int) -> tuple[list[tuple[int, Any]], list[str]]:
+    """Image id and annotation of every object, by their ids, and what is to be said of them.
+
+    In a file without annotations every image is one.
+    """
+    if not (file.annotations or file.crowds):
+        return [(each, None) for each in sorted(file.images)], list(file.notes)
     found = [entry for entry in file.annotations if entry["category_id"] == category_id]
-    ids = [entry["id"] for entry in found]
+    ids, read = [entry["id"] for entry in found], Annotations(said=list(file.notes))
     if len(set(ids)) < len(ids):
         raise InputError(f"{file.path}: annotation ids repeat; ids must differ")
-    notes = []
     if 0 in ids:
         # Programs that evaluate results take 0 for no annotation.
-        free = max(*ids, 0) + 1
+        free = max(ids) + 1
         found = [{**entry, "id": entry["id"] or free} for entry in found]
-        notes.append(f"ids of results begin at 1: annotation 0 becomes {free}")
-    flat = [
-        entry["id"]
-        for entry in found
-        if entry.get("bbox") and corner_box(entry, f"{file.path}: annotation {entry['id']}") is None
-    ]
-    if flat:
-        notes.append(f"{len(flat)} boxes without extent count as none (annotation {flat[0]})")
-    return sorted(found, key=lambda each: (each["image_id"], each["id"])), notes
+        read.said.append(f"ids of results begin at 1: annotation 0 becomes {free}")
+    for entry in found:
+        where = f"{file.path}: annotation {entry['id']}"
+        if corners(entry, where) and corner_box(entry, where) is None:
+            read.noted[FLAT].append(where)
+    found = sorted(found, key=itemgetter("image_id", "id"))
+    return [(entry["image_id"], entry) for entry in found], read.notes()
