@@ -13,7 +13,6 @@ from geoaware.method.matching import MatchSettings
 from geoaware.method.post_processor import PostProcessor
 from geoaware.runs.errors import InputError
 
-
 log = logging.getLogger(__name__)
 
 
