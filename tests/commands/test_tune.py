@@ -34,7 +34,7 @@ def test_a_run_and_matching_with_its_weights(tmp_path: Path) -> None:
     assert {path.name.split("-")[0] for path in (tmp_path / "cache").iterdir()} == {"crops", "unlabelled"}
     images = sorted(str(each) for each in (tmp_path / "plain").rglob("*.png"))[:2]
     found = geoaware(
-        *("match", *images, "--point", "20,20", "--extractor", "lite-tuned", "--device", "cpu"),
+        *("match", *images, "--point", "20,20", "--extractor", "lite", "--device", "cpu"),
         *("--set", f"weights={weights}", "--json", "found.json"),
         cwd=tmp_path,
     )

@@ -173,7 +173,7 @@ class TestRun:
             assert each.grad is not None, name
             assert each.grad.isfinite().all(), name
             assert each.grad.any(), name
-        assert all(each.grad is None for each in learner.average.parameters())
+        assert all(each.grad is None for each in taken.learner.average.parameters())
         assert all(each.grad is None for each in taken.plain.parameters())
         plain = taken.plain.state_dict()
         assert all(torch.equal(plain[name], value) for name, value in before[0].items())
