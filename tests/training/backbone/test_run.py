@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from geoaware.features.efficientnet_lite import EfficientNetLite
 from geoaware.features.tuned import TunedNetwork, TunedShape
 from geoaware.runs import checkpoint, log
 from geoaware.runs.errors import InputError
@@ -23,7 +24,6 @@ from geoaware.runs.progress import silent
 from geoaware.training.backbone import run as running
 from geoaware.training.backbone.config import TuneConfig, load_config
 from geoaware.training.backbone.objective import Criterion
-from geoaware.training.backbone.plain import fit_reading, towards_imagenet
 from geoaware.training.backbone.run import Learner, tune
 from geoaware.training.kit import DivergedError
 from tests.training.backbone.tiny import config, draw_sets
@@ -87,8 +87,7 @@ def traces(folder: Path) -> dict[str, Any]:
 class TestRun:
     def test_what_it_leaves(self, run: Run, data: Path, cache: Path, tmp_path: Path) -> None:
         told: list[tuple[str, int, int]] = []
-        said: list[str] = []
-        found = run(tell=lambda *each: told.append(each[:3]), say=said.append)
+        found = run(tell=lambda *each: told.append(each[:3]))
         run("every step", log_every=1)
         each_step = lines(tmp_path / "every step")
         folder = tmp_path / "run"
@@ -101,7 +100,7 @@ class TestRun:
             ("training", done, 4) for done in (1, 2, 3, 4)
         ]
         weight = config(data, cache).objective
-        names = ("cells", "dense", "keypoints", "own", "presence", "plain", "joined")
+        names = ("cells", "dense", "keypoints", "own", "presence", "familiar")
         assert [line["step"] for line in lines(folder)] == [2, 4]
         for line, first in zip(lines(folder), (0, 2), strict=True):
             for name in ("loss", "gradient", *names, "scale", "slope", "offset"):
@@ -111,10 +110,9 @@ class TestRun:
         for each in each_step:
             total = sum(each[name] * getattr(weight, name) for name in names)
             assert each["loss"] == pytest.approx(total, rel=1e-5)
-        assert sum("of the energy is explained" in line for line in said) == 1
+        assert {path.name.split("-")[0] for path in cache.iterdir()} == {"crops", "unlabelled"}
 
     def test_the_weights_are_the_average_in_half_precision(self, run: Run, tmp_path: Path) -> None:
-        """But for the reading, which is fitted anew at the end."""
         found = TunedNetwork.from_pretrained(run(average=0.0))
         saved = checkpoint.load(tmp_path / "run")
         assert saved is not None
@@ -122,7 +120,7 @@ class TestRun:
         state = found.state_dict()
         compared = 0
         for name, value in saved.network.items():
-            if name.startswith("average.") and value.is_floating_point() and "reading" not in name:
+            if name.startswith("average.") and value.is_floating_point():
                 short = name.removeprefix("average.")
                 expected = value.half().float() if value.ndim == 4 else value
                 assert torch.equal(state[short], expected), name
@@ -131,52 +129,71 @@ class TestRun:
                 compared += 1
         assert compared > 100
         assert found.info["steps"] == 4
-        assert found.info["training"]["shape"]["plain"] == 6
+        assert found.info["training"]["shape"]["width"] == 16
         assert not {"root", "cache"} & set(found.info["training"]), "folders are nobody's business"
         assert set(found.info["versions"]) == {"geoaware", "torch"}
 
-    def test_first_blocks_and_statistics_stay_and_the_rest_moves(self, run: Run, tmp_path: Path) -> None:
+    def test_every_parameter_moves_and_the_statistics_stay(self, run: Run, tmp_path: Path) -> None:
         run(steps=2)
-        fresh = TunedNetwork.from_imagenet(TunedShape(8, 16, (1,), 1, 6)).state_dict()
+        torch.manual_seed(0)
+        fresh = TunedNetwork.from_imagenet(TunedShape(8, 16, (1,), 1)).state_dict()
+        saved = checkpoint.load(tmp_path / "run")
+        assert saved is not None
+        assert {name for name in saved.network if name.startswith("network.")} == {
+            f"network.{name}" for name in fresh
+        }
+        for name, value in fresh.items():
+            moved = not torch.equal(value, saved.network[f"network.{name}"])
+            statistic = "running" in name or not value.is_floating_point()
+            assert moved is not statistic, name
+        last = "blocks.12._project_conv.weight"
+        assert fresh[last].shape[0] == 320, "the last block of the network"
+        assert 0 < float((fresh[last] - saved.network[f"network.{last}"]).abs().max()) < 0.2
+        assert saved.network["criterion.log_scale"].item() != pytest.approx(math.log(45), abs=1e-6)
+
+    def test_gradients_reach_every_parameter_and_none_the_plain_extractor(
+        self, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        runs: list[Any] = []
+        before: list[dict[str, Tensor]] = []
+        original = running._Run.take
+
+        def take(self: Any, step: int, ready: Any) -> dict[str, float]:
+            runs.append(self)
+            before.append(copy.deepcopy(self.plain.state_dict()))
+            return original(self, step, ready)
+
+        monkeypatch.setattr(running._Run, "take", take)
+        run(steps=1)
+        (taken,) = runs
+        for name, each in [
+            *taken.learner.network.named_parameters(),
+            *taken.learner.criterion.named_parameters(),
+        ]:
+            assert each.grad is not None, name
+            assert each.grad.isfinite().all(), name
+            assert each.grad.any(), name
+        assert all(each.grad is None for each in taken.learner.average.parameters())
+        assert all(each.grad is None for each in taken.plain.parameters())
+        plain = taken.plain.state_dict()
+        assert all(torch.equal(plain[name], value) for name, value in before[0].items())
+
+    def test_slope_and_offset_alone_learn_from_familiar(self, run: Run, tmp_path: Path) -> None:
+        """Presence, from which it is read, is held still."""
+        nothing = dict.fromkeys(("cells", "dense", "keypoints", "own", "presence"), 0.0)
+        changes: dict[str, Any] = {f"objective__{name}": weight for name, weight in nothing.items()}
+        run(steps=1, weight_decay=0, **changes)
+        torch.manual_seed(0)
+        fresh = TunedNetwork.from_imagenet(TunedShape(8, 16, (1,), 1)).state_dict()
         saved = checkpoint.load(tmp_path / "run")
         assert saved is not None
         moved = {
             name for name, value in fresh.items() if not torch.equal(value, saved.network[f"network.{name}"])
         }
-        stays = ("stem", "blocks.0.", "blocks.1.", "blocks.2.")
-        assert not any("running" in name or name.startswith(stays) for name in moved)
-        assert {"gate", "blocks.3._project_conv.weight", "blocks.15._project_conv.weight"} <= moved
-        shift = (
-            fresh["blocks.15._project_conv.weight"] - saved.network["network.blocks.15._project_conv.weight"]
-        )
-        assert 0 < float(shift.abs().max()) < 0.2
-        assert saved.network["criterion.log_scale"].item() != pytest.approx(math.log(45), abs=1e-6)
+        assert moved == {"familiar"}
 
-    def test_at_the_end_the_backbone_moves_back_and_the_reading_is_fitted_anew(
-        self, run: Run, data: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        fitted: list[tuple[Any, Any]] = []
-        monkeypatch.setattr(
-            running,
-            "fit_reading",
-            lambda *each: fitted.append(each) or fit_reading(*each),  # type: ignore[func-returns-value]
-        )
-        found = TunedNetwork.from_pretrained(run(steps=2, kept=0.5, learning_rate=0.01))
-        saved = checkpoint.load(tmp_path / "run")
-        assert saved is not None
-        expected = TunedNetwork.of_values(**{**vars(found.shape)})
-        expected.load_state_dict(
-            {name.removeprefix("average."): each for name, each in saved.network.items() if "average" in name}
-        )
-        towards_imagenet(expected, 0.5)
-        assert len(fitted) == 2  # once at the start
-        fit_reading(expected, fitted[1][1])
-        for name, value in expected.state_dict().items():
-            if value.is_floating_point():
-                torch.testing.assert_close(found.state_dict()[name], value, atol=2e-3, rtol=2e-3)
-
-    def test_a_new_network_begins_with_a_fitted_reading_and_mean_descriptors(
-        self, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    def test_prototypes_of_a_new_run_begin_as_mean_descriptors(
+        self, run: Run, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         begun: list[Learner] = []
         original = Learner.__init__
@@ -188,9 +205,23 @@ class TestRun:
         monkeypatch.setattr(Learner, "__init__", initialised)
         run(steps=1)
         (learner,) = begun
-        assert learner.network.reading["15"].weight.abs().mean() > 0
         lengths = learner.criterion.prototypes.norm(dim=1)
-        torch.testing.assert_close(lengths, torch.full_like(lengths, 14**0.5))
+        torch.testing.assert_close(lengths, torch.full_like(lengths, 8**0.5))
+
+    def test_views_and_negatives_are_shown_together(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Four views of three objects, then the negatives; the prototypes look at views alone."""
+        shown: list[int] = []
+        original = running.shared_maps
+
+        def shared(plain: EfficientNetLite, pixels: Tensor) -> Tensor:
+            shown.append(len(pixels))
+            return original(plain, pixels)
+
+        monkeypatch.setattr(running, "shared_maps", shared)
+        for negatives in (0, 3):
+            shown.clear()
+            run(f"{negatives} negatives", steps=1, unlabelled__negatives=negatives)
+            assert shown == [4] * running._LOOKED_AT + [4 + negatives]
 
     def test_the_same_run_twice_is_the_same_and_another_seed_another(self, run: Run, tmp_path: Path) -> None:
         for name, seed in (("a", 0), ("b", 0), ("c", 1)):
@@ -218,9 +249,8 @@ class TestRun:
     def test_notes_of_the_data_are_said_once(self, run: Run) -> None:
         said: list[str] = []
         run(steps=1, say=said.append, data=[*PLAIN, {**PLAIN[0], "objects": 1}])
-        notes = [line for line in said if not line.startswith("plain descriptors: ")]
-        assert notes
-        assert all(line.startswith("note: ") for line in notes)
+        assert said
+        assert all(line.startswith("note: ") for line in said)
         assert len(set(said)) == len(said)
 
     @pytest.mark.slow
@@ -312,11 +342,7 @@ class TestStart:
         first = run("first", steps=2)
         run("second", steps=1, start=str(first), learning_rate=1e-12)
         a, b = weights(first), weights(tmp_path / "second" / "weights")
-        moved = [
-            name
-            for name in a
-            if not torch.allclose(a[name].float(), b[name].float(), atol=1e-5) and "reading" not in name
-        ]
+        moved = [name for name in a if not torch.allclose(a[name].float(), b[name].float(), atol=1e-5)]
         assert not moved
         assert TunedNetwork.from_pretrained(tmp_path / "second" / "weights").info["training"]["start"] == str(
             first
@@ -402,7 +428,7 @@ def test_two_images_can_be_learnt_by_heart(run: Run, data: Path, tmp_path: Path)
     }  # fmt: skip
     run(
         root=str(tmp_path / "faces"), data=PLAIN, steps=40, views=gentle, learning_rate=4e-3, save_every=1000,
-        log_every=1, objective__plain=0, objective__joined=0,
+        log_every=1,
     )  # fmt: skip
 
     def mean(name: str, rows: list[dict[str, float]]) -> float:
@@ -439,7 +465,16 @@ class TestRefusals:
 
     def test_no_images_without_labels(self, run: Run, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="nowhere: no such folder"):
-            run(distillation__root="nowhere")
+            run(unlabelled__root="nowhere")
+        assert not (tmp_path / "run").exists()
+
+    def test_no_negative_among_those_used(self, run: Run, tmp_path: Path) -> None:
+        """The first by name is a dog."""
+        chosen: dict[str, Any] = {"unlabelled__every": 3, "steps": 1}
+        with pytest.raises(InputError, match=r"unlabelled: no image in use is .*set unlabelled\.negatives=0"):
+            run(**chosen)
+        assert not (tmp_path / "run").exists()
+        run(**chosen, unlabelled__negatives=0)
 
     def test_a_folder_that_cannot_be_made(self, run: Run, tmp_path: Path) -> None:
         (tmp_path / "run").write_text("a file")
@@ -469,6 +504,18 @@ def test_a_category_that_is_left_out_is_never_shown(
         assert [each.tolist() for each in share.crops.members] == [whole.crops.members[0].tolist()]
         assert len(whole.crops.members) == 2
         assert np.array_equal(share.crops.pixels, whole.crops.pixels)
+
+
+def test_shared_maps_are_the_plain_extractor_s_of_normalised_pixels() -> None:
+    """Nearly: they are computed in bfloat16."""
+    plain = EfficientNetLite.load("efficientnet-lite0").eval()
+    pixels = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    found = running.shared_maps(plain, pixels)
+    with torch.no_grad():
+        wanted = plain.early((255 * pixels - 127) / 128)
+    assert found.dtype == torch.float32
+    assert not found.requires_grad
+    assert 0 < float((found - wanted).abs().mean()) < 0.02 * float(wanted.abs().mean())
 
 
 def test_the_rate_rises_stays_and_falls_to_nothing(data: Path, cache: Path) -> None:
