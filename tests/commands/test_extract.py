@@ -150,6 +150,6 @@ def test_options_that_cannot_be(
     (tmp_path / "empty").mkdir()
     folder = tmp_path / given.pop("folder") if "folder" in given else alone[0]
     with pytest.raises(InputError) as caught:
-        command.extract(folder, tmp_path / "c", **{"extractor": "toy", "device": "cpu", **given})
+        command.extract(folder=folder, cache=tmp_path / "c", **{"extractor": "toy", "device": "cpu", **given})
     assert message in str(caught.value)
     assert not snapshot(tmp_path)
