@@ -26,7 +26,7 @@ MEAN, STD = (127 / 255,) * 3, (128 / 255,) * 3
 _STRIDE = 32
 
 SHARED = 3
-"""So many first blocks, whose maps are the dearest and the most general, are those of tuned networks too."""
+"""So many first blocks, which are slow and know no kind of object yet, are those of tuned networks too."""
 
 _NORMED = (
     ("_conv_stem", "_bn0"),

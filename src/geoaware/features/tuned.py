@@ -45,10 +45,10 @@ DECODED = {SHARED - 1: 24, 4: 40, 10: 112, 15: 320}
 """Blocks that the decoder reads, the last at strides 4, 8, 16 and 32, with their channels."""
 
 SHARE = 0.75
-"""Of the similarity, at most so much is by trained descriptors."""
+"""The trained descriptors' share of the similarity, at most."""
 
 _TOP = 0.02
-"""An image's presence is the logit that so many of its cells exceed."""
+"""An image's presence is the highest logit that this share of its cells reaches."""
 
 
 @dataclass(frozen=True)
@@ -231,9 +231,9 @@ class Tuned(Extractor):
         """
         trained, presence, *plain = levels
         side = grid or self.layout.grid
-        share = SHARE * torch.sigmoid(self.network.familiarity(presence))[:, None, None, None]
-        parts = F.normalize(resized(trained, side), dim=1), self.plain.combine(plain, side)
-        return torch.cat([share.sqrt() * parts[0], (1 - share).sqrt() * parts[1]], dim=1)
+        share = SHARE * torch.sigmoid(self.network.familiarity(presence)).view(-1, 1, 1, 1)
+        ours, theirs = F.normalize(resized(trained, side), dim=1), self.plain.combine(plain, side)
+        return torch.cat([share.sqrt() * ours, (1 - share).sqrt() * theirs], dim=1)
 
 
 class _Residual(nn.Module):

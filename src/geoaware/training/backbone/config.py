@@ -92,7 +92,7 @@ class Unlabelled(Part):
     Attributes:
         root: their folder, relative to the run's ``root``. Those whose names begin with the ImageNet class of
             an object (``n03792782_mountain_bike.jpg``) count as negatives.
-        every: every so manieth of them is used, in the order of their names, from the first on.
+        every: one of so many is used, in the order of their names, from the first on.
         negatives: views of such images, a step.
     """
 
@@ -162,7 +162,7 @@ class TuneConfig(RunSettings):
         cooling: last steps, in which the rate falls to 0.
         learning_rate: of the decoder.
         backbone_rate: of the backbone, relative to it.
-        prototype_rate: of what the loss learns, relative to it.
+        prototype_rate: of what the loss learns and of the network's `familiar`, relative to it.
         weight_decay: of AdamW.
         average: decay of the moving average of the weights, which is what is saved.
         workers: threads that decode images and make views; the number of cores when not given.

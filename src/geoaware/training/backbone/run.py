@@ -164,8 +164,8 @@ class _Run(Run[Batch]):
         return values
 
     def scores(self) -> list[Score]:
-        checks, tuned = self.config.validation, TunedSettings()
-        extractor = Tuned("efficientnet-lite0-tuned", tuned, self.learner.average).to(self.device).eval()
+        checks, average = self.config.validation, self.learner.average
+        extractor = Tuned("efficientnet-lite0-tuned", TunedSettings(), average).to(self.device).eval()
         matching = MatchSettings(
             window=checks.window, temperature=checks.temperature, inside_picture=True, interpolate=True
         )

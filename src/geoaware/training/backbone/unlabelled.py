@@ -33,7 +33,7 @@ class Unlabelled:
 
 
 def used_images(folder: Path, every: int, negatives: int) -> list[Path]:
-    """Every so manieth image of a folder, in the order of their names, from the first on.
+    """One image of every so many in a folder, in the order of their names, from the first on.
 
     Raises:
         InputError: there is no image, or none that could be one of so many negatives a step.
