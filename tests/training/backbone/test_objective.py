@@ -223,7 +223,7 @@ def test_nothing_visible_and_no_object_twice() -> None:
     criterion = Criterion(CLASSES, CHANNELS, Objective())
     maps = unit_maps(0, 3).requires_grad_()
     parts = parts_of(views, criterion, maps)
-    assert [float(parts[name]) for name in ("cells", "dense", "keypoints", "own")] == [0, 0, 0, 0]
+    assert [parts[name].item() for name in ("cells", "dense", "keypoints", "own")] == [0, 0, 0, 0]
     criterion.total(parts).backward()
     assert maps.grad is not None
     assert maps.grad.isfinite().all()
