@@ -2,7 +2,7 @@
 
 A `TunedNetwork` is EfficientNet-Lite0 with a small decoder, trained from its fourth block on (`geoaware
 tune`). It gives *trained* descriptors, which tell left from right on objects like those that were trained
-on, and the *presence* of such an object. The extractor `Tuned` joins them with the descriptors of the plain
+on, the *presence* of such an object, and how the whole image would have to be turned to stand upright. The extractor `Tuned` joins them with the descriptors of the plain
 `EfficientNetLite`: the more surely an image shows such an object, the more the trained ones count. So an
 object that was not trained on is matched by plain descriptors. Both networks share the first blocks.
 """
@@ -31,6 +31,7 @@ from geoaware.features.efficientnet_lite import (
     imagenet_network,
 )
 from geoaware.features.extractor import Extractor, Layout, describe, make_settings
+from geoaware.method.geometry import Pose
 from geoaware.method.maps import resized
 from geoaware.runs.errors import InputError
 from geoaware.runs.weights import SavedNetwork, digest, folder_meant
@@ -43,6 +44,9 @@ STRIDE = 8
 
 DECODED = {SHARED - 1: 24, 4: 40, 10: 112, 15: 320}
 """Blocks that the decoder reads, the last at strides 4, 8, 16 and 32, with their channels."""
+
+UPRIGHT: tuple[Pose, ...] = ("identity", "rot90", "rot180", "rot-90")
+"""The turns that an image may need to stand upright, in the order of their logits."""
 
 SHARE = 0.75
 """The trained descriptors' share of the similarity, at most."""
@@ -78,7 +82,7 @@ class TunedShape:
 
 
 class TunedNetwork(SavedNetwork):
-    """Maps of the shared blocks to trained descriptors and presence, at stride 8.
+    """Maps of the shared blocks to trained descriptors and presence, at stride 8, and to the turn needed.
 
     The decoder adds the maps of strides 32 and 16, frees them of their resolution's limits by dilated
     residual blocks, and brings them to stride 8, where those of strides 8 and 4 add what is fine.
@@ -101,14 +105,15 @@ class TunedNetwork(SavedNetwork):
         self.context = nn.ModuleList(_Residual(shape.width, dilation) for dilation in shape.context)
         self.detail = nn.ModuleList(_Residual(shape.width, 1) for _ in range(shape.detail))
         self.out = nn.Conv2d(shape.width, shape.descriptor + 1, 1)
+        self.upright = nn.Linear(shape.width, len(UPRIGHT))
         # Slope and offset of an image's logit, as a function of its presence.
         self.familiar = nn.Parameter(torch.tensor([1.0, 0.0]))
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(
         self, early: Float[Tensor, "b c h h"]
-    ) -> tuple[Float[Tensor, "b d g g"], Float[Tensor, "b 1 g g"]]:
-        """Unit descriptors and the logit of presence, of what the shared blocks give.
+    ) -> tuple[Float[Tensor, "b d g g"], Float[Tensor, "b 1 g g"], Float[Tensor, "b 4 1 1"]]:
+        """Unit descriptors, the logit of presence and those of `UPRIGHT`, of what the shared blocks give.
 
         The sides of the pixels are multiples of 32.
         """
@@ -121,11 +126,12 @@ class TunedNetwork(SavedNetwork):
         x = F.relu(sixteenth + _enlarged(last))
         for block in self.context:
             x = block(x)
+        turns = self.upright(x.mean(dim=(2, 3))).float()[:, :, None, None]
         x = F.relu(_enlarged(x) + eighth + F.avg_pool2d(fine, 2))
         for block in self.detail:
             x = block(x)
         found = self.out(x).float()
-        return F.normalize(found[:, :-1], dim=1), found[:, -1:]
+        return F.normalize(found[:, :-1], dim=1), found[:, -1:], turns
 
     def familiarity(self, presence: Float[Tensor, "b 1 g g"]) -> Float[Tensor, " b"]:
         """The logit that an image shows an object of a kind that was trained on."""
@@ -219,7 +225,7 @@ class Tuned(Extractor):
         return cls(name, chosen, TunedNetwork.from_pretrained(chosen.weights))
 
     def levels(self, pixels: Float[Tensor, "b 3 s s"]) -> tuple[Tensor, ...]:
-        """Trained descriptors, presence, and the maps of the plain extractor."""
+        """Trained descriptors, presence, logits of the turn, and the maps of the plain extractor."""
         early = self.plain.early(pixels)
         return *self.network(early), *self.plain.levels(pixels, early)
 
@@ -229,7 +235,7 @@ class Tuned(Extractor):
         An image's share of the trained descriptors is 0.75 times the probability that it shows an object
         like those that were trained on.
         """
-        trained, presence, *plain = levels
+        trained, presence, _, *plain = levels
         side = grid or self.layout.grid
         share = SHARE * torch.sigmoid(self.network.familiarity(presence)).view(-1, 1, 1, 1)
         ours, theirs = F.normalize(resized(trained, side), dim=1), self.plain.combine(plain, side)

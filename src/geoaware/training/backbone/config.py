@@ -111,6 +111,7 @@ class Objective(Part):
         own: cross-entropy for points that nobody annotated, between two views of one object.
         presence: of being on an object.
         familiar: of showing one at all.
+        upright: of the turn that makes a view stand upright.
         spread: standard deviation of the wanted distribution around a keypoint, in cells.
         points: that nobody annotated, on each object shown twice.
         limbs: points between two keypoints that a limb joins, a step; they count as keypoints.
@@ -122,6 +123,7 @@ class Objective(Part):
     own: Weight = 0.3
     presence: Weight = 0.3
     familiar: Weight = 0.1
+    upright: Weight = 0.1
     spread: Positive = 0.7
     points: Number = 48
     limbs: Number = 8

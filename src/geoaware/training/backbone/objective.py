@@ -10,6 +10,7 @@
 * ``own``: points that nobody annotated between two views of one object.
 * ``presence``: of an object that is trained on, cell by cell.
 * ``familiar``: whether a view shows such an object at all.
+* ``upright``: how a view has to be turned to stand upright.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from geoaware.method.matching import sample_descriptors
@@ -59,6 +60,7 @@ class Criterion(nn.Module):
         maps: Float[Tensor, "v d g g"],
         presence: Float[Tensor, "n 1 g g"],
         familiarity: Float[Tensor, " n"],
+        turns: Float[Tensor, "n 4"],
         batch: Batch,
     ) -> dict[str, Float[Tensor, ""]]:
         """The parts, unweighted.
@@ -67,6 +69,7 @@ class Criterion(nn.Module):
             maps: unit descriptors of the views.
             presence: its logits, of the views and then of the negatives.
             familiarity: the logits of these showing an object.
+            turns: the logits of their turns.
             batch: labels of the views.
         """
         scale, count = self.log_scale.exp().clamp(max=_LARGEST), len(maps)
@@ -79,6 +82,7 @@ class Criterion(nn.Module):
             "keypoints": keypoint_entropy(sample_descriptors(maps, batch.xy), batch.xy, batch.visible, scale),
             "own": own_entropy(maps, batch, self.weights.spread, scale),
             "presence": presence_loss(presence, torch.cat([batch.regions, of_none])),
+            "upright": turn_loss(turns, batch.turns),
             "familiar": F.binary_cross_entropy_with_logits(familiarity, shows),
         }
 
@@ -194,6 +198,14 @@ def presence_loss(logits: Float[Tensor, "v 1 g g"], regions: Float[Tensor, "v g 
     each = F.binary_cross_entropy_with_logits(logits[:, 0], parts[0], reduction="none")
     inside, outside = ((each * part).sum() / part.sum().clamp(min=1) for part in parts)
     return (inside + outside) / 2
+
+
+def turn_loss(logits: Float[Tensor, "n 4"], turns: Int[Tensor, " n"]) -> Float[Tensor, ""]:
+    """Mean cross-entropy of the turns where they are known (not negative); 0 where none is."""
+    known = turns >= 0
+    wanted = turns.clamp(min=0).to(logits.device)
+    each = F.cross_entropy(logits, wanted, reduction="none")
+    return (each * known.to(each)).sum() / known.sum().clamp(min=1)
 
 
 def gaussians(xy: Float[Tensor, "*n 2"], grid: int, spread: float) -> Float[Tensor, "*n g g"]:

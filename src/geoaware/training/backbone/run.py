@@ -64,9 +64,9 @@ class Learner(nn.Module):
         The network may compute in bfloat16, the losses do not.
         """
         with precision:
-            maps, presence = (each.float() for each in self.network(early))
+            maps, presence, turns = (each.float() for each in self.network(early))
         familiarity = self.network.familiarity(presence.detach())
-        return self.criterion(maps[: len(batch.pixels)], presence, familiarity, batch)
+        return self.criterion(maps[: len(batch.pixels)], presence, familiarity, turns[:, :, 0, 0], batch)
 
     @torch.no_grad()
     def follow(self, decay: float) -> None:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from geoaware.features.tuned import STRIDE
+from geoaware.features.tuned import STRIDE, UPRIGHT
 from geoaware.method.geometry import Canvas, Placement
 from geoaware.training.backbone.config import Views
 from geoaware.training.backbone.crops import OBJECT, SIZE, UNKNOWN, Crops
@@ -28,6 +28,9 @@ _MOVED = 0.15
 
 _COVER = (0.1, 0.35)
 """Sides of a covering rectangle, as shares of the longer side of the keypoints' box."""
+
+_NEARLY_UPRIGHT = 30.0
+"""Degrees by which a view may be off its nearest quarter turn and still count as turned by it."""
 
 _ON_LIMB = (0.15, 0.85)
 """Where points on limbs lie, as shares of the way from one end to the other."""
@@ -41,6 +44,8 @@ class Batch:
         pixels: 0 to 1.
         negatives: views that show nothing that is trained on, 0 to 1.
         regions: what each cell shows, as in `Crops`.
+        turns: of the views and then the negatives, the place in `UPRIGHT` of the turn that makes each stand
+            upright; -1 where it is none of these.
         xy: keypoints by class, then points on limbs.
         visible: which are there.
         elsewhere: cells that show another object of the kind, where a match is not taken for wrong.
@@ -54,6 +59,7 @@ class Batch:
     pixels: Float[Tensor, "v 3 s s"]
     negatives: Float[Tensor, "w 3 s s"]
     regions: Float[Tensor, "v g g"]
+    turns: Int[Tensor, " n"]
     xy: Float[Tensor, "v n 2"]
     visible: Bool[Tensor, "v n"]
     elsewhere: Bool[Tensor, "v g g"]
@@ -139,10 +145,12 @@ class Camera:
         xy, visible = _with_limbs(stacked["xy"], stacked["visible"], ends, along)
         others, others_visible = _with_limbs(stacked["others"], stacked["others_visible"], ends, along)
         on_grid = Canvas(SIZE, SIZE, SIZE).to_grid
+        others_seen, others_turns = self._negatives(negatives)
         return Batch(
             pixels,
-            self._negatives(negatives),
+            others_seen,
             stacked["regions"],
+            torch.cat([stacked["turn"], others_turns]),
             on_grid(xy, self.cells),
             visible,
             stacked["elsewhere"],
@@ -153,14 +161,19 @@ class Camera:
             torch.stack(known) if known else torch.zeros(0, points, dtype=torch.bool),
         )
 
-    def _negatives(self, count: int) -> Float[Tensor, "w 3 s s"]:
-        """Parts of images that surely show nothing that is trained on."""
+    def _negatives(self, count: int) -> tuple[Float[Tensor, "w 3 s s"], Int[Tensor, " w"]]:
+        """Parts of images that surely show nothing that is trained on, turned, and what turns them back."""
         if not count:
-            return torch.zeros(0, 3, self.size, self.size)
+            return torch.zeros(0, 3, self.size, self.size), torch.zeros(0, dtype=torch.long)
         rows = self.unlabelled.negatives
         chosen = rows[self._choose(len(rows), count).numpy()]
-        parts = torch.stack([self._part(int(row), self.size) for row in chosen])
-        return self._relit(parts, self.views.colour)
+        # Turned clockwise, so that the turn in the opposite direction makes them upright.
+        turns = self._choose(len(UPRIGHT), count)
+        parts = [
+            torch.rot90(self._part(int(row), self.size), -turn, (1, 2))
+            for row, turn in zip(chosen, turns.tolist(), strict=True)
+        ]
+        return self._relit(torch.stack(parts), self.views.colour), turns
 
     def _backdrop(self, size: int) -> Float[Tensor, "3 s s"]:
         """Some part of some image without labels."""
@@ -207,6 +220,7 @@ class Camera:
         found = torch.where(there == 0, torch.full_like(found, UNKNOWN), found)[0, 0]
         before, recoloured = self._rand(2).tolist()
         masked, where = bool(crops.masked[row]), (regions == OBJECT).float()
+        turn = _turn_back(placement.degrees)
         if masked and recoloured < self.views.recolour:
             pixels = self._tinted(pixels, where, self._backdrop(SIZE)[None])
         shown = self._sampled(pixels, theta, placement.scale)
@@ -215,12 +229,14 @@ class Camera:
             shown = alpha * shown + (1 - alpha) * self._backdrop(self.size)
             # Whatever stands behind may well be of a kind that is trained on.
             found = torch.where(found == OBJECT, found, torch.full_like(found, UNKNOWN))
+            turn = -1
         names = list(self.vocabulary.partners if placement.mirrored else range(len(self.vocabulary)))
         xy, visible = _placed(crops.xy[row], crops.visible[row], names, placement)
         others, others_visible = _placed(crops.others_xy[row], crops.others_visible[row], names, placement)
         return {
             "pixels": shown[0],
             "regions": found,
+            "turn": torch.tensor(turn),
             "xy": xy,
             "visible": visible,
             "elsewhere": _elsewhere(crops, row, coarse[0]),
@@ -327,6 +343,12 @@ class Camera:
 
     def _choose(self, below: int, *count: int) -> Tensor:
         return torch.randint(below, count, generator=self.generator)
+
+
+def _turn_back(degrees: float) -> int:
+    """The place in `UPRIGHT` of what undoes a clockwise turn; -1 if it is far from a quarter turn."""
+    quarters = round(degrees / 90)
+    return quarters % len(UPRIGHT) if abs(degrees - 90 * quarters) <= _NEARLY_UPRIGHT else -1
 
 
 def _cut(pixels: np.ndarray, y: int, x: int, size: int) -> Float[Tensor, "3 s s"]:
