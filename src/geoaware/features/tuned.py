@@ -2,9 +2,10 @@
 
 A `TunedNetwork` is EfficientNet-Lite0 with a small decoder, trained from its fourth block on (`geoaware
 tune`). It gives *trained* descriptors, which tell left from right on objects like those that were trained
-on, the *presence* of such an object, and how the whole image would have to be turned to stand upright. The extractor `Tuned` joins them with the descriptors of the plain
-`EfficientNetLite`: the more surely an image shows such an object, the more the trained ones count. So an
-object that was not trained on is matched by plain descriptors. Both networks share the first blocks.
+on, the *presence* of such an object, and how the image would have to be turned to stand upright. The
+extractor `Tuned` joins them with the descriptors of the plain `EfficientNetLite`: the more surely an image
+shows such an object, the more the trained ones count. So an object that was not trained on is matched by
+plain descriptors. Both networks share the first blocks.
 """
 
 from __future__ import annotations
