@@ -236,11 +236,15 @@ class Tuned(Extractor):
         An image's share of the trained descriptors is 0.75 times the probability that it shows an object
         like those that were trained on.
         """
-        trained, presence, _, *plain = levels
+        trained, _, _, *plain = levels
         side = grid or self.layout.grid
-        share = SHARE * torch.sigmoid(self.network.familiarity(presence)).view(-1, 1, 1, 1)
-        ours, theirs = F.normalize(resized(trained, side), dim=1), self.plain.combine(plain, side)
-        return torch.cat([share.sqrt() * ours, (1 - share).sqrt() * theirs], dim=1)
+        share = self.share(levels)[:, None, None, None]
+        parts = F.normalize(resized(trained, side), dim=1), self.plain.combine(plain, side)
+        return torch.cat([share.sqrt() * parts[0], (1 - share).sqrt() * parts[1]], dim=1)
+
+    def share(self, levels: Sequence[Tensor]) -> Float[Tensor, " b"]:
+        """Of the trained descriptors in the similarity of each image, from its raw maps."""
+        return SHARE * torch.sigmoid(self.network.familiarity(levels[1]))
 
 
 class _Residual(nn.Module):
