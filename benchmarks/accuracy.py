@@ -2,10 +2,10 @@
 
     python benchmarks/accuracy.py DATA [--extractor lite efficientnet-lite0] [--sets lspet] [--out FOLDER]
 
-DATA holds the folders animalpose, lspet, quaternius, badja, PF-dataset-WILLOW and SPair-mini; those absent are
-left out. Every row is a predictions file in --out: an interrupted run goes on, a finished one is scored again.
-Per image, per cent, with the 95 % interval of a bootstrap over pairs; labels are used (the paper's dagger). The
-gap says how much lower the geometry-aware figure is, relative to the standard one.
+DATA holds the folders animalpose, lspet, quaternius, badja, PF-dataset-WILLOW and SPair-mini; those that are
+absent are left out. Every row is a predictions file in --out: an interrupted run goes on, a finished one is
+scored again. Per image, per cent, with the 95 % interval of a bootstrap over pairs; labels are used (the
+paper's dagger). The gap is how much lower the geometry-aware figure is, relative to the standard one.
 """
 
 from __future__ import annotations
