@@ -78,7 +78,7 @@ def early_maps() -> Tensor:
 
 
 @torch.inference_mode()
-def outputs(network: TunedNetwork, early: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def outputs(network: TunedNetwork, early: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
     return network(early_maps() if early is None else early)  # type: ignore[no-any-return]
 
 
@@ -101,17 +101,18 @@ class TestShape:
 
     def test_a_decoder_without_residual_blocks(self) -> None:
         found = outputs(TunedNetwork.from_imagenet(TunedShape(4, 8, (), 0)).eval())
-        assert [each.shape for each in found] == [(2, 4, 12, 12), (2, 1, 12, 12)]
+        assert [each.shape for each in found] == [(2, 4, 12, 12), (2, 1, 12, 12), (2, 4, 1, 1)]
 
 
 class TestForward:
     @pytest.mark.parametrize("side", [64, 96])
     def test_unit_descriptors_and_logits_at_stride_8(self, network: TunedNetwork, side: int) -> None:
-        descriptors, presence = outputs(network, early_maps()[:, :, : side // 4, : side // 4])
+        descriptors, presence, turns = outputs(network, early_maps()[:, :, : side // 4, : side // 4])
         assert descriptors.shape == (2, 8, side // 8, side // 8)
         norms = descriptors.norm(dim=1)
         torch.testing.assert_close(norms, torch.ones_like(norms))
         assert presence.shape == (2, 1, side // 8, side // 8)
+        assert turns.shape == (2, 4, 1, 1)
         assert float(presence.std()) > 0, "it is no probability, and not the same everywhere"
 
     def test_it_reads_the_blocks_behind_the_shared_ones(self, network: TunedNetwork) -> None:
@@ -126,16 +127,18 @@ class TestForward:
                 getattr(network.lateral, str(index))(maps[index - SHARED + 1]) for index in (2, 4, 10, 15)
             )
             middle = F.relu(sixteenth + F.interpolate(last, size=(6, 6), mode="bilinear"))
+            logits = network.upright(middle.mean(dim=(2, 3)))
             pooled = (
                 fine[..., ::2, ::2] + fine[..., 1::2, ::2] + fine[..., ::2, 1::2] + fine[..., 1::2, 1::2]
             ) / 4
             found = network.out(
                 F.relu(F.interpolate(middle, size=(12, 12), mode="bilinear") + eighth + pooled)
             )
-        descriptors, presence = outputs(network)
+        descriptors, presence, turns = outputs(network)
         unit = found[:, :4] / found[:, :4].norm(dim=1, keepdim=True)
         torch.testing.assert_close(descriptors, unit, atol=1e-4, rtol=0)
         torch.testing.assert_close(presence, found[:, 4:], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(turns[:, :, 0, 0], logits, atol=1e-4, rtol=1e-4)
 
     def test_images_of_a_batch_do_not_mix(self, network: TunedNetwork) -> None:
         alone = [outputs(network, early_maps()[row : row + 1]) for row in range(2)]
@@ -152,8 +155,9 @@ class TestForward:
         assert column <= 4
 
     def test_every_parameter_gets_a_gradient(self, network: TunedNetwork) -> None:
-        descriptors, presence = network.train()(early_maps())
-        (descriptors[:, ::2].sum() + network.familiarity(presence).sum()).backward()
+        descriptors, presence, turns = network.train()(early_maps())
+        logits = network.familiarity(presence).sum() + turns.square().sum()
+        (descriptors[:, ::2].sum() + logits).backward()
         lacking = [
             name
             for name, each in network.named_parameters()
@@ -246,13 +250,14 @@ class TestLevels:
         self, network: TunedNetwork, alone: EfficientNetLite
     ) -> None:
         """Plain ones exactly: their blocks are run by the very same extractor."""
-        descriptors, presence, *plain = levels_of(tuned(network))
+        levels = levels_of(tuned(network))
+        trained, plain = levels[:3], levels[3:]
         with torch.inference_mode():
             wanted = alone.levels(pixels())
         assert len(plain) == len(wanted) == 6
         for found, expected in zip(plain, wanted, strict=True):
             assert torch.equal(found, expected)
-        for found, expected in zip((descriptors, presence), outputs(network), strict=True):
+        for found, expected in zip(trained, outputs(network), strict=True):
             torch.testing.assert_close(found, expected, atol=2e-4, rtol=1e-3)
 
     def test_training_the_network_leaves_the_plain_ones(self, network: TunedNetwork) -> None:
@@ -262,7 +267,7 @@ class TestLevels:
                 each += 0.1
         after = levels_of(tuned(network))
         same = [torch.equal(a, b) for a, b in zip(before, after, strict=True)]
-        assert same == [False, False] + [True] * 6
+        assert same == [False] * 3 + [True] * 6
 
 
 class TestCombined:
@@ -272,13 +277,13 @@ class TestCombined:
     def test_the_similarity_mixes_both_by_the_shares(self, network: TunedNetwork) -> None:
         """From the levels: each share is 0.75 / (1 + exp(-slope t - offset)), t an image's third highest."""
         extractor = tuned(network)
-        trained, _, *plain = levels_of(extractor)
+        trained, _, turns, *plain = levels_of(extractor)
         presence = torch.full((2, 1, 12, 12), -9.0)
         presence[0, 0, 4, :3] = torch.tensor([7.0, 8.0, 0.25])
         presence[1, 0, :3, 1] = torch.tensor([1.5, 7.0, 7.0])
         with torch.inference_mode():
             extractor.network.familiar.copy_(torch.tensor([2.0, -0.5]))
-            found = extractor.combine([trained, presence, *plain]).flatten(2)
+            found = extractor.combine([trained, presence, turns, *plain]).flatten(2)
         shares = [0.75 / (1 + math.exp(0.5 - 2 * top)) for top in (0.25, 1.5)]
         brought = torch.cat(
             [
@@ -316,9 +321,9 @@ class TestCombined:
         self, network: TunedNetwork, alone: EfficientNetLite
     ) -> None:
         extractor = tuned(network)
-        trained, presence, *plain = levels_of(extractor)
+        trained, presence, turns, *plain = levels_of(extractor)
         with torch.inference_mode():
-            found = extractor.combine([trained, presence - 60, *plain])
+            found = extractor.combine([trained, presence - 60, turns, *plain])
             usual = alone.combine(alone.levels(pixels()))
         ours, theirs = (each[0].flatten(1).T @ each[1].flatten(1) for each in (found, usual))
         torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
@@ -329,19 +334,19 @@ class TestCombined:
     ) -> None:
         """By the root of the shares' product, which is 0; that of the plain ones is at least a half."""
         extractor = tuned(network)
-        trained, presence, *plain = levels_of(extractor)
+        trained, presence, turns, *plain = levels_of(extractor)
         apart = torch.stack([presence[0] - 200, presence[1] + 200])
         with torch.inference_mode():
-            found = extractor.combine([trained, apart, *plain])
+            found = extractor.combine([trained, apart, turns, *plain])
             usual = extractor.plain.combine(plain)
         ours, theirs = (each[0].flatten(1).T @ each[1].flatten(1) for each in (found, usual))
         torch.testing.assert_close(ours, 0.5 * theirs, atol=1e-5, rtol=0)
 
     def test_three_quarters_are_the_most(self, network: TunedNetwork) -> None:
         extractor = tuned(network)
-        trained, presence, *plain = levels_of(extractor)
+        trained, presence, turns, *plain = levels_of(extractor)
         with torch.inference_mode():
-            found = extractor.combine([trained, presence + 200, *plain])
+            found = extractor.combine([trained, presence + 200, turns, *plain])
         torch.testing.assert_close(found[:, :8], math.sqrt(0.75) * trained, atol=1e-5, rtol=0)
 
 

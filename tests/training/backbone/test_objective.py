@@ -20,6 +20,7 @@ from geoaware.training.backbone.objective import (
     keypoint_entropy,
     own_entropy,
     presence_loss,
+    turn_loss,
 )
 from geoaware.training.backbone.views import Batch
 from tests.reference import tuning as slow
@@ -44,6 +45,7 @@ def made_views(seed: int, count: int = 3, points: int = 4, seen: float = 0.7) ->
         drawn(count, 3, 8, 8),
         drawn(NEGATIVES, 3, 8, 8),
         (3 * drawn(count, GRID, GRID)).floor(),
+        torch.arange(count + NEGATIVES) % 5 - 1,
         (GRID - 1) * drawn(count, CLASSES + 1, 2),
         drawn(count, CLASSES + 1) < seen,
         drawn(count, GRID, GRID) < 0.2,
@@ -132,19 +134,20 @@ def test_a_match_on_another_animal_costs_nothing() -> None:
 
 def test_every_part_has_a_gradient_and_the_total_is_their_weighted_sum() -> None:
     views = made_views(0, seen=1.0)
-    weights = Objective(cells=0.5, dense=0.2, keypoints=0.7, own=0.9, presence=1.1, familiar=1.3)
+    weights = Objective(cells=0.5, dense=0.2, keypoints=0.7, own=0.9, presence=1.1, familiar=1.3, upright=1.7)
     criterion = Criterion(CLASSES, CHANNELS, weights)
     maps = unit_maps(0, 3).requires_grad_()
     presence = torch.zeros(3 + NEGATIVES, 1, GRID, GRID).requires_grad_()
     familiarity = torch.zeros(3 + NEGATIVES).requires_grad_()
-    parts = criterion(maps, presence, familiarity, views)
-    assert list(parts) == ["cells", "dense", "keypoints", "own", "presence", "familiar"]
+    turns = torch.zeros(3 + NEGATIVES, 4).requires_grad_()
+    parts = criterion(maps, presence, familiarity, turns, views)
+    assert set(parts) == {"cells", "dense", "keypoints", "own", "presence", "familiar", "upright"}
     total = criterion.total(parts)
     assert float(total.detach()) == pytest.approx(
         sum(getattr(weights, name) * float(value.detach()) for name, value in parts.items()), rel=1e-5
     )
     total.backward()
-    for each in (maps, presence, familiarity, *criterion.parameters()):
+    for each in (maps, presence, familiarity, turns, *criterion.parameters()):
         assert each.grad is not None
         assert float(each.grad.abs().sum()) > 0
 
@@ -155,7 +158,8 @@ class TestNegatives:
     def found(self, presence: Tensor, familiarity: Tensor, views: Batch | None = None) -> dict[str, Tensor]:
         views = views or made_views(0)
         criterion = Criterion(CLASSES, CHANNELS, Objective())
-        return criterion(unit_maps(0, len(views.pixels)), presence, familiarity, views)  # type: ignore[no-any-return]
+        turns = torch.zeros(len(views.turns), 4)
+        return criterion(unit_maps(0, len(views.pixels)), presence, familiarity, turns, views)  # type: ignore[no-any-return]
 
     def test_familiar_by_hand(self) -> None:
         """Views at log 3, 0 and -log 3, negatives at log 3 and -log 7."""
@@ -185,7 +189,9 @@ class TestNegatives:
         assert float(found) == pytest.approx(slow.presence(presence, regions), rel=1e-5)
 
     def test_without_negatives_the_views_alone_count(self) -> None:
-        views = replace(made_views(0), negatives=torch.zeros(0, 3, 8, 8))
+        views = replace(
+            made_views(0), negatives=torch.zeros(0, 3, 8, 8), turns=torch.zeros(3, dtype=torch.long)
+        )
         presence = torch.randn(3, 1, GRID, GRID, generator=torch.Generator().manual_seed(1))
         found = self.found(presence, torch.zeros(3), views)
         assert float(found["presence"]) == pytest.approx(slow.presence(presence, views.regions), rel=1e-5)
@@ -209,7 +215,8 @@ def test_points_of_one_object_agree_with_the_slow_loop(seed: int) -> None:
 def parts_of(views: Batch, criterion: Criterion, maps: Tensor) -> dict[str, Tensor]:
     """Where presence and familiarity say nothing."""
     count = len(maps) + NEGATIVES
-    return criterion(maps, torch.zeros(count, 1, GRID, GRID), torch.zeros(count), views)  # type: ignore[no-any-return]
+    presence, turns = torch.zeros(count, 1, GRID, GRID), torch.zeros(count, 4)
+    return criterion(maps, presence, torch.zeros(count), turns, views)  # type: ignore[no-any-return]
 
 
 def test_nothing_visible_and_no_object_twice() -> None:
@@ -295,6 +302,22 @@ class TestPresence:
         assert not found.grad[:, 0][regions == UNKNOWN].any()
         assert (found.grad[:, 0][regions == OBJECT] < 0).all()
         assert (found.grad[:, 0][regions == OUTSIDE] > 0).all()
+
+
+class TestTurns:
+    def test_by_hand(self) -> None:
+        """Of the second nobody knows the turn; the others have 3/6 and 1/4 of the softmax."""
+        logits = torch.log(torch.tensor([[1.0, 3, 1, 1], [9, 1, 1, 1], [2, 2, 2, 2]]))
+        found = turn_loss(logits, torch.tensor([1, -1, 3]))
+        assert float(found) == pytest.approx((math.log(2) + math.log(4)) / 2)
+
+    def test_where_none_is_known_it_is_nothing_and_has_no_gradient(self) -> None:
+        logits = torch.randn(3, 4, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        found = turn_loss(logits, torch.full((3,), -1))
+        found.backward()
+        assert found.item() == 0
+        assert logits.grad is not None
+        assert not logits.grad.any()
 
 
 class TestGaussians:

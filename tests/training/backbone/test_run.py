@@ -100,7 +100,7 @@ class TestRun:
             ("training", done, 4) for done in (1, 2, 3, 4)
         ]
         weight = config(data, cache).objective
-        names = ("cells", "dense", "keypoints", "own", "presence", "familiar")
+        names = ("cells", "dense", "keypoints", "own", "presence", "familiar", "upright")
         assert [line["step"] for line in lines(folder)] == [2, 4]
         for line, first in zip(lines(folder), (0, 2), strict=True):
             for name in ("loss", "gradient", *names, "scale", "slope", "offset"):
@@ -180,7 +180,7 @@ class TestRun:
 
     def test_slope_and_offset_alone_learn_from_familiar(self, run: Run, tmp_path: Path) -> None:
         """Presence, from which it is read, is held still."""
-        nothing = dict.fromkeys(("cells", "dense", "keypoints", "own", "presence"), 0.0)
+        nothing = dict.fromkeys(("cells", "dense", "keypoints", "own", "presence", "upright"), 0.0)
         changes: dict[str, Any] = {f"objective__{name}": weight for name, weight in nothing.items()}
         run(steps=1, weight_decay=0, **changes)
         torch.manual_seed(0)

@@ -1,18 +1,21 @@
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
-from geoaware.features.tuned import STRIDE
+from geoaware.features.tuned import STRIDE, UPRIGHT
+from geoaware.method.geometry import pose_image
 from geoaware.method.keypoints import Schema
 from geoaware.training.backbone.config import Views
 from geoaware.training.backbone.crops import OBJECT, OTHERS, SIZE, UNKNOWN, Crops
 from geoaware.training.backbone.unlabelled import CANVAS, Unlabelled
-from geoaware.training.backbone.views import Batch, Camera, Share, to_device
+from geoaware.training.backbone.views import Batch, Camera, Share, _turn_back, to_device
 from geoaware.training.backbone.vocabulary import Vocabulary
 
 VOCABULARY = Vocabulary.of(
@@ -208,21 +211,25 @@ class TestNegatives:
         seen = {tuple((255 * chosen._backdrop(8)[:, 0, 0]).round().int().tolist()) for _ in range(40)}
         assert seen == set(PAINT)
 
-    def test_each_is_an_upright_part_of_the_image(self) -> None:
+    def test_each_is_a_part_of_the_image_and_its_turn_makes_it_upright(self) -> None:
         """Pixels that say where they lie: red grows to the right, green downwards."""
         ramp = np.zeros((1, CANVAS, CANVAS, 3), np.uint8)
         ramp[..., 0], ramp[..., 1] = np.arange(CANVAS) // 2, np.arange(CANVAS)[:, None] // 2
-        corners = set()
+        corners, turned = set(), set()
         for seed in range(4):
-            only = Unlabelled(ramp, np.array([0]))
-            for each in 255 * drawn(made_crops(), only, seed, **STILL).negatives:
+            found = drawn(made_crops(), Unlabelled(ramp, np.array([0])), seed, negatives=3, **STILL)
+            views = (255 * found.negatives).round().byte().permute(0, 2, 3, 1).numpy()
+            for pixels, turn in zip(views, found.turns[-3:].tolist(), strict=True):
+                upright = np.asarray(pose_image(Image.fromarray(pixels), UPRIGHT[turn])).astype(int)
+                turned.add(turn)
                 # Of two neighbours with one value the first may be cut off.
-                x, y = (2 * int(each[channel, 0, 0].round()) for channel in (0, 1))
+                x, y = 2 * int(upright[0, 0, 0]), 2 * int(upright[0, 0, 1])
                 assert 0 <= min(x, y) <= max(x, y) <= CANVAS - VIEW
-                assert int(each[0, 0, -1].round()) in ((x + VIEW - 1) // 2, (x + VIEW) // 2)
-                assert int(each[1, -1, 0].round()) in ((y + VIEW - 1) // 2, (y + VIEW) // 2)
+                assert upright[0, -1, 0] in ((x + VIEW - 1) // 2, (x + VIEW) // 2)
+                assert upright[-1, 0, 1] in ((y + VIEW - 1) // 2, (y + VIEW) // 2)
                 corners.add((x, y))
         assert len(corners) > 4
+        assert turned == {0, 1, 2, 3}
 
     def test_their_light_changes(self, others: Unlabelled) -> None:
         found = drawn(made_crops(), others, negatives=4, colour=0.4).negatives
@@ -236,7 +243,41 @@ class TestNegatives:
         bare = Unlabelled(others.pixels, np.array([], int))
         for other in (drawn(made_crops(), bare, negatives=0), drawn(made_crops(), others, negatives=3)):
             for name, each in vars(none).items():
-                assert name == "negatives" or torch.equal(getattr(other, name), each), name
+                found = getattr(other, name)[: len(each)] if name == "turns" else getattr(other, name)
+                assert name == "negatives" or torch.equal(found, each), name
+
+
+class TestTurns:
+    @pytest.mark.parametrize(
+        ("degrees", "turn"),
+        [
+            (0, 0), (30, 0), (-30, 0), (31, -1), (59, -1), (60, 1), (90, 1), (120, 1), (-90, 3), (-60, 3),
+            (150, 2), (180, 2), (-180, 2), (-149, -1),
+        ],
+    )  # fmt: skip
+    def test_what_undoes_a_clockwise_turn(self, degrees: float, turn: int) -> None:
+        assert _turn_back(float(degrees)) == turn
+
+    @pytest.mark.parametrize("mirror", [0, 1])
+    def test_it_makes_the_view_stand_upright(self, others: Unlabelled, mirror: float) -> None:
+        """The nose is below the ears, in the mirror as well."""
+        known = set()
+        for seed in range(12):
+            chosen = {**STILL, "upside": 1.0, "mirror": mirror}
+            views = drawn(made_crops(), others, seed, negatives=0, **chosen)
+            for xy, turn in zip(views.xy, views.turns.tolist(), strict=True):
+                x, y = (xy[NOSE] - xy[:NOSE].mean(dim=0)).tolist()
+                # A turn counterclockwise takes (x, y) to (y, -x), as y points down.
+                for _ in range(turn):
+                    x, y = y, -x
+                known.add(turn)
+                assert turn < 0 or y > 0.8 * math.hypot(x, y)
+        assert known == {-1, 0, 1, 2, 3}
+
+    def test_before_another_image_nobody_knows(self, others: Unlabelled) -> None:
+        views = drawn(made_crops(masked=True), others, negatives=0, **{**STILL, "background": 1.0})
+        assert views.turns.tolist() == [-1, -1, -1]
+        assert drawn(made_crops(masked=True), others, negatives=0, **STILL).turns.tolist() == [0, 0, 0]
 
 
 def test_light_changes_pixels_and_no_label(others: Unlabelled) -> None:

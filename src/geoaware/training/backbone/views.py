@@ -59,7 +59,7 @@ class Batch:
     pixels: Float[Tensor, "v 3 s s"]
     negatives: Float[Tensor, "w 3 s s"]
     regions: Float[Tensor, "v g g"]
-    turns: Int[Tensor, " n"]
+    turns: Int[Tensor, " t"]
     xy: Float[Tensor, "v n 2"]
     visible: Bool[Tensor, "v n"]
     elsewhere: Bool[Tensor, "v g g"]
