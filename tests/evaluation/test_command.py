@@ -109,7 +109,9 @@ def test_predict_with_a_post_processor(two_faces, for_lite, tmp_path, monkeypatc
     assert "post_processor" not in without["hashes"]
     assert without["settings"]["matching"]["window"] == 9
     # The preset without its post-processor is the extractor, to the last byte.
-    run("predict", *two_faces, "--extractor", "lite-frozen", "--post-processor", "none", "--out", "none.jsonl")
+    run(
+        "predict", *two_faces, "--extractor", "lite-frozen", "--post-processor", "none", "--out", "none.jsonl"
+    )
     run("predict", *two_faces, "--extractor", "lite-frozen", "--blend", 0, "--out", "zero.jsonl")
     plain = (tmp_path / "pairs-mine-efficientnet-lite0-pf-pascal.jsonl").read_bytes()
     assert (tmp_path / "none.jsonl").read_bytes() == (tmp_path / "zero.jsonl").read_bytes() == plain
