@@ -26,9 +26,10 @@ def demo(
     post_processor: PostProcessorPlace = "auto",
     device: Device = "auto",
     dtype: Dtype = "fp32",
-    views: ViewOptions = ViewOptions(),
     max_upload_mb: Annotated[float, Option(min=0.1, max=1000, help="Largest file taken, in megabytes.")] = 20,
     max_megapixels: Annotated[float, Option(min=0.1, max=170, help="Largest image taken, decoded.")] = 40,
+    *,
+    views: ViewOptions,
 ) -> None:
     """Serve a page on which points clicked on one image appear on another.
 

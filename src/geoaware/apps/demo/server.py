@@ -120,9 +120,13 @@ def load_matchers(settings: DemoSettings) -> Matchers:
 
     def load(name: str, place: str) -> Matcher:
         first = name == settings.features.extractor
-        views = {"zoom": settings.zoom, "upright": settings.upright} if first else {}
         return Matcher.from_pretrained(
-            name, post_processor=place, device=settings.device, dtype=settings.dtype, **views
+            name,
+            post_processor=place,
+            zoom=settings.zoom if first else "off",
+            upright=settings.upright if first else "off",
+            device=settings.device,
+            dtype=settings.dtype,
         )
 
     matchers = Matchers(
