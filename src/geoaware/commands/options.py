@@ -188,6 +188,18 @@ class PairOptions:
 
 
 @dataclass(frozen=True)
+class ViewOptions:
+    """How images are laid out before they are encoded."""
+
+    zoom: Annotated[
+        str, Option(metavar="off|auto", help="auto: find small objects, and encode them alone (lite only).")
+    ] = "off"
+    upright: Annotated[
+        str, Option(metavar="off|auto", help="auto: turn images that do not stand upright (lite only).")
+    ] = "off"
+
+
+@dataclass(frozen=True)
 class FeatureOptions:
     """With what images are encoded."""
 
@@ -200,6 +212,7 @@ class FeatureOptions:
             help="Of the post-processor's features, 0 (none) to 1 (they alone); as measured if not given.",
         ),
     ] = None
+    views: ViewOptions = ViewOptions()
 
 
 @dataclass(frozen=True)
@@ -326,7 +339,8 @@ def load_matcher(
     extractor = load_extractor(name, device=run.device, dtype=run.dtype, **given)
     if run.cache is not None:
         extractor = CachedExtractor(extractor, find_store(run.cache, extractor))
-    return Matcher(extractor, settings, pose.pose, rule, network, features.blend)
+    zoom, upright = features.views.zoom, features.views.upright
+    return Matcher(extractor, settings, pose.pose, rule, network, features.blend, zoom, upright)
 
 
 def find_store(cache: Path, extractor: Extractor) -> FeatureStore:

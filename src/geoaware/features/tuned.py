@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,10 @@ from geoaware.features.efficientnet_lite import (
     imagenet_network,
 )
 from geoaware.features.extractor import Extractor, Layout, describe, make_settings
-from geoaware.method.geometry import Pose
+from geoaware.features.framed import cut_out
+from geoaware.method.geometry import Canvas, Pose
 from geoaware.method.maps import resized
+from geoaware.method.types import longer_side
 from geoaware.runs.errors import InputError
 from geoaware.runs.weights import SavedNetwork, digest, folder_meant
 
@@ -51,6 +53,12 @@ UPRIGHT: tuple[Pose, ...] = ("identity", "rot90", "rot180", "rot-90")
 
 SHARE = 0.75
 """The trained descriptors' share of the similarity, at most."""
+
+SURE = 0.9
+"""`Tuned.look` turns an image where the probability of the turn exceeds this."""
+
+SMALL = 0.6
+"""`Tuned.look` cuts an object out if its box, margin included, is smaller than this share of the image."""
 
 _TOP = 0.02
 """An image's presence is the highest logit that this share of its cells reaches."""
@@ -210,6 +218,8 @@ class TunedSettings:
 class Tuned(Extractor):
     """The network beside the plain extractor, as one extractor."""
 
+    looks = True
+
     def __init__(self, name: str, settings: TunedSettings, network: TunedNetwork) -> None:
         plain = EfficientNetLite("efficientnet-lite0", settings.plain, imagenet_network().eval())
         identity = f"{describe(name, settings)} {network.weights_hash()[:16]}"
@@ -245,6 +255,28 @@ class Tuned(Extractor):
     def share(self, levels: Sequence[Tensor]) -> Float[Tensor, " b"]:
         """Of the trained descriptors in the similarity of each image, from its raw maps."""
         return SHARE * torch.sigmoid(self.network.familiarity(levels[1]))
+
+    def look(self, levels: Sequence[Float[Tensor, "_ _ _"]], canvas: Canvas) -> Canvas:
+        """The turn that is surely needed, and the box around the cells where an object is present."""
+        _, presence, turns, *_ = levels
+        chance, quarters = turns.flatten().softmax(dim=0).max(dim=0)
+        turn = canvas.turn
+        if float(chance) > SURE:
+            turn = UPRIGHT[(UPRIGHT.index(turn) + int(quarters)) % len(UPRIGHT)]
+        return replace(canvas, turn=turn, box=_small_box(presence[0], canvas) or canvas.box)
+
+
+def _small_box(presence: Float[Tensor, "g g"], canvas: Canvas) -> tuple[int, int, int, int] | None:
+    """The box to cut out around the cells that hold an object; ``None`` if there are none, or too many."""
+    rows, columns = canvas.cells(len(presence))
+    found = (presence[rows, columns] > 0).nonzero().cpu() + torch.tensor([rows.start, columns.start])
+    if not len(found):
+        return None
+    edges = torch.stack([found.amin(dim=0), found.amax(dim=0) + 1]).flip(-1).double()
+    corners = canvas.to_pixels(edges * (canvas.size / len(presence)))
+    (x1, y1), (x2, y2) = corners.amin(dim=0).tolist(), corners.amax(dim=0).tolist()
+    box = cut_out((x1, y1, x2, y2), (canvas.width, canvas.height))
+    return box if longer_side(box) < SMALL * max(canvas.width, canvas.height) else None
 
 
 class _Residual(nn.Module):
