@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor
 
@@ -95,6 +96,23 @@ class FramedExtractor(Wrapped):
 def frame(extractor: Extractor, zoom: str = "off", upright: str = "off") -> Extractor:
     """The extractor with a `FramedExtractor` around it, or as it is where both are off."""
     return extractor if zoom == upright == "off" else FramedExtractor(extractor, zoom, upright)
+
+
+def box_of_cells(present: Bool[Tensor, "g g"], canvas: Canvas) -> Box | None:
+    """The box, in pixels of the image, around those of a map's cells that are true and show the image.
+
+    ``None`` where there are none.
+    """
+    rows, columns = canvas.cells(len(present))
+    found = present[rows, columns].nonzero().cpu() + torch.tensor([rows.start, columns.start])
+    if not len(found):
+        return None
+    edges = torch.stack([found.amin(dim=0), found.amax(dim=0) + 1]).flip(-1).double()
+    # Turns take pixels to pixels, so the last pixel is taken, not the edge beyond it.
+    outer = edges * (canvas.size / len(present)) - torch.tensor([[0.0], [canvas.scale]])
+    corners = canvas.to_pixels(outer)
+    x1, y1, x2, y2 = torch.cat([corners.amin(dim=0), corners.amax(dim=0) + 1]).tolist()
+    return x1, y1, x2, y2
 
 
 def cut_out(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:
