@@ -98,7 +98,7 @@ class Seeing(Patches):
         found = box_of_cells(present, canvas)
         if found is None:
             return canvas
-        red = (colours[0] - colours[1:].amax(dim=0)).clamp(min=0) + 1e-9
+        red = (colours[0] - colours[1:].amax(dim=0) - 0.05).clamp(min=0) + 1e-9
         rows, columns = present.nonzero().unbind(dim=1)
         places = torch.arange(len(present)).float()
         down = float((red.sum(dim=1) * places).sum() / red.sum()) - float(rows.float().mean())
@@ -110,11 +110,11 @@ class Seeing(Patches):
 
 
 def beacon(side: int = 78, seed: int = 0) -> Image.Image:
-    """A square of noise in green and blue whose upper fifth is red noise."""
+    """A square of noise in green and blue whose upper half is red noise."""
     red, green, blue = noise(side, side, seed).point(lambda value: 60 + value * 3 // 4).split()
     black = Image.new("L", (side, side))
     image = Image.merge("RGB", (black, green, blue))
-    image.paste(Image.merge("RGB", (red, black, black)).crop((0, 0, side, side // 5)), (0, 0))
+    image.paste(Image.merge("RGB", (red, black, black)).crop((0, 0, side, side // 2)), (0, 0))
     return image
 
 

@@ -262,10 +262,10 @@ def test_lite_turns_what_it_is_sure_of(lite: Extractor, place: int) -> None:
     for logit, turn in ((3.2, "identity"), (3.4, TURNS[place])):
         logits = torch.zeros(4, 1, 1)
         logits[place] = logit
-        assert lite.look([torch.empty(0), nothing, logits], canvas) == replace(canvas, turn=turn)
+        assert lite.look([torch.zeros(1, 1, 1), nothing, logits], canvas) == replace(canvas, turn=turn)
     # What is turned already is turned further.
     half = replace(canvas, turn="rot180")
-    turned = lite.look([torch.empty(0), nothing, logits], half).turn
+    turned = lite.look([torch.zeros(1, 1, 1), nothing, logits], half).turn
     assert turned == TURNS[(2 + place) % 4]
 
 
@@ -275,13 +275,13 @@ def test_lite_cuts_small_objects_out(lite: Extractor) -> None:
     presence[0, 0, 0] = 5.0  # on the padding
     # Cells of 16 pixels, the first row of the image is the row 11 of cells; a margin of 16 pixels.
     box = (144, 128, 240, 224)
-    assert lite.look([torch.empty(0), presence, logits], canvas) == replace(canvas, box=box)
+    assert lite.look([torch.zeros(1, 1, 1), presence, logits], canvas) == replace(canvas, box=box)
     # 18 cells are 288 pixels, 432 with the margins: above 0.6 of 704.
     presence[0, 20, 10:28] = 0.1
-    assert lite.look([torch.empty(0), presence, logits], canvas) == canvas
+    assert lite.look([torch.zeros(1, 1, 1), presence, logits], canvas) == canvas
     # 17 cells are 272, 408 with the margins.
     presence[0, 20, 27] = -0.1
-    seen = lite.look([torch.empty(0), presence, logits], canvas)
+    seen = lite.look([torch.zeros(1, 1, 1), presence, logits], canvas)
     assert seen == replace(canvas, box=(92, 76, 500, 276))
 
 
