@@ -193,6 +193,8 @@ def test_points_outside_the_part_that_was_cut_out_are_matched_in_the_whole_image
     result = here.match(image, image, points)
     assert result.source.maps["identity"].canvas.box == (0, 0, 117, 117)
     assert result.target.maps["identity"].canvas.box == (38, 29, 79, 70)
+    # What is whole already is not encoded again.
+    assert here.holding(result.source, torch.tensor([(200.0, -5.0)])) is result.source
     inside = here.match(image, image, points[:1])
     assert inside.source.maps["identity"].canvas.box == (38, 29, 79, 70)
     assert (inside.points - torch.tensor(points[:1])).norm() < 4

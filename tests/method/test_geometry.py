@@ -85,7 +85,8 @@ def test_a_turned_part_of_an_image_by_hand() -> None:
     assert canvas.holds(points).tolist() == [True, True, True, True, False]
     assert canvas.holds([(50, 15), (49.9, 15), (40, 20), (40, 9.9)]).tolist() == [False, True, False, False]
     assert canvas.cells(4) == (slice(0, 4), slice(1, 3))
-    assert Canvas(100, 50, 40).holds([(-3, 99)]).tolist() == [True]
+    for whole in (None, (0, 0, 100, 50)):
+        assert Canvas(100, 50, 40, box=whole).holds([(-3, 99)]).tolist() == [True]
 
 
 @pytest.mark.parametrize("turn", ["identity", "rot90", "rot180", "rot-90"])

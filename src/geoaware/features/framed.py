@@ -69,7 +69,7 @@ class FramedExtractor(Wrapped):
     def framed(self, images: Sequence[Image.Image], canvases: Sequence[Canvas]) -> list[FeatureMap]:
         """Feature maps of upright RGB images on their canvases, or on the better ones that are seen."""
         canvases = list(canvases)
-        levels = self._encode(images, canvases)
+        levels = self.levels_on(images, canvases)
         for part in self._parts:
             changed = []
             for row, canvas in enumerate(canvases):
@@ -81,16 +81,10 @@ class FramedExtractor(Wrapped):
                 elif part == "box":
                     # Nothing to cut out: the whole image is the box, in every pose.
                     canvases[row] = replace(canvas, box=canvas.part)
-            fresh = self._encode([images[row] for row in changed], [canvases[row] for row in changed])
+            fresh = self.levels_on([images[row] for row in changed], [canvases[row] for row in changed])
             for row, each in zip(changed, fresh, strict=True):
                 levels[row] = each
         return [self.feature_map_on(canvas, each) for canvas, each in zip(canvases, levels, strict=True)]
-
-    def _encode(self, images: Sequence[Image.Image], canvases: Sequence[Canvas]) -> list[list[Tensor]]:
-        """Raw maps of each image as it lies on its canvas."""
-        views = [canvas.view(image) for canvas, image in zip(canvases, images, strict=True)]
-        levels = self.levels_of(views) if views else ()
-        return [[level[row] for level in levels] for row in range(len(views))]
 
 
 def frame(extractor: Extractor, zoom: str = "off", upright: str = "off") -> Extractor:
