@@ -221,8 +221,6 @@ class TunedSettings:
 class Tuned(Extractor):
     """The network beside the plain extractor, as one extractor."""
 
-    looks = True
-
     def __init__(self, name: str, settings: TunedSettings, network: TunedNetwork) -> None:
         plain = EfficientNetLite("efficientnet-lite0", settings.plain, imagenet_network().eval())
         identity = f"{describe(name, settings)} {network.weights_hash()[:16]}"
@@ -231,6 +229,8 @@ class Tuned(Extractor):
         self.settings = settings
         self.plain = plain
         self.network = network.folded()
+        # A head that was never trained is all zeros.
+        self.sees = ("zoom", "upright") if network.upright.weight.any() else ("zoom",)
 
     @classmethod
     def load(cls, name: str, **settings: Any) -> Tuned:
