@@ -1,11 +1,11 @@
 """PCK of an extractor on the annotated images, without and with pose alignment, as a Markdown table.
 
-    python benchmarks/accuracy.py DATA [--extractor lite efficientnet-lite0] [--sets lspet] [--out FOLDER]
+    python benchmarks/accuracy.py DATA [--extractor lite] [--sets lspet] [--out FOLDER]
 
-DATA holds the folders PF-dataset-WILLOW, lspet, badja and quaternius; those absent are left out. Every row is
-a predictions file in --out: an interrupted run goes on, a finished one is only scored again. Per image, per
-cent, with the 95 % interval of a bootstrap over pairs; labels are used (the paper's dagger). `lite` is the
-embedded extractor with the post-processor that is shipped, `efficientnet-lite0` the same without, zero-shot.
+DATA holds the folders animalpose, lspet, quaternius, badja, PF-dataset-WILLOW and SPair-mini; those that are
+absent are left out. Every row is a predictions file in --out: an interrupted run goes on, a finished one is
+scored again. Per image, per cent, with the 95 % interval of a bootstrap over pairs; labels are used (the
+paper's dagger). The gap is how much lower the geometry-aware figure is, relative to the standard one.
 """
 
 from __future__ import annotations
@@ -40,10 +40,13 @@ class Case:
 
 
 CASES = {
-    "pf-willow": Case("pf-willow", "PF-dataset-WILLOW", "test", "pf-willow", {}),
+    "animalpose": Case("coco", "animalpose", "val", "paper", {"annotations": "val_single.json", "pairs": 60}),
     "lspet": Case("coco", "lspet", "val", "paper", {"annotations": "val.json", "pairs": 500}),
-    "badja": Case("coco", "badja", "val", "paper", {"annotations": "annotations.json", "pairs": 150}),
     "quaternius": Case("coco", "quaternius", "val", "paper", {"annotations": "val.json", "pairs": 60}),
+    "badja": Case("coco", "badja", "val", "paper", {"annotations": "annotations.json", "pairs": 150}),
+    "pf-willow": Case("pf-willow", "PF-dataset-WILLOW", "test", "pf-willow", {}),
+    "spair-mini": Case("spair71k", "SPair-mini", "test", "paper", {}),
+    "spair-mini, back": Case("spair71k", "SPair-mini", "trn", "paper", {}),
 }
 ALIGNMENTS = {
     "off": ("off", None),
@@ -81,10 +84,9 @@ def row(name: str, extractor: str, alignment: str, result: PCKResult, path: Path
     interval = result.overall.standard.intervals[result.averaging][result.column(0.1)]
     cells = [name, extractor, alignment, str(len(records)), f"{100 * turned:.0f} %"]
     cells += [_percent(result.value(alpha)) for alpha in (0.05, 0.1)]
-    cells += [
-        f"{100 * interval.low:.1f} to {100 * interval.high:.1f}",
-        _percent(result.value(0.1, geometry_aware=True)),
-    ]
+    standard, aware = result.value(0.1), result.value(0.1, geometry_aware=True)
+    cells.append(f"{100 * interval.low:.1f} to {100 * interval.high:.1f}")
+    cells += [_percent(aware), _percent((standard - aware) / standard if standard else float("nan"))]
     return "| " + " | ".join(cells) + " |"
 
 
@@ -97,21 +99,23 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("data", type=Path)
-    parser.add_argument("--extractor", nargs="+", default=["efficientnet-lite0", "lite"])
+    parser.add_argument("--extractor", nargs="+", default=["efficientnet-lite0", "lite-frozen", "lite"])
     parser.add_argument("--post-processor", default="auto", help="a folder, none, or auto: as shipped")
     parser.add_argument("--alignment", nargs="+", choices=list(ALIGNMENTS), default=list(ALIGNMENTS))
     parser.add_argument("--sets", nargs="+", choices=list(CASES), default=list(CASES))
     parser.add_argument("--out", type=Path, default=Path("out/accuracy"))
     arguments = parser.parse_args()
-    print("| data | features | pose | pairs | turned | @0.05 | @0.10 | 95 % CI | geometry-aware @0.10 |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    print(
+        "| data | features | pose | pairs | turned | @0.05 | @0.10 | 95 % CI | geometry-aware @0.10 | gap |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|---|")
     for name in arguments.sets:
         case = CASES[name]
         if not (arguments.data / case.folder).is_dir():
             print(f"left out {name}: no folder {case.folder}")
             continue
         for extractor, alignment in product(arguments.extractor, arguments.alignment):
-            path = arguments.out / f"{extractor}-{name}-{alignment.replace(' ', '-')}.jsonl"
+            path = arguments.out / f"{extractor}-{name}-{alignment}.jsonl".replace(" ", "-").replace(",", "")
             result = evaluate(case, arguments.data, extractor, arguments.post_processor, alignment, path)
             print(row(name, extractor, alignment, result, path), flush=True)
 

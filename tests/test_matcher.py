@@ -164,10 +164,10 @@ def test_lite_finds_the_parts_of_a_face(lite: Matcher) -> None:
 
 @pytest.fixture
 def shipped_lite(tmp_path, monkeypatch) -> PostProcessor:
-    """A post-processor in the place of the one that is shipped for lite."""
+    """A post-processor in the place of the one that is shipped for lite-frozen."""
     identity = load_extractor("efficientnet-lite0", device="cpu").identity
     network = random_network(12, LITE_CHANNELS, extractor=identity, matching={"window": 7, "blend": 0.25})
-    network.save_pretrained(tmp_path / "lite")
+    network.save_pretrained(tmp_path / "lite-frozen")
     monkeypatch.setattr("geoaware.features.refined.SHIPPED", tmp_path)
     return network
 
@@ -280,40 +280,40 @@ def test_what_weights_say_of_themselves_is_checked(measured, message: str) -> No
         Matcher(Patches().eval(), post_processor=random_network(matching=measured))
 
 
-def test_lite_brings_the_shipped_post_processor(shipped_lite: PostProcessor, tmp_path) -> None:
-    matcher = Matcher.from_pretrained("lite", device="cpu")
+def test_lite_frozen_brings_the_shipped_post_processor(shipped_lite: PostProcessor, tmp_path) -> None:
+    matcher = Matcher.from_pretrained("lite-frozen", device="cpu")
     assert isinstance(matcher.extractor, RefinedExtractor)
     assert matcher.extractor.weights == shipped_lite.weights_hash()
     assert (matcher.blend, matcher.settings.window, matcher.pose) == (0.25, 7, "off")
     assert matcher.features([face()])[0].data.shape == (128 + 1008, 48, 48)
     bare = Matcher.from_pretrained("efficientnet-lite0", device="cpu")
-    none = Matcher.from_pretrained("lite", post_processor="none", device="cpu")
+    none = Matcher.from_pretrained("lite-frozen", post_processor="none", device="cpu")
     assert bare.describe() == none.describe()
     assert bare.post_processor is none.post_processor is None
     assert bare.settings == defaults_of("efficientnet-lite0").match
     chosen = Matcher.from_pretrained(
-        "efficientnet-lite0", post_processor=tmp_path / "lite", blend=1, device="cpu"
+        "efficientnet-lite0", post_processor=tmp_path / "lite-frozen", blend=1, device="cpu"
     )
     assert chosen.features([face()])[0].data.shape == (128, 12, 12)
     with pytest.raises(InputError, match=r"was trained on features of efficientnet-lite0\(canvas=448"):
-        Matcher.from_pretrained("lite", device="cpu", canvas=320)
+        Matcher.from_pretrained("lite-frozen", device="cpu", canvas=320)
 
 
 def test_choice_of_the_post_processor(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("geoaware.features.refined.SHIPPED", tmp_path)
     network = random_network()
-    for name in ("lite", "efficientnet-lite0"):
+    for name in ("lite-frozen", "efficientnet-lite0"):
         assert choose_post_processor(name) is None  # nothing is shipped
         assert choose_post_processor(name, "none") is choose_post_processor(name, None) is None
         assert choose_post_processor(name, network) is network
-    network.save_pretrained(tmp_path / "lite")
+    network.save_pretrained(tmp_path / "lite-frozen")
     network.save_pretrained(tmp_path / "dinov2-base")
     assert choose_post_processor("dinov2-base") is None
-    found = choose_post_processor("lite")
+    found = choose_post_processor("lite-frozen")
     assert found is not None
     assert found.weights_hash() == network.weights_hash()
     with pytest.raises(InputError, match=r"a.pth: no such file"):
-        choose_post_processor("lite", tmp_path / "a.pth")
+        choose_post_processor("lite-frozen", tmp_path / "a.pth")
 
 
 def test_names() -> None:

@@ -34,34 +34,42 @@ def test_it_is_small_and_says_where_it_comes_from(name: str) -> None:
 def test_tuned_weights_are_small_and_say_where_they_come_from(folder: Path) -> None:
     assert sum(file.stat().st_size for file in folder.iterdir()) < 16e6
     network = TunedNetwork.from_pretrained(folder.name)
-    assert {"familiar", "kinds", "training", "figures", "data", "choices", "licence"} <= set(network.info)
-    assert len(network.info["familiar"]) == len(network.shape.keypoints)
+    assert {"training", "figures", "data", "choices", "licence"} <= set(network.info)
     assert (folder / "README.md").read_text(encoding="utf-8") == network.card()
 
 
-@pytest.mark.parametrize("kind", [PostProcessor, TunedNetwork])
+@pytest.mark.parametrize(("kind", "name"), [(PostProcessor, "lite-frozen"), (TunedNetwork, "lite")])
 def test_a_folder_of_the_same_name_is_meant_with_a_separator_or_as_a_path_only(
-    kind: type[PostProcessor] | type[TunedNetwork], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: type[PostProcessor] | type[TunedNetwork], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shipped_hash = kind.from_pretrained("lite").weights_hash()
+    shipped_hash = kind.from_pretrained(name).weights_hash()
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "lite").mkdir()
-    assert kind.from_pretrained("lite").weights_hash() == shipped_hash
-    for place in ("./lite", str(tmp_path / "lite"), Path("lite")):
-        with pytest.raises(InputError, match=r"lite/config\.json: (no such file|cannot be read)"):
+    (tmp_path / name).mkdir()
+    assert kind.from_pretrained(name).weights_hash() == shipped_hash
+    for place in (f"./{name}", str(tmp_path / name), Path(name)):
+        with pytest.raises(InputError, match=rf"{name}/config\.json: (no such file|cannot be read)"):
             kind.from_pretrained(place)
 
 
-def test_the_preset_of_the_tuned_network_has_no_post_processor() -> None:
-    matcher = Matcher.from_pretrained("lite-tuned", device="cpu")
+def test_lite_is_the_tuned_network_without_a_post_processor() -> None:
+    matcher = Matcher.from_pretrained("lite", device="cpu")
     assert matcher.post_processor is None
     assert matcher.extractor.name == "efficientnet-lite0-tuned"
     assert matcher.pose == "flip"
 
 
-def test_the_preset_brings_it_and_the_bare_extractor_does_not() -> None:
-    assert Matcher.from_pretrained("lite", device="cpu").post_processor is not None
-    assert Matcher.from_pretrained(PRESETS["lite"], device="cpu").post_processor is None
+def test_the_old_name_of_lite_says_the_new_one(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("WARNING", logger="geoaware"):
+        matcher = Matcher.from_pretrained("lite-tuned", device="cpu")
+    assert matcher.identity == Matcher.from_pretrained("lite", device="cpu").identity
+    assert [record.getMessage() for record in caplog.records] == [
+        "lite-tuned is now called lite; the old name goes with the next release"
+    ]
+
+
+def test_lite_frozen_brings_its_post_processor_and_the_bare_extractor_does_not() -> None:
+    assert Matcher.from_pretrained("lite-frozen", device="cpu").post_processor is not None
+    assert Matcher.from_pretrained(PRESETS["lite-frozen"], device="cpu").post_processor is None
 
 
 def evaluated(name: str, case: tuple[str, str, str, str, dict[str, object]], out: Path) -> PCKResult:
@@ -88,7 +96,7 @@ def test_it_helps_where_it_was_taught_and_does_no_harm_elsewhere(
     case: tuple[str, str, str, str, dict[str, object]], gain: float, tmp_path: Path
 ) -> None:
     """Sixty pairs are few: the margins are wide. The full figures are those of the model card."""
-    names = ("lite", "lite-tuned", PRESETS["lite"])
+    names = ("lite-frozen", "lite", PRESETS["lite-frozen"])
     refined, tuned, plain = (evaluated(name, case, tmp_path).value(0.1) for name in names)
     assert refined > plain + gain
     assert tuned > plain + 2 * gain

@@ -9,17 +9,20 @@ Example:
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float
 from PIL import Image
+from torch import Tensor
 
 from geoaware._version import __version__
 from geoaware.data.images import ImageLike, load_image
 from geoaware.features import Extractor, check_name, load_extractor
+from geoaware.features.framed import FramedExtractor, cut_out, frame
 from geoaware.features.refined import RefinedExtractor, refine
 from geoaware.method.alignment import (
     CANDIDATES,
@@ -30,12 +33,12 @@ from geoaware.method.alignment import (
     mirror_points,
     pose_distances,
 )
-from geoaware.method.geometry import PointsLike, pose_image
+from geoaware.method.geometry import Canvas, PointsLike, Pose, pose_image
 from geoaware.method.keypoints.schema import flip_partners
 from geoaware.method.matching import MatchSettings
 from geoaware.method.post_processor import PostProcessor
-from geoaware.method.types import FeatureMap
-from geoaware.presets import PRESETS, choose_post_processor, defaults_of
+from geoaware.method.types import Box, FeatureMap
+from geoaware.presets import choose_post_processor, defaults_of, preset_extractor
 from geoaware.result import Encoded, MatchResult, check_points, mask_on_canvas
 from geoaware.runs.errors import InputError
 
@@ -52,14 +55,17 @@ class Matcher:
             device and put in evaluation mode.
         blend: share of the refined descriptors in the similarity, the rest being the extractor's own: 1
             matches the refined alone, 0 is the same as no post-processor. As measured when not given.
+        zoom: ``"auto"`` looks for a small object in each image and encodes that part alone; ``"off"``.
+        upright: ``"auto"`` turns images that lie on their side or stand on their head; ``"off"``.
 
     Attributes:
-        extractor: of the features that are matched; a `RefinedExtractor` with a post-processor.
+        extractor: of the features that are matched; a `RefinedExtractor` with a post-processor, in a
+            `FramedExtractor` with ``zoom`` or ``upright``.
         defaults: what stands for all that was not given, as measured.
 
     Raises:
-        InputError: unknown pose, a blend out of range or without a post-processor, or a post-processor that
-            was trained on other features.
+        InputError: unknown pose, a blend out of range or without a post-processor, a post-processor that
+            was trained on other features, or an extractor that cannot look for ``zoom`` and ``upright``.
     """
 
     def __init__(
@@ -70,11 +76,13 @@ class Matcher:
         pose_rule: PoseRule | None = None,
         post_processor: PostProcessor | None = None,
         blend: float | None = None,
+        zoom: str = "off",
+        upright: str = "off",
     ) -> None:
         network = None if blend == 0 else post_processor
         self.defaults = defaults_of(extractor.name, network or extractor.post_processor)
         share = self.defaults.blend if network is not None and blend is None else blend
-        self.extractor = refine(extractor, network, share)
+        self.extractor = frame(refine(extractor, network, share), zoom, upright)
         self.settings = settings or self.defaults.match
         self.pose_rule = pose_rule or self.defaults.pose_rule
         self.pose = self._resolve(pose)
@@ -90,21 +98,26 @@ class Matcher:
         settings: MatchSettings | None = None,
         post_processor: str | os.PathLike[str] | PostProcessor | None = "auto",
         blend: float | None = None,
+        zoom: str = "off",
+        upright: str = "off",
         device: str | torch.device = "auto",
         dtype: str | torch.dtype = "fp32",
         **extractor_settings: Any,
     ) -> Matcher:
-        """A matcher by one name: ``"lite"``, ``"lite-tuned"`` or the name of any extractor.
+        """A matcher by one name: ``"lite"``, ``"lite-frozen"`` or the name of any extractor.
 
         Args:
-            name: ``"lite"`` brings the post-processor that is shipped with the package, if there is one; the
-                name of an extractor gives its features as they are.
+            name: ``"lite"`` is the embedded network that was trained on people and animals;
+                ``"lite-frozen"`` brings the paper's post-processor on frozen features; the name of an
+                extractor gives its features as they are.
             pose: see `Matcher`.
             pose_rule: see `Matcher`.
             settings: see `Matcher`.
             post_processor: ``"auto"``, as the name has it; ``"none"``; or one to use: a saved folder, a
                 released checkpoint (``.PTH``), the name of a shipped one, a hub id, or the network itself.
             blend: see `Matcher`.
+            zoom: see `Matcher`.
+            upright: see `Matcher`.
             device: of extractor and post-processor.
             dtype: that the extractor computes in; the post-processor computes in float32.
             **extractor_settings: see `load_extractor`.
@@ -113,11 +126,11 @@ class Matcher:
             InputError: unknown name or setting, missing weights, a post-processor for another extractor; the
                 message says what to do.
         """
-        extractor_name = PRESETS.get(name, name)
+        extractor_name = preset_extractor(name)
         check_name(extractor_name)
         network = choose_post_processor(name, post_processor)
         extractor = load_extractor(extractor_name, device=device, dtype=dtype, **extractor_settings)
-        return cls(extractor, settings, pose, pose_rule, network, blend)
+        return cls(extractor, settings, pose, pose_rule, network, blend, zoom, upright)
 
     @property
     def post_processor(self) -> PostProcessor | None:
@@ -139,16 +152,20 @@ class Matcher:
         """What the features of one image in one pose take in memory."""
         return 4 * self.extractor.layout.channels * self.extractor.layout.grid**2
 
-    def encode(self, image: ImageLike | Encoded, mask: np.ndarray | None = None) -> Encoded:
+    def encode(
+        self, image: ImageLike | Encoded, mask: np.ndarray | None = None, box: Box | None = None
+    ) -> Encoded:
         """Read an image and extract its features; give the result to `match` as often as you like.
 
         Args:
             image: path, PIL image or array; an encoded image is returned as it is.
             mask: boolean (h, w), the object's pixels. Given for the source, pose alignment measures on the
                 object only, as in the paper; given for the target too, on both, as in the released code.
+            box: the object's, x1, y1, x2, y2 in pixels. That part of the image, with a margin, is encoded
+                alone, and no object is looked for.
 
         Raises:
-            InputError: the image cannot be read, or the mask is of another size.
+            InputError: the image cannot be read, the mask is of another size, or the box outside the image.
         """
         if isinstance(image, Encoded):
             return image
@@ -158,11 +175,37 @@ class Matcher:
                 f"the mask has {mask.shape[1]}x{mask.shape[0]} pixels, its image "
                 f"{upright.width}x{upright.height}"
             )
-        return Encoded(upright, {"identity": self.features([upright])[0]}, mask)
+        part = None if box is None else cut_out(box, upright.size)
+        (features,) = self.features([upright], [Canvas(*upright.size, self.extractor.layout.size, box=part)])
+        return Encoded(upright, {"identity": features}, mask)
 
-    def features(self, images: Sequence[Image.Image]) -> list[FeatureMap]:
-        """What is matched, of each image; the raw maps that it was made of are let go."""
-        return [replace(each, levels=()) for each in self.extractor(list(images))]
+    def features(
+        self, images: Sequence[Image.Image], canvases: Sequence[Canvas] | None = None
+    ) -> list[FeatureMap]:
+        """What is matched, of each image; the raw maps that it was made of are let go.
+
+        Args:
+            images: as the extractor takes them.
+            canvases: how each is laid on its canvas, all of it if not given. For ``zoom`` a box is looked for
+                where the canvas has none, for ``upright`` a turn likewise.
+        """
+        size = self.extractor.layout.size
+        read = [load_image(each) for each in images]
+        laid = [Canvas(*each.size, size) for each in read] if canvases is None else canvases
+        return [replace(each, levels=()) for each in self.extractor.framed(read, laid)]
+
+    def posed(self, source: Encoded, poses: Sequence[Pose]) -> dict[Pose, FeatureMap]:
+        """Features of an image in other poses; each shows the part that was encoded of the image as it is."""
+        canvas = source.maps["identity"].canvas
+        images = [pose_image(source.image, pose) for pose in poses]
+        return dict(zip(poses, self.features(images, [canvas.posed(pose) for pose in poses]), strict=True))
+
+    def holding(self, source: Encoded, pixels: Float[Tensor, "n 2"]) -> Encoded:
+        """The source; encoded anew, whole, if one of these points lies outside the part that was encoded."""
+        if source.maps["identity"].canvas.holds(pixels).all():
+            return source
+        width, height = source.size
+        return self.encode(source.image, source.mask, (0.0, 0.0, float(width), float(height)))
 
     def match(
         self,
@@ -191,6 +234,7 @@ class Matcher:
         # Encode what is not encoded yet, and choose the pose that brings the source nearest to the target.
         here, there = self.encode(source), self.encode(target)
         pixels = check_points(points, here.size)
+        here = self.holding(here, pixels)
         setting = self.pose if pose is None else self._resolve(pose)
         aligned = self.align(here, there, setting)
         # The turned maps are kept with the source, which may be matched with other targets.
@@ -219,20 +263,12 @@ class Matcher:
             return Alignment(candidates[0], {}, source.maps)
         # Features of the turned images, where they are not there yet.
         missing = [pose for pose in candidates if pose not in source.maps]
-        turned = self.features([pose_image(source.image, pose) for pose in missing])
-        maps = {**source.maps, **dict(zip(missing, turned, strict=True))}
-        # The object's mask in every pose, where there is one.
-        side = self.extractor.layout.size
-        masks = restricted = None
-        if source.mask is not None:
-            masks = {pose: mask_on_canvas(source.mask, pose, side) for pose in candidates}
-        if target.mask is not None:
-            restricted = mask_on_canvas(target.mask, "identity", side)
+        maps = {**source.maps, **self.posed(source, missing)}
         distances = pose_distances(
             {pose: maps[pose] for pose in candidates},
             target.maps["identity"],
-            masks,
-            restricted,
+            _masks(source, maps, candidates),
+            (_masks(target, target.maps, ("identity",)) or {}).get("identity"),
             self.pose_rule,
         )
         return Alignment(best_pose(distances, self.pose_rule.margin), distances, maps)
@@ -240,8 +276,9 @@ class Matcher:
     def describe(self) -> dict[str, Any]:
         """Features, settings and versions, as written beside every result."""
         refined = {}
-        if isinstance(self.extractor, RefinedExtractor):
-            refined = {"post_processor": self.extractor.weights, "blend": self.extractor.blend}
+        inside = self.extractor.extractor if isinstance(self.extractor, FramedExtractor) else self.extractor
+        if isinstance(inside, RefinedExtractor):
+            refined = {"post_processor": inside.weights, "blend": inside.blend}
         return {
             "extractor": self.identity,
             **refined,
@@ -257,6 +294,17 @@ class Matcher:
         if setting not in CANDIDATES:
             raise InputError(f"unknown pose setting {pose!r}; choose auto, {', '.join(CANDIDATES)}")
         return setting
+
+
+def _masks(
+    encoded: Encoded, maps: Mapping[Pose, FeatureMap], poses: Sequence[Pose]
+) -> dict[Pose, Bool[Tensor, "s s"]] | None:
+    """The object's mask on the canvas of each pose; ``None`` if the part that was encoded shows none."""
+    if encoded.mask is None:
+        return None
+    masks = {pose: mask_on_canvas(encoded.mask, pose, maps[pose].canvas) for pose in poses}
+    cut = any(maps[pose].canvas.box is not None for pose in poses)
+    return None if cut and not all(each.any() for each in masks.values()) else masks
 
 
 def _check_window(settings: MatchSettings, grid: int) -> None:

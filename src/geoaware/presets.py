@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -11,6 +12,8 @@ from geoaware.method.alignment import CANDIDATES, PoseRule
 from geoaware.method.matching import MatchSettings
 from geoaware.method.post_processor import PostProcessor
 from geoaware.runs.errors import InputError
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -39,18 +42,28 @@ DEFAULTS: dict[str, Defaults] = {
         pose_rule=PoseRule("imd", margin=0.01),
     ),
     "efficientnet-lite0-tuned": Defaults(
-        MatchSettings(window=11, temperature=0.03, inside_picture=True, interpolate=True),
+        MatchSettings(window=9, temperature=0.03, inside_picture=True, interpolate=True),
         pose="flip",
         pose_rule=PoseRule("imd", margin=0.01),
     ),
 }
 """Per extractor; those not named get the paper's zero-shot window (11) and pose alignment (flip)."""
 
-PRESETS: dict[str, str] = {"lite": "efficientnet-lite0", "lite-tuned": "efficientnet-lite0-tuned"}
+PRESETS: dict[str, str] = {"lite": "efficientnet-lite0-tuned", "lite-frozen": "efficientnet-lite0"}
 """Names that `Matcher.from_pretrained` takes beside those of the extractors.
 
 Each is an extractor with the post-processor that is shipped under the same name, if there is one.
 """
+
+_RENAMED = {"lite-tuned": "lite"}
+
+
+def preset_extractor(name: str) -> str:
+    """The extractor of a preset; any other name as it is. An old name of a preset is said to be one."""
+    if name in _RENAMED:
+        log.warning("%s is now called %s; the old name goes with the next release", name, _RENAMED[name])
+        name = _RENAMED[name]
+    return PRESETS.get(name, name)
 
 
 def defaults_of(extractor_name: str, post_processor: PostProcessor | None = None) -> Defaults:

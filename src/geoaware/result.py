@@ -167,10 +167,7 @@ def check_points(points: PointsLike, size: tuple[int, int]) -> Float[Tensor, "n 
     return pixels
 
 
-def mask_on_canvas(mask: np.ndarray, pose: Pose, size: int) -> Bool[Tensor, "s s"]:
-    """A mask (h, w) of the upright image, turned and laid on a canvas of ``size`` as its image is."""
-    image = pose_image(Image.fromarray(mask), pose)
-    canvas = Canvas(*image.size, size)
-    board = Image.new("L", (size, size))
-    board.paste(image.convert("L").resize(canvas.inner, Image.Resampling.NEAREST), canvas.offset)
+def mask_on_canvas(mask: np.ndarray, pose: Pose, canvas: Canvas) -> Bool[Tensor, "s s"]:
+    """A mask (h, w) of the upright image, turned to a pose and laid on the canvas of its image in it."""
+    board = canvas.render(pose_image(Image.fromarray(mask), pose), "L", Image.Resampling.NEAREST)
     return torch.from_numpy(np.array(board)) > 0

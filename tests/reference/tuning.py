@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 OBJECT, OUTSIDE = 1, 0
-LARGEST_SCALE = 60.0
+LARGEST_SCALE = 80.0
 
 Vector = Sequence[float]
 
@@ -70,87 +71,18 @@ def search(
     return entropy, math.hypot(found_x - x, found_y - y)
 
 
-def annotated(
-    views: Tensor,
-    labels: Sequence[Tensor],
-    visible: Sequence[Tensor],
-    groups: Sequence[int],
-    prototypes: Sequence[Tensor],
-    log_scale: float,
-    spread: float,
-) -> tuple[float, float]:
-    """Means of cross-entropy and distance over all searches of annotated keypoints; 0 where there is none."""
-    scale = min(math.exp(log_scale), LARGEST_SCALE)
-    results = []
-    for target in range(len(views)):
-        for keypoint, seen in enumerate(visible[target].tolist()):
-            if not seen:
-                continue
-            queries = [unit(prototypes[groups[target]][keypoint].tolist())]
-            for source in range(len(views)):
-                same = groups[source] == groups[target]
-                if source != target and same and bool(visible[source][keypoint]):
-                    queries.append(unit(read(views[source], *labels[source][keypoint].tolist())))
-            place = labels[target][keypoint].tolist()
-            results += [search(query, views[target], *place, scale, spread) for query in queries]
-    if not results:
-        return 0.0, 0.0
-    entropies, distances = zip(*results, strict=True)
-    return sum(entropies) / len(results), sum(distances) / len(results)
-
-
-def own(views: Tensor, points: Tensor, known: Tensor, log_scale: float, spread: float) -> float:
-    """Mean cross-entropy of points read in an image's first view and looked for in its second."""
+def own(
+    views: Tensor, pairs: Tensor, points: Tensor, known: Tensor, log_scale: float, spread: float
+) -> float:
+    """Mean cross-entropy of points read in the first view of a pair and looked for in its second."""
     scale = min(math.exp(log_scale), LARGEST_SCALE)
     entropies = []
-    for image, row in enumerate(known.tolist()):
+    for (first, second), places, row in zip(pairs.tolist(), points, known.tolist(), strict=True):
         for point, counts in enumerate(row):
             if counts:
-                here, there = points[image, 0, point].tolist(), points[image, 1, point].tolist()
-                query = unit(read(views[2 * image], *here))
-                entropies.append(search(query, views[2 * image + 1], *there, scale, spread)[0])
-    return sum(entropies) / len(entropies) if entropies else 0.0
-
-
-BACK = AT_LABEL = 3.0
-FOUND_SPREAD = 1.5
-
-
-def best_cell(query: Vector, view: Tensor) -> tuple[int, int]:
-    """Column and row of the cell whose descriptor is most like a query."""
-    cells = [(column, row) for row in range(view.shape[1]) for column in range(view.shape[2])]
-    return max(cells, key=lambda cell: dot(query, view[:, cell[1], cell[0]].tolist()))
-
-
-def keep(
-    views: Tensor,
-    plain: Tensor,
-    points: Tensor,
-    known: Tensor,
-    labels: Sequence[Tensor],
-    visible: Sequence[Tensor],
-    groups: Sequence[int],
-    log_scale: float,
-) -> float:
-    """Mean cross-entropy of points that plain descriptors find in the group's next image, and find back."""
-    scale, entropies = min(math.exp(log_scale), LARGEST_SCALE), []
-    images = len(groups) // 2
-    for image in range(images):
-        first = 2 * image
-        others = [each % images for each in range(image + 1, image + 1 + images)]
-        other = 2 * next(each for each in others if groups[2 * each] == groups[first]) + 1
-        annotated = [
-            place for place, seen in zip(labels[first].tolist(), visible[first].tolist(), strict=True) if seen
-        ]
-        for point, counts in enumerate(known[image].tolist()):
-            here = points[image, 0, point].tolist()
-            if not counts or any(math.dist(here, place) <= AT_LABEL for place in annotated):
-                continue
-            column, row = best_cell(read(plain[first], *here), plain[other])
-            back = best_cell(plain[other][:, row, column].tolist(), plain[first])
-            if math.dist(back, here) <= BACK:
-                query = unit(read(views[first], *here))
-                entropies.append(search(query, views[other], column, row, scale, FOUND_SPREAD)[0])
+                query = unit(read(views[first], *places[0, point].tolist()))
+                there = places[1, point].tolist()
+                entropies.append(search(query, views[second], *there, scale, spread)[0])
     return sum(entropies) / len(entropies) if entropies else 0.0
 
 
@@ -163,3 +95,71 @@ def presence(logits: Tensor, regions: Tensor) -> float:
             sums[int(region)] += math.log(1 + math.exp(-signed))
             counts[int(region)] += 1
     return sum(sums[each] / max(counts[each], 1) for each in sums) / 2
+
+
+def familiar(logits: Vector, shows: Sequence[bool]) -> float:
+    """Mean of -log p over images that show an object, and of -log(1 - p) over those that do not."""
+    chances = [1 / (1 + math.exp(-logit)) for logit in logits]
+    return -sum(math.log(p if yes else 1 - p) for p, yes in zip(chances, shows, strict=True)) / len(chances)
+
+
+def keypoint_entropy(queries: Tensor, xy: Tensor, visible: Tensor, scale: float, same: float) -> float:
+    """Mean over views, other views and common keypoints of -log of the right one's softmax share."""
+    unit = queries / queries.norm(dim=2, keepdim=True)
+    found = []
+    views, count = visible.shape
+    for source in range(views):
+        for target in range(views):
+            for keypoint in range(count):
+                if source == target or not (visible[source, keypoint] and visible[target, keypoint]):
+                    continue
+                total = 0.0
+                for other in range(count):
+                    apart = float(torch.dist(xy[target, keypoint], xy[target, other]))
+                    if visible[target, other] and (other == keypoint or apart >= same):
+                        total += math.exp(scale * float(unit[source, keypoint] @ unit[target, other]))
+                right = math.exp(scale * float(unit[source, keypoint] @ unit[target, keypoint]))
+                found.append(-math.log(right / total))
+    return sum(found) / len(found) if found else 0.0
+
+
+def searches(
+    maps: Tensor, read_at: Tensor, xy: Tensor, visible: Tensor, prototypes: Tensor, ignored: Tensor,
+    wanted: Tensor, scale: float,
+) -> tuple[float, float]:  # fmt: skip
+    """Mean cross-entropy over cells and mean distance of the soft-argmax, search by search."""
+    views, count = visible.shape
+    grid = maps.shape[-1]
+    entropies, distances = [], []
+    for target in range(views):
+        for keypoint in range(count):
+            if not visible[target, keypoint]:
+                continue
+            queries = [
+                read_at[source, keypoint]
+                for source in range(views)
+                if source != target and visible[source, keypoint]
+            ]
+            if keypoint < len(prototypes):
+                queries.append(prototypes[keypoint])
+            for query in queries:
+                unit = query / query.norm()
+                logits = {
+                    (y, x): scale * float(unit @ maps[target, :, y, x])
+                    for y in range(grid)
+                    for x in range(grid)
+                }
+                powers = {
+                    (y, x): 0.0 if ignored[target, keypoint, y, x] else math.exp(value)
+                    for (y, x), value in logits.items()
+                }
+                total = sum(powers.values())
+                entropies.append(
+                    sum(
+                        float(wanted[target, keypoint, y, x]) * (math.log(total) - value)
+                        for (y, x), value in logits.items()
+                    )
+                )
+                where = [sum(power * cell[axis] for cell, power in powers.items()) / total for axis in (1, 0)]
+                distances.append(math.dist(where, xy[target, keypoint].tolist()))
+    return sum(entropies) / len(entropies), sum(distances) / len(distances)

@@ -118,8 +118,10 @@ def test_yaml_that_is_none_is_one_kind_of_error(text: str) -> None:
     ],
 )
 def test_trainings(config: type[Part], given: dict, message: str) -> None:
-    data = [{"name": "coco", "root": "faces"}]
-    whole = {"data": data, "steps": 3} if config is TuneConfig else {"stages": [{"data": data, "steps": 3}]}
+    data = {"name": "coco", "root": "faces"}
+    whole = {"stages": [{"data": [data], "steps": 3}]}
+    if config is TuneConfig:
+        whole = {"data": [{**data, "objects": 1}], "steps": 3, "unlabelled": {"root": "others"}}
     with pytest.raises(InputError, match=message):
         parse(config, whole, "run.yaml", given)
 

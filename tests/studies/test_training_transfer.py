@@ -349,9 +349,9 @@ def test_data_that_is_not_there(data, cache, tmp_path) -> None:
 
 
 def test_constants_are_those_of_the_shipped_weights() -> None:
-    network = load_post_processor(shipped()["lite"])
+    network = load_post_processor(shipped()["lite-frozen"])
     assert defaults_of("efficientnet-lite0", network).blend == BLENDS[1]
-    assert load_config("lite").loss.distillation == WEIGHTS[1]
+    assert load_config("lite-frozen").loss.distillation == WEIGHTS[1]
     assert (BLENDS[0], WEIGHTS[0]) == (1.0, 0.0)
 
 

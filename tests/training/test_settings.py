@@ -53,8 +53,13 @@ def test_nothing_is_left(given: list[float | None]) -> None:
     ("load", "text", "key"),
     [
         (load_training, "stages: [{steps: 3, data: [CHOICE]}]", "stages.0.data.0"),
-        (load_tuning, "steps: 3\ndata: [CHOICE]", "data.0"),
-        (load_tuning, "steps: 3\nvalidation: {data: [CHOICE]}\ndata: [{name: coco, root: x}]", "validation"),
+        (load_tuning, "steps: 3\nunlabelled: {root: u}\ndata: [OBJECT]", "data.0"),
+        (
+            load_tuning,
+            "steps: 3\nunlabelled: {root: u}\nvalidation: {data: [CHOICE]}\n"
+            "data: [{name: coco, root: x, objects: 1}]",
+            "validation",
+        ),
         (load_study, "sets: [CHOICE]", "sets.0"),
     ],
 )
@@ -63,7 +68,8 @@ def test_options_of_loaders_are_checked_where_they_stand(
 ) -> None:
     path = tmp_path / "run.yaml"
     where = "label: cats, split: val" if load is load_study else "root: cats"
-    path.write_text(text.replace("CHOICE", f"{{name: coco, {where}, options: {{{option}}}}}"))
+    choice = f"{{name: coco, {where}, options: {{{option}}}"
+    path.write_text(text.replace("CHOICE", choice + "}").replace("OBJECT", choice + ", objects: 1}"))
     with pytest.raises(InputError) as caught:
         load(path)
     assert str(caught.value).startswith(f"{path}: {key}")

@@ -7,7 +7,15 @@ from typing import Annotated
 import typer
 from typer import Option
 
-from geoaware.commands.options import Device, Dtype, ExtractorName, PostProcessorPlace, expand, say
+from geoaware.commands.options import (
+    Device,
+    Dtype,
+    ExtractorName,
+    PostProcessorPlace,
+    ViewOptions,
+    expand,
+    say,
+)
 
 
 @expand
@@ -20,10 +28,12 @@ def demo(
     dtype: Dtype = "fp32",
     max_upload_mb: Annotated[float, Option(min=0.1, max=1000, help="Largest file taken, in megabytes.")] = 20,
     max_megapixels: Annotated[float, Option(min=0.1, max=170, help="Largest image taken, decoded.")] = 40,
+    *,
+    views: ViewOptions,
 ) -> None:
     """Serve a page on which points clicked on one image appear on another.
 
-    Two extractors, `lite` and `efficientnet-lite0`, can be chosen on the page in any case.
+    `lite`, `lite-frozen` and `efficientnet-lite0` can be chosen on the page in any case.
 
     Open the address that it prints in a browser; Ctrl-C ends it. Images stay on this machine.
 
@@ -39,7 +49,14 @@ def demo(
     from geoaware.commands.examples import EXAMPLES
 
     settings = DemoSettings(
-        host, port, Features(extractor, post_processor), device, dtype, Limits(max_upload_mb, max_megapixels)
+        host,
+        port,
+        Features(extractor, post_processor),
+        device,
+        dtype,
+        views.zoom,
+        views.upright,
+        Limits(max_upload_mb, max_megapixels),
     )
     if not is_loopback(host):
         say(f"warning: everyone who can reach this machine at {host} can use the demo; it has no password")

@@ -153,11 +153,11 @@ def _load(
 ) -> Extractor:
     from geoaware.features import choose_device, load_extractor
     from geoaware.features.extractor import choose_dtype
-    from geoaware.presets import PRESETS
+    from geoaware.presets import preset_extractor
     from geoaware.store.memory import choose_dtype_by_memory, weights_size
 
     where = choose_device(shard.device(device))
-    known = PRESETS.get(name, name)
+    known = preset_extractor(name)
     if dtype != "auto":
         return load_extractor(known, device=where, dtype=dtype, **settings)
     extractor = load_extractor(known, device="cpu", dtype="fp32", **settings)

@@ -123,7 +123,7 @@ PostProcessorPlace = Annotated[
         "--post-processor",
         metavar="PLACE",
         help="What makes the features geometry-aware: a folder that `geoaware train` wrote, a released .PTH "
-        "file, or none; auto: the one shipped with `lite`, none for other extractors.",
+        "file, or none; auto: the one shipped with `lite-frozen`, none for other extractors.",
     ),
 ]
 ExifPixels = Annotated[
@@ -188,6 +188,18 @@ class PairOptions:
 
 
 @dataclass(frozen=True)
+class ViewOptions:
+    """How images are laid out before they are encoded."""
+
+    zoom: Annotated[
+        str, Option(metavar="off|auto", help="auto: find small objects, and encode them alone (lite only).")
+    ] = "off"
+    upright: Annotated[
+        str, Option(metavar="off|auto", help="auto: turn images that do not stand upright (lite only).")
+    ] = "off"
+
+
+@dataclass(frozen=True)
 class FeatureOptions:
     """With what images are encoded."""
 
@@ -200,6 +212,7 @@ class FeatureOptions:
             help="Of the post-processor's features, 0 (none) to 1 (they alone); as measured if not given.",
         ),
     ] = None
+    views: ViewOptions = ViewOptions()
 
 
 @dataclass(frozen=True)
@@ -311,7 +324,7 @@ def load_matcher(
     from geoaware.matcher import Matcher
     from geoaware.method.alignment import PoseRule
     from geoaware.method.matching import MatchSettings
-    from geoaware.presets import PRESETS, choose_post_processor
+    from geoaware.presets import choose_post_processor, preset_extractor
     from geoaware.store.feature_store import CachedExtractor
 
     given = parse_extractor_settings(run.setting)
@@ -319,14 +332,15 @@ def load_matcher(
     network = choose_post_processor(features.extractor, features.post_processor)
     if features.blend == 0:
         network = None
-    name = PRESETS.get(features.extractor, features.extractor)
+    name = preset_extractor(features.extractor)
     check_name(name)
     settings = matching_settings(name, protocol, matching, for_matching, network)
     rule = None if pose.pose_rule is None else PoseRule.parse(pose.pose_rule)
     extractor = load_extractor(name, device=run.device, dtype=run.dtype, **given)
     if run.cache is not None:
         extractor = CachedExtractor(extractor, find_store(run.cache, extractor))
-    return Matcher(extractor, settings, pose.pose, rule, network, features.blend)
+    zoom, upright = features.views.zoom, features.views.upright
+    return Matcher(extractor, settings, pose.pose, rule, network, features.blend, zoom, upright)
 
 
 def find_store(cache: Path, extractor: Extractor) -> FeatureStore:

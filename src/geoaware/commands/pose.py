@@ -53,7 +53,7 @@ def pose(
             help="A folder for each template set, in it left, right, front and back (.jpg, .png …).",
         ),
     ],
-    features: FeatureOptions,
+    features: Annotated[FeatureOptions, Without("views")],
     compared: ComparisonOptions,
     labels: Annotated[
         Path | None, Option(metavar="FILE", help="True poses, JSON or CSV: prints the accuracies.")

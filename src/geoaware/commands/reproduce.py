@@ -86,7 +86,7 @@ def reproduce(
     root: Annotated[Path, Option(help="Folder of the data set, or of the data sets of a study.")],
     out: Annotated[Path, Option(help="Folder of report, plots and predictions.")],
     data: SetOptions,
-    features: Annotated[FeatureOptions, Without("blend")],
+    features: Annotated[FeatureOptions, Without("blend", "views")],
     rules: Annotated[ProtocolOptions, Without("masks")],
     chosen: PairOptions,
     run: RunOptions,

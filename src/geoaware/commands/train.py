@@ -24,11 +24,11 @@ def train(
     A run that was stopped goes on where it was, bit for bit, when the same command is given again. Under
     accelerate launch or torchrun every process takes its share of each batch.
 
-    Shipped: lite (the shared data), spair71k, ap10k, ap10k-spair71k, pf-pascal.
+    Shipped: lite-frozen (the shared data), spair71k, ap10k, ap10k-spair71k, pf-pascal.
 
     Examples:
 
-    geoaware train lite --set root=data --set cache=features --out runs/lite
+    geoaware train lite-frozen --set root=data --set cache=features --out runs/lite-frozen
 
     geoaware train spair71k --set root=datasets --set extractor=dinov2-base --set preset=released
 

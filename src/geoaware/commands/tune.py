@@ -19,17 +19,21 @@ def tune(
     device: Device = "auto",
     restart: RestartRun = False,
 ) -> None:
-    """Train the embedded backbone with a decoder: the weights of efficientnet-lite0-tuned.
+    """Train the embedded backbone with a decoder, as the weights of lite were made.
 
     Slow without a GPU. A run that was stopped goes on where it was when the same command is given again.
 
+    Before the first step objects and images are decoded into a cache, which later runs read.
+
     Examples:
+
+    geoaware tune lite --set root=data --out runs/tune-lite
 
     geoaware tune lite --set root=data --set precision=bf16 --out runs/tune-lite
 
-    geoaware tune lite --set root=data --set start=runs/tune-lite/weights --set learning_rate=0.0005
+    geoaware tune lite --set root=data --set start=runs/tune-lite/weights --set learning_rate=0.0001
 
-    geoaware match A B --point 120,85 --extractor lite-tuned --set weights=runs/tune-lite/weights
+    geoaware match A B --point 120,85 --extractor lite --set weights=runs/tune-lite/weights
     """
     from geoaware.runs.progress import progress_bars
     from geoaware.training.backbone.config import load_config, run_folder
@@ -39,5 +43,5 @@ def tune(
     folder = out or run_folder(config)
     with progress_bars() as tell:
         weights = run(chosen, folder, device=device, restart=restart, tell=tell, say=say)
-    say(f"use them: geoaware match A B --point x,y --extractor lite-tuned --set weights={weights}")
+    say(f"use them: geoaware match A B --point x,y --extractor lite --set weights={weights}")
     typer.echo(weights)

@@ -50,7 +50,7 @@ def draw_heatmap(
     long = min(max(max(image.size), SMALLEST), LARGEST)
     view = fit(image.size, long, long)
     low, high = float(values.min()), float(values.max())
-    share = (_shown(values, canvas, view) - low) / max(high - low, 1e-12)
+    share = (_shown(values, canvas, view, low) - low) / max(high - low, 1e-12)
     grey = np.asarray(resized(image, view).convert("L"), dtype=np.float64)[..., None]
     board = as_image(alpha * heat_colours(share) + (1 - alpha) * _DIM * grey)
     panel = Panel(view, (0, 0), (0, 0, *view.inner))
@@ -63,20 +63,20 @@ def draw_heatmap(
     return _with_bar(board, low, high, away_from=float(peak[0, 0]))
 
 
-def _shown(values: np.ndarray, canvas: Canvas, view: Canvas) -> np.ndarray:
+def _shown(values: np.ndarray, canvas: Canvas, view: Canvas, outside: float) -> np.ndarray:
     """Values (p, p) on the grid over a canvas, read bilinearly at every pixel (h, w) of the image as shown.
 
-    ``view`` scales the same image to the size at which it is shown.
+    ``view`` scales the same image to the size at which it is shown; ``outside`` is the value of pixels that
+    the canvas does not show.
     """
     from scipy.ndimage import map_coordinates
 
     width, height = view.inner
-    diagonal = np.arange(max(width, height), dtype=np.float64)[:, None] + np.array(view.offset)
-    x, y = canvas.to_grid(canvas.to_canvas(view.to_pixels(diagonal)), len(values)).numpy().T
-    shown: np.ndarray = map_coordinates(
-        values, np.meshgrid(y[:height], x[:width], indexing="ij"), order=1, mode="nearest"
-    )
-    return shown
+    places = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1) + np.array(view.offset)
+    pixels = view.to_pixels(places)
+    x, y = canvas.to_grid(canvas.to_canvas(pixels), len(values)).unbind(-1)
+    shown = map_coordinates(values, [y.numpy(), x.numpy()], order=1, mode="nearest")
+    return np.where(canvas.holds(pixels).numpy(), shown, outside)
 
 
 def _checked_map(image: Image.Image, similarity: Tensor, canvas: Canvas, alpha: float) -> np.ndarray:

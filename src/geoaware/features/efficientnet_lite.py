@@ -25,6 +25,9 @@ MEAN, STD = (127 / 255,) * 3, (128 / 255,) * 3
 
 _STRIDE = 32
 
+SHARED = 3
+"""So many first blocks, which are slow and know no kind of object yet, are those of tuned networks too."""
+
 _NORMED = (
     ("_conv_stem", "_bn0"),
     ("_expand_conv", "_bn0"),
@@ -42,7 +45,7 @@ class EfficientNetLiteSettings:
         canvas: side of the square image, a multiple of 32: what the early blocks see.
         coarse_canvas: side to which it is reduced for the late blocks, a multiple of 32.
         grid: cells a side of the map.
-        blocks: blocks (0 … 15) read at ``canvas``.
+        blocks: blocks (3 … 15) read at ``canvas``.
         coarse_blocks: blocks read at ``coarse_canvas``.
     """
 
@@ -58,8 +61,8 @@ class EfficientNetLiteSettings:
                 raise InputError(f"canvases must be multiples of {_STRIDE} pixels, got {side}")
         if not 1 <= self.grid <= self.canvas:
             raise InputError(f"the grid must have 1 to {self.canvas} cells a side, got {self.grid}")
-        if not self.blocks or not all(0 <= block < 16 for block in self.blocks + self.coarse_blocks):
-            raise InputError(f"blocks are 0 to 15, got {self.blocks} and {self.coarse_blocks}")
+        if not self.blocks or not all(SHARED <= block < 16 for block in self.blocks + self.coarse_blocks):
+            raise InputError(f"blocks are {SHARED} to 15, got {self.blocks} and {self.coarse_blocks}")
 
 
 class EfficientNetLite(Extractor):
@@ -87,30 +90,44 @@ class EfficientNetLite(Extractor):
         chosen = make_settings(EfficientNetLiteSettings, name, settings)
         return cls(name, chosen, imagenet_network().eval())
 
-    def levels(self, pixels: Float[Tensor, "b 3 s s"]) -> tuple[Tensor, ...]:
-        """Outputs of the blocks on both canvases."""
+    def levels(
+        self, pixels: Float[Tensor, "b 3 s s"], early: Float[Tensor, "b c h w"] | None = None
+    ) -> tuple[Tensor, ...]:
+        """Outputs of the blocks on both canvases; of the larger one, ``early`` is what `early` gave."""
         chosen = self.settings
-        pixels = pixels.contiguous(memory_format=torch.channels_last)
-        levels = list(self._outputs(pixels, chosen.blocks))
+        if early is None:
+            early = self.early(pixels)
+        levels = list(self._outputs(early, chosen.blocks))
         if chosen.coarse_blocks:
             reduced = resized(pixels.float(), chosen.coarse_canvas, antialias=True)
-            levels.extend(self._outputs(reduced.to(pixels.dtype), chosen.coarse_blocks))
+            levels.extend(self._outputs(self.early(reduced.to(pixels.dtype)), chosen.coarse_blocks))
         return tuple(levels)
+
+    def early(self, pixels: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b c h w"]:
+        """Output of the first `SHARED` blocks."""
+        x = self.stem(pixels.contiguous(memory_format=torch.channels_last))
+        for block in self.blocks[:SHARED]:
+            x = block(x)
+        return x
 
     def combine(self, levels: Sequence[Tensor], grid: int | None = None) -> Float[Tensor, "b c p p"]:
         """Unit descriptors (1008 channels by default); each block is brought to the grid at once."""
         side = grid or self.settings.grid
-        units = [F.normalize(level, dim=1) for level in levels]
-        parts = [F.normalize(unit - unit.mean(dim=(2, 3), keepdim=True), dim=1) for unit in units]
-        return F.normalize(torch.cat([resized(part, side) for part in parts], dim=1), dim=1)
+        parts = [resized(centred(level), side) for level in levels]
+        return F.normalize(torch.cat(parts, dim=1), dim=1)
 
-    def _outputs(self, pixels: Tensor, wanted: tuple[int, ...]) -> Iterator[Float[Tensor, "b c h w"]]:
-        """Outputs of the wanted blocks; later blocks do not run."""
-        x = self.stem(pixels)
-        for index, block in enumerate(self.blocks[: max(wanted) + 1]):
-            x = block(x)
+    def _outputs(self, x: Tensor, wanted: tuple[int, ...]) -> Iterator[Float[Tensor, "b c h w"]]:
+        """Outputs of the wanted blocks, the shared ones behind; later ones do not run."""
+        for index in range(SHARED, max(wanted) + 1):
+            x = self.blocks[index](x)
             if index in wanted:
                 yield x
+
+
+def centred(maps: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+    """Unit descriptors, freed of their mean over the image and normalised again."""
+    unit = F.normalize(maps, dim=1)
+    return F.normalize(unit - unit.mean(dim=(2, 3), keepdim=True), dim=1)
 
 
 def imagenet_network(weights: bool = True) -> Any:

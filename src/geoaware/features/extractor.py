@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar, overload
 
 import numpy as np
@@ -83,12 +83,14 @@ class Extractor(nn.Module, ABC):
         layout: canvas, grid, channels, mean and std.
         stored: how features were rounded on disk before use (``fp16``, ``int8``); ``None`` if they were not.
         blend: share of a post-processor's descriptors in the similarity; 0 without one.
+        sees: what `look` can tell, of ``"zoom"`` and ``"upright"``.
     """
 
     mean: Tensor
     std: Tensor
     stored: str | None = None
     blend: float = 0.0
+    sees: tuple[str, ...] = ()
 
     def __init__(self, name: str, identity: str, layout: Layout) -> None:
         super().__init__()
@@ -155,10 +157,37 @@ class Extractor(nn.Module, ABC):
         if not isinstance(images, (list, tuple)):
             return self([images])[0]
         read = [load_image(each) for each in images]
-        levels = self.levels_of(read) if read else ()
-        return [
-            self.feature_map([level[row] for level in levels], image.size) for row, image in enumerate(read)
-        ]
+        return self.framed(read, [Canvas(*each.size, self.layout.size) for each in read])
+
+    def look(self, levels: Sequence[Float[Tensor, "_ _ _"]], canvas: Canvas) -> Canvas:
+        """How an image is better laid on its canvas: turned upright, and cut to a small object.
+
+        Args:
+            levels: raw maps of the image as it lies on the canvas.
+            canvas: how it lies there.
+
+        Returns:
+            the canvas with another turn, box or both; as it came where nothing better is seen.
+        """
+        return canvas
+
+    def framed(self, images: Sequence[Image.Image], canvases: Sequence[Canvas]) -> list[FeatureMap]:
+        """Feature maps of upright RGB images, each laid on its canvas, in one batch.
+
+        A `FramedExtractor` looks first: for the turn where the canvas has none, and for the box likewise.
+        """
+        levels = self.levels_on(images, canvases)
+        return [self.feature_map_on(canvas, each) for canvas, each in zip(canvases, levels, strict=True)]
+
+    def levels_on(self, images: Sequence[Image.Image], canvases: Sequence[Canvas]) -> list[list[Tensor]]:
+        """Raw maps (c_i, h_i, w_i) of each image as it lies on its canvas, computed in one batch."""
+        views = [canvas.view(image) for canvas, image in zip(canvases, images, strict=True)]
+        levels = self.levels_of(views) if views else ()
+        return [[level[row] for level in levels] for row in range(len(views))]
+
+    def feature_map_on(self, canvas: Canvas, levels: Sequence[Float[Tensor, "_ _ _"]]) -> FeatureMap:
+        """The feature map of an image that is laid on a canvas, from the raw maps of what it shows."""
+        return replace(self.feature_map(levels, canvas.shown), canvas=canvas)
 
     @torch.inference_mode()
     def levels_of(self, images: Sequence[Image.Image]) -> tuple[Tensor, ...]:
@@ -182,9 +211,16 @@ class Wrapped(Extractor):
     def __init__(
         self, extractor: Extractor, identity: str | None = None, layout: Layout | None = None
     ) -> None:
+        if type(extractor).framed is not Extractor.framed:
+            raise InputError(f"what turns and cuts images goes around {extractor.name} last; wrap that first")
         super().__init__(extractor.name, identity or extractor.identity, layout or extractor.layout)
         self.extractor = extractor
         self.stored = extractor.stored
+        self.sees = extractor.sees
+
+    def look(self, levels: Sequence[Float[Tensor, "_ _ _"]], canvas: Canvas) -> Canvas:
+        """As the extractor inside does."""
+        return self.extractor.look(levels, canvas)
 
     def limit_memory(self, size: int) -> None:
         """Of the extractor inside."""

@@ -20,7 +20,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from PIL import Image
 from torch import Tensor
 
@@ -56,7 +56,15 @@ class Canvas:
     """An image of ``width`` x ``height`` pixels laid on a square canvas of side ``size``.
 
     The long side is scaled to ``size`` exactly; the short side is rounded to whole pixels (half to even, at
-    least 1) and centred with offset ``(size - short) // 2``.
+    least 1) and centred with offset ``(size - short) // 2``. With a ``box`` only that part of the image is
+    laid on the canvas, and with a ``turn`` it is turned first. Pixels are those of the image as it is, in any
+    case; those outside the box lie outside what the canvas shows.
+
+    Attributes:
+        width, height: of the image as it is.
+        size: side of the canvas.
+        turn: the rotation that the image, or the part of it, gets.
+        box: left, top, right and bottom of the part, in whole pixels, the last two exclusive; all if none.
 
     Example:
         >>> canvas = Canvas(width=640, height=480, size=840)
@@ -69,6 +77,8 @@ class Canvas:
     width: int
     height: int
     size: int
+    turn: Pose = "identity"
+    box: tuple[int, int, int, int] | None = None
 
     def __post_init__(self) -> None:
         if min(self.width, self.height, self.size) < 1:
@@ -76,16 +86,32 @@ class Canvas:
                 f"image and canvas need at least one pixel a side, but came as "
                 f"{self.width}x{self.height} on a canvas of {self.size}"
             )
+        if self.turn == "flip":
+            raise ValueError("a canvas turns its image, it does not mirror it; got the turn 'flip'")
+        left, top, right, bottom = self.part
+        if not (0 <= left < right <= self.width and 0 <= top < bottom <= self.height):
+            raise ValueError(f"the box {self.box} is no part of an image of {self.width}x{self.height}")
+
+    @property
+    def part(self) -> tuple[int, int, int, int]:
+        """The box; that of the whole image if there is none."""
+        return self.box or (0, 0, self.width, self.height)
+
+    @property
+    def shown(self) -> tuple[int, int]:
+        """Width and height of the part in its own pixels, as turned."""
+        return pose_size(_box_size(self.part), self.turn)
 
     @property
     def scale(self) -> float:
         """Canvas pixels per image pixel."""
-        return self.size / max(self.width, self.height)
+        return self.size / max(self.shown)
 
     @property
     def inner(self) -> tuple[int, int]:
         """Width and height, in canvas pixels, of the image on the canvas."""
-        return self._scaled(self.width), self._scaled(self.height)
+        width, height = self.shown
+        return self._scaled(width), self._scaled(height)
 
     @property
     def offset(self) -> tuple[int, int]:
@@ -94,19 +120,41 @@ class Canvas:
         return (self.size - inner_width) // 2, (self.size - inner_height) // 2
 
     def _scaled(self, side: int) -> int:
-        return max(1, round(self.size * side / max(self.width, self.height)))
+        return max(1, round(self.size * side / max(self.shown)))
 
     def to_canvas(self, xy: PointsLike) -> Float[Tensor, "*n 2"]:
         """Image pixels to canvas pixels."""
         points = as_points(xy)
-        moved = points.double() * self.scale + torch.tensor(self.offset, dtype=torch.float64)
+        placed = points.double() - torch.tensor(self.part[:2], dtype=torch.float64)
+        turned = pose_points(placed, _box_size(self.part), self.turn)
+        moved = turned * self.scale + torch.tensor(self.offset, dtype=torch.float64)
         return moved.to(points.dtype)
 
     def to_pixels(self, xy: PointsLike) -> Float[Tensor, "*n 2"]:
         """Canvas pixels to image pixels; not clamped to the image."""
         points = as_points(xy)
-        moved = (points.double() - torch.tensor(self.offset, dtype=torch.float64)) / self.scale
-        return moved.to(points.dtype)
+        turned = (points.double() - torch.tensor(self.offset, dtype=torch.float64)) / self.scale
+        placed = pose_points(turned, self.shown, opposite(self.turn))
+        return (placed + torch.tensor(self.part[:2], dtype=torch.float64)).to(points.dtype)
+
+    def holds(self, xy: PointsLike) -> Bool[Tensor, "*n"]:
+        """Which image pixels lie in the part that is shown; where that is all, so do points off the image."""
+        points = as_points(xy)
+        if self.part == (0, 0, self.width, self.height):
+            return torch.ones(points.shape[:-1], dtype=torch.bool)
+        low, high = torch.tensor(self.part, dtype=torch.float64).view(2, 2)
+        return ((points.double() >= low) & (points.double() < high)).all(dim=-1)
+
+    def posed(self, pose: Pose) -> Canvas:
+        """The canvas of the image in a pose that shows the same part of it, in that pose."""
+        size = (self.width, self.height)
+        turn = opposite(self.turn) if pose == "flip" else self.turn
+        if self.box is None:
+            return Canvas(*pose_size(size, pose), self.size, turn)
+        left, top, right, bottom = self.box
+        corners = pose_points([(left, top), (right - 1, bottom - 1)], size, pose).long()
+        (left, top), (right, bottom) = corners.amin(dim=0).tolist(), corners.amax(dim=0).tolist()
+        return Canvas(*pose_size(size, pose), self.size, turn, (left, top, right + 1, bottom + 1))
 
     def to_grid(self, xy: PointsLike, grid: int) -> Float[Tensor, "*n 2"]:
         """Canvas pixels to positions on a ``grid`` x ``grid`` map; fractional, not clamped."""
@@ -132,8 +180,8 @@ class Canvas:
         (left, top), (right, bottom) = self.patch(corners, grid).tolist()
         return slice(top, bottom + 1), slice(left, right + 1)
 
-    def render(self, image: Image.Image) -> Image.Image:
-        """The image scaled (LANCZOS) and centred on the black canvas, as an RGB image.
+    def view(self, image: Image.Image) -> Image.Image:
+        """The part of the image that is laid on the canvas, turned, in its own pixels.
 
         Raises:
             ValueError: the image is not of this canvas's width and height.
@@ -142,9 +190,23 @@ class Canvas:
             raise ValueError(
                 f"this canvas is for an image of {self.width}x{self.height} pixels, got {image.size}"
             )
-        board = Image.new("RGB", (self.size, self.size))
-        board.paste(image.convert("RGB").resize(self.inner, Image.Resampling.LANCZOS), self.offset)
+        return pose_image(image if self.box is None else image.crop(self.box), self.turn)
+
+    def render(
+        self, image: Image.Image, mode: str = "RGB", resample: Image.Resampling = Image.Resampling.LANCZOS
+    ) -> Image.Image:
+        """What is shown of the image, scaled and centred on the black canvas, as an image of a mode.
+
+        Raises:
+            ValueError: the image is not of this canvas's width and height.
+        """
+        board = Image.new(mode, (self.size, self.size))
+        board.paste(self.view(image).convert(mode).resize(self.inner, resample), self.offset)
         return board
+
+
+def _box_size(box: tuple[int, int, int, int]) -> tuple[int, int]:
+    return box[2] - box[0], box[3] - box[1]
 
 
 @dataclass(frozen=True)
@@ -209,6 +271,8 @@ _TRANSPOSITION: dict[Pose, Image.Transpose] = {
     "rot-90": Image.Transpose.ROTATE_270,
 }
 
+_OPPOSITE: dict[Pose, Pose] = {"rot90": "rot-90", "rot-90": "rot90"}
+
 
 def _check_pose(pose: str) -> None:
     if pose not in POSES:
@@ -219,6 +283,12 @@ def pose_image(image: Image.Image, pose: Pose) -> Image.Image:
     """The image mirrored or rotated anticlockwise by a multiple of 90 degrees, without resampling."""
     _check_pose(pose)
     return image if pose == "identity" else image.transpose(_TRANSPOSITION[pose])
+
+
+def opposite(pose: Pose) -> Pose:
+    """The pose that undoes a pose."""
+    _check_pose(pose)
+    return _OPPOSITE.get(pose, pose)
 
 
 def pose_size(size: tuple[int, int], pose: Pose) -> tuple[int, int]:

@@ -281,8 +281,9 @@ class PostProcessor(SavedNetwork):
         """A post-processor that comes with the package (by name), from a folder, or from the hub.
 
         Args:
-            place: ``"lite"`` or another name in `SHIPPED`; a folder that `save_pretrained` wrote; a hub id.
-                A name in `SHIPPED` wins over a folder of that name, which is given as ``"./lite"``.
+            place: ``"lite-frozen"`` or another name in `SHIPPED`; a folder that `save_pretrained` wrote; a
+                hub id. A name in `SHIPPED` wins over a folder of that name, which is given with a separator:
+                ``"./lite-frozen"``.
             revision: of the hub repository.
 
         Raises:

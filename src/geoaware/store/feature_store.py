@@ -39,7 +39,7 @@ from PIL import Image
 from torch import Tensor
 
 from geoaware.features.extractor import DTYPES, Extractor, Wrapped
-from geoaware.method.geometry import POSES, Pose, pose_image
+from geoaware.method.geometry import POSES, Pose, opposite, pose_image
 from geoaware.runs.errors import InputError
 from geoaware.runs.files import replacing, sweep
 from geoaware.store.image_index import ImageIndex, hash_pixels
@@ -60,7 +60,6 @@ INDEX = "pictures.jsonl"
 _NAME = re.compile(r"([0-9a-f]{64})\.(" + "|".join(map(re.escape, POSES)) + r")\.safetensors")
 # Who still writes after so many looks will update the manifest at its own end.
 _TRIES = 10
-_BACK: dict[Pose, Pose] = {"rot90": "rot-90", "rot-90": "rot90"}
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 _log = logging.getLogger(__name__)
@@ -351,7 +350,7 @@ class CachedExtractor(Wrapped):
     def _find(self, image: Image.Image) -> StoredLevels | None:
         """What is stored of an image, as itself or as the turned form of another; ``None`` if nothing is."""
         for pose in POSES:
-            pixels = hash_pixels(pose_image(image, _BACK.get(pose, pose)))
+            pixels = hash_pixels(pose_image(image, opposite(pose)))
             try:
                 return self.store.read(pixels, pose)
             except MissingFeaturesError:

@@ -19,7 +19,7 @@ from geoaware.features import Extractor
 from geoaware.features.refined import refine
 from geoaware.matcher import Matcher
 from geoaware.method.alignment import Alignment, PoseRule
-from geoaware.method.geometry import pose_image
+from geoaware.method.geometry import Canvas
 from geoaware.method.matching import MatchSettings
 from geoaware.method.post_processor import PostProcessor
 from geoaware.method.types import FeatureMap
@@ -87,12 +87,14 @@ class RememberingMatcher(Matcher):
         super().__init__(*given, **named)
         self.memory = memory
 
-    def features(self, images: Sequence[Image.Image]) -> list[FeatureMap]:
+    def features(
+        self, images: Sequence[Image.Image], canvases: Sequence[Canvas] | None = None
+    ) -> list[FeatureMap]:
         """See `Matcher.features`."""
-        key = tuple(hash_pixels(image) for image in images)
+        key = (*(hash_pixels(image) for image in images), *map(str, canvases or ()))
         if key in self.memory.features:
             return list(self.memory.features[key])
-        maps = super().features(images)
+        maps = super().features(images, canvases)
         self.memory.features[key] = maps
         return maps
 
@@ -108,8 +110,7 @@ class RememberingMatcher(Matcher):
             return found
         found = self.memory.poses[key]
         missing = [pose for pose in dict.fromkeys(("identity", found.pose)) if pose not in source.maps]
-        turned = self.features([pose_image(source.image, pose) for pose in missing])
-        return replace(found, maps={**source.maps, **dict(zip(missing, turned, strict=True))})
+        return replace(found, maps={**source.maps, **self.posed(source, missing)})
 
 
 class Bench:

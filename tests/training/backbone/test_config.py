@@ -12,14 +12,19 @@ from geoaware.training.backbone.config import (
     Checks,
     Objective,
     Shape,
+    Trained,
     TuneConfig,
+    Unlabelled,
     Views,
     load_config,
     run_folder,
 )
-from geoaware.training.settings import DataChoice
 
-NEEDED = {"data": [{"name": "coco", "root": "faces"}], "steps": 3}
+NEEDED = {
+    "data": [{"name": "coco", "root": "faces", "objects": 3}],
+    "unlabelled": {"root": "others"},
+    "steps": 3,
+}
 SHIPPED = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
 
 
@@ -46,12 +51,15 @@ class TestShipped:
 
     def test_lite(self) -> None:
         config = load_config("lite")
-        assert [(each.name, each.root, each.share) for each in config.data] == [
-            ("coco", "lspet", 0.6),
-            ("coco", "quaternius", 0.4),
+        assert [(each.name, each.root, each.objects, each.twice) for each in config.data] == [
+            ("coco", "animalpose", 10, 2),
+            ("coco", "lspet", 6, 1),
+            ("coco", "quaternius", 4, 0),
         ]
+        assert (config.unlabelled.every, config.unlabelled.negatives) == (2, 2)
         assert config.start is None
-        assert config.views == Views()
+        assert config.size == 256
+        assert config.cooling < config.steps
         assert config.objective == Objective()
 
     def test_the_shape_without_settings_is_the_network_s(self) -> None:
@@ -66,7 +74,8 @@ class TestKeys:
             ("shape.depth", 3, Shape),
             ("views.blur", 0.1, Views),
             ("objective.sparse", 1, Objective),
-            ("data.0.path", "x", DataChoice),
+            ("data.0.path", "x", Trained),
+            ("unlabelled.folder", "x", Unlabelled),
             ("validation.often", 5, Checks),
         ],
     )
@@ -79,15 +88,15 @@ class TestKeys:
 
     def test_changes_go_before_the_file_and_the_file_before_the_defaults(self, tmp_path: Path) -> None:
         path = file(tmp_path, {**NEEDED, "views": {"turn": 10, "mirror": 0.1}, "seed": 7})
-        config = load_config(path, {"views.mirror": 0.3, "shape.context": [1, 3], "data.0.share": 0.2})
+        config = load_config(path, {"views.mirror": 0.3, "shape.context": [1, 3], "data.0.twice": 2})
         assert (config.views.turn, config.views.mirror, config.views.cover) == (10, 0.3, Views().cover)
         assert config.shape.context == (1, 3)
-        assert config.data[0].share == 0.2
+        assert config.data[0].twice == 2
         assert config.seed == 7
 
     def test_a_way_that_leads_nowhere(self, tmp_path: Path) -> None:
-        with pytest.raises(InputError, match=r"^data\.3\.share: there is no '3' to set something in"):
-            load_config(file(tmp_path, NEEDED), {"data.3.share": 1})
+        with pytest.raises(InputError, match=r"^data\.3\.twice: there is no '3' to set something in"):
+            load_config(file(tmp_path, NEEDED), {"data.3.twice": 1})
 
 
 @pytest.mark.parametrize(
@@ -95,16 +104,27 @@ class TestKeys:
     [
         ({"steps": None}, "steps: input should be a valid integer (got None)"),
         ({"steps": 0}, "steps: input should be greater than or equal to 1 (got 0)"),
-        ({"images": 1}, "images: input should be greater than or equal to 2 (got 1)"),
+        ({"data.0.objects": 0}, "data.0.objects: input should be greater than or equal to 1 (got 0)"),
+        ({"data.0.twice": 4}, "data.0: twice (4) must not be above objects (3)"),
+        ({"data.0.share": 0.5}, "data.0.share: input should be None (got 0.5)"),
+        ({"unlabelled.every": 0}, "unlabelled.every: input should be greater than or equal to 1 (got 0)"),
+        (
+            {"unlabelled.negatives": -1},
+            "unlabelled.negatives: input should be greater than or equal to 0",
+        ),
+        ({"validation.window": 4}, "validation.window: must be odd, or the whole map, got 4"),
+        ({"size": 250}, "size: input should be a multiple of 32 (got 250)"),
+        ({"size": 352}, "size: input should be less than or equal to 320 (got 352)"),
         ({"data": []}, "data: "),
         ({"views.mirror": 1.5}, "views.mirror: input should be less than or equal to 1 (got 1.5)"),
-        ({"views.smaller": 2}, "views: smaller (2.0) must not be above larger (1.7)"),
+        ({"views.smaller": 2}, "views: smaller (2.0) must not be above larger (1.3)"),
         ({"views.smaller": 0}, "views.smaller: input should be greater than 0 (got 0)"),
         ({"objective.points": -1}, "objective.points: "),
         ({"objective.cells": -0.5}, "objective.cells: "),
+        ({"objective.familiar": -0.1}, "objective.familiar: "),
         ({"shape.descriptor": 0}, "shape.descriptor: "),
         ({"average": 1}, "average: input should be less than 1 (got 1)"),
-        ({"rising": 0}, "rising: input should be greater than 0 (got 0)"),
+        ({"warmup": 0}, "warmup: input should be greater than or equal to 1 (got 0)"),
         ({"precision": "fp16"}, "precision: input should be 'fp32' or 'bf16' (got 'fp16')"),
         ({"learning_rate": "fast"}, "learning_rate: "),
     ],
@@ -117,7 +137,7 @@ def test_values_that_cannot_be(tmp_path: Path, changes: dict, message: str) -> N
     assert len(str(caught.value).splitlines()) == 1
 
 
-@pytest.mark.parametrize("missing", ["data", "steps"])
+@pytest.mark.parametrize("missing", ["data", "unlabelled", "steps"])
 def test_what_is_needed_is_asked_for(tmp_path: Path, missing: str) -> None:
     path = file(tmp_path, {key: value for key, value in NEEDED.items() if key != missing})
     with pytest.raises(InputError) as caught:
@@ -153,14 +173,3 @@ def test_it_survives_being_written(tmp_path: Path) -> None:
 def test_the_folder_of_a_run_that_was_given_none() -> None:
     assert run_folder("lite") == Path("runs/tune-lite")
     assert run_folder("configs/mine.yaml") == Path("runs/tune-mine")
-
-
-def test_keys_of_before_are_taken_and_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    path = file(tmp_path, {**NEEDED, "pictures": 6, "objective": {"keep": 0.1}})
-    config = load_config(path, {"objective.keep": 0.2})
-    assert (config.images, config.objective.distillation) == (6, 0.2)
-    assert sorted(record.getMessage() for record in caplog.records) == [
-        f"{path}: objective.keep is now called objective.distillation",
-        f"{path}: pictures is now called images",
-        "the settings given: objective.keep is now called objective.distillation",
-    ]

@@ -12,69 +12,259 @@ from torch import Tensor
 
 from geoaware.method.matching import sample_descriptors
 from geoaware.training.backbone.config import Objective
-from geoaware.training.backbone.images import OBJECT, OUTSIDE, UNKNOWN
+from geoaware.training.backbone.crops import OBJECT, OUTSIDE, UNKNOWN
 from geoaware.training.backbone.objective import (
     Criterion,
-    Parts,
-    far_from_labels,
-    following,
     gaussians,
-    plain_searches,
+    ignored_cells,
+    keypoint_entropy,
+    own_entropy,
     presence_loss,
-    searches,
+    turn_loss,
 )
 from geoaware.training.backbone.views import Batch
 from tests.reference import tuning as slow
 
-GRID, CHANNELS, COUNTS = 6, 4, [3, 2]
-"""A small map, and two kinds of objects of three and of two keypoints."""
+GRID, CHANNELS, CLASSES = 6, 4, 3
+NEGATIVES = 2
 
 
-def maps(seed: int, views: int, dtype: torch.dtype = torch.float64) -> Tensor:
+def unit_maps(seed: int, count: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return F.normalize(torch.randn(views, CHANNELS, GRID, GRID, generator=generator, dtype=dtype), dim=1)
+    return F.normalize(torch.randn(count, CHANNELS, GRID, GRID, generator=generator), dim=1)
 
 
-def made_batch(
-    seed: int, groups: tuple[int, ...] = (0, 1, 0), seen: float = 0.7, known: float = 0.6, points: int = 3
-) -> Batch:
-    """Two views of an image of each of these groups; places reach a little beyond the map."""
+def made_views(seed: int, count: int = 3, points: int = 4, seen: float = 0.7) -> Batch:
+    """Three classes and a point on a limb on each view; one other object here and there."""
     generator = torch.Generator().manual_seed(seed)
 
     def drawn(*shape: int) -> Tensor:
-        return torch.rand(*shape, generator=generator, dtype=torch.float64)
+        return torch.rand(*shape, generator=generator)
 
-    rows = [group for group in groups for _ in range(2)]
     return Batch(
-        drawn(len(rows), 3, 8, 8),
-        (3 * drawn(len(rows), GRID, GRID)).floor(),
-        [(GRID + 1) * drawn(COUNTS[group], 2) - 1 for group in rows],
-        [drawn(COUNTS[group]) < seen for group in rows],
-        rows,
-        (GRID - 1) * drawn(len(groups), 2, points, 2),
-        drawn(len(groups), points) < known,
-        (torch.arange(len(rows)), torch.ones(len(rows))),
+        drawn(count, 3, 8, 8),
+        drawn(NEGATIVES, 3, 8, 8),
+        (3 * drawn(count, GRID, GRID)).floor(),
+        torch.arange(count + NEGATIVES) % 5 - 1,
+        (GRID - 1) * drawn(count, CLASSES + 1, 2),
+        drawn(count, CLASSES + 1) < seen,
+        drawn(count, GRID, GRID) < 0.2,
+        (GRID - 1) * drawn(count, 2, CLASSES + 1, 2),
+        drawn(count, 2, CLASSES + 1) < 0.4,
+        torch.tensor([[0, 1]]),
+        (GRID - 1) * drawn(1, 2, points, 2),
+        drawn(1, points) < 0.6,
     )
 
 
-def criterion(seed: int = 0, **weights: float) -> Criterion:
-    torch.manual_seed(seed)
-    return Criterion(COUNTS, CHANNELS, Objective(**weights)).double()
+@pytest.mark.parametrize("seed", range(4))
+def test_keypoints_agree_with_the_slow_loop(seed: int) -> None:
+    views = made_views(seed)
+    queries = sample_descriptors(unit_maps(seed, 3), views.xy)
+    found = keypoint_entropy(queries, views.xy, views.visible, torch.tensor(7.0))
+    wanted = slow.keypoint_entropy(queries, views.xy, views.visible, 7.0, same=1.0)
+    assert float(found) == pytest.approx(wanted, rel=1e-4)
 
 
-def expected(made: Criterion, descriptors: Tensor, presence: Tensor, batch: Batch) -> list[float]:
-    scale, spread = made.log_scale.item(), made.weights.spread
-    prototypes = [each.detach() for each in made.prototypes]
-    return [
-        *slow.annotated(descriptors, batch.labels, batch.visible, batch.groups, prototypes, scale, spread),
-        slow.own(descriptors, batch.own, batch.known, scale, spread),
-        slow.presence(presence, batch.regions),
-    ]
+@pytest.mark.parametrize("seed", range(4))
+def test_searches_agree_with_the_slow_loop(seed: int) -> None:
+    views, maps = made_views(seed), unit_maps(seed, 3)
+    criterion = Criterion(CLASSES, CHANNELS, Objective())
+    with torch.no_grad():
+        cells, dense = criterion._searches(maps, views, torch.tensor(7.0))
+    wanted = slow.searches(
+        maps,
+        sample_descriptors(maps, views.xy),
+        views.xy,
+        views.visible,
+        F.normalize(criterion.prototypes.detach(), dim=1),
+        ignored_cells(views, GRID),
+        gaussians(views.xy, GRID, 0.7),
+        7.0,
+    )
+    assert (float(cells), float(dense)) == pytest.approx(wanted, rel=1e-3)
 
 
-def values(parts: Parts) -> list[float]:
-    """All but what is kept of plain descriptors."""
-    return [each.item() for each in (parts.cells, parts.dense, parts.own, parts.presence)]
+def test_another_animal_is_no_wrong_place_but_the_true_place_is_never_ignored() -> None:
+    views = made_views(0)
+    elsewhere = torch.zeros(3, GRID, GRID, dtype=torch.bool)
+    elsewhere[0, :, 3:] = True
+    others = torch.full((3, 2, CLASSES + 1, 2), 5.0)
+    visible = torch.zeros(3, 2, CLASSES + 1, dtype=torch.bool)
+    visible[1, 0, 2] = True
+    xy = torch.zeros(3, CLASSES + 1, 2)
+    xy[0, 1] = torch.tensor([4.0, 0.0])
+    found = ignored_cells(
+        replace(views, elsewhere=elsewhere, others=others, others_visible=visible, xy=xy), GRID
+    )
+    assert torch.equal(found[0, 0], elsewhere[0])
+    assert not found[0, 1, 0, 4]
+    assert found[0, 1, 3, 4]
+    # Only around the other's keypoint of the same class.
+    assert found[1, 2, 5, 5]
+    assert found[1, 2, 5, 3]
+    assert not found[1, 2, 5, 2]
+    assert not found[1, 1].any()
+    assert not found[2].any()
+
+
+def test_a_match_on_another_animal_costs_nothing() -> None:
+    """The same descriptor twice: a mistake, unless another object of the kind is there."""
+    views = replace(
+        made_views(0),
+        xy=torch.full((3, CLASSES + 1, 2), 1.0),
+        visible=torch.ones(3, CLASSES + 1, dtype=torch.bool),
+        elsewhere=torch.zeros(3, GRID, GRID, dtype=torch.bool),
+        others_visible=torch.zeros(3, 2, CLASSES + 1, dtype=torch.bool),
+    )
+    maps = torch.zeros(3, CHANNELS, GRID, GRID)
+    maps[:, 0] = 1.0
+    maps[:, :, 0:3, 0:3] = torch.tensor([0.0, 1.0, 0.0, 0.0]).view(4, 1, 1)
+    maps[:, :, 3:, 3:] = torch.tensor([0.0, 1.0, 0.0, 0.0]).view(4, 1, 1)
+    criterion = Criterion(CLASSES, CHANNELS, Objective())
+    torch.nn.init.constant_(criterion.prototypes, 0.0)
+    criterion.prototypes.data[:, 1] = 1.0
+    scale = torch.tensor(50.0)
+    wrong = criterion._searches(maps, views, scale)[0]
+    elsewhere = views.elsewhere.clone()
+    elsewhere[:, 3:, 3:] = True
+    fine = criterion._searches(maps, replace(views, elsewhere=elsewhere), scale)[0]
+    assert float(wrong.detach() - fine.detach()) == pytest.approx(0.693, abs=0.02)
+
+
+def test_every_part_has_a_gradient_and_the_total_is_their_weighted_sum() -> None:
+    views = made_views(0, seen=1.0)
+    weights = Objective(cells=0.5, dense=0.2, keypoints=0.7, own=0.9, presence=1.1, familiar=1.3, upright=1.7)
+    criterion = Criterion(CLASSES, CHANNELS, weights)
+    maps = unit_maps(0, 3).requires_grad_()
+    presence = torch.zeros(3 + NEGATIVES, 1, GRID, GRID).requires_grad_()
+    familiarity = torch.zeros(3 + NEGATIVES).requires_grad_()
+    turns = torch.zeros(3 + NEGATIVES, 4).requires_grad_()
+    parts = criterion(maps, presence, familiarity, turns, views)
+    assert set(parts) == {"cells", "dense", "keypoints", "own", "presence", "familiar", "upright"}
+    total = criterion.total(parts)
+    assert float(total.detach()) == pytest.approx(
+        sum(getattr(weights, name) * float(value.detach()) for name, value in parts.items()), rel=1e-5
+    )
+    total.backward()
+    for each in (maps, presence, familiarity, turns, *criterion.parameters()):
+        assert each.grad is not None
+        assert float(each.grad.abs().sum()) > 0
+
+
+class TestNegatives:
+    """Images that show nothing that is trained on come behind the views."""
+
+    def found(self, presence: Tensor, familiarity: Tensor, views: Batch | None = None) -> dict[str, Tensor]:
+        views = views or made_views(0)
+        criterion = Criterion(CLASSES, CHANNELS, Objective())
+        turns = torch.zeros(len(views.turns), 4)
+        return criterion(unit_maps(0, len(views.pixels)), presence, familiarity, turns, views)  # type: ignore[no-any-return]
+
+    def test_familiar_by_hand(self) -> None:
+        """Views at log 3, 0 and -log 3, negatives at log 3 and -log 7."""
+        logits = torch.tensor([math.log(3), 0.0, -math.log(3), math.log(3), -math.log(7)])
+        found = self.found(torch.zeros(5, 1, GRID, GRID), logits)["familiar"]
+        wanted = -sum(map(math.log, (3 / 4, 1 / 2, 1 / 4, 1 / 4, 7 / 8))) / 5
+        assert float(found) == pytest.approx(wanted, rel=1e-6)
+
+    @pytest.mark.parametrize("seed", range(4))
+    def test_familiar_agrees_with_the_slow_loop(self, seed: int) -> None:
+        logits = 3 * torch.randn(5, generator=torch.Generator().manual_seed(seed))
+        found = self.found(torch.zeros(5, 1, GRID, GRID), logits)["familiar"]
+        wanted = slow.familiar(logits.tolist(), [True] * 3 + [False] * 2)
+        assert float(found) == pytest.approx(wanted, rel=1e-5)
+
+    def test_a_view_pulls_its_logit_up_and_a_negative_down(self) -> None:
+        logits = torch.zeros(5, requires_grad=True)
+        self.found(torch.zeros(5, 1, GRID, GRID), logits)["familiar"].backward()
+        assert logits.grad is not None
+        assert logits.grad.tolist() == pytest.approx([-0.1, -0.1, -0.1, 0.1, 0.1])
+
+    def test_every_cell_of_a_negative_is_outside(self) -> None:
+        views = made_views(0)
+        presence = torch.randn(5, 1, GRID, GRID, generator=torch.Generator().manual_seed(1))
+        found = self.found(presence, torch.zeros(5))["presence"]
+        regions = torch.cat([views.regions, torch.full((2, GRID, GRID), float(OUTSIDE))])
+        assert float(found) == pytest.approx(slow.presence(presence, regions), rel=1e-5)
+
+    def test_without_negatives_the_views_alone_count(self) -> None:
+        views = replace(
+            made_views(0), negatives=torch.zeros(0, 3, 8, 8), turns=torch.zeros(3, dtype=torch.long)
+        )
+        presence = torch.randn(3, 1, GRID, GRID, generator=torch.Generator().manual_seed(1))
+        found = self.found(presence, torch.zeros(3), views)
+        assert float(found["presence"]) == pytest.approx(slow.presence(presence, views.regions), rel=1e-5)
+        assert float(found["familiar"]) == pytest.approx(math.log(2))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_points_of_one_object_agree_with_the_slow_loop(seed: int) -> None:
+    views, maps = made_views(seed), unit_maps(seed, 3)
+    views = replace(
+        views,
+        pairs=torch.tensor([[0, 1], [1, 2]]),
+        own=torch.cat([views.own, views.own.flip(2)]),
+        known=torch.cat([views.known, ~views.known]),
+    )
+    found = own_entropy(maps, views, 0.7, torch.tensor(7.0))
+    slowly = slow.own(maps, views.pairs, views.own, views.known, math.log(7.0), 0.7)
+    assert float(found) == pytest.approx(slowly, rel=1e-4)
+
+
+def parts_of(views: Batch, criterion: Criterion, maps: Tensor) -> dict[str, Tensor]:
+    """Where presence and familiarity say nothing."""
+    count = len(maps) + NEGATIVES
+    presence, turns = torch.zeros(count, 1, GRID, GRID), torch.zeros(count, 4)
+    return criterion(maps, presence, torch.zeros(count), turns, views)  # type: ignore[no-any-return]
+
+
+def test_nothing_visible_and_no_object_twice() -> None:
+    """A step without a label still has a gradient: none."""
+    views = replace(
+        made_views(0, seen=0.0),
+        pairs=torch.zeros(0, 2, dtype=torch.long),
+        own=torch.zeros(0, 2, 4, 2),
+        known=torch.zeros(0, 4, dtype=torch.bool),
+    )
+    criterion = Criterion(CLASSES, CHANNELS, Objective())
+    maps = unit_maps(0, 3).requires_grad_()
+    parts = parts_of(views, criterion, maps)
+    assert [parts[name].item() for name in ("cells", "dense", "keypoints", "own")] == [0, 0, 0, 0]
+    criterion.total(parts).backward()
+    assert maps.grad is not None
+    assert maps.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("log_scale", [2.0, 4.0, 5.0])
+def test_the_factor_of_the_cosines_is_learned_up_to_eighty(log_scale: float) -> None:
+    views, maps = made_views(0), unit_maps(0, 3)
+    criterion = Criterion(CLASSES, CHANNELS, Objective())
+    assert criterion.log_scale.exp().item() == pytest.approx(45)
+    with torch.no_grad():
+        criterion.log_scale.fill_(log_scale)
+    parts_of(views, criterion, maps)["cells"].backward()
+    assert criterion.log_scale.grad is not None
+    assert (float(criterion.log_scale.grad) == 0) == (math.exp(log_scale) > 80)
+
+
+def test_gradients() -> None:
+    """Of everything that is learned, by finite differences."""
+    views, criterion = made_views(0, seen=1.0), Criterion(CLASSES, CHANNELS, Objective()).double()
+    views = replace(
+        views, **{name: getattr(views, name).double() for name in ("xy", "own", "regions", "others")}
+    )
+    with torch.no_grad():
+        criterion.log_scale.fill_(1.0)
+
+    def searches(maps: Tensor, *_: Tensor) -> Tensor:
+        return torch.stack(criterion._searches(maps, views, criterion.log_scale.exp()))
+
+    maps = unit_maps(0, 3).double().requires_grad_()
+    assert torch.autograd.gradcheck(searches, (maps, *criterion.parameters()), fast_mode=True)
+    assert torch.autograd.gradcheck(
+        lambda each: own_entropy(each, views, 0.7, criterion.log_scale.exp()), (maps,), fast_mode=True
+    )
 
 
 def logits(seed: int, views: int) -> Tensor:
@@ -82,285 +272,12 @@ def logits(seed: int, views: int) -> Tensor:
     return 2 * torch.randn(views, 1, GRID, GRID, generator=generator, dtype=torch.float64)
 
 
-class TestCriterion:
-    @settings(max_examples=15, deadline=None)
-    @given(st.integers(0, 10_000), st.sampled_from([0.0, 0.3, 0.7, 1.0]), st.sampled_from([0.4, 0.7, 2.0]))
-    def test_fast_equals_slow(self, seed: int, share: float, spread: float) -> None:
-        batch, made = made_batch(seed, seen=share, known=share), criterion(seed, spread=spread)
-        descriptors, presence = maps(seed, 6), logits(seed, 6)
-        found = values(made(descriptors, presence, batch))
-        assert found == pytest.approx(expected(made, descriptors, presence, batch), abs=1e-9)
-
-    @pytest.mark.parametrize("log_scale", [-1.0, 2.0, 4.0, 5.0])
-    def test_the_factor_of_the_cosines_is_learned_up_to_sixty(self, log_scale: float) -> None:
-        batch, made, descriptors = made_batch(3), criterion(), maps(3, 6)
-        with torch.no_grad():
-            made.log_scale.fill_(log_scale)
-        parts = made(descriptors, logits(3, 6), batch)
-        assert values(parts) == pytest.approx(expected(made, descriptors, logits(3, 6), batch), abs=1e-8)
-        parts.cells.backward()
-        assert (made.log_scale.grad == 0) == (math.exp(log_scale) > 60)
-
-    def test_it_begins_at_twenty(self) -> None:
-        assert criterion().log_scale.exp().item() == pytest.approx(20)
-
-    def test_in_single_precision(self) -> None:
-        """Labels are in float64 or in float32, as they come."""
-        batch, made = made_batch(5), criterion().float()
-        found = values(made(maps(5, 6, torch.float32), logits(5, 6).float(), batch))
-        wanted = expected(made, maps(5, 6, torch.float32), logits(5, 6), batch)
-        assert found == pytest.approx(wanted, abs=1e-4)
-
-    def test_prototypes_of_other_lengths_are_the_same(self) -> None:
-        batch, made, descriptors = made_batch(5), criterion(), maps(5, 6)
-        before = values(made(descriptors, logits(5, 6), batch))
-        with torch.no_grad():
-            for each in made.prototypes:
-                each.mul_(7)
-        assert values(made(descriptors, logits(5, 6), batch)) == pytest.approx(before)
-
-    def test_groups_do_not_search_each_other(self) -> None:
-        """What views of the second kind look like is nothing to the first; the mean is over all searches."""
-        batch, made, descriptors = made_batch(6, (0, 1, 0), 1.0), criterion(), maps(6, 6)
-
-        def cells(descriptors: Tensor, *kinds: int) -> float:
-            visible = [
-                each & (group in kinds) for each, group in zip(batch.visible, batch.groups, strict=True)
-            ]
-            return made(descriptors, logits(6, 6), replace(batch, visible=visible)).cells.item()
-
-        changed = descriptors.clone()
-        changed[2:4] = maps(7, 2)
-        assert cells(changed, 0) == pytest.approx(cells(descriptors, 0))
-        assert cells(changed, 1) != pytest.approx(cells(descriptors, 1))
-        # Three keypoints on four views, looked for from the other three and from a prototype; two on two.
-        first, second = 3 * 4 * 4, 2 * 2 * 2
-        mean = (first * cells(descriptors, 0) + second * cells(descriptors, 1)) / (first + second)
-        assert cells(descriptors, 0, 1) == pytest.approx(mean)
-
-    def test_no_visible_keypoint(self) -> None:
-        batch, made = made_batch(2, seen=0.0), criterion()
-        descriptors = maps(2, 6).requires_grad_()
-        parts = made(descriptors, logits(2, 6), batch)
-        assert (parts.cells.item(), parts.dense.item()) == (0, 0)
-        assert parts.own.item() > 0
-        parts.total(made.weights).backward()
-        assert descriptors.grad.isfinite().all()
-
-    def test_a_keypoint_on_one_view_alone_is_searched_from_its_prototype(self) -> None:
-        batch, made, descriptors = made_batch(2, (1,), seen=0.0, known=0.0), criterion(), maps(2, 2)
-        batch.visible[1][0] = True
-        query = F.normalize(made.prototypes[1][0].detach(), dim=0).tolist()
-        entropy, far = slow.search(query, descriptors[1], *batch.labels[1][0].tolist(), 20.0, 0.7)
-        parts = made(descriptors, logits(2, 2), batch)
-        assert values(parts)[:3] == pytest.approx([entropy, far, 0.0])
-
-    @pytest.mark.parametrize("points", [0, 3])
-    def test_no_point_that_counts(self, points: int) -> None:
-        batch, made = made_batch(2, known=0.0, points=points), criterion()
-        parts = made(maps(2, 6), logits(2, 6), batch)
-        assert parts.own.item() == 0
-        assert parts.cells.item() > 0
-
-    def test_nothing_at_all(self) -> None:
-        """A step without a label still has a gradient: none."""
-        batch = replace(
-            made_batch(2, seen=0.0, known=0.0), regions=torch.full((6, GRID, GRID), float(UNKNOWN)).double()
-        )
-        descriptors, presence = maps(2, 6).requires_grad_(), logits(2, 6).requires_grad_()
-        made = criterion()
-        parts = made(descriptors, presence, batch)
-        assert values(parts) == [0, 0, 0, 0]
-        parts.total(made.weights).backward()
-        assert torch.equal(presence.grad, torch.zeros_like(presence))
-
-    def test_parts_of_weight_zero_are_not_computed(self) -> None:
-        batch, descriptors = made_batch(4), maps(4, 6)
-        full = criterion()(descriptors, logits(4, 6), batch)
-        none = criterion(dense=0, own=0)(descriptors, logits(4, 6), batch)
-        assert (none.dense.item(), none.own.item()) == (0, 0)
-        assert none.cells.item() == pytest.approx(full.cells.item())
-        assert none.presence.item() == pytest.approx(full.presence.item())
-
-    def test_total_by_hand(self) -> None:
-        parts = Parts(*(torch.tensor(each) for each in (1.0, 10.0, 100.0, 10_000.0, 1000.0)))
-        weights = Objective(cells=2, dense=0.5, own=0.25, presence=0.125, distillation=0.5)
-        assert parts.total(weights).item() == 2 + 5 + 25 + 5000 + 125
-
-    def test_gradients(self) -> None:
-        """Of everything that is learned, by finite differences."""
-        batch, made = made_batch(9, (0, 1), 0.8), criterion(9, spread=0.9)
-
-        def total(descriptors: Tensor, presence: Tensor, *_: Tensor) -> Tensor:
-            return made(descriptors, presence, batch).total(made.weights)
-
-        with torch.no_grad():
-            made.log_scale.fill_(1.0)
-        inputs = maps(9, 4).requires_grad_(), logits(9, 4).requires_grad_()
-        assert torch.autograd.gradcheck(total, (*inputs, *made.parameters()), fast_mode=True)
-
-    def test_a_point_on_a_limb_is_a_keypoint_without_a_prototype(self) -> None:
-        """One more label on each view of the second kind: two searches more, none from a prototype."""
-        batch, made, descriptors = made_batch(6, (1,), 0.0), criterion(), maps(6, 2)
-        places = torch.tensor([[1.0, 2.5], [3.5, 0.0]]).double()
-        more = replace(
-            batch,
-            labels=[torch.cat([each, places[row : row + 1]]) for row, each in enumerate(batch.labels)],
-            visible=[torch.cat([each, torch.tensor([True])]) for each in batch.visible],
-        )
-        searched = []
-        for row in range(2):
-            query = slow.unit(slow.read(descriptors[row], *places[row].tolist()))
-            searched.append(slow.search(query, descriptors[1 - row], *places[1 - row].tolist(), 20.0, 0.7))
-        parts = made(descriptors, logits(6, 2), more)
-        assert parts.cells.item() == pytest.approx((searched[0][0] + searched[1][0]) / 2)
-        assert parts.dense.item() == pytest.approx((searched[0][1] + searched[1][1]) / 2)
-
-    def test_a_view_s_own_keypoint_teaches_nothing(self) -> None:
-        """With a prototype alone to search it, nothing pulls at the descriptor that is read."""
-        batch, made = made_batch(2, (1,), seen=0.0, known=0.0), criterion()
-        batch.visible[0][1] = True
-        batch.labels[0][1] = torch.tensor([2.0, 3.0])
-        descriptors = maps(2, 2).requires_grad_()
-        made(descriptors, logits(2, 2), batch).cells.backward()
-        assert torch.equal(descriptors.grad[1], torch.zeros(CHANNELS, GRID, GRID).double())
-        query = F.normalize(made.prototypes[1][1].detach(), dim=0)
-        shares = (20 * torch.einsum("d,dhw->hw", query, descriptors[0].detach())).flatten().softmax(dim=0)
-        goal = gaussians(torch.tensor([[2.0, 3.0]]).double(), GRID, 0.7)[0]
-        pull = 20 * (shares.view(GRID, GRID) - goal) * query[:, None, None]
-        torch.testing.assert_close(descriptors.grad[0], pull)
-
-
-def plain_maps(seed: int, views: int) -> Tensor:
-    """Of three channels that change slowly over the map, so that points are found back."""
-    generator = torch.Generator().manual_seed(seed)
-    coarse = torch.randn(views, 3, 2, 2, generator=generator, dtype=torch.float64)
-    return F.normalize(F.interpolate(coarse, size=(GRID, GRID), mode="bilinear", align_corners=True), dim=1)
-
-
-class TestKept:
-    @settings(max_examples=15, deadline=None)
-    @given(st.integers(0, 10_000), st.sampled_from([(0, 1, 0), (0, 0, 0), (1,)]), st.sampled_from([0.0, 0.4]))
-    def test_fast_equals_slow(self, seed: int, groups: tuple[int, ...], seen: float) -> None:
-        views = 2 * len(groups)
-        batch, made = made_batch(seed, groups, seen, 0.8, 6), criterion(seed)
-        descriptors, plain = maps(seed, views), plain_maps(seed, views)
-        wanted = slow.keep(
-            descriptors, plain, batch.own, batch.known, batch.labels, batch.visible, batch.groups,
-            made.log_scale.item(),
-        )  # fmt: skip
-        found = made(descriptors, logits(seed, views), batch, plain).distillation.item()
-        assert found == pytest.approx(wanted, abs=1e-9)
-
-    def test_some_points_are_kept(self) -> None:
-        """Or the comparison above would be one of zeros."""
-        found = [
-            criterion()(
-                maps(seed, 6), logits(seed, 6), made_batch(seed, seen=0.2), plain_maps(seed, 6)
-            ).distillation
-            for seed in range(10)
-        ]
-        assert sum(each.item() > 0 for each in found) > 5
-
-    def test_without_plain_descriptors_nothing_is_kept(self) -> None:
-        assert criterion()(maps(1, 6), logits(1, 6), made_batch(1)).distillation.item() == 0
-
-    def test_no_point_that_counts(self) -> None:
-        batch = made_batch(2, known=0.0)
-        assert criterion()(maps(2, 6), logits(2, 6), batch, plain_maps(2, 6)).distillation.item() == 0
-
-    def test_gradients(self) -> None:
-        batch, made = made_batch(9, (0, 1), 0.0, 1.0, 6), criterion(9)
-        plain = plain_maps(9, 4)
-        with torch.no_grad():
-            made.log_scale.fill_(1.0)
-        descriptors = maps(9, 4).requires_grad_()
-
-        def kept(descriptors: Tensor, _: Tensor) -> Tensor:
-            return made(descriptors, logits(9, 4), batch, plain).distillation
-
-        assert kept(descriptors, made.log_scale).item() > 0
-        assert torch.autograd.gradcheck(kept, (descriptors, made.log_scale), fast_mode=True)
-
-    def test_the_next_image_of_the_group(self) -> None:
-        """A lone one is its own: its second view."""
-        assert following([0, 0, 1, 1, 0, 0, 2, 2, 0, 0]) == [5, 3, 9, 7, 1]
-
-    def test_where_points_are_found_by_hand(self) -> None:
-        """Each cell of the target looks like one of the source, the columns exchanged."""
-        source = torch.eye(4).view(1, 4, 2, 2)
-        found, back = plain_searches(source, source.flip(3), torch.tensor([[[0.0, 0.0], [1.0, 1.0]]]))
-        assert found.tolist() == [[[1.0, 0.0], [0.0, 1.0]]]
-        assert back.tolist() == [[[0.0, 0.0], [1.0, 1.0]]]
-
-    def test_annotated_points_teach_themselves(self) -> None:
-        """Three cells around a visible keypoint of the first view are left to it."""
-        batch = made_batch(3, (0,), 0.0, points=3)
-        batch.own[0, 0] = torch.tensor([[1.0, 1.0], [1.0, 4.5], [5.0, 1.0]])
-        batch.labels[0][1] = torch.tensor([1.0, 1.5])
-        batch.visible[0][1] = True
-        assert far_from_labels(batch).tolist() == [[False, False, True]]
-        batch.visible[0][1] = False
-        assert far_from_labels(batch).tolist() == [[True, True, True]]
-
-
-class TestSearches:
-    def case(self, seed: int, q: int = 3, t: int = 2) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        generator = torch.Generator().manual_seed(seed)
-        queries = F.normalize(torch.randn(q, CHANNELS, generator=generator, dtype=torch.float64), dim=1)
-        xy = GRID * torch.rand(t, 2, generator=generator, dtype=torch.float64) - 0.5
-        return queries, maps(seed, t), gaussians(xy, GRID, 0.7), xy
-
-    @pytest.mark.parametrize("scale", [0.5, 20.0, 60.0])
-    def test_fast_equals_slow(self, scale: float) -> None:
-        queries, targets, goal, xy = self.case(1)
-        entropy, far = searches(queries, targets, goal, xy, torch.tensor(scale).double())
-        for row, query in enumerate(queries.tolist()):
-            for column, target in enumerate(targets):
-                found = entropy[row, column].item(), far[row, column].item()
-                wanted = slow.search(query, target, *xy[column].tolist(), scale, 0.7)
-                assert found == pytest.approx(wanted, abs=1e-9)
-
-    def test_without_distances(self) -> None:
-        case, scale = self.case(1), torch.tensor(20.0).double()
-        (entropy, _), (same, far) = searches(*case, scale), searches(*case, scale, dense=False)
-        assert torch.equal(entropy, same)
-        assert torch.equal(far, torch.zeros(3, 2).double())
-
-    def test_by_hand(self) -> None:
-        """Four cells of which one is alike: weights e² to three ones; half of what is wanted lies there."""
-        cells = torch.eye(4).view(1, 4, 2, 2)
-        goal = torch.tensor([[[0.5, 0.5], [0.0, 0.0]]])
-        entropy, far = searches(cells[:, :, 0, 0], cells, goal, torch.tensor([[0.5, 0.0]]), torch.tensor(2.0))
-        total = math.exp(2) + 3
-        assert entropy.item() == pytest.approx(math.log(total) - 0.5 * 2)
-        found = 2 / total
-        assert far.item() == pytest.approx(math.hypot(found - 0.5, found))
-
-    def test_alike_everywhere_is_a_guess(self) -> None:
-        """The cross-entropy is that of all cells, the place found the middle of the map."""
-        alike = torch.ones(1, 1, GRID, GRID)
-        xy = torch.tensor([[1.0, 4.0]])
-        entropy, far = searches(torch.ones(2, 1), alike, gaussians(xy, GRID, 0.7), xy, torch.tensor(9.0))
-        torch.testing.assert_close(entropy, torch.full((2, 1), math.log(GRID * GRID)))
-        torch.testing.assert_close(far, torch.full((2, 1), math.hypot(1.5, 1.5)))
-
-    def test_gradients(self) -> None:
-        queries, targets, goal, xy = self.case(4)
-        scale = torch.tensor(3.0, dtype=torch.float64, requires_grad=True)
-
-        def both(queries: Tensor, targets: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-            return searches(queries, targets, goal, xy, scale)
-
-        assert torch.autograd.gradcheck(both, (queries.requires_grad_(), targets.requires_grad_(), scale))
-
-
 class TestPresence:
     @pytest.mark.parametrize("seed", range(5))
     def test_fast_equals_slow(self, seed: int) -> None:
-        regions = made_batch(seed).regions
-        found = presence_loss(logits(seed, 6), regions)
-        assert found.item() == pytest.approx(slow.presence(logits(seed, 6), regions), abs=1e-12)
+        regions = made_views(seed).regions.double()
+        found = presence_loss(logits(seed, 3), regions)
+        assert found.item() == pytest.approx(slow.presence(logits(seed, 3), regions), abs=1e-12)
 
     def test_object_and_outside_weigh_the_same(self) -> None:
         """One cell of an object at log 3, against fifteen outside at 0."""
@@ -378,8 +295,8 @@ class TestPresence:
         assert presence_loss(torch.zeros(2, 1, 3, 3), regions).item() == pytest.approx(cost)
 
     def test_gradients(self) -> None:
-        regions = made_batch(1).regions
-        found = logits(1, 6).requires_grad_()
+        regions = made_views(1).regions
+        found = logits(1, 3).requires_grad_()
         assert torch.autograd.gradcheck(lambda each: presence_loss(each, regions), (found,))
         presence_loss(found, regions).backward()
         assert not found.grad[:, 0][regions == UNKNOWN].any()
@@ -387,29 +304,20 @@ class TestPresence:
         assert (found.grad[:, 0][regions == OUTSIDE] > 0).all()
 
 
-class TestReading:
-    def test_between_cells_by_hand(self) -> None:
-        cells = torch.tensor([[[[0.0, 1.0, 2.0], [3.0, 4.0, 5.0], [6.0, 7.0, 8.0]]]])
-        xy = torch.tensor([[[0.0, 0.0], [2.0, 1.0], [0.5, 0.0], [1.25, 1.5], [-3.0, 0.0], [9.0, 9.0]]])
-        expected = torch.tensor([0.0, 5.0, 0.5, 5.75, 0.0, 8.0])
-        torch.testing.assert_close(sample_descriptors(cells, xy)[0, :, 0], expected)
+class TestTurns:
+    def test_by_hand(self) -> None:
+        """Of the second nobody knows the turn; the others have 3/6 and 1/4 of the softmax."""
+        logits = torch.log(torch.tensor([[1.0, 3, 1, 1], [9, 1, 1, 1], [2, 2, 2, 2]]))
+        found = turn_loss(logits, torch.tensor([1, -1, 3]))
+        assert float(found) == pytest.approx((math.log(2) + math.log(4)) / 2)
 
-    def test_fast_equals_slow(self) -> None:
-        views = maps(3, 4)
-        xy = 9 * torch.rand(4, 5, 2, generator=torch.Generator().manual_seed(1)).double() - 2
-        found = sample_descriptors(views, xy)
-        for view in range(4):
-            for point in range(5):
-                wanted = slow.read(views[view], *xy[view, point].tolist())
-                assert found[view, point].tolist() == pytest.approx(wanted, abs=1e-9)
-
-    def test_gradients(self) -> None:
-        views = maps(3, 2).requires_grad_()
-        xy = GRID * torch.rand(2, 3, 2, generator=torch.Generator().manual_seed(1)).double()
-        assert torch.autograd.gradcheck(lambda each: sample_descriptors(each, xy), (views,))
-
-    def test_no_points(self) -> None:
-        assert sample_descriptors(maps(3, 2), torch.zeros(2, 0, 2).double()).shape == (2, 0, CHANNELS)
+    def test_where_none_is_known_it_is_nothing_and_has_no_gradient(self) -> None:
+        logits = torch.randn(3, 4, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        found = turn_loss(logits, torch.full((3,), -1))
+        found.backward()
+        assert found.item() == 0
+        assert logits.grad is not None
+        assert not logits.grad.any()
 
 
 class TestGaussians:

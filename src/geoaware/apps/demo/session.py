@@ -301,8 +301,9 @@ class Session:
             here, there = (self._encoded(side, matcher) for side in NAMES)
             if here is None or there is None:
                 return None
+            queries = as_points(self.points).double()
+            here = self._images["source"].encoded[self.features] = matcher.holding(here, queries)
             found = self._alignment(matcher, here, there, setting)
-        queries = as_points(self.points).double()
         matches = match_posed(here.maps, there.maps["identity"], queries, found.pose, matcher.settings)
         matches = replace(matches, distances=found.distances)
         return MatchResult(here, there, queries, matches, setting, matcher.settings, matcher.describe())

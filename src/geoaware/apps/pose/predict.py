@@ -163,5 +163,4 @@ class PosePredictor:
         if self._settings.masks:
             # The IMD resizes whatever it gets to this size: here it happens once an image, not once a pair.
             features = replace(features, data=resized(features.data[None], _RESOLUTION)[0])
-        size = self._matcher.extractor.layout.size
-        return features, None if mask is None else mask_on_canvas(mask, "identity", size)
+        return features, None if mask is None else mask_on_canvas(mask, "identity", features.canvas)

@@ -23,7 +23,7 @@ from geoaware.data.images import load_annotated
 from geoaware.data.names import alike
 from geoaware.matcher import Matcher
 from geoaware.method.alignment import CANDIDATES, mirror_points
-from geoaware.method.geometry import Pose, clamp_points, pose_image, pose_points
+from geoaware.method.geometry import Canvas, Pose, clamp_points, pose_image, pose_points
 from geoaware.method.keypoints import Schema
 from geoaware.method.matching import descriptors
 from geoaware.method.types import AnnotatedImage
@@ -168,7 +168,10 @@ def _encode(
     visible = schema.visibility(keypoints)
     mirrored = mirror_points(xy, image.size, schema.partners, visible)
     rows, known = list[Tensor](), list[Tensor]()
-    turned = matcher.features([pose_image(image, each) for each in poses])
+    # The part is known, so nothing is cut out of it: every keypoint has to stay in it.
+    posed = [pose_image(image, each) for each in poses]
+    side = matcher.extractor.layout.size
+    turned = matcher.features(posed, [Canvas(*each.size, side, box=(0, 0, *each.size)) for each in posed])
     for pose, features in zip(poses, turned, strict=True):
         flipped = pose == "flip"
         places = mirrored.places if flipped else pose_points(xy, image.size, pose)

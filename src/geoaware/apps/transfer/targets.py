@@ -238,9 +238,13 @@ def read_targets(path: Path, sources: Sources, images: Path | None = None, exif:
 
 
 def cells_of_mask(mask: np.ndarray, canvas: Canvas, grid: int) -> Bool[Tensor, "p p"]:
-    """The cells of a map that hold a pixel of an object, from its mask (h, w) on the canvas's image."""
-    rows, columns = np.nonzero(mask)
-    cells = canvas.patch(canvas.to_canvas(np.stack([columns, rows], axis=1)), grid)
+    """The cells of a map that hold a pixel of an object, from its mask (h, w) on the canvas's image.
+
+    Where the canvas shows nothing of the object, they are the cells nearest to it.
+    """
+    pixels = np.stack(np.nonzero(mask)[::-1], axis=1)
+    held = canvas.holds(pixels).numpy()
+    cells = canvas.patch(canvas.to_canvas(pixels[held] if held.any() else pixels), grid)
     inside = torch.zeros(grid, grid, dtype=torch.bool)
     inside[cells[:, 1], cells[:, 0]] = True
     return inside

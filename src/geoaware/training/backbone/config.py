@@ -8,11 +8,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, model_validator
 
-from geoaware.features.tuned import GRID
+from geoaware.features.tuned import STRIDE, TunedSettings
 from geoaware.runs import settings
 from geoaware.runs.settings import Count, Part, Positive, Weight
 from geoaware.training import settings as common
@@ -26,7 +26,7 @@ Number = Annotated[int, Field(ge=0)]
 
 
 class Shape(Part):
-    """Of the decoder; see `geoaware.features.tuned.TunedShape`."""
+    """Of the network; see `geoaware.features.tuned.TunedShape`."""
 
     descriptor: Count = 128
     width: Count = 256
@@ -34,36 +34,50 @@ class Shape(Part):
     detail: Number = 2
 
 
-class Views(Part):
-    """How an image is shown; every image of a step is shown twice.
+class Trained(DataChoice):
+    """A split that is trained on; see `DataChoice` for the rest.
 
     Attributes:
-        smaller: least scale of the object, relative to the image on its canvas.
-        larger: greatest.
-        turn: degrees of rotation to either side.
-        upside: chance of a rotation by any angle instead.
-        mirror: chance of showing the mirror image.
-        colour: strength of the changes of light and colour.
-        recolour: chance of another coat for an object that has a mask: blotches of colour, or of a
-            photograph.
-        background: chance of another image behind an object that has a mask.
-        cover: chance of a rectangle of noise before the object.
-        styles: chance of a view that takes on some of another's style inside the network: the mean and
-            deviation of the channels of early maps (MixStyle, Zhou et al. 2021).
-        shuffle: chance of a view cut into tiles that change places: it shows no object and has no keypoints.
+        objects: annotated objects a step, every category as often.
+        twice: how many of them are shown twice.
     """
 
-    smaller: Positive = 0.5
-    larger: Positive = 1.7
-    turn: Weight = 40.0
-    upside: Chance = 0.25
+    share: None = None
+    objects: Count
+    twice: Number = 0
+
+    @model_validator(mode="after")
+    def _fewer(self) -> Trained:
+        if self.twice > self.objects:
+            raise ValueError(f"twice ({self.twice}) must not be above objects ({self.objects})")
+        return self
+
+
+class Views(Part):
+    """How annotated objects are shown.
+
+    Attributes:
+        smaller: longer side of an object on a view, least share of the view's side.
+        larger: greatest share.
+        turn: degrees of rotation to either side.
+        upside: chance of a rotation by any angle instead.
+        mirror: chance of the mirror image.
+        colour: strength of the changes of light and colour.
+        cover: chance of a rectangle of noise before the object.
+        background: chance of another image behind an object that has a mask.
+        recolour: chance of another coat for an object that has a mask: blotches of colour, or of a
+            photograph.
+    """
+
+    smaller: Positive = 0.4
+    larger: Positive = 1.3
+    turn: Weight = 30.0
+    upside: Chance = 0.3
     mirror: Chance = 0.5
     colour: Weight = 0.4
-    recolour: Chance = 0.5
+    cover: Chance = 0.3
     background: Chance = 0.7
-    cover: Chance = 0.4
-    styles: Chance = 0.5
-    shuffle: Chance = 0.05
+    recolour: Chance = 0.5
 
     @model_validator(mode="after")
     def _ordered(self) -> Views:
@@ -72,40 +86,57 @@ class Views(Part):
         return self
 
 
+class Unlabelled(Part):
+    """Images without labels: backgrounds, and what shows nothing that is trained on.
+
+    Attributes:
+        root: their folder, relative to the run's ``root``. Those whose names begin with the ImageNet class of
+            an object (``n03792782_mountain_bike.jpg``) count as negatives.
+        every: one of so many is used, in the order of their names, from the first on.
+        negatives: views of such images, a step.
+    """
+
+    root: str
+    every: Count = 1
+    negatives: Number = 2
+
+
 class Objective(Part):
     """Weights of the parts of the loss; see `geoaware.training.backbone.objective`.
 
     Attributes:
         cells: cross-entropy over the target's cells, for annotated keypoints.
         dense: the paper's dense loss, in cells.
-        own: cross-entropy for points that nobody annotated, between two views of one image.
-        distillation: cross-entropy for points that nobody annotated, between one image and another, where
-            the plain descriptors find them and find them back.
+        keypoints: cross-entropy over the other view's keypoints.
+        own: cross-entropy for points that nobody annotated, between two views of one object.
         presence: of being on an object.
+        familiar: of showing one at all.
+        upright: of the turn that makes a view stand upright.
         spread: standard deviation of the wanted distribution around a keypoint, in cells.
-        points: that nobody annotated, an image.
-        limbs: points between two keypoints that a limb joins, a step and set of keypoints; they count as
-            keypoints.
+        points: that nobody annotated, on each object shown twice.
+        limbs: points between two keypoints that a limb joins, a step; they count as keypoints.
     """
 
     cells: Weight = 1.0
     dense: Weight = 0.05
-    own: Weight = 0.5
-    distillation: Weight = 0.3
+    keypoints: Weight = 0.5
+    own: Weight = 0.3
     presence: Weight = 0.3
+    familiar: Weight = 0.1
+    upright: Weight = 0.1
     spread: Positive = 0.7
     points: Number = 48
-    limbs: Number = 6
+    limbs: Number = 8
 
 
 def _odd_or_whole(window: int) -> int:
-    if window % 2 == 0 and window < GRID:
+    if window % 2 == 0 and window < TunedSettings().canvas // STRIDE:
         raise ValueError(f"must be odd, or the whole map, got {window}")
     return window
 
 
 class Checks(Validation):
-    """Validation sets, matched by the trained descriptors alone; see `Validation` for the rest.
+    """Validation sets, and how they are matched; see `Validation` for the rest.
 
     Attributes:
         window: of the window soft-argmax, in cells.
@@ -113,42 +144,48 @@ class Checks(Validation):
     """
 
     window: Annotated[Count, AfterValidator(_odd_or_whole)] = 9
-    temperature: Positive = 0.04
+    temperature: Positive = 0.03
 
 
 class TuneConfig(RunSettings):
     """A whole run; see `RunSettings` for what every run has.
 
     Attributes:
-        shape: of the decoder.
-        data: what to train on; ``share`` is a data set's part of the images of a step.
-        images: a step.
-        steps: of the optimiser.
-        views: how images are shown.
+        shape: of the network.
+        data: what to train on.
+        without: categories that are left out.
+        unlabelled: images without labels.
+        cache: folder of decoded objects and images; what is missing is made first.
+        views: how objects are shown.
+        size: side of views in pixels.
         objective: the loss.
-        learning_rate: peak of the schedule, of the decoder.
+        steps: of the optimiser.
+        warmup: steps in which the rate rises.
+        cooling: last steps, in which the rate falls to 0.
+        learning_rate: of the decoder.
         backbone_rate: of the backbone, relative to it.
+        prototype_rate: of what the loss learns and of the network's `familiar`, relative to it.
         weight_decay: of AdamW.
-        rising: share of the schedule that rises.
         average: decay of the moving average of the weights, which is what is saved.
-        memory: GiB of decoded images kept.
-        workers: threads that decode images; the number of cores when not given.
+        workers: threads that decode images and make views; the number of cores when not given.
     """
 
-    renamed: ClassVar[Mapping[str, str]] = {"objective.keep": "distillation", "pictures": "images"}
-
     shape: Shape = Shape()
-    data: Annotated[list[DataChoice], Field(min_length=1)]
-    images: Annotated[int, Field(ge=2)] = 32
-    steps: Count
+    data: Annotated[list[Trained], Field(min_length=1)]
+    without: list[str] = Field(default_factory=list)
+    unlabelled: Unlabelled
+    cache: str = "cache"
     views: Views = Views()
+    size: Annotated[int, Field(ge=32, le=320, multiple_of=32)] = 256
     objective: Objective = Objective()
-    learning_rate: Positive = 1e-3
-    backbone_rate: Weight = 0.3
+    steps: Count
+    warmup: Count = 50
+    cooling: Number = 0
+    learning_rate: Positive = 5e-4
+    backbone_rate: Weight = 0.1
+    prototype_rate: Weight = 6.0
     weight_decay: Weight = 0.02
-    rising: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    average: Annotated[float, Field(ge=0, lt=1)] = 0.998
-    memory: Positive = 8.0
+    average: Annotated[float, Field(ge=0, lt=1)] = 0.995
     workers: Count | None = None
     validation: Checks = Checks()
     log_every: Count = 20

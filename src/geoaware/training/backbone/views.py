@@ -1,276 +1,330 @@
-"""Images as shown: turned, scaled, mirrored with exchanged labels, in other light, before other scenes.
+"""What a step shows: views of annotated objects of all data sets, and of images that show no such object.
 
-Labels are computed on the CPU, pixels on the device of the training. All that is random comes from one
-generator.
+An object is turned by any angle, scaled, mirrored with exchanged labels, partly covered and in other light.
+One with a mask is also shown before other images and in another coat. All that is random comes from one
+generator, so that a step is decided by its number.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from geoaware.features.tuned import STRIDE, UPRIGHT
 from geoaware.method.geometry import Canvas, Placement
-from geoaware.method.keypoints import Schema
-from geoaware.method.types import Box, longer_side
 from geoaware.training.backbone.config import Views
-from geoaware.training.backbone.images import OBJECT, OUTSIDE, UNKNOWN, Shown
+from geoaware.training.backbone.crops import OBJECT, SIZE, UNKNOWN, Crops
+from geoaware.training.backbone.unlabelled import Unlabelled
+from geoaware.training.backbone.vocabulary import Vocabulary
 
-_LARGEST, _SMALLEST = 1.15, 0.2
-"""Longer side of an object on a view, as shares of the canvas: views stay between these."""
-
-_MOVED = 0.2
-"""How far an object is moved, as a share of the canvas."""
+_MOVED = 0.15
+"""How far an object is moved, as a share of the view."""
 
 _COVER = (0.1, 0.35)
-"""Sides of a covering rectangle, as shares of the object's longer side on the view."""
+"""Sides of a covering rectangle, as shares of the longer side of the keypoints' box."""
+
+_NEARLY_UPRIGHT = 30.0
+"""Degrees by which a view may be off its nearest quarter turn and still count as turned by it."""
+
+_ON_LIMB = (0.15, 0.85)
+"""Where points on limbs lie, as shares of the way from one end to the other."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Views of a step, two of each image, one after the other.
+    """Views of annotated objects; places are grid positions.
 
     Attributes:
-        pixels: 0…1, not yet normalised.
-        regions: as in `Shown`, at the centres of the grid's cells.
-        labels: keypoints of each view by annotation id, then the points on limbs, on the grid.
+        pixels: 0 to 1.
+        negatives: views that show nothing that is trained on, 0 to 1.
+        regions: what each cell shows, as in `Crops`.
+        turns: of the views and then the negatives, the place in `UPRIGHT` of the turn that makes each stand
+            upright; -1 where it is none of these.
+        xy: keypoints by class, then points on limbs.
         visible: which are there.
-        groups: number of each view's set of keypoints.
-        own: points of each image that nobody annotated, on the grid of its first and of its second view.
-        known: which of these are on both views, one not the mirror image of the other.
-        styles: views whose style each view takes on, and the share of its own that it keeps.
+        elsewhere: cells that show another object of the kind, where a match is not taken for wrong.
+        others: places of other objects' keypoints by class, then points on limbs.
+        others_visible: which are there.
+        pairs: rows of views that show one object twice, both mirrored or neither.
+        own: points between keypoints on both views of each of these.
+        known: which of these are on both.
     """
 
     pixels: Float[Tensor, "v 3 s s"]
+    negatives: Float[Tensor, "w 3 s s"]
     regions: Float[Tensor, "v g g"]
-    labels: list[Float[Tensor, "_ 2"]]
-    visible: list[Bool[Tensor, " _"]]
-    groups: list[int]
-    own: Float[Tensor, "n 2 p 2"]
-    known: Bool[Tensor, "n p"]
-    styles: tuple[Int[Tensor, " v"], Float[Tensor, " v"]]
+    turns: Int[Tensor, " t"]
+    xy: Float[Tensor, "v n 2"]
+    visible: Bool[Tensor, "v n"]
+    elsewhere: Bool[Tensor, "v g g"]
+    others: Float[Tensor, "v o n 2"]
+    others_visible: Bool[Tensor, "v o n"]
+    pairs: Int[Tensor, "m 2"]
+    own: Float[Tensor, "m 2 p 2"]
+    known: Bool[Tensor, "m p"]
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """A batch on a device, but for what says which keypoints count.
+
+    That stays on the CPU: to ask a GPU for it again and again would keep it waiting.
+    """
+    stays = "visible", "pairs"
+    return replace(
+        batch, **{name: each.to(device) for name, each in vars(batch).items() if name not in stays}
+    )
+
+
+@dataclass(frozen=True)
+class Share:
+    """Crops of one data set: so many objects a step, of which the first few are shown twice."""
+
+    crops: Crops
+    objects: int
+    twice: int
 
 
 @dataclass(frozen=True)
 class Camera:
-    """Makes views of images.
+    """Makes views.
 
     Attributes:
-        views: how images are shown.
-        schemas: of each group of images.
-        size: side of the canvas and of a view.
-        grid: cells a side of the descriptors.
-        device: of the pixels.
-        generator: of all that is random, on the CPU.
+        views: how objects are shown.
+        vocabulary: of the classes.
+        unlabelled: images for backgrounds and for views that show no object.
+        size: side of a view in pixels.
+        generator: of all that is random.
     """
 
     views: Views
-    schemas: Sequence[Schema]
+    vocabulary: Vocabulary
+    unlabelled: Unlabelled
     size: int
-    grid: int
-    device: torch.device
     generator: torch.Generator
 
-    def batch(self, images: Sequence[Shown], points: int, limbs: int) -> Batch:
-        """Two views of every image.
+    @property
+    def cells(self) -> int:
+        """A side of the network's map of a view."""
+        return self.size // STRIDE
 
-        Each image has so many points that nobody annotated, each group so many on its limbs.
+    def batch(self, shares: Sequence[Share], limbs: int, points: int, negatives: int) -> Batch:
+        """The views of a step.
+
+        Args:
+            shares: of each data set.
+            limbs: points on limbs, of any objects.
+            points: that nobody annotated, on objects shown twice.
+            negatives: views that show no object.
         """
-        canvas, views = Canvas(self.size, self.size, self.size), self.views
-        shown = [each for each in images for _ in range(2)]
-        placed = [self._place(each) for each in shown]
-        covers = [self._cover(*each) for each in zip(shown, placed, strict=True)]
-        whole = self._rand(len(shown)) >= views.shuffle
-        # Labels.
-        between = [self._limbs(each, limbs) for each in self.schemas]
-        labels, visible = [], []
-        for each, placement, cover, intact in zip(shown, placed, covers, whole, strict=True):
-            xy, seen = self._labels(each, placement, cover, between[each.group])
-            labels.append(canvas.to_grid(xy, self.grid))
-            visible.append(seen & intact)
-        pairs = zip(images, placed[::2], placed[1::2], strict=True)
-        own, known = (
-            torch.stack(each) for each in zip(*(self._own(*each, points) for each in pairs), strict=True)
+        chosen = [(share.crops, *each) for share in shares for each in self._objects(share)]
+        ends, along = self._limb_points(limbs)
+        shown, pairs, own, known = [], [], [], []
+        for crops, row, twice in chosen:
+            placements: list[Placement] = []
+            for _ in range(1 + twice):
+                placement = self._place(crops, row)
+                # Two views of one object agree in being mirrored: else there is no telling its points apart.
+                if placements:
+                    placement = replace(placement, mirrored=placements[0].mirrored)
+                placements.append(placement)
+                shown.append(self._show(crops, row, placement))
+            if twice:
+                pairs.append((len(shown) - 2, len(shown) - 1))
+                places, counted = self._own(crops, row, placements, points)
+                own.append(places)
+                known.append(counted)
+        stacked = {name: torch.stack([each[name] for each in shown]) for name in shown[0]}
+        pixels = self._relit(stacked["pixels"], self.views.colour)
+        self._cover(pixels, stacked["xy"], stacked["visible"])
+        xy, visible = _with_limbs(stacked["xy"], stacked["visible"], ends, along)
+        others, others_visible = _with_limbs(stacked["others"], stacked["others_visible"], ends, along)
+        on_grid = Canvas(SIZE, SIZE, SIZE).to_grid
+        others_seen, others_turns = self._negatives(negatives)
+        return Batch(
+            pixels,
+            others_seen,
+            stacked["regions"],
+            torch.cat([stacked["turn"], others_turns]),
+            on_grid(xy, self.cells),
+            visible,
+            stacked["elsewhere"],
+            on_grid(others, self.cells),
+            others_visible,
+            torch.tensor(pairs, dtype=torch.long).view(-1, 2),
+            on_grid(torch.stack(own), self.cells) if own else torch.zeros(0, 2, points, 2),
+            torch.stack(known) if known else torch.zeros(0, points, dtype=torch.bool),
         )
-        known &= whole.view(-1, 2).all(dim=1, keepdim=True)
-        # Pixels.
-        pixels, regions = self._render(images, placed, covers)
-        for row in (~whole).nonzero().flatten().tolist():
-            pixels[row] = self._shuffled(pixels[row])
-            regions[row] = torch.where(regions[row] == OBJECT, OUTSIDE, regions[row])
-        # Whose style each view takes on, and what it keeps of its own, by the arcsine law, Beta(1/2, 1/2):
-        # mostly near all or near nothing.
-        order = torch.randperm(len(shown), generator=self.generator)
-        drawn, changed = self._rand(2, len(shown)).unbind()
-        kept = torch.where(changed < views.styles, torch.sin(torch.pi / 2 * drawn) ** 2, 1.0)
-        groups = [each.group for each in shown]
-        own = canvas.to_grid(own, self.grid)
-        return Batch(pixels, regions, labels, visible, groups, own, known, (order, kept))
 
-    def _rand(self, *shape: int) -> Tensor:
-        return torch.rand(*shape, generator=self.generator)
+    def _negatives(self, count: int) -> tuple[Float[Tensor, "w 3 s s"], Int[Tensor, " w"]]:
+        """Parts of images that surely show nothing that is trained on, turned, and what turns them back."""
+        if not count:
+            return torch.zeros(0, 3, self.size, self.size), torch.zeros(0, dtype=torch.long)
+        rows = self.unlabelled.negatives
+        chosen = rows[self._choose(len(rows), count).numpy()]
+        # Turned clockwise, so that the turn in the opposite direction makes them upright.
+        turns = self._choose(len(UPRIGHT), count)
+        parts = [
+            torch.rot90(self._part(int(row), self.size), -turn, (1, 2))
+            for row, turn in zip(chosen, turns.tolist(), strict=True)
+        ]
+        return self._relit(torch.stack(parts), self.views.colour), turns
 
-    def _choose(self, end: int, *shape: int) -> Tensor:
-        """Whole numbers from 0 on, below the end."""
-        return torch.randint(end, shape, generator=self.generator)
+    def _backdrop(self, size: int) -> Float[Tensor, "3 s s"]:
+        """Some part of some image without labels."""
+        return self._part(int(self._choose(len(self.unlabelled.pixels))), size)
 
-    def _place(self, shown: Shown) -> Placement:
-        """The object somewhere on the view, most of it inside."""
-        views, size = self.views, self.size
+    def _part(self, row: int, size: int) -> Float[Tensor, "3 s s"]:
+        whole = self.unlabelled.pixels[row]
+        y, x = self._choose(len(whole) - size + 1, 2).tolist()
+        return _cut(whole, y, x, size)
+
+    def _objects(self, share: Share) -> list[tuple[int, bool]]:
+        """Rows of random objects, every category as often, and whether each is shown twice."""
+        members = share.crops.members
+        order = torch.randperm(len(members), generator=self.generator).tolist()
+        found = []
+        for place in range(share.objects):
+            rows = members[order[place % len(members)]]
+            found.append((int(rows[int(self._choose(len(rows)))]), place < share.twice))
+        return found
+
+    def _place(self, crops: Crops, row: int) -> Placement:
+        """The object somewhere on the view, in pixels of a view as large as a crop."""
+        views = self.views
         scale, upside, turned, across, down, mirrored = self._rand(6).tolist()
-        x1, y1, x2, y2 = shown.box
-        side = longer_side(shown.box)
-        larger = views.smaller * (views.larger / views.smaller) ** scale
-        larger = min(max(larger, _SMALLEST * size / side), _LARGEST * size / side)
+        x1, y1, x2, y2 = crops.box[row].tolist()
+        side = max(x2 - x1, y2 - y1, 1.0)
+        wanted = views.smaller * (views.larger / views.smaller) ** scale * SIZE
         turn = 180.0 if upside < views.upside else views.turn
-        reach = min(0.4 * larger * side, size / 2)
+        reach = min(0.4 * wanted, SIZE / 2)
+        moved = [SIZE * (0.5 + _MOVED * (2 * each - 1)) for each in (across, down)]
+        x, y = (min(max(each, reach), SIZE - reach) for each in moved)
         pivot = ((x1 + x2) / 2, (y1 + y2) / 2)
-        moved = (pivot[0] + size * _MOVED * (2 * across - 1), pivot[1] + size * _MOVED * (2 * down - 1))
-        x, y = (min(max(each, reach), size - reach) for each in moved)
-        return Placement(pivot, (x, y), larger, turn * (2 * turned - 1), mirrored < views.mirror)
+        return Placement(pivot, (x, y), wanted / side, turn * (2 * turned - 1), mirrored < views.mirror)
 
-    def _cover(self, shown: Shown, placement: Placement) -> Box | None:
-        """A rectangle of the view, somewhere on the object."""
-        chance, wide, high, across, down = self._rand(5).tolist()
-        side = placement.scale * longer_side(shown.box)
-        width, height = (side * (_COVER[0] + (_COVER[1] - _COVER[0]) * each) for each in (wide, high))
-        x = placement.centre[0] + side * (across - 0.5) - width / 2
-        y = placement.centre[1] + side * (down - 0.5) - height / 2
-        return (x, y, x + width, y + height) if chance < self.views.cover else None
+    def _show(self, crops: Crops, row: int, placement: Placement) -> dict[str, Tensor]:
+        """Pixels and labels of one view, places still in pixels of the crop."""
+        pixels = _cut(crops.pixels[row], 0, 0, SIZE)[None]
+        regions = torch.from_numpy(np.array(crops.regions[row]))[None, None].float()
+        theta = placement.sampling(SIZE)[None]
+        coarse = F.affine_grid(theta, [1, 1, self.cells, self.cells], align_corners=False)
+        # Beyond the crop nobody knows.
+        there = F.grid_sample(torch.ones_like(regions), coarse, mode="nearest", align_corners=False)
+        found = F.grid_sample(regions, coarse, mode="nearest", align_corners=False)
+        found = torch.where(there == 0, torch.full_like(found, UNKNOWN), found)[0, 0]
+        before, recoloured = self._rand(2).tolist()
+        masked, where = bool(crops.masked[row]), (regions == OBJECT).float()
+        turn = _turn_back(placement.degrees)
+        if masked and recoloured < self.views.recolour:
+            pixels = self._tinted(pixels, where, self._backdrop(SIZE)[None])
+        shown = self._sampled(pixels, theta, placement.scale)
+        if masked and before < self.views.background:
+            alpha = self._sampled(where, theta, placement.scale)
+            shown = alpha * shown + (1 - alpha) * self._backdrop(self.size)
+            # Whatever stands behind may well be of a kind that is trained on.
+            found = torch.where(found == OBJECT, found, torch.full_like(found, UNKNOWN))
+            turn = -1
+        names = list(self.vocabulary.partners if placement.mirrored else range(len(self.vocabulary)))
+        xy, visible = _placed(crops.xy[row], crops.visible[row], names, placement)
+        others, others_visible = _placed(crops.others_xy[row], crops.others_visible[row], names, placement)
+        return {
+            "pixels": shown[0],
+            "regions": found,
+            "turn": torch.tensor(turn),
+            "xy": xy,
+            "visible": visible,
+            "elsewhere": _elsewhere(crops, row, coarse[0]),
+            "others": others,
+            "others_visible": others_visible,
+        }
 
-    def _limbs(self, schema: Schema, count: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Any points of any limbs, as first end, second end and share of the way; none without a skeleton."""
-        ends = torch.tensor(schema.skeleton, dtype=torch.long).view(-1, 2)
-        count = count if len(ends) else 0
-        chosen = ends[self._choose(max(1, len(ends)), count)]
-        return chosen[:, 0], chosen[:, 1], self._rand(count, 1)
-
-    def _labels(
-        self, shown: Shown, placement: Placement, cover: Box | None, limbs: tuple[Tensor, Tensor, Tensor]
-    ) -> tuple[Float[Tensor, "k 2"], Bool[Tensor, " k"]]:
-        """Keypoints of a view, and points on limbs of which both ends are visible, in canvas pixels.
-
-        Those of a mirrored view are under the names that they have in the mirror.
-        """
-        schema, (first, second, share) = self.schemas[shown.group], limbs
-        names = list(schema.partners) if placement.mirrored else list(range(len(schema)))
-        xy, visible = shown.xy[names], shown.visible[names]
-        xy = placement.place(torch.cat([xy, torch.lerp(xy[first], xy[second], share)]))
-        visible = torch.cat([visible, visible[first] & visible[second]]) & self._inside(xy)
-        if cover is not None:
-            low, high = torch.tensor(cover).view(2, 2)
-            visible = visible & ~((xy > low) & (xy < high)).all(dim=1)
-        return xy, visible
+    def _sampled(
+        self, pixels: Float[Tensor, "1 c s s"], theta: Float[Tensor, "1 2 3"], scale: float
+    ) -> Float[Tensor, "1 c t t"]:
+        """The crop as it is placed; shrunk in two steps where it is made much smaller."""
+        if scale * self.size / SIZE < 0.6:
+            pixels = F.avg_pool2d(pixels, 2)
+        fine = F.affine_grid(theta, [1, pixels.shape[1], self.size, self.size], align_corners=False)
+        return F.grid_sample(pixels, fine, align_corners=False)
 
     def _own(
-        self, shown: Shown, first: Placement, second: Placement, count: int
-    ) -> tuple[Float[Tensor, "2 n 2"], Bool[Tensor, " n"]]:
-        """Random points between two keypoints, on both views, and which of them count.
+        self, crops: Crops, row: int, placements: Sequence[Placement], count: int
+    ) -> tuple[Float[Tensor, "2 p 2"], Bool[Tensor, " p"]]:
+        """Random points between two keypoints on both views, and which of them are on both."""
+        seen = torch.from_numpy(crops.xy[row][crops.visible[row]])
+        ends = torch.randint(len(seen), (2, count), generator=self.generator)
+        xy = torch.lerp(seen[ends[0]], seen[ends[1]], self._rand(count, 1))
+        there = torch.stack([each.place(xy) for each in placements])
+        return there, _inside(there).all(dim=0)
 
-        With a mask, those off the object do not.
-        """
-        seen = shown.xy[shown.visible]
-        ends, share = self._choose(len(seen), 2, count), self._rand(count, 1)
-        xy = seen[ends[0]] + share * (seen[ends[1]] - seen[ends[0]])
-        placed = torch.stack([first.place(xy), second.place(xy)])
-        known = self._inside(placed).all(dim=0) & (first.mirrored == second.mirrored)
-        if shown.masked:
-            columns, rows = xy.round().long().clamp(0, self.size - 1).unbind(dim=1)
-            known &= shown.regions[rows, columns] == OBJECT
-        return placed, known
+    def _limb_points(self, count: int) -> tuple[Int[Tensor, "m 2"], Float[Tensor, "m 1"]]:
+        """Any points of any limbs, the same on every view: their ends, and how far from the first."""
+        limbs = torch.tensor(self.vocabulary.limbs, dtype=torch.long).view(-1, 2)
+        count = count if len(limbs) else 0
+        chosen = limbs[self._choose(max(1, len(limbs)), count)]
+        low, high = _ON_LIMB
+        return chosen, low + (high - low) * self._rand(count, 1)
 
-    def _inside(self, xy: Float[Tensor, "*n 2"]) -> Bool[Tensor, "*n"]:
-        return ((xy >= 0) & (xy <= self.size - 1)).all(dim=-1)
-
-    def _render(
-        self, images: Sequence[Shown], placed: Sequence[Placement], covers: Sequence[Box | None]
-    ) -> tuple[Float[Tensor, "v 3 s s"], Float[Tensor, "v g g"]]:
-        """Pixels and regions of the views."""
-        size, count, device = self.size, len(placed), self.device
-        pixels, regions = (
-            torch.stack(each).to(device).repeat_interleave(2, dim=0).float()
-            for each in ([image.pixels for image in images], [image.regions[None] for image in images])
-        )
-        masked = torch.tensor([each.masked for each in images]).repeat_interleave(2)
-        theta = torch.stack([each.sampling(size) for each in placed]).to(device)
-        fine = F.affine_grid(theta, [count, 3, size, size], align_corners=False)
-        coarse = F.affine_grid(theta, [count, 1, self.grid, self.grid], align_corners=False)
-        # Other coats.
-        objects = (regions == OBJECT).float()
-        recoloured = masked & (self._rand(count) < self.views.recolour)
-        backdrops = (~masked).nonzero().flatten()
-        pixels = self._tinted(pixels / 255, objects * recoloured.to(device).view(-1, 1, 1, 1), backdrops)
-        scenes = F.grid_sample(pixels, fine, align_corners=False)
-        found = F.grid_sample(regions, coarse, mode="nearest", align_corners=False)[:, 0]
-        # Other images behind the objects.
-        before = masked & (self._rand(count) < self.views.background)
-        if before.any() and len(backdrops):
-            rows = before.nonzero().flatten().to(device)
-            behind = scenes[backdrops[self._choose(len(backdrops), len(rows))].to(device)]
-            alpha = F.grid_sample(objects[rows], fine[rows], align_corners=False)
-            scenes[rows] = alpha * scenes[rows] + (1 - alpha) * behind
-            # Whoever stands behind may well be of a kind that is trained on.
-            found[rows] = torch.where(found[rows] == OBJECT, OBJECT, UNKNOWN).to(found)
-        # Other light, and covers.
-        scenes = self._relit(scenes)
-        for row, cover in enumerate(covers):
-            if cover is not None:
-                x1, y1, x2, y2 = (round(min(max(each, 0), size)) for each in cover)
-                shade = self._rand(3, 1, 1)
-                grains = torch.randn(3, max(y2 - y1, 0), max(x2 - x1, 0), generator=self.generator)
-                scenes[row, :, y1:y2, x1:x2] = (shade + 0.2 * grains).clamp(0, 1).to(device)
-        return scenes, found
+    def _cover(
+        self,
+        pixels: Float[Tensor, "v 3 s s"],
+        xy: Float[Tensor, "v k 2"],
+        visible: Bool[Tensor, "v k"],
+    ) -> None:
+        """Lay rectangles of noise before some objects; covered keypoints are no longer visible. In place."""
+        factor = self.size / SIZE
+        for row in range(len(pixels)):
+            chance, wide, high, shade = self._rand(4).tolist()
+            places = xy[row][visible[row]]
+            if chance >= self.views.cover or len(places) < 4:
+                continue
+            side = float((places.amax(dim=0) - places.amin(dim=0)).max())
+            middle = places[int(self._choose(len(places)))]
+            middle = middle + 0.1 * side * torch.randn(2, generator=self.generator)
+            half = torch.tensor([_COVER[0] + (_COVER[1] - _COVER[0]) * each for each in (wide, high)])
+            corners = torch.stack([middle - half * side / 2, middle + half * side / 2])
+            (x1, y1), (x2, y2) = (
+                [round(min(max(factor * each, 0), self.size)) for each in corner]
+                for corner in corners.tolist()
+            )
+            grains = torch.randn(3, max(y2 - y1, 0), max(x2 - x1, 0), generator=self.generator)
+            pixels[row, :, y1:y2, x1:x2] = (shade + 0.2 * grains).clamp(0, 1)
+            visible[row] &= ~((xy[row] > corners[0]) & (xy[row] < corners[1])).all(dim=1)
 
     def _tinted(
         self,
-        pixels: Float[Tensor, "v 3 s s"],
-        where: Float[Tensor, "v 1 s s"],
-        photographs: Int[Tensor, " n"],
-    ) -> Float[Tensor, "v 3 s s"]:
-        """Other coats: blotches of colour, or what a photograph shows in the light that falls on the coat."""
-        count, size = len(pixels), pixels.shape[-1]
-        blotches, strength = self._rand(count, 3, 6, 6), self._rand(count, 1, 1, 1)
-        colour = F.interpolate(blotches.to(pixels), size=(size, size), mode="bicubic").clamp(0, 1)
-        if len(photographs):
-            chosen = photographs[self._choose(len(photographs), count)].to(pixels.device)
-            grey = pixels.mean(dim=1, keepdim=True)
-            area = where.sum(dim=(2, 3), keepdim=True).clamp(min=1)
-            usual = (grey * where).sum(dim=(2, 3), keepdim=True) / area
-            light = grey / usual.clamp(min=0.05)
-            real = (self._rand(count, 1, 1, 1) < 0.5).to(pixels)
-            colour = real * (pixels[chosen] * light).clamp(0, 1) + (1 - real) * colour
-            strength = 0.6 * strength + 0.3 * real.cpu()
-        share = where * strength.to(pixels)
+        pixels: Float[Tensor, "1 3 s s"],
+        where: Float[Tensor, "1 1 s s"],
+        photograph: Float[Tensor, "1 3 s s"],
+    ) -> Float[Tensor, "1 3 s s"]:
+        """Another coat: blotches of colour, or what a photograph shows, in the light on the coat."""
+        blotches, strength = self._rand(1, 3, 6, 6), self._rand(1, 1, 1, 1)
+        real = (self._rand(1, 1, 1, 1) < 0.5).float()
+        colour = F.interpolate(blotches, size=pixels.shape[-2:], mode="bicubic").clamp(0, 1)
+        grey = pixels.mean(dim=1, keepdim=True)
+        usual = (grey * where).sum() / where.sum().clamp(min=1)
+        light = grey / usual.clamp(min=0.05)
+        colour = real * (photograph * light).clamp(0, 1) + (1 - real) * colour
+        share = where * (0.6 * strength + 0.3 * real)
         return pixels * (1 - share) + share * colour
 
-    def _shuffled(self, pixels: Float[Tensor, "3 s s"]) -> Float[Tensor, "3 s s"]:
-        """Tiles in another order: the same stuff, but nothing that hangs together."""
-        count = int(torch.randint(6, 12, (), generator=self.generator))
-        side = pixels.shape[-1] // count
-        order = torch.randperm(count * count, generator=self.generator).to(pixels.device)
-        mixed = pixels.clone()
-        inner = (
-            mixed[:, : side * count, : side * count].unflatten(1, (count, side)).unflatten(3, (count, side))
-        )
-        tiles = inner.transpose(2, 3).flatten(1, 2)[:, order]
-        inner.copy_(tiles.unflatten(1, (count, count)).transpose(2, 3))
-        return mixed
-
-    def _relit(self, pixels: Float[Tensor, "v 3 s s"]) -> Float[Tensor, "v 3 s s"]:
+    def _relit(self, pixels: Float[Tensor, "v 3 s s"], strength: float) -> Float[Tensor, "v 3 s s"]:
         """Other light: brightness, contrast, colour, sharpness, noise; grey now and then."""
-        count, strength = len(pixels), self.views.colour
+        count = len(pixels)
         if not strength:
             return pixels
 
         def factors(width: float, channels: int = 1) -> Tensor:
-            return (1 + width * (2 * self._rand(count, channels, 1, 1) - 1)).to(pixels)
+            return 1 + width * (2 * self._rand(count, channels, 1, 1) - 1)
 
         def some(chance: float) -> Tensor:
-            return (self._rand(count, 1, 1, 1) < chance).to(pixels)
+            return (self._rand(count, 1, 1, 1) < chance).float()
 
         grey = pixels.mean(dim=1, keepdim=True)
         pixels = grey + (pixels - grey) * (factors(1.5 * strength) * (1 - some(0.1)))
@@ -281,25 +335,61 @@ class Camera:
         blurred = some(0.2) * factors(1.0).clamp(max=1)
         pixels = pixels * (1 - blurred) + soft * blurred
         noise = self._rand(count, 1, 1, 1) * 0.15 * strength
-        grains = torch.Generator(pixels.device).manual_seed(int(self._choose(2**62)))
-        drawn = torch.randn(pixels.shape, generator=grains, device=pixels.device)
-        return (pixels + noise.to(pixels) * drawn).clamp(0, 1)
+        grains = torch.Generator().manual_seed(int(self._choose(2**62)))
+        return (pixels + noise * torch.randn(pixels.shape, generator=grains)).clamp(0, 1)
+
+    def _rand(self, *shape: int) -> Tensor:
+        return torch.rand(*shape, generator=self.generator)
+
+    def _choose(self, below: int, *count: int) -> Tensor:
+        return torch.randint(below, count, generator=self.generator)
 
 
-def restyled(
-    maps: Float[Tensor, "v c h w"], order: Int[Tensor, " v"], kept: Float[Tensor, " v"]
-) -> Float[Tensor, "v c h w"]:
-    """Maps whose channels' mean and deviation are partly those of other views (MixStyle, Zhou et al. 2021).
+def _turn_back(degrees: float) -> int:
+    """The place in `UPRIGHT` of what undoes a clockwise turn; -1 if it is far from a quarter turn."""
+    quarters = round(degrees / 90)
+    return quarters % len(UPRIGHT) if abs(degrees - 90 * quarters) <= _NEARLY_UPRIGHT else -1
 
-    ``order`` says whose style each view takes on, ``kept`` how much of its own stays; maps that keep all are
-    the same as before.
+
+def _cut(pixels: np.ndarray, y: int, x: int, size: int) -> Float[Tensor, "3 s s"]:
+    """A square of stored pixels, from 0 to 1."""
+    cut = np.array(pixels[y : y + size, x : x + size])
+    return torch.from_numpy(cut).permute(2, 0, 1).float() / 255
+
+
+def _placed(
+    xy: np.ndarray, visible: np.ndarray, names: list[int], placement: Placement
+) -> tuple[Float[Tensor, "*n 2"], Bool[Tensor, "*n"]]:
+    """Keypoints on the view under the names they have there; those off it are not visible."""
+    there = placement.place(torch.from_numpy(xy[..., names, :]))
+    return there, torch.from_numpy(visible[..., names]) & _inside(there)
+
+
+def _inside(xy: Float[Tensor, "*n 2"]) -> Bool[Tensor, "*n"]:
+    return ((xy >= 0) & (xy <= SIZE - 1)).all(dim=-1)
+
+
+def _elsewhere(crops: Crops, row: int, places: Float[Tensor, "g g 2"]) -> Bool[Tensor, "g g"]:
+    """Cells in the box of another object of the kind and not in the object's own.
+
+    ``places`` says where the cells are on the crop, from -1 to 1.
     """
-    if bool((kept == 1).all()):
-        return maps
-    with torch.no_grad():
-        deviation, mean = torch.std_mean(maps.float(), dim=(2, 3), keepdim=True)
-        deviation = deviation + 1e-3
-        share = kept.to(deviation).view(-1, 1, 1, 1)
-        factor = torch.lerp(deviation[order] / deviation, torch.ones_like(deviation), share)
-        shift = torch.lerp(mean[order], mean, share) - factor * mean
-    return maps * factor.to(maps.dtype) + shift.to(maps.dtype)
+    xy = ((places + 1) * SIZE - 1) / 2
+    corners = torch.from_numpy(np.concatenate([crops.box[row][None], crops.others_box[row]]))
+    low, high = corners[:, None, None, :2], corners[:, None, None, 2:]
+    # Where there is no other object the corners are one point.
+    within = ((xy >= low) & (xy <= high) & (low < high)).all(dim=-1)
+    return within[1:].any(dim=0) & ~within[0]
+
+
+def _with_limbs(
+    xy: Float[Tensor, "*v k 2"],
+    visible: Bool[Tensor, "*v k"],
+    ends: Int[Tensor, "m 2"],
+    along: Float[Tensor, "m 1"],
+) -> tuple[Float[Tensor, "*v n 2"], Bool[Tensor, "*v n"]]:
+    """Keypoints with the points on limbs, which are visible where both ends are."""
+    first, second = ends.unbind(dim=1)
+    between = torch.lerp(xy[..., first, :], xy[..., second, :], along)
+    both = visible[..., first] & visible[..., second]
+    return torch.cat([xy, between], dim=-2), torch.cat([visible, both], dim=-1)
