@@ -406,8 +406,10 @@ def _opened(given: str | os.PathLike[str]) -> Iterator[Image.Image]:
                 raise InputError(f"{path}: is a pipe; give a file, which can be read twice")
             with _open(path) as image:
                 yield image
-    except (InputError, MemoryError):
+    except InputError:
         raise
+    except MemoryError:
+        raise InputError(f"{path}: takes more memory to decode than there is; scale it down first") from None
     except UnidentifiedImageError:
         raise InputError(f"{path}: {_unidentified(path)}") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):

@@ -16,8 +16,17 @@ class InputError(ValueError):
         self.parameter = parameter
 
 
+class NotFiniteError(RuntimeError):
+    """Features, or what was computed from them, are NaN or infinite; another dtype may help."""
+
+
 class MissingDependencyError(ImportError):
     """A package that an extra installs is absent; the message names the extra."""
+
+
+def stop(_: str, error: Exception) -> None:
+    """What is done about a file that fails, given its name, where nothing else is asked for."""
+    raise error
 
 
 def shortened(text: str, width: int = 80) -> str:

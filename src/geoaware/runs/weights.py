@@ -216,7 +216,7 @@ class SavedNetwork(nn.Module):
         place = Path(folder)
         config = {"format": self.format, self.section: asdict(getattr(self, self.section)), "info": self.info}
         # Before anything is written: info may not be JSON.
-        texts = {CONFIG: json.dumps(config, indent=1) + "\n", CARD: self.card()}
+        texts = {CONFIG: json.dumps(config, indent=1, allow_nan=False) + "\n", CARD: self.card()}
         with replacing(place / WEIGHTS) as draft:
             state = self.saved_state().items()
             save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state}, draft)
