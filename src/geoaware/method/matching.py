@@ -263,13 +263,15 @@ def _find(
 ) -> tuple[Float[Tensor, "n 2"], Float[Tensor, " n"]]:
     """Pixels of the target image for pixels of the source image, and the mass in each window."""
     searched = Searched(target, settings)
-    cells, masses = [], []
+    pixels = as_points(points)
+    # Made once: many small results between the large maps would keep the memory in pieces.
+    cells, mass = target.data.new_empty(len(pixels), 2, dtype=torch.float32), torch.empty(len(pixels))
     # The maps of many points at once would fill the memory.
-    for some in as_points(points).split(max(1, _TOGETHER // searched.cells)):
-        sim = searched.similarity(descriptors(source, some, settings.interpolate).float())
-        masses.append(window_mass(sim, settings.window, settings.temperature).float().cpu())
-        cells.append(positions(sim, settings))
-    found, mass = searched.pixels(torch.cat(cells)), torch.cat(masses)
+    for some in torch.arange(len(pixels)).split(max(1, _TOGETHER // searched.cells)):
+        sim = searched.similarity(descriptors(source, pixels[some], settings.interpolate).float())
+        mass[some] = window_mass(sim, settings.window, settings.temperature).cpu()
+        cells[some] = positions(sim, settings)
+    found = searched.pixels(cells)
     if not (found.isfinite().all() and mass.isfinite().all()):
         raise NotFiniteError("the features of the source or of the target are not finite; try another dtype")
     return found, mass
