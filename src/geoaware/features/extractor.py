@@ -83,14 +83,14 @@ class Extractor(nn.Module, ABC):
         layout: canvas, grid, channels, mean and std.
         stored: how features were rounded on disk before use (``fp16``, ``int8``); ``None`` if they were not.
         blend: share of a post-processor's descriptors in the similarity; 0 without one.
-        looks: whether `look` can see anything.
+        sees: what `look` can tell, of ``"zoom"`` and ``"upright"``.
     """
 
     mean: Tensor
     std: Tensor
     stored: str | None = None
     blend: float = 0.0
-    looks: bool = False
+    sees: tuple[str, ...] = ()
 
     def __init__(self, name: str, identity: str, layout: Layout) -> None:
         super().__init__()
@@ -176,14 +176,14 @@ class Extractor(nn.Module, ABC):
 
         A `FramedExtractor` looks first: for the turn where the canvas has none, and for the box likewise.
         """
-        if not images:
-            return []
+        levels = self.levels_on(images, canvases)
+        return [self.feature_map_on(canvas, each) for canvas, each in zip(canvases, levels, strict=True)]
+
+    def levels_on(self, images: Sequence[Image.Image], canvases: Sequence[Canvas]) -> list[list[Tensor]]:
+        """Raw maps (c_i, h_i, w_i) of each image as it lies on its canvas, computed in one batch."""
         views = [canvas.view(image) for canvas, image in zip(canvases, images, strict=True)]
-        levels = self.levels_of(views)
-        return [
-            self.feature_map_on(canvas, [level[row] for level in levels])
-            for row, canvas in enumerate(canvases)
-        ]
+        levels = self.levels_of(views) if views else ()
+        return [[level[row] for level in levels] for row in range(len(views))]
 
     def feature_map_on(self, canvas: Canvas, levels: Sequence[Float[Tensor, "_ _ _"]]) -> FeatureMap:
         """The feature map of an image that is laid on a canvas, from the raw maps of what it shows."""
@@ -216,7 +216,7 @@ class Wrapped(Extractor):
         super().__init__(extractor.name, identity or extractor.identity, layout or extractor.layout)
         self.extractor = extractor
         self.stored = extractor.stored
-        self.looks = extractor.looks
+        self.sees = extractor.sees
 
     def look(self, levels: Sequence[Float[Tensor, "_ _ _"]], canvas: Canvas) -> Canvas:
         """As the extractor inside does."""
