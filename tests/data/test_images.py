@@ -225,9 +225,9 @@ def test_whatever_a_decoder_raises(
 
     (tmp_path / "a.avif").touch()
     monkeypatch.setattr(Image, "open", fail)
-    with pytest.raises(MemoryError if isinstance(error, MemoryError) else InputError) as caught:
+    what = "takes more memory" if isinstance(error, MemoryError) else "damaged or unreadable image"
+    with pytest.raises(InputError, match=f"a.avif: {what}"):
         read(tmp_path / "a.avif")
-    assert isinstance(error, MemoryError) or "a.avif: damaged or unreadable image" in str(caught.value)
 
 
 def test_damaged_files_of_every_format(tmp_path: Path) -> None:

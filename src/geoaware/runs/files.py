@@ -69,6 +69,11 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise
 
 
+def without_html(markdown: str) -> str:
+    """Markdown in which nothing is HTML: names of categories and files may hold anything."""
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", markdown)
+
+
 def check_goals(*goals: Path | None) -> None:
     """Find out before long work whether files can be written; those that are ``None`` are passed over.
 

@@ -14,7 +14,7 @@ from geoaware.data.files import csv_rows, read_text
 from geoaware.data.images import SUFFIXES, list_images
 from geoaware.data.names import FileNames, Names, alike
 from geoaware.method.types import AnnotatedImage
-from geoaware.runs.errors import InputError, stop
+from geoaware.runs.errors import InputError, quoted, stop
 
 _log = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ def read_labels(path: Path, images: Sequence[str]) -> dict[str, str]:
                 "as they are printed"
             )
         if given not in DIRECTIONS:
-            raise InputError(f"{path}: {name!r} has the pose {given!r}; choose {', '.join(DIRECTIONS)}")
+            raise InputError(f"{path}: {name!r} has the pose {quoted(given)}; choose {', '.join(DIRECTIONS)}")
         if name in labels:
             raise InputError(f"{path}: {name!r} stands there twice; leave one of them")
         labels[name] = given
