@@ -112,6 +112,8 @@ def decode(opened: Image.Image, name: str) -> tuple[Image.Image, Frame]:
 def _upright(opened: Image.Image) -> tuple[Image.Image, Frame]:
     """An opened file as EXIF turns it."""
     frame = _frame(opened)
+    if frame.orientation > 4 and opened.format == "TIFF":
+        opened.filename = ""  # else it may be mapped into memory, and then Pillow mixes up its rows
     ImageOps.exif_transpose(opened, in_place=True)  # the other way copies images that are upright
     if opened.size != frame.size:
         raise ValueError("Pillow mixes up the rows of a TIFF file that is turned by EXIF and not compressed")
