@@ -17,11 +17,12 @@ from geoaware.commands.options import (
     PoseOptions,
     RunOptions,
     Without,
+    cut,
     expand,
     load_matcher,
     say,
 )
-from geoaware.runs.errors import InputError
+from geoaware.runs.errors import InputError, NotFiniteError
 
 if TYPE_CHECKING:
     from geoaware.data.points_file import QueryPoints
@@ -104,7 +105,7 @@ class OutputOptions:
             for entry, name in zip(content["matches"], queries.names or [], strict=False):
                 entry["name"] = name
             with replacing(self.json_file) as draft:
-                draft.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+                draft.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -236,11 +237,12 @@ def _match_folder(
                 continue
             try:
                 result, told = find(target)
-            except InputError as error:
+                files.write(result, told, source, target, queries)
+            except (InputError, NotFiniteError, OSError) as error:
                 failed += 1
-                typer.secho(f"skipped: {error}", fg="red", err=True)
+                named = str(error) if str(target) in str(error) else f"{target}: {error}"
+                typer.secho(f"skipped: {cut(named)}", fg="red", err=True)
                 continue
-            files.write(result, told, source, target, queries)
             typer.echo(_summary(target, told))
         tell("matching", len(targets), len(targets))
     done = len(targets) - failed - skipped

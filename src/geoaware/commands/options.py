@@ -31,6 +31,9 @@ T = TypeVar("T")
 _LONGEST = 260
 """More characters than a part of a path can have."""
 
+_WHOLE = 1000
+"""No message is longer."""
+
 
 def say(text: str, shard: Shard | None = None) -> None:
     """A line on standard error, with the number of this process where there are several."""
@@ -43,7 +46,7 @@ def cut(message: str) -> str:
     for given in (part for word in sys.argv[1:] for part in (word, word.partition("=")[2])):
         for text in (given, repr(given)[1:-1]):
             message = message.replace(text, shortened(text)) if len(text) > _LONGEST else message
-    return re.sub(rf"[^\s/]{{{_LONGEST},}}", lambda word: shortened(word[0]), message)
+    return shortened(re.sub(rf"[^\s/]{{{_LONGEST},}}", lambda word: shortened(word[0]), message), _WHOLE)
 
 
 class Without:

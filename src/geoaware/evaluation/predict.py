@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -43,7 +42,7 @@ from geoaware.method.matching import MatchSettings
 from geoaware.method.types import AnnotatedImage, Pair
 from geoaware.presets import defaults_of
 from geoaware.result import Encoded
-from geoaware.runs.errors import InputError
+from geoaware.runs.errors import InputError, NotFiniteError
 from geoaware.runs.files import append_line, check_same_run, open_part, reading_part, replacing, whole_lines
 from geoaware.runs.progress import Tell, silent
 from geoaware.runs.recent import Recent
@@ -357,18 +356,15 @@ def _record(pair: Pair, work: _Work, store: _Store) -> dict[str, Any]:
     points, mirrored = _queries(pair, schema, work)
     source = work.matcher.holding(source, points[: len(pair.source.keypoints.visible_ids)])
     # The pose that brings the source nearest to the target, and where each keypoint is read in it.
-    aligned = work.matcher.align(source, target, work.matcher.pose)
     settings = work.matcher.settings
-    found = match_posed(
-        aligned.maps, target.maps["identity"], points, aligned.pose, settings, mirrored
-    ).points
+    try:
+        aligned = work.matcher.align(source, target, work.matcher.pose)
+        matches = match_posed(aligned.maps, target.maps["identity"], points, aligned.pose, settings, mirrored)
+    except NotFiniteError as error:
+        raise NotFiniteError(f"pair {pair.id}: {error}") from None
     # Of all that was matched, the keypoints that both images show are kept.
     row = {each: number for number, each in enumerate(pair.source.keypoints.visible_ids)}
-    predicted = found[[row[each] for each in pair.common_ids]].tolist()
-    if not all(math.isfinite(value) for point in predicted for value in point):
-        raise RuntimeError(
-            f"pair {pair.id}: the features of {pair.source.id} or {pair.target.id} are not finite"
-        )
+    predicted = matches.points[[row[each] for each in pair.common_ids]].tolist()
     return make_record(pair, schema, work.protocol, predicted, aligned.pose)
 
 

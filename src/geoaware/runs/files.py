@@ -69,6 +69,11 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise
 
 
+def without_html(markdown: str) -> str:
+    """Markdown in which nothing is HTML: names of categories and files may hold anything."""
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", markdown)
+
+
 def check_goals(*goals: Path | None) -> None:
     """Find out before long work whether files can be written; those that are ``None`` are passed over.
 
@@ -91,7 +96,7 @@ def draft_name(stem: str, suffix: str = "") -> str:
     return f".{stem[:40]}.geoaware-{_host()}-{os.getpid()}-{secrets.token_hex(4)}.part{suffix}"
 
 
-def sweep(*folders: Path) -> int:
+def sweep(*folders: Path, stem: str = "") -> int:
     """Remove the drafts that killed processes left behind, and say how many there were.
 
     Only files and folders under a `draft_name` are drafts, and only abandoned ones go. On this computer a
@@ -99,9 +104,12 @@ def sweep(*folders: Path) -> int:
     shared disk cannot be seen, so their drafts are abandoned when nobody has touched them for `ABANDONED_S`.
     The same holds for all drafts on Windows, where asking for a process would end it.
 
-    Folders inside those given are left alone, and a folder that does not exist holds no drafts.
+    Folders inside those given are left alone, and a folder that does not exist holds no drafts. With ``stem``
+    only drafts of files whose names begin so are looked at: in a folder of the user's, those of one result.
     """
-    drafts = [path for each in folders if each.is_dir() for path in each.iterdir() if _is_abandoned(path)]
+    paths = [path for each in folders if each.is_dir() for path in each.iterdir()]
+    begin = f".{stem[:40]}.geoaware-" if stem else "."
+    drafts = [path for path in paths if path.name.startswith(begin) and _is_abandoned(path)]
     for draft in drafts:
         if draft.is_dir() and not draft.is_symlink():
             shutil.rmtree(draft, ignore_errors=True)

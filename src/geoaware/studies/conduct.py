@@ -17,7 +17,7 @@ from geoaware.evaluation.averages import LABELS
 from geoaware.evaluation.tables import MISSING, Grid, as_markdown, as_text
 from geoaware.report.plots import save
 from geoaware.runs.errors import InputError
-from geoaware.runs.files import replacing
+from geoaware.runs.files import replacing, without_html
 from geoaware.studies.case import Case, Outcome, Run
 from geoaware.studies.catalogue import ALL, ANALYSES, Analysis
 from geoaware.studies.study import Study, StudySet
@@ -126,7 +126,7 @@ def to_markdown(report: Report) -> str:
         parts += [f"- {line}" for line in each.left_out]
     if report.left_out:
         parts += ["## Left out", "\n".join(f"- {line}" for line in report.left_out)]
-    return "\n\n".join(parts) + "\n"
+    return without_html("\n\n".join(parts) + "\n")
 
 
 _HOW_TO_READ = (

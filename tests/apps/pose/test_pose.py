@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -370,6 +372,12 @@ class TestRun:
         assert sorted(each.name for each in (tmp_path / "out").iterdir()) == ["poses.json"]
         assert predict_poses(work) == found
 
+    def test_names_that_are_no_text_are_kept(self, work: PoseWork, tmp_path: Path) -> None:
+        named = [replace(each, id=os.fsdecode(b"odd-\xff.png")) for each in work.images[:1]]
+        for _ in range(2):
+            (found,) = predict_poses(replace(work, images=named), tmp_path / "poses.json")
+            assert found.image == named[0].id
+
     def test_a_whole_file_is_read_not_made_again(self, work: PoseWork, tmp_path: Path) -> None:
         path = tmp_path / "poses.json"
         first = predict_poses(work, path)
@@ -421,7 +429,6 @@ class TestRun:
     def test_each_category_has_its_own_templates(
         self, work: PoseWork, tmp_path: Path, templates: dict
     ) -> None:
-        from dataclasses import replace
 
         write_set(tmp_path / "more" / "b", 1)
         other = read_template_sets(tmp_path / "more")

@@ -322,7 +322,9 @@ def save_report(found: Evaluation, folder: Path) -> list[Path]:
     """Write ``evaluation.json``, ``reliability.png`` and the plots of `PCKResult` into a folder."""
     figures = folder / "evaluation.json"
     with replacing(figures) as draft:
-        draft.write_text(json.dumps(found.to_dict(), indent=2) + "\n", encoding="utf-8", newline="\n")
+        draft.write_text(
+            json.dumps(found.to_dict(), indent=2, allow_nan=False) + "\n", encoding="utf-8", newline="\n"
+        )
     drawn = {"reliability": reliability_diagram(found.visibility), **plots.figures(found.places)}
     return [figures, *plots.save(drawn, folder)]
 

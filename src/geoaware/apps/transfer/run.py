@@ -34,7 +34,7 @@ from geoaware.data.names import printable
 from geoaware.evaluation.predictions import PART, versions
 from geoaware.matcher import Matcher
 from geoaware.method.types import FeatureMap
-from geoaware.runs.errors import InputError
+from geoaware.runs.errors import InputError, NotFiniteError
 from geoaware.runs.files import append_line, check_same_run, open_part, reading_part, whole_lines
 from geoaware.runs.progress import Tell, silent
 from geoaware.runs.settings import checked
@@ -276,7 +276,7 @@ def _record(
     known = found.known.tolist()
     rows = [(x, y, chance) for (x, y), chance in zip(places.tolist(), chances.tolist(), strict=True)]
     if not all(map(math.isfinite, chain([found.distance], *compress(rows, known)))):
-        raise RuntimeError(f"the features of {target.name} or of a source are not finite")
+        raise NotFiniteError(f"the features of {target.name} or of a source are not finite")
     seen = list(zip(rows, known, strict=True))
     return {
         "n": target.number,
