@@ -24,6 +24,9 @@ from geoaware.runs.files import replacing
 
 DESCRIPTION = "Keypoints carried over by geoaware transfer"
 
+BEGIN = f'{{"info":{{"description":"{DESCRIPTION}"'
+"""How every result begins, white space aside."""
+
 BOX_MARGIN = 0.1
 """Added on every side of the box around keypoints, as a share of its longer side, where no box is given."""
 
