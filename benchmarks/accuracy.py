@@ -1,6 +1,6 @@
 """PCK of an extractor on the annotated images, without and with pose alignment, as a Markdown table.
 
-    python benchmarks/accuracy.py DATA [--extractor lite efficientnet-lite0] [--sets lspet] [--out FOLDER]
+    python benchmarks/accuracy.py DATA [--extractor lite] [--sets lspet] [--out FOLDER]
 
 DATA holds the folders animalpose, lspet, quaternius, badja, PF-dataset-WILLOW and SPair-mini; those that are
 absent are left out. Every row is a predictions file in --out: an interrupted run goes on, a finished one is
@@ -99,7 +99,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("data", type=Path)
-    parser.add_argument("--extractor", nargs="+", default=["efficientnet-lite0", "lite"])
+    parser.add_argument("--extractor", nargs="+", default=["efficientnet-lite0", "lite-frozen", "lite"])
     parser.add_argument("--post-processor", default="auto", help="a folder, none, or auto: as shipped")
     parser.add_argument("--alignment", nargs="+", choices=list(ALIGNMENTS), default=list(ALIGNMENTS))
     parser.add_argument("--sets", nargs="+", choices=list(CASES), default=list(CASES))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,9 @@ from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
 from geoaware.features.extractor import Extractor, Layout
+from geoaware.features.framed import box_of_cells, cut_out
+from geoaware.method.geometry import Canvas, Pose
+from geoaware.method.types import longer_side
 
 
 class Patches(Extractor):
@@ -66,3 +71,55 @@ def save_face(path: Path, **options: object) -> Path:
     """Write a face to a file and return its path."""
     face(**options).save(path)  # type: ignore[arg-type]
     return path
+
+
+class Seeing(Patches):
+    """`Patches` that look: what is bright is present, and an image stands upright when its red is on top."""
+
+    looks = True
+
+    def __init__(self, name: str = "seeing") -> None:
+        super().__init__()
+        self.name, self.identity = name, f"{name}()"
+        self.count = 0
+        self.requires_grad_(False)
+
+    @classmethod
+    def load(cls, name: str) -> Seeing:
+        return cls(name)
+
+    def levels(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        self.count += len(pixels)
+        return super().levels(pixels)
+
+    def look(self, levels: Sequence[Tensor], canvas: Canvas) -> Canvas:
+        colours = levels[0][3:6] * self.std + self.mean  # of the cell itself, not of that above
+        present = colours.amax(dim=0) > 0.1
+        found = box_of_cells(present, canvas)
+        if found is None:
+            return canvas
+        red = (colours[0] - colours[1:].amax(dim=0) - 0.05).clamp(min=0) + 1e-9
+        rows, columns = present.nonzero().unbind(dim=1)
+        places = torch.arange(len(present)).float()
+        down = float((red.sum(dim=1) * places).sum() / red.sum()) - float(rows.float().mean())
+        right = float((red.sum(dim=0) * places).sum() / red.sum()) - float(columns.float().mean())
+        turns: dict[float, Pose] = {-down: "identity", right: "rot90", down: "rot180", -right: "rot-90"}
+        box = cut_out(found, (canvas.width, canvas.height))
+        small = longer_side(found) < 0.5 * max(canvas.width, canvas.height)
+        return replace(canvas, turn=turns[max(turns)], box=box if small else None)
+
+
+def beacon(side: int = 78, seed: int = 0) -> Image.Image:
+    """A square of noise in green and blue whose upper half is red noise."""
+    red, green, blue = noise(side, side, seed).point(lambda value: 60 + value * 3 // 4).split()
+    black = Image.new("L", (side, side))
+    image = Image.merge("RGB", (black, green, blue))
+    image.paste(Image.merge("RGB", (red, black, black)).crop((0, 0, side, side // 2)), (0, 0))
+    return image
+
+
+def placed(image: Image.Image, corner: tuple[int, int], size: tuple[int, int]) -> Image.Image:
+    """An image on a larger black one."""
+    board = Image.new("RGB", size)
+    board.paste(image, corner)
+    return board

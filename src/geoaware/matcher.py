@@ -185,13 +185,14 @@ class Matcher:
         """What is matched, of each image; the raw maps that it was made of are let go.
 
         Args:
-            images: upright RGB images.
+            images: as the extractor takes them.
             canvases: how each is laid on its canvas, all of it if not given. For ``zoom`` a box is looked for
                 where the canvas has none, for ``upright`` a turn likewise.
         """
         size = self.extractor.layout.size
-        laid = [Canvas(*each.size, size) for each in images] if canvases is None else canvases
-        return [replace(each, levels=()) for each in self.extractor.framed(images, laid)]
+        read = [load_image(each) for each in images]
+        laid = [Canvas(*each.size, size) for each in read] if canvases is None else canvases
+        return [replace(each, levels=()) for each in self.extractor.framed(read, laid)]
 
     def posed(self, source: Encoded, poses: Sequence[Pose]) -> dict[Pose, FeatureMap]:
         """Features of an image in other poses; each shows the part that was encoded of the image as it is."""

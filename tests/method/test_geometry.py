@@ -14,8 +14,10 @@ from geoaware.method.geometry import (
     POSES,
     Canvas,
     Placement,
+    Pose,
     as_points,
     clamp_points,
+    opposite,
     pose_image,
     pose_points,
     pose_size,
@@ -69,6 +71,65 @@ def test_points_come_back_to_a_ten_thousandth_of_a_pixel(
     there = canvas.to_grid(canvas.to_canvas([(x, y)]), grid)
     back = canvas.to_pixels(canvas.from_grid(there, grid))
     assert (back - torch.tensor([[x, y]], dtype=torch.float64)).abs().max() < 1e-4
+
+
+def test_a_turned_part_of_an_image_by_hand() -> None:
+    # The part is 20 x 10. Turned anticlockwise it is 10 x 20, and its top right corner becomes the top left.
+    canvas = Canvas(100, 50, 40, turn="rot90", box=(30, 10, 50, 20))
+    assert canvas.shown == (10, 20)
+    assert (canvas.scale, canvas.inner, canvas.offset) == (2.0, (20, 40), (10, 0))
+    points = [(49, 10), (30, 10), (49, 19), (35.5, 12.0), (0, 0)]
+    laid = [[10.0, 0.0], [10.0, 38.0], [28.0, 0.0], [14.0, 27.0], [-10.0, 98.0]]
+    assert canvas.to_canvas(points).tolist() == laid
+    assert canvas.to_pixels(laid).tolist() == [list(map(float, point)) for point in points]
+    assert canvas.holds(points).tolist() == [True, True, True, True, False]
+    assert canvas.holds([(50, 15), (49.9, 15), (40, 20), (40, 9.9)]).tolist() == [False, True, False, False]
+    assert canvas.cells(4) == (slice(0, 4), slice(1, 3))
+    for whole in (None, (0, 0, 100, 50)):
+        assert Canvas(100, 50, 40, box=whole).holds([(-3, 99)]).tolist() == [True]
+
+
+@pytest.mark.parametrize("turn", ["identity", "rot90", "rot180", "rot-90"])
+@pytest.mark.parametrize("box", [None, (3, 5, 40, 17), (0, 0, 1, 1)])
+def test_a_canvas_renders_what_is_cut_out_and_turned(turn: Pose, box: tuple[int, int, int, int]) -> None:
+    values = np.random.default_rng(0).integers(0, 256, (31, 47, 3), dtype=np.uint8)
+    image, canvas = Image.fromarray(values), Canvas(47, 31, 64, turn, box)
+    view = pose_image(image.crop(box or (0, 0, 47, 31)), turn)
+    expected = Canvas(*view.size, 64).render(view)
+    assert canvas.render(image).tobytes() == expected.tobytes()
+    assert canvas.shown == view.size
+    left, top, right, bottom = canvas.part
+    points = torch.tensor([(left, top), (right - 1, bottom - 1)], dtype=torch.float64)
+    torch.testing.assert_close(canvas.to_pixels(canvas.to_canvas(points)), points)
+    # The pixel lies where the view's own canvas has it.
+    here = pose_points(points - points[0], (right - left, bottom - top), turn)
+    torch.testing.assert_close(canvas.to_canvas(points), Canvas(*view.size, 64).to_canvas(here))
+
+
+@pytest.mark.parametrize("pose", POSES)
+@pytest.mark.parametrize("turn", ["identity", "rot90", "rot180", "rot-90"])
+def test_the_canvas_of_a_pose_shows_the_same_part_in_that_pose(pose: Pose, turn: Pose) -> None:
+    values = np.random.default_rng(0).integers(0, 256, (31, 47, 3), dtype=np.uint8)
+    image, canvas = Image.fromarray(values), Canvas(47, 31, 16, turn, (3, 5, 40, 17))
+    posed = canvas.posed(pose)
+    seen = posed.view(pose_image(image, pose))
+    assert seen.tobytes() == pose_image(canvas.view(image), pose).tobytes()
+    assert Canvas(47, 31, 16).posed(pose) == Canvas(*pose_size((47, 31), pose), 16)
+
+
+@pytest.mark.parametrize("pose", POSES)
+def test_the_opposite_of_a_pose_undoes_it(pose: Pose) -> None:
+    points = torch.tensor([(0.0, 0.0), (8.5, 3.25)])
+    turned = pose_points(points, (10, 5), pose)
+    assert pose_points(turned, pose_size((10, 5), pose), opposite(pose)).tolist() == points.tolist()
+
+
+@pytest.mark.parametrize("box", [(0, 0, 11, 5), (-1, 0, 5, 5), (4, 0, 4, 5), (0, 3, 5, 2)])
+def test_a_box_that_is_no_part_of_the_image_is_refused(box: tuple[int, int, int, int]) -> None:
+    with pytest.raises(ValueError, match="is no part of an image of 10x5"):
+        Canvas(10, 5, 8, box=box)
+    with pytest.raises(ValueError, match="does not mirror it"):
+        Canvas(10, 5, 8, turn="flip")
 
 
 @given(sides, sides, st.data())

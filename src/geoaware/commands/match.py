@@ -166,6 +166,7 @@ def match(
     stored = turned_size(source.size, INVERSE[turns[0]])
     check_pixels(queries.points, stored)
     upright = turned_points(check_points(queries.points, stored), stored, turns[0])
+    source = matcher.holding(source, upright)  # once, not for every target
 
     def find(target: Path) -> tuple[MatchResult, MatchResult]:
         encoded = matcher.encode(target, target_object)

@@ -176,14 +176,14 @@ class Extractor(nn.Module, ABC):
 
         A `FramedExtractor` looks first: for the turn where the canvas has none, and for the box likewise.
         """
-        if not images:
-            return []
+        levels = self.levels_on(images, canvases)
+        return [self.feature_map_on(canvas, each) for canvas, each in zip(canvases, levels, strict=True)]
+
+    def levels_on(self, images: Sequence[Image.Image], canvases: Sequence[Canvas]) -> list[list[Tensor]]:
+        """Raw maps (c_i, h_i, w_i) of each image as it lies on its canvas, computed in one batch."""
         views = [canvas.view(image) for canvas, image in zip(canvases, images, strict=True)]
-        levels = self.levels_of(views)
-        return [
-            self.feature_map_on(canvas, [level[row] for level in levels])
-            for row, canvas in enumerate(canvases)
-        ]
+        levels = self.levels_of(views) if views else ()
+        return [[level[row] for level in levels] for row in range(len(views))]
 
     def feature_map_on(self, canvas: Canvas, levels: Sequence[Float[Tensor, "_ _ _"]]) -> FeatureMap:
         """The feature map of an image that is laid on a canvas, from the raw maps of what it shows."""

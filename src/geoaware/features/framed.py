@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor
 
@@ -68,7 +69,7 @@ class FramedExtractor(Wrapped):
     def framed(self, images: Sequence[Image.Image], canvases: Sequence[Canvas]) -> list[FeatureMap]:
         """Feature maps of upright RGB images on their canvases, or on the better ones that are seen."""
         canvases = list(canvases)
-        levels = self._encode(images, canvases)
+        levels = self.levels_on(images, canvases)
         for part in self._parts:
             changed = []
             for row, canvas in enumerate(canvases):
@@ -80,21 +81,32 @@ class FramedExtractor(Wrapped):
                 elif part == "box":
                     # Nothing to cut out: the whole image is the box, in every pose.
                     canvases[row] = replace(canvas, box=canvas.part)
-            fresh = self._encode([images[row] for row in changed], [canvases[row] for row in changed])
+            fresh = self.levels_on([images[row] for row in changed], [canvases[row] for row in changed])
             for row, each in zip(changed, fresh, strict=True):
                 levels[row] = each
         return [self.feature_map_on(canvas, each) for canvas, each in zip(canvases, levels, strict=True)]
-
-    def _encode(self, images: Sequence[Image.Image], canvases: Sequence[Canvas]) -> list[list[Tensor]]:
-        """Raw maps of each image as it lies on its canvas."""
-        views = [canvas.view(image) for canvas, image in zip(canvases, images, strict=True)]
-        levels = self.levels_of(views) if views else ()
-        return [[level[row] for level in levels] for row in range(len(views))]
 
 
 def frame(extractor: Extractor, zoom: str = "off", upright: str = "off") -> Extractor:
     """The extractor with a `FramedExtractor` around it, or as it is where both are off."""
     return extractor if zoom == upright == "off" else FramedExtractor(extractor, zoom, upright)
+
+
+def box_of_cells(present: Bool[Tensor, "g g"], canvas: Canvas) -> Box | None:
+    """The box, in pixels of the image, around those of a map's cells that are true and show the image.
+
+    ``None`` where there are none.
+    """
+    rows, columns = canvas.cells(len(present))
+    found = present[rows, columns].nonzero().cpu() + torch.tensor([rows.start, columns.start])
+    if not len(found):
+        return None
+    edges = torch.stack([found.amin(dim=0), found.amax(dim=0) + 1]).flip(-1).double()
+    # Turns take pixels to pixels, so the last pixel is taken, not the edge beyond it.
+    outer = edges * (canvas.size / len(present)) - torch.tensor([[0.0], [canvas.scale]])
+    corners = canvas.to_pixels(outer)
+    x1, y1, x2, y2 = torch.cat([corners.amin(dim=0), corners.amax(dim=0) + 1]).tolist()
+    return x1, y1, x2, y2
 
 
 def cut_out(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:

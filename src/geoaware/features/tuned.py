@@ -32,7 +32,7 @@ from geoaware.features.efficientnet_lite import (
     imagenet_network,
 )
 from geoaware.features.extractor import Extractor, Layout, describe, make_settings
-from geoaware.features.framed import cut_out
+from geoaware.features.framed import box_of_cells, cut_out
 from geoaware.method.geometry import Canvas, Pose
 from geoaware.method.maps import resized
 from geoaware.method.types import longer_side
@@ -267,15 +267,11 @@ class Tuned(Extractor):
 
 
 def _small_box(presence: Float[Tensor, "g g"], canvas: Canvas) -> tuple[int, int, int, int] | None:
-    """The box to cut out around the cells that hold an object; ``None`` if there are none, or too many."""
-    rows, columns = canvas.cells(len(presence))
-    found = (presence[rows, columns] > 0).nonzero().cpu() + torch.tensor([rows.start, columns.start])
-    if not len(found):
+    """What to cut out around the cells that hold an object; ``None`` if there is none, or it is not small."""
+    found = box_of_cells(presence > 0, canvas)
+    if found is None:
         return None
-    edges = torch.stack([found.amin(dim=0), found.amax(dim=0) + 1]).flip(-1).double()
-    corners = canvas.to_pixels(edges * (canvas.size / len(presence)))
-    (x1, y1), (x2, y2) = corners.amin(dim=0).tolist(), corners.amax(dim=0).tolist()
-    box = cut_out((x1, y1, x2, y2), (canvas.width, canvas.height))
+    box = cut_out(found, (canvas.width, canvas.height))
     return box if longer_side(box) < SMALL * max(canvas.width, canvas.height) else None
 
 

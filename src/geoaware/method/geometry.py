@@ -138,11 +138,11 @@ class Canvas:
         return (placed + torch.tensor(self.part[:2], dtype=torch.float64)).to(points.dtype)
 
     def holds(self, xy: PointsLike) -> Bool[Tensor, "*n"]:
-        """Which image pixels lie in the part that is shown; without a box every point counts."""
+        """Which image pixels lie in the part that is shown; where that is all, so do points off the image."""
         points = as_points(xy)
-        if self.box is None:
+        if self.part == (0, 0, self.width, self.height):
             return torch.ones(points.shape[:-1], dtype=torch.bool)
-        low, high = torch.tensor(self.box, dtype=torch.float64).view(2, 2)
+        low, high = torch.tensor(self.part, dtype=torch.float64).view(2, 2)
         return ((points.double() >= low) & (points.double() < high)).all(dim=-1)
 
     def posed(self, pose: Pose) -> Canvas:
