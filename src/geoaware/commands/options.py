@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from functools import wraps
@@ -57,7 +57,8 @@ def expand(command: Callable[..., T]) -> Callable[..., T]:
     """Give a command that takes groups of options the flat signature that typer reads.
 
     A parameter or field whose type is a dataclass stands for the fields of that dataclass, in their order.
-    When the command runs, the system is asked first whether files can have the names that are given.
+    When the command runs, the system is asked first whether files can have the names that are given, and no
+    result may go over what is read.
     """
     given = list(signature(command, eval_str=True).parameters.values())
     flat = [each for parameter in given for each in _flat(parameter)]
@@ -71,11 +72,47 @@ def expand(command: Callable[..., T]) -> Callable[..., T]:
                 # What the system raises for a name that is too long, or no text, is for `cli.main` to tell.
                 with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
                     path.lstat() if isinstance(path, Path) else None
+        _check_apart(values)
         return command(**{each.name: _gather(each, bound.arguments) for each in given})
 
     called.__signature__ = Signature(flat)  # type: ignore[attr-defined]
     called.__annotations__ = {each.name: each.annotation for each in flat}
     return called
+
+
+WRITTEN = frozenset({"out", "json_file", "csv", "markdown", "plots", "review", "report"})
+"""Names of the parameters that say where results go."""
+
+_SHARED = frozenset({"cache", "root"})
+"""Names of those whose folders may hold results beside what is read."""
+
+
+def _check_apart(values: Mapping[str, Any]) -> None:
+    """Refuse a result in the place of what is read, be it given as a path, as a text or as KEY=VALUE.
+
+    Raises:
+        InputError: one is there.
+    """
+    from geoaware.runs.files import check_apart
+
+    written = [each for name, each in values.items() if name in WRITTEN and isinstance(each, Path)]
+    given = {name: each if isinstance(each, list) else [each] for name, each in values.items()}
+    words = [each for name in given.keys() - WRITTEN - _SHARED for each in given[name]]
+    texts = [part for each in words if isinstance(each, str) for part in (each, each.partition("=")[2])]
+    # The options of data sets are relative to their folder.
+    folders = [Path(), *(each for each in given.get("root", ()) if isinstance(each, Path))]
+    files = [folder / each for each in texts if each for folder in folders]
+    if written:
+        files = [each for each in files if _is_file(each)]
+        check_apart(written, [*files, *(each for each in words if isinstance(each, Path))])
+
+
+def _is_file(path: Path) -> bool:
+    """Whether it is one; a text that is no path at all is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def _flat(parameter: Parameter) -> list[Parameter]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+INTERRUPTED = "interrupted; run the same command again to go on\n"
+"""What the program says last when the user stops it."""
+
 
 class InputError(ValueError):
     """Something given by the user (a file, a point, a name) cannot be used; the message says what to do.

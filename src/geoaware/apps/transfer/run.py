@@ -388,9 +388,10 @@ def _write(goal: Path, parts: Sequence[Path], sources: Sources, targets: Targets
 
 def _outcome(goal: Path) -> Outcome:
     info = read_run(goal) or {}
-    reasons = (f"{each['file_name']}: {each['reason']}" for each in read_failures(goal))
-    count = info["run"]["targets"]["count"]
-    return Outcome(goal, count, info["failed_targets"], tuple(islice(reasons, SHOWN)))
+    with reading_part(str(goal)):
+        reasons = (f"{each['file_name']}: {each['reason']}" for each in read_failures(goal))
+        count = info["run"]["targets"]["count"]
+        return Outcome(goal, count, info["failed_targets"], tuple(islice(reasons, SHOWN)))
 
 
 def _failures(part: Path, work: _Work) -> tuple[int, tuple[str, ...]]:
