@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import NoReturn
+from types import FrameType
 
 from geoaware.runs.errors import INTERRUPTED
 
@@ -15,12 +15,9 @@ def main() -> None:
     heard = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # not under nohup
     try:
         if heard:
-            # Code that is being imported may catch the usual exception, or make another one of it.
-            signal.signal(signal.SIGINT, _stop)
+            signal.signal(signal.SIGINT, _interrupt)
         from geoaware import cli
 
-        if heard:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
         cli.main()
     except KeyboardInterrupt:
         sys.stderr.write(INTERRUPTED)
@@ -31,9 +28,14 @@ def main() -> None:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def _stop(*_: object) -> NoReturn:
-    os.write(2, INTERRUPTED.encode())
-    os._exit(130)
+def _interrupt(_: int, frame: FrameType | None) -> None:
+    """Raise the usual exception, but end at once while a module is loaded: torch would catch it."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            os.write(2, INTERRUPTED.encode())
+            os._exit(130)
+        frame = frame.f_back
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -113,8 +113,10 @@ def score(
     by: By = None,
     alpha: Alpha = None,
     error_alpha: Annotated[float, Option(help="Threshold of the error types.")] = 0.1,
-    draws: Annotated[int, Option(help="Bootstrap resamples; 0: no confidence intervals.")] = 1000,
-    seed: Annotated[int, Option(help="Of the bootstrap.")] = 0,
+    draws: Annotated[
+        int, Option(min=0, max=1_000_000, help="Bootstrap resamples; 0: no confidence intervals.")
+    ] = 1000,
+    seed: Annotated[int, Option(min=0, help="Of the bootstrap.")] = 0,
     *,
     figures: FigureOptions,
     window_run: Annotated[

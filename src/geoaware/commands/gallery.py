@@ -20,7 +20,7 @@ class ShownPairs:
     """Which pairs are shown."""
 
     pairs: Annotated[int | None, Option(metavar="N", help="Only so many pairs, chosen by --seed.")] = None
-    seed: Annotated[int, Option(help="Of the choice of pairs.")] = 0
+    seed: Annotated[int, Option(min=0, help="Of the choice of pairs.")] = 0
     worst: Annotated[int | None, Option(metavar="N", help="Only those with the largest mean error.")] = None
 
     def check(self) -> None:

@@ -210,7 +210,7 @@ class PairOptions:
     """Which of its pairs."""
 
     pairs: Annotated[str, Option(metavar="N|all", help="How many pairs, chosen by --seed.")] = ""
-    seed: Annotated[int, Option(help="Of the choice of pairs.")] = 0
+    seed: Annotated[int, Option(min=0, help="Of the choice of pairs.")] = 0
 
     @property
     def count(self) -> int | None:
@@ -315,8 +315,8 @@ class RunOptions:
             help="A setting of the matching (window, temperature …) or of the extractor; may be repeated.",
         ),
     ] = None
-    batch: Annotated[int, Option(help="Images extracted together; 0: by device.")] = 0
-    cache_mb: Annotated[int, Option(help="Memory for features, in megabytes.")] = 2048
+    batch: Annotated[int, Option(min=0, help="Images extracted together; 0: by device.")] = 0
+    cache_mb: Annotated[int, Option(min=0, help="Memory for features, in megabytes.")] = 2048
     cache: Annotated[
         Path | None, Option(help="Read features from `geoaware extract`'s folder, and keep new ones there.")
     ] = None

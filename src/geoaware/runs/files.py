@@ -231,7 +231,8 @@ def check_own(path: Path, begin: str) -> None:
 def open_part(part: Path, restart: bool = False) -> BinaryIO:
     """Open the file of what a run has done so far, to be read and appended to; missing folders are made.
 
-    No other process can open it so until it is closed. With ``restart`` it is emptied.
+    No other process can open it so until it is closed. With ``restart`` it is emptied. So is one that has
+    only its head: nothing is lost, and settings that were wrong can be mended.
 
     Raises:
         InputError: it cannot be written, or is in use.
@@ -243,7 +244,8 @@ def open_part(part: Path, restart: bool = False) -> BinaryIO:
         raise InputError(f"{part}: cannot be written ({error.strerror}); choose another place") from None
     try:
         _lock(file.fileno(), part)
-        if restart:
+        file.seek(0)
+        if restart or not (file.readline() and file.readline().endswith(b"\n")):
             file.truncate(0)
     except BaseException:
         file.close()
