@@ -60,7 +60,7 @@ data:
     objects: 2
     twice: 1
   - {name: coco, root: quaternius, split: val, options: {pairs: 20}, objects: 2}
-distillation: {root: unlabelled, every: 50, annotated: 5}
+unlabelled: {root: unlabelled, every: 50}
 steps: 3
 validation:
   data: [{name: coco, root: badja, split: val, options: {annotations: annotations.json, pairs: 10}}]
@@ -78,19 +78,19 @@ SETS = {
 
 PREDICTIONS = {
     "willow-plain": "--extractor efficientnet-lite0 --pairs 40",
+    "willow-frozen": "--extractor lite-frozen --pairs 40",
     "willow-lite": "--pairs 40",
-    "willow-tuned": "--extractor lite --pairs 40",
     "badja-plain": "--extractor efficientnet-lite0 --pairs 20 --masks",
-    "badja-lite": "--pairs 20 --pose flip --pose-rule mutual-nn",
-    "badja-nolabels": "--pairs 20 --pose flip --no-labels --blend 0.8",
+    "badja-frozen": "--extractor lite-frozen --pairs 20 --pose flip --pose-rule mutual-nn",
+    "badja-nolabels": "--pairs 20 --pose flip --no-labels --extractor lite-frozen --blend 0.8",
     "badja-rotate": "--pairs 10 --pose rotate --extractor efficientnet-lite0",
-    "badja-tuned": "--pairs 20 --extractor lite",
+    "badja-lite": "--pairs 20",
     "badja-paper": "--pairs 10 --matching paper --protocol dift",
     "lspet-released": "--pairs 20 --protocol released",
-    "lspet-lite": "--pairs 30 --blend 1 --set window=3 --cache cache",
-    "lspet-tuned": "--pairs 30 --extractor lite",
+    "lspet-frozen": "--extractor lite-frozen --pairs 30 --blend 1 --set window=3 --cache cache",
+    "lspet-lite": "--pairs 30 --zoom auto",
+    "quaternius-frozen": "--extractor lite-frozen --pairs 6",
     "quaternius-lite": "--pairs 6",
-    "quaternius-tuned": "--pairs 6 --extractor lite",
     "spair-lite": "",
     "spair-plain": "--extractor efficientnet-lite0",
 }
@@ -98,7 +98,7 @@ PREDICTIONS = {
 SCORED = {
     "willow-lite": ("category", "keypoint"),
     "badja-lite": ("category", "keypoint"),
-    "badja-tuned": ("category", "keypoint"),
+    "badja-frozen": ("category", "keypoint"),
     "lspet-released": ("category", "keypoint"),
     "quaternius-lite": ("category", "keypoint", "azimuth"),
     "spair-lite": ("category", "keypoint", "azimuth"),
@@ -108,9 +108,10 @@ OTHERS = (
     "train train.yaml --set root={data} --set cache=features --out train",
     "train pairs.yaml --set root={data} --set cache=features --out pairs",
     "tune tune.yaml --set root={data} --out tune",
-    "predict --dataset {badja} --pairs 10 --post-processor train/best --out badja-own.jsonl",
+    "predict --dataset {badja} --pairs 10 --extractor efficientnet-lite0 --post-processor train/best"
+    " --out badja-own.jsonl",
     "match {first} {second} --point 200,200 --point 300,250 --json match.json",
-    "match {first} {second} --point 200,200 --extractor lite --pose flip --json match-tuned.json",
+    "match {first} {second} --point 200,200 --extractor lite-frozen --pose flip --json match-frozen.json",
     "transfer source.json --targets {data}/badja/annotations.json --out transfer.json --keep-guesses",
     "transfer source.json --targets {data}/badja/annotations.json --out evaluated.json --evaluate --nearest 2"
     " --pose flip --report transfer-report",

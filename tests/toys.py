@@ -76,7 +76,7 @@ def save_face(path: Path, **options: object) -> Path:
 class Seeing(Patches):
     """`Patches` that look: what is bright is present, and an image stands upright when its red is on top."""
 
-    looks = True
+    sees = ("zoom", "upright")
 
     def __init__(self, name: str = "seeing") -> None:
         super().__init__()

@@ -229,7 +229,7 @@ def test_real_images_end_to_end(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     content = json.loads((tmp_path / "poses.json").read_text(encoding="utf-8"))
     assert content["settings"]["masks"] is True
-    assert "post-processor" in content["extractor"]
+    assert content["extractor"].startswith("efficientnet-lite0-tuned(weights=lite")
     assert len(content["poses"]) == 4
     found = {each["picture"]: each["pose"] for each in content["poses"]}
     assert all(found[by_pose[pose][0].path.name] == pose for pose in known)

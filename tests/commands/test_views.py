@@ -188,7 +188,9 @@ def test_an_extractor_that_does_not_see_is_refused(photos: Path, option: str) ->
         ["demo", "--port", "0"],
     ):
         asked = [*map(str, given), "--extractor", "toy", "--device", "cpu", f"--{option}", "auto"]
-        with pytest.raises(InputError, match=f"toy sees neither .* leave {option} off, or use lite") as error:
+        with pytest.raises(
+            InputError, match=f"toy does not see .* with these weights; leave {option} off"
+        ) as error:
             CliRunner().invoke(app, asked, catch_exceptions=False)
         assert error.value.parameter == option
         assert not out.exists()

@@ -12,6 +12,7 @@ from PIL import Image
 from geoaware.features import Extractor, load_extractor
 from geoaware.features.framed import FramedExtractor, box_of_cells, cut_out, frame
 from geoaware.features.refined import RefinedExtractor
+from geoaware.features.tuned import Tuned, TunedNetwork, TunedSettings, TunedShape
 from geoaware.matcher import Matcher
 from geoaware.method.geometry import POSES, Canvas, Pose, opposite, pose_image, pose_points
 from geoaware.method.matching import MatchSettings
@@ -289,9 +290,20 @@ def test_lite_cuts_small_objects_out(lite: Extractor) -> None:
 
 def test_lite_looks_at_its_own_maps(lite: Extractor) -> None:
     image = placed(noise(90, 90, 0), (400, 100), (704, 352))
-    found = FramedExtractor(lite, "auto", "auto")(image)
-    assert found.extractor == f"{lite.identity} (upright auto) (zoom auto)"
+    found = FramedExtractor(lite, "auto")(image)
+    assert found.extractor == f"{lite.identity} (zoom auto)"
     assert found.data.shape == lite(image).data.shape
+
+
+def test_weights_that_never_learned_turns_refuse_to_see_them(lite: Extractor) -> None:
+    assert isinstance(lite, Tuned)
+    assert lite.sees == (("zoom", "upright") if lite.network.upright.weight.any() else ("zoom",))
+    network = TunedNetwork.from_imagenet(TunedShape(8, 16, (1,), 1))
+    assert Tuned("tiny", TunedSettings(canvas=96), network).sees == ("zoom", "upright")
+    torch.nn.init.zeros_(network.upright.weight)
+    blind = Tuned("tiny", TunedSettings(canvas=96), network)
+    with pytest.raises(InputError, match="tiny does not see how an image stands with these weights"):
+        FramedExtractor(blind, upright="auto")
 
 
 def test_settings_are_told_apart() -> None:
@@ -304,7 +316,7 @@ def test_settings_are_told_apart() -> None:
 @pytest.mark.parametrize("setting", ["zoom", "upright"])
 def test_an_extractor_that_cannot_look_is_refused(setting: str) -> None:
     with pytest.raises(
-        InputError, match=f"patches sees neither .* leave {setting} off, or use lite"
+        InputError, match=f"patches does not see .* with these weights; leave {setting} off"
     ) as error:
         Matcher(Patches(), **{setting: "auto"})  # type: ignore[arg-type]
     assert error.value.parameter == setting

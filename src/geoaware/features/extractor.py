@@ -83,14 +83,14 @@ class Extractor(nn.Module, ABC):
         layout: canvas, grid, channels, mean and std.
         stored: how features were rounded on disk before use (``fp16``, ``int8``); ``None`` if they were not.
         blend: share of a post-processor's descriptors in the similarity; 0 without one.
-        looks: whether `look` can see anything.
+        sees: what `look` can tell, of ``"zoom"`` and ``"upright"``.
     """
 
     mean: Tensor
     std: Tensor
     stored: str | None = None
     blend: float = 0.0
-    looks: bool = False
+    sees: tuple[str, ...] = ()
 
     def __init__(self, name: str, identity: str, layout: Layout) -> None:
         super().__init__()
@@ -216,7 +216,7 @@ class Wrapped(Extractor):
         super().__init__(extractor.name, identity or extractor.identity, layout or extractor.layout)
         self.extractor = extractor
         self.stored = extractor.stored
-        self.looks = extractor.looks
+        self.sees = extractor.sees
 
     def look(self, levels: Sequence[Float[Tensor, "_ _ _"]], canvas: Canvas) -> Canvas:
         """As the extractor inside does."""

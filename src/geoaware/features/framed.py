@@ -42,11 +42,10 @@ class FramedExtractor(Wrapped):
         for name, value in wanted.items():
             if value not in ("off", "auto"):
                 raise InputError(f"{name} must be off or auto, got {value!r}", name)
-            if value == "auto" and not extractor.looks:
+            if value == "auto" and name not in extractor.sees:
+                what = "where an object is" if name == "zoom" else "how an image stands"
                 raise InputError(
-                    f"{extractor.name} sees neither where an object is nor how it stands; leave {name} off, "
-                    "or use lite",
-                    name,
+                    f"{extractor.name} does not see {what} with these weights; leave {name} off", name
                 )
         chosen = [name for name, value in wanted.items() if value == "auto"]
         super().__init__(extractor, " ".join([extractor.identity, *(f"({each} auto)" for each in chosen)]))

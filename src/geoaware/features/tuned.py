@@ -60,6 +60,9 @@ SURE = 0.9
 SMALL = 0.6
 """`Tuned.look` cuts an object out if its box, margin included, is smaller than this share of the image."""
 
+_FEW = 9
+"""Fewer cells than these are no object that `Tuned.look` cuts out."""
+
 _TOP = 0.02
 """An image's presence is the highest logit that this share of its cells reaches."""
 
@@ -218,8 +221,6 @@ class TunedSettings:
 class Tuned(Extractor):
     """The network beside the plain extractor, as one extractor."""
 
-    looks = True
-
     def __init__(self, name: str, settings: TunedSettings, network: TunedNetwork) -> None:
         plain = EfficientNetLite("efficientnet-lite0", settings.plain, imagenet_network().eval())
         identity = f"{describe(name, settings)} {network.weights_hash()[:16]}"
@@ -228,6 +229,8 @@ class Tuned(Extractor):
         self.settings = settings
         self.plain = plain
         self.network = network.folded()
+        # A head that was never trained is all zeros.
+        self.sees = ("zoom", "upright") if network.upright.weight.any() else ("zoom",)
 
     @classmethod
     def load(cls, name: str, **settings: Any) -> Tuned:
@@ -268,8 +271,10 @@ class Tuned(Extractor):
 
 def _small_box(presence: Float[Tensor, "g g"], canvas: Canvas) -> tuple[int, int, int, int] | None:
     """What to cut out around the cells that hold an object; ``None`` if there is none, or it is not small."""
-    found = box_of_cells(presence > 0, canvas)
-    if found is None:
+    cells = presence > 0
+    found = box_of_cells(cells, canvas)
+    # A few cells can be anything.
+    if found is None or cells.sum() < _FEW:
         return None
     box = cut_out(found, (canvas.width, canvas.height))
     return box if longer_side(box) < SMALL * max(canvas.width, canvas.height) else None
