@@ -96,6 +96,9 @@ def _check_apart(values: Mapping[str, Any]) -> None:
     from geoaware.runs.files import check_apart
 
     written = [each for name, each in values.items() if name in WRITTEN and isinstance(each, Path)]
+    if isinstance(values.get("b"), Path) and values["b"].is_dir():
+        # JSON may lie beside the images, of both kinds; `match` looks at each file.
+        written = [each for each in (values["out"],) if each is not None]
     given = {name: each if isinstance(each, list) else [each] for name, each in values.items()}
     words = [each for name in given.keys() - WRITTEN - _SHARED for each in given[name]]
     texts = [part for each in words if isinstance(each, str) for part in (each, each.partition("=")[2])]
