@@ -387,6 +387,25 @@ def test_a_second_run_on_the_same_file_waits_outside(tmp_path: Path) -> None:
     assert out.read_bytes() == first.out.read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"failed_targets":', '"failed_targest":'),
+        ('"count":', '"cuont":'),
+        ('"failed":[', '"failed":[\n{"x"'),
+    ],
+)
+def test_a_damaged_result_is_named_with_the_remedy(tmp_path: Path, old: str, new: str) -> None:
+    sources, targets = job(tmp_path)
+    out = tmp_path / "out.json"
+    transfer(sources, targets, matcher(), out)
+    out.write_text(out.read_text().replace(old, new))
+    with pytest.raises(InputError) as caught:
+        transfer(sources, targets, matcher(), out)
+    assert caught.value.parameter == "restart"
+    transfer(sources, targets, matcher(), out, restart=True)
+
+
 def test_probabilities_are_adapted_where_sources_are_enough(tmp_path: Path) -> None:
     offsets = [(0, 0), (9, 0), (0, 9), (9, 9), (4, 4), (12, 3)]
     few = Voters(read_sources(write_sources(tmp_path / "few", offsets[:2])), matcher())
