@@ -86,10 +86,14 @@ class OutputOptions:
         data = None if self.json_file is None else self.json_file / f"{target.name}.json"
         return OutputOptions(image, data, self.heatmap)
 
+    @property
+    def places(self) -> list[Path]:
+        """Those that are given."""
+        return [place for place in (self.out, self.json_file) if place is not None]
+
     def are_there(self) -> bool:
         """Whether something is to be written, and all of it exists."""
-        wanted = [place for place in (self.out, self.json_file) if place is not None]
-        return bool(wanted) and all(place.exists() for place in wanted)
+        return bool(self.places) and all(place.exists() for place in self.places)
 
     def write(
         self, result: MatchResult, told: MatchResult, source: Path, target: Path, queries: QueryPoints
@@ -152,9 +156,13 @@ def match(
     """
     output.check(b.is_dir())
     from geoaware.data.images import list_images
+    from geoaware.runs.files import check_apart
 
     queries = points.read()
     targets = list_images(b) if b.is_dir() else [b]
+    if b.is_dir():
+        results = [place for each in targets for place in output.of(each).places]
+        check_apart(results, [each for each in (a, points.points, masks.mask, *targets) if each is not None])
     turns = (_turn(a, exif), 1 if b.is_dir() else _turn(b, exif, asked=False))
     source_object, target_object = masks.read(b, turns)
 

@@ -25,6 +25,7 @@ from geoaware.data import DataSet, object_mask
 from geoaware.data.images import load_annotated
 from geoaware.data.masks import has_mask
 from geoaware.evaluation.predictions import (
+    BEGIN,
     PART,
     Header,
     describe_schema,
@@ -43,7 +44,16 @@ from geoaware.method.types import AnnotatedImage, Pair
 from geoaware.presets import defaults_of
 from geoaware.result import Encoded
 from geoaware.runs.errors import InputError, NotFiniteError
-from geoaware.runs.files import append_line, check_same_run, open_part, reading_part, replacing, whole_lines
+from geoaware.runs.files import (
+    append_line,
+    check_own,
+    check_same_run,
+    discard,
+    open_part,
+    reading_part,
+    replacing,
+    whole_lines,
+)
 from geoaware.runs.progress import Tell, silent
 from geoaware.runs.recent import Recent
 from geoaware.runs.settings import checked
@@ -187,14 +197,15 @@ def predict(
     _check(work)
     header = work.header()
     part = goal.with_name(goal.name + PART)
-    if restart:
-        goal.unlink(missing_ok=True)
-        part.unlink(missing_ok=True)
-    if goal.exists():
+    for each in (goal, part):
+        check_own(each, BEGIN)
+    if goal.exists() and not restart:
         _check_whole(goal, header)
         part.unlink(missing_ok=True)
         return goal
-    with open_part(part) as file:
+    with open_part(part, restart) as file:
+        if restart:
+            discard(goal)
         done = _resume(file, part, header, {pair.id: len(pair.common_ids) for pair in dataset.pairs})
         _run(work, file, done, progress)
         _finish(file, goal, work)
@@ -277,8 +288,6 @@ def _check_whole(goal: Path, header: Header) -> None:
     Raises:
         InputError: it is of another run, has lost its end, or is no predictions file.
     """
-    if goal.is_dir():
-        raise InputError(f"{goal}: is a folder; give the name of a file to write")
     with goal.open("rb") as file:
         _check_header(file.readline(), goal, header)
         if sum(line.endswith(b"\n") for line in file) != header.pairs:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 FORMAT = "geoaware predictions"
 FORMAT_VERSION = 1
+BEGIN = f'{{"format":"{FORMAT}"'
+"""How every such file begins, white space aside."""
 PART = ".part"
 """Ends the name of a file that is still being written."""
 

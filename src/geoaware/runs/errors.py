@@ -7,6 +7,9 @@ import re
 _LONG = re.compile(r"(?<!\w)('[^']{79,}'|\"[^\"]{79,}\")(?!\w)")
 """Texts of more than 80 characters that a message quotes."""
 
+INTERRUPTED = "interrupted; run the same command again to go on\n"
+"""What the program says last when the user stops it."""
+
 
 class InputError(ValueError):
     """Something given by the user (a file, a point, a name) cannot be used; the message says what to do.

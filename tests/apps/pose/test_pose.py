@@ -448,9 +448,27 @@ class TestRun:
     def test_a_file_of_something_else_is_refused(self, work: PoseWork, tmp_path: Path, content: str) -> None:
         path = tmp_path / "poses.json"
         path.write_text(content)
-        with pytest.raises(InputError, match=r"is not what `geoaware pose` writes|belongs to another run"):
+        with pytest.raises(InputError, match=r"was not written by geoaware; choose|belongs to another run"):
             predict_poses(work, path)
         assert path.read_text() == content
+
+    @pytest.mark.parametrize("name", ["poses.json", "poses.json.part"])
+    def test_a_restart_throws_away_nothing_of_others(self, work: PoseWork, tmp_path: Path, name: str) -> None:
+        (tmp_path / name).write_text("precious")
+        with pytest.raises(InputError, match=f"{name}: exists and was not written by geoaware; choose"):
+            predict_poses(work, tmp_path / "poses.json", restart=True)
+        assert [each.read_text() for each in tmp_path.glob("poses*")] == ["precious"]
+
+    def test_a_second_run_on_the_same_file_is_refused(self, work: PoseWork, tmp_path: Path) -> None:
+        tried = []
+
+        def second(*_: Any) -> None:
+            with pytest.raises(InputError, match=r"poses.json.part: another process is at work on it; wait"):
+                predict_poses(work, tmp_path / "poses.json", restart=True)
+            tried.append(True)
+
+        predict_poses(work, tmp_path / "poses.json", progress=second)
+        assert tried
 
     def test_damage_in_what_is_done_is_named(self, work: PoseWork, tmp_path: Path) -> None:
         path, part = tmp_path / "poses.json", tmp_path / "poses.json.part"

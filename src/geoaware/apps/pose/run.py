@@ -22,7 +22,16 @@ from geoaware.evaluation.predictions import PART, versions
 from geoaware.matcher import Matcher
 from geoaware.method.types import AnnotatedImage
 from geoaware.runs.errors import InputError, NotFiniteError, stop
-from geoaware.runs.files import append_line, check_same_run, open_part, reading_part, replacing, whole_lines
+from geoaware.runs.files import (
+    append_line,
+    check_own,
+    check_same_run,
+    discard,
+    open_part,
+    reading_part,
+    replacing,
+    whole_lines,
+)
 from geoaware.runs.progress import Tell, silent
 
 FORMAT = "geoaware poses"
@@ -115,14 +124,15 @@ def predict_poses(
         return _run(work, {}, lambda _: None, progress, failed)
     header, goal = json.loads(json.dumps(work.header())), Path(path)
     part = goal.with_name(goal.name + PART)
-    if restart:
-        goal.unlink(missing_ok=True)
-        part.unlink(missing_ok=True)
-    if goal.exists():
+    for each in (goal, part):
+        check_own(each, f'{{"format":"{FORMAT}"')
+    if goal.exists() and not restart:
         found = _read_whole(goal, header, failed)
         progress(_WHAT, len(found), len(found))
         return found
-    with open_part(part) as file:
+    with open_part(part, restart) as file:
+        if restart:
+            discard(goal)
         done, without = _resume(file, part, header), dict[str, str]()
 
         def fail(image: str, error: Exception) -> None:
@@ -130,14 +140,14 @@ def predict_poses(
             failed(image, error)
 
         found = _run(work, done, lambda each: append_line(file, _line(each.to_dict())), progress, fail)
-    content = {
-        **header,
-        **({"failed": without} if without else {}),
-        "poses": [each.to_dict() for each in found],
-    }
-    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    with replacing(goal) as draft:
-        draft.write_bytes(text.encode(errors="backslashreplace"))  # as `append_line` does
+        content = {
+            **header,
+            **({"failed": without} if without else {}),
+            "poses": [each.to_dict() for each in found],
+        }
+        text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        with replacing(goal) as draft:
+            draft.write_bytes(text.encode(errors="backslashreplace"))  # as `append_line` does
     part.unlink(missing_ok=True)
     return found
 
@@ -196,8 +206,6 @@ def _resume(file: BinaryIO, part: Path, header: dict[str, Any]) -> dict[str, Pos
 def _read_whole(
     goal: Path, header: dict[str, Any], failed: Callable[[str, Exception], None]
 ) -> list[PosePrediction]:
-    if goal.is_dir():
-        raise InputError(f"{goal}: is a folder; give the name of a file to write")
     content = _parse(goal.read_bytes(), str(goal))
     poses, without = content.pop("poses", None), content.pop("failed", {})
     check_same_run(content, header, goal)
