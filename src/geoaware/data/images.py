@@ -113,7 +113,7 @@ def _upright(opened: Image.Image) -> tuple[Image.Image, Frame]:
     """An opened file as EXIF turns it."""
     frame = _frame(opened)
     if frame.orientation > 4 and opened.format == "TIFF":
-        opened.filename = ""  # else it may be mapped into memory, and then Pillow mixes up its rows
+        vars(opened)["filename"] = ""  # else it may be mapped into memory, and then Pillow mixes up its rows
     ImageOps.exif_transpose(opened, in_place=True)  # the other way copies images that are upright
     if opened.size != frame.size:
         raise ValueError("Pillow mixes up the rows of a TIFF file that is turned by EXIF and not compressed")
