@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-_LONG = re.compile(r"(?<!\w)('[^']{79,}'|\"[^\"]{79,}\")(?!\w)")
-"""Texts of more than 80 characters that a message quotes."""
+_LONG = re.compile(r"(?<!\w)('[^'/]{79,}'|\"[^\"/]{79,}\"|'[^']{300,}'|\"[^\"]{300,}\")(?!\w)")
+"""Texts of more than 80 characters that a message quotes; paths may be longer, since their ends count."""
 
 INTERRUPTED = "interrupted; run the same command again to go on\n"
 """What the program says last when the user stops it."""
