@@ -8,9 +8,11 @@ from __future__ import annotations
 import errno
 import io
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Annotated, Any
 
 import typer
@@ -34,27 +36,33 @@ from geoaware.commands import (
     tune,
 )
 from geoaware.commands.options import cut
-from geoaware.runs.errors import InputError, MissingDependencyError, shortened
+from geoaware.runs.errors import INTERRUPTED, InputError, MissingDependencyError, shortened
 
 
 class _Group(TyperGroup):
-    """Cuts long arguments in what is said about wrong usage."""
+    """Cuts long arguments in what is said about wrong usage, and lets interruptions through."""
 
     def make_context(self, *args: Any, **extra: Any) -> Any:
         """Of the words before the command's name."""
-        with _cut_usage():
+        with _mended():
             return super().make_context(*args, **extra)
 
     def invoke(self, *args: Any) -> Any:
         """Of the command's own words."""
-        with _cut_usage():
+        with _mended():
             return super().invoke(*args)
 
 
+class _Interrupted(BaseException):
+    """Stands for `KeyboardInterrupt`, for which typer has a line and an exit code of its own."""
+
+
 @contextmanager
-def _cut_usage() -> Iterator[None]:
+def _mended() -> Iterator[None]:
     try:
         yield
+    except KeyboardInterrupt:
+        raise _Interrupted from None
     except Exception as error:
         if hasattr(error, "format_message"):  # of typer
             vars(error)["message"] = cut(str(vars(error)["message"]))
@@ -123,28 +131,50 @@ def _options(
 def main() -> None:
     """Run the command line; every error is one or two lines on standard error."""
     global _debug
-    _debug = False
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            # Names of files may be bytes that are no text; they are shown, whatever they are.
-            stream.reconfigure(errors="backslashreplace")
     try:
+        _debug = False
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                # Names of files may be bytes that are no text; they are shown, whatever they are.
+                stream.reconfigure(errors="backslashreplace")
+        _refuse_empty(sys.argv[1:])
         app()
     except InputError as error:
         _fail(error, f"{error}{_flag(error.parameter)}", code=2)
     except MissingDependencyError as error:
         _fail(error, str(error), code=2)
-    except KeyboardInterrupt:
-        typer.echo("interrupted; run the same command again to go on", err=True)
+    except (KeyboardInterrupt, _Interrupted):
+        typer.echo(INTERRUPTED, err=True, nl=False)
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(1)
     except Exception as error:
-        if isinstance(error, UnicodeEncodeError) or getattr(error, "errno", None) == errno.ENAMETOOLONG:
-            given = str(getattr(error, "filename", None) or getattr(error, "object", ""))
-            _fail(error, f"{shortened(given)}: no file can have this name; it is too long or no text", code=2)
+        if (said := _about_path(error)) is not None:
+            _fail(error, said, code=2)
         what = " ".join(str(error).split()) or type(error).__name__
         _fail(error, f"failed while working: {what} ({type(error).__name__}; --debug shows where)", code=1)
+
+
+def _about_path(error: Exception) -> str | None:
+    """What is wrong with the path that the system refused; ``None`` for any other error."""
+    number, name = getattr(error, "errno", None), getattr(error, "filename", None)
+    if isinstance(error, UnicodeEncodeError) or number == errno.ENAMETOOLONG:
+        given = str(name or getattr(error, "object", ""))
+        return f"{shortened(given)}: no file can have this name; it is too long or no text"
+    if not isinstance(error, OSError) or not isinstance(name, str | bytes | os.PathLike):
+        return None
+    if number in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE):
+        return None  # not of this path
+    why = (error.strerror or "cannot be used").lower()
+    return f"{os.fsdecode(name)}: {why}; look at the path and its permissions"
+
+
+def _refuse_empty(words: list[str]) -> None:
+    """Refuse values without a character, which would pass for the present folder."""
+    for before, word in pairwise(["geoaware", *words]):
+        option, equals, value = word.partition("=")
+        if not word or (word.startswith("--") and equals and not value):
+            raise InputError(f"an empty value follows {option or before}; give one, or leave it out")
 
 
 def _flag(parameter: str | None) -> str:

@@ -8,6 +8,7 @@ Example:
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -40,7 +41,7 @@ from geoaware.method.post_processor import PostProcessor
 from geoaware.method.types import Box, FeatureMap
 from geoaware.presets import choose_post_processor, defaults_of, preset_extractor
 from geoaware.result import Encoded, MatchResult, check_points, mask_on_canvas
-from geoaware.runs.errors import InputError
+from geoaware.runs.errors import InputError, NotFiniteError
 
 
 class Matcher:
@@ -242,10 +243,6 @@ class Matcher:
         mirrored = None
         if flip_pairs is not None:
             mirrored = mirror_points(pixels, here.size, flip_partners(len(pixels), flip_pairs), visible)
-        if not all(each.maps["identity"].data.isfinite().all() for each in (here, there)):
-            raise RuntimeError(
-                "the features of the source or of the target are not finite; try another dtype"
-            )
         matches = match_posed(
             here.maps, there.maps["identity"], pixels, aligned.pose, self.settings, mirrored
         )
@@ -271,6 +268,10 @@ class Matcher:
             (_masks(target, target.maps, ("identity",)) or {}).get("identity"),
             self.pose_rule,
         )
+        if not all(map(math.isfinite, distances.values())):
+            raise NotFiniteError(
+                "the features of the source or of the target are not finite; try another dtype"
+            )
         return Alignment(best_pose(distances, self.pose_rule.margin), distances, maps)
 
     def describe(self) -> dict[str, Any]:

@@ -141,7 +141,7 @@ class MatchResult:
 
     def to_json(self, indent: int | None = 2) -> str:
         """`to_dict` as JSON."""
-        return json.dumps(self.to_dict(), indent=indent)
+        return json.dumps(self.to_dict(), indent=indent, allow_nan=False)
 
 
 def check_points(points: PointsLike, size: tuple[int, int]) -> Float[Tensor, "n 2"]:

@@ -12,6 +12,7 @@ from geoaware.commands.gallery import gallery
 from geoaware.runs.errors import InputError
 from tests.report.gallery.small import EVIL, EXACT, MIXED, write_data, write_predictions
 from tests.report.gallery.test_write import content, images
+from tests.runs.test_files import HANG, unix
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +42,20 @@ def test_a_gallery(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert "distance &lt; 0.1 x longer side of the target&#x27;s object box" in page
     assert str(tmp_path) not in page
     assert str(root) not in page
+
+
+@unix
+def test_what_a_killed_gallery_left_goes_with_the_next(root: Path, tmp_path: Path) -> None:
+    for name in ("g.html", "mine.html"):
+        hung = [sys.executable, "-c", HANG, str(tmp_path / name)]
+        with subprocess.Popen(hung, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            process.kill()
+    done = run(write_predictions(tmp_path / "found.jsonl"), "--root", root, "--out", tmp_path / "g.html")
+    assert done.exit_code == 0, done.output
+    (left,) = (path.name for path in tmp_path.iterdir() if path.name.startswith("."))
+    assert left.startswith(".mine.")  # of another result
 
 
 def test_choices(root: Path, tmp_path: Path) -> None:

@@ -23,9 +23,11 @@ from geoaware.commands.match import _TABLE_ROWS, OutputOptions, _print_result
 from geoaware.data.exif import INVERSE, TAG, turned_pixels, turned_points, turned_size
 from geoaware.data.points_file import QueryPoints
 from geoaware.features import EXTRACTORS, Entry
-from geoaware.runs.errors import InputError
+from geoaware.matcher import Matcher
+from geoaware.runs.errors import InputError, NotFiniteError
+from tests.evaluation.tiny import Sided
 from tests.features.test_refined import LITE_CHANNELS, random_network
-from tests.toys import face, save_face
+from tests.toys import face, noise, save_face
 
 
 def geoaware(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -161,6 +163,35 @@ def test_a_folder_goes_on_past_a_bad_image_and_resumes(photos: Path, tmp_path: P
     (found / "3.png.json").unlink()
     done = geoaware(*arguments, "--skip-existing")
     assert "1 matched, 1 already there, 1 failed" in done.stderr
+
+
+class Blind(Sided):
+    """Has no numbers for black images."""
+
+    def levels(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        (found,) = super().levels(pixels)
+        return (found.where(pixels.std(dim=(2, 3), keepdim=True).sum(dim=1, keepdim=True) > 0, float("nan")),)
+
+
+def test_features_that_are_no_numbers_fail_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(match, "load_matcher", lambda *_, **__: Matcher(Blind(), pose="off"))
+    (tmp_path / "many").mkdir()
+    names = {1: "1.png", 2: "black.png", 3: "3.png", 4: f"{'long' * 62}.png"}
+    for number, name in names.items():
+        image = noise(117, 117, number) if number != 2 else Image.new("RGB", (117, 117))
+        image.save(tmp_path / "many" / name)
+    (tmp_path / "many" / "5.png").write_bytes(b"\x89PNG")
+    noise(117, 117, 9).save(tmp_path / "a.png")
+    app = typer.Typer()
+    app.command()(match.match)
+    arguments = ("--point", "20,30", "--json", str(tmp_path / "found"))
+    done = CliRunner().invoke(app, [str(tmp_path / "a.png"), str(tmp_path / "many"), *arguments])
+    assert done.exit_code == 1, done.output
+    assert "black.png: the features of the source or of the target are not finite" in done.output
+    assert "2 matched, 0 already there, 3 failed" in done.output
+    assert len(list((tmp_path / "found").iterdir())) == 2
+    black = [str(tmp_path / "a.png"), str(tmp_path / "many" / "black.png"), *arguments[:2]]
+    assert isinstance(CliRunner().invoke(app, black).exception, NotFiniteError)
 
 
 def test_bad_input_is_refused_in_one_line(photos: Path, tmp_path: Path) -> None:
@@ -357,7 +388,7 @@ class TestExif:
         ((x, y),) = turned_points(torch.tensor([plain]).double(), (150, 180), INVERSE[turns[1]]).tolist()
         assert turned == pytest.approx([x, y], abs=0.011)
 
-    @pytest.mark.parametrize("given", ["Upright", "raw", ""])
+    @pytest.mark.parametrize("given", ["Upright", "raw"])
     def test_what_it_is_not(self, photos: Path, given: str) -> None:
         done = geoaware("match", photos / "a.png", photos / "a.png", "--point", "5,5", "--exif", given)
         assert_refused(done, f"exif={given}: choose upright or stored (--exif)")

@@ -143,7 +143,6 @@ CSV, JSON = ("--labels", "l.csv"), ("--labels", "l.json")
     ("path", "content", "extra", "message"),
     [
         ("sets/b/front.png", "not an image", (), "front.png: not an image"),
-        ("photos/x.png", "not an image", (), "x.png: not an image"),
         ("masks/other.png", "", ("--masks", "masks"), "no mask of a-back.png in it; add a-back.png"),
         ("", "", ("--masks", "masks"), "masks: no such folder"),
         ("", "", ("--template-masks",), "only with masks of the images"),
@@ -182,6 +181,23 @@ def test_a_mask_of_another_size(folder: Path) -> None:
     Image.new("L", (9, 9), 255).save(folder / "masks" / "a-left.png")
     done = run(folder / "photos" / "a-left.png", "--templates", folder / "sets", "--masks", folder / "masks")
     assert "a-left.png: mask of 9x9 pixels, image of 117x117" in refusal(done)
+
+
+def test_images_that_fail_do_not_stop_the_rest(folder: Path) -> None:
+    photos = folder / "photos"
+    (photos / "x.png").write_text("not an image")
+    Image.effect_noise((117, 117), 60).save(photos / "cut.jpg")
+    (photos / "cut.jpg").write_bytes((photos / "cut.jpg").read_bytes()[:1500])
+    arguments = (photos, "--templates", folder / "sets", "--out", folder / "poses.json")
+    for _ in range(2):  # found, and read again
+        done = run(*arguments)
+        assert done.exit_code == 1, done.output
+        assert "x.png: not an image" in done.output
+        assert "cut.jpg: damaged" in done.output
+        assert "8 images predicted, 2 failed" in done.output
+    content = json.loads((folder / "poses.json").read_text(encoding="utf-8"))
+    assert {each["picture"] for each in content["poses"]} > {"b-left.png", "a-front.png"}
+    assert list(content["failed"]) == ["cut.jpg"]
 
 
 def test_empty_folders_and_absent_images(folder: Path) -> None:

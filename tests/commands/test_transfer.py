@@ -138,7 +138,7 @@ def test_mistakes_are_found_before_the_work(
     refused(either, source, "--out", out)
     refused(either, source, folder, "--targets", truth, "--out", out)
     refused("give --evaluate too", source, folder, "--out", out, "--report", tmp_path / "r")
-    refused("name the same file", source, folder, "--out", out, "--review", out)
+    refused("two results would go there", source, folder, "--out", out, "--review", out)
     refused("--review-count must be at least 1", source, folder, "--out", out, "--review-count", 0)
     refused("an evaluation needs annotated targets", source, folder, "--out", out, "--evaluate")
     refused("unknown protocol 'x'", source, "--targets", truth, "--out", out, "--evaluate", "--protocol", "x")

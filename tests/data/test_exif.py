@@ -10,8 +10,8 @@ from PIL import Image, ImageOps
 
 from geoaware.data import load, object_mask
 from geoaware.data.check import check
-from geoaware.data.exif import INVERSE, check_exif, turned_box, turned_pixels, turned_points, turned_size
-from geoaware.data.images import image_size, load_image
+from geoaware.data.exif import INVERSE, TAG, check_exif, turned_box, turned_pixels, turned_points, turned_size
+from geoaware.data.images import image_size, load_image, to_rgb
 from geoaware.runs.errors import InputError
 
 
@@ -40,13 +40,19 @@ def test_pixels_points_and_sizes_turn_as_pillow_turns(tmp_path: Path, orientatio
     assert sorted(upright[y1:y2, x1:x2].ravel()) == sorted(stored[0:4, 1:3].ravel())
 
 
-def test_a_tiff_whose_rows_pillow_mixes_up_is_refused(tmp_path: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.new("L", (61, 37)).save(tmp_path / "raw.tiff", exif=exif)
-    assert image_size(tmp_path / "raw.tiff") == (37, 61)
-    with pytest.raises(InputError, match="mixes up the rows of a TIFF"):
-        load_image(tmp_path / "raw.tiff")
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("compression", [None, "tiff_lzw", "tiff_deflate", "packbits"])
+@pytest.mark.parametrize("mode", ["L", "RGB", "F", "I;16", "RGBA"])
+def test_tiffs_are_turned_whether_compressed_or_not(
+    tmp_path: Path, orientation: int, compression: str | None, mode: str
+) -> None:
+    grey = np.random.default_rng(0).integers(0, 256, (37, 61), dtype=np.uint8)
+    deep = Image.fromarray(grey.astype(np.uint16) * 257)
+    image = deep if mode == "I;16" else Image.fromarray(grey).convert(mode)
+    image.save(tmp_path / "raw.tiff", compression=compression, tiffinfo={TAG: orientation})
+    upright = np.array(load_image(tmp_path / "raw.tiff"))
+    assert image_size(tmp_path / "raw.tiff") == upright.shape[1::-1]
+    assert np.array_equal(upright, turned_pixels(np.array(to_rgb(image)), orientation))
 
 
 def coco(root: Path, orientation: int, **size: int) -> Path:

@@ -272,8 +272,10 @@ def test_another_runs_file_is_not_touched(dataset, tmp_path, whole, name):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"not json\n", "exists and is no predictions file"),
-        (b'{"a": 1}\n', "not the header of a predictions file"),
+        (b"not json\n", "exists and was not written by geoaware"),
+        (b"no line", "exists and was not written by geoaware"),
+        (b'{"a": 1}\n', "exists and was not written by geoaware"),
+        (b'{"format": "geoaware predictions"', "exists and is no predictions file"),
         (b"", "exists and is no predictions file"),
     ],
 )
@@ -283,6 +285,37 @@ def test_other_files_are_not_overwritten(dataset, tmp_path, content, message):
     with pytest.raises(InputError, match=message):
         predict(dataset, tiny_matcher(), path)
     assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("name", ["p.jsonl", "p.jsonl.part"])
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_restart_throws_away_nothing_of_others(dataset, tmp_path, name, restart):
+    (tmp_path / name).write_bytes(b"precious")
+    with pytest.raises(InputError, match=f"{name}: exists and was not written by geoaware; choose another"):
+        predict(dataset, tiny_matcher(), tmp_path / "p.jsonl", restart=restart)
+    assert {each.name: each.read_bytes() for each in tmp_path.iterdir()} == {name: b"precious"}
+
+
+def test_a_link_stays_and_what_it_leads_to_is_made_anew(dataset, tmp_path, whole):
+    (tmp_path / "link.jsonl").symlink_to(tmp_path / "p.jsonl")
+    (tmp_path / "p.jsonl").write_bytes(whole.read_bytes().splitlines(keepends=True)[0])
+    predict(dataset, tiny_matcher(), tmp_path / "link.jsonl", PredictSettings(batch=2), restart=True)
+    assert (tmp_path / "link.jsonl").is_symlink()
+    assert (tmp_path / "p.jsonl").read_bytes() == whole.read_bytes()
+
+
+def test_a_second_run_on_the_same_file_is_refused(dataset, tmp_path, whole):
+    tried = []
+
+    def second(*_):
+        for restart in (False, True):
+            with pytest.raises(InputError, match=r"p.jsonl.part: another process is at work on it; wait"):
+                predict(dataset, tiny_matcher(), tmp_path / "p.jsonl", restart=restart)
+        tried.append(True)
+
+    predict(dataset, tiny_matcher(), tmp_path / "p.jsonl", PredictSettings(batch=2), progress=second)
+    assert tried
+    assert (tmp_path / "p.jsonl").read_bytes() == whole.read_bytes()
 
 
 def test_a_finished_file_that_lost_its_end_is_noticed(dataset, tmp_path, whole):

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from geoaware.method import matching
 from geoaware.method.geometry import Canvas
 from geoaware.method.matching import (
     MatchSettings,
@@ -20,6 +24,7 @@ from geoaware.method.matching import (
     window_soft_argmax,
 )
 from geoaware.method.types import FeatureMap
+from geoaware.runs.errors import NotFiniteError
 from tests.reference import matching as slow
 
 MODES = ["argmax", "soft", "window", "kernel"]
@@ -190,3 +195,42 @@ def test_similarity_does_not_depend_on_the_memory_layout(q: int) -> None:
     torch.testing.assert_close(similarity(queries, last), similarity(queries, target), atol=1e-6, rtol=0)
     given = similarity(queries, last, last.norm(dim=0))
     torch.testing.assert_close(given, similarity(queries, target), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("mode", ["argmax", "soft", "window", "kernel"])
+def test_points_in_blocks_are_those_at_once(mode, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = torch.randn(2, 6, 9, 9, generator=torch.Generator().manual_seed(0))
+    source, target = (feature_map(each, 90, 70, 90) for each in data)
+    xy = torch.rand(1000, 2, generator=torch.Generator().manual_seed(2)) * 69
+    settings = MatchSettings(mode=mode, window=5)
+    whole = match(source, target, xy, settings)
+    monkeypatch.setattr(matching, "_TOGETHER", 81 * 7)
+    blocks = match(source, target, xy, settings)
+    for name in ("points", "confidence", "cycle_error"):
+        assert torch.allclose(getattr(whole, name), getattr(blocks, name), atol=1e-4), name
+
+
+def test_features_that_are_no_numbers_are_refused() -> None:
+    good, bad = (feature_map(torch.full((2, 3, 3), value), 9, 9, 9) for value in (1.0, float("nan")))
+    for source, target in ((good, bad), (bad, good)):
+        with pytest.raises(NotFiniteError, match="are not finite"):
+            match(source, target, [(1, 1)])
+
+
+_MANY = """
+import resource, torch
+from geoaware.method.geometry import Canvas
+from geoaware.method.matching import match
+from geoaware.method.types import FeatureMap
+torch.set_num_threads(1)
+maps = [FeatureMap(torch.randn(8, 60, 60), Canvas(900, 700, 840), "toy") for _ in "ab"]
+match(*maps, torch.rand(10, 2) * 600)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+match(*maps, torch.rand(20_000, 2) * 600)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+"""
+
+
+def test_memory_does_not_grow_with_the_points() -> None:
+    done = subprocess.run([sys.executable, "-c", _MANY], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 300e6

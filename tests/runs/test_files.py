@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -14,7 +17,16 @@ import torch
 from safetensors.torch import save_file
 
 from geoaware.runs.errors import InputError
-from geoaware.runs.files import ABANDONED_S, check_goals, check_same_run, replacing, sweep
+from geoaware.runs.files import (
+    ABANDONED_S,
+    check_apart,
+    check_goals,
+    check_own,
+    check_same_run,
+    locked,
+    replacing,
+    sweep,
+)
 
 HANG = """
 import sys, time
@@ -173,3 +185,121 @@ def test_places_that_cannot_be_written_are_found_before(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"a\.json: cannot be written \(.*text is no folder to write"):
         check_goals(tmp_path / "text" / "a.json")
     assert [each.name for each in tmp_path.iterdir()] == ["text"]
+
+
+@unix
+def test_links_stay_and_what_they_lead_to_is_replaced(tmp_path: Path) -> None:
+    goal, near, far = tmp_path / "data" / "a.json", tmp_path / "near", tmp_path / "far"
+    near.symlink_to(goal)
+    far.symlink_to("near")
+    for link, text in ((near, "made"), (far, "replaced")):
+        with replacing(link) as draft:
+            draft.write_text(text)
+        assert (near.is_symlink(), far.is_symlink()) == (True, True)
+        assert goal.read_text() == text
+    assert [each.name for each in goal.parent.iterdir()] == ["a.json"]
+
+
+@unix
+def test_a_pipe_stays_one_and_is_written_to(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.json"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as pool:
+        reader = pool.submit(pipe.read_text)
+        with replacing(pipe) as draft:
+            assert draft.suffix == ".json"
+            draft.write_text("passed on")
+        assert reader.result() == "passed on"
+    assert pipe.is_fifo()
+    assert [each.name for each in tmp_path.iterdir()] == ["pipe.json"]
+
+
+@unix
+def test_a_device_stays_one() -> None:
+    before = Path(os.devnull).stat()
+    with replacing(os.devnull) as draft:
+        draft.write_text("lost")
+    assert os.path.samestat(before, Path(os.devnull).stat())
+
+
+@unix
+@pytest.mark.parametrize("name", ["/dev/stdout", "link", "out.txt"])
+def test_an_output_of_the_process_goes_on_behind(tmp_path: Path, name: str) -> None:
+    program = (
+        "import sys; from geoaware.runs.files import replacing\n"
+        "print('before')\n"
+        "with replacing(sys.argv[1]) as draft: draft.write_text('between\\n')\n"
+        "print('after')"
+    )
+    (tmp_path / "link").symlink_to("/dev/stdout")
+    with (tmp_path / "out.txt").open("w") as out:
+        subprocess.run([sys.executable, "-c", program, name], stdout=out, check=True, cwd=tmp_path)
+    assert (tmp_path / "out.txt").read_text() == "before\nbetween\nafter\n"
+
+
+@unix
+def test_sockets_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # the path of a socket must be short
+    with socket.socket(socket.AF_UNIX) as end:
+        end.bind("end")
+        with pytest.raises(InputError, match="end: is a disk or a socket; give the name of a file to write"):
+            check_goals(Path("end"))
+
+
+def test_results_stay_apart_from_what_is_read_and_from_each_other(tmp_path: Path) -> None:
+    read, other, new = tmp_path / "read.json", tmp_path / "other.json", tmp_path / "new.json"
+    read.touch()
+    other.touch()
+    (tmp_path / "link").symlink_to(read)
+    os.link(read, tmp_path / "hard")
+    check_apart([other, new], [read, tmp_path / "missing"])
+    check_apart([Path(os.devnull), Path(os.devnull)], [read])
+    for name in ("read.json", "link", "hard", "../" + tmp_path.name + "/read.json"):
+        with pytest.raises(InputError, match=f"{name}: is what is read from; choose another place"):
+            check_apart([new, tmp_path / name], [other, read])
+    for name in ("new.json", "other.json"):
+        with pytest.raises(InputError, match=f"{name}: two results would go there"):
+            check_apart([new, other, tmp_path / name], [read])
+
+
+@pytest.mark.parametrize(
+    ("content", "own"),
+    [
+        ("", True),
+        ('{"a": 1, "b"', True),
+        ('{\n "a":\n1}', True),
+        ('{"a', True),
+        ("[", False),
+        ('{"b": 1}', False),
+    ],
+)
+def test_what_may_be_thrown_away(tmp_path: Path, content: str, own: bool) -> None:
+    path = tmp_path / "a.json"
+    check_own(path, '{"a": 1')
+    path.write_text(content)
+    with nullcontext() if own else pytest.raises(InputError, match="was not written by geoaware; choose"):
+        check_own(path, '{"a": 1')
+
+
+@unix
+def test_a_pipe_may_not(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="pipe: exists and was not written by geoaware"):
+        check_own(tmp_path / "pipe", "{")
+
+
+@unix
+def test_the_lock_of_a_killed_process_ends(tmp_path: Path) -> None:
+    program = (
+        "import sys, time; from pathlib import Path; from geoaware.runs.files import locked\n"
+        "with locked(Path(sys.argv[1])): print(flush=True); time.sleep(100)"
+    )
+    words = [sys.executable, "-c", program, str(tmp_path)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        with pytest.raises(InputError, match="another process is at work on it; wait"), locked(tmp_path):
+            pass
+        process.kill()
+    with locked(tmp_path):
+        pass

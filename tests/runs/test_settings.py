@@ -8,7 +8,7 @@ import pytest
 
 from geoaware.evaluation.predict import matching_settings
 from geoaware.features import load_extractor
-from geoaware.runs.errors import InputError, shortened
+from geoaware.runs.errors import InputError, quoted, shortened
 from geoaware.runs.settings import Part, checked, parse, read_yaml
 from geoaware.training.backbone.config import TuneConfig
 from geoaware.training.post_processor.config import TrainConfig
@@ -132,3 +132,28 @@ def test_extractors_and_matching() -> None:
         load_extractor("efficientnet-lite0", "cpu", blocks=7)
     with pytest.raises(InputError, match="matching: outside: input should be 'exclude' or 'zero'"):
         matching_settings("efficientnet-lite0", "paper", changes={"outside": "x"})
+
+
+_TOO_MUCH = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 40))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [(_TOO_MUCH, "more than 100,000 values"), ("steps: &a [*a]", "nested too deeply")]
+)
+def test_yaml_that_stands_for_more_than_it_says(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_yaml(text)
+
+
+@pytest.mark.parametrize("value", ["x" * 5000, "long word " * 500, ["a", 1] * 900])
+def test_values_are_cut_in_messages(value: object) -> None:
+    text = str(InputError(f"a.yaml: steps is {quoted(value)}; give a number"))
+    assert text.startswith("a.yaml: steps is ")
+    assert text.endswith("; give a number")
+    assert len(text) < 120
+    assert not isinstance(value, str) or len(str(InputError(f"there is no {value!r}"))) < 120
+
+
+def test_paths_and_lists_of_choices_are_not_cut() -> None:
+    text = f"/home/o'brien/{'deep/' * 30}a.json: no category 'cat'; choose {', '.join(map(str, range(99)))}"
+    assert str(InputError(text)) == text

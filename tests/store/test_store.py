@@ -23,7 +23,7 @@ from geoaware.data.images import list_images
 from geoaware.method.geometry import POSES, pose_image
 from geoaware.runs.errors import InputError
 from geoaware.runs.files import replacing
-from geoaware.store import extraction
+from geoaware.store import extraction, feature_store
 from geoaware.store.extraction import Shard, extract, survey
 from geoaware.store.feature_store import (
     CachedExtractor,
@@ -141,7 +141,7 @@ def test_any_damage_to_a_block_or_a_cut_is_found(data: st.DataObject) -> None:
     wanted = FileKey(key("fp32"), PICTURE, "identity")
     whole = np.frombuffer(_LARGE, np.uint8)
     damaged = whole.copy()
-    kind = data.draw(st.sampled_from(["flip", "zero", "cut", "shift", "random"]))
+    kind = data.draw(st.sampled_from(["flip", "zero", "cut", "shift", "random", "exchange"]))
     place = data.draw(st.integers(0, len(whole) - 1))
     end = min(len(whole), place - place % 4096 + 4096)
     if kind == "flip":
@@ -152,6 +152,9 @@ def test_any_damage_to_a_block_or_a_cut_is_found(data: st.DataObject) -> None:
         damaged = damaged[:place]
     elif kind == "shift":
         damaged[place:] = np.roll(damaged[place:], 1)
+    elif kind == "exchange":
+        start, other = (data.draw(st.integers(1, len(whole) // 4096 - 1)) * 4096 for _ in "ab")
+        damaged[start:][:4096], damaged[other:][:4096] = whole[other:][:4096], whole[start:][:4096]
     else:
         damaged[place:end] = np.random.default_rng(place).integers(0, 256, end - place, dtype=np.uint8)
     if np.array_equal(damaged, whole):
@@ -160,9 +163,7 @@ def test_any_damage_to_a_block_or_a_cut_is_found(data: st.DataObject) -> None:
         decode(damaged, "x", wanted)
 
 
-_LARGE = bytes(
-    encode(maps((40, 64, 64), (3, 5, 5)), (3, 3), FileKey(key("fp32"), PICTURE, "identity"))
-)  # more than one stretch of the checksum, and a rest
+_LARGE = bytes(encode(maps((40, 64, 64), (3, 5, 5)), (3, 3), FileKey(key("fp32"), PICTURE, "identity")))
 
 
 def test_a_damaged_file_on_disk_is_refused_though_it_was_read_before(tmp_path: Path) -> None:
@@ -590,6 +591,30 @@ def test_a_check_finds_and_the_next_run_mends(tmp_path: Path) -> None:
     assert snapshot(cache) == before
     assert store.damaged() == set()
     assert extraction.check(list_images(folder), ("identity", "flip"), store) == ([], [])
+
+
+def test_files_of_an_older_format_are_made_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder, cache = photos(tmp_path / "in", 3), tmp_path / "cache"
+    run(folder, cache)
+    before, store = snapshot(cache), FeatureStore.of(cache, Toy())
+
+    def age(path: Path) -> None:
+        path.write_bytes(path.read_bytes().replace(b'\\"version\\":2', b'\\"version\\":1'))
+
+    for path in cache.rglob("*.safetensors"):
+        age(path)
+    old = json.loads((store.folder / "manifest.json").read_text())
+    del old["version"], old["checksum"]
+    old["checksum"] = feature_store._digest(old)
+    (store.folder / "manifest.json").write_text(json.dumps(old))
+    with pytest.raises(DamagedError, match="written by an older geoaware; check the store"):
+        store.read(store.entries()[0].image)
+    run(folder, cache)
+    assert snapshot(cache) == before
+    age(store.path(store.image(folder / "000.png")))
+    CachedExtractor(Toy(), store)(folder / "000.png")
+    assert "written by an older geoaware; computed anew" in caplog.text
+    assert snapshot(cache) == before
 
 
 def test_shards_from_the_environment() -> None:

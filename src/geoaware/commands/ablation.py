@@ -45,7 +45,7 @@ def ablation(
     geoaware ablation my.yaml --rows "without flips" --seeds 5 --out runs/flips
     """
     from geoaware.evaluation.tables import as_markdown, as_text
-    from geoaware.runs.files import check_goals, replacing
+    from geoaware.runs.files import check_goals, replacing, without_html
     from geoaware.runs.progress import progress_bars
     from geoaware.studies.ablation import ablate
     from geoaware.studies.ablation_table import ablation_grids, explanation, to_json
@@ -62,5 +62,5 @@ def ablation(
     if markdown is not None:
         tables = [*map(as_markdown, grids), what, "\n".join(f"- {each}" for each in said)]
         with replacing(markdown) as draft:
-            draft.write_text("\n\n".join(tables) + "\n", encoding="utf-8", newline="\n")
+            draft.write_text(without_html("\n\n".join(tables) + "\n"), encoding="utf-8", newline="\n")
     typer.echo(to_json(found) if as_json else "\n\n".join([as_text(grids), what, *said]))

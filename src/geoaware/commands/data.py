@@ -30,7 +30,7 @@ def build_ap10k(
         Path | None,
         Option(help="Images to leave out, an id or file name a line."),
     ] = None,
-    seed: Annotated[int, Option(help="Of the random choice of pairs.")] = 0,
+    seed: Annotated[int, Option(min=0, help="Of the random choice of pairs.")] = 0,
 ) -> None:
     """Build the AP-10K correspondence benchmark from AP-10K's annotation files.
 

@@ -27,7 +27,10 @@ def demo(
     device: Device = "auto",
     dtype: Dtype = "fp32",
     max_upload_mb: Annotated[float, Option(min=0.1, max=1000, help="Largest file taken, in megabytes.")] = 20,
-    max_megapixels: Annotated[float, Option(min=0.1, max=170, help="Largest image taken, decoded.")] = 40,
+    max_megapixels: Annotated[
+        float,
+        Option(min=0.1, max=170, help="Largest image taken, decoded; less in formats that take more memory."),
+    ] = 40,
     *,
     views: ViewOptions,
 ) -> None:

@@ -113,8 +113,10 @@ def score(
     by: By = None,
     alpha: Alpha = None,
     error_alpha: Annotated[float, Option(help="Threshold of the error types.")] = 0.1,
-    draws: Annotated[int, Option(help="Bootstrap resamples; 0: no confidence intervals.")] = 1000,
-    seed: Annotated[int, Option(help="Of the bootstrap.")] = 0,
+    draws: Annotated[
+        int, Option(min=0, max=1_000_000, help="Bootstrap resamples; 0: no confidence intervals.")
+    ] = 1000,
+    seed: Annotated[int, Option(min=0, help="Of the bootstrap.")] = 0,
     *,
     figures: FigureOptions,
     window_run: Annotated[
@@ -156,7 +158,7 @@ def evaluate(
     """
     _check_by(by)
     figures.check(options.out)
-    path = _predict(options)
+    path = _predict(options, figures)
     from geoaware.evaluation.score import score_file
 
     result = score_file(path, alphas=alpha or None)
@@ -169,13 +171,17 @@ def _check_by(by: str | None) -> None:
         raise InputError(f"--by {by!r}: choose category, azimuth or keypoint")
 
 
-def _predict(options: PredictOptions) -> Path:
+def _predict(options: PredictOptions, figures: FigureOptions | None = None) -> Path:
     from geoaware.evaluation.predict import predict
+    from geoaware.runs.files import check_apart
     from geoaware.runs.progress import progress_bars
 
     options.rules.check()
     data = load_data(options.data, options.chosen)
     protocol = options.rules.of(data)
+    path = options.path(data, protocol.name)
+    results = [path, *([] if figures is None else (figures.csv, figures.markdown))]
+    check_apart([each for each in results if each is not None], [each.path for each in data.images])
     matcher = load_matcher(options.features, options.run, options.pose, protocol.name, options.rules.matching)
     for note in data.notes:
         say(f"note: {note}")
@@ -184,7 +190,6 @@ def _predict(options: PredictOptions) -> Path:
         f"{data.name} {data.split}: {len(data.pairs):,} pairs of {images:,} images, {matcher.identity}\n"
         f"protocol {protocol.name}: correct is {protocol.rule}"
     )
-    path = options.path(data, protocol.name)
     settings = predict_settings(protocol.name, options.rules, options.run)
     with progress_bars() as tell:
         return predict(data, matcher, path, settings, restart=options.restart, progress=tell)

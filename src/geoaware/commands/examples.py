@@ -13,7 +13,7 @@ import typer
 from typer import Argument
 
 from geoaware.commands.options import expand, say
-from geoaware.runs.errors import MissingDependencyError
+from geoaware.runs.errors import InputError, MissingDependencyError
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,8 @@ EXAMPLES = (
     Example("skimage", "scikit-image", "data/chelsea.png", "a cat's face"),
 )
 
+_FIRST = "Photographs copied from installed packages; their own licences apply."
+
 
 @expand
 def examples(
@@ -52,7 +54,7 @@ def examples(
 
     Example: geoaware examples photos
     """
-    from geoaware.runs.files import replacing
+    from geoaware.runs.files import check_own, replacing
 
     found = [(example, example.path) for example in EXAMPLES]
     copied = [(example, path) for example, path in found if path is not None]
@@ -60,6 +62,10 @@ def examples(
         raise MissingDependencyError(
             "no example photographs here; they come with: pip install 'geoaware[examples]'"
         )
+    check_own(folder / "SOURCES.txt", _FIRST)
+    for goal, path in [(folder / path.name, path) for _, path in copied]:
+        if goal.exists() and goal.read_bytes() != path.read_bytes():
+            raise InputError(f"{goal}: exists and is another image; choose another folder")
     for _, path in copied:
         with replacing(folder / path.name) as draft:
             draft.write_bytes(path.read_bytes())
@@ -73,7 +79,7 @@ def examples(
 
 
 def _sources(copied: list[tuple[Example, Path]]) -> Iterator[str]:
-    yield from ("Photographs copied from installed packages; their own licences apply.", "")
+    yield from (_FIRST, "")
     for example, path in copied:
         version = metadata.version(example.package)
         yield f"{path.name}: {example.inside} of {example.package} {version} ({example.about})"

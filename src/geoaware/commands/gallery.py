@@ -20,7 +20,7 @@ class ShownPairs:
     """Which pairs are shown."""
 
     pairs: Annotated[int | None, Option(metavar="N", help="Only so many pairs, chosen by --seed.")] = None
-    seed: Annotated[int, Option(help="Of the choice of pairs.")] = 0
+    seed: Annotated[int, Option(min=0, help="Of the choice of pairs.")] = 0
     worst: Annotated[int | None, Option(metavar="N", help="Only those with the largest mean error.")] = None
 
     def check(self) -> None:
@@ -77,17 +77,18 @@ def gallery(
 
     from geoaware.data import checked
     from geoaware.report.gallery import describe, entries, find_images, judge, write_gallery
-    from geoaware.runs.files import check_goals
+    from geoaware.runs.files import check_apart, check_goals
     from geoaware.runs.progress import progress_bars
 
-    check_goals(out)
+    path = out or Path(f"{predictions[0].stem}.html")
+    check_goals(path)
     runs = [judge(each, alpha) for each in predictions]
     first = runs[0]
     positions = chosen.of(first)
     name, part = _named(first, dataset, split)
     images = find_images(name, root, part, **checked(name, loader.given()))
+    check_apart([path], [*predictions, *(each.path for each in images.values())])
     shown = entries(runs, images, positions)
-    path = out or Path(f"{first.path.stem}.html")
     with progress_bars() as tell:
         write_gallery(
             shown,

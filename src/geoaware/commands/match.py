@@ -17,11 +17,12 @@ from geoaware.commands.options import (
     PoseOptions,
     RunOptions,
     Without,
+    cut,
     expand,
     load_matcher,
     say,
 )
-from geoaware.runs.errors import InputError
+from geoaware.runs.errors import InputError, NotFiniteError
 
 if TYPE_CHECKING:
     from geoaware.data.points_file import QueryPoints
@@ -85,10 +86,14 @@ class OutputOptions:
         data = None if self.json_file is None else self.json_file / f"{target.name}.json"
         return OutputOptions(image, data, self.heatmap)
 
+    @property
+    def places(self) -> list[Path]:
+        """Those that are given."""
+        return [place for place in (self.out, self.json_file) if place is not None]
+
     def are_there(self) -> bool:
         """Whether something is to be written, and all of it exists."""
-        wanted = [place for place in (self.out, self.json_file) if place is not None]
-        return bool(wanted) and all(place.exists() for place in wanted)
+        return bool(self.places) and all(place.exists() for place in self.places)
 
     def write(
         self, result: MatchResult, told: MatchResult, source: Path, target: Path, queries: QueryPoints
@@ -104,7 +109,7 @@ class OutputOptions:
             for entry, name in zip(content["matches"], queries.names or [], strict=False):
                 entry["name"] = name
             with replacing(self.json_file) as draft:
-                draft.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+                draft.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -151,9 +156,13 @@ def match(
     """
     output.check(b.is_dir())
     from geoaware.data.images import list_images
+    from geoaware.runs.files import check_apart
 
     queries = points.read()
     targets = list_images(b) if b.is_dir() else [b]
+    if b.is_dir():
+        results = [place for each in targets for place in output.of(each).places]
+        check_apart(results, [each for each in (a, points.points, masks.mask, *targets) if each is not None])
     turns = (_turn(a, exif), 1 if b.is_dir() else _turn(b, exif, asked=False))
     source_object, target_object = masks.read(b, turns)
 
@@ -236,11 +245,12 @@ def _match_folder(
                 continue
             try:
                 result, told = find(target)
-            except InputError as error:
+                files.write(result, told, source, target, queries)
+            except (InputError, NotFiniteError, OSError) as error:
                 failed += 1
-                typer.secho(f"skipped: {error}", fg="red", err=True)
+                named = str(error) if str(target) in str(error) else f"{target}: {error}"
+                typer.secho(f"skipped: {cut(named)}", fg="red", err=True)
                 continue
-            files.write(result, told, source, target, queries)
             typer.echo(_summary(target, told))
         tell("matching", len(targets), len(targets))
     done = len(targets) - failed - skipped

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from functools import wraps
@@ -31,6 +31,9 @@ T = TypeVar("T")
 _LONGEST = 260
 """More characters than a part of a path can have."""
 
+_WHOLE = 1000
+"""No message is longer."""
+
 
 def say(text: str, shard: Shard | None = None) -> None:
     """A line on standard error, with the number of this process where there are several."""
@@ -43,7 +46,7 @@ def cut(message: str) -> str:
     for given in (part for word in sys.argv[1:] for part in (word, word.partition("=")[2])):
         for text in (given, repr(given)[1:-1]):
             message = message.replace(text, shortened(text)) if len(text) > _LONGEST else message
-    return re.sub(rf"[^\s/]{{{_LONGEST},}}", lambda word: shortened(word[0]), message)
+    return shortened(re.sub(rf"[^\s/]{{{_LONGEST},}}", lambda word: shortened(word[0]), message), _WHOLE)
 
 
 class Without:
@@ -57,7 +60,8 @@ def expand(command: Callable[..., T]) -> Callable[..., T]:
     """Give a command that takes groups of options the flat signature that typer reads.
 
     A parameter or field whose type is a dataclass stands for the fields of that dataclass, in their order.
-    When the command runs, the system is asked first whether files can have the names that are given.
+    When the command runs, the system is asked first whether files can have the names that are given, and no
+    result may go over what is read.
     """
     given = list(signature(command, eval_str=True).parameters.values())
     flat = [each for parameter in given for each in _flat(parameter)]
@@ -71,11 +75,50 @@ def expand(command: Callable[..., T]) -> Callable[..., T]:
                 # What the system raises for a name that is too long, or no text, is for `cli.main` to tell.
                 with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
                     path.lstat() if isinstance(path, Path) else None
+        _check_apart(values)
         return command(**{each.name: _gather(each, bound.arguments) for each in given})
 
     called.__signature__ = Signature(flat)  # type: ignore[attr-defined]
     called.__annotations__ = {each.name: each.annotation for each in flat}
     return called
+
+
+WRITTEN = frozenset({"out", "json_file", "csv", "markdown", "plots", "review", "report"})
+"""Names of the parameters that say where results go."""
+
+_SHARED = frozenset({"cache", "root"})
+"""Names of those whose folders may hold results beside what is read."""
+
+
+def _check_apart(values: Mapping[str, Any]) -> None:
+    """Refuse a result in the place of what is read, be it given as a path, as a text or as KEY=VALUE.
+
+    Raises:
+        InputError: one is there.
+    """
+    from geoaware.runs.files import check_apart
+
+    written = [each for name, each in values.items() if name in WRITTEN and isinstance(each, Path)]
+    if isinstance(values.get("b"), Path) and values["b"].is_dir():
+        # JSON may lie beside the images, of both kinds; `match` looks at each file.
+        written = [each for each in (values["out"],) if each is not None]
+    given = {name: each if isinstance(each, list) else [each] for name, each in values.items()}
+    words = [each for name in given.keys() - WRITTEN - _SHARED for each in given[name]]
+    texts = [part for each in words if isinstance(each, str) for part in (each, each.partition("=")[2])]
+    # The options of data sets are relative to their folder.
+    folders = [Path(), *(each for each in given.get("root", ()) if isinstance(each, Path))]
+    files = [folder / each for each in texts if each for folder in folders]
+    if written:
+        files = [each for each in files if _is_file(each)]
+        check_apart(written, [*files, *(each for each in words if isinstance(each, Path))])
+
+
+def _is_file(path: Path) -> bool:
+    """Whether it is one; a text that is no path at all is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def _flat(parameter: Parameter) -> list[Parameter]:
@@ -173,7 +216,7 @@ class PairOptions:
     """Which of its pairs."""
 
     pairs: Annotated[str, Option(metavar="N|all", help="How many pairs, chosen by --seed.")] = ""
-    seed: Annotated[int, Option(help="Of the choice of pairs.")] = 0
+    seed: Annotated[int, Option(min=0, help="Of the choice of pairs.")] = 0
 
     @property
     def count(self) -> int | None:
@@ -278,8 +321,8 @@ class RunOptions:
             help="A setting of the matching (window, temperature …) or of the extractor; may be repeated.",
         ),
     ] = None
-    batch: Annotated[int, Option(help="Images extracted together; 0: by device.")] = 0
-    cache_mb: Annotated[int, Option(help="Memory for features, in megabytes.")] = 2048
+    batch: Annotated[int, Option(min=0, help="Images extracted together; 0: by device.")] = 0
+    cache_mb: Annotated[int, Option(min=0, help="Memory for features, in megabytes.")] = 2048
     cache: Annotated[
         Path | None, Option(help="Read features from `geoaware extract`'s folder, and keep new ones there.")
     ] = None

@@ -15,6 +15,7 @@ from geoaware.commands.options import (
     Restart,
     RunOptions,
     Without,
+    cut,
     expand,
     load_matcher,
     say,
@@ -84,15 +85,23 @@ def pose(
     from geoaware.runs.progress import progress_bars
 
     check_goals(out)
+    failures: dict[str, Exception] = {}
+
+    def failed(image: str, error: Exception) -> None:
+        failures[image] = error
+        typer.secho(f"skipped: {cut(str(error))}", fg="red", err=True)
+
     masked = compared.masks is not None
     how = PoseSettings(compared.metric, masked, compared.template_masks)  # type: ignore[arg-type]
     sets = read_template_sets(templates, compared.template_masks)
-    chosen = read_images(images, compared.masks)
-    truth = {} if labels is None else read_labels(labels, [each.id for each in chosen])
+    chosen = read_images(images, compared.masks, failed)
+    truth = {} if labels is None else read_labels(labels, [*(each.id for each in chosen), *failures])
+    if not chosen:
+        raise next(iter(failures.values()))
     work = PoseWork(load_matcher(features, run, PoseOptions("off")), {"": sets}, chosen, how)
     say(f"images: {len(chosen):,}, template sets: {len(sets):,}, {work.matcher.identity}")
     with progress_bars() as tell:
-        found = predict_poses(work, out, restart=restart, progress=tell)
+        found = predict_poses(work, out, restart=restart, progress=tell, failed=failed)
     if out is not None:
         say(f"wrote {out}; the same command again reads it")
     for each in found:
@@ -101,6 +110,9 @@ def pose(
         scores = score_poses(found, truth)
         for grid in (accuracy_grid(scores), confusion_grid(scores)):
             typer.echo("\n" + as_text([grid]))
+    if failures:
+        say(f"{len(found):,} images predicted, {len(failures):,} failed")
+        raise typer.Exit(1)
 
 
 def _line(found: PosePrediction, truth: str | None) -> str:

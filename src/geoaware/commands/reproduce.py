@@ -109,13 +109,14 @@ def reproduce(
     from geoaware.runs.progress import progress_bars
     from geoaware.studies.ablation_table import trained_rows
     from geoaware.studies.catalogue import choose
-    from geoaware.studies.conduct import conduct, to_text, write
+    from geoaware.studies.conduct import check_places, conduct, to_text, write
     from geoaware.studies.study import FEATURES, Study, keep_out_of_git
 
     analyses = [each for each in choose(name) if work.training or not each.trains or name == each.name]
     trained = [] if work.ablation is None else [trained_rows(work.ablation)]
     cache = run.cache or out / FEATURES
     rules.check()
+    check_places(name, out)
     config, sets = _load(analyses, root, data, chosen, rules)
     trainings = _trainings(analyses, config, work.config, root if config.sets else None, cache)
     for each in sets:

@@ -120,20 +120,29 @@ class ResultOptions:
 
     def check(self, out: Path) -> None:
         """Find out what does not go together, or cannot be written, before anything is read."""
-        from geoaware.runs.files import check_goals
+        from geoaware.evaluation.predictions import BEGIN
+        from geoaware.runs.files import check_goals, check_own
 
         check_goals(out, self.review)
+        if self.evaluate:
+            check_own(self.predictions(out), BEGIN)
         if (self.report is not None or self.protocol is not None) and not self.evaluate:
             raise InputError("--report and --protocol belong to an evaluation; give --evaluate too")
-        if self.review is not None and self.review == out:
-            raise InputError(f"{out}: --out and --review name the same file; choose another for the page")
         if self.review_count < 1:
             raise InputError(f"--review-count must be at least 1, got {self.review_count}")
 
+    def predictions(self, out: Path) -> Path:
+        """Where those of the evaluation go."""
+        return (self.report or out.parent) / f"{out.stem}.predictions.jsonl"
+
     def check_evaluation(self, sources: Sources, targets: Targets) -> None:
-        """Find out before the work what would stop the evaluation."""
+        """Find out before the work what would stop the evaluation, or the page."""
         from geoaware.apps.transfer.evaluate import read_truth
         from geoaware.evaluation.protocols import get_protocol
+        from geoaware.runs.files import check_apart
+
+        if self.review is not None:
+            check_apart([self.review], [each.path for each in (*sources.images, *targets)])
 
         if self.evaluate:
             read_truth(sources, targets)
@@ -147,7 +156,7 @@ class ResultOptions:
         from geoaware.evaluation.formats import to_text
 
         if self.evaluate:
-            predictions = (self.report or out.parent) / f"{out.stem}.predictions.jsonl"
+            predictions = self.predictions(out)
             found = evaluate.evaluate(out, sources, targets, predictions, self.protocol, hidden)
             typer.echo(to_text(found.places))
             typer.echo(evaluate.to_text(found.visibility))

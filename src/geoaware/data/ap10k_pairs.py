@@ -45,7 +45,7 @@ from geoaware.data.sampling import draw
 from geoaware.method.keypoints import AP10K
 from geoaware.method.types import AnnotatedImage
 from geoaware.runs.errors import InputError
-from geoaware.runs.files import replacing
+from geoaware.runs.files import check_own, replacing
 
 FORMAT = 1
 MANIFEST, IMAGES = "manifest.json", "keypoints.json"
@@ -155,6 +155,7 @@ def build(
         InputError: a file is missing or damaged, or no image passes the rules.
     """
     rules, folder = rules or Rules(), out or root / "correspondence"
+    check_own(folder / MANIFEST, '{"format":')
     require_folders(root, () if annotations else ("annotations",), "AP-10K")
     files = annotations or [root / name for name in ANNOTATION_FILES]
     # Rule 1: which images take part.

@@ -6,7 +6,7 @@ import logging
 import os
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -39,6 +39,9 @@ WHOLE = 0.98
 
 _FEW = 32
 """Masks of values below this hold labels, not brightness."""
+
+_TILE = 1 << 18
+"""So many pixels are converted at once."""
 
 _log = logging.getLogger(__name__)
 _said: set[str] = set()
@@ -90,17 +93,31 @@ class Frame(NamedTuple):
 def load_framed(path: str | os.PathLike[str]) -> tuple[Image.Image, Frame]:
     """An image file as `load_image` reads it, and how it was turned."""
     with _opened(path) as opened:
-        image, frame = _upright(opened)
-        return to_rgb(image, str(path)), frame
+        return decode(opened, str(path))
+
+
+def decode(opened: Image.Image, name: str) -> tuple[Image.Image, Frame]:
+    """An opened file as `load_image` reads it, in at most eight bytes a pixel beside what its decoder takes.
+
+    The file cannot be read again.
+    """
+    image, frame = _upright(opened)
+    if not _is_deep(image):
+        return to_rgb(image, name), frame
+    grey = _grey(image, name)
+    image.close()  # its values would take as much memory as the colours
+    return grey.convert("RGB"), frame
 
 
 def _upright(opened: Image.Image) -> tuple[Image.Image, Frame]:
     """An opened file as EXIF turns it."""
     frame = _frame(opened)
-    image = ImageOps.exif_transpose(opened)
-    if image.size != frame.size:
+    if frame.orientation > 4 and opened.format == "TIFF":
+        vars(opened)["filename"] = ""  # else it may be mapped into memory, and then Pillow mixes up its rows
+    ImageOps.exif_transpose(opened, in_place=True)  # the other way copies images that are upright
+    if opened.size != frame.size:
         raise ValueError("Pillow mixes up the rows of a TIFF file that is turned by EXIF and not compressed")
-    return image, frame
+    return opened, frame
 
 
 def load_annotated(annotated: AnnotatedImage) -> Image.Image:
@@ -286,43 +303,78 @@ def _heif() -> bool:
 def to_rgb(image: Image.Image, name: str = "an image") -> Image.Image:
     """Any PIL mode to RGB: alpha on white, more than 8 bits scaled down, instead of PIL's silent clipping.
 
-    16-bit integers are scaled by the bits that they use (see `_eight_bits`); 32-bit integers and floats hold
-    no agreed range and are stretched from their own minimum to maximum (a constant image becomes black).
-    Notes call the image ``name``.
+    16-bit integers are scaled by the bits that they use (see `_white`); 32-bit integers and floats hold no
+    agreed range and are stretched from their own minimum to maximum (a constant image becomes black). Notes
+    call the image ``name``.
     """
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        values = np.asarray(image).astype(np.float64)
-        # Pillow reads some 16-bit files as 32-bit integers.
-        wide = image.mode == "I" and values.min() >= 0 and 255 < values.max() <= 65535
-        is_wide = wide or image.mode.startswith("I;16")
-        return _grey(_eight_bits(values, name) if is_wide else _stretched(values))
+    if _is_deep(image):
+        return _grey(image, name).convert("RGB")
     if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, "white")
-        return Image.alpha_composite(white, rgba).convert("RGB")
+        return _by_tiles(image, "RGB", _on_white)
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _eight_bits(values: np.ndarray, name: str = "an image") -> np.ndarray:
-    """16-bit values scaled to 0…255; white is the most that so many bits as the values use can hold.
+def _on_white(image: Image.Image) -> Image.Image:
+    rgba = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+
+
+def _by_tiles(image: Image.Image, mode: str, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    """An image converted tile by tile: what a step of it takes in memory does not grow with the image."""
+    whole = Image.new(mode, image.size)
+    for box in _tiles(image.size):
+        whole.paste(convert(image.crop(box)), box)
+    return whole
+
+
+def _tiles(size: tuple[int, int]) -> Iterator[tuple[int, int, int, int]]:
+    width = min(size[0], _TILE)
+    height = max(1, _TILE // max(1, width))
+    for top in range(0, size[1], height):
+        for left in range(0, size[0], max(1, width)):
+            yield left, top, min(left + width, size[0]), min(top + height, size[1])
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Whether the image is of grey values that may be more than 8 bits."""
+    return image.mode in ("I", "F") or image.mode.startswith("I;16")
+
+
+def _grey(image: Image.Image, name: str) -> Image.Image:
+    """A deep image in 8 bits."""
+    low, high = np.inf, -np.inf
+    for box in _tiles(image.size):
+        values = np.asarray(image.crop(box))
+        finite = values[np.isfinite(values)].astype(np.float64)
+        low, high = finite.min(initial=low), finite.max(initial=high)
+    # Pillow reads some 16-bit files as 32-bit integers.
+    if image.mode.startswith("I;16") or (image.mode == "I" and low >= 0 and 255 < high <= 65535):
+        white = _white(float(high), name)
+        return _by_tiles(image, "L", lambda tile: _eight_bits(_float(tile) * 255.0 / white))
+    low, range_ = (low, max(high - low, 1e-12)) if high >= low else (0.0, 1.0)
+    return _by_tiles(image, "L", lambda tile: _eight_bits((_float(tile) - low) / range_ * 255))
+
+
+def _float(image: Image.Image) -> np.ndarray:
+    return np.asarray(image).astype(np.float64)
+
+
+def _white(highest: float, name: str) -> int:
+    """The most that so many bits as the values use can hold.
 
     Cameras and microscopes store 10, 12 or 14 bits as they are: of 65535 they would be nearly black.
     """
-    bits = next(each for each in (8, 10, 12, 14, 16) if values.max(initial=0) < 2**each)
+    bits = next(each for each in (8, 10, 12, 14, 16) if highest < 2**each)
     if bits < 16:
         text = f"{name}: uses {bits} of its 16 bits; its brightness is scaled by 255/{2**bits - 1}"
         note_once(f"{bits} bits", text)
-    return values * 255.0 / (2**bits - 1)
+    return 2**bits - 1
 
 
-def _stretched(values: np.ndarray) -> np.ndarray:
-    finite = values[np.isfinite(values)]
-    low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
-    return np.nan_to_num((values - low) / max(high - low, 1e-12) * 255, posinf=255, neginf=0)
-
-
-def _grey(values: np.ndarray) -> Image.Image:
-    return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8)).convert("RGB")
+def _eight_bits(values: np.ndarray) -> Image.Image:
+    """Values as grey from 0 to 255; what is no number is black."""
+    whole = np.rint(np.nan_to_num(values, posinf=255, neginf=0))
+    return Image.fromarray(np.clip(whole, 0, 255).astype(np.uint8))
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
@@ -333,7 +385,8 @@ def _from_array(array: np.ndarray) -> Image.Image:
             f"an image array must have shape (h, w), (h, w, 3) or (h, w, 4), got {tuple(array.shape)}"
         )
     if squeezed.dtype == np.uint16:
-        squeezed = np.rint(_eight_bits(squeezed, "an array")).astype(np.uint8)
+        scaled = squeezed * 255.0 / _white(float(squeezed.max(initial=0)), "an array")
+        squeezed = np.rint(scaled).astype(np.uint8)
     elif squeezed.dtype == bool or np.issubdtype(squeezed.dtype, np.floating):
         values = squeezed.astype(np.float64)
         if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1:
@@ -355,8 +408,10 @@ def _opened(given: str | os.PathLike[str]) -> Iterator[Image.Image]:
                 raise InputError(f"{path}: is a pipe; give a file, which can be read twice")
             with _open(path) as image:
                 yield image
-    except (InputError, MemoryError):
+    except InputError:
         raise
+    except MemoryError:
+        raise InputError(f"{path}: takes more memory to decode than there is; scale it down first") from None
     except UnidentifiedImageError:
         raise InputError(f"{path}: {_unidentified(path)}") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):

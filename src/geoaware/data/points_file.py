@@ -16,6 +16,7 @@ from typing import Any
 from geoaware.data import fields
 from geoaware.data.files import csv_rows, known_as, read_text, separator
 from geoaware.data.pairs import rebased
+from geoaware.method.keypoints import flip_partners
 from geoaware.runs.errors import InputError, shortened
 
 _log = logging.getLogger(__name__)
@@ -192,10 +193,11 @@ def _from_json(source: Path, text: str) -> QueryPoints:
     try:
         ends = [[range(len(points)).index(fields.whole(end, "")) for end in pair] for pair in flips or ()]
         flip_pairs = [(a, b) for a, b in ends]
+        flip_partners(len(points), flip_pairs)
     except (TypeError, ValueError):
         raise InputError(
-            f'{source}: "flip_pairs" must be a list of [i, j], two points by name or number, and none is '
-            f"outside 0…{len(points) - 1}"
+            f'{source}: "flip_pairs" must be a list of [i, j], two points by name or number, each in one '
+            f"pair at most, and none is outside 0…{len(points) - 1}"
         ) from None
     return QueryPoints(found, None if names is None else labels, None if pairs is None else flip_pairs)
 

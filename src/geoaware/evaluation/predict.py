@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -26,6 +25,7 @@ from geoaware.data import DataSet, object_mask
 from geoaware.data.images import load_annotated
 from geoaware.data.masks import has_mask
 from geoaware.evaluation.predictions import (
+    BEGIN,
     PART,
     Header,
     describe_schema,
@@ -43,8 +43,17 @@ from geoaware.method.matching import MatchSettings
 from geoaware.method.types import AnnotatedImage, Pair
 from geoaware.presets import defaults_of
 from geoaware.result import Encoded
-from geoaware.runs.errors import InputError
-from geoaware.runs.files import append_line, check_same_run, open_part, reading_part, replacing, whole_lines
+from geoaware.runs.errors import InputError, NotFiniteError
+from geoaware.runs.files import (
+    append_line,
+    check_own,
+    check_same_run,
+    discard,
+    open_part,
+    reading_part,
+    replacing,
+    whole_lines,
+)
 from geoaware.runs.progress import Tell, silent
 from geoaware.runs.recent import Recent
 from geoaware.runs.settings import checked
@@ -188,14 +197,15 @@ def predict(
     _check(work)
     header = work.header()
     part = goal.with_name(goal.name + PART)
-    if restart:
-        goal.unlink(missing_ok=True)
-        part.unlink(missing_ok=True)
-    if goal.exists():
+    for each in (goal, part):
+        check_own(each, BEGIN)
+    if goal.exists() and not restart:
         _check_whole(goal, header)
         part.unlink(missing_ok=True)
         return goal
-    with open_part(part) as file:
+    with open_part(part, restart) as file:
+        if restart:
+            discard(goal)
         done = _resume(file, part, header, {pair.id: len(pair.common_ids) for pair in dataset.pairs})
         _run(work, file, done, progress)
         _finish(file, goal, work)
@@ -278,8 +288,6 @@ def _check_whole(goal: Path, header: Header) -> None:
     Raises:
         InputError: it is of another run, has lost its end, or is no predictions file.
     """
-    if goal.is_dir():
-        raise InputError(f"{goal}: is a folder; give the name of a file to write")
     with goal.open("rb") as file:
         _check_header(file.readline(), goal, header)
         if sum(line.endswith(b"\n") for line in file) != header.pairs:
@@ -357,18 +365,15 @@ def _record(pair: Pair, work: _Work, store: _Store) -> dict[str, Any]:
     points, mirrored = _queries(pair, schema, work)
     source = work.matcher.holding(source, points[: len(pair.source.keypoints.visible_ids)])
     # The pose that brings the source nearest to the target, and where each keypoint is read in it.
-    aligned = work.matcher.align(source, target, work.matcher.pose)
     settings = work.matcher.settings
-    found = match_posed(
-        aligned.maps, target.maps["identity"], points, aligned.pose, settings, mirrored
-    ).points
+    try:
+        aligned = work.matcher.align(source, target, work.matcher.pose)
+        matches = match_posed(aligned.maps, target.maps["identity"], points, aligned.pose, settings, mirrored)
+    except NotFiniteError as error:
+        raise NotFiniteError(f"pair {pair.id}: {error}") from None
     # Of all that was matched, the keypoints that both images show are kept.
     row = {each: number for number, each in enumerate(pair.source.keypoints.visible_ids)}
-    predicted = found[[row[each] for each in pair.common_ids]].tolist()
-    if not all(math.isfinite(value) for point in predicted for value in point):
-        raise RuntimeError(
-            f"pair {pair.id}: the features of {pair.source.id} or {pair.target.id} are not finite"
-        )
+    predicted = matches.points[[row[each] for each in pair.common_ids]].tolist()
     return make_record(pair, schema, work.protocol, predicted, aligned.pose)
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from geoaware._version import __version__
 from geoaware.evaluation.counts import PointTable
 from geoaware.method.metrics.geometry_aware import pair_mask
-from geoaware.runs.errors import InputError
+from geoaware.runs.errors import InputError, quoted
 
 if TYPE_CHECKING:
     from geoaware.evaluation.protocols import Protocol
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 FORMAT = "geoaware predictions"
 FORMAT_VERSION = 1
+BEGIN = f'{{"format":"{FORMAT}"'
+"""How every such file begins, white space aside."""
 PART = ".part"
 """Ends the name of a file that is still being written."""
 
@@ -186,7 +188,8 @@ def parse_header(value: Any, where: str) -> Header:
         raise InputError(f"{where}: {what}; is this another file?")
     if value.get("format", FORMAT) != FORMAT or value.get("format_version", FORMAT_VERSION) != FORMAT_VERSION:
         raise InputError(
-            f"{where}: format {value.get('format')!r} version {value.get('format_version')!r}, but "
+            f"{where}: format {quoted(value.get('format'))} version "
+            f"{quoted(value.get('format_version'))}, but "
             f"{FORMAT!r} version {FORMAT_VERSION} is needed; predict again"
         )
     known = {key: value[key] for key in value.keys() & Header.__dataclass_fields__.keys()}
@@ -252,13 +255,15 @@ class _Builder:
         flags, category, size = (record[key] for key in ("geometry_aware", "category", "size"))
         if any(flag not in (True, False) for flag in flags):
             raise InputError(
-                f"{where}: geometry_aware holds {flags!r}; expected true or false for each point"
+                f"{where}: geometry_aware holds {quoted(flags)}; expected true or false for each point"
             )
         if not isinstance(category, (str, int)) or isinstance(size, bool):
-            raise InputError(f"{where}: category {category!r} is no name, or size {size!r} no number")
+            raise InputError(
+                f"{where}: category {quoted(category)} is no name, or size {quoted(size)} no number"
+            )
         azimuth = record["azimuth_difference"]
         if azimuth is not None and azimuth not in (0, 1, 2, 3, 4):
-            raise InputError(f"{where}: azimuth_difference is {azimuth!r}; expected 0 … 4 or null")
+            raise InputError(f"{where}: azimuth_difference is {quoted(azimuth)}; expected 0 … 4 or null")
         self._columns["azimuth"].append(-1 if azimuth is None else azimuth)
         self._columns["size"].append(size)
         self._columns["pair"].extend([len(self._categories)] * len(ids))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from geoaware.evaluation.averages import Averaging, Scores
 from geoaware.evaluation.statistics import Estimate
 from geoaware.method.metrics.errors import ERROR_TYPES
+from geoaware.runs.files import without_html
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -65,9 +66,12 @@ def as_text(several: Sequence[Grid]) -> str:
 def as_markdown(grid: Grid) -> str:
     """A grid as a Markdown table below its title, the note last."""
     rule = [":---", *["---:"] * (len(grid.columns) - 1)]
-    cells = [[cell.replace("|", "\\|") for cell in row] for row in (grid.columns, rule, *grid.rows)]
+    cells = [
+        [" ".join(cell.replace("|", "\\|").splitlines()) for cell in row]
+        for row in (grid.columns, rule, *grid.rows)
+    ]
     lines = [f"**{grid.title}**", "", *(f"| {' | '.join(row)} |" for row in cells)]
-    return "\n".join([*lines, "", grid.note] if grid.note else lines)
+    return without_html("\n".join([*lines, "", grid.note] if grid.note else lines))
 
 
 def percent(share: float) -> str:

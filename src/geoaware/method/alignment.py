@@ -118,7 +118,7 @@ def instance_matching_distance(
         resolution: side of the maps compared.
 
     Raises:
-        ValueError: a mask is empty, at the given size or once resized.
+        InputError: a mask is empty, at the given size or once resized.
     """
     rows = _masked_descriptors(source, source_mask, resolution, "source")
     columns = _masked_descriptors(target, target_mask, resolution, "target")
@@ -308,8 +308,9 @@ def _masked_descriptors(
     )
     inside = small.flatten() != 0
     if not inside.any():
-        raise ValueError(
-            f"the {name} mask is empty at {resolution}x{resolution}; check that it shows the object"
+        raise InputError(
+            f"the {name} mask is empty at {resolution}x{resolution}, its object is too small to be compared; "
+            "mend the mask, or leave it out"
         )
     return unit[inside]
 

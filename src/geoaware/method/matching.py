@@ -17,8 +17,12 @@ from torch import Tensor
 
 from geoaware.method.geometry import PointsLike, as_points, clamp_points
 from geoaware.method.types import FeatureMap, Matches
+from geoaware.runs.errors import NotFiniteError
 
 Mode = Literal["argmax", "soft", "window", "kernel"]
+
+_TOGETHER = 4_000_000
+"""So many similarities of points with cells are held at once."""
 
 
 @dataclass(frozen=True)
@@ -185,6 +189,7 @@ class Searched:
             self.rows, self.columns = target.canvas.cells(target.grid)
         self._data = target.data[:, self.rows, self.columns].float()
         self._norms = target.norms[self.rows, self.columns]
+        self.cells = self._norms.numel()
 
     def similarity(self, queries: Float[Tensor, "q c"]) -> Float[Tensor, "q h w"]:
         """Of each query descriptor with every searched cell."""
@@ -217,6 +222,7 @@ def match(
 
     Raises:
         ValueError: the maps come from different extractors.
+        NotFiniteError: features are NaN or infinite.
     """
     if source.extractor != target.extractor:
         raise ValueError(
@@ -257,9 +263,18 @@ def _find(
 ) -> tuple[Float[Tensor, "n 2"], Float[Tensor, " n"]]:
     """Pixels of the target image for pixels of the source image, and the mass in each window."""
     searched = Searched(target, settings)
-    sim = searched.similarity(descriptors(source, points, settings.interpolate).float())
-    mass = window_mass(sim, settings.window, settings.temperature)
-    return searched.pixels(positions(sim, settings)), mass.float().cpu()
+    pixels = as_points(points)
+    # Made once: many small results between the large maps would keep the memory in pieces.
+    cells, mass = target.data.new_empty(len(pixels), 2, dtype=torch.float32), torch.empty(len(pixels))
+    # The maps of many points at once would fill the memory.
+    for some in torch.arange(len(pixels)).split(max(1, _TOGETHER // searched.cells)):
+        sim = searched.similarity(descriptors(source, pixels[some], settings.interpolate).float())
+        mass[some] = window_mass(sim, settings.window, settings.temperature).cpu()
+        cells[some] = positions(sim, settings)
+    found = searched.pixels(cells)
+    if not (found.isfinite().all() and mass.isfinite().all()):
+        raise NotFiniteError("the features of the source or of the target are not finite; try another dtype")
+    return found, mass
 
 
 def _products(queries: Float[Tensor, "q c"], target: Float[Tensor, "c h w"]) -> Float[Tensor, "q h w"]:

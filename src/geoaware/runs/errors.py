@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
+_LONG = re.compile(r"(?<!\w)('[^'/]{79,}'|\"[^\"/]{79,}\"|'[^']{300,}'|\"[^\"]{300,}\")(?!\w)")
+"""Texts of more than 80 characters that a message quotes; paths may be longer, since their ends count."""
+
+INTERRUPTED = "interrupted; run the same command again to go on\n"
+"""What the program says last when the user stops it."""
+
 
 class InputError(ValueError):
     """Something given by the user (a file, a point, a name) cannot be used; the message says what to do.
@@ -9,17 +17,33 @@ class InputError(ValueError):
     Attributes:
         parameter: name of the Python parameter that mends it, if one does (``"restart"``). The message does
             not spell it as a flag; the command line adds it as one (``--restart``).
+
+    Quoted texts are cut in the message: what comes from a file may be of any length.
     """
 
     def __init__(self, message: str, parameter: str | None = None) -> None:
-        super().__init__(message)
+        super().__init__(_LONG.sub(lambda found: shortened(found[0]), message))
         self.parameter = parameter
+
+
+class NotFiniteError(RuntimeError):
+    """Features, or what was computed from them, are NaN or infinite; another dtype may help."""
 
 
 class MissingDependencyError(ImportError):
     """A package that an extra installs is absent; the message names the extra."""
 
 
+def stop(_: str, error: Exception) -> None:
+    """What is done about a file that fails, given its name, where nothing else is asked for."""
+    raise error
+
+
 def shortened(text: str, width: int = 80) -> str:
     """A text that is quoted in a message, cut in the middle where it is longer than ``width``."""
     return text if len(text) <= width else f"{text[: width - 21]}…{text[-20:]}"
+
+
+def quoted(value: object) -> str:
+    """A value of any kind as a message quotes it."""
+    return shortened(repr(value))

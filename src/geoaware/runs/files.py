@@ -8,9 +8,12 @@ import re
 import secrets
 import shutil
 import socket
+import stat
+import sys
+import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -46,19 +49,26 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     The temporary file, a draft, keeps the suffix of ``path``, for writers that choose the format by it. Its
     name says which process on which computer writes it, so that `sweep` knows when it is abandoned. Missing
     parent folders are made. When the block raises, nothing is left behind and an older file stays as it was.
+    A link stays, and the file that it leads to is replaced; a pipe or a device is written to.
 
     Raises:
         InputError: the folder cannot be written to, or ``path`` is a folder.
     """
-    goal = Path(path)
-    check_goals(goal)
+    check_goals(Path(path))
+    if _is_stream(Path(path)):
+        with tempfile.TemporaryDirectory(prefix="geoaware-") as folder:
+            draft = Path(folder, "draft").with_suffix(Path(path).suffix)
+            yield draft
+            _pour(draft, Path(path))
+        return
+    goal = Path(os.path.realpath(path))
     draft = goal.with_name(draft_name(goal.stem, goal.suffix))
     try:
         goal.parent.mkdir(parents=True, exist_ok=True)
         # The system takes the user's umask off: the process cannot read it without changing it.
         draft.touch(exist_ok=False)
     except OSError as error:
-        raise InputError(f"{goal}: cannot be written ({error.strerror}); choose another place") from None
+        raise InputError(f"{path}: cannot be written ({error.strerror}); choose another place") from None
     mode = draft.stat().st_mode & 0o777
     try:
         yield draft
@@ -69,20 +79,88 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise
 
 
+def without_html(markdown: str) -> str:
+    """Markdown in which nothing is HTML: names of categories and files may hold anything."""
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", markdown)
+
+
+def _is_stream(path: Path) -> bool:
+    """Whether what is written to a path passes on: to a pipe, a device or this process's own output."""
+    return _is(path, stat.S_ISFIFO, stat.S_ISCHR) or _output(path) is not None
+
+
+def _is(path: Path, *kinds: Callable[[int], bool]) -> bool:
+    """Whether something of these kinds is at a path."""
+    return path.exists() and any(kind(path.stat().st_mode) for kind in kinds)
+
+
+def _output(path: Path) -> int | None:
+    """Which output of this process a path is (``/dev/stdout``, or the file that a shell sends it to)."""
+    for descriptor in (1, 2):
+        with suppress(OSError):  # one is closed, or nothing is at the path
+            if os.path.samestat(path.stat(), os.fstat(descriptor)):
+                return descriptor
+    return None
+
+
+def _pour(draft: Path, stream: Path) -> None:
+    """Copy a draft into a stream."""
+    # Opened by its path, the file behind an output would be written over from its begin.
+    output = _output(stream)
+    sys.stdout.flush()
+    with (
+        draft.open("rb") as source,
+        open(stream if output is None else output, "wb", closefd=output is None) as goal,
+    ):
+        shutil.copyfileobj(source, goal)
+
+
 def check_goals(*goals: Path | None) -> None:
     """Find out before long work whether files can be written; those that are ``None`` are passed over.
 
     Raises:
-        InputError: one is a folder, or its folder cannot be written to.
+        InputError: one is a folder, a disk or a socket, or its folder cannot be written to.
     """
     for goal in [each for each in goals if each is not None]:
         if goal.is_dir():
             raise InputError(f"{goal}: is a folder; give the name of a file to write")
-        above = next(each for each in goal.absolute().parents if each.exists())
+        if _is(goal, stat.S_ISBLK, stat.S_ISSOCK):
+            raise InputError(f"{goal}: is a disk or a socket; give the name of a file to write")
+        if _is_stream(goal):
+            continue
+        above = next(each for each in Path(os.path.realpath(goal)).parents if each.exists())
         if not above.is_dir() or not os.access(above, os.W_OK):
             raise InputError(
                 f"{goal}: cannot be written ({above} is no folder to write to); choose another place"
             )
+
+
+def check_apart(written: Iterable[Path], read: Iterable[Path]) -> None:
+    """Make sure that no result goes over what is read or over another result, also by another name.
+
+    Pipes and devices may stand for several.
+
+    Raises:
+        InputError: one would.
+    """
+    sources = {_identity(each) for each in read}
+    goals: set[object] = set()
+    for each in written:
+        own = _identity(each)
+        if own in sources:
+            raise InputError(f"{each}: is what is read from; choose another place for the result")
+        if own in goals and not _is_stream(each):
+            raise InputError(f"{each}: two results would go there; choose another place for one of them")
+        goals.add(own)
+
+
+def _identity(path: Path) -> object:
+    """The same for all names of a file or folder."""
+    try:
+        state = path.stat()
+    except (OSError, ValueError):
+        return os.path.realpath(path)
+    return state.st_dev, state.st_ino
 
 
 def draft_name(stem: str, suffix: str = "") -> str:
@@ -91,7 +169,7 @@ def draft_name(stem: str, suffix: str = "") -> str:
     return f".{stem[:40]}.geoaware-{_host()}-{os.getpid()}-{secrets.token_hex(4)}.part{suffix}"
 
 
-def sweep(*folders: Path) -> int:
+def sweep(*folders: Path, stem: str = "") -> int:
     """Remove the drafts that killed processes left behind, and say how many there were.
 
     Only files and folders under a `draft_name` are drafts, and only abandoned ones go. On this computer a
@@ -99,9 +177,12 @@ def sweep(*folders: Path) -> int:
     shared disk cannot be seen, so their drafts are abandoned when nobody has touched them for `ABANDONED_S`.
     The same holds for all drafts on Windows, where asking for a process would end it.
 
-    Folders inside those given are left alone, and a folder that does not exist holds no drafts.
+    Folders inside those given are left alone, and a folder that does not exist holds no drafts. With ``stem``
+    only drafts of files whose names begin so are looked at: in a folder of the user's, those of one result.
     """
-    drafts = [path for each in folders if each.is_dir() for path in each.iterdir() if _is_abandoned(path)]
+    paths = [path for each in folders if each.is_dir() for path in each.iterdir()]
+    begin = f".{stem[:40]}.geoaware-" if stem else "."
+    drafts = [path for path in paths if path.name.startswith(begin) and _is_abandoned(path)]
     for draft in drafts:
         if draft.is_dir() and not draft.is_symlink():
             shutil.rmtree(draft, ignore_errors=True)
@@ -130,17 +211,86 @@ def _host() -> str:
     return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
 
 
-def open_part(part: Path) -> BinaryIO:
-    """Open the file of what a run has done so far, to be read and appended to; missing folders are made.
+def discard(path: Path) -> None:
+    """Remove a file, or the one that a link leads to; the link stays."""
+    Path(os.path.realpath(path)).unlink(missing_ok=True)
+
+
+def check_own(path: Path, begin: str) -> None:
+    """Make sure that a file, if there is one, may be thrown away: it begins as those of the program do.
+
+    White space does not count, and a file may have been cut off before it was as long as ``begin``.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: it begins otherwise, or is no file.
+    """
+    if not path.exists():
+        return
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; give the name of a file to write")
+    wanted, found = b"".join(begin.encode().split()), b""
+    if path.is_file():
+        with path.open("rb") as file:
+            found = b"".join(file.read(4 * len(begin)).split())[: len(wanted)]
+    if not path.is_file() or not wanted.startswith(found):
+        raise InputError(f"{path}: exists and was not written by geoaware; choose another file", "out")
+
+
+def open_part(part: Path, restart: bool = False) -> BinaryIO:
+    """Open the file of what a run has done so far, to be read and appended to; missing folders are made.
+
+    No other process can open it so until it is closed. With ``restart`` it is emptied. So is one that has
+    only its head: nothing is lost, and settings that were wrong can be mended.
+
+    Raises:
+        InputError: it cannot be written, or is in use.
     """
     try:
         part.parent.mkdir(parents=True, exist_ok=True)
-        return part.open("a+b")
+        file = part.open("a+b")
     except OSError as error:
         raise InputError(f"{part}: cannot be written ({error.strerror}); choose another place") from None
+    try:
+        _lock(file.fileno(), part)
+        file.seek(0)
+        if restart or not (file.readline() and file.readline().endswith(b"\n")):
+            file.truncate(0)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other processes that ask for it out of a folder.
+
+    Raises:
+        InputError: one is there.
+    """
+    if os.name != "posix":  # folders cannot be opened
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        _lock(descriptor, folder)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    """Lock an open file or folder; the system ends the lock with the process, however that ends."""
+    try:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise InputError(
+            f"{path}: another process is at work on it; wait until it has ended, or choose another place"
+        ) from None
+    except (ImportError, OSError):  # Windows, or a disk of a network that knows no locks
+        pass
 
 
 def whole_lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:

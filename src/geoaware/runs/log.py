@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,11 +54,12 @@ class Log:
             self._sums, self._count = {}, 0
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Note figures as they are; the line is handed to the operating system at once."""
+        """Note figures as they are, without those that are no numbers; the line is handed over at once."""
         if self._board is None:
             return
         with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **values}) + "\n")
+            known = {name: value for name, value in values.items() if math.isfinite(value)}
+            file.write(json.dumps({"step": step, **known}) + "\n")
         for name, value in values.items():
             self._board.add_scalar(name.replace(" ", "_"), value, step)
 

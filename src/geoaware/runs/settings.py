@@ -17,7 +17,7 @@ from typing import Annotated, Any, ClassVar, TypeVar, get_type_hints
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator
 
-from geoaware.runs.errors import InputError, shortened
+from geoaware.runs.errors import InputError, quoted
 
 Positive = Annotated[float, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]
@@ -45,7 +45,7 @@ class Part(BaseModel):
         """``true`` is no 1: pydantic would take it for a number."""
         made = make(came)
         if _has_flag_for_number(came, made):
-            raise ValueError(f"input should be a number (got {came!r})")
+            raise ValueError(f"input should be a number (got {quoted(came)})")
         return made
 
 
@@ -56,12 +56,28 @@ def read_yaml(text: str) -> Any:
         ValueError: it is no YAML, or nested too deeply; the message is one line.
     """
     try:
-        return yaml.load(text, _Loader)
+        content = yaml.load(text, _Loader)
+        if _count(content, {}) > _MOST:
+            raise ValueError(f"more than {_MOST:,} values")
+        return content
     except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError) as error:
         raise ValueError(" ".join(str(error).split())) from None
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
+
+def _count(content: Any, known: dict[int, int]) -> int:
+    """How many values there are; what stands in several places, by YAML's ``*name``, counts in each."""
+    if not isinstance(content, (list, dict)):
+        return 1
+    if id(content) not in known:
+        inside = content.values() if isinstance(content, dict) else content
+        known[id(content)] = 1 + sum(_count(each, known) for each in inside)
+    return known[id(content)]
+
+
+_MOST = 100_000
+"""Values of a configuration: a few lines of YAML can stand for more than fits the memory."""
 
 _DATE, *_STRANGE = (f"tag:yaml.org,2002:{kind}" for kind in ("timestamp", "set", "binary", "omap", "pairs"))
 
@@ -228,7 +244,7 @@ def _explain(error: ValidationError, model: type) -> str:
     begin = f"{key}: " if key else ""
     if first["type"] == "value_error":  # a check of our own, which says what it got
         return f"{begin}{first['ctx']['error']}"
-    came = "" if first["type"] == "missing" else f" (got {shortened(repr(first.get('input')))})"
+    came = "" if first["type"] == "missing" else f" (got {quoted(first.get('input'))})"
     said = first["msg"].replace("a valid tuple", "a list, as in [1, 2]")
     said = said.replace("a valid string", "a text; put it in quotes")
     return f"{begin}{said[0].lower()}{said[1:]}{came}"

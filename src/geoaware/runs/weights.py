@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from geoaware.runs.errors import InputError
-from geoaware.runs.files import refuse_pretender, replacing
+from geoaware.runs.files import refuse_pretender, replacing, without_html
 
 FILES = CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 """Files of a network in its folder."""
@@ -205,7 +205,7 @@ class SavedNetwork(nn.Module):
         lines = [f"# {self.noun.capitalize()} for geoaware", "", f"{count:,} parameters: {shape}.", ""]
         for name, content in self.info.items():
             lines += [f"## {name.replace('_', ' ').capitalize()}", "", *_as_markdown(content), ""]
-        return "\n".join(lines)
+        return without_html("\n".join(lines))
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
         """Write ``model.safetensors``, ``config.json`` and the card ``README.md``, each whole or not at all.
@@ -216,7 +216,7 @@ class SavedNetwork(nn.Module):
         place = Path(folder)
         config = {"format": self.format, self.section: asdict(getattr(self, self.section)), "info": self.info}
         # Before anything is written: info may not be JSON.
-        texts = {CONFIG: json.dumps(config, indent=1) + "\n", CARD: self.card()}
+        texts = {CONFIG: json.dumps(config, indent=1, allow_nan=False) + "\n", CARD: self.card()}
         with replacing(place / WEIGHTS) as draft:
             state = self.saved_state().items()
             save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state}, draft)

@@ -45,6 +45,7 @@ from geoaware.runs.files import replacing, sweep
 from geoaware.store.image_index import ImageIndex, hash_pixels
 from geoaware.store.stored_file import (
     STORED,
+    VERSION,
     DamagedError,
     FileKey,
     SetKey,
@@ -215,8 +216,10 @@ class FeatureStore:
         return None
 
     def damaged(self) -> set[tuple[str, Pose]]:
-        """Image and pose of the files that the manifest notes as damaged."""
+        """Image and pose of the files that the manifest notes as damaged; of all, if its format is older."""
         known = _read_manifest(self.folder) or {}
+        if known and known.get("version") != VERSION:
+            return {(each.image, each.pose) for each in self.entries()}
         return set(map(tuple, known.get("damaged", [])))
 
     def update_manifest(self, damaged: Collection[tuple[str, Pose]] = ()) -> dict[str, Any]:
@@ -233,6 +236,7 @@ class FeatureStore:
             sound = _first_sound(self.folder)
             content = {
                 "format": "geoaware features",
+                "version": VERSION,
                 "features": asdict(self.key),
                 "levels": None if sound is None else [list(level.shape) for level in sound.levels],
                 "pictures": len({each.image for each in entries}),

@@ -17,7 +17,7 @@ from geoaware.evaluation.averages import LABELS
 from geoaware.evaluation.tables import MISSING, Grid, as_markdown, as_text
 from geoaware.report.plots import save
 from geoaware.runs.errors import InputError
-from geoaware.runs.files import replacing
+from geoaware.runs.files import check_own, replacing, without_html
 from geoaware.studies.case import Case, Outcome, Run
 from geoaware.studies.catalogue import ALL, ANALYSES, Analysis
 from geoaware.studies.study import Study, StudySet
@@ -64,13 +64,33 @@ def conduct(study: Study, name: str, chosen: Sequence[Analysis], *, about: str =
     )
 
 
+def check_places(name: str, out: Path) -> None:
+    """Make sure, before the work, that a report goes over nothing but an earlier one.
+
+    Raises:
+        InputError: a file of another kind is in its place.
+    """
+    title, (figures, page) = _title(name), _places(name, out)
+    check_own(figures, f'{{"name":"{name}"')
+    check_own(page, f"# {title} Made by `geoaware reproduce {name}`")
+
+
+def _places(name: str, out: Path) -> tuple[Path, Path]:
+    """The JSON and the Markdown of a report."""
+    return out / f"{name}.json", out / ("README.md" if name == ALL else f"{name}.md")
+
+
+def _title(name: str) -> str:
+    return "Results" if name == ALL else ANALYSES[name].title
+
+
 def write(report: Report, out: Path) -> Path:
     """Write a report: plots, JSON, then the Markdown that points to them; each file whole or not at all."""
     save({name: figure for each in report.outcomes for name, figure in each.plots.items()}, out / PLOTS)
     content = json.dumps(to_dict(report, out), indent=1, ensure_ascii=False, allow_nan=False)
-    with replacing(out / f"{report.name}.json") as draft:
+    figures, path = _places(report.name, out)
+    with replacing(figures) as draft:
         draft.write_text(content + "\n", encoding="utf-8", newline="\n")
-    path = out / ("README.md" if report.name == ALL else f"{report.name}.md")
     with replacing(path) as draft:
         draft.write_text(to_markdown(report), encoding="utf-8", newline="\n")
     return path
@@ -104,9 +124,8 @@ def to_text(report: Report) -> str:
 
 def to_markdown(report: Report) -> str:
     """The whole report."""
-    title = "Results" if report.name == ALL else ANALYSES[report.name].title
     parts = [
-        f"# {title}",
+        f"# {_title(report.name)}",
         f"Made by `geoaware reproduce {report.name}`; {report.name}.json has every figure with all its "
         "digits. "
         f"{report.about}".strip(),
@@ -126,7 +145,7 @@ def to_markdown(report: Report) -> str:
         parts += [f"- {line}" for line in each.left_out]
     if report.left_out:
         parts += ["## Left out", "\n".join(f"- {line}" for line in report.left_out)]
-    return "\n\n".join(parts) + "\n"
+    return without_html("\n\n".join(parts) + "\n")
 
 
 _HOW_TO_READ = (

@@ -17,6 +17,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -29,7 +30,7 @@ from geoaware.evaluation.predict import choose_pairs
 from geoaware.runs import checkpoint, log, settings
 from geoaware.runs.checkpoint import Position
 from geoaware.runs.errors import InputError
-from geoaware.runs.files import check_same_run, replacing, sweep
+from geoaware.runs.files import check_same_run, locked, replacing, sweep
 from geoaware.runs.log import Log
 from geoaware.runs.progress import Tell
 from geoaware.training.settings import DataChoice, RunSettings
@@ -82,38 +83,60 @@ def say_notes(sets: Sequence[DataSet], say: Say) -> None:
 
 
 def open_folder(
-    config: RunSettings, out: Path, restart: bool, weights: Sequence[str], say: Say
+    config: RunSettings, out: Path, restart: bool, weights: Sequence[str], say: Say, held: ExitStack | None
 ) -> tuple[checkpoint.Saved | None, Position]:
     """Make the run's folder, or make sure that it is this run's; its state, if it has begun, and position.
 
-    With ``restart`` what is in it is thrown away, also the folders that hold ``weights``.
+    With ``restart`` what is in it is thrown away, also the folders that hold ``weights``. Until ``held`` is
+    closed, no other process can open it.
 
     Raises:
-        InputError: it belongs to another run, or cannot be written to.
+        InputError: it belongs to another run or to somebody else, is in use, or cannot be written to.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{out}: cannot be made ({error.strerror}); choose another folder", "out") from None
+    if held is not None:
+        held.enter_context(locked(out))
+    path, state, folders = out / CONFIG, out / checkpoint.FILE, (*weights, log.TENSORBOARD)
+    there = [each for each in (CONFIG, checkpoint.FILE, log.FILE, *folders) if (out / each).exists()]
+    if there and not _is_run(config, path, state.exists()):
+        raise InputError(
+            f"{out}: holds {there[0]}, which no such run of geoaware wrote; choose another folder", "out"
+        )
     sweep(out, *(out / each for each in weights))
-    path, wanted = out / CONFIG, config.model_dump(mode="json")
     if restart:
-        for file in (path, out / checkpoint.FILE, out / log.FILE):
+        for file in (path, state, out / log.FILE):
             file.unlink(missing_ok=True)
-        for folder in (*weights, log.TENSORBOARD):
+        for folder in folders:
             shutil.rmtree(out / folder, ignore_errors=True)
     # Without a checkpoint there is nothing to lose: the settings of a run that never began may be mended.
-    if path.exists() and (out / checkpoint.FILE).exists():
+    if path.exists() and state.exists():
         found = settings.load(type(config), path, out)
+        wanted = config.model_dump(mode="json")
         check_same_run(found.model_dump(mode="json"), wanted, out, depth=9)
     else:
         with replacing(path) as draft:
-            draft.write_text(yaml.safe_dump(wanted, sort_keys=False), encoding="utf-8")
+            draft.write_text(_text(config), encoding="utf-8")
     saved = checkpoint.load(out)
     if saved is None:
         return None, Position()
     say(f"going on at step {saved.position.total}")
     return saved, saved.position
+
+
+def _is_run(config: RunSettings, path: Path, begun: bool) -> bool:
+    """Whether a file of settings is that of a run: what a user writes does not state every setting."""
+    try:
+        found = settings.load(type(config), path, path.parent)
+    except InputError:
+        return False
+    return begun or path.read_text(encoding="utf-8") == _text(found)
+
+
+def _text(config: RunSettings) -> str:
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
 @dataclass

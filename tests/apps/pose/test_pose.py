@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -370,6 +372,12 @@ class TestRun:
         assert sorted(each.name for each in (tmp_path / "out").iterdir()) == ["poses.json"]
         assert predict_poses(work) == found
 
+    def test_names_that_are_no_text_are_kept(self, work: PoseWork, tmp_path: Path) -> None:
+        named = [replace(each, id=os.fsdecode(b"odd-\xff.png")) for each in work.images[:1]]
+        for _ in range(2):
+            (found,) = predict_poses(replace(work, images=named), tmp_path / "poses.json")
+            assert found.image == named[0].id
+
     def test_a_whole_file_is_read_not_made_again(self, work: PoseWork, tmp_path: Path) -> None:
         path = tmp_path / "poses.json"
         first = predict_poses(work, path)
@@ -421,7 +429,6 @@ class TestRun:
     def test_each_category_has_its_own_templates(
         self, work: PoseWork, tmp_path: Path, templates: dict
     ) -> None:
-        from dataclasses import replace
 
         write_set(tmp_path / "more" / "b", 1)
         other = read_template_sets(tmp_path / "more")
@@ -441,9 +448,27 @@ class TestRun:
     def test_a_file_of_something_else_is_refused(self, work: PoseWork, tmp_path: Path, content: str) -> None:
         path = tmp_path / "poses.json"
         path.write_text(content)
-        with pytest.raises(InputError, match=r"is not what `geoaware pose` writes|belongs to another run"):
+        with pytest.raises(InputError, match=r"was not written by geoaware; choose|belongs to another run"):
             predict_poses(work, path)
         assert path.read_text() == content
+
+    @pytest.mark.parametrize("name", ["poses.json", "poses.json.part"])
+    def test_a_restart_throws_away_nothing_of_others(self, work: PoseWork, tmp_path: Path, name: str) -> None:
+        (tmp_path / name).write_text("precious")
+        with pytest.raises(InputError, match=f"{name}: exists and was not written by geoaware; choose"):
+            predict_poses(work, tmp_path / "poses.json", restart=True)
+        assert [each.read_text() for each in tmp_path.glob("poses*")] == ["precious"]
+
+    def test_a_second_run_on_the_same_file_is_refused(self, work: PoseWork, tmp_path: Path) -> None:
+        tried = []
+
+        def second(*_: Any) -> None:
+            with pytest.raises(InputError, match=r"poses.json.part: another process is at work on it; wait"):
+                predict_poses(work, tmp_path / "poses.json", restart=True)
+            tried.append(True)
+
+        predict_poses(work, tmp_path / "poses.json", progress=second)
+        assert tried
 
     def test_damage_in_what_is_done_is_named(self, work: PoseWork, tmp_path: Path) -> None:
         path, part = tmp_path / "poses.json", tmp_path / "poses.json.part"

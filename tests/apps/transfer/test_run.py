@@ -352,18 +352,58 @@ def test_what_is_in_the_way_is_never_lost(tmp_path: Path) -> None:
     precious = tmp_path / "mine.json"
     precious.write_text('{"images": []}')
     for restart in (False, True):
-        with pytest.raises(
-            InputError, match="exists and was not written by geoaware transfer; choose another file"
-        ):
+        with pytest.raises(InputError, match="exists and was not written by geoaware; choose another file"):
             transfer(sources, targets, matcher(), precious, restart=restart)
-        with pytest.raises(InputError, match="is what is read from; choose another file"):
+        with pytest.raises(InputError, match="is what is read from; choose another place"):
             transfer(sources, targets, matcher(), sources.path, restart=restart)
     assert precious.read_text() == '{"images": []}'
     with pytest.raises(InputError, match="is a folder"):
         transfer(sources, targets, matcher(), tmp_path)
-    (tmp_path / "out.json.part").write_text("nonsense\n")
-    with pytest.raises(InputError, match=r"out.json.part: is no part of a transfer; remove it"):
-        transfer(sources, targets, matcher(), tmp_path / "out.json")
+    for text in ("nonsense\n", "no line"):
+        (tmp_path / "out.json.part").write_text(text)
+        for restart in (False, True):
+            with pytest.raises(InputError, match=r"out.json.part: exists and was not written by geoaware"):
+                transfer(sources, targets, matcher(), tmp_path / "out.json", restart=restart)
+        assert (tmp_path / "out.json.part").read_text() == text
+
+
+def test_a_second_run_on_the_same_file_waits_outside(tmp_path: Path) -> None:
+    sources, targets = job(tmp_path)
+    first, out, tried = (
+        transfer(sources, targets, matcher(), tmp_path / "first.json"),
+        tmp_path / "out.json",
+        [],
+    )
+
+    def second(*_: Any) -> None:
+        for restart in (False, True):
+            with pytest.raises(InputError, match=r"out.json.part: another process is at work on it; wait"):
+                transfer(sources, targets, matcher(), out, restart=restart)
+        tried.append(out)
+
+    transfer(sources, targets, matcher(), out, progress=second)
+    assert tried
+    assert first.out is not None
+    assert out.read_bytes() == first.out.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"failed_targets":', '"failed_targest":'),
+        ('"count":', '"cuont":'),
+        ('"failed":[', '"failed":[\n{"x"'),
+    ],
+)
+def test_a_damaged_result_is_named_with_the_remedy(tmp_path: Path, old: str, new: str) -> None:
+    sources, targets = job(tmp_path)
+    out = tmp_path / "out.json"
+    transfer(sources, targets, matcher(), out)
+    out.write_text(out.read_text().replace(old, new))
+    with pytest.raises(InputError) as caught:
+        transfer(sources, targets, matcher(), out)
+    assert caught.value.parameter == "restart"
+    transfer(sources, targets, matcher(), out, restart=True)
 
 
 def test_probabilities_are_adapted_where_sources_are_enough(tmp_path: Path) -> None:

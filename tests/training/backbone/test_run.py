@@ -306,6 +306,14 @@ class TestGoingOn:
         assert caught.value.parameter == "restart"
         assert traces(tmp_path / "run") == before
 
+    @pytest.mark.parametrize("restart", [False, True])
+    def test_nothing_of_others_is_thrown_away(self, run: Run, tmp_path: Path, restart: bool) -> None:
+        (tmp_path / "run" / "weights").mkdir(parents=True)
+        (tmp_path / "run" / "weights" / "a").touch()
+        with pytest.raises(InputError, match="run: holds weights, which no such run of geoaware wrote"):
+            run(steps=1, restart=restart)
+        assert (tmp_path / "run" / "weights" / "a").exists()
+
     def test_a_restart_leaves_nothing_of_the_first(self, run: Run, tmp_path: Path) -> None:
         run(steps=2)
         run("fresh", steps=2, seed=3)

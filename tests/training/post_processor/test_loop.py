@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from geoaware.method.post_processor import PostProcessor
@@ -388,6 +389,48 @@ def test_the_folder_of_another_run(run: Run, tmp_path: Path) -> None:
     run("fresh", **QUICK, loss__window=3, validation={})
     run(**QUICK, loss__window=3, validation={}, restart=True)
     assert traces(tmp_path / "run") == traces(tmp_path / "fresh"), "nothing is left of the first run"
+
+
+@pytest.mark.parametrize("name", ["best/thesis.txt", "last/a", "tensorboard/a", "log.jsonl", "config.yaml"])
+@pytest.mark.parametrize("restart", [False, True])
+def test_nothing_of_others_is_thrown_away(run: Run, tmp_path: Path, name: str, restart: bool) -> None:
+    path = tmp_path / "run" / name
+    path.parent.mkdir(parents=True)
+    path.write_text("seed: 3\n")
+    what = name.partition("/")[0]
+    with pytest.raises(InputError, match=f"run: holds {what}, which no such run of geoaware wrote; choose"):
+        run(**QUICK, restart=restart)
+    assert [each for each in (tmp_path / "run").rglob("*") if each.is_file()] == [path]
+    assert path.read_text() == "seed: 3\n"
+
+
+def test_the_settings_of_a_user_are_not_written_over(
+    run: Run, data: Path, cache: Path, tmp_path: Path
+) -> None:
+    wanted = config(data, cache, **QUICK)
+    (tmp_path / "run").mkdir()
+    path = tmp_path / "run" / "config.yaml"
+    path.write_text(yaml.safe_dump(wanted.model_dump(mode="json", exclude_defaults=True)))
+    before = path.read_text()
+    with pytest.raises(InputError, match=r"run: holds config\.yaml, which no such run"):
+        run(**QUICK)
+    assert path.read_text() == before
+
+
+def test_two_runs_in_a_folder(run: Run, tmp_path: Path) -> None:
+    tried = []
+
+    def second(line: str) -> None:
+        if line.startswith("step"):
+            for restart in (False, True):
+                with pytest.raises(InputError, match="run: another process is at work on it; wait until"):
+                    run(**QUICK, restart=restart)
+            tried.append(line)
+
+    run(say=second, **QUICK)
+    run("alone", **QUICK)
+    assert tried
+    assert traces(tmp_path / "run") == traces(tmp_path / "alone")
 
 
 def test_a_damaged_checkpoint(run: Run, tmp_path: Path) -> None:

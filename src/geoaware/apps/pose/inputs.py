@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,14 @@ from geoaware.data.files import csv_rows, read_text
 from geoaware.data.images import SUFFIXES, list_images
 from geoaware.data.names import FileNames, Names, alike
 from geoaware.method.types import AnnotatedImage
-from geoaware.runs.errors import InputError
+from geoaware.runs.errors import InputError, quoted, stop
 
 _log = logging.getLogger(__name__)
 
 
-def read_images(paths: Sequence[Path], masks: Path | None = None) -> list[AnnotatedImage]:
+def read_images(
+    paths: Sequence[Path], masks: Path | None = None, failed: Callable[[str, Exception], None] = stop
+) -> list[AnnotatedImage]:
     """Images of one's own; folders stand for the images directly in them.
 
     An image's id is its path from the folder that all of them have in common.
@@ -27,6 +29,7 @@ def read_images(paths: Sequence[Path], masks: Path | None = None) -> list[Annota
     Args:
         paths: files and folders; what is named twice counts once.
         masks: folder with a mask of the same name, but any suffix, for each image.
+        failed: told of an image that cannot be read, which is left out.
 
     Raises:
         InputError: nothing there, an unreadable image, or a mask is missing.
@@ -39,12 +42,13 @@ def read_images(paths: Sequence[Path], masks: Path | None = None) -> list[Annota
         inside = list_images(path) if path.is_dir() else [path]
         files.update(dict.fromkeys(each.absolute() for each in inside))
     common = os.path.commonpath([each.parent for each in files])
-    found = [
-        bare_image(
-            each.relative_to(common).as_posix(), each, None if there is None else _mask_of(each, there)
-        )
-        for each in files
-    ]
+    found = []
+    for each in files:
+        name, mask = each.relative_to(common).as_posix(), None if there is None else _mask_of(each, there)
+        try:
+            found.append(bare_image(name, each, mask))
+        except InputError as error:
+            failed(name, error)
     for note in [] if there is None else there.notes():
         _log.info("%s: %s", masks, note)
     return found
@@ -85,7 +89,7 @@ def read_labels(path: Path, images: Sequence[str]) -> dict[str, str]:
                 "as they are printed"
             )
         if given not in DIRECTIONS:
-            raise InputError(f"{path}: {name!r} has the pose {given!r}; choose {', '.join(DIRECTIONS)}")
+            raise InputError(f"{path}: {name!r} has the pose {quoted(given)}; choose {', '.join(DIRECTIONS)}")
         if name in labels:
             raise InputError(f"{path}: {name!r} stands there twice; leave one of them")
         labels[name] = given

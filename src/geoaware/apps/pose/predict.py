@@ -27,7 +27,7 @@ from geoaware.method.geometry import Pose
 from geoaware.method.maps import resized
 from geoaware.method.types import AnnotatedImage, FeatureMap
 from geoaware.result import mask_on_canvas
-from geoaware.runs.errors import InputError
+from geoaware.runs.errors import InputError, NotFiniteError
 
 Distances = Mapping[str, Mapping[str, float]]
 """Distance of an image to each template: by set, by pose."""
@@ -151,7 +151,7 @@ class PosePredictor:
         except ValueError as error:
             raise InputError(f"{image.id}: cannot be compared with its templates, {error}") from None
         if not all(math.isfinite(value) for members in found.values() for value in members.values()):
-            raise RuntimeError(f"{image.id}: the features of this image or of a template are not finite")
+            raise NotFiniteError(f"{image.id}: the features of this image or of a template are not finite")
         return found
 
     def _encode(self, image: AnnotatedImage, masked: bool) -> tuple[FeatureMap, Tensor | None]:

@@ -21,8 +21,17 @@ from geoaware.data.files import reading
 from geoaware.evaluation.predictions import PART, versions
 from geoaware.matcher import Matcher
 from geoaware.method.types import AnnotatedImage
-from geoaware.runs.errors import InputError
-from geoaware.runs.files import append_line, check_same_run, open_part, reading_part, replacing, whole_lines
+from geoaware.runs.errors import InputError, NotFiniteError, stop
+from geoaware.runs.files import (
+    append_line,
+    check_own,
+    check_same_run,
+    discard,
+    open_part,
+    reading_part,
+    replacing,
+    whole_lines,
+)
 from geoaware.runs.progress import Tell, silent
 
 FORMAT = "geoaware poses"
@@ -88,6 +97,7 @@ def predict_poses(
     *,
     restart: bool = False,
     progress: Tell = silent,
+    failed: Callable[[str, Exception], None] = stop,
 ) -> list[PosePrediction]:
     """Predict the pose of every image, in their order.
 
@@ -99,6 +109,7 @@ def predict_poses(
             same call goes on after an interruption. A whole file of the same work is read instead.
         restart: discard what an earlier run left.
         progress: told of every image.
+        failed: told of an image that cannot be used, which is left out. A whole file keeps the reasons.
 
     Raises:
         InputError: there are no images, a category has no templates, a file of another run is in the way, or
@@ -110,32 +121,47 @@ def predict_poses(
     if bare:
         raise InputError(f"category {bare[0]!r} has images to predict and no template set")
     if path is None:
-        return _run(work, {}, lambda _: None, progress)
+        return _run(work, {}, lambda _: None, progress, failed)
     header, goal = json.loads(json.dumps(work.header())), Path(path)
     part = goal.with_name(goal.name + PART)
-    if restart:
-        goal.unlink(missing_ok=True)
-        part.unlink(missing_ok=True)
-    if goal.exists():
-        found = _read_whole(goal, header)
+    for each in (goal, part):
+        check_own(each, f'{{"format":"{FORMAT}"')
+    if goal.exists() and not restart:
+        found = _read_whole(goal, header, failed)
         progress(_WHAT, len(found), len(found))
         return found
-    with open_part(part) as file:
-        done = _resume(file, part, header)
-        found = _run(work, done, lambda each: append_line(file, _line(each.to_dict())), progress)
-    with replacing(goal) as draft:
-        content = {**header, "poses": [each.to_dict() for each in found]}
-        draft.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    with open_part(part, restart) as file:
+        if restart:
+            discard(goal)
+        done, without = _resume(file, part, header), dict[str, str]()
+
+        def fail(image: str, error: Exception) -> None:
+            without[image] = str(error)
+            failed(image, error)
+
+        found = _run(work, done, lambda each: append_line(file, _line(each.to_dict())), progress, fail)
+        content = {
+            **header,
+            **({"failed": without} if without else {}),
+            "poses": [each.to_dict() for each in found],
+        }
+        text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        with replacing(goal) as draft:
+            draft.write_bytes(text.encode(errors="backslashreplace"))  # as `append_line` does
     part.unlink(missing_ok=True)
     return found
 
 
 def _run(
-    work: PoseWork, done: dict[str, PosePrediction], keep: Callable[[PosePrediction], None], progress: Tell
+    work: PoseWork,
+    done: dict[str, PosePrediction],
+    keep: Callable[[PosePrediction], None],
+    progress: Tell,
+    failed: Callable[[str, Exception], None],
 ) -> list[PosePrediction]:
     """Predict what is not done yet; the templates of a category are encoded when its first image comes."""
     progress(_WHAT, len(done), len(work.images))
-    current, predictor = None, None
+    current, predictor, last = None, None, None
     for image in sorted(work.images, key=lambda each: each.category):
         if image.id in done:
             continue
@@ -143,11 +169,18 @@ def _run(
             predictor = None  # Free the last category's templates before the next ones are encoded.
             current = image.category
             predictor = PosePredictor(work.matcher, work.templates[current], work.settings)
-        found = PosePrediction(image.id, image.category, predictor.distances(image))
+        try:
+            found = PosePrediction(image.id, image.category, predictor.distances(image))
+        except (InputError, NotFiniteError) as error:
+            failed(image.id, error)
+            last = error
+            continue
         keep(found)
         done[image.id] = found
         progress(_WHAT, len(done), len(work.images))
-    return [done[each.id] for each in work.images]
+    if last is not None and not done:
+        raise last
+    return [done[each.id] for each in work.images if each.id in done]
 
 
 def _line(content: Mapping[str, Any]) -> str:
@@ -170,14 +203,16 @@ def _resume(file: BinaryIO, part: Path, header: dict[str, Any]) -> dict[str, Pos
     return done
 
 
-def _read_whole(goal: Path, header: dict[str, Any]) -> list[PosePrediction]:
-    if goal.is_dir():
-        raise InputError(f"{goal}: is a folder; give the name of a file to write")
+def _read_whole(
+    goal: Path, header: dict[str, Any], failed: Callable[[str, Exception], None]
+) -> list[PosePrediction]:
     content = _parse(goal.read_bytes(), str(goal))
-    poses = content.pop("poses", None)
+    poses, without = content.pop("poses", None), content.pop("failed", {})
     check_same_run(content, header, goal)
-    if not isinstance(poses, list):
+    if not isinstance(poses, list) or not isinstance(without, dict):
         raise InputError(f"{goal}: holds no poses; predict again with a restart", parameter="restart")
+    for image, why in without.items():
+        failed(image, InputError(str(why)))
     return [_prediction(each, f"{goal}, pose {number}") for number, each in enumerate(poses, start=1)]
 
 

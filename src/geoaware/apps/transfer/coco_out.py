@@ -20,9 +20,12 @@ from geoaware.data import fields
 from geoaware.data.coco_file import VISIBLE
 from geoaware.data.names import printable
 from geoaware.runs.errors import InputError
-from geoaware.runs.files import replacing
+from geoaware.runs.files import reading_part, replacing
 
 DESCRIPTION = "Keypoints carried over by geoaware transfer"
+
+BEGIN = f'{{"info":{{"description":"{DESCRIPTION}"'
+"""How every result begins, white space aside."""
 
 BOX_MARGIN = 0.1
 """Added on every side of the box around keypoints, as a share of its longer side, where no box is given."""
@@ -37,7 +40,7 @@ def read_records(parts: Sequence[Path]) -> Iterator[Record]:
 
     Shard r of w holds targets r, r + w, r + 2 w …; so the files are read in turn.
     """
-    with ExitStack() as stack:
+    with ExitStack() as stack, reading_part(str(parts[0])):
         files = [stack.enter_context(path.open(encoding="utf-8")) for path in parts]
         for file in files:
             file.readline()
@@ -57,8 +60,10 @@ def write_result(
     entry = category_entry(sources, targets)
 
     def records(failed: bool) -> Iterator[tuple[Record, Target]]:
-        pairs = zip(read_records(parts), targets, strict=True)
-        return (pair for pair in pairs if ("failed" in pair[0]) == failed)
+        with reading_part(str(parts[0])):  # it may have more lines than there are targets, or fewer
+            for record, target in zip(read_records(parts), targets, strict=True):
+                if ("failed" in record) == failed:
+                    yield record, target
 
     def images() -> Iterator[Any]:
         # The objects of an image follow each other.
@@ -99,21 +104,21 @@ def read_run(path: Path) -> dict[str, Any] | None:
 
 def read_failures(path: Path) -> Iterator[dict[str, str]]:
     """``file_name`` and ``reason`` of every target that failed, from a result."""
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8") as file, reading_part(str(path)):
         file.readline()
         yield from _entries(file)
 
 
 def read_results(path: Path) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """Image and annotation of every target that did not fail, from a result, in the order of the targets."""
-    with path.open(encoding="utf-8") as above, path.open(encoding="utf-8") as below:
+    with path.open(encoding="utf-8") as above, path.open(encoding="utf-8") as below, reading_part(str(path)):
         _seek(above, "images", path)
         _seek(below, "annotations", path)
         images = _entries(above)
         image: dict[str, Any] = {"id": None}
         for each in _entries(below):
             while image["id"] != each["image_id"]:
-                image = next(images)
+                image = next(images, {})  # without an id: the annotation's image is missing
             yield image, each
 
 

@@ -39,7 +39,7 @@ from geoaware.evaluation.tables import Grid, as_text, percent, plain
 from geoaware.method.types import AnnotatedImage, Pair
 from geoaware.report import plots
 from geoaware.runs.errors import InputError
-from geoaware.runs.files import replacing
+from geoaware.runs.files import reading_part, replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -164,20 +164,21 @@ def evaluate(
     pairs: list[Pair] = []
     lines: list[str] = []
     chances, visible, right, evaluated = list[float](), list[bool](), list[bool](), 0
-    for image, entry in read_results(out):
-        if (places := truth.get(entry["id"])) is None:
-            continue
-        evaluated += 1
-        pair, guesses = _pair(by_id[entry["id"]], image, entry, sources, places), entry["guesses"]
-        # Whether: of every keypoint its probability, and whether it is visible and in its place.
-        chances += entry["keypoint_scores"]
-        visible += sources.schema.visibility(pair.target.keypoints).tolist()
-        right += _right(guesses, pair.target, rules)
-        # Where: a line of predictions for the keypoints that are visible and were guessed.
-        if pair.common_ids:
-            found = [guesses[each][:2] for each in pair.common_ids]
-            pairs.append(pair)
-            lines.append(record_line(make_record(pair, sources.schema, rules, found, entry["pose"])))
+    with reading_part(str(out)):
+        for image, entry in read_results(out):
+            if (places := truth.get(entry["id"])) is None:
+                continue
+            evaluated += 1
+            pair, guesses = _pair(by_id[entry["id"]], image, entry, sources, places), entry["guesses"]
+            # Whether: of every keypoint its probability, and whether it is visible and in its place.
+            chances += entry["keypoint_scores"]
+            visible += sources.schema.visibility(pair.target.keypoints).tolist()
+            right += _right(guesses, pair.target, rules)
+            # Where: a line of predictions for the keypoints that are visible and were guessed.
+            if pair.common_ids:
+                found = [guesses[each][:2] for each in pair.common_ids]
+                pairs.append(pair)
+                lines.append(record_line(make_record(pair, sources.schema, rules, found, entry["pose"])))
     if not pairs:
         raise InputError(f"{targets.file}: no visible keypoint in the targets that the sources have too")
     header = _header(info["run"], pairs, sources, targets, rules)
@@ -322,7 +323,9 @@ def save_report(found: Evaluation, folder: Path) -> list[Path]:
     """Write ``evaluation.json``, ``reliability.png`` and the plots of `PCKResult` into a folder."""
     figures = folder / "evaluation.json"
     with replacing(figures) as draft:
-        draft.write_text(json.dumps(found.to_dict(), indent=2) + "\n", encoding="utf-8", newline="\n")
+        draft.write_text(
+            json.dumps(found.to_dict(), indent=2, allow_nan=False) + "\n", encoding="utf-8", newline="\n"
+        )
     drawn = {"reliability": reliability_diagram(found.visibility), **plots.figures(found.places)}
     return [figures, *plots.save(drawn, folder)]
 

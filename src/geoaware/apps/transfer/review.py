@@ -19,6 +19,7 @@ from geoaware.method.keypoints import Schema
 from geoaware.method.types import AnnotatedImage
 from geoaware.report.gallery import Entry, Match, write_gallery
 from geoaware.runs.errors import InputError
+from geoaware.runs.files import reading_part
 
 
 def write_review(out: Path, sources: Sources, targets: Targets, page: Path, most: int = 200) -> Path:
@@ -54,22 +55,23 @@ def write_review(out: Path, sources: Sources, targets: Targets, page: Path, most
 
 def _entries(out: Path, sources: Sources, targets: Targets, step: int) -> Iterator[Entry]:
     images = {each.id: each for each in sources.images}
-    for image, found in islice(read_results(out), 0, None, step):
-        source = images[found["source"]]
-        seen = f"{found['num_keypoints']} of {len(sources.schema)} keypoints visible"
-        path = targets.path(image["file_name"])
-        stored = Frame((image["width"], image["height"]), 1)
-        if targets.exif == "stored":
-            stored = Frame(stored.size, image_frame(path).orientation)
-        yield Entry(
-            f"{image['file_name']}#{found['id']}",
-            sources.name,
-            source.path,
-            path,
-            tuple(_matches(found, source, sources.schema, stored)),
-            pose=found["pose"],
-            note=f"{seen}, score {found['score']:.2f}",
-        )
+    with reading_part(str(out)):
+        for image, found in islice(read_results(out), 0, None, step):
+            source = images[found["source"]]
+            seen = f"{found['num_keypoints']} of {len(sources.schema)} keypoints visible"
+            path = targets.path(image["file_name"])
+            stored = Frame((image["width"], image["height"]), 1)
+            if targets.exif == "stored":
+                stored = Frame(stored.size, image_frame(path).orientation)
+            yield Entry(
+                f"{image['file_name']}#{found['id']}",
+                sources.name,
+                source.path,
+                path,
+                tuple(_matches(found, source, sources.schema, stored)),
+                pose=found["pose"],
+                note=f"{seen}, score {found['score']:.2f}",
+            )
 
 
 def _matches(

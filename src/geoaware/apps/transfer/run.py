@@ -22,7 +22,14 @@ import torch
 from PIL import Image
 
 from geoaware.apps.transfer.calibration import Calibration
-from geoaware.apps.transfer.coco_out import as_json, read_failures, read_records, read_run, write_result
+from geoaware.apps.transfer.coco_out import (
+    BEGIN,
+    as_json,
+    read_failures,
+    read_records,
+    read_run,
+    write_result,
+)
 from geoaware.apps.transfer.crop import Window, crop_window
 from geoaware.apps.transfer.sources import Sources
 from geoaware.apps.transfer.targets import Target, Targets
@@ -34,8 +41,17 @@ from geoaware.data.names import printable
 from geoaware.evaluation.predictions import PART, versions
 from geoaware.matcher import Matcher
 from geoaware.method.types import FeatureMap
-from geoaware.runs.errors import InputError
-from geoaware.runs.files import append_line, check_same_run, open_part, reading_part, whole_lines
+from geoaware.runs.errors import InputError, NotFiniteError
+from geoaware.runs.files import (
+    append_line,
+    check_apart,
+    check_own,
+    check_same_run,
+    discard,
+    open_part,
+    reading_part,
+    whole_lines,
+)
 from geoaware.runs.progress import Tell, silent
 from geoaware.runs.settings import checked
 from geoaware.store.extraction import Shard
@@ -99,18 +115,17 @@ def transfer(
     run = work.run()
     part = part_path(goal, share)
     earlier = _check_goal(goal, sources, targets)
-    if restart:
-        part.unlink(missing_ok=True)
-        if share.world == 1:
-            goal.unlink(missing_ok=True)
-    elif earlier is not None:
+    check_own(part, f'{{"run":{{"format":"{FORMAT}"')
+    if earlier is not None and not restart:
         check_same_run(earlier["run"], run, goal, _DEPTH)
         part.unlink(missing_ok=True)
         return _outcome(goal)
     _check_shards(goal, share)
-    file = open_part(part)
+    file = open_part(part, restart)
     try:
         with file:
+            if restart and share.world == 1:
+                discard(goal)
             known, done = _resume(file, part, work, run)
             if known is None or done < len(work.numbers):
                 voters = Voters(sources, matcher, work.settings, progress)
@@ -118,13 +133,15 @@ def transfer(
                     known = voters.calibrate(progress)
                     append_line(file, as_json({"run": run, "calibration": asdict(known)}) + "\n")
                 _annotate(work, voters, known, file, done, progress)
+            if share.world > 1:
+                return Outcome(None, len(work.numbers), *_failures(part, work))
+            _write(goal, [part], sources, targets)
     except BaseException:
         if not part.stat().st_size:
             part.unlink()
         raise
-    if share.world > 1:
-        return Outcome(None, len(work.numbers), *_failures(part, work))
-    return _finish(goal, [part], sources, targets)
+    part.unlink()
+    return _outcome(goal)
 
 
 def merge(sources: Sources, targets: Targets, out: str | os.PathLike[str]) -> Outcome:
@@ -162,7 +179,10 @@ def merge(sources: Sources, targets: Targets, out: str | os.PathLike[str]) -> Ou
             _check_record(line, f"{path}, line {row}", place, sources)
         if len(lines) != len(numbers):
             raise InputError(f"{path}: is not finished; run process {rank} of {world} again")
-    return _finish(goal, wanted, sources, targets)
+    _write(goal, wanted, sources, targets)
+    for each in wanted:
+        each.unlink()
+    return _outcome(goal)
 
 
 def part_path(goal: Path, shard: Shard) -> Path:
@@ -276,7 +296,7 @@ def _record(
     known = found.known.tolist()
     rows = [(x, y, chance) for (x, y), chance in zip(places.tolist(), chances.tolist(), strict=True)]
     if not all(map(math.isfinite, chain([found.distance], *compress(rows, known)))):
-        raise RuntimeError(f"the features of {target.name} or of a source are not finite")
+        raise NotFiniteError(f"the features of {target.name} or of a source are not finite")
     seen = list(zip(rows, known, strict=True))
     return {
         "n": target.number,
@@ -291,12 +311,10 @@ def _record(
 
 def _check_goal(goal: Path, sources: Sources, targets: Targets) -> dict[str, Any] | None:
     """What an earlier result says of itself; ``None`` if there is none. Nothing else is overwritten."""
-    if goal.is_dir():
-        raise InputError(f"{goal}: is a folder; give the name of a file to write")
+    check_apart([goal], [each for each in (sources.path, targets.file) if each is not None])
+    check_own(goal, BEGIN)
     if not goal.exists():
         return None
-    if any(goal.samefile(each) for each in (sources.path, targets.file) if each is not None):
-        raise InputError(f"{goal}: is what is read from; choose another file", parameter="out")
     found = read_run(goal)
     if found is None:
         raise InputError(
@@ -363,19 +381,17 @@ def _head(part: Path) -> dict[str, Any]:
         ) from None
 
 
-def _finish(goal: Path, parts: Sequence[Path], sources: Sources, targets: Targets) -> Outcome:
+def _write(goal: Path, parts: Sequence[Path], sources: Sources, targets: Targets) -> None:
     head = _head(parts[0])
     write_result(goal, parts, sources, targets, head["run"], head["calibration"])
-    for each in parts:
-        each.unlink()
-    return _outcome(goal)
 
 
 def _outcome(goal: Path) -> Outcome:
     info = read_run(goal) or {}
-    reasons = (f"{each['file_name']}: {each['reason']}" for each in read_failures(goal))
-    count = info["run"]["targets"]["count"]
-    return Outcome(goal, count, info["failed_targets"], tuple(islice(reasons, SHOWN)))
+    with reading_part(str(goal)):
+        reasons = (f"{each['file_name']}: {each['reason']}" for each in read_failures(goal))
+        count = info["run"]["targets"]["count"]
+        return Outcome(goal, count, info["failed_targets"], tuple(islice(reasons, SHOWN)))
 
 
 def _failures(part: Path, work: _Work) -> tuple[int, tuple[str, ...]]:

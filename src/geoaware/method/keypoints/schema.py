@@ -165,14 +165,14 @@ def flip_partners(count: int, flip_pairs: Iterable[tuple[int, int]]) -> tuple[in
     """Index of the keypoint that each one becomes in the mirrored image; those in no pair keep their own.
 
     Raises:
-        ValueError: an index is out of range or stands in two pairs.
+        ValueError: an index is out of range, or stands in two pairs or twice in one.
     """
     partners = list(range(count))
     for a, b in flip_pairs:
         if not (0 <= a < count and 0 <= b < count):
             raise ValueError(f"flip pair ({a}, {b}) is outside 0…{count - 1}, the points given")
-        if partners[a] != a or partners[b] != b:
-            raise ValueError(f"point {a} or {b} stands in more than one flip pair")
+        if a == b or partners[a] != a or partners[b] != b:
+            raise ValueError(f"point {a} or {b} stands in more than one flip pair, or twice in one")
         partners[a], partners[b] = b, a
     return tuple(partners)
 

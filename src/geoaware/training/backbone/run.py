@@ -11,6 +11,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -89,12 +90,11 @@ def tune(
 
     Parameters and errors are those of `geoaware.training.post_processor.loop.train`.
     """
-    run = _prepare(config, out, choose_device(device), restart, tell, say)
-    try:
+    with ExitStack() as held:
+        run = _prepare(config, out, choose_device(device), restart, tell, say, held)
+        held.callback(run.pool.shutdown, cancel_futures=True)
+        held.callback(run.log.close)
         run.run_stage(config.steps)
-    finally:
-        run.log.close()
-        run.pool.shutdown(cancel_futures=True)
     return out / WEIGHTS
 
 
@@ -189,7 +189,13 @@ def shared_maps(plain: EfficientNetLite, pixels: Float[Tensor, "n 3 s s"]) -> Fl
 
 
 def _prepare(
-    config: TuneConfig, out: Path, device: torch.device, restart: bool, tell: Tell, say: Say
+    config: TuneConfig,
+    out: Path,
+    device: torch.device,
+    restart: bool,
+    tell: Tell,
+    say: Say,
+    held: ExitStack,
 ) -> _Run:
     sets, validation = kit.load_sets(config.data, config.root), kit.load_validation(config)
     known = {category for data in sets for category in data.schemas}
@@ -203,7 +209,7 @@ def _prepare(
     kit.say_notes([*sets, *validation], say)
     vocabulary = Vocabulary.of(data.schemas[each] for data in sets for each in sorted(data.schemas))
     # What does not fit is refused before images are decoded, which takes minutes.
-    saved, position = kit.open_folder(config, out, restart, (WEIGHTS,), say)
+    saved, position = kit.open_folder(config, out, restart, (WEIGHTS,), say, held)
     torch.manual_seed(config.seed)
     network = _network(config)
     criterion = Criterion(len(vocabulary), network.shape.descriptor, config.objective)

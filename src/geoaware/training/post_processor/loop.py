@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -72,15 +72,14 @@ def train(
         InputError: a setting, data set or file does not fit; the folder belongs to another run.
         DivergedError: the loss became NaN or infinite.
     """
-    run = _prepare(config.as_released(), out, device, restart, tell, say)
-    position = run.position
-    try:
+    with ExitStack() as held:
+        run = _prepare(config.as_released(), out, device, restart, tell, say, held)
+        held.callback(run.log.close)
+        position = run.position
         while position.stage < len(run.tasks):
             run.begin_stage()
             run.run_stage(run.task.steps)
             position.stage, position.step = position.stage + 1, 0
-    finally:
-        run.log.close()
     return out / (BEST if run.validation else LAST)
 
 
@@ -220,7 +219,9 @@ class _Run(Run[list[Part]]):
         self.accelerator.wait_for_everyone()
 
 
-def _prepare(config: TrainConfig, out: Path, device: str, restart: bool, tell: Tell, say: Say) -> _Run:
+def _prepare(
+    config: TrainConfig, out: Path, device: str, restart: bool, tell: Tell, say: Say, held: ExitStack
+) -> _Run:
     accelerate = require("accelerate", extra="train")
     # What does not fit is refused before features are extracted, which may take hours.
     stages = [kit.load_sets(stage.data, config.root) for stage in config.stages]
@@ -246,7 +247,9 @@ def _prepare(config: TrainConfig, out: Path, device: str, restart: bool, tell: T
     begun = None if config.start is None else _begun(config.start, config.network, extractor)
     main = accelerator.is_main_process
     with accelerator.main_process_first():
-        saved, position = kit.open_folder(config, out, restart and main, (BEST, LAST), say)
+        saved, position = kit.open_folder(
+            config, out, restart and main, (BEST, LAST), say, held if main else None
+        )
     store = FeatureStore.of(config.cache, extractor, config.stored)
     trained = {image.path for task in tasks for image in task.groups.images}
     validated = {image.path for data in validation for image in data.images}
