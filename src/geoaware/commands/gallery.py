@@ -101,8 +101,12 @@ def gallery(
             strict=strict,
             progress=lambda done: tell("writing", done, len(positions)),
         )
+    _say_size(path, len(positions))
+
+
+def _say_size(path: Path, pairs: int) -> None:
     megabytes = path.stat().st_size / 2**20
-    say(f"wrote {path} ({megabytes:.1f} MB, {len(positions):,} pairs); open it in a browser")
+    say(f"wrote {path} ({megabytes:.1f} MB, {pairs:,} pairs); open it in a browser")
     if megabytes > 100:
         say("smaller: --worst 500, --pairs 500 or --size 200")
 

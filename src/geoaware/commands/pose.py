@@ -79,8 +79,6 @@ def pose(
     from geoaware.apps.pose import PoseSettings, PoseWork, read_template_sets
     from geoaware.apps.pose.inputs import read_images, read_labels
     from geoaware.apps.pose.run import predict_poses
-    from geoaware.apps.pose.scores import accuracy_grid, confusion_grid, score_poses
-    from geoaware.evaluation.tables import as_text
     from geoaware.runs.files import check_goals
     from geoaware.runs.progress import progress_bars
 
@@ -91,8 +89,7 @@ def pose(
         failures[image] = error
         typer.secho(f"skipped: {cut(str(error))}", fg="red", err=True)
 
-    masked = compared.masks is not None
-    how = PoseSettings(compared.metric, masked, compared.template_masks)  # type: ignore[arg-type]
+    how = PoseSettings(compared.metric, bool(compared.masks), compared.template_masks)  # type: ignore[arg-type]
     sets = read_template_sets(templates, compared.template_masks)
     chosen = read_images(images, compared.masks, failed)
     truth = {} if labels is None else read_labels(labels, [*(each.id for each in chosen), *failures])
@@ -104,15 +101,24 @@ def pose(
         found = predict_poses(work, out, restart=restart, progress=tell, failed=failed)
     if out is not None:
         say(f"wrote {out}; the same command again reads it")
-    for each in found:
-        typer.echo(_line(each, truth.get(each.image)))
-    if labels is not None:
-        scores = score_poses(found, truth)
-        for grid in (accuracy_grid(scores), confusion_grid(scores)):
-            typer.echo("\n" + as_text([grid]))
+    _print(found, truth, scored=labels is not None)
     if failures:
         say(f"{len(found):,} images predicted, {len(failures):,} failed")
         raise typer.Exit(1)
+
+
+def _print(found: list[PosePrediction], truth: dict[str, str], scored: bool) -> None:
+    """A line for each image, and the accuracies where there are labels."""
+    from geoaware.apps.pose.scores import accuracy_grid, confusion_grid, score_poses
+    from geoaware.evaluation.tables import as_text
+
+    for each in found:
+        typer.echo(_line(each, truth.get(each.image)))
+    if not scored:
+        return
+    scores = score_poses(found, truth)
+    for grid in (accuracy_grid(scores), confusion_grid(scores)):
+        typer.echo("\n" + as_text([grid]))
 
 
 def _line(found: PosePrediction, truth: str | None) -> str:

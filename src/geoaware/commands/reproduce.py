@@ -119,9 +119,7 @@ def reproduce(
     check_places(name, out)
     config, sets = _load(analyses, root, data, chosen, rules)
     trainings = _trainings(analyses, config, work.config, root if config.sets else None, cache)
-    for each in sets:
-        for note in each.data.notes:
-            say(f"note: {each.title}: {note}")
+    _say_notes(sets)
     if run.cache is None:
         keep_out_of_git(cache)
     bench = _bench(features, replace(run, cache=cache), rules)
@@ -136,6 +134,12 @@ def reproduce(
     for line in report.left_out:
         say(f"left out: {line}")
     say(f"wrote {path}\nfigures: {out / f'{name}.json'}; predictions: {out / 'predictions'}")
+
+
+def _say_notes(sets: list[StudySet]) -> None:
+    for each in sets:
+        for note in each.data.notes:
+            say(f"note: {each.title}: {note}")
 
 
 def _load(

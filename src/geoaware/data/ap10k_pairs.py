@@ -174,10 +174,6 @@ def build(
         for benchmark, splits in SPLITS.items()
         for split in splits
     }
-    pairs = {
-        benchmark: {split: texts[f"{benchmark}/{split}.jsonl"].count(b"\n") for split in splits}
-        for benchmark, splits in SPLITS.items()
-    }
     # What goes to disk, with its hashes.
     texts[IMAGES] = images_text(animals)
     manifest = {
@@ -187,12 +183,20 @@ def build(
         "excluded_images": sorted(excluded),
         **counts,
         **_of_species(species, rules),
-        "pairs": pairs,
+        "pairs": _counted(texts),
         "paper": {benchmark: dict(counts) for benchmark, counts in PAPER.items()},
         "files": {name: _entry(text) for name, text in sorted(texts.items())},
     }
     write(folder, texts, manifest)
     return Benchmark(manifest, folder, tuple(found.notes()))
+
+
+def _counted(lists: Mapping[str, bytes]) -> dict[str, dict[str, int]]:
+    """The lines of each list of pairs, by benchmark and split."""
+    return {
+        benchmark: {split: lists[f"{benchmark}/{split}.jsonl"].count(b"\n") for split in splits}
+        for benchmark, splits in SPLITS.items()
+    }
 
 
 def merge(files: Sequence[CocoFile]) -> Merged:
