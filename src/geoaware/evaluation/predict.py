@@ -13,6 +13,7 @@ import logging
 import multiprocessing
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -46,6 +47,7 @@ from geoaware.presets import defaults_of
 from geoaware.result import Encoded
 from geoaware.runs.errors import InputError, NotFiniteError
 from geoaware.runs.files import check_same_run, draft_name, replacing, sweep
+from geoaware.runs.places import is_remote, place
 from geoaware.runs.progress import Tell, silent
 from geoaware.runs.recent import Recent
 from geoaware.runs.records import Records, Run, complete
@@ -191,7 +193,7 @@ def predict(
     chosen = settings or PredictSettings()
     work = _Work(scorable(dataset, get_protocol(chosen.protocol)), matcher, chosen)
     _check(work)
-    goal = Path(path)
+    goal = place(path)
     with _sharing(work, goal, engine) as job:
         complete(_Predictions(job), goal, engine, restart=restart, tell=progress)
     return goal
@@ -282,7 +284,8 @@ def _sharing(work: _Work, goal: Path, engine: Engine | None) -> Iterator[_Work]:
         yield work
         return
     sweep(goal.parent, stem=goal.stem)
-    folder = goal.with_name(draft_name(goal.stem, ".features"))
+    above = Path(tempfile.gettempdir()) if is_remote(goal) else goal.parent
+    folder = above / draft_name(goal.stem, ".features")
     try:
         yield replace(work, shared=folder, processes=engine.workers or cores())
     finally:

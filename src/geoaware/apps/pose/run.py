@@ -19,6 +19,7 @@ from geoaware.matcher import Matcher
 from geoaware.method.types import AnnotatedImage
 from geoaware.runs.errors import InputError, NotFiniteError, stop
 from geoaware.runs.files import check_same_run, reading_part
+from geoaware.runs.places import place
 from geoaware.runs.progress import Tell, silent
 from geoaware.runs.records import Records, Run, complete
 from geoaware.runs.work import Batch, Engine, Local
@@ -121,7 +122,7 @@ def predict_poses(
         raise InputError(f"category {bare[0]!r} has images to predict and no template set")
     run = _Poses(work, failed)
     if path is not None:
-        complete(run, Path(path), engine, restart=restart, tell=progress)
+        complete(run, place(path), engine, restart=restart, tell=progress)
         return run.predictions()
     progress(run.what, 0, len(run))
     for _, lines in (engine or Local()).results(work, run.batches()):

@@ -34,6 +34,7 @@ from geoaware.matcher import Matcher
 from geoaware.method.types import FeatureMap
 from geoaware.runs.errors import InputError, NotFiniteError
 from geoaware.runs.files import check_apart, check_same_run, reading_part
+from geoaware.runs.places import place
 from geoaware.runs.progress import Tell, silent
 from geoaware.runs.records import Records, Run, complete
 from geoaware.runs.settings import checked
@@ -93,7 +94,7 @@ def transfer(
         InputError: files of another run are in the way, or a source image cannot be read. A target that
             cannot be read is counted, and the others are annotated.
     """
-    goal = Path(out)
+    goal = place(out)
     check_apart([goal], [each for each in (sources.path, targets.file) if each is not None])
     run = _Transfer(sources, targets, matcher, settings or TransferSettings(), progress)
     complete(run, goal, engine, restart=restart, tell=progress)
