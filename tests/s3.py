@@ -1,7 +1,8 @@
-"""An S3 server on loopback, with a bucket, for one test session."""
+"""An S3 server on loopback, with a bucket."""
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,18 +12,19 @@ from unittest import mock
 
 from geoaware.runs.places import place
 
-BUCKET = "pictures"
+BUCKET = "photos"
 
 
 @contextmanager
-def served() -> Iterator[dict[str, str]]:
-    """The environment in which programs find the server."""
+def served() -> Iterator[None]:
+    """A server, and an environment in which programs find it."""
     from moto.server import ThreadedMotoServer
 
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
-    found = {
+    environment = {
         "AWS_ENDPOINT_URL": f"http://{host}:{port}",
         "AWS_ACCESS_KEY_ID": "test",
         "AWS_SECRET_ACCESS_KEY": "test",
@@ -31,12 +33,13 @@ def served() -> Iterator[dict[str, str]]:
         "AWS_CONFIG_FILE": os.devnull,
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
     }
-    try:
-        with mock.patch.dict(os.environ, found):
+    with mock.patch.dict(os.environ, environment):
+        try:
             client().create_bucket(Bucket=BUCKET)
-            yield found
-    finally:
-        server.stop()
+            yield
+        finally:
+            forget()
+            server.stop()
 
 
 def client() -> Any:
@@ -44,6 +47,13 @@ def client() -> Any:
     import boto3
 
     return boto3.client("s3")
+
+
+def forget() -> None:
+    """Have the next access read the environment anew."""
+    import s3fs
+
+    s3fs.S3FileSystem.clear_instance_cache()
 
 
 def upload(folder: Path, goal: Path) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import Any
 
 from geoaware.runs.errors import InputError, MissingDependencyError
 
@@ -172,11 +172,10 @@ class Remote(type(Path())):  # type: ignore[misc]  # PosixPath or WindowsPath
             inside = [PurePosixPath(name) for name in _names(system.find(path, maxdepth=depth), path)]
         yield from (self / each for each in inside if len(each.parts) == depth and each.match(pattern))
 
-    def open(self, mode: str = "r", *_: Any, **options: Any) -> IO[Any]:
+    def open(self, mode: str = "r", *_: Any, **options: Any) -> Any:
         """The object as a file, which is read piece by piece."""
         with self._system() as (system, path):
-            file: IO[Any] = system.open(path, mode, **options)
-        return file
+            return system.open(path, mode, **options)
 
     def read_bytes(self) -> bytes:
         """The whole object, in one request."""

@@ -172,7 +172,7 @@ def _write_list(file: TextIO, values: Iterable[Any]) -> None:
     file.write("\n" if before else "")
 
 
-def _entries(file: TextIO) -> Iterator[dict[str, Any]]:
+def _entries(file: Iterable[str]) -> Iterator[dict[str, Any]]:
     """The entries of a list whose opening line has been read."""
     for line in file:
         if line.startswith("]"):
@@ -180,7 +180,7 @@ def _entries(file: TextIO) -> Iterator[dict[str, Any]]:
         yield json.loads(line.rstrip("\n").removesuffix(","))
 
 
-def _seek(file: TextIO, key: str, path: Path) -> None:
+def _seek(file: Iterable[str], key: str, path: Path) -> None:
     for line in file:
         if line == f'"{key}":[\n':
             return
