@@ -104,7 +104,8 @@ class MatchResult:
             raise InputError(f"there is no query {index}: the points are numbered 0…{len(self.queries) - 1}")
         read_from = self.source.maps[self.pose if self.matches.turned[index] else "identity"]
         query = descriptors(read_from, self.matches.read_at[index : index + 1], self.settings.interpolate)
-        return similarity(query.float(), self.target.maps["identity"].data)[0]
+        target = self.target.maps["identity"]
+        return similarity(query.float(), target.data.float(), target.norms)[0]
 
     def heatmap(self, index: int) -> Image.Image:
         """The target image under the similarity map of one query."""
