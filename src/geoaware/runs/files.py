@@ -76,8 +76,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise InputError(f"{path}: cannot be written ({error.strerror}); choose another place") from None
     for each in _left_in(goal.parent):
         if each.name.startswith(_begin(goal.stem)):
-            with suppress(OSError):
-                each.unlink()
+            _remove(each)
     mode = draft.stat().st_mode & 0o777
     try:
         yield draft
@@ -204,11 +203,17 @@ def sweep(*folders: Path) -> int:
     """
     drafts = [path for each in folders if each.is_dir() for path in each.iterdir() if _is_abandoned(path)]
     for draft in drafts:
-        if draft.is_dir() and not draft.is_symlink():
-            shutil.rmtree(draft, ignore_errors=True)
-        else:
-            draft.unlink(missing_ok=True)
+        _remove(draft)
     return len(drafts)
+
+
+def _remove(draft: Path) -> None:
+    """Remove a file or a folder, as far as the system allows it."""
+    if draft.is_dir() and not draft.is_symlink():
+        shutil.rmtree(draft, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            draft.unlink()
 
 
 def _is_abandoned(path: Path) -> bool:
