@@ -283,8 +283,10 @@ def _sharing(work: _Work, goal: Path, engine: Engine | None) -> Iterator[_Work]:
     if not isinstance(engine, Local) or engine.workers == 1:
         yield work
         return
-    sweep(goal.parent, stem=goal.stem)
-    above = Path(tempfile.gettempdir()) if is_remote(goal) else goal.parent
+    above = goal.parent
+    if is_remote(goal):
+        above = Path(tempfile.gettempdir())
+        sweep(above)
     folder = above / draft_name(goal.stem, ".features")
     try:
         yield replace(work, shared=folder, processes=engine.workers or cores())
