@@ -27,6 +27,7 @@ from torch import Tensor
 from geoaware.data import DataSet, object_mask
 from geoaware.data.images import load_annotated
 from geoaware.data.masks import has_mask
+from geoaware.evaluation.prediction_table import write_predictions
 from geoaware.evaluation.predictions import (
     BEGIN,
     Header,
@@ -52,6 +53,7 @@ from geoaware.runs.progress import Tell, silent
 from geoaware.runs.recent import Recent
 from geoaware.runs.records import Records, Run, complete
 from geoaware.runs.settings import checked
+from geoaware.runs.tables import is_table, read_about
 from geoaware.runs.work import Batch, Engine, Local, cores
 
 if TYPE_CHECKING:
@@ -316,6 +318,9 @@ class _Predictions(Run):
         return [(row,) for row in _Store(self._work).order]
 
     def check_whole(self, goal: Path) -> None:
+        if is_table(goal):
+            self.check_head(read_about(goal), goal)
+            return
         with goal.open("rb") as file:
             try:
                 content = json.loads(file.readline())
@@ -342,6 +347,9 @@ class _Predictions(Run):
         return row
 
     def write(self, draft: Path, records: Records) -> None:
+        if is_table(draft):
+            write_predictions(draft, json.loads(self.head()), map(json.loads, records.lines()))
+            return
         with draft.open("wb") as out:
             out.write(self.head().encode(errors="backslashreplace"))
             out.writelines(records.lines())

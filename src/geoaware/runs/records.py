@@ -39,6 +39,7 @@ from geoaware.runs.files import (
 )
 from geoaware.runs.places import is_remote
 from geoaware.runs.progress import Tell, silent
+from geoaware.runs.tables import check_own_table, is_table
 from geoaware.runs.work import Batch, Engine, Job, Local, one_thread
 
 HEAD, OWNER = "head.json", "owner.json"
@@ -140,9 +141,11 @@ def complete(
         InputError: files of another run are in the way, or in use.
     """
     part = goal.with_name(goal.name + PART)
-    first = part / HEAD if is_remote(part) else part
-    for path, begins in ((goal, run.begins), (first, run.part_begins)):
-        check_own(path, begins)
+    if is_table(goal):
+        check_own_table(goal, run.part_begins)
+    else:
+        check_own(goal, run.begins)
+    check_own(part / HEAD if is_remote(part) else part, run.part_begins)
     if goal.exists() and not restart:
         run.check_whole(goal)
         tell(run.what, len(run), len(run))

@@ -23,6 +23,7 @@ from geoaware.apps.transfer.calibration import Calibration
 from geoaware.apps.transfer.coco_out import BEGIN, as_json, read_failures, read_run, write_result
 from geoaware.apps.transfer.crop import Window, crop_window
 from geoaware.apps.transfer.sources import Sources
+from geoaware.apps.transfer.table_out import write_rows
 from geoaware.apps.transfer.targets import Target, Targets
 from geoaware.apps.transfer.voters import TransferSettings, Voters
 from geoaware.data import object_mask
@@ -38,6 +39,7 @@ from geoaware.runs.places import place
 from geoaware.runs.progress import Tell, silent
 from geoaware.runs.records import Records, Run, complete
 from geoaware.runs.settings import checked
+from geoaware.runs.tables import is_table
 from geoaware.runs.work import Batch, Engine, batched
 
 FORMAT = "geoaware transfer"
@@ -192,7 +194,8 @@ class _Transfer(Run):
         return int(number) - 1
 
     def write(self, draft: Path, records: Records) -> None:
-        write_result(draft, records, self.sources, self.targets)
+        write = write_rows if is_table(draft) else write_result
+        write(draft, records, self.sources, self.targets)
 
 
 @dataclass(frozen=True)
