@@ -334,7 +334,7 @@ def _lines(path: Path) -> Iterator[tuple[str, Any]]:
 
         raise InputError(f"{path}: no such file{alike(path)}; write it with `geoaware predict`")
     if is_table(path):
-        yield f"{path}: metadata", read_about(path)
+        yield f"{path}: metadata", read_about(path) or {}
         yield from ((f"{path}: pair {number}", each) for number, each in enumerate(read_predictions(path), 1))
         return
     with path.open("rb") as file:
