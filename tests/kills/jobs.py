@@ -8,10 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from tests.apps.transfer.tiny import photos, write_sources
 from tests.toys import noise
-from tests.training.tiny import draw_data
+from tests.training import tiny as training
+from tests.training.backbone import tiny as tuning
 
 SMALL = ("canvas=64", "coarse_canvas=64", "grid=8", "blocks=[7]", "coarse_blocks=[13]")
 """The embedded network on a canvas of a few milliseconds."""
@@ -41,7 +45,7 @@ class Job:
 
 
 def _faces(folder: Path) -> None:
-    draw_data(folder / "faces")
+    training.draw_data(folder / "faces")
 
 
 def _poses(folder: Path) -> None:
@@ -64,6 +68,26 @@ def _scene(folder: Path) -> None:
     """Two annotated views of a scene, and twenty others, one of them no image."""
     write_sources(folder / "sources", [(0, 0), (9, 9)])
     (photos(folder / "photos", 20) / "004.png").write_text("no image")
+
+
+def _training(folder: Path, **changes: Any) -> None:
+    """Six steps in two stages, with validation; features go to the folder of the run."""
+    _faces(folder)
+    content = training.settings(Path("../in/faces"), Path("features"), **changes)
+    stage = content["stages"][0]
+    content["stages"] = [{**stage, "steps": 4}, {**stage, "steps": 2}]
+    _save(folder, content)
+
+
+def _tuning(folder: Path) -> None:
+    tuning.draw_sets(folder)
+    chosen = {"name": "coco", "root": "plain", "split": "val", "options": {"pairs": 1}}
+    content = tuning.settings(Path("../in"), Path("decoded"), validation={"data": [chosen], "every": 2})
+    _save(folder, content)
+
+
+def _save(folder: Path, content: dict[str, Any]) -> None:
+    (folder / "mine.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
 
 
 JOBS = {
@@ -104,5 +128,21 @@ JOBS = {
         keeps=("features/*/??/*.safetensors",),
         shared=True,
         code=1,
+    ),
+    "train": Job(("train", "../in/mine.yaml", "--out", "run", "--device", "cpu"), _training),
+    "tune": Job(("tune", "../in/mine.yaml", "--out", "run", "--device", "cpu"), _tuning),
+    "ablation": Job(
+        ("ablation", "../in/mine.yaml", "--out", "runs", "--seeds", "1", "--rows", "without flips",
+         "--markdown", "ablation.md", "--device", "cpu"),
+        _training,
+        whole=("ablation.md", "runs/*/*/*-*.jsonl"),
+        keeps=("*.jsonl.part",),
+    ),
+    "reproduce": Job(
+        ("reproduce", "table3", "--dataset", "coco", "--root", "../in/faces", "--split", "train",
+         "--out", "results", *NETWORK, "--post-processor", "none", "--pairs", "12"),
+        _faces,
+        whole=("results/predictions/*/*.jsonl", "results/table3.json", "results/table3.md"),
+        keeps=("*.jsonl.part",),
     ),
 }  # fmt: skip
