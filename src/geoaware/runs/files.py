@@ -76,12 +76,9 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise InputError(f"{path}: cannot be written ({error.strerror}); choose another place") from None
     for each in _left_in(goal.parent):
         if each.name.startswith(_begin(goal.stem)):
-            with suppress(OSError):
-                each.unlink()
-    mode = draft.stat().st_mode & 0o777
+            _remove(each)
     try:
         yield draft
-        draft.chmod(mode)  # safetensors puts a file in the place of the draft that only the user can read
         draft.replace(goal)
     except BaseException:
         draft.unlink(missing_ok=True)
@@ -191,7 +188,7 @@ def _left_in(folder: Path) -> list[Path]:
     return []
 
 
-def sweep(*folders: Path) -> int:
+def sweep(*folders: Path, stem: str = "") -> int:
     """Remove the drafts that killed processes left behind, and say how many there were.
 
     Only files and folders under a `draft_name` are drafts, and only abandoned ones go. On this computer a
@@ -199,16 +196,24 @@ def sweep(*folders: Path) -> int:
     shared disk cannot be seen, so their drafts are abandoned when nobody has touched them for `ABANDONED_S`.
     The same holds for all drafts on Windows, where asking for a process would end it.
 
-    Folders inside those given are left alone, and a folder that does not exist holds no drafts. In folders of
-    the user's only drafts of what is written there anew may go: `replacing` sees to it.
+    Folders inside those given are left alone, and a folder that does not exist holds no drafts. With ``stem``
+    only drafts of files whose names begin so are looked at: in a folder of the user's, those of one result.
     """
-    drafts = [path for each in folders if each.is_dir() for path in each.iterdir() if _is_abandoned(path)]
+    paths = [path for each in folders if each.is_dir() for path in each.iterdir()]
+    begin = _begin(stem) if stem else "."
+    drafts = [path for path in paths if path.name.startswith(begin) and _is_abandoned(path)]
     for draft in drafts:
-        if draft.is_dir() and not draft.is_symlink():
-            shutil.rmtree(draft, ignore_errors=True)
-        else:
-            draft.unlink(missing_ok=True)
+        _remove(draft)
     return len(drafts)
+
+
+def _remove(draft: Path) -> None:
+    """Remove a draft, which may be a folder, as far as the system lets us."""
+    if draft.is_dir() and not draft.is_symlink():
+        shutil.rmtree(draft, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            draft.unlink()
 
 
 def _is_abandoned(path: Path) -> bool:
