@@ -12,6 +12,10 @@ from geoaware.runs.errors import INTERRUPTED, interrupted_code
 
 def main() -> None:
     """Run the command line; Ctrl-C and SIGTERM end it alike, but for the exit code."""
+    # Threads that wait for each other sleep instead of spinning: on a machine with other work, spinning makes
+    # two threads take many times as long as one. It is read when torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("KMP_BLOCKTIME", "0")
     usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
     heard = [each for each, handler in usual.items() if signal.getsignal(each) is handler]  # not under nohup
     try:
