@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -158,7 +158,9 @@ class Trial:
                 # A whole run: other processes of the machine may have ended since the last one.
                 self.length = process.took
             if attempt > 1 and moment.share is not None:
-                moment = Moment(share=0.97 * moment.share)
+                moment = replace(moment, share=0.97 * moment.share)
+            elif attempt > 1 and moment.changes:  # not every one is seen each time
+                moment = replace(moment, changes=max(1, moment.changes * 9 // 10))
             self.finished(process)
         raise Fault(f"ended {moment} again and again")
 
@@ -241,7 +243,7 @@ class Trial:
         if process.code not in (codes or (self.job.code,)):
             raise Fault(f"ended with {process.code}, not {self.job.code}\n{process.told}")
         if self.printed and process.code == self.job.code and process.printed != self.printed:
-            raise Fault(f"printed other than undisturbed:\n{process.printed}\nundisturbed:\n{self.printed}")
+            raise Fault(f"printed {process.printed!r}, undisturbed {self.printed!r}\n{process.told}")
         found = contents(place)
         wrong = differences(found, self.expected)
         for name in [each for each in found if Path(each).name == BOARD]:

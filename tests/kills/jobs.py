@@ -6,7 +6,7 @@ Each runs in a folder of its own; what it reads lies in ``../in``.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,24 +90,26 @@ def _save(folder: Path, content: dict[str, Any]) -> None:
     (folder / "mine.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
 
 
+ONE = ("--workers", "1")
+
 JOBS = {
     "predict": Job(
         ("predict", "--dataset", "coco", "--root", "../in/faces", "--split", "train", "--out", "found.jsonl",
-         *NETWORK, "--post-processor", "none"),
+         *NETWORK, "--post-processor", "none", *ONE),
         _faces,
         whole=("found.jsonl",),
         keeps=("found.jsonl.part",),
     ),
     "evaluate": Job(
         ("evaluate", "--dataset", "coco", "--root", "../in/faces", "--split", "train", "--out", "found.jsonl",
-         "--csv", "figures.csv", "--markdown", "figures.md", *NETWORK, "--post-processor", "none"),
+         "--csv", "figures.csv", "--markdown", "figures.md", *NETWORK, "--post-processor", "none", *ONE),
         _faces,
         whole=("found.jsonl", "figures.csv", "figures.md"),
         keeps=("found.jsonl.part",),
     ),
     "pose": Job(
         ("pose", "../in/photos", "--templates", "../in/sets", "--out", "poses.json",
-         *NETWORK, "--post-processor", "none"),
+         *NETWORK, "--post-processor", "none", *ONE),
         lambda folder: _poses(folder),
         whole=("poses.json",),
         keeps=("poses.json.part",),
@@ -115,14 +117,14 @@ JOBS = {
     ),
     "transfer": Job(
         ("transfer", "../in/sources/source.json", "../in/photos", "--out", "found.json",
-         "--review", "review.html", "--keep-guesses", *NETWORK, "--post-processor", "none"),
+         "--review", "review.html", "--keep-guesses", *NETWORK, "--post-processor", "none", *ONE),
         _scene,
         whole=("found.json", "review.html"),
         keeps=("found.json.part",),
         code=1,
     ),
     "extract": Job(
-        ("extract", "../in/photos", "--cache", "features", "--poses", "identity,flip", *NETWORK),
+        ("extract", "../in/photos", "--cache", "features", "--poses", "identity,flip", *NETWORK, *ONE),
         lambda folder: _images(folder / "photos", 20),
         whole=("features/*/??/*.safetensors",),
         keeps=("features/*/??/*.safetensors",),
@@ -146,3 +148,7 @@ JOBS = {
         keeps=("*.jsonl.part",),
     ),
 }  # fmt: skip
+
+for _name in ("predict", "pose", "transfer", "extract"):
+    _words = JOBS[_name].words
+    JOBS[f"{_name}-by-two"] = replace(JOBS[_name], words=(*_words[: -len(ONE)], "--workers", "2"))
