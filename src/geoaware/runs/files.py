@@ -188,7 +188,7 @@ def _left_in(folder: Path) -> list[Path]:
     return []
 
 
-def sweep(*folders: Path, stem: str = "") -> int:
+def sweep(*folders: Path) -> int:
     """Remove the drafts that killed processes left behind, and say how many there were.
 
     Only files and folders under a `draft_name` are drafts, and only abandoned ones go. On this computer a
@@ -196,19 +196,17 @@ def sweep(*folders: Path, stem: str = "") -> int:
     shared disk cannot be seen, so their drafts are abandoned when nobody has touched them for `ABANDONED_S`.
     The same holds for all drafts on Windows, where asking for a process would end it.
 
-    Folders inside those given are left alone, and a folder that does not exist holds no drafts. With ``stem``
-    only drafts of files whose names begin so are looked at: in a folder of the user's, those of one result.
+    Folders inside those given are left alone, and a folder that does not exist holds no drafts. In folders of
+    the user's only drafts of what is written there anew may go: `replacing` sees to it.
     """
-    paths = [path for each in folders if each.is_dir() for path in each.iterdir()]
-    begin = _begin(stem) if stem else "."
-    drafts = [path for path in paths if path.name.startswith(begin) and _is_abandoned(path)]
+    drafts = [path for each in folders if each.is_dir() for path in each.iterdir() if _is_abandoned(path)]
     for draft in drafts:
         _remove(draft)
     return len(drafts)
 
 
 def _remove(draft: Path) -> None:
-    """Remove a draft, which may be a folder, as far as the system lets us."""
+    """Remove a file or a folder, as far as the system allows it."""
     if draft.is_dir() and not draft.is_symlink():
         shutil.rmtree(draft, ignore_errors=True)
     else:
