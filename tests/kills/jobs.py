@@ -82,7 +82,7 @@ def _training(folder: Path, **changes: Any) -> None:
 def _tuning(folder: Path) -> None:
     tuning.draw_sets(folder)
     chosen = {"name": "coco", "root": "plain", "split": "val", "options": {"pairs": 1}}
-    content = tuning.settings(Path("../in"), Path("decoded"), validation={"data": [chosen], "every": 2})
+    content = tuning.settings(Path("../in"), Path("decoded"), validation={"data": [chosen], "every": 3})
     _save(folder, content)
 
 
