@@ -17,7 +17,7 @@ from typing import Any
 from geoaware._version import __version__
 from geoaware.runs.errors import InputError, MissingDependencyError, shortened
 from geoaware.runs.optional import require
-from geoaware.runs.work import Batch, Done, Job, Note, do, pass_on, pickled, prepare
+from geoaware.runs.work import FEWEST, Batch, Done, Job, Local, Note, do, pass_on, pickled, prepare
 
 TRIES = 5
 """So often a group of batches is begun again whose actor was lost; then the images themselves may kill it."""
@@ -75,6 +75,9 @@ class Ray:
         Raises:
             InputError: the job cannot be sent, or the cluster cannot do it.
         """
+        if len(batches) < FEWEST:
+            yield from Local().results(job, batches)
+            return
         ray, data = require("ray", "cluster"), require("ray.data", "cluster")
         gpus = self._gpus(job)
         workers = self.workers or _room(ray, gpus)

@@ -16,9 +16,11 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from geoaware.runs.errors import InputError, shortened
+from geoaware.runs.progress import Tell
 
 Batch = Sequence[int]
 """Numbers of items that are computed together."""
@@ -108,6 +110,34 @@ def pickled(job: Job, dumps: Callable[[Job], bytes] = pickle.dumps) -> bytes:
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         why = shortened(str(error), 120)
         raise InputError(f"the work cannot be sent to other processes ({why}); use one process") from None
+
+
+@dataclass(frozen=True)
+class _Calls:
+    """A job whose results are those of a function of the item."""
+
+    function: Callable[[int], Any]
+    device: str
+
+    def worker(self) -> _Calls:
+        return self
+
+    def load(self, batch: Batch) -> None:
+        return
+
+    def work(self, batch: Batch, loaded: None) -> list[Any]:
+        return [self.function(item) for item in batch]
+
+
+def calls(
+    engine: Engine, function: Callable[[int], Any], items: Sequence[int], device: str, tell: Tell, what: str
+) -> list[Any]:
+    """What a function that can be pickled gives for each item, in their order."""
+    found = dict[int, Any]()
+    for (item,), (result,) in engine.results(_Calls(function, device), [(item,) for item in items]):
+        found[item] = result
+        tell(what, len(found), len(items))
+    return [found[item] for item in items]
 
 
 def cores() -> int:
