@@ -9,8 +9,7 @@ import re
 import signal
 import socket
 import sys
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -19,8 +18,8 @@ from geoaware.runs.errors import InputError, MissingDependencyError, shortened
 from geoaware.runs.optional import require
 from geoaware.runs.work import FEWEST, Batch, Done, Job, Local, Note, do, pass_on, pickled, prepare
 
-TRIES = 5
-"""So often a group of batches is begun again whose actor was lost; then the images themselves may kill it."""
+IDLE = 7200.0
+"""Seconds without a result after which a run ends: its images kill every actor, or no actor finds room."""
 
 GROUP = 64
 """Most items that an actor does before it sends results."""
@@ -36,6 +35,9 @@ _HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0"
 
 _SETTINGS = b"\4"
 """The type of what such a server answers first."""
+
+_QUIET = {"RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_DEDUP_LOGS_SKIP_REGEX": "^"}
+"""Ray reads it when it is loaded. It would print what its nodes have to tell, which its files hold too."""
 
 _Group = list[Batch]
 _Sent = tuple[list[tuple[Batch, list[Any], list[Note]]], Exception | None]
@@ -65,6 +67,8 @@ class Ray:
         if gpus_per_worker is not None and not 0 <= gpus_per_worker < 1000:
             raise InputError(f"an actor takes 0 or more GPUs, got {gpus_per_worker}", "gpus_per_worker")
         self.workers, self.gpus_per_worker = workers, gpus_per_worker
+        for name, value in _QUIET.items():
+            os.environ.setdefault(name, value)
         for each in ("ray", "pyarrow"):
             require(each, extra="cluster")
         _connect(address)
@@ -83,9 +87,7 @@ class Ray:
         workers = self.workers or _room(ray, gpus)
         payload = ray.put((_versions(), pickled(job, ray.cloudpickle.dumps)))
         groups = [{"group": pickle.dumps(group)} for group in _groups(batches, workers)]
-        with data.DataContext.current(_quiet(data)), warnings.catch_warnings():
-            # Since 2.60, Ray says of the last argument that its place is to change.
-            warnings.simplefilter("ignore")
+        with data.DataContext.current(_context(data)):
             rows = data.from_items(groups, override_num_blocks=len(groups)).map_batches(
                 _Actor,
                 fn_constructor_args=(payload,),
@@ -94,8 +96,6 @@ class Ray:
                 concurrency=min(workers, len(groups)),
                 num_cpus=1,
                 num_gpus=gpus,
-                max_restarts=-1,
-                max_task_retries=TRIES,
             )
         yield from _received(rows.iter_batches(batch_size=None, batch_format="pyarrow"), ray)
 
@@ -137,8 +137,7 @@ def _connect(address: str) -> None:
 
 @contextmanager
 def _hushed() -> Iterator[None]:
-    """What Ray's C++ part tells of itself, past Python, goes nowhere; from here on it tells little."""
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    """What is written to standard error past Python goes nowhere: Ray tells what level it logs at."""
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
@@ -210,18 +209,19 @@ def _groups(batches: Sequence[Batch], workers: int) -> Iterator[_Group]:
         yield group
 
 
-def _quiet(data: Any) -> Any:
-    """Ray's settings without its bars and banners; what it has to tell goes to its files."""
+def _context(data: Any) -> Any:
+    """Ray Data's settings: no bars and banners, and patience with actors that are lost."""
     context = data.DataContext.get_current().copy()
     context.enable_progress_bars = context.print_on_execution_start = False
-    context.max_consecutive_actor_init_deaths = TRIES
+    context.max_consecutive_actor_init_deaths = 100
+    context.execution_no_progress_timeout_s = IDLE
     for handler in logging.getLogger("ray.data").handlers:
         if isinstance(handler, logging.StreamHandler):
-            handler.setLevel(logging.CRITICAL + 1)
+            handler.setLevel(logging.CRITICAL + 1)  # its other handler writes to a file
     return context
 
 
-def _received(tables: Iterator[Any], ray: Any) -> Iterator[Done]:
+def _received(tables: Iterable[Any], ray: Any) -> Iterator[Done]:
     """What actors sent, as it comes."""
     said = set[Note]()
     try:
@@ -233,7 +233,10 @@ def _received(tables: Iterator[Any], ray: Any) -> Iterator[Done]:
                     yield batch, results
                 if failure is not None:
                     raise failure
-    except ray.exceptions.RayError as error:
+    except (
+        ray.exceptions.RayError,
+        require("ray.data", "cluster").exceptions.ExecutionTimeoutError,
+    ) as error:
         raise _explained(error) from None
 
 
@@ -242,11 +245,11 @@ def _explained(error: Exception) -> InputError:
     missing = re.search(r"No module named '([^']+)'", str(error))
     if missing:
         return InputError(_lacking(missing[1]))
-    return InputError(
-        f"the cluster lost actors {TRIES + 1} times at the same images, perhaps for their memory "
-        f"({type(error).__name__}); run the same command again with fewer actors for each node",
-        "workers",
-    )
+    if "TimeoutError" in type(error).__name__:
+        what = f"nothing was finished in {IDLE / 60:g} minutes: no actor finds room, or images kill them all"
+    else:
+        what = shortened(str(error).strip().rpartition("\n")[2], 200)
+    return InputError(f"the cluster cannot do the work ({what}); the same command again goes on")
 
 
 def _lacking(package: str) -> str:
@@ -258,7 +261,7 @@ def _versions() -> dict[str, str]:
     import numpy
     import torch
 
-    return {"geoaware": __version__, "torch": torch.__version__, "numpy": numpy.__version__}
+    return {"geoaware": __version__, "torch": str(torch.__version__), "numpy": numpy.__version__}
 
 
 class _Actor:
@@ -283,7 +286,9 @@ class _Actor:
         done: list[tuple[Batch, list[Any], list[Note]]] = []
         try:
             if self._wrong:
-                raise InputError(f"a node of the cluster has {'; '.join(self._wrong)}; install the same there")
+                raise InputError(
+                    f"a node of the cluster has {'; '.join(self._wrong)}; install the same there"
+                )
             for batch in group:
                 done.append((batch, *do(batch)))
         except Exception as error:
