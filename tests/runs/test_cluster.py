@@ -237,7 +237,7 @@ def sleep(item: int) -> None:
 def test_what_cannot_be_done_is_said_before_the_work(nodes: Nodes) -> None:
     engine, many = Ray(nodes.address, workers=1), batched(40, 1)
     lock = threading.Lock()
-    with pytest.raises(InputError, match=r"the work cannot be sent to other processes .*lock"):
+    with pytest.raises(InputError, match=r"the work cannot be sent to a cluster .*lock"):
         list(engine.results(Squares(act=partial(holding, lock)), many))
     with pytest.raises(InputError, match="the work was prepared for the CPU") as caught:
         list(Ray(nodes.address, gpus_per_worker=0.5).results(Squares(), many))

@@ -16,7 +16,7 @@ from typing import Any
 from geoaware._version import __version__
 from geoaware.runs.errors import InputError, MissingDependencyError, shortened
 from geoaware.runs.optional import require
-from geoaware.runs.work import FEWEST, Batch, Done, Job, Local, Note, do, pass_on, pickled, prepare
+from geoaware.runs.work import FEWEST, Batch, Done, Job, Local, Note, do, pass_on, prepare
 
 IDLE = 7200.0
 """Seconds without a result after which a run ends: its images kill every actor, or no actor finds room."""
@@ -85,7 +85,7 @@ class Ray:
         ray, data = require("ray", "cluster"), require("ray.data", "cluster")
         gpus = self._gpus(job)
         workers = self.workers or _room(ray, gpus)
-        payload = ray.put((_versions(), pickled(job, ray.cloudpickle.dumps)))
+        payload = ray.put((_versions(), _pickled(job, ray)))
         groups = [{"group": pickle.dumps(group)} for group in _groups(batches, workers)]
         with data.DataContext.current(_context(data)):
             rows = data.from_items(groups, override_num_blocks=len(groups)).map_batches(
@@ -193,6 +193,15 @@ def _room(ray: Any, gpus: float) -> int:
         what = f"{gpus:g} GPUs" if gpus else "a CPU"
         raise InputError(f"no actor finds {what} on this cluster", "gpus_per_worker" if gpus else None)
     return room
+
+
+def _pickled(job: Job, ray: Any) -> bytes:
+    """The job as it goes to actors, with what is defined in a notebook."""
+    try:
+        return bytes(ray.cloudpickle.dumps(job))
+    except (pickle.PicklingError, TypeError, AttributeError) as error:
+        why = shortened(str(error).partition("\n")[0], 120)
+        raise InputError(f"the work cannot be sent to a cluster ({why})", "engine") from None
 
 
 def _groups(batches: Sequence[Batch], workers: int) -> Iterator[_Group]:

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from geoaware.runs.errors import InputError, shortened
+from geoaware.runs.errors import InputError
 from geoaware.runs.progress import Tell
 
 Batch = Sequence[int]
@@ -87,29 +87,22 @@ class Local:
         """Results of these batches, each as it is finished.
 
         Raises:
-            InputError: a process was ended from outside.
+            InputError: a process was ended from outside, or several were asked for and the job, because of
+                something that the user made, cannot be pickled.
         """
         count = min(self.workers or min(cores(), len(batches) // FEWEST), len(batches))
         if job.device != "cpu" or count < 2:
             return _here(job, batches)
-        payload = pickled(job)
+        try:
+            payload = pickle.dumps(job, pickle.HIGHEST_PROTOCOL)
+        except (pickle.PicklingError, TypeError, AttributeError) as error:
+            if self.workers is None:
+                return _here(job, batches)
+            raise InputError(f"only one process can do this work ({error})", "workers") from None
         if self.workers is None:
             # A process holds what was pickled, and once more what it makes of it, beside the libraries.
             count = min(count, _free_memory() // (2 * len(payload) + (1 << 29)))
         return _here(job, batches) if count < 2 else _pool(payload, batches, count)
-
-
-def pickled(job: Job, dumps: Callable[[Job], bytes] = pickle.dumps) -> bytes:
-    """The job as it goes to other processes.
-
-    Raises:
-        InputError: something in it belongs to this process.
-    """
-    try:
-        return dumps(job)
-    except (pickle.PicklingError, AttributeError, TypeError) as error:
-        why = shortened(str(error), 120)
-        raise InputError(f"the work cannot be sent to other processes ({why}); use one process") from None
 
 
 @dataclass(frozen=True)
