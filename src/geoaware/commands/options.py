@@ -350,9 +350,30 @@ class EngineOptions:
         int | None,
         Option(metavar="N", min=1, help="Processes side by side; on a CPU one a core if not given."),
     ] = None
+    engine: Annotated[
+        str, Option(metavar="local|ray", help="local: this machine; ray: the machines of a Ray cluster.")
+    ] = "local"
+    address: Annotated[
+        str | None,
+        Option(metavar="auto|HOST:PORT", help="Of the Ray cluster; auto: the one this machine is part of."),
+    ] = None
+    gpus_per_worker: Annotated[
+        float | None,
+        Option(metavar="F", min=0, help="GPUs of each process on a Ray cluster; 0.25: four share one."),
+    ] = None
 
     def load(self) -> Engine:
         """The engine."""
+        if self.engine == "ray":
+            from geoaware.runs.cluster import Ray
+
+            return Ray(self.address or "auto", self.workers, self.gpus_per_worker)
+        if self.engine != "local":
+            raise InputError(f"unknown engine {self.engine!r}; choose local or ray", "engine")
+        for name in ("address", "gpus_per_worker"):
+            if getattr(self, name) is not None:
+                raise InputError("only the engine ray takes this", name)
+
         from geoaware.runs.work import Local
 
         return Local(self.workers)

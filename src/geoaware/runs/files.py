@@ -81,10 +81,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     for each in _left_in(goal.parent):
         if each.name.startswith(_begin(goal.stem)):
             _remove(each)
-    mode = draft.stat().st_mode & 0o777
     try:
         yield draft
-        draft.chmod(mode)  # safetensors puts a file in the place of the draft that only the user can read
         draft.replace(goal)
     except BaseException:
         draft.unlink(missing_ok=True)
