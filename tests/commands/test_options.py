@@ -302,3 +302,24 @@ def test_every_command_finds_out_first_what_it_cannot_write(
         cli.main()
     assert ended.value.code == 2
     assert f"{tmp_path}: is a folder; give the name of a file to write" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["train", "lite-frozen", "--out", "{}"],
+        ["tune", "lite", "--out", "{}"],
+        ["reproduce", "all", "--root", "{}", "--out", "x"],
+        ["examples", "{}"],
+        ["data", "build-ap10k", "{}"],
+    ],
+)
+def test_commands_that_work_on_this_machine_refuse_urls(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["geoaware", *(each.format("s3://zoo/x") for each in words)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert said == "error: s3://zoo/x: this command works on files of this machine; give a path of it\n"

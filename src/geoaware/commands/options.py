@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from copy import copy
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
@@ -61,8 +61,8 @@ def expand(command: Callable[..., T]) -> Callable[..., T]:
     """Give a command that takes groups of options the flat signature that typer reads.
 
     A parameter or field whose type is a dataclass stands for the fields of that dataclass, in their order.
-    Every path may be a URL. When the command runs, the system is asked first whether files can have the names
-    that are given, and no result may go over what is read.
+    Every path is read by `place`, so it may be a URL. When the command runs, the system is asked first
+    whether files can have the names that are given, and no result may go over what is read.
     """
     given = list(signature(command, eval_str=True).parameters.values())
     flat = [each for parameter in given for each in _flat(parameter)]
@@ -71,17 +71,33 @@ def expand(command: Callable[..., T]) -> Callable[..., T]:
     def called(**values: Any) -> T:
         bound = called.__signature__.bind(**values)  # type: ignore[attr-defined]
         bound.apply_defaults()
-        for value in values.values():
-            for path in value if isinstance(value, list) else [value]:
-                # What the system raises for a name that is too long, or no text, is for `cli.main` to tell.
-                with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
-                    path.lstat() if isinstance(path, Path) and not is_remote(path) else None
+        listed = [each if isinstance(each, list) else [each] for each in values.values()]
+        _check_names([path for each in listed for path in each if isinstance(path, Path)], command.__name__)
         _check_apart(values)
         return command(**{each.name: _gather(each, bound.arguments) for each in given})
 
     called.__signature__ = Signature(flat)  # type: ignore[attr-defined]
     called.__annotations__ = {each.name: each.annotation for each in flat}
     return called
+
+
+_LOCAL = frozenset({"ablation", "build_ap10k", "demo", "examples", "info", "reproduce", "train", "tune"})
+"""Commands whose files are all on this machine: they append to them, lock or map them."""
+
+
+def _check_names(paths: Iterable[Path], command: str) -> None:
+    """Ask the system whether files can have these names.
+
+    Raises:
+        InputError: a path is a URL, and the command takes none.
+    """
+    for path in paths:
+        if not is_remote(path):
+            # What the system raises for a name that is too long, or no text, is for `cli.main` to tell.
+            with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+                path.lstat()
+        elif command in _LOCAL:
+            raise InputError(f"{path}: this command works on files of this machine; give a path of it")
 
 
 WRITTEN = frozenset({"out", "json_file", "csv", "markdown", "plots", "review", "report"})

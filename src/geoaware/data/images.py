@@ -261,7 +261,8 @@ def find_images(root: Path, recursive: bool = False) -> tuple[list[Path], str]:
     with reading(root):
         if not root.is_dir():
             raise InputError(f"{root}: no such folder; give the folder of the images")
-        inside = root.rglob("*") if recursive else root.iterdir()
+        # At a URL these are files alone: asking what each is would take as long as reading it.
+        inside = root.rglob("*") if recursive else root.glob("*") if is_remote(root) else root.iterdir()
         named = {path: _not_listed(path) for path in inside if path.suffix.lower() in SUFFIXES | _RAW}
     passed = Counter(filter(None, named.values()))
     paths = [path for path, why in named.items() if not why]
@@ -273,11 +274,9 @@ def _not_listed(path: Path) -> str:
     """What a path is that is only named like an image; empty for an image."""
     if path.name.startswith("._"):
         return "files of macOS (._NAME)"
-    if is_remote(path):  # asking of each would take as long as reading it
-        pass
-    elif path.is_dir():
+    if not is_remote(path) and path.is_dir():
         return "folders named like images"
-    elif not path.is_file():
+    if not is_remote(path) and not path.is_file():
         return "links to files that are missing" if path.is_symlink() else "pipes or devices"
     suffix = path.suffix.lower()
     why = unreadable(suffix)
