@@ -78,15 +78,22 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         draft.touch(exist_ok=False)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror}); choose another place") from None
-    for each in _left_in(goal.parent):
-        if each.name.startswith(_begin(goal.stem)):
-            _remove(each)
+    clear_drafts(goal)
     try:
         yield draft
         draft.replace(goal)
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
+
+
+def clear_drafts(path: Path) -> None:
+    """Remove what killed processes left of a file."""
+    if not is_remote(path):
+        goal = Path(os.path.realpath(path))
+        for each in _left_in(goal.parent):
+            if each.name.startswith(_begin(goal.stem)):
+                _remove(each)
 
 
 def without_html(markdown: str) -> str:
