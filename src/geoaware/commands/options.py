@@ -442,7 +442,8 @@ def find_store(cache: Path, extractor: Extractor) -> FeatureStore:
     new = set_key(extractor)
     for stored in ("fp32", "fp16", "int8"):
         key = replace(new, stored=stored)
-        if any((cache / key.folder).glob("*/*.safetensors")):
+        folder = cache / key.folder
+        if folder.is_dir() if is_remote(folder) else any(folder.glob("*/*.safetensors")):
             return FeatureStore(cache / key.folder, key)
     return FeatureStore(cache / new.folder, new)
 
