@@ -15,7 +15,7 @@ import gradio as gr
 from PIL import Image, ImageOps
 
 from geoaware.apps.demo import fragments
-from geoaware.apps.demo.security import FETCH, Limits, read_image, too_many_bytes, uploaded
+from geoaware.apps.demo.security import FETCH, Limits, read_image, tell_once, too_many_bytes, uploaded
 from geoaware.apps.demo.session import (
     MOST_SESSIONS,
     NAMES,
@@ -65,7 +65,7 @@ def build(visitors: Sessions, matchers: Matchers, chosen: Features, place: Place
         (matchers.extractors, chosen.extractor, "Features", "extractor"),
         (matchers.post_processors, chosen.post_processor, "Post-processor", "post-processor"),
     )
-    with gr.Blocks(
+    with _Page(
         title="geoaware", analytics_enabled=False, delete_cache=(UPLOADS_KEPT // 2, UPLOADS_KEPT // 2)
     ) as page:
         gr.HTML(
@@ -114,6 +114,20 @@ def build(visitors: Sessions, matchers: Matchers, chosen: Features, place: Place
     # What gradio itself remembers of a tab: where its points are drawn, but no image.
     page.state_session_capacity = 4 * MOST_SESSIONS
     return page
+
+
+class _Page(gr.Blocks):
+    """Prints nothing of requests that cannot be answered: forged ones would fill the terminal."""
+
+    async def process_api(self, *given: Any, **named: Any) -> dict[str, Any]:
+        try:
+            return dict(await super().process_api(*given, **named))
+        except gr.Error as error:
+            error.print_exception = False
+            raise
+        except Exception as error:
+            tell_once(type(error).__name__)
+            raise gr.Error("this cannot be answered", print_exception=False) from error
 
 
 def look() -> dict[str, Any]:
@@ -180,6 +194,8 @@ class _View:
             change(session)
         except InputError as error:
             return self.of(session, str(error))
+        finally:
+            self.visitors.make_room()
         return self.of(session)
 
     def on(self, event: Callable[..., object], change: Callable[[Session, Data], object]) -> None:

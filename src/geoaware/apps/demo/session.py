@@ -42,7 +42,10 @@ MOST_POINTS = 60
 """On one image: more cannot be told apart, and the cost of a click stays bounded."""
 
 MOST_SESSIONS = 16
-"""Held at once; two images of 40 megapixels and their features take up to 300 MB."""
+"""Held at once, if there is room for them."""
+
+MOST_BYTES = 1_000_000_000
+"""Images and features of all sessions; two images of 40 megapixels and their features take up to 300 MB."""
 
 
 class Features(NamedTuple):
@@ -167,6 +170,14 @@ class Session:
     def empty(self) -> bool:
         """Whether no image was brought yet."""
         return not self._images
+
+    @property
+    def bytes(self) -> int:
+        """What images and features take in memory."""
+        shown = list(self._images.values())
+        encoded = [features for each in shown for features in list(each.encoded.values())]
+        maps = {id(each): each.data.nbytes for features in encoded for each in list(features.maps.values())}
+        return sum(maps.values()) + sum(3 * each.image.width * each.image.height for each in shown)
 
     def shown(self, side: Side) -> Shown | None:
         """The image of a side; ``None`` until one is brought."""
@@ -327,10 +338,12 @@ class Session:
 
 
 class Sessions:
-    """Everyone's session by the key of their browser tab; the longest unused goes when there are too many."""
+    """Everyone's session by the key of their browser tab; the longest unused go for want of room."""
 
-    def __init__(self, make: Callable[[], Session], most: int = MOST_SESSIONS) -> None:
-        self._make, self._most = make, most
+    def __init__(
+        self, make: Callable[[], Session], most: int = MOST_SESSIONS, most_bytes: int = MOST_BYTES
+    ) -> None:
+        self._make, self._most, self._most_bytes = make, most, most_bytes
         self._held: OrderedDict[str, Session] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -344,11 +357,16 @@ class Sessions:
                 self._held[key] = self._make()
             self._held.move_to_end(key)
             while len(self._held) > self._most:
-                others = [each for each in self._held if each != key]
                 # Tabs that nobody has put an image into go before any work is lost.
-                empty = (each for each in others if self._held[each].empty)
-                del self._held[next(empty, others[0])]
+                empty = (each for each in self._held if each != key and self._held[each].empty)
+                del self._held[next(empty, next(iter(self._held)))]
             return self._held[key]
+
+    def make_room(self) -> None:
+        """Let the longest unused go while all together take too much; never the one used last."""
+        with self._lock:
+            while len(self._held) > 1 and sum(each.bytes for each in self._held.values()) > self._most_bytes:
+                self._held.popitem(last=False)
 
     def served(self, token: str) -> Served | None:
         """What lies under a token, whoever's it is: to know the token is to be let in."""
