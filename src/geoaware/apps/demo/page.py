@@ -189,14 +189,12 @@ class _View:
 
     def after(self, request: gr.Request, change: Callable[[Session], object]) -> list[Update]:
         """Make a change to the visitor's session, and show what came of it or why it could not be made."""
-        session = self.visitors.of(_key(request))
-        try:
-            change(session)
-        except InputError as error:
-            return self.of(session, str(error))
-        finally:
-            self.visitors.make_room()
-        return self.of(session)
+        with self.visitors.using(_key(request)) as session:
+            try:
+                change(session)
+            except InputError as error:
+                return self.of(session, str(error))
+            return self.of(session)
 
     def on(self, event: Callable[..., object], change: Callable[[Session, Data], object]) -> None:
         """Let an event of a component make a change."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import io
 import secrets
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -345,6 +345,7 @@ class Sessions:
     ) -> None:
         self._make, self._most, self._most_bytes = make, most, most_bytes
         self._held: OrderedDict[str, Session] = OrderedDict()
+        self._busy: Counter[str] = Counter()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -352,21 +353,36 @@ class Sessions:
 
     def of(self, key: str) -> Session:
         """The session of a key, made when it is new."""
+        with self.using(key) as session:
+            return session
+
+    @contextmanager
+    def using(self, key: str) -> Iterator[Session]:
+        """The session of a key while something is done with it; then the longest unused make room."""
         with self._lock:
             if key not in self._held:
                 self._held[key] = self._make()
-            self._held.move_to_end(key)
-            while len(self._held) > self._most:
-                # Tabs that nobody has put an image into go before any work is lost.
-                empty = (each for each in self._held if each != key and self._held[each].empty)
-                del self._held[next(empty, next(iter(self._held)))]
-            return self._held[key]
+            session = self._held[key]
+            self._used(key, 1)
+        try:
+            yield session
+        finally:
+            with self._lock:
+                self._used(key, -1)
 
-    def make_room(self) -> None:
-        """Let the longest unused go while all together take too much; never the one used last."""
-        with self._lock:
-            while len(self._held) > 1 and sum(each.bytes for each in self._held.values()) > self._most_bytes:
-                self._held.popitem(last=False)
+    def _used(self, key: str, more: int) -> None:
+        self._busy[key] += more
+        if not self._busy[key]:
+            del self._busy[key]
+        if key in self._held:
+            self._held.move_to_end(key)
+        # Tabs that nobody has put an image into go before any work is lost.
+        idle = [each for each in self._held if each != key and each not in self._busy]
+        idle.sort(key=lambda each: not self._held[each].empty)
+        for each in idle[: max(0, len(self._held) - self._most)]:
+            del self._held[each]
+        while len(self._held) > 1 and sum(each.bytes for each in self._held.values()) > self._most_bytes:
+            self._held.popitem(last=False)
 
     def served(self, token: str) -> Served | None:
         """What lies under a token, whoever's it is: to know the token is to be let in."""
