@@ -289,6 +289,13 @@ def test_a_pipe_may_not(tmp_path: Path) -> None:
         check_own(tmp_path / "pipe", "{")
 
 
+def _is_open(descriptor: int, file: int) -> bool:
+    try:
+        return os.fstat(descriptor).st_ino == file
+    except OSError:
+        return False
+
+
 class Msvcrt:
     """Stands in for the module of Windows: a byte of a file is locked by one open file at a time."""
 
@@ -299,9 +306,10 @@ class Msvcrt:
 
     def locking(self, descriptor: int, mode: int, count: int) -> None:
         assert (mode, count) == (self.LK_NBLCK, 1)
-        byte = (os.fstat(descriptor).st_ino, os.lseek(descriptor, 0, os.SEEK_CUR))
+        file = os.fstat(descriptor).st_ino
+        byte = (file, os.lseek(descriptor, 0, os.SEEK_CUR))
         holder = self.held.get(byte, descriptor)
-        if holder != descriptor and Path(f"/proc/self/fd/{holder}").exists():
+        if holder != descriptor and _is_open(holder, file):
             raise PermissionError(13, "Permission denied")
         self.held[byte] = descriptor
 
