@@ -18,7 +18,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from PIL import Image
 
 from geoaware.apps.demo.security import Limits
 from geoaware.apps.demo.server import Demo, DemoSettings, prepared
@@ -189,21 +188,24 @@ def test_two_tabs_with_one_image_do_not_take_it_from_each_other(demo: Demo, tmp_
     assert left_over(demo) == []
 
 
-def test_images_are_decoded_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_are_taken_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = pytest.importorskip("geoaware.apps.demo.page", reason="needs gradio")
     inside: list[int] = []
     lengths: list[int] = []
 
-    def slow(*given: object) -> Image.Image:
+    def slow(*given: object) -> None:
         inside.append(1)
-        lengths.append(len(inside))
         time.sleep(0.02)
-        inside.pop()
-        return Image.new("RGB", (1, 1))
+
+    class Visitor:
+        def bring(self, *given: object) -> None:
+            lengths.append(len(inside))
+            inside.pop()
 
     monkeypatch.setattr(page, "read_image", slow)
     place = page.Place(tmp_path, Limits(), [])
-    threads = [threading.Thread(target=place.read, args=(tmp_path / "a",)) for _ in range(6)]
+    given = (Visitor(), "source", tmp_path / "a")
+    threads = [threading.Thread(target=place.bring, args=given) for _ in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -43,19 +43,19 @@ Update = dict[str, Any]
 class Place:
     """What the page is served with: the folder into which gradio writes what is uploaded, and examples.
 
-    An example is a photograph with a few words about it. Images are decoded one at a time: the largest take
-    hundreds of megabytes while they are.
+    An example is a photograph with a few words about it. Images are taken one at a time: the largest take
+    hundreds of megabytes while they are decoded and encoded.
     """
 
     uploads: Path
     limits: Limits
     examples: Sequence[tuple[Path, str]]
-    _decoding: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    _taking: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
-    def read(self, path: Path, name: str | None = None) -> Image.Image:
-        """An image within the limits, as `security.read_image` reads it."""
-        with self._decoding:
-            return read_image(path, self.limits, name)
+    def bring(self, session: Session, side: Side, path: Path, name: str | None = None) -> None:
+        """Give a session an image within the limits, as `security.read_image` reads it."""
+        with self._taking:
+            session.bring(side, read_image(path, self.limits, name))
 
 
 def build(visitors: Sessions, matchers: Matchers, chosen: Features, place: Place) -> gr.Blocks:
@@ -212,13 +212,13 @@ def _connect_image(view: _View, pane: gr.HTML, side: Side, place: Place) -> None
     def bring(session: Session, data: Data) -> None:
         path = uploaded(data.get("path"), place.uploads)
         try:
-            session.bring(side, place.read(path, str(data.get("name") or path.name)))
+            place.bring(session, side, path, str(data.get("name") or path.name))
         finally:
             path.unlink(missing_ok=True)
 
     def example(session: Session, data: Data) -> None:
         path, _ = place.examples[_index(data, len(place.examples))]
-        session.bring(side, place.read(path))
+        place.bring(session, side, path)
 
     def trouble(session: Session, data: Data) -> None:
         name = str(data.get("name", "the file"))

@@ -44,8 +44,8 @@ MOST_POINTS = 60
 MOST_SESSIONS = 16
 """Held at once, if there is room for them."""
 
-MOST_BYTES = 1_000_000_000
-"""Images and features of all sessions; two images of 40 megapixels and their features take up to 300 MB."""
+MOST_BYTES = 800_000_000
+"""Images and features of all sessions; two images of 40 megapixels and their features take up to 350 MB."""
 
 
 class Features(NamedTuple):
@@ -173,11 +173,11 @@ class Session:
 
     @property
     def bytes(self) -> int:
-        """What images and features take in memory."""
+        """What images, at four bytes a pixel, and features take in memory."""
         shown = list(self._images.values())
         encoded = [features for each in shown for features in list(each.encoded.values())]
         maps = {id(each): each.data.nbytes for features in encoded for each in list(features.maps.values())}
-        return sum(maps.values()) + sum(3 * each.image.width * each.image.height for each in shown)
+        return sum(maps.values()) + sum(4 * each.image.width * each.image.height for each in shown)
 
     def shown(self, side: Side) -> Shown | None:
         """The image of a side; ``None`` until one is brought."""
@@ -333,7 +333,9 @@ class Session:
         if shown is None:
             return None
         if self.features not in shown.encoded:
-            shown.encoded[self.features] = matcher.encode(shown.image)
+            encoded = matcher.encode(shown.image)
+            # The matcher's own copy goes: the image is upright RGB already.
+            shown.encoded[self.features] = replace(encoded, image=shown.image)
         return shown.encoded[self.features]
 
 
