@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests.apps.demo.load import under_load
+from tests.apps.demo.serving import COMMAND, PATIENCE, started
 from tests.commands.test_match import assert_refused
 from tests.toys import save_face
 
@@ -41,6 +43,27 @@ def test_it_ends_and_leaves_nothing_behind(tmp_path: Path, name: str) -> None:
         assert "Traceback" not in errors
         assert "warning" not in errors
         connection.close()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads memory from /proc")
+def test_it_stands_load_and_the_next_one_sweeps(tmp_path: Path) -> None:
+    """A small version of benchmarks/demo_load.py."""
+    found = under_load(tmp_path, sessions=6, huge=3, forged=40, megapixels=2)
+    refused = {
+        "foreign origin": 403, "cross-site": 403, "chunked": 411, "too long": 413, "foreign name": 421,
+        "a file": 404, "no JSON": 400, "no function": 500, "foreign path": 500, "no place": 200,
+        "long key": 200, "broken off": 0,
+    }  # fmt: skip
+    assert set(found["forged"]) == {f"{kind} {status}" for kind, status in refused.items()}
+    assert sum(found["forged"].values()) == 40
+    assert max(value for name, value in found.items() if name.endswith("_mb")) < 2500
+    assert found["uploads_left"] == 0
+    assert found["said"] == [
+        "note: a request could not be answered: KeyError",
+        "ended; its temporary files are deleted",
+    ]
+    assert found["swept_after_kill"]
 
 
 @pytest.mark.slow
