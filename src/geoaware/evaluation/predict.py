@@ -45,7 +45,7 @@ from geoaware.method.types import AnnotatedImage, Pair
 from geoaware.presets import defaults_of
 from geoaware.result import Encoded
 from geoaware.runs.errors import InputError, NotFiniteError
-from geoaware.runs.files import check_same_run, draft_name, replacing, sweep
+from geoaware.runs.files import check_same_run, draft_name, replacing
 from geoaware.runs.progress import Tell, silent
 from geoaware.runs.recent import Recent
 from geoaware.runs.records import Records, Run, complete
@@ -213,7 +213,7 @@ class _Work:
 
     @property
     def batch(self) -> int:
-        return self.settings.batch or (1 if self.matcher.extractor.device.type == "cpu" else 8)
+        return self.matcher.together(self.settings.batch)
 
     @property
     def poses(self) -> tuple[Pose, ...]:
@@ -281,7 +281,6 @@ def _sharing(work: _Work, goal: Path, engine: Engine | None) -> Iterator[_Work]:
     if not isinstance(engine, Local) or engine.workers == 1:
         yield work
         return
-    sweep(goal.parent, stem=goal.stem)
     folder = goal.with_name(draft_name(goal.stem, ".features"))
     try:
         yield replace(work, shared=folder, processes=engine.workers or cores())
@@ -301,7 +300,6 @@ class _Predictions(Run):
 
     @property
     def job(self) -> _Work:
-        """The work."""
         return self._work
 
     def __len__(self) -> int:
@@ -312,7 +310,6 @@ class _Predictions(Run):
         return [(row,) for row in _Store(self._work).order]
 
     def check_whole(self, goal: Path) -> None:
-        """Read the header, and count the lines."""
         with goal.open("rb") as file:
             try:
                 content = json.loads(file.readline())
@@ -325,11 +322,9 @@ class _Predictions(Run):
                 raise InputError(f"{goal}: is cut off; restart to predict again", "restart")
 
     def head(self) -> str:
-        """The header, as it will begin the result."""
         return self._header.to_line()
 
     def check_head(self, content: Any, part: Path) -> None:
-        """Compare headers."""
         check_same_run(asdict(parse_header(content, f"{part}, line 1")), asdict(self._header), part)
 
     def place(self, content: Any) -> int:
@@ -341,7 +336,6 @@ class _Predictions(Run):
         return row
 
     def write(self, draft: Path, records: Records) -> None:
-        """The header, and the records in the data set's order."""
         with draft.open("wb") as out:
             out.write(self.head().encode(errors="backslashreplace"))
             out.writelines(records.lines())
@@ -354,12 +348,10 @@ class _Worker:
         self._work, self._store = work, _Store(work)
 
     def load(self, batch: Batch) -> dict[Path, Image.Image]:
-        """The images of the pairs that have to be extracted."""
         pairs = [self._work.dataset.pairs[row] for row in batch]
         return self._store.read([side for pair in pairs for side in (pair.source, pair.target)])
 
     def work(self, batch: Batch, loaded: dict[Path, Image.Image]) -> list[str]:
-        """The record of each pair."""
         self._store.at_hand = loaded
         pairs = [self._work.dataset.pairs[row] for row in batch]
         return [record_line(_record(pair, self._work, self._store)) for pair in pairs]

@@ -13,12 +13,14 @@ import pickle
 import signal
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from geoaware.runs.errors import InputError
+from geoaware.runs.progress import Tell
 
 Batch = Sequence[int]
 """Numbers of items that are computed together."""
@@ -85,16 +87,50 @@ class Local:
         """Results of these batches, each as it is finished.
 
         Raises:
-            InputError: a process was ended from outside.
+            InputError: a process was ended from outside, or several were asked for and the job, because of
+                something that the user made, cannot be pickled.
         """
         count = min(self.workers or min(cores(), len(batches) // FEWEST), len(batches))
         if job.device != "cpu" or count < 2:
             return _here(job, batches)
-        payload = pickle.dumps(job, pickle.HIGHEST_PROTOCOL)
+        try:
+            payload = pickle.dumps(job, pickle.HIGHEST_PROTOCOL)
+        except (pickle.PicklingError, TypeError, AttributeError) as error:
+            if self.workers is None:
+                return _here(job, batches)
+            raise InputError(f"only one process can do this work ({error})", "workers") from None
         if self.workers is None:
             # A process holds what was pickled, and once more what it makes of it, beside the libraries.
             count = min(count, _free_memory() // (2 * len(payload) + (1 << 29)))
         return _here(job, batches) if count < 2 else _pool(payload, batches, count)
+
+
+@dataclass(frozen=True)
+class _Calls:
+    """A job whose results are those of a function of the item."""
+
+    function: Callable[[int], Any]
+    device: str
+
+    def worker(self) -> _Calls:
+        return self
+
+    def load(self, batch: Batch) -> None:
+        return
+
+    def work(self, batch: Batch, loaded: None) -> list[Any]:
+        return [self.function(item) for item in batch]
+
+
+def calls(
+    engine: Engine, function: Callable[[int], Any], items: Sequence[int], device: str, tell: Tell, what: str
+) -> list[Any]:
+    """What a function that can be pickled gives for each item, in their order."""
+    found = dict[int, Any]()
+    for (item,), (result,) in engine.results(_Calls(function, device), [(item,) for item in items]):
+        found[item] = result
+        tell(what, len(found), len(items))
+    return [found[item] for item in items]
 
 
 def cores() -> int:

@@ -209,7 +209,6 @@ class _Job:
         return _Worker(self)
 
     def first(self) -> Image.Image | None:
-        """The first image that can be extracted, if there is one."""
         loaded = (self.worker().load((number,))[0] for number in range(len(self.units)))
         return next((each for each in loaded if isinstance(each, Image.Image)), None)
 

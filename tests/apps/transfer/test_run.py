@@ -28,6 +28,7 @@ from geoaware.apps.transfer.calibration import shipped
 from geoaware.matcher import Matcher
 from geoaware.method.geometry import pose_image, pose_points
 from geoaware.runs.errors import InputError, NotFiniteError
+from geoaware.runs.work import Local
 from tests.apps.transfer.tiny import (
     CELL,
     NAMES,
@@ -222,6 +223,16 @@ def test_an_interrupted_run_goes_on_and_writes_the_same(tmp_path: Path, stop: in
     assert isinstance(counting.extractor, Sided)
     left = [each for each in range(stop - stop % batch, 5) if each != 2]
     assert counting.extractor.count == 4 + len(left)
+
+
+def test_several_processes_write_the_same(tmp_path: Path) -> None:
+    sources, targets = job(tmp_path)
+    alone, side_by_side = (
+        transfer(sources, targets, matcher(), tmp_path / f"{count}.json", ALL, engine=Local(count))
+        for count in (1, 2)
+    )
+    assert side_by_side.out.read_bytes() == alone.out.read_bytes()
+    assert side_by_side.reasons == alone.reasons
 
 
 def damage(part: Path, row: int, harm: Callable[[dict], object]) -> None:

@@ -150,7 +150,6 @@ class _Poses(Run):
 
     @property
     def job(self) -> PoseWork:
-        """The work."""
         return self._work
 
     def __len__(self) -> int:
@@ -162,7 +161,6 @@ class _Poses(Run):
         return [(number,) for number in sorted(range(len(self)), key=lambda each: images[each].category)]
 
     def check_whole(self, goal: Path) -> None:
-        """Read the predictions, and what failed."""
         content = _parse(goal.read_bytes(), str(goal))
         poses, without = content.pop("poses", None), content.pop("failed", {})
         check_same_run(content, self._header, goal)
@@ -175,11 +173,9 @@ class _Poses(Run):
                 self.place(each)
 
     def head(self) -> str:
-        """What was predicted with what."""
         return _line(self._header)
 
     def check_head(self, content: Any, part: Path) -> None:
-        """Compare what was predicted with what."""
         check_same_run(content, self._header, part)
 
     def place(self, content: Any) -> int:
@@ -206,13 +202,11 @@ class _Poses(Run):
         self._failed(image, error)
 
     def predictions(self) -> list[PosePrediction]:
-        """In the order of the images."""
         if self._last is not None and not self.found:
             raise self._last
         return [self.found[number] for number in sorted(self.found)]
 
     def write(self, draft: Path, records: Records) -> None:
-        """All predictions, and what failed."""
         content = {
             **self._header,
             **({"failed": self._without} if self._without else {}),
@@ -231,15 +225,15 @@ class _Worker:
         self._predictor: PosePredictor | None = None
 
     def load(self, batch: Batch) -> None:
-        """Images are read when they are encoded."""
+        return
 
     def work(self, batch: Batch, loaded: None) -> list[str]:
-        """The prediction of each image, or why there is none."""
         return [self._predict(self._work.images[number]) for number in batch]
 
     def _predict(self, image: AnnotatedImage) -> str:
+        predictor = self._for(image.category)  # a template that cannot be used ends the run
         try:
-            distances = self._for(image.category).distances(image)
+            distances = predictor.distances(image)
         except (InputError, NotFiniteError) as error:
             finite = not isinstance(error, NotFiniteError)
             return _line({"picture": image.id, "failed": str(error), "not_finite": not finite})

@@ -95,7 +95,7 @@ def transfer(
     """
     goal = Path(out)
     check_apart([goal], [each for each in (sources.path, targets.file) if each is not None])
-    run = _Transfer(sources, targets, matcher, settings or TransferSettings(), progress)
+    run = _Transfer(sources, targets, matcher, settings or TransferSettings(), engine, progress)
     complete(run, goal, engine, restart=restart, tell=progress)
     return _outcome(goal)
 
@@ -108,6 +108,7 @@ class _Transfer(Run):
     targets: Targets
     matcher: Matcher
     settings: TransferSettings
+    engine: Engine | None
     tell: Tell
     known: Calibration | None = None
 
@@ -117,13 +118,11 @@ class _Transfer(Run):
 
     @property
     def batch(self) -> int:
-        """Images that are encoded together."""
-        return self.settings.batch or (1 if self.matcher.extractor.device.type == "cpu" else 8)
+        return self.matcher.together(self.settings.batch)
 
     @cached_property
     def voters(self) -> Voters:
-        """The sources, encoded."""
-        return Voters(self.sources, self.matcher, self.settings, self.tell)
+        return Voters(self.sources, self.matcher, self.settings, self.engine, self.tell)
 
     @cached_property
     def about(self) -> dict[str, Any]:
@@ -151,7 +150,6 @@ class _Transfer(Run):
 
     @property
     def job(self) -> _Job:
-        """The work, with what the sources' votes are worth."""
         assert self.known is not None
         return _Job(self.voters, self.targets, self.known)
 
@@ -159,11 +157,9 @@ class _Transfer(Run):
         return len(self.targets)
 
     def batches(self) -> Sequence[Batch]:
-        """Targets in their order."""
         return batched(len(self), self.batch)
 
     def check_whole(self, goal: Path) -> None:
-        """Read what the result says of its run."""
         found = read_run(goal)
         if found is None:
             raise InputError(
@@ -172,12 +168,10 @@ class _Transfer(Run):
         check_same_run(found["run"], self.about, goal, _DEPTH)
 
     def head(self) -> str:
-        """The run, and what votes are worth in it."""
-        self.known = self.voters.calibrate(self.tell)
+        self.known = self.voters.calibrate(self.engine, self.tell)
         return as_json({"run": self.about, "calibration": asdict(self.known)}) + "\n"
 
     def check_head(self, content: Any, part: Path) -> None:
-        """Compare the run, and take over what votes are worth."""
         check_same_run(content["run"], self.about, part, _DEPTH)
         self.known = Calibration(**checked(Calibration, content["calibration"], "calibration"))
 
@@ -197,7 +191,6 @@ class _Transfer(Run):
         return int(number) - 1
 
     def write(self, draft: Path, records: Records) -> None:
-        """The COCO file."""
         write_result(draft, records, self.sources, self.targets)
 
 
@@ -233,11 +226,9 @@ class _Worker:
         self._job = job
 
     def load(self, batch: Batch) -> list[_Opened | str]:
-        """The parts of the images to encode."""
         return [_open(self._job.targets[place], self._job) for place in batch]
 
     def work(self, batch: Batch, loaded: list[_Opened | str]) -> list[str]:
-        """The record of each target."""
         job = self._job
         maps = iter(job.voters.matcher.features([each.image for each in loaded if isinstance(each, _Opened)]))
         return [
