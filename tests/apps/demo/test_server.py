@@ -188,29 +188,33 @@ def test_two_tabs_with_one_image_do_not_take_it_from_each_other(demo: Demo, tmp_
     assert left_over(demo) == []
 
 
-def test_images_are_taken_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = pytest.importorskip("geoaware.apps.demo.page", reason="needs gradio")
-    inside: list[int] = []
-    lengths: list[int] = []
+def test_images_are_taken_one_at_a_time(demo: Demo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inside, lengths, held = list[int](), list[int](), list[int]()
 
-    def slow(*given: object) -> None:
+    def slow(*given: object) -> Image.Image:
         inside.append(1)
-        time.sleep(0.02)
+        lengths.append(len(inside))
+        held.append(len(demo.visitors))
+        time.sleep(0.1)
+        inside.pop()
+        return Image.new("RGB", (30, 30))
 
-    class Visitor:
-        def bring(self, *given: object) -> None:
-            lengths.append(len(inside))
-            inside.pop()
+    monkeypatch.setattr("geoaware.apps.demo.page.read_image", slow)
+    content, before = save_face(tmp_path / "a.png").read_bytes(), len(demo.visitors)
+    sent = [json.loads(upload(demo.url, f"{each}.png", content)[1])[0] for each in range(4)]
 
-    monkeypatch.setattr(page, "read_image", slow)
-    place = page.Place(tmp_path, Limits(), [])
-    given = (Visitor(), "source", tmp_path / "a")
-    threads = [threading.Thread(target=place.bring, args=given) for _ in range(6)]
+    def bring(number: int) -> None:
+        trigger(demo.url, "source-image", "bring", {"path": sent[number]}, key=f"turn {number}")
+
+    threads = [threading.Thread(target=bring, args=(number,)) for number in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert lengths == [1] * 6
+    assert lengths == [1] * 4
+    assert held == [before + number for number in (1, 2, 3, 4)], "who waits has no session yet"
+    for number in range(4):
+        demo.visitors.drop(f"turn {number}")
 
 
 def test_a_request_that_breaks_off_says_nothing(demo: Demo, capfd: pytest.CaptureFixture[str]) -> None:

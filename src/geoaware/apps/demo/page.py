@@ -6,6 +6,7 @@ import base64
 import itertools
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -33,7 +34,7 @@ from geoaware.runs.errors import InputError
 _HINTS: dict[Side, str] = {"source": "click points here", "target": "matches appear here"}
 _THUMBNAIL = (96, 96)
 
-UPLOADS_KEPT = 120
+UPLOADS_KEPT = 600
 """Seconds, at most, that an upload which no page asks for lies on the disk; others are deleted once read."""
 
 Update = dict[str, Any]
@@ -43,19 +44,14 @@ Update = dict[str, Any]
 class Place:
     """What the page is served with: the folder into which gradio writes what is uploaded, and examples.
 
-    An example is a photograph with a few words about it. Images are taken one at a time: the largest take
-    hundreds of megabytes while they are decoded and encoded.
+    An example is a photograph with a few words about it. The lock ``taking`` is held while an image is taken:
+    the largest take hundreds of megabytes while they are decoded and encoded.
     """
 
     uploads: Path
     limits: Limits
     examples: Sequence[tuple[Path, str]]
-    _taking: threading.Lock = field(default_factory=threading.Lock, repr=False)
-
-    def bring(self, session: Session, side: Side, path: Path, name: str | None = None) -> None:
-        """Give a session an image within the limits, as `security.read_image` reads it."""
-        with self._taking:
-            session.bring(side, read_image(path, self.limits, name))
+    taking: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
 
 def build(visitors: Sessions, matchers: Matchers, chosen: Features, place: Place) -> gr.Blocks:
@@ -196,12 +192,18 @@ class _View:
                 return self.of(session, str(error))
             return self.of(session)
 
-    def on(self, event: Callable[..., object], change: Callable[[Session, Data], object]) -> None:
-        """Let an event of a component make a change."""
+    def on(
+        self,
+        event: Callable[..., object],
+        change: Callable[[Session, Data], object],
+        turn: AbstractContextManager[object] | None = None,
+    ) -> None:
+        """Let an event of a component make a change; who waits for a ``turn`` holds no session meanwhile."""
 
         def handle(request: gr.Request, event: gr.EventData) -> list[Update]:
             data = event._data if isinstance(event._data, dict) else {}
-            return self.after(request, lambda session: change(session, data))
+            with turn or nullcontext():
+                return self.after(request, lambda session: change(session, data))
 
         event(handle, outputs=self.all(), **_QUIET)
 
@@ -212,21 +214,21 @@ def _connect_image(view: _View, pane: gr.HTML, side: Side, place: Place) -> None
     def bring(session: Session, data: Data) -> None:
         path = uploaded(data.get("path"), place.uploads)
         try:
-            place.bring(session, side, path, str(data.get("name") or path.name))
+            session.bring(side, read_image(path, place.limits, str(data.get("name") or path.name)))
         finally:
             path.unlink(missing_ok=True)
 
     def example(session: Session, data: Data) -> None:
         path, _ = place.examples[_index(data, len(place.examples))]
-        place.bring(session, side, path)
+        session.bring(side, read_image(path, place.limits))
 
     def trouble(session: Session, data: Data) -> None:
         name = str(data.get("name", "the file"))
         lost = f"{name} could not be sent; try again, or scale it down first."
         raise InputError(too_many_bytes(name, place.limits) if data.get("large") else lost)
 
-    view.on(pane.bring, bring)
-    view.on(pane.example, example)
+    view.on(pane.bring, bring, place.taking)
+    view.on(pane.example, example, place.taking)
     view.on(pane.trouble, trouble)
 
 

@@ -267,7 +267,7 @@ class Guard:
         if len(length) > 18 or int(length) > most:
             return 413, f"larger than the {most} bytes taken here"
         if posted and upload and self._waiting() + int(length) > self._most_waiting:
-            return 503, "too many uploads wait to be read; try again in two minutes"
+            return 503, "too many uploads wait to be read; try again in some minutes"
         return None
 
 
