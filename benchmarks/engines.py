@@ -166,6 +166,7 @@ def cluster(cpus: int) -> Iterator[str]:
     """A Ray cluster of this machine alone."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ["PYTHONPATH"] = os.pathsep.join(each for each in sys.path if each)
+    import ray
     from ray.cluster_utils import Cluster
 
     options: dict[str, Any] = {"num_cpus": cpus, "object_store_memory": 200 << 20, "include_dashboard": False}
@@ -173,6 +174,7 @@ def cluster(cpus: int) -> Iterator[str]:
     try:
         yield started.address
     finally:
+        ray.shutdown()
         started.shutdown()
 
 

@@ -18,6 +18,7 @@ from geoaware import cli
 from geoaware.commands import evaluate, reproduce, transfer
 from geoaware.commands.options import (
     DataOptions,
+    EngineOptions,
     FeatureOptions,
     LoaderOptions,
     PairOptions,
@@ -31,7 +32,9 @@ from geoaware.commands.options import (
     parse_settings,
 )
 from geoaware.features import EXTRACTORS, Entry
+from geoaware.runs import cluster
 from geoaware.runs.errors import InputError
+from geoaware.runs.work import Local
 from geoaware.store.extraction import extract as extract_features
 from geoaware.store.extraction import survey
 from geoaware.store.feature_store import FeatureStore
@@ -323,3 +326,29 @@ def test_commands_that_work_on_this_machine_refuse_urls(
     assert ended.value.code == 2
     said = capsys.readouterr().err
     assert said == "error: s3://zoo/x: this command works on files of this machine; give a path of it\n"
+
+
+def test_which_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = []
+    monkeypatch.setattr(cluster, "Ray", lambda *arguments: given.append(arguments))
+    EngineOptions(engine="ray").load()
+    EngineOptions(4, "ray", "head:6379", 0.5).load()
+    assert given == [("auto", None, None), ("head:6379", 4, 0.5)]
+    local = EngineOptions(3).load()
+    assert isinstance(local, Local)
+    assert local.workers == 3
+    for options, message, parameter in (
+        (EngineOptions(engine="spark"), "unknown engine 'spark'; choose local or ray", "engine"),
+        (EngineOptions(address="head:6379"), "only the engine ray takes this", "address"),
+        (EngineOptions(gpus_per_worker=0.0), "only the engine ray takes this", "gpus_per_worker"),
+    ):
+        with pytest.raises(InputError, match=message) as caught:
+            options.load()
+        assert caught.value.parameter == parameter
+
+
+@pytest.mark.parametrize("name", ["evaluate", "extract", "pose", "predict", "transfer"])
+def test_every_command_of_long_work_has_the_engines(name: str) -> None:
+    command = typer.main.get_command(cli.app).commands[name]  # type: ignore[attr-defined]
+    flags = {flag for each in command.params for flag in each.opts}
+    assert flags >= {"--workers", "--engine", "--address", "--gpus-per-worker"}

@@ -233,7 +233,7 @@ def _pool(payload: bytes, batches: Sequence[Batch], workers: int) -> Iterator[Do
                 results, notes = finished.result()
                 pass_on(notes, said)
                 yield waiting.pop(finished), results
-    except BrokenProcessPool:
+    except (BrokenProcessPool, ConnectionError, EOFError):
         raise InputError(
             "a process at work was ended from outside, perhaps for its memory; run the same command again "
             "with fewer processes",
