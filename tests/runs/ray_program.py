@@ -16,6 +16,7 @@ from geoaware.evaluation.predict import predict
 from geoaware.matcher import Matcher
 from geoaware.method.matching import MatchSettings
 from geoaware.method.types import AnnotatedImage, Keypoints, Pair
+from geoaware.runs import places
 from geoaware.runs.cluster import Ray
 from tests.apps.transfer.tiny import write_sources
 from tests.evaluation.tiny import SCHEMA, Sided
@@ -70,8 +71,8 @@ def _annotated(path: Path) -> AnnotatedImage:
     return AnnotatedImage(path.name, path, (SIDE, SIDE), "cat", keypoints, (5.0, 5.0, 110.0, 110.0))
 
 
-def work(what: str, place: Path, out: str, address: str) -> None:
-    engine = Ray(address)
+def work(what: str, folder: str, out: str, address: str) -> None:
+    engine, place = Ray(address), places.place(folder)
     if what == "transfer":
         transfer(*transfer_of(place, 0.03), place / out, engine=engine)
     else:

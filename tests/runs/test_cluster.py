@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -71,6 +72,13 @@ def processes() -> Iterator[tuple[int, int, str]]:
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Nodes]:
+    with running() as started:
+        yield started
+
+
+@contextmanager
+def running() -> Iterator[Nodes]:
+    """A cluster, whose nodes have the environment of this process."""
     if find_spec("ray") is None:
         pytest.skip("the extra cluster (Ray) is not installed")
     if not Path("/proc/self/stat").exists():

@@ -13,7 +13,6 @@ import logging
 import multiprocessing
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -47,7 +46,7 @@ from geoaware.method.types import AnnotatedImage, Pair
 from geoaware.presets import defaults_of
 from geoaware.result import Encoded
 from geoaware.runs.errors import InputError, NotFiniteError
-from geoaware.runs.files import check_same_run, draft_name, replacing, sweep
+from geoaware.runs.files import check_same_run, draft_name, replacing, scratch
 from geoaware.runs.places import is_remote, place
 from geoaware.runs.progress import Tell, silent
 from geoaware.runs.recent import Recent
@@ -285,13 +284,14 @@ def _sharing(work: _Work, goal: Path, engine: Engine | None) -> Iterator[_Work]:
     if not isinstance(engine, Local) or engine.workers == 1:
         yield work
         return
-    above = goal.parent
+    processes = engine.workers or cores()
     if is_remote(goal):
-        above = Path(tempfile.gettempdir())
-        sweep(above)
-    folder = above / draft_name(goal.stem, ".features")
+        with scratch() as folder:
+            yield replace(work, shared=folder, processes=processes)
+        return
+    folder = goal.with_name(draft_name(goal.stem, ".features"))
     try:
-        yield replace(work, shared=folder, processes=engine.workers or cores())
+        yield replace(work, shared=folder, processes=processes)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

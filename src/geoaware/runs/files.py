@@ -70,8 +70,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     if not is_remote(wanted):
         check_goals(wanted)
     if is_remote(wanted) or _is_stream(wanted):
-        with tempfile.TemporaryDirectory(prefix="geoaware-") as folder:
-            draft = Path(folder, "draft").with_suffix(wanted.suffix)
+        with scratch() as folder:
+            draft = (folder / "draft").with_suffix(wanted.suffix)
             yield draft
             _pour(draft, wanted)
         return
@@ -99,6 +99,21 @@ def clear_drafts(path: Path) -> None:
         for each in _left_in(goal.parent):
             if each.name.startswith(_begin(goal.stem)):
                 _remove(each)
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A folder of this machine, only for this user and for as long; those that killed processes left go."""
+    above = Path(tempfile.gettempdir())
+    for each in _left_in(above):
+        if each.name.startswith(_begin("scratch")):
+            _remove(each)
+    folder = above / draft_name("scratch")
+    folder.mkdir(mode=0o700)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def without_html(markdown: str) -> str:

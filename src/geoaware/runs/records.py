@@ -15,12 +15,11 @@ import logging
 import os
 import re
 import socket
-import tempfile
 import time
 from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from io import BytesIO
 from pathlib import Path
 from types import TracebackType
@@ -36,6 +35,7 @@ from geoaware.runs.files import (
     open_part,
     reading_part,
     replacing,
+    scratch,
     writing,
 )
 from geoaware.runs.places import is_remote
@@ -278,8 +278,8 @@ class RecordFolder(RecordFile):
 
     def __init__(self, folder: Path, run: Run, restart: bool = False) -> None:
         self.folder, self._waiting, self._last = folder, dict[int, str](), time.monotonic()
-        self._local = tempfile.TemporaryDirectory(prefix="geoaware-")
-        super().__init__(Path(self._local.name, "lines"), run)
+        self._local = ExitStack()
+        super().__init__(self._local.enter_context(scratch()) / "lines", run)
         try:
             self._claim()
             self._fetch(run, restart)
@@ -294,7 +294,7 @@ class RecordFolder(RecordFile):
                 (self.folder / OWNER).unlink(missing_ok=True)
         finally:
             super().__exit__(kind)
-            self._local.cleanup()
+            self._local.close()
 
     def begin(self, line: str) -> None:
         """Write the first line."""
