@@ -43,7 +43,9 @@ def main() -> int:
             if done.faults or given.only is not None:
                 print(f"--seed {given.seed} --only {number}: {' '.join(map(repr, done.words))}")
                 print(f"  {done.ended.code}: " + "; ".join(done.faults))
-                print("  " + (done.ended.err if given.only is not None else done.ended.err[-600:]), flush=True)
+                print(
+                    "  " + (done.ended.err if given.only is not None else done.ended.err[-600:]), flush=True
+                )
             if given.only is not None:
                 print(done.ended.out)
     print(f"{'command':24}{'runs':>6}  {'exit codes':32}{'slowest':>9}  {'number':>6}{'longest line':>14}")

@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import os
+import resource
 import signal
 import sys
 import tempfile
@@ -32,8 +33,8 @@ from geoaware.runs import progress
 LONGEST_S = 60
 """A run that takes longer hangs."""
 
-STEPS = 6
-"""So many steps of a training are enough."""
+MEMORY = 12 * 2**30
+"""Bytes that a process may ask for, mapped files and libraries included."""
 
 _LOOPS = ("predicting", "annotating", "training", POSES)
 """What the work that can be interrupted in the midst tells that it does."""
@@ -45,13 +46,15 @@ class Ended:
 
     Attributes:
         code: its exit code.
-        out, err: what it printed, also below Python.
+        out, err: what it printed.
+        below: what libraries printed below Python.
         trouble: what went wrong outside the command line's own frame; empty if nothing did.
     """
 
     code: int
     out: str
     err: str
+    below: str = ""
     trouble: str = ""
 
 
@@ -103,9 +106,9 @@ def _patched() -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for each in (
             mock.patch.dict(EXTRACTORS, {"toy": Entry("tests.fuzz.toy", "Toy", "a toy")}),
-            mock.patch.object(typer.main, "get_command", lambda _: tree),
+            mock.patch.object(typer.main, "get_command", return_value=tree),
             mock.patch.object(huggingface_hub.constants, "HF_HUB_OFFLINE", True),
-            mock.patch.object(post_processor, "hub_options", lambda: {"local_files_only": True}),
+            mock.patch.object(post_processor, "hub_options", return_value={"local_files_only": True}),
         ):
             stack.enter_context(each)
         yield
@@ -116,50 +119,46 @@ def run(words: list[str], folder: Path, stop: int | None = None) -> Ended:
     before = Path.cwd(), sys.argv, tempfile.tempdir
     temporary = folder / "tmp"
     temporary.mkdir()
-    with _patched(), _outputs(folder.parent) as told, _fresh_state(), _alarmed(stop):
+    with _patched(), _outputs(folder.parent) as told, _fresh_state(), _limited(stop):
         try:
             os.chdir(folder)
             tempfile.tempdir = str(temporary)
             sys.argv = ["geoaware", *words]
             _guard.folder = str(folder.resolve())
             cli.main()
-            ended = Ended(0, "", "", "the command line returned")
+            ended = Ended(0, "", "", trouble="the command line returned")
         except SystemExit as error:
             ended = Ended(int(error.code or 0), "", "")  # type: ignore[arg-type]
         except BaseException:
-            ended = Ended(-1, "", "", traceback.format_exc())
+            ended = Ended(-1, "", "", trouble=traceback.format_exc())
         finally:
             _guard.folder = ""
             os.chdir(before[0])
             _, sys.argv, tempfile.tempdir = before
-    ended.out, ended.err = told
+    ended.out, ended.err, ended.below = told
     return ended
 
 
 @contextlib.contextmanager
 def _outputs(folder: Path) -> Iterator[list[str]]:
-    """Catch both outputs, of Python and of what lies below it."""
+    """Catch both outputs, and what lies below Python."""
     told: list[str] = []
-    streams, numbers = (sys.stdout, sys.stderr), (1, 2)
-    files = [tempfile.TemporaryFile(dir=folder) for _ in numbers]
-    caught = [io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in numbers]
-    kept = [os.dup(number) for number in numbers]
-    try:
-        for number, file in zip(numbers, files, strict=True):
-            os.dup2(file.fileno(), number)
-        sys.stdout, sys.stderr = caught
-        yield told
-    finally:
-        sys.stdout, sys.stderr = streams
-        for number, old in zip(numbers, kept, strict=True):
-            os.dup2(old, number)
-            os.close(old)
-        for mine, file in zip(caught, files, strict=True):
+    streams, kept = (sys.stdout, sys.stderr), [os.dup(number) for number in (1, 2)]
+    caught = [io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in streams]
+    with tempfile.TemporaryFile(dir=folder) as file:
+        try:
+            for number in (1, 2):
+                os.dup2(file.fileno(), number)
+            sys.stdout, sys.stderr = caught
+            yield told
+        finally:
+            sys.stdout, sys.stderr = streams
+            for number, old in zip((1, 2), kept, strict=True):
+                os.dup2(old, number)
+                os.close(old)
+            told += [each.buffer.getvalue().decode() for each in caught]  # type: ignore[attr-defined]
             file.seek(0)
-            below = file.read()
-            content = mine.buffer.getvalue() + below  # type: ignore[attr-defined]
-            told.append(content.decode("utf-8", errors="backslashreplace"))
-            file.close()
+            told.append(file.read().decode(errors="backslashreplace"))
 
 
 @contextlib.contextmanager
@@ -182,8 +181,8 @@ def _fresh_state() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _alarmed(stop: int | None) -> Iterator[None]:
-    """End a run that hangs; interrupt one that may rightly take long."""
+def _limited(stop: int | None) -> Iterator[None]:
+    """End a run that hangs or wants all memory; interrupt one that may rightly take long."""
 
     def interrupt(_: int, __: FrameType | None) -> None:
         signal.signal(signal.SIGALRM, hang)
@@ -193,6 +192,8 @@ def _alarmed(stop: int | None) -> Iterator[None]:
     def hang(_: int, frame: FrameType | None) -> None:
         raise _Hang(f"after {LONGEST_S} s in {frame}")
 
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, limits[1]))
     before, bars = signal.signal(signal.SIGALRM, hang if stop is None else interrupt), progress.progress_bars
     if stop is not None:
         progress.progress_bars = partial(_stopping, stop)  # type: ignore[assignment]
@@ -202,6 +203,7 @@ def _alarmed(stop: int | None) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+        resource.setrlimit(resource.RLIMIT_AS, limits)
         progress.progress_bars = bars
 
 

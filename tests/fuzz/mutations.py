@@ -20,19 +20,99 @@ from PIL import Image
 
 TEXTS = (
     *("", " ", "x", "nan", "inf", "-inf", "-1", "0", "1", "1e308", "-1e999", "9" * 400, "2147483648", "0.5"),
-    *("1_000", "0x10", "1e-320", "true", "null", "[]", "[1, 2]", "{a: 1}", "!!python/name:os.system", "&a [*a]"),
-    *("[b]", "[/x]", "a\nb", "a\r\nb", "a\tb", "a\0b", "\x1b[31m", "\udcff", "é", "e\u0301", "\u202e"),
-    *("x" * 90, "y" * 300, "word " * 700, "z" * 5000, "%s{}$HOME", "*", "**/*", "~", ".", "..", "-", "--", "/"),
-    *("a.png/b", "img", "img/", "img/a.png", "coco", "points.csv", "p.jsonl", "no/such/file.png", "/dev/null"),
+    *(
+        "1_000",
+        "0x10",
+        "1e-320",
+        "true",
+        "null",
+        "[]",
+        "[1, 2]",
+        "{a: 1}",
+        "!!python/name:os.system",
+        "&a [*a]",
+    ),
+    *("[b]", "[/x]", "a\nb", "a\r\nb", "a\tb", "\x1b[31m", "\udcff", "é", "e\u0301", "\u202e"),
+    *(
+        "x" * 90,
+        "y" * 300,
+        "word " * 700,
+        "z" * 5000,
+        "%s{}$HOME",
+        "*",
+        "**/*",
+        "~",
+        ".",
+        "..",
+        "-",
+        "--",
+        "/",
+    ),
+    *(
+        "a.png/b",
+        "img",
+        "img/",
+        "img/a.png",
+        "coco",
+        "points.csv",
+        "p.jsonl",
+        "no/such/file.png",
+        "/dev/null",
+    ),
     *("/dev/full", "/dev/stdout", "/proc/self/mem", "1,2", "1;2", "nan,nan", "inf,5", "-5,-5", "1e9,1e9"),
-    *("auto", "all", "none", "lite", "toy", "toy+toy", "cuda:7", "meta", "cpu:1", "flip", "<b>", "=", "a=b", ","),
+    *(
+        "auto",
+        "all",
+        "none",
+        "lite",
+        "toy",
+        "toy+toy",
+        "cuda:7",
+        "meta",
+        "cpu:1",
+        "flip",
+        "<b>",
+        "=",
+        "a=b",
+        ",",
+    ),
 )
 """Words and texts that may be where others are expected."""
 
 VALUES: tuple[Any, ...] = (
-    *(None, True, False, 0, 1, 2, 3, -1, 0.5, 1.5, -0.0, 1e308, -1e308, 5e-324, 2**31, 2**63, -(2**64), 10**30),
+    *(
+        None,
+        True,
+        False,
+        0,
+        1,
+        2,
+        3,
+        -1,
+        0.5,
+        1.5,
+        -0.0,
+        1e308,
+        -1e308,
+        5e-324,
+        2**31,
+        2**63,
+        -(2**64),
+        10**30,
+    ),
     *(float("nan"), float("inf"), float("-inf"), [], {}, [[]], [None], [0], [1, 2], [1, 2, 3], {"": None}),
-    *([float("nan")] * 3, [[1, 2], [3, 4]], {"a": {"b": []}}, [1] * 70, ["x"], "left eye", "nose", "cat", "\ud800"),
+    *(
+        [float("nan")] * 3,
+        [[1, 2], [3, 4]],
+        {"a": {"b": []}},
+        [1] * 70,
+        ["x"],
+        "left eye",
+        "nose",
+        "cat",
+        "\ud800",
+        "a\0b",
+    ),
 )
 """Values that may be where others are expected."""
 
@@ -91,7 +171,17 @@ def _exchange(dice: Random, content: bytes, _: list[bytes]) -> bytes:
 
 def _insert(dice: Random, content: bytes, _: list[bytes]) -> bytes:
     begin, end = _block(dice, content)
-    strange = (b"\0", b"\xff\xfe", b"\xef\xbb\xbf", b"\n", b'"', b"[" * 3000, b"\x00" * 300, b"<html>", b"NaN")
+    strange = (
+        b"\0",
+        b"\xff\xfe",
+        b"\xef\xbb\xbf",
+        b"\n",
+        b'"',
+        b"[" * 3000,
+        b"\x00" * 300,
+        b"<html>",
+        b"NaN",
+    )
     return content[:begin] + dice.choice((*strange, dice.randbytes(9))) + content[dice.choice((begin, end)) :]
 
 
@@ -207,7 +297,9 @@ def json_file(dice: Random, content: bytes) -> bytes:
         changed = as_json(tree(dice, json.loads(lines[row])))
     except (ValueError, RecursionError):
         return content
-    return b"\n".join([*(each.encode() for each in lines[:row]), changed, *map(str.encode, lines[row + 1 :]), b""])
+    return b"\n".join(
+        [*(each.encode() for each in lines[:row]), changed, *map(str.encode, lines[row + 1 :]), b""]
+    )
 
 
 def _twice(dice: Random, content: bytes) -> bytes:
@@ -226,8 +318,12 @@ def yaml_file(dice: Random, content: bytes) -> bytes:
     changed = tree(dice, read, longer=False)
     made = yaml.safe_dump(_speakable(changed), sort_keys=False).encode("utf-8", errors="surrogatepass")
     if dice.random() < 0.1:
-        anchors = b"a0: &a0 [1, 1]\n" + b"".join(b"a%d: &a%d [*a%d, *a%d]\n" % (n + 1, n + 1, n, n) for n in range(25))
-        made = dice.choice((made + b"x: " + b"[" * 5000, anchors + made, made + b"\n---\na: 1\n", b"- " + made))
+        anchors = b"a0: &a0 [1, 1]\n" + b"".join(
+            b"a%d: &a%d [*a%d, *a%d]\n" % (n + 1, n + 1, n, n) for n in range(25)
+        )
+        made = dice.choice(
+            (made + b"x: " + b"[" * 5000, anchors + made, made + b"\n---\na: 1\n", b"- " + made)
+        )
     return made
 
 
@@ -337,10 +433,14 @@ def _png(dice: Random, content: bytes) -> bytes:
         inside = struct.pack(">IIBBBBB", *fields)
     else:
         inside = spoil(dice, inside, [content])
-    changed = dice.choice(([(kind, inside)], [(kind, inside), (kind, inside)], []) if row else ([(kind, inside)],))
+    changed = dice.choice(
+        ([(kind, inside)], [(kind, inside), (kind, inside)], []) if row else ([(kind, inside)],)
+    )
     chunks[row : row + 1] = changed
     if dice.random() < 0.3:
-        chunks.insert(1, (dice.choice((b"eXIf", b"iCCP", b"tRNS", b"zTXt", b"PLTE", b"acTL")), dice.randbytes(20)))
+        chunks.insert(
+            1, (dice.choice((b"eXIf", b"iCCP", b"tRNS", b"zTXt", b"PLTE", b"acTL")), dice.randbytes(20))
+        )
     packed = [struct.pack(">I", len(each)) + name + each for name, each in chunks]
     sums = [struct.pack(">I", zlib.crc32(each[4:])) for each in packed]
     return content[:8] + b"".join(each + check for each, check in zip(packed, sums, strict=True))
@@ -373,7 +473,14 @@ def mat_file(dice: Random, content: bytes) -> bytes:
     """Another matrix under the name of one."""
     from scipy.io import savemat
 
-    odd = (np.full((2, 10), np.nan), np.zeros((0, 0)), np.array("x"), np.array([[1 + 2j]]), {"a": 1}, -np.ones((10, 2)))
+    odd = (
+        np.full((2, 10), np.nan),
+        np.zeros((0, 0)),
+        np.array("x"),
+        np.array([[1 + 2j]]),
+        {"a": 1},
+        -np.ones((10, 2)),
+    )
     made = io.BytesIO()
     savemat(made, {key: dice.choice(odd) for key in ("kps", "pts_coord")})
     return made.getvalue() if dice.random() < 0.5 else content
@@ -385,7 +492,9 @@ def by_kind(dice: Random, name: str, content: bytes, others: list[bytes]) -> byt
     kinds: dict[str, Callable[[Random, bytes], bytes]] = {
         **dict.fromkeys(("json", "jsonl", "part"), json_file),
         **dict.fromkeys(("csv", "txt"), table),
-        **dict.fromkeys(("png", "jpg", "jpeg", "tif", "tiff", "webp", "bmp", "gif", "avif", "ppm", "pgm"), image_file),
+        **dict.fromkeys(
+            ("png", "jpg", "jpeg", "tif", "tiff", "webp", "bmp", "gif", "avif", "ppm", "pgm"), image_file
+        ),
         "yaml": yaml_file,
         "safetensors": safetensors_file,
         "mat": mat_file,

@@ -175,7 +175,10 @@ def _configurations(root: Path) -> None:
         "cache": "features",
         "network": {"width": 128, "grid": 7},
         "stages": [
-            {"data": [{"name": "coco", "root": "plain", "split": "train", "options": {"pairs": 6}}], "steps": 2}
+            {
+                "data": [{"name": "coco", "root": "plain", "split": "train", "options": {"pairs": 6}}],
+                "steps": 2,
+            }
         ],
         "validation": {"data": [{"name": "coco", "root": "plain", "split": "val"}], "every": 2, "pairs": 3},
         "matching": {"window": 3},

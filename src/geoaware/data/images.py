@@ -19,7 +19,7 @@ from geoaware._moved import renamed
 from geoaware.data.exif import SAME_SIZE, orientation_of, turned_size
 from geoaware.data.files import reading
 from geoaware.method.types import AnnotatedImage
-from geoaware.runs.errors import InputError
+from geoaware.runs.errors import InputError, reason
 from geoaware.runs.files import refuse_pretender
 
 ImageLike = str | os.PathLike[str] | Image.Image | np.ndarray
@@ -418,8 +418,7 @@ def _opened(given: str | os.PathLike[str]) -> Iterator[Image.Image]:
         raise InputError(f"{path}: more pixels than is safe to decode; scale it down first") from None
     # Decoders raise whatever a broken byte leads to: RuntimeError, TypeError, struct.error, KeyError, …
     except Exception as error:
-        why = " ".join(str(error).split())[:80] or type(error).__name__
-        raise InputError(f"{path}: damaged or unreadable image ({why}); save it anew") from None
+        raise InputError(f"{path}: damaged or unreadable image ({reason(error)}); save it anew") from None
 
 
 def _open(path: Path) -> Image.Image:

@@ -12,7 +12,7 @@ from geoaware.data import fields
 from geoaware.data.exif import INVERSE, turned_pixels, turned_size
 from geoaware.data.images import load_mask, note_whole
 from geoaware.method.types import AnnotatedImage
-from geoaware.runs.errors import InputError
+from geoaware.runs.errors import InputError, reason
 
 
 def has_mask(image: AnnotatedImage) -> bool:
@@ -71,7 +71,7 @@ def decode_segmentation(segmentation: Any, size: tuple[int, int], where: str) ->
         return np.array(board)
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise InputError(
-            f"{where}: segmentation cannot be read ({error}); expected COCO's RLE or polygons"
+            f"{where}: segmentation cannot be read ({reason(error)}); expected COCO's RLE or polygons"
         ) from None
 
 

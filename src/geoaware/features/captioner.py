@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from geoaware.runs.errors import InputError
+from geoaware.runs.errors import InputError, reason
 from geoaware.runs.files import refuse_pretender, replacing
 from geoaware.runs.weights import read_checkpoint
 
@@ -104,7 +104,7 @@ def load_captioner(path: str | Path) -> ImplicitCaptioner:
         tensors = load_file(path)
     except SafetensorError as error:
         raise InputError(
-            f"{path}: not a whole safetensors file ({error}); an ODISE checkpoint is turned into one by "
+            f"{path}: not a whole safetensors file ({reason(error)}); an ODISE checkpoint is turned into one by "
             f"{_CONVERTER}"
         ) from None
     return _checked(path, tensors)

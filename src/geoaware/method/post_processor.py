@@ -28,7 +28,7 @@ from torch.utils.checkpoint import checkpoint
 
 from geoaware.method.maps import resized
 from geoaware.method.types import FeatureMap
-from geoaware.runs.errors import InputError
+from geoaware.runs.errors import InputError, reason
 from geoaware.runs.weights import (
     FILES,
     SavedNetwork,
@@ -272,7 +272,7 @@ class PostProcessor(SavedNetwork):
             width = state["bottleneck_layers.0.0.conv3.weight"].shape[0]
             network = cls([weight.shape[1] for weight in first], width, grid)
         except (KeyError, IndexError, InputError) as error:
-            raise InputError(f"{path}: is no checkpoint of a post-processor ({error})") from None
+            raise InputError(f"{path}: is no checkpoint of a post-processor ({reason(error)})") from None
         network.load_whole(state, path)
         return network.eval()
 
