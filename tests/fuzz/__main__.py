@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from tests.fuzz import cases, seeds
+from tests.fuzz import runs, seeds
 
 
 def main() -> int:
@@ -23,6 +23,7 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="number of the first run")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", type=int, default=None)
+    parser.add_argument("--place", default=None, help="folder to work in; one in memory is quick")
     given = parser.parse_args()
     torch.set_num_threads(1)
     numbers = range(given.first, given.first + given.runs) if given.only is None else [given.only]
@@ -30,11 +31,11 @@ def main() -> int:
     slowest: dict[str, tuple[float, int]] = defaultdict(lambda: (0.0, 0))
     longest: dict[str, int] = defaultdict(int)
     wrong = 0
-    with tempfile.TemporaryDirectory(prefix="fuzz-") as place:
+    with tempfile.TemporaryDirectory(prefix="fuzz-", dir=given.place) as place:
         world = seeds.make(Path(place, "world"))
         for number in numbers:
             began = time.perf_counter()
-            done = cases.run(given.seed, number, world, Path(place))
+            done = runs.run(given.seed, number, world, Path(place))
             name = done.case.name
             codes[name][done.ended.code] += 1
             slowest[name] = max(slowest[name], (time.perf_counter() - began, number))

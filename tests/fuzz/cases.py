@@ -1,33 +1,10 @@
-"""Commands that are right, with what they read; a run changes the input or the words and looks at the end."""
+"""Commands that are right, with what they read; `tests.fuzz.runs` changes what they are given."""
 
 from __future__ import annotations
 
-import fnmatch
-import os
-import re
-import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from random import Random
-from typing import Any
 
-from geoaware.commands.options import WRITTEN
-from geoaware.runs.files import _DRAFT
-from tests.fuzz import frame, mutations
 from tests.fuzz.seeds import COCO, MORE, TOY
-
-LONGEST_MESSAGE = 2_000
-FAILURES = ("(DivergedError; ", "(NotFiniteError; ", "(DiskFullError; ", "not enough memory; ")
-"""What may end long work with exit code 1, by a message of the library."""
-
-_PYTHON = re.compile(
-    r"Traceback|File \"|\bNoneType\b|object (has|is|does|cannot)|\bindex out of|out of range|unhashable"
-    r"|unsupported operand|not supported between|unexpected keyword|positional argument|invalid literal"
-    r"|could not convert|[Mm]ust be (real|str|int)|embedded null|<class |object at 0x|\[Errno|Warning:"
-    r"|codec can't|set_int_max_str|not subscriptable|not iterable|\b(?!Diverged|NotFinite|DiskFull)[A-Z]\w+Error\b"
-)
-"""What Python, or a library, says to programmers."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +32,9 @@ class Case:
     weight: int = 2
 
 
-_TOY, _COCO = " ".join(TOY), " ".join(COCO)
+SAME = {"@toy": TOY, "@coco": COCO, "@more": MORE}
+"""Words that many commands have."""
+
 _SETS = {
     "coco": ("coco", "val"),
     "spair71k": ("spair", "test"),
@@ -65,38 +44,17 @@ _SETS = {
 }
 _RUN = ("run/checkpoint.safetensors", "run/log.jsonl", "run/config.yaml", "run/last/*", "run/best/*")
 _SHOWN = ("coco/images", "coco/masks")
-_STOPPED = "--root . --out"
+
+IMAGES = (
+    "a.png b.jpg cmyk.jpg progressive.jpeg lossy.webp lossless.webp c.bmp d.gif palette.png "
+    "alpha.png la.png bits.png e.ppm f.pgm deep.png float.tif integer.tif deep.tif raw.tif "
+    "tiff_lzw.tif tiff_adobe_deflate.tif jpeg.tif packbits.tif fax.tiff cmyk.tiff several.tiff "
+    "g.avif"
+)
+"""One of each format and mode."""
 
 CHOICES = {
-    "image": [
-        "a.png",
-        "b.jpg",
-        "cmyk.jpg",
-        "progressive.jpeg",
-        "lossy.webp",
-        "lossless.webp",
-        "c.bmp",
-        "d.gif",
-        "palette.png",
-        "alpha.png",
-        "la.png",
-        "bits.png",
-        "e.ppm",
-        "f.pgm",
-        "deep.png",
-        "float.tif",
-        "integer.tif",
-        "deep.tif",
-        "raw.tif",
-        "tiff_lzw.tif",
-        "tiff_adobe_deflate.tif",
-        "jpeg.tif",
-        "packbits.tif",
-        "fax.tiff",
-        "cmyk.tiff",
-        "several.tiff",
-        "g.avif",
-    ],
+    "image": IMAGES.split(),
     "points": ("points.csv", "plain.csv", "points.json", "named.json"),
     "pose": ("flip", "rotate", "auto"),
     "labels": ("labels.csv", "labels.json"),
@@ -107,41 +65,83 @@ CHOICES = {
 }
 
 CASES = (
-    Case("match", f"match img/{{image}} img/a.png --point 17,24 --exif {{exif}} {_TOY} --json m.json", weight=8),
-    Case("match", f"match img/a.png img/{{image}} --point 17,24 {_TOY} --out m.png", weight=8),
-    Case("match points", f"match img/a.png img/c.bmp --points {{points}} {_TOY}", spoils=("*.csv", "*.json"), weight=5),
-    Case("match heatmap", f"match img/a.png img/c.bmp --points {{points}} {_TOY} --out m.png --heatmap 1", weight=1),
-    Case("match folder", f"match img/a.png coco/images --points {{points}} {_TOY} --json found", fails=True),
+    Case("match", "match img/{image} img/a.png --point 17,24 --exif {exif} @toy --json m.json", weight=8),
+    Case("match", "match img/a.png img/{image} --point 17,24 @toy --out m.png", weight=8),
+    Case(
+        "match points",
+        "match img/a.png img/c.bmp --points {points} @toy",
+        spoils=("*.csv", "*.json"),
+        weight=5,
+    ),
+    Case(
+        "match heatmap", "match img/a.png img/c.bmp --points {points} @toy --out m.png --heatmap 1", weight=1
+    ),
+    Case("match folder", "match img/a.png coco/images --points {points} @toy --json found", fails=True),
     Case(
         "match masks",
-        f"match img/a.png coco/images/0.png --point 17,24 {_TOY} --mask coco/masks/0.png "
+        "match img/a.png coco/images/0.png --point 17,24 @toy --mask coco/masks/0.png "
         "--target-mask coco/masks/1.png --pose {pose}",
     ),
-    Case("predict store", f"predict {_COCO} {_TOY} --cache store --out new.jsonl", spoils=("store/*",),
-         owns=("store/*",)),
-    Case("match network", f"match img/a.png img/c.bmp --point 17,24 {_TOY} --post-processor network",
-         spoils=("network/*",), weight=3),
-    Case("match released", f"match img/a.png img/c.bmp --point 17,24 {_TOY} --post-processor released/best.PTH",
-         spoils=("released/*",)),
-    Case("match tuned", "match img/a.png img/c.bmp --point 17,24 --extractor lite --device cpu --set weights=tuned",
-         spoils=("tuned/*",), weight=1),
-    Case("extract", f"extract img --cache fresh {_TOY} --poses identity,flip", fails=True, weight=1),
-    Case("extract again", f"extract coco/images --cache store {_TOY} --poses identity,flip", owns=("store/*",),
-         fails=True),
-    Case("extract check", f"extract coco/images --cache store {_TOY} --poses identity,flip --check",
-         owns=("store/*/manifest.json",), weight=1),
+    Case(
+        "predict store",
+        "predict @coco @toy --cache store --out new.jsonl",
+        spoils=("store/*",),
+        owns=("store/*",),
+    ),
+    Case(
+        "match network",
+        "match img/a.png img/c.bmp --point 17,24 @toy --post-processor network",
+        spoils=("network/*",),
+        weight=3,
+    ),
+    Case(
+        "match released",
+        "match img/a.png img/c.bmp --point 17,24 @toy --post-processor released/best.PTH",
+        spoils=("released/*",),
+    ),
+    Case(
+        "match tuned",
+        "match img/a.png img/c.bmp --point 17,24 --extractor lite --device cpu --set weights=tuned",
+        spoils=("tuned/*",),
+        weight=1,
+    ),
+    Case("extract", "extract img --cache fresh @toy --poses identity,flip", fails=True, weight=1),
+    Case(
+        "extract again",
+        "extract coco/images --cache store @toy --poses identity,flip",
+        owns=("store/*",),
+        fails=True,
+    ),
+    Case(
+        "extract check",
+        "extract coco/images --cache store @toy --poses identity,flip --check",
+        owns=("store/*/manifest.json",),
+        weight=1,
+    ),
     *(
-        Case(f"predict {name}", f"predict --dataset {name} --root {root} --split {split} {_TOY} --out new.jsonl")
+        Case(
+            f"predict {name}", f"predict --dataset {name} --root {root} --split {split} @toy --out new.jsonl"
+        )
         for name, (root, split) in _SETS.items()
     ),
-    Case("predict listed", f"predict {_COCO} --option pairs=pairs.jsonl {_TOY} --out new.jsonl",
-         spoils=("*.json*",)),
-    Case("predict masks", f"predict {_COCO} {_TOY} --masks --pose flip --out new.jsonl", weight=1),
-    Case("predict again", f"predict {_COCO} {_TOY} --out half.jsonl", reads=("half.jsonl.part",),
-         spoils=("half.jsonl.part",), owns=("half.jsonl.part", "half.jsonl")),
-    Case("evaluate", f"evaluate {_COCO} {_TOY} --out new.jsonl --csv e.csv --markdown e.md --by {{by}}", weight=3),
-    Case("evaluate again", f"evaluate {_COCO} {_TOY} --out p.jsonl --json", spoils=("p.jsonl",),
-         owns=("p.jsonl", "p.jsonl.part")),
+    Case(
+        "predict listed", "predict @coco --option pairs=pairs.jsonl @toy --out new.jsonl", spoils=("*.json*",)
+    ),
+    Case("predict masks", "predict @coco @toy --masks --pose flip --out new.jsonl", weight=1),
+    Case(
+        "predict again",
+        "predict @coco @toy --out half.jsonl",
+        reads=("half.jsonl.part",),
+        spoils=("half.jsonl.part",),
+        owns=("half.jsonl.part", "half.jsonl"),
+    ),
+    Case("evaluate", "evaluate @coco @toy --out new.jsonl --csv e.csv --markdown e.md --by {by}", weight=3),
+    Case(
+        "evaluate again",
+        "evaluate @coco @toy --out p.jsonl --json",
+        spoils=("p.jsonl",),
+        owns=("p.jsonl", "p.jsonl.part"),
+    ),
     Case("score", "score p.jsonl --by {by} --csv s.csv --markdown s.md --draws 9", weight=5),
     Case("score plots", "score p.jsonl --window-run q.jsonl --plots plots --draws 9", weight=1),
     Case("gallery", "gallery p.jsonl --root coco --out g.html", weight=3),
@@ -150,282 +150,127 @@ CASES = (
         Case(f"data check {name}", f"data check {name} {root} --split {split}")
         for name, (root, split) in _SETS.items()
     ),
-    Case("data check coco", "data check coco coco --annotations train.json --pairs pairs.jsonl", spoils=("*.json*",)),
-    Case("data build-ap10k", "data build-ap10k ap10k --out built --exclude exclude.txt", spoils=("*.json", "*.txt")),
-    Case("pose", f"pose coco/images --templates sets {_TOY} --labels {{labels}} --out new.json", fails=True),
-    Case("pose masks", f"pose coco/images --templates sets --masks coco/masks --template-masks {_TOY}", fails=True),
-    Case("pose again", f"pose coco/images --templates sets {_TOY} --out half.json", reads=("half.json.part",),
-         spoils=("half.json.part",), owns=("half.json.part", "half.json")),
-    Case("pose read", f"pose coco/images --templates sets {_TOY} --out poses.json", spoils=("poses.json",)),
-    Case("transfer", f"transfer coco/train.json img/{{image}} img/a.png {_TOY} --out new.json --review r.html",
-         reads=_SHOWN, fails=True, weight=3),
-    Case("transfer targets", f"transfer coco/train.json --targets more/val.json {_TOY} --out new.json --evaluate",
-         spoils=("*.json",), reads=(*_SHOWN, "more/images", "more/masks"), fails=True, weight=3),
-    Case("transfer again", f"transfer coco/train.json {' '.join(MORE)} {_TOY} {_STOPPED} some.json",
-         reads=("some.json.part", *_SHOWN), spoils=("some.json.part",), owns=("some.json.part", "some.json"), fails=True),
-    Case("transfer read", f"transfer coco/train.json {' '.join(MORE)} {_TOY} {_STOPPED} found.json --review r.html",
-         spoils=("found.json",), reads=_SHOWN, fails=True),
-    Case("transfer merge", f"transfer coco/train.json {' '.join(MORE)} {_TOY} {_STOPPED} shared.json --merge",
-         reads=("shared.json.part-0-of-2", "shared.json.part-1-of-2", *_SHOWN), spoils=("shared.json*",),
-         owns=("shared.json*",), fails=True),
-    Case("train", "train train.yaml --out new --device cpu", reads=("faces", "features"),
-         spoils=("train.yaml",), owns=("features/*",), stop=2, weight=5),
-    Case("train data", "train train.yaml --out new --device cpu", reads=("faces", "features"),
-         spoils=("faces/plain/*", "features/*"), owns=("features/*",), stop=2),
-    Case("train again", "train train.yaml --out run --device cpu", reads=("faces", "features"), spoils=_RUN,
-         owns=("run/*", "features/*"), stop=2, weight=3),
-    Case("train start", "train train.yaml --out new --device cpu --set start=run/{place}",
-         reads=("faces", "features"), spoils=("run/*",), owns=("features/*",), stop=2, weight=1),
+    Case(
+        "data check coco",
+        "data check coco coco --annotations train.json --pairs pairs.jsonl",
+        spoils=("*.json*",),
+    ),
+    Case(
+        "data build-ap10k",
+        "data build-ap10k ap10k --out built --exclude exclude.txt",
+        spoils=("*.json", "*.txt"),
+    ),
+    Case("pose", "pose coco/images --templates sets @toy --labels {labels} --out new.json", fails=True),
+    Case(
+        "pose masks", "pose coco/images --templates sets --masks coco/masks --template-masks @toy", fails=True
+    ),
+    Case(
+        "pose again",
+        "pose coco/images --templates sets @toy --out half.json",
+        reads=("half.json.part",),
+        spoils=("half.json.part",),
+        owns=("half.json.part", "half.json"),
+    ),
+    Case("pose read", "pose coco/images --templates sets @toy --out poses.json", spoils=("poses.json",)),
+    Case(
+        "transfer",
+        "transfer coco/train.json img/{image} img/a.png @toy --out new.json --review r.html",
+        reads=_SHOWN,
+        fails=True,
+        weight=3,
+    ),
+    Case(
+        "transfer targets",
+        "transfer coco/train.json --targets more/val.json @toy --out new.json --evaluate",
+        spoils=("*.json",),
+        reads=(*_SHOWN, "more/images", "more/masks"),
+        fails=True,
+        weight=3,
+    ),
+    Case(
+        "transfer again",
+        "transfer coco/train.json @more @toy --root . --out some.json",
+        reads=("some.json.part", *_SHOWN),
+        spoils=("some.json.part",),
+        owns=("some.json.part", "some.json"),
+        fails=True,
+    ),
+    Case(
+        "transfer read",
+        "transfer coco/train.json @more @toy --root . --out found.json --review r.html",
+        spoils=("found.json",),
+        reads=_SHOWN,
+        fails=True,
+    ),
+    Case(
+        "transfer merge",
+        "transfer coco/train.json @more @toy --root . --out shared.json --merge",
+        reads=("shared.json.part-0-of-2", "shared.json.part-1-of-2", *_SHOWN),
+        spoils=("shared.json*",),
+        owns=("shared.json*",),
+        fails=True,
+    ),
+    Case(
+        "train",
+        "train train.yaml --out new --device cpu",
+        reads=("faces", "features"),
+        spoils=("train.yaml",),
+        owns=("features/*",),
+        stop=2,
+        weight=5,
+    ),
+    Case(
+        "train data",
+        "train train.yaml --out new --device cpu",
+        reads=("faces", "features"),
+        spoils=("faces/plain/*", "features/*"),
+        owns=("features/*",),
+        stop=2,
+    ),
+    Case(
+        "train again",
+        "train train.yaml --out run --device cpu",
+        reads=("faces", "features"),
+        spoils=_RUN,
+        owns=("run/*", "features/*"),
+        stop=2,
+        weight=3,
+    ),
+    Case(
+        "train start",
+        "train train.yaml --out new --device cpu --set start=run/{place}",
+        reads=("faces", "features"),
+        spoils=("run/*",),
+        owns=("features/*",),
+        stop=2,
+        weight=1,
+    ),
     Case("tune", "tune tune.yaml --out new --device cpu", reads=("faces",), spoils=("tune.yaml",), stop=1),
-    Case("tune data", "tune tune.yaml --out new --device cpu", reads=("faces",), spoils=("faces/*",), stop=1, weight=1),
-    Case("ablation", "ablation train.yaml --out new --seeds 1 --device cpu", reads=("faces", "features"),
-         spoils=("train.yaml",), owns=("features/*",), stop=1),
-    Case("reproduce", f"reproduce {{analysis}} {_COCO} {_TOY} --out new", fails=False, weight=1),
-    Case("reproduce study", f"reproduce table2 --dataset study.yaml --root . {_TOY} --out new", reads=("coco",),
-         spoils=("study.yaml",), weight=1),
+    Case(
+        "tune data",
+        "tune tune.yaml --out new --device cpu",
+        reads=("faces",),
+        spoils=("faces/*",),
+        stop=1,
+        weight=1,
+    ),
+    Case(
+        "ablation",
+        "ablation train.yaml --out new --seeds 1 --device cpu",
+        reads=("faces", "features"),
+        spoils=("train.yaml",),
+        owns=("features/*",),
+        stop=1,
+    ),
+    Case("reproduce", "reproduce {analysis} @coco @toy --out new", fails=False, weight=1),
+    Case(
+        "reproduce study",
+        "reproduce table2 --dataset study.yaml --root . @toy --out new",
+        reads=("coco",),
+        spoils=("study.yaml",),
+        weight=1,
+    ),
     Case("info", "info --json", weight=1),
     Case("info convert", "info --convert-captioner odise.pth --out c.safetensors"),
     Case("examples", "examples photos", weight=1),
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Round:
-    """A run of a case, and what was wrong with it; nothing if ``faults`` is empty."""
-
-    case: Case
-    words: list[str]
-    ended: frame.Ended
-    faults: list[str]
-
-
-def run(seed: int, number: int, world: Path, place: Path) -> Round:
-    """The run of a number; the same whenever it is asked for."""
-    dice = Random(f"{seed}/{number}")
-    case = dice.choices(CASES, [each.weight for each in CASES])[0]
-    return run_case(
-        case, dice, dice.choices(("files", "words", "both", "names"), (60, 28, 6, 6))[0], world, place
-    )
-
-
-def run_case(case: Case, dice: Random, plan: str, world: Path, place: Path) -> Round:
-    """A case, of which the plan says what is changed; nothing if it is empty."""
-    words = [_chosen(dice, each) for each in case.words.split()]
-    folder = place / "run"
-    folder.mkdir()
-    try:
-        _copy(world, folder, [*words, *case.reads])
-        if plan in ("files", "both"):
-            _spoil(dice, case, folder)
-        if plan in ("words", "both"):
-            words = _mutated(dice, words)
-        if plan == "names":
-            words = _renamed(dice, case, words, folder)
-        before = _contents(folder)
-        ended = frame.run(words, folder, case.stop)
-        faults = [*_judged(case, ended), *_touched(case, words, folder, before)]
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    return Round(case, words, ended, faults)
-
-
-def _chosen(dice: Random, word: str) -> str:
-    return re.sub(r"{(\w+)}", lambda name: dice.choice(CHOICES[name[1]]), word)
-
-
-def _copy(world: Path, folder: Path, words: list[str]) -> None:
-    """Those files and folders of the world that are named."""
-    for name in dict.fromkeys(part.rstrip("/") for word in words for part in (word, word.partition("=")[2])):
-        source = world / name
-        if not name or name == "." or not source.exists() or (folder / name).exists():
-            continue
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        if source.is_dir():
-            shutil.copytree(source, folder / name, dirs_exist_ok=True)
-        else:
-            shutil.copy(source, folder / name)
-
-
-def _candidates(case: Case, folder: Path) -> list[Path]:
-    files = sorted(each for each in folder.rglob("*") if each.is_file())
-    return [each for each in files if _fits(each.relative_to(folder).as_posix(), case.spoils)] or files
-
-
-def _fits(name: str, patterns: tuple[str, ...]) -> bool:
-    return any(fnmatch.fnmatchcase(name, each) for each in patterns)
-
-
-def _spoil(dice: Random, case: Case, folder: Path) -> None:
-    files = _candidates(case, folder)
-    # A text decides more than an image does.
-    texts = [each for each in files if each.suffix not in (".png", ".jpg")]
-    for _ in range(dice.choice((1, 1, 1, 2)) if files else 0):
-        path = dice.choice(texts if texts and dice.random() < 0.6 else files)
-        others = [dice.choice(files).read_bytes() for _ in range(2)]
-        path.write_bytes(mutations.by_kind(dice, path.name, path.read_bytes(), others))
-
-
-def _mutated(dice: Random, words: list[str]) -> list[str]:
-    """Words left out, repeated, replaced or added."""
-    command = _command(words)
-    words = list(words)
-    for _ in range(dice.choice((1, 1, 2, 3))):
-        place, kind = dice.randrange(1, max(2, len(words))), dice.randrange(10)
-        if kind < 3 and place < len(words):
-            words[place] = mutations.text(dice)
-        elif kind == 3 and place < len(words):
-            del words[place]
-        elif kind == 4 and place < len(words):
-            words.insert(place, words[place])
-        elif kind == 5:
-            words += ["--set", f"{dice.choice(_KEYS)}={mutations.text(dice)}"]
-        else:
-            option = dice.choice(command.params)
-            name = dice.choice([*option.opts, *option.secondary_opts])
-            words.append(name) if name.startswith("-") else None
-            if not getattr(option, "is_flag", False):
-                words.append(mutations.text(dice))
-    return [_within(each) for each in words]
-
-
-_KEYS = (
-    *(
-        "window",
-        "temperature",
-        "weight",
-        "canvas",
-        "grid",
-        "extractor",
-        "device",
-        "name",
-        "weights",
-        "",
-        ".",
-        "a.b",
-    ),
-    *(
-        "stages.0.steps",
-        "stages.0.batch",
-        "stages.0.learning_rate",
-        "stages.-1.steps",
-        "stages.9",
-        "network.width",
-    ),
-    *("network.grid", "loss.window", "matching.window", "seed", "root", "start", "validation.every", "cache"),
-    *(
-        "steps",
-        "shape.width",
-        "size",
-        "views.turn",
-        "objective.points",
-        "data.0.objects",
-        "workers",
-        "inside_picture",
-    ),
 )
-
-
-def _within(word: str) -> str:
-    """No word leads out of the run's folder, but to devices and the like."""
-    return re.sub(r"^(--?\w*=|\w+=)?/(?!dev/|proc/)(?=.)", r"\1", word)
-
-
-def _command(words: list[str]) -> Any:
-    found = frame.commands().commands[words[0]]
-    return found.commands[words[1]] if hasattr(found, "commands") else found
-
-
-def _renamed(dice: Random, case: Case, words: list[str], folder: Path) -> list[str]:
-    """A file is missing, is something else, or has another name; words that named it name it so."""
-    files = _candidates(case, folder)
-    if not files:
-        return words
-    path = dice.choice(files)
-    kind = dice.randrange(8)
-    if kind < 5:
-        path.unlink()
-        if kind == 1:
-            path.mkdir()
-        elif kind == 2:
-            path.symlink_to("nowhere")
-        elif kind == 3:
-            path.symlink_to(path.name)
-        elif kind == 4:
-            path.touch()
-        return words
-    names = ("[b]", "[x]", "a\nb", "\udce9", "x" * 200, "e\u0301", "<b>", "a b", "-n", "%s{0}", "\x1b[31m")
-    fresh = path.with_name(dice.choice(names) + path.suffix)
-    path.rename(fresh)
-    old = path.relative_to(folder).as_posix()
-    return [each.replace(old, str(fresh.relative_to(folder))) for each in words]
-
-
-def _contents(folder: Path) -> dict[str, bytes]:
-    """Content, or what else it is, of all that is in a folder."""
-    found = {}
-    for above, folders, files in os.walk(folder):
-        for name in (*folders, *files):
-            path = Path(above, name)
-            shown = str(path.relative_to(folder))
-            if path.is_symlink():
-                found[shown] = os.fsencode(path.readlink())
-            elif path.is_file():
-                found[shown] = path.read_bytes()
-    return found
-
-
-def _judged(case: Case, ended: frame.Ended) -> Iterator[str]:
-    """What is wrong with the code or with what was said."""
-    if ended.trouble:
-        yield ended.trouble
-    said = ended.err
-    whole = ended.code == 1 and "failed while working" in said
-    allowed = {0, 2, 130} | ({1} if case.fails and not whole else set())
-    if ended.code not in allowed and not any(each in said for each in FAILURES):
-        yield f"exit code {ended.code}"
-    if (found := _PYTHON.search(said)) is not None:
-        yield f"says {found[0]!r}"
-    if ended.code == 2 and not said.strip() and "problem" not in ended.out:
-        yield "exit code 2 without a word"
-    begin = said.find("error: ")
-    longest = max(
-        (
-            len(each)
-            for each in (*said.split("\n"), *ended.below.split("\n"), said[begin:] if begin >= 0 else "")
-        ),
-        default=0,
-    )
-    if longest > LONGEST_MESSAGE:
-        yield f"a message of {longest} characters"
-    if said.count("\n", begin) > 2 and begin >= 0 and "failed: " not in said:
-        yield f"an error of {said.count(chr(10), begin)} lines"
-
-
-def _touched(case: Case, words: list[str], folder: Path, before: dict[str, bytes]) -> Iterator[str]:
-    """What was changed or left behind though it is not the command's."""
-    after = _contents(folder)
-    for name in before.keys() - after.keys():
-        if not _fits(name, case.owns):
-            yield f"{name} is gone"
-    for name, content in after.items():
-        if (
-            name in before
-            and content != before[name]
-            and not _fits(name, case.owns)
-            and not _is_result(name, words)
-        ):
-            yield f"{name} was changed"
-        if _DRAFT.fullmatch(Path(name).name) or name.startswith("tmp/"):
-            yield f"{name} was left behind"
-
-
-def _is_result(name: str, words: list[str]) -> bool:
-    """Whether a file is only named as a place for a result."""
-    flags = {f"--{each.replace('_', '-')}" for each in WRITTEN} | {"--json"}
-    places = [row for row, word in enumerate(words) if Path(word.partition("=")[2] or word) == Path(name)]
-    inside = [word for word in words if word and Path(word) in Path(name).parents and word != "."]
-    return (
-        not inside
-        and bool(places)
-        and all(words[row - 1] in flags or words[row].partition("=")[0] in flags for row in places)
-    )

@@ -6,7 +6,6 @@ import contextlib
 import io
 import logging
 import os
-import resource
 import signal
 import sys
 import tempfile
@@ -183,6 +182,8 @@ def _fresh_state() -> Iterator[None]:
 @contextlib.contextmanager
 def _limited(stop: int | None) -> Iterator[None]:
     """End a run that hangs or wants all memory; interrupt one that may rightly take long."""
+
+    import resource  # not on Windows
 
     def interrupt(_: int, __: FrameType | None) -> None:
         signal.signal(signal.SIGALRM, hang)

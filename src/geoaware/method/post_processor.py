@@ -28,9 +28,10 @@ from torch.utils.checkpoint import checkpoint
 
 from geoaware.method.maps import resized
 from geoaware.method.types import FeatureMap
-from geoaware.runs.errors import InputError, reason
+from geoaware.runs.errors import InputError, quoted, reason
 from geoaware.runs.weights import (
     FILES,
+    LARGEST,
     SavedNetwork,
     digest,
     first_line,
@@ -73,6 +74,10 @@ class PostProcessorSettings:
     centred: bool = False
 
     def __post_init__(self) -> None:
+        if max(self.width, self.grid, *self.channels, *self.context) > LARGEST:
+            raise InputError(
+                f"width, grid, channels and context can be {LARGEST:,} at most, got {quoted(self)}"
+            )
         if self.context and min(self.context) < 1:
             raise InputError(f"context takes dilations of at least 1, got {self.context}")
         if min(self.channels, default=1) < 1:

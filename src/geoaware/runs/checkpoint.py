@@ -79,7 +79,7 @@ class Saved:
 
 
 def _are_alike(found: Any, fresh: Any) -> bool:
-    """Whether values read from a file are of the kinds of others, at any depth; whatever keys came or went."""
+    """Whether values of a file are of the kinds of others, at any depth; keys may have come or gone."""
     if isinstance(fresh, dict):
         both = isinstance(found, dict) and found.keys() & fresh.keys()
         return isinstance(found, dict) and all(_are_alike(found[key], fresh[key]) for key in both or ())
@@ -144,8 +144,8 @@ def reading(folder: Path) -> Iterator[Path]:
         RuntimeError,
     ) as error:
         raise InputError(
-            f"{path}: damaged, cannot be read ({reason(error)}); restart to begin anew, with the weights saved "
-            "last as start to go on from them",
+            f"{path}: damaged, cannot be read ({reason(error)}); restart to begin anew, with the weights "
+            "saved last as start to go on from them",
             "restart",
         ) from None
 

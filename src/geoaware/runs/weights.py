@@ -21,6 +21,9 @@ from geoaware.runs.files import refuse_pretender, replacing, without_html
 FILES = CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 """Files of a network in its folder."""
 
+LARGEST = 2**20
+"""No width, grid or number of channels of a network is larger; torch counts bytes in 64 bits."""
+
 Network = TypeVar("Network", bound="SavedNetwork")
 
 
@@ -251,7 +254,8 @@ class SavedNetwork(nn.Module):
             network = cls.of_values(**{**values, **lists})
         except (TypeError, InputError) as error:
             raise InputError(
-                f"{path}: damaged, no {cls.noun} can be made of its {cls.section} ({reason(error)}); copy it anew"
+                f"{path}: damaged, no {cls.noun} can be made of its {cls.section} ({reason(error)}); "
+                "copy it anew"
             ) from None
         network.load_whole(read_safetensors(folder / WEIGHTS), folder / WEIGHTS)
         network.info = info

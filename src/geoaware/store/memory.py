@@ -116,7 +116,10 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that the device's memory is used up."""
     return isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)) or (
         isinstance(error, RuntimeError)
-        and any(words in str(error) for words in ("out of memory", "can't allocate memory"))
+        and any(
+            words in str(error)
+            for words in ("out of memory", "can't allocate memory", "size calculation overflowed")
+        )
     )
 
 
