@@ -12,6 +12,10 @@ from geoaware.runs.errors import INTERRUPTED
 
 def main() -> None:
     """Run the command line."""
+    # Threads that wait for each other sleep instead of spinning: on a machine with other work, spinning makes
+    # two threads take many times as long as one. It is read when torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("KMP_BLOCKTIME", "0")
     heard = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # not under nohup
     try:
         if heard:

@@ -155,7 +155,7 @@ def main() -> None:
     except Exception as error:
         if (said := _about_path(error)) is not None:
             _fail(error, said, code=2)
-        from geoaware.store.memory import is_out_of_memory  # not before: it brings torch
+        from geoaware.runs.work import is_out_of_memory  # not before: it brings torch
 
         if is_out_of_memory(error):
             said = "not enough memory; choose smaller settings (batch, canvas, size), or close other programs"

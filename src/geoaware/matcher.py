@@ -153,6 +153,10 @@ class Matcher:
         """What the features of one image in one pose take in memory."""
         return 4 * self.extractor.layout.channels * self.extractor.layout.grid**2
 
+    def together(self, wanted: int = 0) -> int:
+        """How many images are encoded in one batch; if not given, one on a CPU and eight elsewhere."""
+        return wanted or (1 if self.extractor.device.type == "cpu" else 8)
+
     def encode(
         self, image: ImageLike | Encoded, mask: np.ndarray | None = None, box: Box | None = None
     ) -> Encoded:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -95,37 +94,27 @@ def test_a_second_run_skips_a_check_lists_and_a_third_mends(tmp_path: Path) -> N
     assert snapshot(cache) == before
 
 
-def test_two_processes_by_environment_make_what_one_makes(alone: tuple[Path, Path], tmp_path: Path) -> None:
+def test_several_processes_make_what_one_makes(alone: tuple[Path, Path], tmp_path: Path) -> None:
     folder, cache = alone
-    both = [
-        start(*common(folder, tmp_path), "--recursive", RANK=str(rank), WORLD_SIZE="2") for rank in (0, 1)
-    ]
-    ends = [process.communicate(timeout=120) for process in both]
-    assert sorted(process.returncode for process in both) == [0, 1], ends
-    assert "[1 of 2] 5 images" in ends[0][1]
-    assert "[2 of 2] 5 images" in ends[1][1]
+    done = extract(*common(folder, tmp_path), "--recursive", "--workers", 2)
+    assert done.returncode == 1, done.stderr
+    assert "18 extracted, 0 already there, 1 failed" in done.stderr
     assert snapshot(tmp_path) == snapshot(cache)
-    assert FeatureStore.open(tmp_path).folder.name == FeatureStore.open(cache).folder.name
     manifests = [(FeatureStore.open(each).folder / "manifest.json").read_text() for each in (tmp_path, cache)]
     assert manifests[0] == manifests[1]
 
 
-@pytest.mark.skipif(importlib.util.find_spec("torch.distributed.run") is None, reason="no torchrun here")
-def test_torchrun(tmp_path: Path) -> None:
-    folder, cache = photos(tmp_path / "in", 5), tmp_path / "cache"
-    launcher = ("torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m")
-    process = start(*common(folder, cache), launcher=launcher)
-    _, error = process.communicate(timeout=120)
-    assert process.returncode == 0, error
-    assert "[1 of 2] 6 extracted" in error
-    assert "[2 of 2] 4 extracted" in error
-    assert json.loads((FeatureStore.open(cache).folder / "manifest.json").read_text())["files"] == 10
+def test_two_runs_fill_one_cache(alone: tuple[Path, Path], tmp_path: Path) -> None:
+    folder, cache = alone
+    both = [start(*common(folder, tmp_path), "--recursive") for _ in range(2)]
+    ends = [process.communicate(timeout=120) for process in both]
+    assert [process.returncode for process in both] == [1, 1], ends
+    assert snapshot(tmp_path) == snapshot(cache)
 
 
 def test_bad_input_is_refused_in_one_line(alone: tuple[Path, Path], tmp_path: Path) -> None:
     toy = ("--extractor", "toy", "--device", "cpu")
     assert_refused(extract(alone[0], "--cache", alone[0] / "000.png", *toy), "000.png", "choose another")
-    assert_refused(extract(alone[0], "--cache", tmp_path / "c", *toy, RANK="4", WORLD_SIZE="2"), "RANK 4")
 
 
 @pytest.mark.parametrize(

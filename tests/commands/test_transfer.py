@@ -107,23 +107,6 @@ def test_an_evaluation(tmp_path: Path, source: Path) -> None:
     assert (tmp_path / "out.predictions.jsonl").read_bytes() == predictions.read_bytes()
 
 
-def test_shards_and_merge(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    truth, alone, out = annotated(tmp_path), tmp_path / "alone.json", tmp_path / "out.json"
-    run(source, "--targets", truth, "--out", alone, "--keep-guesses")
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    for rank in ("0", "1"):
-        monkeypatch.setenv("RANK", rank)
-        result = run(source, "--targets", truth, "--out", out, "--keep-guesses")
-        assert f"[{int(rank) + 1} of 2] {2 - int(rank)} annotated, 0 failed" in result.stderr
-        assert "with --merge" in result.stderr
-        assert result.stdout == ""
-    monkeypatch.delenv("WORLD_SIZE")
-    monkeypatch.delenv("RANK")
-    result = run(source, "--targets", truth, "--out", out, "--keep-guesses", "--merge", "--evaluate")
-    assert "PCK in per cent" in result.stdout
-    assert out.read_bytes() == alone.read_bytes()
-
-
 def test_mistakes_are_found_before_the_work(
     tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,6 +29,7 @@ from geoaware.method.post_processor import PostProcessor
 from geoaware.method.types import Keypoints, Pair
 from geoaware.presets import defaults_of
 from geoaware.runs.errors import InputError
+from geoaware.runs.work import Local
 from tests.evaluation.tiny import SCHEMA, Sided, tiny_dataset, tiny_matcher
 from tests.features.test_refined import random_network
 
@@ -231,6 +232,14 @@ def test_cut_anywhere_it_goes_on_and_ends_in_the_same_bytes(dataset, tmp_path, w
         assert not part.exists()
         assert seen[0] == max(content[:place].count(b"\n") - 1, 0)
         assert seen[-1] == len(dataset.pairs)
+
+
+@pytest.mark.parametrize("cache_bytes", [1, 1 << 30])
+def test_several_processes_write_the_same_bytes(dataset, tmp_path, whole, cache_bytes):
+    settings = PredictSettings(batch=2, cache_bytes=cache_bytes)
+    path = predict(dataset, tiny_matcher(), tmp_path / "p.jsonl", settings, engine=Local(2))
+    assert path.read_bytes() == whole.read_bytes()
+    assert [each.name for each in tmp_path.iterdir() if "p.jsonl" in each.name] == ["p.jsonl"]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")

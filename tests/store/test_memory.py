@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from geoaware.runs.errors import InputError
+from geoaware.runs.work import is_out_of_memory
 from geoaware.store import memory
 from geoaware.store.memory import (
     choose_dtype_by_memory,
     free_memory,
-    is_out_of_memory,
     measured,
     plan_batch,
     weights_size,

@@ -24,7 +24,7 @@ from geoaware.method.geometry import POSES, pose_image
 from geoaware.runs.errors import InputError
 from geoaware.runs.files import replacing
 from geoaware.store import extraction, feature_store
-from geoaware.store.extraction import Shard, extract, survey
+from geoaware.store.extraction import extract, survey
 from geoaware.store.feature_store import (
     CachedExtractor,
     DiskFullError,
@@ -439,7 +439,7 @@ def test_a_batch_that_does_not_fit_is_halved(tmp_path: Path, caplog: pytest.LogC
     extractor = Small()
     store = FeatureStore.of(tmp_path / "cache", extractor)
     assert extract(survey(list_images(folder), ("identity",), store), extractor, store, batch=4) == 6
-    assert sizes == [1, 4, 2, 2, 1]
+    assert sizes == [1, 4, 2, 2, 2]
     assert "going on with 2" in caplog.text
 
 
@@ -615,21 +615,6 @@ def test_files_of_an_older_format_are_made_anew(tmp_path: Path, caplog: pytest.L
     CachedExtractor(Toy(), store)(folder / "000.png")
     assert "written by an older geoaware; computed anew" in caplog.text
     assert snapshot(cache) == before
-
-
-def test_shards_from_the_environment() -> None:
-    assert Shard.from_environment({}) == Shard(0, 1, 0, 1)
-    shard = Shard.from_environment(
-        {"RANK": "1", "WORLD_SIZE": "3", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
-    )
-    paths = [Path(str(number)) for number in range(7)]
-    assert [str(path) for path in shard.of(paths)] == ["1", "4"]
-    assert shard.sharers(torch.device("cpu")) == 2
-    every = [path for rank in range(3) for path in Shard(rank, 3).of(paths)]
-    assert sorted(every) == paths
-    for wrong in ({"RANK": "3", "WORLD_SIZE": "3"}, {"RANK": "one"}, {"WORLD_SIZE": "0"}):
-        with pytest.raises(InputError, match="in the environment"):
-            Shard.from_environment(wrong)
 
 
 def test_a_limit_of_memory_reaches_the_extractor_inside(

@@ -13,6 +13,7 @@ from typer import Argument, Option
 from geoaware.commands.options import (
     AsJson,
     DataOptions,
+    EngineOptions,
     FeatureOptions,
     Markdown,
     PairOptions,
@@ -47,6 +48,7 @@ class PredictOptions:
     chosen: PairOptions
     out: Annotated[Path | None, Option(help="File to write; named after the run if not given.")] = None
     run: RunOptions
+    engine: EngineOptions
     restart: Restart = False
 
     def path(self, data: DataSet, protocol: str) -> Path:
@@ -193,7 +195,15 @@ def _predict(options: PredictOptions, figures: FigureOptions | None = None) -> P
     )
     settings = predict_settings(protocol.name, options.rules, options.run)
     with progress_bars() as tell:
-        return predict(data, matcher, path, settings, restart=options.restart, progress=tell)
+        return predict(
+            data,
+            matcher,
+            path,
+            settings,
+            engine=options.engine.load(),
+            restart=options.restart,
+            progress=tell,
+        )
 
 
 def _what_next(path: Path, result: PCKResult) -> str:

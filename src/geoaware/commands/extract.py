@@ -10,13 +10,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Argument, Option
 
-from geoaware.commands.options import Device, ExtractorName, expand, parse_extractor_settings, say
+from geoaware.commands.options import (
+    Device,
+    EngineOptions,
+    ExtractorName,
+    expand,
+    parse_extractor_settings,
+    say,
+)
 from geoaware.runs.errors import InputError
 
 if TYPE_CHECKING:
     from geoaware.features import Extractor
     from geoaware.method.geometry import Pose
-    from geoaware.store.extraction import Shard
+    from geoaware.runs.work import Engine
     from geoaware.store.feature_store import FeatureStore
 
 
@@ -40,40 +47,36 @@ def extract(
         float | None, Option(metavar="GB", help="What weights and computation may take together.")
     ] = None,
     device: Device = "auto",
-    dtype: Annotated[
-        str, Option(help="fp32, bf16, fp16; auto: by free memory (with several processes fp32).")
-    ] = "fp32",
+    dtype: Annotated[str, Option(help="fp32, bf16, fp16; auto: by free memory.")] = "fp32",
     setting: Annotated[
         list[str] | None,
         Option("--set", metavar="KEY=VALUE", help="A setting of the extractor; may be repeated."),
     ] = None,
+    *,
+    engine: EngineOptions,
 ) -> None:
     """Extract the features of a folder of images into a cache, to be read many times.
 
-    A run that was stopped goes on where it was when the same command is given again. Under torchrun or
-    accelerate launch each process takes its share of the images.
+    A run that was stopped goes on where it was when the same command is given again. Several runs may fill
+    one cache at the same time.
 
     Examples:
 
     geoaware extract photos/ --extractor lite --cache features/ --poses identity,flip
 
     geoaware extract photos/ --extractor lite --cache features/ --poses identity,flip --check
-
-    torchrun --nproc_per_node 4 -m geoaware.cli extract photos/ --extractor dinov2-base --cache features/
     """
     turned, size, limit = _poses(poses), _batch(batch), _bytes(max_memory)
 
     from geoaware.data.images import list_images
-    from geoaware.store.extraction import Shard
     from geoaware.store.feature_store import FeatureStore
     from geoaware.store.stored_file import STORED
 
     if stored not in STORED:
         raise InputError(f"features cannot be stored as {stored!r}; choose {', '.join(STORED)}")
-    shard = Shard.from_environment()
-    paths = shard.of(list_images(folder, recursive))
-    loaded = _load(extractor, device, dtype, limit, shard, parse_extractor_settings(setting))
-    job = _Job(paths, turned, FeatureStore.of(cache, loaded, stored), shard)
+    paths = list_images(folder, recursive)
+    loaded = _load(extractor, device, dtype, limit, parse_extractor_settings(setting))
+    job = _Job(paths, turned, FeatureStore.of(cache, loaded, stored), engine.load())
     if check:
         _check(job)
     else:
@@ -85,15 +88,12 @@ def extract(
 
 @dataclass(frozen=True)
 class _Job:
-    """The images of this process and where their features go."""
+    """The images, where their features go, and what extracts them."""
 
     paths: list[Path]
     poses: tuple[Pose, ...]
     store: FeatureStore
-    shard: Shard
-
-    def say(self, text: str) -> None:
-        say(text, self.shard)
+    engine: Engine
 
 
 def _extract(job: _Job, extractor: Extractor, batch: int | None, limit: int | None) -> None:
@@ -103,7 +103,7 @@ def _extract(job: _Job, extractor: Extractor, batch: int | None, limit: int | No
     from geoaware.store.feature_store import DiskFullError
 
     job.store.prepare()
-    with progress_bars(job.shard.rank == 0, terminal_only=True) as tell:
+    with progress_bars(terminal_only=True) as tell:
         advance = advancing(tell, "looking", len(job.paths))
         work = extraction.survey(job.paths, job.poses, job.store, advance)
         before = f"{len(job.paths)} images, {work.there} files already there"
@@ -114,8 +114,8 @@ def _extract(job: _Job, extractor: Extractor, batch: int | None, limit: int | No
                 job.store,
                 batch=batch,
                 memory=limit,
-                shard=job.shard,
-                announce=lambda estimate: job.say(f"{before}; {estimate}"),
+                engine=job.engine,
+                announce=lambda estimate: say(f"{before}; {estimate}"),
                 progress=advancing(tell, "extracting", work.files),
             )
         finally:
@@ -124,8 +124,8 @@ def _extract(job: _Job, extractor: Extractor, batch: int | None, limit: int | No
                 if job.store.folder.is_dir():
                     job.store.update_manifest()
     for line in work.failed:
-        job.say(f"failed: {line}")
-    job.say(f"{written} extracted, {work.there} already there, {len(work.failed)} failed")
+        say(f"failed: {line}")
+    say(f"{written} extracted, {work.there} already there, {len(work.failed)} failed")
     typer.echo(job.store.folder)
     if work.failed:
         raise typer.Exit(1)
@@ -136,35 +136,30 @@ def _check(job: _Job) -> None:
     from geoaware.runs.progress import advancing, progress_bars
     from geoaware.store import extraction
 
-    files = len(job.store.entries()[job.shard.rank :: job.shard.world])
-    with progress_bars(job.shard.rank == 0, terminal_only=True) as tell:
+    files = len(job.store.entries())
+    with progress_bars(terminal_only=True) as tell:
         advance = advancing(tell, "checking", files)
-        missing, wrong = extraction.check(job.paths, job.poses, job.store, job.shard, advance)
+        missing, wrong = extraction.check(job.paths, job.poses, job.store, advance)
     for line in [*wrong, *missing]:
         typer.echo(line)
-    job.say(f"{files} files read: {len(missing)} missing, {len(wrong)} damaged or unreadable")
+    say(f"{files} files read: {len(missing)} missing, {len(wrong)} damaged or unreadable")
     if missing or wrong:
-        job.say("to mend: the same command without --check extracts what is missing or damaged")
+        say("to mend: the same command without --check extracts what is missing or damaged")
         raise typer.Exit(2)
 
 
-def _load(
-    name: str, device: str, dtype: str, limit: int | None, shard: Shard, settings: dict[str, Any]
-) -> Extractor:
+def _load(name: str, device: str, dtype: str, limit: int | None, settings: dict[str, Any]) -> Extractor:
     from geoaware.features import choose_device, load_extractor
     from geoaware.features.extractor import choose_dtype
     from geoaware.presets import preset_extractor
     from geoaware.store.memory import choose_dtype_by_memory, weights_size
 
-    where = choose_device(shard.device(device))
+    where = choose_device(device)
     known = preset_extractor(name)
     if dtype != "auto":
         return load_extractor(known, device=where, dtype=dtype, **settings)
     extractor = load_extractor(known, device="cpu", dtype="fp32", **settings)
-    if shard.world > 1:
-        # Processes that see different free memory would make different sets.
-        return extractor.to(where)
-    chosen = choose_dtype_by_memory(weights_size(extractor), where, limit, shard.sharers(where))
+    chosen = choose_dtype_by_memory(weights_size(extractor), where, limit)
     say(f"computing in {chosen} on {where}")
     return extractor.to(device=where, dtype=choose_dtype(chosen, where))
 

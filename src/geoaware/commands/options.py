@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from geoaware.evaluation.protocols import Protocol
     from geoaware.features import Extractor
     from geoaware.matcher import Matcher
-    from geoaware.store.extraction import Shard
+    from geoaware.runs.work import Engine
     from geoaware.store.feature_store import FeatureStore
 
 T = TypeVar("T")
@@ -35,10 +35,9 @@ _WHOLE = 1000
 """No message is longer."""
 
 
-def say(text: str, shard: Shard | None = None) -> None:
-    """A line on standard error, with the number of this process where there are several."""
-    who = f"[{shard.rank + 1} of {shard.world}] " if shard is not None and shard.world > 1 else ""
-    typer.echo(who + text, err=True)
+def say(text: str) -> None:
+    """A line on standard error."""
+    typer.echo(text, err=True)
 
 
 def cut(message: str) -> str:
@@ -328,6 +327,22 @@ class RunOptions:
     ] = None
     device: Device = "auto"
     dtype: Dtype = "fp32"
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """What does the work."""
+
+    workers: Annotated[
+        int | None,
+        Option(metavar="N", min=1, help="Processes side by side; on a CPU one a core if not given."),
+    ] = None
+
+    def load(self) -> Engine:
+        """The engine."""
+        from geoaware.runs.work import Local
+
+        return Local(self.workers)
 
 
 def predict_settings(protocol: str, rules: ProtocolOptions, run: RunOptions) -> PredictSettings:

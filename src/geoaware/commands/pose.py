@@ -10,6 +10,7 @@ import typer
 from typer import Argument, Option
 
 from geoaware.commands.options import (
+    EngineOptions,
     FeatureOptions,
     PoseOptions,
     Restart,
@@ -63,6 +64,7 @@ def pose(
     restart: Restart = False,
     *,
     run: Annotated[RunOptions, Without("batch", "cache_mb")],
+    engine: EngineOptions,
 ) -> None:
     """Predict whether images show their object from the left, the right, the front or the back.
 
@@ -98,7 +100,7 @@ def pose(
     work = PoseWork(load_matcher(features, run, PoseOptions("off")), {"": sets}, chosen, how)
     say(f"images: {len(chosen):,}, template sets: {len(sets):,}, {work.matcher.identity}")
     with progress_bars() as tell:
-        found = predict_poses(work, out, restart=restart, progress=tell, failed=failed)
+        found = predict_poses(work, out, engine=engine.load(), restart=restart, progress=tell, failed=failed)
     if out is not None:
         say(f"wrote {out}; the same command again reads it")
     _print(found, truth, scored=labels is not None)

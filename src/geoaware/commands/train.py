@@ -35,9 +35,9 @@ def train(
     geoaware train my.yaml --set stages.0.steps=2000 --set loss.window=15
     """
     from geoaware.runs.progress import progress_bars
-    from geoaware.store.extraction import Shard
     from geoaware.training.post_processor.config import load_config
     from geoaware.training.post_processor.loop import train as run
+    from geoaware.training.processes import Shard
 
     chosen = load_config(config, parse_settings(setting))
     folder = out or Path("runs") / Path(config).stem

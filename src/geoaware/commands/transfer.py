@@ -10,6 +10,7 @@ import typer
 from typer import Argument, Option
 
 from geoaware.commands.options import (
+    EngineOptions,
     ExifPixels,
     FeatureOptions,
     PoseOptions,
@@ -24,7 +25,6 @@ from geoaware.runs.errors import InputError
 
 if TYPE_CHECKING:
     from geoaware.apps.transfer import Outcome, Sources, Targets, TransferSettings
-    from geoaware.store.extraction import Shard
 
 
 @dataclass(frozen=True)
@@ -172,17 +172,16 @@ def transfer(
     images: ImageOptions,
     voting: VoteOptions,
     result: ResultOptions,
-    merge: Annotated[bool, Option("--merge", help="Only put shares of several processes together.")] = False,
     restart: Restart = False,
     *,
     features: FeatureOptions,
     pose: PoseOptions,
     run: Annotated[RunOptions, Without("cache_mb")],
+    engine: EngineOptions,
 ) -> None:
     """Annotate a few images and have the others annotated.
 
-    An interrupted run goes on where it stopped when the same command is given again. Under torchrun every
-    process takes its share; the same command with --merge then puts the shares together.
+    An interrupted run goes on where it stopped when the same command is given again.
 
     Examples:
 
@@ -197,36 +196,33 @@ def transfer(
 
     from geoaware.apps import transfer as library
     from geoaware.runs.progress import progress_bars
-    from geoaware.store.extraction import Shard
 
     settings = voting.settings(run.batch, result.evaluate)
-    shard = Shard.from_environment()
     sources, targets = images.read()
     result.check_evaluation(sources, targets)
-    if merge:
-        outcome = library.merge(sources, targets, images.out)
-    else:
-        here = replace(run, device=shard.device(run.device))
-        matcher = load_matcher(features, here, pose, matching="extractor")
-        with progress_bars(shard.rank == 0, terminal_only=True) as tell:
-            outcome = library.transfer(
-                sources, targets, matcher, images.out, settings, shard=shard, restart=restart, progress=tell
-            )
-    if outcome.out is not None:
-        result.make(outcome.out, sources, targets, images.hidden)
-    _report(outcome, shard)
+    matcher = load_matcher(features, run, pose, matching="extractor")
+    with progress_bars(terminal_only=True) as tell:
+        outcome = library.transfer(
+            sources,
+            targets,
+            matcher,
+            images.out,
+            settings,
+            engine=engine.load(),
+            restart=restart,
+            progress=tell,
+        )
+    result.make(outcome.out, sources, targets, images.hidden)
+    _report(outcome)
 
 
-def _report(outcome: Outcome, shard: Shard) -> None:
+def _report(outcome: Outcome) -> None:
     """What came out; exit code 1 if a target failed."""
     for reason in outcome.reasons:
-        say(f"failed: {reason}", shard)
+        say(f"failed: {reason}")
     if outcome.failed > len(outcome.reasons):
-        say(f"… and {outcome.failed - len(outcome.reasons)} more", shard)
-    say(f"{outcome.targets - outcome.failed:,} annotated, {outcome.failed:,} failed", shard)
-    if outcome.out is None:
-        say("when all processes are done: the same command, one process, with --merge", shard)
-    else:
-        typer.echo(outcome.out)
+        say(f"… and {outcome.failed - len(outcome.reasons)} more")
+    say(f"{outcome.targets - outcome.failed:,} annotated, {outcome.failed:,} failed")
+    typer.echo(outcome.out)
     if outcome.failed:
         raise typer.Exit(1)

@@ -1,11 +1,8 @@
-"""The first loop: where every pair's keypoints are found, in a file that an interruption cannot harm.
+"""The first loop: where every pair's keypoints are found (`runs.records` keeps what is done).
 
-Finished pairs are appended to ``FILE.part``, one whole line at a time, in the order of work. When all are
-there, ``FILE`` is written in the data set's order and the part file goes. A killed run leaves at worst a last
-line cut off; the next run drops it, checks that it would do the same work, and goes on.
-
-The same bytes come out whether or not a run was interrupted, because nothing depends on what was done before:
-images are extracted in fixed batches, and the cache only decides how often.
+The same bytes come out whether or not a run was interrupted, and however many processes work on it, because
+nothing depends on what was done before: images are extracted in fixed batches, and the cache only decides how
+often.
 """
 
 from __future__ import annotations
@@ -13,12 +10,17 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import multiprocessing
 import os
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
+import torch
+from PIL import Image
 from torch import Tensor
 
 from geoaware.data import DataSet, object_mask
@@ -26,7 +28,6 @@ from geoaware.data.images import load_annotated
 from geoaware.data.masks import has_mask
 from geoaware.evaluation.predictions import (
     BEGIN,
-    PART,
     Header,
     describe_schema,
     hash_pairs,
@@ -44,19 +45,12 @@ from geoaware.method.types import AnnotatedImage, Pair
 from geoaware.presets import defaults_of
 from geoaware.result import Encoded
 from geoaware.runs.errors import InputError, NotFiniteError
-from geoaware.runs.files import (
-    append_line,
-    check_own,
-    check_same_run,
-    discard,
-    open_part,
-    reading_part,
-    replacing,
-    whole_lines,
-)
+from geoaware.runs.files import check_same_run, draft_name, replacing, sweep
 from geoaware.runs.progress import Tell, silent
 from geoaware.runs.recent import Recent
+from geoaware.runs.records import Records, Run, complete
 from geoaware.runs.settings import checked
+from geoaware.runs.work import Batch, Engine, Local, cores
 
 if TYPE_CHECKING:
     from geoaware.method.keypoints import Schema
@@ -172,6 +166,7 @@ def predict(
     path: str | os.PathLike[str],
     settings: PredictSettings | None = None,
     *,
+    engine: Engine | None = None,
     restart: bool = False,
     progress: Tell = silent,
 ) -> Path:
@@ -182,6 +177,7 @@ def predict(
         matcher: extractor, post-processor, matching settings and pose setting.
         path: the file to write; beside it ``.part`` holds what is done so far.
         settings: see there.
+        engine: what does the work; this process if not given.
         restart: discard what an earlier run left instead of going on.
         progress: is told the number of pairs done and to do, after each pair.
 
@@ -192,34 +188,24 @@ def predict(
         InputError: files of another run are in the way, an image is missing or damaged, or the protocol does
             not fit the data set.
     """
-    goal, chosen = Path(path), settings or PredictSettings()
+    chosen = settings or PredictSettings()
     work = _Work(scorable(dataset, get_protocol(chosen.protocol)), matcher, chosen)
     _check(work)
-    header = work.header()
-    part = goal.with_name(goal.name + PART)
-    for each in (goal, part):
-        check_own(each, BEGIN)
-    if goal.exists() and not restart:
-        _check_whole(goal, header)
-        part.unlink(missing_ok=True)
-        return goal
-    with open_part(part, restart) as file:
-        if restart:
-            discard(goal)
-        done = _resume(file, part, header, {pair.id: len(pair.common_ids) for pair in dataset.pairs})
-        _run(work, file, done, progress)
-        _finish(file, goal, work)
-    part.unlink(missing_ok=True)
+    goal = Path(path)
+    with _sharing(work, goal, engine) as job:
+        complete(_Predictions(job), goal, engine, restart=restart, tell=progress)
     return goal
 
 
 @dataclass(frozen=True)
 class _Work:
-    """Everything that decides the predictions."""
+    """Everything that decides the predictions; and where several processes share features, and how many."""
 
     dataset: DataSet
     matcher: Matcher
     settings: PredictSettings
+    shared: Path | None = None
+    processes: int = 1
 
     @property
     def protocol(self) -> Protocol:
@@ -227,11 +213,18 @@ class _Work:
 
     @property
     def batch(self) -> int:
-        return self.settings.batch or (1 if self.matcher.extractor.device.type == "cpu" else 8)
+        return self.matcher.together(self.settings.batch)
 
     @property
     def poses(self) -> tuple[Pose, ...]:
         return CANDIDATES[self.matcher.pose]
+
+    @property
+    def device(self) -> str:
+        return self.matcher.extractor.device.type
+
+    def worker(self) -> _Worker:
+        return _Worker(self)
 
     def header(self) -> Header:
         """As it comes back from a file."""
@@ -282,79 +275,87 @@ def _check(work: _Work) -> None:
                 )
 
 
-def _check_whole(goal: Path, header: Header) -> None:
-    """A whole file is in place: fine if it is of this run.
-
-    Raises:
-        InputError: it is of another run, has lost its end, or is no predictions file.
-    """
-    with goal.open("rb") as file:
-        _check_header(file.readline(), goal, header)
-        if sum(line.endswith(b"\n") for line in file) != header.pairs:
-            raise InputError(f"{goal}: is cut off; restart to predict again", "restart")
-
-
-def _check_header(line: bytes, path: Path, header: Header) -> None:
+@contextmanager
+def _sharing(work: _Work, goal: Path, engine: Engine | None) -> Iterator[_Work]:
+    """The work with a folder beside the result in which processes find each other's features, meanwhile."""
+    if not isinstance(engine, Local) or engine.workers == 1:
+        yield work
+        return
+    sweep(goal.parent, stem=goal.stem)
+    folder = goal.with_name(draft_name(goal.stem, ".features"))
     try:
-        found = parse_header(json.loads(line), f"{path}, line 1")
-    except ValueError as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path}: exists and is no predictions file; choose another file", "out") from None
-    check_same_run(asdict(found), asdict(header), path)
+        yield replace(work, shared=folder, processes=engine.workers or cores())
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def _resume(file: BinaryIO, part: Path, header: Header, points: Mapping[str, int]) -> set[str]:
-    """Ids of the pairs that the part file has, with their numbers of points; a new one gets its header."""
-    done: set[str] = set()
-    number = 0
-    for number, line in whole_lines(file):
-        if number == 1:
-            _check_header(line, part, header)
-        else:
-            with reading_part(f"{part}, line {number}"):
-                record = json.loads(line)
-                lengths = {
-                    len(record[key]) for key in ("keypoint_ids", "predicted", "truth", "geometry_aware")
-                }
-                if lengths != {points[record["pair"]]} or record["pair"] in done:
-                    raise ValueError(lengths)
-                done.add(record["pair"])
-    if not number:
-        append_line(file, header.to_line())
-    return done
+class _Predictions(Run):
+    """The predictions file: a header, and a line for each pair."""
+
+    what = "predicting"
+    begins = part_begins = BEGIN
+
+    def __init__(self, work: _Work) -> None:
+        self._work, self._header = work, work.header()
+        self._rows = {pair.id: row for row, pair in enumerate(work.dataset.pairs)}
+
+    @property
+    def job(self) -> _Work:
+        return self._work
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def batches(self) -> Sequence[Batch]:
+        """Each pair is one; those that follow each other share images."""
+        return [(row,) for row in _Store(self._work).order]
+
+    def check_whole(self, goal: Path) -> None:
+        with goal.open("rb") as file:
+            try:
+                content = json.loads(file.readline())
+            except ValueError:
+                raise InputError(
+                    f"{goal}: exists and is no predictions file; choose another file", "out"
+                ) from None
+            self.check_head(content, goal)
+            if sum(line.endswith(b"\n") for line in file) != len(self):
+                raise InputError(f"{goal}: is cut off; restart to predict again", "restart")
+
+    def head(self) -> str:
+        return self._header.to_line()
+
+    def check_head(self, content: Any, part: Path) -> None:
+        check_same_run(asdict(parse_header(content, f"{part}, line 1")), asdict(self._header), part)
+
+    def place(self, content: Any) -> int:
+        """The row of a record's pair; it must have as many points as the pair."""
+        row = self._rows[content["pair"]]
+        lengths = {len(content[key]) for key in ("keypoint_ids", "predicted", "truth", "geometry_aware")}
+        if lengths != {len(self._work.dataset.pairs[row].common_ids)}:
+            raise ValueError(lengths)
+        return row
+
+    def write(self, draft: Path, records: Records) -> None:
+        with draft.open("wb") as out:
+            out.write(self.head().encode(errors="backslashreplace"))
+            out.writelines(records.lines())
 
 
-def _run(work: _Work, file: BinaryIO, done: set[str], progress: Tell) -> None:
-    pairs = work.dataset.pairs
-    store = _Store(pairs, work)
-    finished = len(done)
-    progress("predicting", finished, len(pairs))
-    for row in store.order:
-        pair = pairs[row]
-        if pair.id in done:
-            continue
-        append_line(file, record_line(_record(pair, work, store)))
-        finished += 1
-        progress("predicting", finished, len(pairs))
+class _Worker:
+    """Matches pairs; images are kept as long as there is room."""
 
+    def __init__(self, work: _Work) -> None:
+        self._work, self._store = work, _Store(work)
 
-def _finish(file: BinaryIO, goal: Path, work: _Work) -> None:
-    """Write the whole file in the data set's order, line by line from the part file."""
-    file.seek(0)
-    header = file.readline()
-    places: dict[str, int] = {}
-    while True:
-        place = file.tell()
-        line = file.readline()
-        if not line:
-            break
-        places[json.loads(line)["pair"]] = place
-    with replacing(goal) as draft, draft.open("wb") as out:
-        out.write(header)
-        for pair in work.dataset.pairs:
-            file.seek(places[pair.id])
-            out.write(file.readline())
+    def load(self, batch: Batch) -> dict[Path, Image.Image]:
+        pairs = [self._work.dataset.pairs[row] for row in batch]
+        return self._store.read([side for pair in pairs for side in (pair.source, pair.target)])
+
+    def work(self, batch: Batch, loaded: dict[Path, Image.Image]) -> list[str]:
+        self._store.at_hand = loaded
+        pairs = [self._work.dataset.pairs[row] for row in batch]
+        return [record_line(_record(pair, self._work, self._store)) for pair in pairs]
 
 
 def _record(pair: Pair, work: _Work, store: _Store) -> dict[str, Any]:
@@ -404,14 +405,20 @@ class _Store:
 
     Images are numbered by first appearance; ``batch`` of them in a row are extracted together whenever one
     is needed. Pairs are worked off in square blocks of images that fit the cache, back and forth, so that an
-    image is rarely extracted twice however the data set orders its pairs.
+    image is rarely extracted twice however the data set orders its pairs. Several processes leave what they
+    extract in a folder for each other.
+
+    Attributes:
+        order: rows of the pairs in the order of work.
+        at_hand: images that were read beforehand.
     """
 
-    def __init__(self, pairs: Sequence[Pair], work: _Work) -> None:
-        self._features = work.matcher.features
-        self._map_bytes = work.matcher.map_bytes
-        self._batch = work.batch
-        self._limit = work.settings.cache_bytes
+    def __init__(self, work: _Work) -> None:
+        pairs = work.dataset.pairs
+        self._features, self._map_bytes = work.matcher.features, work.matcher.map_bytes
+        self._batch, self._limit = work.batch, work.settings.cache_bytes
+        self._room = self._limit // work.processes
+        self._folder = work.shared if multiprocessing.parent_process() is not None else None
         self._images: dict[Path, AnnotatedImage] = {}
         self._poses: dict[Path, tuple[Pose, ...]] = {}
         for pair in pairs:
@@ -422,19 +429,59 @@ class _Store:
         self._paths = list(self._images)
         self._number = {path: number for number, path in enumerate(self._paths)}
         # The batch just made and the one of the other image of a pair stay, whatever the limit.
-        self._kept: Recent[Path, Encoded] = Recent(self._limit, _size, least=2 * self._batch)
+        self._kept: Recent[Path, Encoded] = Recent(self._room, _size, least=2 * self._batch)
         self.order = self._plan(pairs, len(work.poses))
+        self.at_hand: dict[Path, Image.Image] = {}
 
     def get(self, image: AnnotatedImage) -> Encoded:
         """The image with its features, in every pose if it is the source of any pair."""
         if image.path not in self._kept:
-            self._extract(self._number[image.path] // self._batch)
+            for path, encoded in self._made(self._group(image)).items():
+                self._kept[path] = encoded
         return self._kept[image.path]
 
-    def _extract(self, group: int) -> None:
-        """Extract a batch in every pose that its images are needed in, and make room for it."""
-        paths = self._paths[group * self._batch : (group + 1) * self._batch]
-        fresh = {path: Encoded(load_annotated(self._images[path])) for path in paths}
+    def read(self, images: Sequence[AnnotatedImage]) -> dict[Path, Image.Image]:
+        """The images of all batches that these are in, without those that are kept."""
+        groups = {self._group(each) for each in images if each.path not in self._kept}
+        there = set() if self._folder is None else {n for n in groups if self._file(n).exists()}
+        return {path: load_annotated(self._images[path]) for n in groups - there for path in self._members(n)}
+
+    def _group(self, image: AnnotatedImage) -> int:
+        return self._number[image.path] // self._batch
+
+    def _members(self, group: int) -> list[Path]:
+        return self._paths[group * self._batch : (group + 1) * self._batch]
+
+    def _file(self, group: int) -> Path:
+        assert self._folder is not None
+        return self._folder / f"{group}.pt"
+
+    def _made(self, group: int) -> dict[Path, Encoded]:
+        """A batch: as another process has left it, or extracted here."""
+        if self._folder is None:
+            return self._extract(group)
+        from filelock import FileLock
+
+        file = self._file(group)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        # Who comes second waits for what the first one extracts.
+        with FileLock(f"{file}.lock", poll_interval=0.002):
+            if file.exists():
+                found: dict[Path, Encoded] = torch.load(file, mmap=True, weights_only=False)
+                return found
+            made = self._extract(group)
+            self._room -= sum(map(_size, made.values()))
+            if self._room > 0:
+                with replacing(file) as draft:
+                    torch.save(made, draft)
+            return made
+
+    def _extract(self, group: int) -> dict[Path, Encoded]:
+        """Extract a batch in every pose that its images are needed in."""
+        paths = self._members(group)
+        fresh = {
+            path: Encoded(self.at_hand.get(path) or load_annotated(self._images[path])) for path in paths
+        }
         for pose in dict.fromkeys(pose for path in paths for pose in self._poses[path]):
             turned = {
                 path: pose_image(fresh[path].image, pose) for path in paths if pose in self._poses[path]
@@ -445,8 +492,7 @@ class _Store:
             made = self._features(list(turned.values()), canvases)
             for path, features in zip(turned, made, strict=True):
                 fresh[path].maps[pose] = features
-        for path, encoded in fresh.items():
-            self._kept[path] = encoded
+        return fresh
 
     def _plan(self, pairs: Sequence[Pair], poses: int) -> list[int]:
         """Rows of the pairs in the order of work."""

@@ -20,6 +20,7 @@ from geoaware._version import __version__
 from geoaware.evaluation.counts import PointTable
 from geoaware.method.metrics.geometry_aware import pair_mask
 from geoaware.runs.errors import InputError, quoted
+from geoaware.runs.files import PART
 
 if TYPE_CHECKING:
     from geoaware.evaluation.protocols import Protocol
@@ -30,8 +31,6 @@ FORMAT = "geoaware predictions"
 FORMAT_VERSION = 1
 BEGIN = f'{{"format":"{FORMAT}"'
 """How every such file begins, white space aside."""
-PART = ".part"
-"""Ends the name of a file that is still being written."""
 
 _COLUMNS = {
     **dict.fromkeys(("azimuth", "pair", "keypoint", "first", "wanted", "partner"), "q"),

@@ -22,6 +22,9 @@ from geoaware.runs.errors import InputError
 ABANDONED_S = 24 * 3600.0
 """Seconds after which a draft that a process of another computer has not touched counts as abandoned."""
 
+PART = ".part"
+"""Ends the name of a file that is still being written."""
+
 _DRAFT = re.compile(r"\..*\.geoaware-(?P<host>[0-9a-f]{8})-(?P<process>[0-9]+)-[0-9a-f]{8}\.part(\..*)?")
 
 
@@ -293,21 +296,6 @@ def _lock(descriptor: int, path: Path) -> None:
         pass
 
 
-def whole_lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """Number, from 1, and content of the lines of a part file, which may end in the middle of one.
-
-    What follows the last line end was being written when a run was killed; it is cut off.
-    """
-    file.seek(0)
-    whole = 0
-    for number, line in enumerate(file, start=1):
-        if not line.endswith(b"\n"):
-            break
-        yield number, line
-        whole += len(line)
-    file.truncate(whole)
-
-
 @contextmanager
 def reading_part(where: str) -> Iterator[None]:
     """Turn whatever goes wrong while a line of a part file is understood into an error with the remedy.
@@ -321,15 +309,6 @@ def reading_part(where: str) -> Iterator[None]:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{where}: is damaged; restart to begin anew", "restart") from None
-
-
-def append_line(file: BinaryIO, line: str) -> None:
-    """Hand a whole line of JSON to the operating system: from here on a killed process cannot lose it.
-
-    Names that are not UTF-8 are written as JSON writes them in ASCII.
-    """
-    file.write(line.encode(errors="backslashreplace"))
-    file.flush()
 
 
 def check_same_run(found: Mapping[str, Any], wanted: Mapping[str, Any], path: Path, depth: int = 2) -> None:

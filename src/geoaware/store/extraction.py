@@ -1,21 +1,13 @@
-"""A folder of images into a store: this process's share of them, from where an earlier run stopped.
-
-Under ``torchrun`` or ``accelerate launch`` every process takes each WORLD_SIZE-th image. The processes
-share nothing but the cache folder and never wait for one another.
-"""
+"""A folder of images into a store, from where an earlier run stopped: the files are what is done."""
 
 from __future__ import annotations
 
-import logging
-import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
-import torch
 from PIL import Image
 from torch import Tensor
 
@@ -23,69 +15,18 @@ from geoaware.data.images import load_image
 from geoaware.features.extractor import Extractor
 from geoaware.method.geometry import Pose, pose_image
 from geoaware.runs.errors import InputError
+from geoaware.runs.work import Batch, Engine, Local, batched, one_thread
 from geoaware.store.feature_store import FeatureStore, UnwritableError
 from geoaware.store.image_index import hash_pixels
-from geoaware.store.memory import is_out_of_memory, measured, plan_batch
+from geoaware.store.memory import measured, plan_batch
 from geoaware.store.stored_file import encoded_size
-
-T = TypeVar("T")
 
 Progress = Callable[[int], object]
 """Told how many images (or files) are done, as they are done."""
 
-_log = logging.getLogger(__name__)
-
 
 def _silent(_: object) -> None:
     """Tell nobody."""
-
-
-@dataclass(frozen=True)
-class Shard:
-    """Which part of the work is this process's: its number of how many, in all and on this machine."""
-
-    rank: int = 0
-    world: int = 1
-    local_rank: int = 0
-    local_world: int = 1
-
-    @classmethod
-    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Shard:
-        """As ``torchrun`` and ``accelerate launch`` say it; values that make no sense are an `InputError`."""
-        values = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1}
-        for name in values.keys() & environment.keys():
-            try:
-                values[name] = int(environment[name])
-            except ValueError:
-                raise InputError(
-                    f"{name} in the environment is {environment[name]!r}, a whole number was expected"
-                ) from None
-        rank, world, local_rank, local_world = values.values()
-        if not 0 <= rank < world:
-            raise InputError(
-                f"RANK {rank} and WORLD_SIZE {world} in the environment do not go together; RANK is 0 … "
-                "WORLD_SIZE - 1 (unset both for a single process)"
-            )
-        return cls(rank, world, local_rank, max(1, local_world))
-
-    def of(self, whole: Sequence[T]) -> list[T]:
-        """This process's share, of images say."""
-        return list(whole[self.rank :: self.world])
-
-    def device(self, wanted: str) -> str:
-        """The device asked for; with ``auto`` or ``cuda`` on several GPUs, the one of this process."""
-        gpus = torch.cuda.device_count()
-        if wanted in ("auto", "cuda") and gpus and self.world > 1:
-            return f"cuda:{self.local_rank % gpus}"
-        return wanted
-
-    def sharers(self, device: torch.device) -> int:
-        """How many processes of this machine use the same device."""
-        gpus = torch.cuda.device_count() if device.type == "cuda" else 1
-        return -(-self.local_world // max(1, gpus))
-
-
-_ALONE = Shard()
 
 
 class Task(NamedTuple):
@@ -160,10 +101,9 @@ def check(
     paths: Sequence[Path],
     poses: Sequence[Pose],
     store: FeatureStore,
-    shard: Shard = _ALONE,
     progress: Progress = _silent,
 ) -> tuple[list[str], list[str]]:
-    """Read this process's share of the files whole; lines on missing files, and on what cannot be read.
+    """Read the files whole; lines on missing files, and on what cannot be read.
 
     What is damaged is written to the manifest, so that the next extraction mends it.
     """
@@ -175,7 +115,7 @@ def check(
         except InputError as error:
             wrong.append(str(error))
     damaged: list[tuple[str, Pose]] = []
-    for image, pose, _ in shard.of(store.entries()):
+    for image, pose, _ in store.entries():
         problem = store.check(image, pose)
         if problem is not None:
             damaged.append((image, pose))
@@ -193,20 +133,22 @@ def extract(
     *,
     batch: int | None = None,
     memory: int | None = None,
-    shard: Shard = _ALONE,
+    sharers: int = 1,
+    engine: Engine | None = None,
     announce: Callable[[Estimate], object] = _silent,
     progress: Progress = _silent,
 ) -> int:
     """Extract what a survey found missing, and write it file by file; how many files were written.
 
-    The first image is computed alone: its maps say how much disk the rest will take, its peak of memory how
-    many fit together. Images that fail are added to ``work.failed``; the rest goes on.
+    One image is computed beforehand: its maps say how much disk all will take, its peak of memory how many
+    fit together. Images that fail are added to ``work.failed``; the rest goes on.
 
     Args:
         work, extractor, store: what is missing, what computes it, and where it goes.
         batch: images at a time; by free memory if not given.
         memory: bytes that the computation may take, beside the weights.
-        shard: this process's place among others, for the share of memory and disk.
+        sharers: processes that share the device and do the same.
+        engine: what does the work; this process if not given.
         announce: told what the run will take, before anything is written.
         progress: told of files as they are done.
 
@@ -214,102 +156,108 @@ def extract(
         InputError: the disk has less room than the files take, or not one image fits the memory.
         DiskFullError: the disk became full; what is finished stays.
     """
-    run = _Run(work, extractor, store, progress)
-    inputs = run.inputs()
-    first = next(inputs, None)
-    if first is None:
-        return 0
-    levels, each = measured(lambda: run.levels([first]), extractor.device)
-    if batch is None:
-        batch = plan_batch(each, extractor.device, memory, shard.sharers(extractor.device))
-    size = work.files * encoded_size([level.shape[1:] for level in levels], store.key.stored)
-    disk = next(each for each in (store.folder, *store.folder.parents) if each.exists())
-    estimate = Estimate(work.files, size, shutil.disk_usage(disk).free, batch)
-    announce(estimate)
-    # The first process answers for all; the others see a disk that is being filled already.
-    needed = estimate.bytes * (shard.world if shard.rank == 0 else 1)
-    if needed > estimate.free:
+    job = _Job([(task, pose) for task in work.tasks for pose in task.poses], extractor, store)
+    written, failed = 0, dict[int, str]()
+    with one_thread():
+        first = job.first()
+        if first is not None:
+            levels, each = measured(lambda: extractor.levels_of([first]), extractor.device)
+            batch = batch or plan_batch(each, extractor.device, memory, sharers)
+            size = work.files * encoded_size([level.shape[1:] for level in levels], store.key.stored)
+            estimate = Estimate(work.files, size, _free_disk(store.folder), batch)
+            announce(estimate)
+            _check_disk(estimate, store)
+        for numbers, results in (engine or Local()).results(job, batched(len(job.units), batch or 1)):
+            written += results.count(WRITTEN)
+            failed |= {number: each for number, each in zip(numbers, results, strict=True) if each}
+            progress(len(results))
+    # An image is named once, however many of its poses failed.
+    work.failed += dict.fromkeys(failed[number] for number in sorted(failed))
+    return written
+
+
+WRITTEN = ""
+"""The result of an image that was written; ``None``: another process did so; else why it failed."""
+
+
+def _free_disk(folder: Path) -> int:
+    return shutil.disk_usage(next(each for each in (folder, *folder.parents) if each.exists())).free
+
+
+def _check_disk(estimate: Estimate, store: FeatureStore) -> None:
+    if estimate.bytes > estimate.free:
         raise InputError(
-            f"{store.folder.parent}: {needed / 1e6:,.1f} MB are needed on this disk, "
+            f"{store.folder.parent}: {estimate.bytes / 1e6:,.1f} MB are needed on this disk, "
             f"{estimate.free / 1e6:,.1f} MB are free; make room, choose another folder, or store the "
             "features as int8 (half of fp16)"
         )
-    run.write([first], levels)
-    while waiting := list(islice(inputs, batch)):
-        batch = run.compute(waiting)
-    return run.written
 
 
-class _Input(NamedTuple):
-    task: Task
-    pose: Pose
-    image: Image.Image
+@dataclass(frozen=True)
+class _Job:
+    """The files to be made, by their images and poses."""
 
-
-@dataclass
-class _Run:
-    work: Survey
+    units: Sequence[tuple[Task, Pose]]
     extractor: Extractor
     store: FeatureStore
-    progress: Progress
-    written: int = 0
 
-    def inputs(self) -> Iterator[_Input]:
-        """Turned images to extract, in order; what another process made meanwhile is left out."""
-        damaged = self.store.damaged()
-        for task in self.work.tasks:
-            try:
-                image = load_image(task.path)
-                if hash_pixels(image) != task.image:
-                    raise InputError(f"{task.path}: changed while geoaware was running; run it again")
-            except InputError as error:
-                self.work.failed.append(str(error))
-                self.progress(len(task.poses))
+    @property
+    def device(self) -> str:
+        return self.extractor.device.type
+
+    def worker(self) -> _Worker:
+        return _Worker(self)
+
+    def first(self) -> Image.Image | None:
+        loaded = (self.worker().load((number,))[0] for number in range(len(self.units)))
+        return next((each for each in loaded if isinstance(each, Image.Image)), None)
+
+
+class _Worker:
+    """Extracts images, and writes what comes out."""
+
+    def __init__(self, job: _Job) -> None:
+        self._job, self._damaged = job, job.store.damaged()
+
+    def load(self, batch: Batch) -> list[Image.Image | str | None]:
+        """Turned images; ``None`` for what another process made meanwhile, or why there is no image."""
+        found = list[Image.Image | str | None]()
+        last: tuple[Path, Image.Image] | None = None
+        for task, pose in (self._job.units[number] for number in batch):
+            if (task.image, pose) not in self._damaged and self._job.store.has(task.image, pose):
+                found.append(None)
                 continue
-            for pose in task.poses:
-                if (task.image, pose) not in damaged and self.store.has(task.image, pose):
-                    self.progress(1)
-                else:
-                    yield _Input(task, pose, pose_image(image, pose))
-
-    def levels(self, inputs: Sequence[_Input]) -> tuple[Tensor, ...]:
-        """Raw maps of a batch; empty if it does not fit the memory, an error if it is a single image."""
-        device = self.extractor.device
-        try:
-            return self.extractor.levels_of([each.image for each in inputs])
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-        if len(inputs) == 1:
-            remedy = "use a smaller canvas, half precision (bf16) or the CPU"
-            raise InputError(f"one image does not fit the memory of {device}; {remedy}")
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
-        return ()
-
-    def compute(self, inputs: Sequence[_Input]) -> int:
-        """Extract and write, halving a batch that does not fit the memory; the size that fitted."""
-        size, start = len(inputs), 0
-        while part := inputs[start : start + size]:
-            levels = self.levels(part)
-            if levels:
-                self.write(part, levels)
-                start += len(part)
-            else:
-                size = len(part) // 2
-                what = (len(part), self.extractor.device, size)
-                _log.warning("a batch of %d did not fit the memory of %s: going on with %d", *what)
-        return size
-
-    def write(self, inputs: Sequence[_Input], levels: Sequence[Tensor]) -> None:
-        """Store the maps of a batch; a value that cannot be stored fails its image alone."""
-        for row, each in enumerate(inputs):
-            maps = [level[row] for level in levels]
             try:
-                self.store.write(each.task.image, each.pose, maps, each.image.size)
-                self.written += 1
-            except UnwritableError:
-                raise
+                if last is None or last[0] != task.path:
+                    last = task.path, _unchanged(task)
+                found.append(pose_image(last[1], pose))
             except InputError as error:
-                self.work.failed.append(f"{each.task.path}: {error}")
-            self.progress(1)
+                found.append(str(error))
+        return found
+
+    def work(self, batch: Batch, loaded: list[Image.Image | str | None]) -> list[str | None]:
+        """`WRITTEN`, ``None``, or why there are no features."""
+        images = [each for each in loaded if isinstance(each, Image.Image)]
+        levels = self._job.extractor.levels_of(images) if images else ()
+        maps = ([level[row] for level in levels] for row in range(len(images)))
+        return [
+            self._write(number, each, next(maps)) if isinstance(each, Image.Image) else each
+            for number, each in zip(batch, loaded, strict=True)
+        ]
+
+    def _write(self, number: int, image: Image.Image, maps: Sequence[Tensor]) -> str:
+        task, pose = self._job.units[number]
+        try:
+            self._job.store.write(task.image, pose, maps, image.size)
+        except UnwritableError:
+            raise
+        except InputError as error:  # a value that cannot be stored fails its image alone
+            return f"{task.path}: {error}"
+        return WRITTEN
+
+
+def _unchanged(task: Task) -> Image.Image:
+    image = load_image(task.path)
+    if hash_pixels(image) != task.image:
+        raise InputError(f"{task.path}: changed while geoaware was running; run it again")
+    return image

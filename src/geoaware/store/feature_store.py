@@ -109,6 +109,10 @@ class FeatureStore:
         self.index = ImageIndex(self.folder.parent / INDEX)
         self._maps = _Maps(keep)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Other processes open the store for themselves."""
+        return FeatureStore, (self.folder, self.key)
+
     @classmethod
     def of(cls, cache: str | os.PathLike[str], extractor: Extractor, stored: Stored = "fp16") -> FeatureStore:
         """The store in a cache folder that belongs to a loaded extractor; nothing need be there yet."""

@@ -112,17 +112,6 @@ def measured(run: Callable[[], T], device: torch.device) -> tuple[T, int]:
     return result, live.peak
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that the device's memory is used up."""
-    return isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, RuntimeError)
-        and any(
-            words in str(error)
-            for words in ("out of memory", "can't allocate memory", "size calculation overflowed")
-        )
-    )
-
-
 class _LiveTensors(TorchDispatchMode):
     """Bytes of the storages made by the operations inside that are still alive, and their peak."""
 

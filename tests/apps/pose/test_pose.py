@@ -25,6 +25,7 @@ from geoaware.matcher import Matcher
 from geoaware.method.alignment import instance_matching_distance, mutual_nn_distance
 from geoaware.method.types import AnnotatedImage
 from geoaware.runs.errors import InputError
+from geoaware.runs.work import Local
 from tests.evaluation.tiny import Sided
 from tests.reference import alignment as slow_alignment
 from tests.reference import pose as slow
@@ -408,6 +409,13 @@ class TestRun:
         assert seen(work) - before == 4 + 5 - steps[0]
         assert path.read_bytes() == whole.read_bytes()
         assert not part.exists()
+
+    def test_several_processes_write_the_same(self, work: PoseWork, tmp_path: Path) -> None:
+        alone, side_by_side = (
+            predict_poses(work, tmp_path / f"{count}.json", engine=Local(count)) for count in (1, 2)
+        )
+        assert side_by_side == alone == predict_poses(work, engine=Local(2))
+        assert (tmp_path / "2.json").read_bytes() == (tmp_path / "1.json").read_bytes()
 
     def test_other_work_is_refused_and_nothing_is_lost(self, work: PoseWork, tmp_path: Path) -> None:
         path = tmp_path / "poses.json"

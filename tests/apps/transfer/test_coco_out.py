@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from geoaware.apps.transfer import TransferSettings, list_targets, read_sources, read_targets, transfer
-from geoaware.apps.transfer.coco_out import annotation, read_failures, read_records, read_results, read_run
+from geoaware.apps.transfer.coco_out import annotation, read_failures, read_results, read_run
 from geoaware.apps.transfer.targets import Target
 from geoaware.data.coco import read_coco
 from geoaware.runs.errors import InputError
@@ -85,14 +85,6 @@ def test_what_is_given_is_kept(sources: Any) -> None:
 def test_one_keypoint_still_has_a_box(sources: Any) -> None:
     alone = record(points=[[10.0, 20.0], None, None, None, None], probability=[0.9, 0, 0, 0, 0])
     assert annotation(alone, target(), 7, sources, SETTINGS)["bbox"] == [10.0, 20.0, 0.0, 0.0]
-
-
-def test_records_of_shards_are_read_in_turn(tmp_path: Path) -> None:
-    parts = [tmp_path / str(rank) for rank in range(3)]
-    for rank, part in enumerate(parts):
-        lines = ["{}"] + [json.dumps({"n": number}) for number in range(rank + 1, 8, 3)]
-        part.write_text("\n".join(lines) + "\n")
-    assert [each["n"] for each in read_records(parts)] == [1, 2, 3, 4, 5, 6, 7]
 
 
 def test_the_result_reads_back(tmp_path: Path) -> None:

@@ -21,7 +21,6 @@ from geoaware.apps.transfer import (
     Voters,
     VoteSettings,
     list_targets,
-    merge,
     read_sources,
     read_targets,
     transfer,
@@ -29,7 +28,7 @@ from geoaware.apps.transfer import (
 from geoaware.apps.transfer.calibration import shipped
 from geoaware.method.geometry import pose_image, pose_points
 from geoaware.runs.errors import InputError
-from geoaware.store.extraction import Shard
+from geoaware.runs.work import Local
 from tests.apps.transfer.tiny import (
     CELL,
     NAMES,
@@ -226,6 +225,16 @@ def test_an_interrupted_run_goes_on_and_writes_the_same(tmp_path: Path, stop: in
     assert counting.extractor.count == 4 + len(left)
 
 
+def test_several_processes_write_the_same(tmp_path: Path) -> None:
+    sources, targets = job(tmp_path)
+    alone, side_by_side = (
+        transfer(sources, targets, matcher(), tmp_path / f"{count}.json", ALL, engine=Local(count))
+        for count in (1, 2)
+    )
+    assert side_by_side.out.read_bytes() == alone.out.read_bytes()
+    assert side_by_side.reasons == alone.reasons
+
+
 def damage(part: Path, row: int, harm: Callable[[dict], object]) -> None:
     """Change a line of a part file."""
     rows = part.read_text(encoding="utf-8").splitlines()
@@ -266,17 +275,6 @@ def test_damage_in_what_is_done_is_named(tmp_path: Path, row: int, harm: Callabl
     assert f"line {row + 1}" in str(caught.value) or row == 0
 
 
-def test_damage_in_a_share_is_named(tmp_path: Path) -> None:
-    sources, targets = job(tmp_path)
-    out = tmp_path / "out.json"
-    for rank in range(2):
-        transfer(sources, targets, matcher(), out, ALL, shard=Shard(rank, 2))
-    damage(tmp_path / "out.json.part-1-of-2", 1, lambda record: record["points"].pop())
-    with pytest.raises(InputError, match=r"part-1-of-2, line 2: is damaged; restart to begin anew"):
-        merge(sources, targets, out)
-    assert not out.exists()
-
-
 @pytest.mark.slow
 def test_a_killed_process_loses_nothing(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.apps.transfer.tiny", str(tmp_path)]
@@ -293,46 +291,6 @@ def test_a_killed_process_loses_nothing(tmp_path: Path) -> None:
     transfer(sources, targets, matcher(), tmp_path / "out.json")
     transfer(sources, targets, matcher(), tmp_path / "whole.json")
     assert (tmp_path / "out.json").read_bytes() == (tmp_path / "whole.json").read_bytes()
-
-
-@pytest.mark.parametrize("world", [2, 3, 7])
-def test_shards_put_together_are_one_run(tmp_path: Path, world: int) -> None:
-    sources, targets = job(tmp_path)
-    whole, out = tmp_path / "whole.json", tmp_path / "out.json"
-    transfer(sources, targets, matcher(), whole)
-    shares = [
-        transfer(sources, targets, matcher(), out, shard=Shard(rank, world))
-        for rank in reversed(range(world))
-    ]
-    assert [each.out for each in shares] == [None] * world
-    assert sum(each.targets for each in shares) == 5
-    assert sum(each.failed for each in shares) == 1
-    assert merge(sources, targets, out).out == out
-    assert out.read_bytes() == whole.read_bytes()
-    assert not list(tmp_path.glob("*.part*"))
-
-
-def test_merging_what_is_not_there(tmp_path: Path) -> None:
-    sources, targets = job(tmp_path)
-    out = tmp_path / "out.json"
-    with pytest.raises(InputError, match="part-0-of-N: no such file; nothing is there to be merged"):
-        merge(sources, targets, out)
-    transfer(sources, targets, matcher(), out, shard=Shard(0, 2))
-    with pytest.raises(InputError, match=r"part-1-of-2: is missing; run all 2 processes first"):
-        merge(sources, targets, out)
-    with pytest.raises(InputError, match=r"was begun by 2 process\(es\), this run has 1; go on as it was"):
-        transfer(sources, targets, matcher(), out)
-    transfer(sources, targets, matcher("off"), out, shard=Shard(1, 2))
-    with pytest.raises(InputError, match=r"part-1-of-2: is of another run than out.json.part-0-of-2"):
-        merge(sources, targets, out)
-    part = tmp_path / "out.json.part-1-of-2"
-    transfer(sources, targets, matcher(), out, shard=Shard(1, 2), restart=True)
-    part.write_bytes(part.read_bytes()[:-5])
-    with pytest.raises(InputError, match="is not finished; run process 1 of 2 again"):
-        merge(sources, targets, out)
-    fewer = list_targets([tmp_path / "photos" / "000.png"])
-    with pytest.raises(InputError, match="is of other sources or targets"):
-        merge(sources, fewer, out)
 
 
 def test_another_run_is_not_overwritten(tmp_path: Path) -> None:

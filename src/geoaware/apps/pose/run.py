@@ -1,8 +1,4 @@
-"""A run of pose prediction: the file that an interruption cannot harm, and what makes two runs the same.
-
-Finished images are appended to ``FILE.part``, one whole line at a time, as `evaluation.predict` does it. When
-all are there, ``FILE`` is written in their order and the part file is removed.
-"""
+"""A run of pose prediction: what makes two runs the same, and the file that is written."""
 
 from __future__ import annotations
 
@@ -13,30 +9,22 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from geoaware.apps.pose.predict import PosePrediction, PosePredictor, PoseSettings
 from geoaware.apps.pose.templates import DIRECTIONS, TemplateSets
 from geoaware.data.files import reading
-from geoaware.evaluation.predictions import PART, versions
+from geoaware.evaluation.predictions import versions
 from geoaware.matcher import Matcher
 from geoaware.method.types import AnnotatedImage
 from geoaware.runs.errors import InputError, NotFiniteError, stop
-from geoaware.runs.files import (
-    append_line,
-    check_own,
-    check_same_run,
-    discard,
-    open_part,
-    reading_part,
-    replacing,
-    whole_lines,
-)
+from geoaware.runs.files import check_same_run, reading_part
 from geoaware.runs.progress import Tell, silent
+from geoaware.runs.records import Records, Run, complete
+from geoaware.runs.work import Batch, Engine, Local
 
 FORMAT = "geoaware poses"
 FORMAT_VERSION = 1
-_WHAT = "predicting poses"
 
 
 @dataclass(frozen=True)
@@ -56,6 +44,15 @@ class PoseWork:
     images: Sequence[AnnotatedImage]
     settings: PoseSettings = field(default_factory=PoseSettings)
     about: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def device(self) -> str:
+        """Type of the device that computes."""
+        return self.matcher.extractor.device.type
+
+    def worker(self) -> _Worker:
+        """What predicts."""
+        return _Worker(self)
 
     def header(self) -> dict[str, Any]:
         """What was predicted with what, without time and place, so that runs can be compared."""
@@ -95,6 +92,7 @@ def predict_poses(
     work: PoseWork,
     path: str | os.PathLike[str] | None = None,
     *,
+    engine: Engine | None = None,
     restart: bool = False,
     progress: Tell = silent,
     failed: Callable[[str, Exception], None] = stop,
@@ -107,6 +105,7 @@ def predict_poses(
         work: what to predict with what.
         path: a JSON file to write. Until it is whole, ``.part`` beside it holds what is done, so that the
             same call goes on after an interruption. A whole file of the same work is read instead.
+        engine: what does the work; this process if not given.
         restart: discard what an earlier run left.
         progress: told of every image.
         failed: told of an image that cannot be used, which is left out. A whole file keeps the reasons.
@@ -120,100 +119,137 @@ def predict_poses(
     bare = sorted({each.category for each in work.images if not work.templates.get(each.category)})
     if bare:
         raise InputError(f"category {bare[0]!r} has images to predict and no template set")
-    if path is None:
-        return _run(work, {}, lambda _: None, progress, failed)
-    header, goal = json.loads(json.dumps(work.header())), Path(path)
-    part = goal.with_name(goal.name + PART)
-    for each in (goal, part):
-        check_own(each, f'{{"format":"{FORMAT}"')
-    if goal.exists() and not restart:
-        found = _read_whole(goal, header, failed)
-        progress(_WHAT, len(found), len(found))
-        return found
-    with open_part(part, restart) as file:
-        if restart:
-            discard(goal)
-        done, without = _resume(file, part, header), dict[str, str]()
+    run = _Poses(work, failed)
+    if path is not None:
+        complete(run, Path(path), engine, restart=restart, tell=progress)
+        return run.predictions()
+    progress(run.what, 0, len(run))
+    for _, lines in (engine or Local()).results(work, run.batches()):
+        if all(map(run.keeps, lines)):
+            progress(run.what, len(run.found), len(run))
+    return run.predictions()
 
-        def fail(image: str, error: Exception) -> None:
-            without[image] = str(error)
-            failed(image, error)
 
-        found = _run(work, done, lambda each: append_line(file, _line(each.to_dict())), progress, fail)
+class _Poses(Run):
+    """The predictions of a run, whether they are made, read from its result, or from what is done so far.
+
+    Attributes:
+        found: by the images' numbers.
+    """
+
+    what = "predicting poses"
+    begins = part_begins = f'{{"format":"{FORMAT}"'
+
+    def __init__(self, work: PoseWork, failed: Callable[[str, Exception], None]) -> None:
+        self._work, self._failed = work, failed
+        self._numbers = {image.id: number for number, image in enumerate(work.images)}
+        self._header = json.loads(json.dumps(work.header()))
+        self._without = dict[str, str]()
+        self._last: Exception | None = None
+        self.found = dict[int, PosePrediction]()
+
+    @property
+    def job(self) -> PoseWork:
+        return self._work
+
+    def __len__(self) -> int:
+        return len(self._work.images)
+
+    def batches(self) -> Sequence[Batch]:
+        """Each image is one; those of a category follow each other."""
+        images = self._work.images
+        return [(number,) for number in sorted(range(len(self)), key=lambda each: images[each].category)]
+
+    def check_whole(self, goal: Path) -> None:
+        content = _parse(goal.read_bytes(), str(goal))
+        poses, without = content.pop("poses", None), content.pop("failed", {})
+        check_same_run(content, self._header, goal)
+        if not isinstance(poses, list) or not isinstance(without, dict):
+            raise InputError(f"{goal}: holds no poses; predict again with a restart", parameter="restart")
+        for image, why in without.items():
+            self._fail(image, InputError(str(why)))
+        for number, each in enumerate(poses, start=1):
+            with reading_part(f"{goal}, pose {number}"):
+                self.place(each)
+
+    def head(self) -> str:
+        return _line(self._header)
+
+    def check_head(self, content: Any, part: Path) -> None:
+        check_same_run(content, self._header, part)
+
+    def place(self, content: Any) -> int:
+        """The number of a prediction's image; its distances must be numbers."""
+        number, distances = self._numbers[content["picture"]], content["distances"]
+        values = [distances[name][pose] for name in distances for pose in DIRECTIONS]
+        if not values or not all(map(math.isfinite, values)):
+            raise ValueError(values)
+        self.found[number] = PosePrediction(content["picture"], content["category"], distances)
+        return number
+
+    def keeps(self, line: str) -> bool:
+        """Take a prediction; an image that failed is told, and tried again by the next run."""
+        content = json.loads(line)
+        if "failed" not in content:
+            self.place(content)
+            return True
+        error = NotFiniteError if content["not_finite"] else InputError
+        self._fail(content["picture"], error(content["failed"]))
+        return False
+
+    def _fail(self, image: str, error: Exception) -> None:
+        self._without[image], self._last = str(error), error
+        self._failed(image, error)
+
+    def predictions(self) -> list[PosePrediction]:
+        if self._last is not None and not self.found:
+            raise self._last
+        return [self.found[number] for number in sorted(self.found)]
+
+    def write(self, draft: Path, records: Records) -> None:
         content = {
-            **header,
-            **({"failed": without} if without else {}),
-            "poses": [each.to_dict() for each in found],
+            **self._header,
+            **({"failed": self._without} if self._without else {}),
+            "poses": [each.to_dict() for each in self.predictions()],
         }
         text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-        with replacing(goal) as draft:
-            draft.write_bytes(text.encode(errors="backslashreplace"))  # as `append_line` does
-    part.unlink(missing_ok=True)
-    return found
+        draft.write_bytes(text.encode(errors="backslashreplace"))  # as `RecordFile.put` does
 
 
-def _run(
-    work: PoseWork,
-    done: dict[str, PosePrediction],
-    keep: Callable[[PosePrediction], None],
-    progress: Tell,
-    failed: Callable[[str, Exception], None],
-) -> list[PosePrediction]:
-    """Predict what is not done yet; the templates of a category are encoded when its first image comes."""
-    progress(_WHAT, len(done), len(work.images))
-    current, predictor, last = None, None, None
-    for image in sorted(work.images, key=lambda each: each.category):
-        if image.id in done:
-            continue
-        if predictor is None or image.category != current:
-            predictor = None  # Free the last category's templates before the next ones are encoded.
-            current = image.category
-            predictor = PosePredictor(work.matcher, work.templates[current], work.settings)
+class _Worker:
+    """Predicts poses; the templates of a category are encoded when its first image comes."""
+
+    def __init__(self, work: PoseWork) -> None:
+        self._work = work
+        self._category: str | None = None
+        self._predictor: PosePredictor | None = None
+
+    def load(self, batch: Batch) -> None:
+        return
+
+    def work(self, batch: Batch, loaded: None) -> list[str]:
+        return [self._predict(self._work.images[number]) for number in batch]
+
+    def _predict(self, image: AnnotatedImage) -> str:
         try:
-            found = PosePrediction(image.id, image.category, predictor.distances(image))
+            distances = self._for(image.category).distances(image)
         except (InputError, NotFiniteError) as error:
-            failed(image.id, error)
-            last = error
-            continue
-        keep(found)
-        done[image.id] = found
-        progress(_WHAT, len(done), len(work.images))
-    if last is not None and not done:
-        raise last
-    return [done[each.id] for each in work.images if each.id in done]
+            finite = not isinstance(error, NotFiniteError)
+            return _line({"picture": image.id, "failed": str(error), "not_finite": not finite})
+        return _line(PosePrediction(image.id, image.category, distances).to_dict())
+
+    def _for(self, category: str) -> PosePredictor:
+        if self._predictor is None or category != self._category:
+            self._predictor = None  # Free the last category's templates before the next ones are encoded.
+            self._category = category
+            self._predictor = PosePredictor(
+                self._work.matcher, self._work.templates[category], self._work.settings
+            )
+        return self._predictor
 
 
 def _line(content: Mapping[str, Any]) -> str:
     return json.dumps(content, ensure_ascii=False) + "\n"
-
-
-def _resume(file: BinaryIO, part: Path, header: dict[str, Any]) -> dict[str, PosePrediction]:
-    """The predictions that the part file already has; a new file gets its header."""
-    done: dict[str, PosePrediction] = {}
-    number = 0
-    for number, line in whole_lines(file):
-        content = _parse(line, f"{part}, line {number}")
-        if number == 1:
-            check_same_run(content, header, part)
-        else:
-            found = _prediction(content, f"{part}, line {number}")
-            done[found.image] = found
-    if not number:
-        append_line(file, _line(header))
-    return done
-
-
-def _read_whole(
-    goal: Path, header: dict[str, Any], failed: Callable[[str, Exception], None]
-) -> list[PosePrediction]:
-    content = _parse(goal.read_bytes(), str(goal))
-    poses, without = content.pop("poses", None), content.pop("failed", {})
-    check_same_run(content, header, goal)
-    if not isinstance(poses, list) or not isinstance(without, dict):
-        raise InputError(f"{goal}: holds no poses; predict again with a restart", parameter="restart")
-    for image, why in without.items():
-        failed(image, InputError(str(why)))
-    return [_prediction(each, f"{goal}, pose {number}") for number, each in enumerate(poses, start=1)]
 
 
 def _parse(raw: bytes, where: str) -> dict[str, Any]:
@@ -226,18 +262,6 @@ def _parse(raw: bytes, where: str) -> dict[str, Any]:
             f"{where}: is not what `geoaware pose` writes; choose another file, or restart", "restart"
         )
     return content
-
-
-def _prediction(content: Any, where: str) -> PosePrediction:
-    with reading_part(where):
-        distances = {
-            str(name): {pose: float(each[pose]) for pose in DIRECTIONS}
-            for name, each in content["distances"].items()
-        }
-        values = [value for each in distances.values() for value in each.values()]
-        if not values or not all(map(math.isfinite, values)):
-            raise ValueError(values)
-        return PosePrediction(str(content["picture"]), str(content["category"]), distances)
 
 
 def _hash_images(images: Sequence[AnnotatedImage], masks: bool) -> str:

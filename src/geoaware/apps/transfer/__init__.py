@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from geoaware.apps.transfer.calibration import Calibration
-from geoaware.apps.transfer.run import Outcome, merge, transfer
+from geoaware.apps.transfer.run import Outcome, transfer
 from geoaware.apps.transfer.sources import Sources, read_sources
 from geoaware.apps.transfer.targets import Targets, list_targets, read_targets
 from geoaware.apps.transfer.vote import Vote, VoteSettings, vote
@@ -24,7 +24,6 @@ __all__ = [
     "VoteSettings",
     "Voters",
     "list_targets",
-    "merge",
     "read_sources",
     "read_targets",
     "transfer",

@@ -1,4 +1,4 @@
-"""The result: part files of records are put together to a COCO-keypoints file, which is never in memory.
+"""The result: records are put together to a COCO-keypoints file, which is never in memory.
 
 The result is written with one entry a line, so that it can be read back line by line. Its first line says of
 which run it is, and ends where the list of failed images begins.
@@ -9,8 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from itertools import compress, cycle, groupby, takewhile
+from itertools import compress, groupby
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -20,7 +19,8 @@ from geoaware.data import fields
 from geoaware.data.coco_file import VISIBLE
 from geoaware.data.names import printable
 from geoaware.runs.errors import InputError
-from geoaware.runs.files import reading_part, replacing
+from geoaware.runs.files import reading_part
+from geoaware.runs.records import Records
 
 DESCRIPTION = "Keypoints carried over by geoaware transfer"
 
@@ -35,35 +35,14 @@ Record = Mapping[str, Any]
 ``points`` ([x, y] or null, by keypoint), ``probability``, ``source`` (row), ``pose`` and ``distance``."""
 
 
-def read_records(parts: Sequence[Path]) -> Iterator[Record]:
-    """Records of all targets in their order, from the part files of all shards by rank.
-
-    Shard r of w holds targets r, r + w, r + 2 w …; so the files are read in turn.
-    """
-    with ExitStack() as stack, reading_part(str(parts[0])):
-        files = [stack.enter_context(path.open(encoding="utf-8")) for path in parts]
-        for file in files:
-            file.readline()
-        lines = (file.readline() for file in cycle(files))
-        yield from map(json.loads, takewhile(bool, lines))
-
-
-def write_result(
-    out: Path,
-    parts: Sequence[Path],
-    sources: Sources,
-    targets: Targets,
-    run: Mapping[str, Any],
-    calibration: Mapping[str, Any],
-) -> None:
-    """Put the records of finished part files, by rank, together: the file is written whole or not at all."""
-    entry = category_entry(sources, targets)
+def write_result(draft: Path, lines: Records, sources: Sources, targets: Targets) -> None:
+    """Put the records of all targets together."""
+    entry, head = category_entry(sources, targets), lines.head
 
     def records(failed: bool) -> Iterator[tuple[Record, Target]]:
-        with reading_part(str(parts[0])):  # it may have more lines than there are targets, or fewer
-            for record, target in zip(read_records(parts), targets, strict=True):
-                if ("failed" in record) == failed:
-                    yield record, target
+        for record, target in zip(map(json.loads, lines.lines()), targets, strict=True):
+            if ("failed" in record) == failed:
+                yield record, target
 
     def images() -> Iterator[Any]:
         # The objects of an image follow each other.
@@ -73,11 +52,11 @@ def write_result(
             yield {"id": number, "file_name": target.name, "width": width, "height": height}
 
     failed = sum(1 for _ in records(failed=True))
-    info = {"description": DESCRIPTION, "run": run, "calibration": calibration, "failed_targets": failed}
+    info = {"description": DESCRIPTION, **head, "failed_targets": failed}
     extra = {"flip_pairs": entry["flip_pairs"]}
     if sources.keypoint_groups is not None:
         extra["keypoint_groups"] = sources.keypoint_groups
-    with replacing(out) as draft, draft.open("w", encoding="utf-8", newline="\n") as file:
+    with draft.open("w", encoding="utf-8", newline="\n") as file:
         file.write('{"info":' + as_json(info)[:-1] + ',"failed":[\n')
         _write_list(
             file, ({"file_name": printable(t.name), "reason": r["failed"]} for r, t in records(failed=True))
@@ -85,7 +64,8 @@ def write_result(
         file.write(']},\n"licenses":[],\n')
         for key, value in extra.items():
             file.write(f'"{key}":{as_json(value)},\n')
-        found = (annotation(*each, entry["id"], sources, run["settings"]) for each in records(failed=False))
+        settings = head["run"]["settings"]
+        found = (annotation(*each, entry["id"], sources, settings) for each in records(failed=False))
         for key, values in (("categories", [entry]), ("images", images()), ("annotations", found)):
             file.write(f'"{key}":[\n')
             _write_list(file, values)

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,13 @@ from geoaware.data.images import load_annotated
 from geoaware.data.names import alike
 from geoaware.matcher import Matcher
 from geoaware.method.alignment import CANDIDATES, mirror_points
-from geoaware.method.geometry import Canvas, Pose, clamp_points, pose_image, pose_points
+from geoaware.method.geometry import Canvas, clamp_points, pose_image, pose_points
 from geoaware.method.keypoints import Schema
 from geoaware.method.matching import descriptors
 from geoaware.method.types import AnnotatedImage
 from geoaware.runs.errors import InputError
 from geoaware.runs.progress import Tell, silent
+from geoaware.runs.work import Engine, Local, calls
 
 
 @dataclass(frozen=True)
@@ -112,15 +114,17 @@ def read_sources(
 
 
 def encode_sources(
-    sources: Sources, matcher: Matcher, windows: Sequence[Window], progress: Tell = silent
+    sources: Sources,
+    matcher: Matcher,
+    windows: Sequence[Window],
+    engine: Engine | None = None,
+    progress: Tell = silent,
 ) -> Queries:
     """The descriptors of the sources' keypoints in every candidate pose, each read in the source's window."""
-    poses, encoded = CANDIDATES[matcher.pose], []
-    for annotated, window in zip(sources.images, windows, strict=True):
-        encoded.append(_encode(annotated, window, poses, sources.schema, matcher))
-        progress("encoding sources", len(encoded), len(windows))
+    encode, device = partial(_encode, sources, matcher, windows), matcher.extractor.device.type
+    encoded = calls(engine or Local(), encode, range(len(windows)), device, progress, "encoding sources")
     found, known = (torch.stack(each) for each in zip(*encoded, strict=True))
-    return Queries(poses, found, known)
+    return Queries(CANDIDATES[matcher.pose], found, known)
 
 
 def source_windows(sources: Sources, margin: float, below: float) -> list[Window]:
@@ -157,9 +161,11 @@ def _choose(file: CocoFile, images: Sequence[AnnotatedImage], category: str | No
 
 
 def _encode(
-    annotated: AnnotatedImage, window: Window, poses: tuple[Pose, ...], schema: Schema, matcher: Matcher
+    sources: Sources, matcher: Matcher, windows: Sequence[Window], row: int
 ) -> tuple[Float[Tensor, "p k c"], Bool[Tensor, "p k"]]:
-    """Unit descriptors of every keypoint of the schema by pose, and which of them are known."""
+    """Unit descriptors of every keypoint of the schema in a source, by pose, and which of them are known."""
+    annotated, window, schema = sources.images[row], windows[row], sources.schema
+    poses = CANDIDATES[matcher.pose]
     image, keypoints = load_annotated(annotated).crop(window), annotated.keypoints
     # Each keypoint's place in the part of the image. What stands where nothing is annotated is not used.
     xy = torch.zeros(len(schema), 2, dtype=torch.float64)

@@ -17,6 +17,7 @@ from geoaware.matcher import Matcher
 from geoaware.method.types import AnnotatedImage, FeatureMap, longer_side
 from geoaware.runs.errors import InputError
 from geoaware.runs.progress import Tell, silent
+from geoaware.runs.work import Engine, Local, calls
 
 MOST_LEFT_OUT = 200
 """So many sources at most are voted on by the others to adapt the probabilities."""
@@ -62,11 +63,12 @@ class Voters:
         sources: Sources,
         matcher: Matcher,
         settings: TransferSettings | None = None,
+        engine: Engine | None = None,
         progress: Tell = silent,
     ) -> None:
         self.sources, self.matcher, self.settings = sources, matcher, settings or TransferSettings()
         self.windows = source_windows(sources, self.settings.margin, self.settings.below)
-        self.queries = encode_sources(sources, matcher, self.windows, progress)
+        self.queries = encode_sources(sources, matcher, self.windows, engine, progress)
 
     @property
     def voting(self) -> int:
@@ -89,19 +91,17 @@ class Voters:
         margin = self.matcher.pose_rule.margin
         return vote(queries, features, self.matcher.settings, self.settings.vote, margin, inside)
 
-    def calibrate(self, progress: Tell = silent) -> Calibration:
+    def calibrate(self, engine: Engine | None = None, progress: Tell = silent) -> Calibration:
         """What evidence is worth here: as shipped, adapted to the sources if they are enough."""
         base = shipped(self.voting)
         count = len(self.queries)
         if count < MIN_SOURCES:
             return base
         chosen = range(0, count, -(-count // MOST_LEFT_OUT))
-        log_odds, right = list[float](), list[bool]()
-        for done, row in enumerate(chosen, start=1):
-            evidence, outcome = self.leave_out(row)
-            log_odds += base.log_odds(evidence).tolist()
-            right += outcome
-            progress("calibrating", done, len(chosen))
+        device = self.matcher.extractor.device.type
+        left_out = calls(engine or Local(), self.leave_out, chosen, device, progress, "calibrating")
+        log_odds = [each for evidence, _ in left_out for each in base.log_odds(evidence).tolist()]
+        right = [each for _, outcome in left_out for each in outcome]
         origin = f"{base.origin}; adapted to {len(right)} keypoints of the sources, each left out in turn"
         return base.adapted(log_odds, right, origin)
 

@@ -13,10 +13,11 @@ from geoaware.features import Extractor, load_extractor
 from geoaware.method.geometry import Pose
 from geoaware.runs.errors import InputError
 from geoaware.runs.progress import Tell, advancing
-from geoaware.store.extraction import Shard, extract, survey
+from geoaware.store.extraction import extract, survey
 from geoaware.store.feature_store import CachedExtractor, FeatureStore
 from geoaware.training.post_processor.augment import Example
 from geoaware.training.post_processor.config import TrainConfig
+from geoaware.training.processes import Shard
 
 
 class StoredFeatures:
@@ -70,7 +71,7 @@ def complete(
     work = survey(share, poses, store, advancing(tell, "looking for features", len(share)))
     if not work.failed and work.tasks:
         advance = advancing(tell, "extracting features", work.files)
-        extract(work, extractor, store, shard=shard, progress=advance)
+        extract(work, extractor, store, sharers=shard.sharers(extractor.device), progress=advance)
         store.update_manifest()
     if work.failed:
         raise InputError(f"{work.failed[0]} ({len(work.failed)} images failed; mend them and run again)")

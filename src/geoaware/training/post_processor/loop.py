@@ -27,7 +27,6 @@ from geoaware.runs.errors import InputError
 from geoaware.runs.log import Log
 from geoaware.runs.optional import require
 from geoaware.runs.progress import Tell, silent
-from geoaware.store.extraction import Shard
 from geoaware.store.feature_store import FeatureStore
 from geoaware.training import kit
 from geoaware.training.kit import DivergedError, Run, Say
@@ -36,6 +35,7 @@ from geoaware.training.post_processor.config import SPAIR_PAIRS, Stage, TrainCon
 from geoaware.training.post_processor.features import StoredFeatures, complete
 from geoaware.training.post_processor.groups import ImageGroups, PairGroups, make_groups
 from geoaware.training.post_processor.step import Step
+from geoaware.training.processes import Shard
 from geoaware.training.validation import Score, validate
 
 BEST, LAST = "best", "last"

@@ -1,0 +1,321 @@
+"""Long work, done batch by batch by this process or by several of this machine.
+
+Work is a `Job`: numbered items in batches, and a `Worker` that each process makes once. A batch gives the
+same results whoever does it, because every process computes in one thread on a CPU. So neither the number of
+processes nor the order in which they finish changes a result.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from geoaware.runs.errors import InputError
+from geoaware.runs.progress import Tell
+
+Batch = Sequence[int]
+"""Numbers of items that are computed together."""
+
+Done = tuple[Batch, list[Any]]
+"""A batch and a result for each of its items."""
+
+FEWEST = 16
+"""One more process is not worth its start unless so many batches are left for it."""
+
+_AHEAD = 3
+"""Batches that wait for each process, so that none is idle while results are written."""
+
+_log = logging.getLogger(__name__)
+
+
+@runtime_checkable
+class Worker(Protocol):
+    """What a process makes once and does all its batches with."""
+
+    def load(self, batch: Batch) -> Any:
+        """Read what a batch needs; may run in a thread of its own, beside the computation of another."""
+
+    def work(self, batch: Batch, loaded: Any) -> list[Any]:
+        """A result for each item, which can be pickled; what went wrong with an item is a result too."""
+
+
+@runtime_checkable
+class Job(Protocol):
+    """Work on numbered items; it is pickled to the processes that take part."""
+
+    @property
+    def device(self) -> str:
+        """Type of the device that computes; only on ``"cpu"`` several processes are of use."""
+
+    def worker(self) -> Worker:
+        """Load what the work needs; called once in each process."""
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """What does a job."""
+
+    def results(self, job: Job, batches: Sequence[Batch]) -> Iterator[Done]:
+        """Results of these batches, each as it is finished."""
+
+
+class Local:
+    """This process alone, or several processes of one thread each.
+
+    Args:
+        workers: how many processes; ``None``: one for each core, as far as there is work and memory for them.
+
+    Raises:
+        InputError: fewer than one.
+    """
+
+    def __init__(self, workers: int | None = 1) -> None:
+        if workers is not None and workers < 1:
+            raise InputError(f"at least one process must work, got {workers}", "workers")
+        self.workers = workers
+
+    def results(self, job: Job, batches: Sequence[Batch]) -> Iterator[Done]:
+        """Results of these batches, each as it is finished.
+
+        Raises:
+            InputError: a process was ended from outside.
+        """
+        count = min(self.workers or min(cores(), len(batches) // FEWEST), len(batches))
+        if job.device != "cpu" or count < 2:
+            return _here(job, batches)
+        payload = pickle.dumps(job, pickle.HIGHEST_PROTOCOL)
+        if self.workers is None:
+            # A process holds what was pickled, and once more what it makes of it, beside the libraries.
+            count = min(count, _free_memory() // (2 * len(payload) + (1 << 29)))
+        return _here(job, batches) if count < 2 else _pool(payload, batches, count)
+
+
+@dataclass(frozen=True)
+class _Calls:
+    """A job whose results are those of a function of the item."""
+
+    function: Callable[[int], Any]
+    device: str
+
+    def worker(self) -> _Calls:
+        return self
+
+    def load(self, batch: Batch) -> None:
+        return
+
+    def work(self, batch: Batch, loaded: None) -> list[Any]:
+        return [self.function(item) for item in batch]
+
+
+def calls(
+    engine: Engine, function: Callable[[int], Any], items: Sequence[int], device: str, tell: Tell, what: str
+) -> list[Any]:
+    """What a function that can be pickled gives for each item, in their order."""
+    found = dict[int, Any]()
+    for (item,), (result,) in engine.results(_Calls(function, device), [(item,) for item in items]):
+        found[item] = result
+        tell(what, len(found), len(items))
+    return [found[item] for item in items]
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute in one thread, because the last bits of features depend on how many there are."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def batched(count: int, size: int) -> list[range]:
+    """Items 0 … ``count`` - 1 in batches of ``size``."""
+    return [range(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the device's memory is used up."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # the second: torch's
+        return True
+    words = ("out of memory", "can't allocate memory")
+    return isinstance(error, RuntimeError) and any(each in str(error) for each in words)
+
+
+class Careful:
+    """A worker whose batches are done in parts where they do not fit the memory."""
+
+    def __init__(self, worker: Worker) -> None:
+        self.load, self._work = worker.load, worker.work
+        self._most = sys.maxsize
+
+    def work(self, batch: Batch, loaded: Any) -> list[Any]:
+        """As the worker; what does not fit is halved, and no later part is larger.
+
+        Raises:
+            InputError: a single item does not fit.
+        """
+        if len(batch) <= self._most:
+            try:
+                return self._work(batch, loaded)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            if len(batch) == 1:
+                remedy = "use a smaller canvas, half precision (bf16) or the CPU"
+                raise InputError(f"one image does not fit the memory; {remedy}")
+            self._most = len(batch) // 2
+            _log.warning("a batch of %d did not fit the memory: going on with %d", len(batch), self._most)
+            _give_back()
+        parts = (batch[each.start : each.stop] for each in batched(len(batch), self._most))
+        return [each for part in parts for each in self.work(part, self.load(part))]
+
+
+def _give_back() -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _here(job: Job, batches: Sequence[Batch]) -> Iterator[Done]:
+    """In this process; what the next batch needs is read in a second thread meanwhile."""
+    worker = Careful(job.worker())
+    with ThreadPoolExecutor(1) as reader:
+        following = reader.submit(worker.load, batches[0]) if batches else None
+        for number, batch in enumerate(batches, start=1):
+            assert following is not None
+            loaded = following.result()
+            following = reader.submit(worker.load, batches[number]) if number < len(batches) else None
+            yield batch, worker.work(batch, loaded)
+
+
+def _pool(payload: bytes, batches: Sequence[Batch], workers: int) -> Iterator[Done]:
+    """In processes of this machine, which end with this one however it ends."""
+    import multiprocessing
+    from concurrent.futures.process import BrokenProcessPool
+
+    kind = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    context = multiprocessing.get_context(kind)
+    context.set_forkserver_preload([__name__, "torch"])
+    others = set(multiprocessing.active_children())
+    pool = ProcessPoolExecutor(workers, context, _begin, (payload,))
+    left, waiting, said = iter(batches), dict[Future[Any], Batch](), set[_Note]()
+    try:
+        while True:
+            while len(waiting) < workers * _AHEAD and (batch := next(left, None)) is not None:
+                waiting[pool.submit(_do, batch)] = batch
+            if not waiting:
+                return
+            for finished in wait(waiting, return_when=FIRST_COMPLETED).done:
+                results, notes = finished.result()
+                _pass_on(notes, said)
+                yield waiting.pop(finished), results
+    except BrokenProcessPool:
+        raise InputError(
+            "a process at work was ended from outside, perhaps for its memory; run the same command again "
+            "with fewer processes",
+            "workers",
+        ) from None
+    finally:
+        if waiting:  # what they compute now is of no use any more
+            for each in set(multiprocessing.active_children()) - others:
+                each.kill()
+        pool.shutdown(cancel_futures=True)
+
+
+_Note = tuple[str, int, str]
+"""What a process has to tell: the logger's name, the level and the text."""
+
+
+class _Notes(logging.Handler):
+    """Keeps what a process has to tell, until it is passed on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept = list[_Note]()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep it."""
+        self.kept.append((record.name, record.levelno, record.getMessage()))
+
+    def taken(self) -> list[_Note]:
+        """What was kept since the last call."""
+        kept, self.kept = self.kept, []
+        return kept
+
+
+def _pass_on(notes: Iterable[_Note], said: set[_Note]) -> None:
+    """Tell what processes have to tell; what several of them say is told once."""
+    for note in notes:
+        if note not in said:
+            said.add(note)
+            name, level, text = note
+            logging.getLogger(name).log(level, "%s", text)
+
+
+# Of a process of `_pool`: what it works with, or why it cannot, and what it has to tell.
+_worker: Careful | Exception | None = None
+_notes = _Notes()
+
+
+def _begin(payload: bytes) -> None:
+    """Make a process of `_pool` ready."""
+    global _worker
+    # An interruption reaches all processes of a terminal; the first one ends the others.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    logger = logging.getLogger("geoaware")
+    logger.addHandler(_notes)
+    logger.setLevel(logging.INFO)
+    try:
+        import torch
+
+        torch.set_num_threads(1)
+        _worker = Careful(pickle.loads(payload).worker())
+    except Exception as error:
+        _worker = error
+
+
+def _do(batch: Batch) -> tuple[list[Any], list[_Note]]:
+    """Do a batch in a process of `_pool`."""
+    if isinstance(_worker, Exception):
+        raise _worker
+    assert _worker is not None
+    return _worker.work(batch, _worker.load(batch)), _notes.taken()
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that began it is gone, even if that was killed."""
+    import multiprocessing
+    from multiprocessing.connection import wait as wait_for
+
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait_for([parent.sentinel])
+        os._exit(1)
+
+
+def _free_memory() -> int:
+    """Bytes that the system calls available; no limit where it does not say."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as facts:  # noqa: PTH123
+            return next(int(line.split()[1]) * 1024 for line in facts if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return sys.maxsize
