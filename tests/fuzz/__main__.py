@@ -35,6 +35,7 @@ def main() -> int:
         world = seeds.make(Path(place, "world"))
         for number in numbers:
             began = time.perf_counter()
+            print(f"run {number}", end="\r", file=sys.stderr, flush=True)
             done = runs.run(given.seed, number, world, Path(place))
             name = done.case.name
             codes[name][done.ended.code] += 1

@@ -203,14 +203,6 @@ CASES = (
         fails=True,
     ),
     Case(
-        "transfer merge",
-        "transfer coco/train.json @more @toy --root . --out shared.json --merge",
-        reads=("shared.json.part-0-of-2", "shared.json.part-1-of-2", *_SHOWN),
-        spoils=("shared.json*",),
-        owns=("shared.json*",),
-        fails=True,
-    ),
-    Case(
         "train",
         "train train.yaml --out new --device cpu",
         reads=("faces", "features"),
@@ -273,4 +265,5 @@ CASES = (
     Case("info", "info --json", weight=1),
     Case("info convert", "info --convert-captioner odise.pth --out c.safetensors"),
     Case("examples", "examples photos", weight=1),
+    Case("demo", "demo --port 0 --device cpu", weight=1),
 )

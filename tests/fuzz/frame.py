@@ -23,7 +23,7 @@ import huggingface_hub.constants
 import typer
 
 from geoaware import cli
-from geoaware.apps.pose.run import _WHAT as POSES
+from geoaware.apps.demo import server
 from geoaware.data import images
 from geoaware.features import EXTRACTORS, Entry
 from geoaware.method import post_processor
@@ -32,10 +32,10 @@ from geoaware.runs import progress
 LONGEST_S = 60
 """A run that takes longer hangs."""
 
-MEMORY = 12 * 2**30
+MEMORY = 4 * 2**30
 """Bytes that a process may ask for, mapped files and libraries included."""
 
-_LOOPS = ("predicting", "annotating", "training", POSES)
+_LOOPS = ("predicting", "annotating", "training")
 """What the work that can be interrupted in the midst tells that it does."""
 
 
@@ -105,6 +105,7 @@ def _patched() -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for each in (
             mock.patch.dict(EXTRACTORS, {"toy": Entry("tests.fuzz.toy", "Toy", "a toy")}),
+            mock.patch.object(server, "serve"),
             mock.patch.object(typer.main, "get_command", return_value=tree),
             mock.patch.object(huggingface_hub.constants, "HF_HUB_OFFLINE", True),
             mock.patch.object(post_processor, "hub_options", return_value={"local_files_only": True}),

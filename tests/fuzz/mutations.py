@@ -310,7 +310,9 @@ def _twice(dice: Random, content: bytes) -> bytes:
 
 
 def yaml_file(dice: Random, content: bytes) -> bytes:
-    """Change YAML."""
+    """Change YAML; what stands for a million values already stays."""
+    if b"*a9" in content:
+        return content
     try:
         read = yaml.safe_load(content)
     except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError):

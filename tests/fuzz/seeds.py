@@ -204,11 +204,6 @@ def _results(root: Path) -> None:
     _do(root, [*pose, "--out", "half.json"], stop=2)
     _do(root, [*transfer, "found.json"])
     _do(root, [*transfer, "some.json"], stop=1)
-    for rank in range(2):
-        os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}
-        _do(root, [*transfer, "shared.json"])
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
-        del os.environ[name]
     _do(root, ["extract", "coco/images", "--cache", "store", *TOY, "--poses", "identity,flip"])
     _do(root, ["train", "train.yaml", "--out", "run", "--device", "cpu"], stop=2)
 

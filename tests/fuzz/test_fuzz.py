@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
@@ -20,8 +19,8 @@ SEED, RUNS, PART = 0, 2_000, 100
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    yield seeds.make(tmp_path_factory.mktemp("fuzz") / "world")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return seeds.make(tmp_path_factory.mktemp("fuzz") / "world")
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name.replace(" ", "-"))
