@@ -79,7 +79,13 @@ def load_image(image: ImageLike) -> Image.Image:
     if isinstance(image, np.ndarray):
         return to_rgb(_from_array(image))
     if isinstance(image, Image.Image):
-        return to_rgb(ImageOps.exif_transpose(image))
+        try:
+            image = ImageOps.exif_transpose(image)
+        except MemoryError:
+            raise
+        except Exception as error:  # as of a file, whatever a broken byte leads to
+            raise InputError(f"an image cannot be decoded ({reason(error)}); save it anew") from None
+        return to_rgb(image)
     return load_framed(image)[0]
 
 
@@ -117,6 +123,7 @@ def _upright(opened: Image.Image) -> tuple[Image.Image, Frame]:
     ImageOps.exif_transpose(opened, in_place=True)  # the other way copies images that are upright
     if opened.size != frame.size:
         raise ValueError("Pillow mixes up the rows of a TIFF file that is turned by EXIF and not compressed")
+    opened.info.pop("exif", None)  # done with; Pillow may have passed over damage, and would tell of it now
     return opened, frame
 
 

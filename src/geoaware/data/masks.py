@@ -57,6 +57,8 @@ def decode_segmentation(segmentation: Any, size: tuple[int, int], where: str) ->
     try:
         if isinstance(segmentation, Mapping):
             height, width = (fields.whole(each, "size") for each in segmentation["size"])
+            if height * width > fields.LARGEST:
+                raise ValueError(f"no image is as large as {fields.shown(width)} x {fields.shown(height)}")
             counts = segmentation["counts"]
             runs = uncompress(counts) if isinstance(counts, str) else [int(each) for each in counts]
             if min(runs, default=0) < 0 or sum(runs) != height * width:

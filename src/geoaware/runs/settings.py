@@ -244,7 +244,9 @@ def _explain(error: ValidationError, model: type) -> str:
         return f"{begin}{first['ctx']['error']}"
     came = "" if first["type"] == "missing" else f" (got {quoted(first.get('input'))})"
     said = first["msg"].replace("a valid tuple", "a list, as in [1, 2]")
-    said = said.replace("a valid string", "a text; put it in quotes")
+    said = said.replace(" for <class 'pathlib.Path'>", "").replace(
+        "a valid string", "a text; put it in quotes"
+    )
     return f"{begin}{said[0].lower()}{said[1:]}{came}"
 
 
