@@ -27,19 +27,24 @@ from PIL import Image
 
 import geoaware
 from geoaware.method.alignment import instance_matching_distance, mutual_nn_distance
-from geoaware.method.matching import similarity, soft_argmax, window_soft_argmax
+from geoaware.method.geometry import Canvas
+from geoaware.method.matching import descriptors, match, similarity, soft_argmax, window_soft_argmax
+from geoaware.method.types import FeatureMap
 
 
 def timed(function: Callable[[], object], runs: int = 7, warmup: int = 2) -> dict[str, float]:
-    """Seconds of a call: median, smallest and largest of several runs after a warm-up."""
+    """Seconds of a call after a warm-up: median, smallest and largest of several runs, and the median of the
+    processor's seconds, which other processes disturb less."""
     for _ in range(warmup):
         function()
-    seconds = []
+    seconds, processor = [], []
     for _ in range(runs):
-        start = time.perf_counter()
+        start, before = time.perf_counter(), time.process_time()
         function()
         seconds.append(time.perf_counter() - start)
-    return {"median": statistics.median(seconds), "min": min(seconds), "max": max(seconds), "runs": runs}
+        processor.append(time.process_time() - before)
+    middle, cpu = statistics.median(seconds), statistics.median(processor)
+    return {"median": middle, "min": min(seconds), "max": max(seconds), "cpu": cpu, "runs": runs}
 
 
 def channels_last(channels: int, side: int) -> torch.Tensor:
@@ -69,6 +74,30 @@ def matching() -> dict[str, Any]:
         assert torch.allclose(ten_points(position), every_patch(position), atol=1e-3)
         fast = timed(partial(ten_points, position), runs=51)
         results[position.__name__] = compared(fast, timed(partial(every_patch, position), runs=7, warmup=1))
+    return results
+
+
+def ordinary_maps() -> dict[str, Any]:
+    """Points matched between ordinary feature maps, against one product of their descriptors with the map.
+
+    ``similarity`` is what is searched for each point. ``match`` is everything: there and back, with position
+    and confidence. Points beyond four for each cell of the source are read from the products of its cells.
+    """
+    results: dict[str, Any] = {}
+    for channels, count, runs in ((768, 10, 51), (3968, 10, 31), (768, 20_000, 3)):
+        source, target = (
+            FeatureMap(channels_last(channels, 60), Canvas(840, 840, 840), "random") for _ in range(2)
+        )
+        points = torch.rand(count, 2, dtype=torch.float64) * 840
+        queries, columns = descriptors(source, points), target.data.flatten(1)
+        product = timed(partial(torch.matmul, queries, columns), runs, 1)
+        calls = {"match": partial(match, source, target, points)}
+        if count < 100:  # all similarities of many points would be 0.3 GB
+            calls["similarity"] = partial(similarity, queries, target.data, target.norms)
+        results[f"{count} points, {channels} channels"] = {"one_product": product} | {
+            name: {**(found := timed(call, runs, 1)), "products": found["cpu"] / product["cpu"]}
+            for name, call in calls.items()
+        }
     return results
 
 
@@ -175,6 +204,7 @@ def run(command: list[Any]) -> str:
 
 BENCHMARKS = {
     "matching": matching,
+    "ordinary_maps": ordinary_maps,
     "mutual_nn": mutual_neighbours,
     "imd": instance_distance,
     "command_line": command_line,

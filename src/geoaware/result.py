@@ -104,7 +104,8 @@ class MatchResult:
             raise InputError(f"there is no query {index}: the points are numbered 0…{len(self.queries) - 1}")
         read_from = self.source.maps[self.pose if self.matches.turned[index] else "identity"]
         query = descriptors(read_from, self.matches.read_at[index : index + 1], self.settings.interpolate)
-        return similarity(query.float(), self.target.maps["identity"].data)[0]
+        target = self.target.maps["identity"]
+        return similarity(query.float(), target.data.float(), target.norms)[0]
 
     def heatmap(self, index: int) -> Image.Image:
         """The target image under the similarity map of one query."""
@@ -119,7 +120,8 @@ class MatchResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the images, in plain Python values."""
-        columns = (each.tolist() for each in (self.queries, self.points, self.confidence, self.cycle_error))
+        figures = (self.queries, self.points, self.confidence, self.cycle_error)
+        columns = (each.numpy(force=True).tolist() for each in figures)  # ten times as fast as torch's own
         matches = [
             {
                 "query": [round(value, 2) for value in query],
@@ -156,14 +158,16 @@ def check_points(points: PointsLike, size: tuple[int, int]) -> Float[Tensor, "n 
         raise InputError(f"points cannot be used: {error}") from None
     if pixels.ndim != 2:
         raise InputError(f"points must be a list of (x, y), got shape {tuple(pixels.shape)}")
-    for number, (x, y) in enumerate(pixels.tolist()):
+    (x, y), (right, bottom) = pixels.unbind(1), size
+    wrong = ~((x >= 0) & (x < right) & (y >= 0) & (y < bottom))  # as is NaN
+    for number in wrong.nonzero()[:1].flatten().tolist():
+        x, y = pixels[number].tolist()
         if not (math.isfinite(x) and math.isfinite(y)):
             raise InputError(f"point {number} is ({x}, {y}); coordinates must be finite numbers")
-        if not (0 <= x < size[0] and 0 <= y < size[1]):
-            raise InputError(
-                f"point {number} ({x:g}, {y:g}) lies outside the image of {size[0]}x{size[1]} pixels "
-                f"(x from 0 to {size[0] - 1}, y from 0 to {size[1] - 1})"
-            )
+        raise InputError(
+            f"point {number} ({x:g}, {y:g}) lies outside the image of {right}x{bottom} pixels "
+            f"(x from 0 to {right - 1}, y from 0 to {bottom - 1})"
+        )
     return pixels
 
 

@@ -25,7 +25,7 @@ from geoaware.data.points_file import QueryPoints
 from geoaware.features import EXTRACTORS, Entry
 from geoaware.matcher import Matcher
 from geoaware.runs.errors import InputError, NotFiniteError
-from tests.evaluation.tiny import Sided
+from tests.evaluation.tiny import Blind
 from tests.features.test_refined import LITE_CHANNELS, random_network
 from tests.toys import face, noise, save_face
 
@@ -163,14 +163,6 @@ def test_a_folder_goes_on_past_a_bad_image_and_resumes(photos: Path, tmp_path: P
     (found / "3.png.json").unlink()
     done = geoaware(*arguments, "--skip-existing")
     assert "1 matched, 1 already there, 1 failed" in done.stderr
-
-
-class Blind(Sided):
-    """Has no numbers for black images."""
-
-    def levels(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        (found,) = super().levels(pixels)
-        return (found.where(pixels.std(dim=(2, 3), keepdim=True).sum(dim=1, keepdim=True) > 0, float("nan")),)
 
 
 def test_features_that_are_no_numbers_fail_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

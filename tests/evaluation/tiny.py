@@ -74,6 +74,14 @@ class Sided(Extractor):
         return (torch.cat([means, means.roll(1, dims=-1), means.roll(-1, dims=-1)], dim=1),)
 
 
+class Blind(Sided):
+    """Has no numbers for black images."""
+
+    def levels(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        (found,) = super().levels(pixels)
+        return (found.where(pixels.std(dim=(2, 3), keepdim=True).sum(dim=1, keepdim=True) > 0, float("nan")),)
+
+
 def tiny_matcher(pose: str = "flip", **settings: object) -> Matcher:
     return Matcher(Sided(), MatchSettings(**{"window": 5, **settings}), pose)  # type: ignore[arg-type]
 

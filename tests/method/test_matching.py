@@ -210,6 +210,24 @@ def test_points_in_blocks_are_those_at_once(mode, monkeypatch: pytest.MonkeyPatc
         assert torch.allclose(getattr(whole, name), getattr(blocks, name), atol=1e-4), name
 
 
+@pytest.mark.parametrize("interpolate", [False, True])
+@pytest.mark.parametrize(("width", "height", "grid"), [(90, 60, 9), (50, 90, 6), (90, 90, 1)])
+def test_many_points_are_found_where_few_are(
+    interpolate: bool, width: int, height: int, grid: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = torch.randn(2, 6, grid, grid, generator=torch.Generator().manual_seed(grid))
+    data[:, :, 0, 0] = 0  # a descriptor of no length
+    source, target = (feature_map(each, width, height, 90) for each in data)
+    xy = torch.rand(500, 2, generator=torch.Generator().manual_seed(3)) * torch.tensor([width, height])
+    xy[:4] = torch.tensor([[0.0, 0.0], [width - 1, 0.0], [0.0, height - 1], [width - 1, height - 1]])
+    chosen = MatchSettings(window=3, temperature=0.1, interpolate=interpolate, inside_picture=True)
+    many = match(source, target, xy, chosen)
+    monkeypatch.setattr(matching, "_MANY", 1000)
+    few = match(source, target, xy, chosen)
+    for name in ("points", "confidence", "cycle_error"):
+        assert torch.allclose(getattr(many, name), getattr(few, name), atol=1e-4), name
+
+
 def test_features_that_are_no_numbers_are_refused() -> None:
     good, bad = (feature_map(torch.full((2, 3, 3), value), 9, 9, 9) for value in (1.0, float("nan")))
     for source, target in ((good, bad), (bad, good)):

@@ -81,6 +81,23 @@ def test_the_draft_of_a_killed_process_goes_and_that_of_a_living_one_stays(
     assert goal.read_text() == "whole"
 
 
+@unix
+def test_what_killed_processes_left_of_a_file_goes_when_it_is_written(
+    tmp_path: Path, writer: Callable[[Path], subprocess.Popen[str]]
+) -> None:
+    goal, other = tmp_path / "figures.csv", tmp_path / "poses.json"
+    killed, elsewhere, living = (writer(each) for each in (goal, other, goal))
+    for process in (killed, elsewhere):
+        process.kill()
+        process.wait()
+    with replacing(goal) as draft:
+        draft.write_text("whole")
+    left = drafts(tmp_path)
+    assert len(left) == 2, "of another file, and of a process that lives"
+    assert {name.split(".geoaware-")[0] for name in left} == {".figures", ".poses"}
+    living.kill()
+
+
 def test_drafts_of_this_process_stay(tmp_path: Path) -> None:
     with replacing(tmp_path / "a.json") as draft:
         assert sweep(tmp_path) == 0

@@ -9,7 +9,7 @@ import pytest
 
 from geoaware.runs.errors import InputError
 from geoaware.runs.records import RecordFile, Records, Run, complete
-from geoaware.runs.work import Batch, Done, Job
+from geoaware.runs.work import Batch, Done, Job, batched
 from tests.runs.test_work import Squares
 
 NAME = "caf\udce9"  # a name that is no UTF-8
@@ -35,9 +35,7 @@ class Numbers(Run):
 
     def batches(self) -> Sequence[Batch]:
         """In an order of their own."""
-        return [
-            range(start, min(start + self.batch, self.count)) for start in range(0, self.count, self.batch)
-        ][::-1]
+        return batched(self.count, self.batch)[::-1]
 
     def check_whole(self, goal: Path) -> None:
         self.checked.append(goal)

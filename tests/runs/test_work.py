@@ -123,6 +123,13 @@ def test_a_process_that_is_killed_ends_the_run_with_a_remedy() -> None:
     assert caught.value.parameter == "workers"
 
 
+def test_what_cannot_be_pickled_is_done_here() -> None:
+    job, batches = Squares(act=lambda _: None), batched(4 * work.FEWEST, 1)
+    assert len(squares(Local(None), job, batches)) == len(batches)
+    with pytest.raises(InputError, match=r"only one process can do this work \(.*lambda"):
+        Local(2).results(job, batches)
+
+
 def test_what_processes_say_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "geoaware"):
         squares(Local(2), Squares(act=speak), batched(6, 1))

@@ -268,7 +268,7 @@ def _print_result(result: MatchResult, queries: QueryPoints) -> None:
     heads = ("point", "in A", "in B", "confidence", "cycle error")
     names = queries.names or [str(number) for number in range(len(result.queries))]
     figures = (result.queries, result.points, result.confidence, result.cycle_error)
-    rows: list[Any] = [names, *(each.tolist() for each in figures)]
+    rows: list[Any] = [names, *(each.numpy(force=True).tolist() for each in figures)]
     cells = [
         (name, *(f"{x:.1f}, {y:.1f}" for x, y in (query, found)), f"{confidence:.2f}", f"{cycle:.3f}")
         for name, query, found, confidence, cycle in zip(*rows, strict=True)

@@ -24,6 +24,7 @@ from geoaware.method.types import Box
 from geoaware.runs.errors import InputError
 
 Shape = Literal["circle", "diamond"]
+_SHAPES = get_args(Shape)
 
 _DARK_RIM = 2.4
 _LIGHT_RIM = 1.2
@@ -47,8 +48,8 @@ class Mark:
     hollow: bool = False
 
     def __post_init__(self) -> None:
-        if self.shape not in get_args(Shape):
-            raise InputError(f"unknown shape {self.shape!r}; the shapes are {', '.join(get_args(Shape))}")
+        if self.shape not in _SHAPES:
+            raise InputError(f"unknown shape {self.shape!r}; the shapes are {', '.join(_SHAPES)}")
 
 
 def draw_points(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -170,9 +169,8 @@ def checked_points(name: str, xy: PointsLike) -> Float[Tensor, "n 2"]:
         raise InputError(f"{name} cannot be used: {error}") from None
     if pixels.ndim != 2:
         raise InputError(f"{name} must have shape (n, 2), got {tuple(pixels.shape)}")
-    for number, (x, y) in enumerate(pixels.tolist()):
-        if not (math.isfinite(x) and math.isfinite(y)):
-            raise InputError(f"{name}: number {number} is {(x, y)}; leave it out")
+    for number in (~pixels.isfinite().all(dim=1)).nonzero()[:1].flatten().tolist():
+        raise InputError(f"{name}: number {number} is {tuple(pixels[number].tolist())}; leave it out")
     return pixels
 
 
@@ -189,7 +187,9 @@ def _marks(
     for name, given in (("confidence", confidence), ("correct", correct)):
         if given is not None and len(given) != count:
             raise InputError(f"{name} has {len(given)} values for {count} matches; give one for each")
-    hollow = [False] * count if confidence is None else [not float(c) >= min_confidence for c in confidence]
+    hollow = [False] * count
+    if confidence is not None:
+        hollow = (~(torch.as_tensor(confidence, dtype=torch.float64) >= min_confidence)).tolist()
     if correct is None:
         return [Mark(each, hollow=ring) for each, ring in zip(position_colours(queries), hollow, strict=True)]
     return [

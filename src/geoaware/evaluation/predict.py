@@ -45,7 +45,7 @@ from geoaware.method.types import AnnotatedImage, Pair
 from geoaware.presets import defaults_of
 from geoaware.result import Encoded
 from geoaware.runs.errors import InputError, NotFiniteError
-from geoaware.runs.files import check_same_run, draft_name, replacing, sweep
+from geoaware.runs.files import check_same_run, draft_name, replacing
 from geoaware.runs.progress import Tell, silent
 from geoaware.runs.recent import Recent
 from geoaware.runs.records import Records, Run, complete
@@ -281,7 +281,6 @@ def _sharing(work: _Work, goal: Path, engine: Engine | None) -> Iterator[_Work]:
     if not isinstance(engine, Local) or engine.workers == 1:
         yield work
         return
-    sweep(goal.parent, stem=goal.stem)
     folder = goal.with_name(draft_name(goal.stem, ".features"))
     try:
         yield replace(work, shared=folder, processes=engine.workers or cores())

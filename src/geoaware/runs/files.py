@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -52,7 +53,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     The temporary file, a draft, keeps the suffix of ``path``, for writers that choose the format by it. Its
     name says which process on which computer writes it, so that `sweep` knows when it is abandoned. Missing
     parent folders are made. When the block raises, nothing is left behind and an older file stays as it was.
-    A link stays, and the file that it leads to is replaced; a pipe or a device is written to.
+    What killed processes left of the same file goes. A link stays, and the file that it leads to is replaced;
+    a pipe or a device is written to.
 
     Raises:
         InputError: the folder cannot be written to, or ``path`` is a folder.
@@ -72,6 +74,9 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         draft.touch(exist_ok=False)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror}); choose another place") from None
+    for each in _left_in(goal.parent):
+        if each.name.startswith(_begin(goal.stem)):
+            _remove(each)
     mode = draft.stat().st_mode & 0o777
     try:
         yield draft
@@ -169,10 +174,23 @@ def _identity(path: Path) -> object:
 def draft_name(stem: str, suffix: str = "") -> str:
     """A name that only this process makes, by which `sweep` knows what is abandoned."""
     # A file system limits the length of names, and that of the goal may be near the limit already.
-    return f".{stem[:40]}.geoaware-{_host()}-{os.getpid()}-{secrets.token_hex(4)}.part{suffix}"
+    return f"{_begin(stem)}{_host()}-{os.getpid()}-{secrets.token_hex(4)}.part{suffix}"
 
 
-def sweep(*folders: Path, stem: str = "") -> int:
+def _begin(stem: str) -> str:
+    """How the names of all drafts of a file begin."""
+    return f".{stem[:40]}.geoaware-"
+
+
+@lru_cache(maxsize=1024)
+def _left_in(folder: Path) -> list[Path]:
+    """The abandoned drafts that were in a folder when this process first wrote to it."""
+    with suppress(PermissionError):  # a folder may be written to and not be read
+        return [path for path in folder.iterdir() if _is_abandoned(path)]
+    return []
+
+
+def sweep(*folders: Path) -> int:
     """Remove the drafts that killed processes left behind, and say how many there were.
 
     Only files and folders under a `draft_name` are drafts, and only abandoned ones go. On this computer a
@@ -180,18 +198,22 @@ def sweep(*folders: Path, stem: str = "") -> int:
     shared disk cannot be seen, so their drafts are abandoned when nobody has touched them for `ABANDONED_S`.
     The same holds for all drafts on Windows, where asking for a process would end it.
 
-    Folders inside those given are left alone, and a folder that does not exist holds no drafts. With ``stem``
-    only drafts of files whose names begin so are looked at: in a folder of the user's, those of one result.
+    Folders inside those given are left alone, and a folder that does not exist holds no drafts. In folders of
+    the user's only drafts of what is written there anew may go: `replacing` sees to it.
     """
-    paths = [path for each in folders if each.is_dir() for path in each.iterdir()]
-    begin = f".{stem[:40]}.geoaware-" if stem else "."
-    drafts = [path for path in paths if path.name.startswith(begin) and _is_abandoned(path)]
+    drafts = [path for each in folders if each.is_dir() for path in each.iterdir() if _is_abandoned(path)]
     for draft in drafts:
-        if draft.is_dir() and not draft.is_symlink():
-            shutil.rmtree(draft, ignore_errors=True)
-        else:
-            draft.unlink(missing_ok=True)
+        _remove(draft)
     return len(drafts)
+
+
+def _remove(draft: Path) -> None:
+    """Remove a file or a folder, as far as the system allows it."""
+    if draft.is_dir() and not draft.is_symlink():
+        shutil.rmtree(draft, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            draft.unlink()
 
 
 def _is_abandoned(path: Path) -> bool:

@@ -87,12 +87,18 @@ class Local:
         """Results of these batches, each as it is finished.
 
         Raises:
-            InputError: a process was ended from outside.
+            InputError: a process was ended from outside, or several were asked for and the job, because of
+                something that the user made, cannot be pickled.
         """
         count = min(self.workers or min(cores(), len(batches) // FEWEST), len(batches))
         if job.device != "cpu" or count < 2:
             return _here(job, batches)
-        payload = pickle.dumps(job, pickle.HIGHEST_PROTOCOL)
+        try:
+            payload = pickle.dumps(job, pickle.HIGHEST_PROTOCOL)
+        except (pickle.PicklingError, TypeError, AttributeError) as error:
+            if self.workers is None:
+                return _here(job, batches)
+            raise InputError(f"only one process can do this work ({error})", "workers") from None
         if self.workers is None:
             # A process holds what was pickled, and once more what it makes of it, beside the libraries.
             count = min(count, _free_memory() // (2 * len(payload) + (1 << 29)))

@@ -24,9 +24,9 @@ from geoaware.apps.pose.templates import DIRECTIONS, ENDS, SIDES, bare_image, re
 from geoaware.matcher import Matcher
 from geoaware.method.alignment import instance_matching_distance, mutual_nn_distance
 from geoaware.method.types import AnnotatedImage
-from geoaware.runs.errors import InputError
+from geoaware.runs.errors import InputError, NotFiniteError
 from geoaware.runs.work import Local
-from tests.evaluation.tiny import Sided
+from tests.evaluation.tiny import Blind, Sided
 from tests.reference import alignment as slow_alignment
 from tests.reference import pose as slow
 from tests.toys import Patches, noise
@@ -319,13 +319,18 @@ class TestPredictor:
         ):
             predictor.distances(drawn(tmp_path / "speck.png", noise(900, 900, 3), speck))
 
-    def test_features_that_are_no_numbers_are_not_voted_on(self, templates: dict) -> None:
-        class Broken(Sided):
-            def levels(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
-                return tuple(each * math.nan for each in super().levels(pixels))
-
-        with pytest.raises(RuntimeError, match="not finite"):
-            PosePredictor(Matcher(Broken()), templates).distances(templates["a"]["left"])
+    def test_features_that_are_no_numbers_are_not_voted_on(self, templates: dict, tmp_path: Path) -> None:
+        black = drawn(tmp_path / "black.png", Image.new("RGB", (SIZE, SIZE)))
+        work = PoseWork(Matcher(Blind()), {"cat": templates}, [black, templates["a"]["left"]])
+        work = replace(work, images=[replace(each, category="cat") for each in work.images])
+        failures = dict[str, Exception]()
+        (found,) = predict_poses(work, failed=failures.__setitem__)
+        assert found.image == "a/left.png"
+        assert isinstance(failures[black.id], NotFiniteError)
+        # A template that cannot be compared is no fault of the images.
+        broken = {"a": {**templates["a"], "back": black}}
+        with pytest.raises(NotFiniteError, match=r"black\.png: the features of this template are not finite"):
+            PosePredictor(Matcher(Blind()), broken)
 
     @pytest.mark.parametrize(
         ("settings", "message"),

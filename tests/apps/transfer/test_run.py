@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from geoaware.apps.transfer import (
@@ -26,8 +25,9 @@ from geoaware.apps.transfer import (
     transfer,
 )
 from geoaware.apps.transfer.calibration import shipped
+from geoaware.matcher import Matcher
 from geoaware.method.geometry import pose_image, pose_points
-from geoaware.runs.errors import InputError
+from geoaware.runs.errors import InputError, NotFiniteError
 from geoaware.runs.work import Local
 from tests.apps.transfer.tiny import (
     CELL,
@@ -41,7 +41,7 @@ from tests.apps.transfer.tiny import (
     view,
     write_sources,
 )
-from tests.evaluation.tiny import Sided
+from tests.evaluation.tiny import Blind, Sided
 
 ROOT = Path(__file__).resolve().parents[3]
 ALL = TransferSettings(threshold=0.0)
@@ -400,12 +400,27 @@ def test_a_source_that_cannot_be_read_leaves_nothing_behind(tmp_path: Path) -> N
     assert not list((tmp_path / "new").iterdir())
 
 
-def test_features_that_are_not_finite_are_an_error(tmp_path: Path) -> None:
+def test_a_target_whose_features_are_not_finite_fails_alone(tmp_path: Path) -> None:
     sources, targets = job(tmp_path)
-    broken = matcher()
-    torch.nn.init.constant_(broken.extractor.get_parameter("scale"), float("nan"))
-    with pytest.raises(RuntimeError, match=r"features of 000\.png or of a source are not finite"):
-        transfer(sources, targets, broken, tmp_path / "out.json")
+    out, fine = tmp_path / "out.json", tmp_path / "fine.json"
+    transfer(sources, targets, matcher(), fine)
+    Image.new("RGB", (SIDE, SIDE)).save(tmp_path / "photos" / "001.png")
+    blind = Matcher(Blind(), matcher().settings, "flip")
+    found = transfer(sources, list_targets([tmp_path / "photos"]), blind, out)
+    assert (found.targets, found.failed) == (5, 2)
+    assert found.reasons[0] == "001.png: the features of the target are not finite; try another dtype"
+    here, wanted = placed(out), placed(fine)
+    assert list(here) == ["000.png", "003.png", "004.png"]
+    assert all((here[each] == wanted[each]).all() for each in here)
+
+
+def test_a_source_whose_features_are_not_finite_ends_the_run(tmp_path: Path) -> None:
+    sources, targets = job(tmp_path)
+    Image.new("RGB", (SIDE, SIDE)).save(sources.images[1].path)
+    blind = Matcher(Blind(), matcher().settings, "flip")
+    with pytest.raises(NotFiniteError, match=r"s2\.png: the features of this source are not finite"):
+        transfer(sources, targets, blind, tmp_path / "out.json")
+    assert not (tmp_path / "out.json.part").exists()
 
 
 @pytest.mark.parametrize(

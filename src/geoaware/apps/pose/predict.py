@@ -118,6 +118,7 @@ class PosePredictor:
 
     Raises:
         InputError: a template or its mask cannot be read, or they are of different sizes.
+        NotFiniteError: the features of a template are NaN or infinite.
     """
 
     def __init__(
@@ -129,12 +130,20 @@ class PosePredictor:
             name: {pose: self._encode(members[pose], self._settings.template_masks) for pose in DIRECTIONS}
             for name, members in templates.items()
         }
+        for name, members in self._templates.items():
+            for pose, (features, _) in members.items():
+                if not features.data.isfinite().all():
+                    raise NotFiniteError(
+                        f"{templates[name][pose].id}: the features of this template are not finite; "
+                        "try another dtype"
+                    )
 
     def distances(self, image: AnnotatedImage) -> Distances:
         """Of an image to every template.
 
         Raises:
             InputError: the image or its mask cannot be read, or they are of different sizes.
+            NotFiniteError: the features of the image are NaN or infinite.
         """
         features, mask = self._encode(image, self._settings.masks)
         rule = PoseRule(self._settings.metric)
@@ -151,7 +160,7 @@ class PosePredictor:
         except ValueError as error:
             raise InputError(f"{image.id}: cannot be compared with its templates, {error}") from None
         if not all(math.isfinite(value) for members in found.values() for value in members.values()):
-            raise NotFiniteError(f"{image.id}: the features of this image or of a template are not finite")
+            raise NotFiniteError(f"{image.id}: the features of this image are not finite; try another dtype")
         return found
 
     def _encode(self, image: AnnotatedImage, masked: bool) -> tuple[FeatureMap, Tensor | None]:

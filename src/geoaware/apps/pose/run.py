@@ -231,8 +231,9 @@ class _Worker:
         return [self._predict(self._work.images[number]) for number in batch]
 
     def _predict(self, image: AnnotatedImage) -> str:
+        predictor = self._for(image.category)  # a template that cannot be used ends the run
         try:
-            distances = self._for(image.category).distances(image)
+            distances = predictor.distances(image)
         except (InputError, NotFiniteError) as error:
             finite = not isinstance(error, NotFiniteError)
             return _line({"picture": image.id, "failed": str(error), "not_finite": not finite})

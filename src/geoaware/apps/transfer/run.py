@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from itertools import chain, compress, islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -264,7 +264,10 @@ def _record(
 ) -> dict[str, Any]:
     if isinstance(opened, str):
         return {"n": target.number, "failed": opened}
-    found = voters.locate(next(maps), opened.mask)
+    try:
+        found = voters.locate(next(maps), opened.mask)
+    except NotFiniteError as error:
+        return {"n": target.number, "failed": str(error)}
     chances = worth.probability(found.evidence)
     places = found.points + torch.tensor(opened.window[:2])
     size, turn = opened.frame.size, INVERSE[opened.frame.orientation]
@@ -272,8 +275,6 @@ def _record(
         places, size = turned_points(places, size, turn), turned_size(size, turn)
     known = found.known.tolist()
     rows = [(x, y, chance) for (x, y), chance in zip(places.tolist(), chances.tolist(), strict=True)]
-    if not all(map(math.isfinite, chain([found.distance], *compress(rows, known)))):
-        raise NotFiniteError(f"the features of {target.name} or of a source are not finite")
     seen = list(zip(rows, known, strict=True))
     return {
         "n": target.number,

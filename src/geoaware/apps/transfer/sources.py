@@ -28,7 +28,7 @@ from geoaware.method.geometry import Canvas, clamp_points, pose_image, pose_poin
 from geoaware.method.keypoints import Schema
 from geoaware.method.matching import descriptors
 from geoaware.method.types import AnnotatedImage
-from geoaware.runs.errors import InputError
+from geoaware.runs.errors import InputError, NotFiniteError
 from geoaware.runs.progress import Tell, silent
 from geoaware.runs.work import Engine, Local, calls
 
@@ -187,4 +187,6 @@ def _encode(
             torch.where(mirrored.known[:, None].to(found.device), found, rows[0]) if flipped else found
         )
         known.append(mirrored.known | visible if flipped else visible)
+    if not all(each.isfinite().all() for each in rows):
+        raise NotFiniteError(f"{annotated.id}: the features of this source are not finite; try another dtype")
     return F.normalize(torch.stack(rows), dim=-1), torch.stack(known).to(rows[0].device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,7 +16,7 @@ from geoaware.apps.transfer.vote import Evidence, Queries, Vote, VoteSettings, v
 from geoaware.data.images import load_annotated
 from geoaware.matcher import Matcher
 from geoaware.method.types import AnnotatedImage, FeatureMap, longer_side
-from geoaware.runs.errors import InputError
+from geoaware.runs.errors import InputError, NotFiniteError
 from geoaware.runs.progress import Tell, silent
 from geoaware.runs.work import Engine, Local, calls
 
@@ -85,11 +86,18 @@ class Voters:
             features: of the image.
             mask: its object, boolean (h, w), if known; not empty.
             queries: of fewer sources than all.
+
+        Raises:
+            NotFiniteError: features are NaN or infinite.
         """
         inside = None if mask is None else cells_of_mask(mask, features.canvas, features.grid)
         queries = self.queries if queries is None else queries
         margin = self.matcher.pose_rule.margin
-        return vote(queries, features, self.matcher.settings, self.settings.vote, margin, inside)
+        found = vote(queries, features, self.matcher.settings, self.settings.vote, margin, inside)
+        numbers = (found.points[found.known], *(each[found.known] for each in vars(found.evidence).values()))
+        if not (math.isfinite(found.distance) and all(each.isfinite().all() for each in numbers)):
+            raise NotFiniteError("the features of the target are not finite; try another dtype")
+        return found
 
     def calibrate(self, engine: Engine | None = None, progress: Tell = silent) -> Calibration:
         """What evidence is worth here: as shipped, adapted to the sources if they are enough."""

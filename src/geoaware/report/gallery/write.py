@@ -23,7 +23,7 @@ from geoaware.drawing.layout import fit, resized
 from geoaware.drawing.palette import css_variables
 from geoaware.report.gallery.entries import KINDS, Entry
 from geoaware.runs.errors import InputError
-from geoaware.runs.files import replacing, sweep
+from geoaware.runs.files import replacing
 
 _log = logging.getLogger(__name__)
 
@@ -65,7 +65,6 @@ def write_gallery(
     if not 16 <= size <= 8192:
         raise InputError(f"images of {size} pixels cannot be shown; give a size from 16 to 8192")
     head, tail = _page(title, about)
-    sweep(out.resolve().parent, stem=out.resolve().stem)
     with replacing(out) as draft, draft.open("w", encoding="utf-8", errors="replace", newline="\n") as file:
         file.write(head)
         album = _Album(file, size, strict)

@@ -1,0 +1,108 @@
+"""Small jobs of the resumable commands: what they read, and the words of the command line.
+
+Each runs in a folder of its own; what it reads lies in ``../in``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.apps.transfer.tiny import photos, write_sources
+from tests.toys import noise
+from tests.training.tiny import draw_data
+
+SMALL = ("canvas=64", "coarse_canvas=64", "grid=8", "blocks=[7]", "coarse_blocks=[13]")
+"""The embedded network on a canvas of a few milliseconds."""
+
+NETWORK = ("--extractor", "efficientnet-lite0", "--device", "cpu", *(w for s in SMALL for w in ("--set", s)))
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run of a command.
+
+    Attributes:
+        words: of the command line.
+        make: writes what it reads into a folder.
+        whole: patterns of results, which have all their bytes whenever they are there.
+        keeps: patterns of files in which a later run may change nothing that an earlier one wrote.
+        shared: whether two runs may work on one output at once; else the second is refused.
+        code: with which an undisturbed run ends: 1 where one of the images cannot be read.
+    """
+
+    words: tuple[str, ...]
+    make: Callable[[Path], object]
+    whole: tuple[str, ...] = ()
+    keeps: tuple[str, ...] = ()
+    shared: bool = False
+    code: int = 0
+
+
+def _faces(folder: Path) -> None:
+    draw_data(folder / "faces")
+
+
+def _poses(folder: Path) -> None:
+    """Three template sets, and eleven images, one of them no image."""
+    for number, name in enumerate(("first", "second", "third")):
+        (folder / "sets" / name).mkdir(parents=True)
+        for place, pose in enumerate(("left", "right", "front", "back")):
+            noise(64, 64, 10 * number + place).save(folder / "sets" / name / f"{pose}.png")
+    _images(folder / "photos", 10)
+
+
+def _images(folder: Path, count: int) -> None:
+    folder.mkdir(parents=True)
+    for number in range(count):
+        noise(60 + number, 64, 100 + number).save(folder / f"{number:03}.png")
+    (folder / "004.jpg").write_text("no image")
+
+
+def _scene(folder: Path) -> None:
+    """Two annotated views of a scene, and twenty others, one of them no image."""
+    write_sources(folder / "sources", [(0, 0), (9, 9)])
+    (photos(folder / "photos", 20) / "004.png").write_text("no image")
+
+
+JOBS = {
+    "predict": Job(
+        ("predict", "--dataset", "coco", "--root", "../in/faces", "--split", "train", "--out", "found.jsonl",
+         *NETWORK, "--post-processor", "none"),
+        _faces,
+        whole=("found.jsonl",),
+        keeps=("found.jsonl.part",),
+    ),
+    "evaluate": Job(
+        ("evaluate", "--dataset", "coco", "--root", "../in/faces", "--split", "train", "--out", "found.jsonl",
+         "--csv", "figures.csv", "--markdown", "figures.md", *NETWORK, "--post-processor", "none"),
+        _faces,
+        whole=("found.jsonl", "figures.csv", "figures.md"),
+        keeps=("found.jsonl.part",),
+    ),
+    "pose": Job(
+        ("pose", "../in/photos", "--templates", "../in/sets", "--out", "poses.json",
+         *NETWORK, "--post-processor", "none"),
+        lambda folder: _poses(folder),
+        whole=("poses.json",),
+        keeps=("poses.json.part",),
+        code=1,
+    ),
+    "transfer": Job(
+        ("transfer", "../in/sources/source.json", "../in/photos", "--out", "found.json",
+         "--review", "review.html", "--keep-guesses", *NETWORK, "--post-processor", "none"),
+        _scene,
+        whole=("found.json", "review.html"),
+        keeps=("found.json.part",),
+        code=1,
+    ),
+    "extract": Job(
+        ("extract", "../in/photos", "--cache", "features", "--poses", "identity,flip", *NETWORK),
+        lambda folder: _images(folder / "photos", 20),
+        whole=("features/*/??/*.safetensors",),
+        keeps=("features/*/??/*.safetensors",),
+        shared=True,
+        code=1,
+    ),
+}  # fmt: skip
