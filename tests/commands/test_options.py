@@ -24,6 +24,7 @@ from geoaware.commands.options import (
     PoseOptions,
     RunOptions,
     Without,
+    cut,
     expand,
     find_store,
     load_data,
@@ -302,3 +303,8 @@ def test_every_command_finds_out_first_what_it_cannot_write(
         cli.main()
     assert ended.value.code == 2
     assert f"{tmp_path}: is a folder; give the name of a file to write" in capsys.readouterr().err
+
+
+def test_a_message_has_a_second_line_for_its_remedy_only() -> None:
+    shown = cut("a\nb\r\t \x1b[31m \u202eé 日本\nremedy: this")
+    assert shown == "a\\nb\\r\\t \\x1b[31m \\u202eé 日本\nremedy: this"
