@@ -85,7 +85,7 @@ class TunedShape:
 
     def __post_init__(self) -> None:
         counts = (self.descriptor, self.width, *self.context)
-        if not all(isinstance(each, int) for each in (*counts, self.detail)):
+        if not all(type(each) is int for each in (*counts, self.detail)):
             raise InputError(f"descriptor, width, detail and dilations must be whole numbers, got {self}")
         if max(*counts, self.detail) > LARGEST:
             raise InputError(f"numbers of the shape can be {LARGEST:,} at most, got {quoted(self)}")

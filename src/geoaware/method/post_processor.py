@@ -74,7 +74,12 @@ class PostProcessorSettings:
     centred: bool = False
 
     def __post_init__(self) -> None:
-        if max(self.width, self.grid, *self.channels, *self.context) > LARGEST:
+        counts = (self.width, self.grid, *self.channels, *self.context)
+        if not all(type(each) is int for each in counts) or type(self.dropout) not in (int, float):
+            raise InputError(
+                f"width, grid, channels, context and dropout must be numbers, got {quoted(self)}"
+            )
+        if max(counts) > LARGEST:
             raise InputError(
                 f"width, grid, channels and context can be {LARGEST:,} at most, got {quoted(self)}"
             )
