@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from geoaware.runs.errors import InputError
 from geoaware.runs.files import (
@@ -27,6 +26,7 @@ from geoaware.runs.files import (
     replacing,
     sweep,
 )
+from geoaware.runs.weights import write_safetensors
 
 HANG = """
 import sys, time
@@ -159,8 +159,7 @@ def test_files_have_the_permissions_of_any_new_file(tmp_path: Path, monkeypatch:
             patched.delattr(os, "umask")
             with replacing(tmp_path / "a.json") as draft:
                 draft.write_text("whole")
-            with replacing(tmp_path / "a.safetensors") as draft:
-                save_file({"a": torch.ones(2)}, draft)
+            write_safetensors(tmp_path / "a.safetensors", {"a": torch.ones(2)})
     finally:
         os.umask(before)
     assert [path.stat().st_mode & 0o777 for path in sorted(tmp_path.iterdir())] == [0o640, 0o640]

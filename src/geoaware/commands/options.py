@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from copy import copy
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from functools import wraps
 from inspect import Parameter, Signature, signature
@@ -16,6 +17,7 @@ import typer
 from typer import Option
 
 from geoaware.runs.errors import InputError, shortened
+from geoaware.runs.places import is_remote, place
 
 if TYPE_CHECKING:
     from geoaware.data import DataSet
@@ -59,8 +61,8 @@ def expand(command: Callable[..., T]) -> Callable[..., T]:
     """Give a command that takes groups of options the flat signature that typer reads.
 
     A parameter or field whose type is a dataclass stands for the fields of that dataclass, in their order.
-    When the command runs, the system is asked first whether files can have the names that are given, and no
-    result may go over what is read.
+    Every path may be a URL. When the command runs, the system is asked first whether files can have the names
+    that are given, and no result may go over what is read.
     """
     given = list(signature(command, eval_str=True).parameters.values())
     flat = [each for parameter in given for each in _flat(parameter)]
@@ -73,7 +75,7 @@ def expand(command: Callable[..., T]) -> Callable[..., T]:
             for path in value if isinstance(value, list) else [value]:
                 # What the system raises for a name that is too long, or no text, is for `cli.main` to tell.
                 with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
-                    path.lstat() if isinstance(path, Path) else None
+                    path.lstat() if isinstance(path, Path) and not is_remote(path) else None
         _check_apart(values)
         return command(**{each.name: _gather(each, bound.arguments) for each in given})
 
@@ -106,16 +108,16 @@ def _check_apart(values: Mapping[str, Any]) -> None:
     texts = [part for each in words if isinstance(each, str) for part in (each, each.partition("=")[2])]
     # The options of data sets are relative to their folder.
     folders = [Path(), *(each for each in given.get("root", ()) if isinstance(each, Path))]
-    files = [folder / each for each in texts if each for folder in folders]
+    files = [folder / place(each) for each in texts if each for folder in folders]
     if written:
         files = [each for each in files if _is_file(each)]
         check_apart(written, [*files, *(each for each in words if isinstance(each, Path))])
 
 
 def _is_file(path: Path) -> bool:
-    """Whether it is one; a text that is no path at all is none."""
+    """Whether it is one, or may be; a text that is no path at all is none."""
     try:
-        return path.is_file()
+        return is_remote(path) or path.is_file()
     except (OSError, ValueError):
         return False
 
@@ -124,8 +126,19 @@ def _flat(parameter: Parameter) -> list[Parameter]:
     """The parameters that one stands for: those of its group, or itself."""
     _, inside = _group(parameter.annotation)
     if inside is None:
-        return [parameter.replace(kind=Parameter.KEYWORD_ONLY)]
+        return [parameter.replace(kind=Parameter.KEYWORD_ONLY, annotation=_placed(parameter.annotation))]
     return [each for part in inside for each in _flat(part)]
+
+
+def _placed(annotation: Any) -> Any:
+    """The annotation of an option; one of paths reads them by `place`, which keeps URLs as they are."""
+    kind, *notes = get_args(annotation) if get_origin(annotation) is Annotated else (annotation,)
+    inside = [part for each in get_args(kind) for part in (each, *get_args(each))]
+    if notes and Path in (kind, *inside):
+        info = copy(notes[0])
+        info.parser = place
+        return Annotated[kind, info]
+    return annotation
 
 
 def _gather(parameter: Parameter, values: dict[str, Any]) -> Any:
