@@ -160,7 +160,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that the device's memory is used up."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # the second: torch's
         return True
-    words = ("out of memory", "can't allocate memory")
+    words = ("out of memory", "can't allocate memory", "size calculation overflowed")
     return isinstance(error, RuntimeError) and any(each in str(error) for each in words)
 
 
