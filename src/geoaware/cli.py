@@ -10,6 +10,7 @@ import io
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -126,6 +127,9 @@ def _options(
     """Options of every command, before its name."""
     global _debug
     _debug = debug
+    if not debug and not sys.warnoptions:
+        # Libraries warn programmers, of damaged images say, which are errors here where it matters.
+        warnings.simplefilter("ignore")
     # What the library has to tell goes to standard error, a line each.
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("note: %(message)s"))
@@ -157,6 +161,11 @@ def main() -> None:
     except Exception as error:
         if (said := _about_path(error)) is not None:
             _fail(error, said, code=2)
+        from geoaware.runs.work import is_out_of_memory  # not before: it brings torch
+
+        if is_out_of_memory(error):
+            said = "not enough memory; choose smaller settings (batch, canvas, size), or close other programs"
+            _fail(error, said, code=1)
         what = " ".join(str(error).split()) or type(error).__name__
         _fail(error, f"failed while working: {what} ({type(error).__name__}; --debug shows where)", code=1)
 

@@ -11,7 +11,7 @@ from typing import Any
 from geoaware.method.alignment import CANDIDATES, PoseRule
 from geoaware.method.matching import MatchSettings
 from geoaware.method.post_processor import PostProcessor
-from geoaware.runs.errors import InputError
+from geoaware.runs.errors import InputError, reason
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ def defaults_of(extractor_name: str, post_processor: PostProcessor | None = None
     try:
         return _changed(Defaults(match, pose="off", pose_rule=plain.pose_rule), measured)
     except (TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"info.matching in the post-processor's config: {error}") from None
+        raise InputError(f"info.matching in the post-processor's config: {reason(error)}") from None
 
 
 def choose_post_processor(

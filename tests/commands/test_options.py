@@ -25,6 +25,7 @@ from geoaware.commands.options import (
     PoseOptions,
     RunOptions,
     Without,
+    cut,
     expand,
     find_store,
     load_data,
@@ -331,3 +332,8 @@ def test_every_command_of_long_work_has_the_engines(name: str) -> None:
     command = typer.main.get_command(cli.app).commands[name]  # type: ignore[attr-defined]
     flags = {flag for each in command.params for flag in each.opts}
     assert flags >= {"--workers", "--engine", "--address", "--gpus-per-worker"}
+
+
+def test_a_message_has_a_second_line_for_its_remedy_only() -> None:
+    shown = cut("a\nb\r\t \x1b[31m \u202eé 日本\nremedy: this")
+    assert shown == "a\\nb\\r\\t \\x1b[31m \\u202eé 日本\nremedy: this"

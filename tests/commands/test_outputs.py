@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -182,6 +183,8 @@ def test_a_part_with_nothing_but_its_head_is_begun_anew(run: Run) -> None:
         (["extract", ".", "--cache", "c", "--max-memory", "inf"], "--max-memory takes gigabytes, above 0"),
         (["match", "a.png", "b.png", "--points", "twice.json", *TOY], 'twice.json: "flip_pairs" must be'),
         (["match", "a.png", "b.png", "--points", "self.json", *TOY], "each in one pair at most"),
+        ([*MATCH, "--device", "meta"], "the device 'meta' is not available here"),
+        (["predict", *SET, *TOY, "--out", "/"], "/: is a folder; give the name of a file to write"),
         ([*MATCH, "--mask", "one.png"], "the source mask is empty at 64x64, its object is too small"),
     ],
 )
@@ -211,6 +214,8 @@ def test_values_that_cannot_be_are_wrong_usage(
         ),
         (OSError(errno.ELOOP, "Too many links", b"x"), 2, "x: too many links; look at the path"),
         (OSError(errno.ENOSPC, "No space left", "x"), 1, "failed while working: "),
+        (MemoryError(), 1, "not enough memory; choose smaller settings"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 1, "not enough memory; "),
         (ConnectionError("nobody there"), 1, "failed while working: nobody there"),
     ],
 )
@@ -224,6 +229,22 @@ def test_paths_that_the_system_refuses_are_told_once(
     ended, told = run(*words)
     assert (ended, told.count("\n")) == (code, 1)
     assert told.startswith(f"error: {message}")
+
+
+def test_what_libraries_warn_of_is_for_programmers(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def warn(*_: Any, **__: Any) -> None:
+        warnings.warn("Corrupt EXIF data", stacklevel=1)
+
+    monkeypatch.setattr(typer.core.TyperCommand, "invoke", warn)
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always")
+        run(*MATCH)
+        assert not shown
+        warnings.simplefilter("always")
+        monkeypatch.setattr(sys, "argv", ["geoaware", "--debug", *MATCH])
+        with pytest.raises(SystemExit):
+            cli.main()
+        assert [str(each.message) for each in shown] == ["Corrupt EXIF data"]
 
 
 @pytest.mark.parametrize("words", [MATCH, ["data", "check", "coco", "."]])

@@ -114,3 +114,19 @@ def test_pillow_agrees_on_jpeg(tmp_path: Path) -> None:
     save(tmp_path / "a.jpg", 5, (32, 16))
     with Image.open(tmp_path / "a.jpg") as image:
         assert ImageOps.exif_transpose(image).size == image_size(tmp_path / "a.jpg")
+
+
+def test_damaged_exif_is_told_or_passed_over(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 1
+    path = tmp_path / "a.jpg"
+    Image.new("RGB", (30, 20)).save(path, exif=exif)
+    path.write_bytes(path.read_bytes().replace(b"Exif\0\0MM\0*", b"Exif\0\0MM\1*"))
+    # Pillow reads the file, and fails when the EXIF data is looked at once more.
+    read = load_image(path)
+    assert (read.size, "exif" in read.info) == ((30, 20), False)
+    assert load_image(read.copy()).size == (30, 20)
+    given = Image.new("RGB", (30, 20))
+    given.info["exif"] = b"Exif\0\0MM\1*\0\0\0\x08"
+    with pytest.raises(InputError, match=r"an image cannot be decoded .*save it anew"):
+        load_image(given)

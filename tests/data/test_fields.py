@@ -61,7 +61,7 @@ def test_lists_of_numbers() -> None:
 def test_sizes() -> None:
     assert read.size("60", 40.0, "x") == (60, 40)
     assert read.size(60, None, "x") is read.size(0, 40, "x") is None
-    for wrong in ((60.5, 40), ([60], 40), (-60, 40), ("wide", 40)):
+    for wrong in ((60.5, 40), ([60], 40), (-60, 40), ("wide", 40), (2**27, 3)):
         with pytest.raises(InputError, match="x"):
             read.size(*wrong, "x")
 

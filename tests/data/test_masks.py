@@ -72,6 +72,7 @@ def test_polygons() -> None:
         [["x", 1]],
         [[1, 1, 2, 2, float("nan"), 3]],
         {"size": [2.5, 3], "counts": "132"},
+        {"size": [10**6, 10**6], "counts": [10**12]},
         7,
     ],
 )

@@ -286,6 +286,7 @@ def test_another_runs_file_is_not_touched(dataset, tmp_path, whole, name):
         (b'{"a": 1}\n', "exists and was not written by geoaware"),
         (b'{"format": "geoaware predictions"', "exists and is no predictions file"),
         (b"", "exists and is no predictions file"),
+        (b'{"format": "geoaware predictions", "a": ' + b"[" * 9000, "exists and is no predictions file"),
     ],
 )
 def test_other_files_are_not_overwritten(dataset, tmp_path, content, message):

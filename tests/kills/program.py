@@ -164,6 +164,6 @@ def _hook(folder: str, watch: Watch) -> Callable[[str, tuple[object, ...]], None
             return
         path = os.path.normpath(os.path.join(folder, os.fsdecode(given[0])))  # noqa: PTH118 (may be bytes)
         if path.startswith(folder + os.sep):
-            watch(f"{event} {re.sub('[0-9a-f]{4,}|[0-9]+', '#', path[len(folder) + 1 :])}")
+            watch(f"{event} {re.sub('listener-.*|[0-9a-f]{4,}|[0-9]+', '#', path[len(folder) + 1 :])}")
 
     return hook

@@ -485,6 +485,14 @@ class TestPretrained:
             (lambda config: config.update(settings=[3]), "damaged, lacks settings or info"),
             (lambda config: config.update(info=None), "damaged, lacks settings or info"),
             (lambda config: config["settings"].update(width="768"), "damaged, no post-processor can be made"),
+            (
+                lambda config: config["settings"].update(grid=True),
+                ".*context and dropout must be numbers, got",
+            ),
+            (
+                lambda config: config["settings"].update(width=2**40),
+                ".*context can be 1,048,576 at most, got",
+            ),
             (lambda config: config["settings"].update(channels=5), "damaged, no post-processor can be made"),
             (
                 lambda config: config["settings"].update(width=100),

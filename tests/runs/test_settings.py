@@ -22,6 +22,7 @@ class Kitchen:
     pots: tuple[int, ...] = ()
     fuel: Literal["gas", "wood"] = "gas"
     place: str | None = None
+    shelf: Path | None = None
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
@@ -37,6 +38,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"pots": [1, True]}, "pots: input should be a number (got [1, True])"),
     ({"pots": [[[[1]]]]}, "pots.0: input should be a valid integer (got [[[1]]])"),
     ({"fuel": "coal"}, "fuel: input should be 'gas' or 'wood' (got 'coal')"),
+    ({"shelf": [0]}, "shelf: input is not a valid path (got [0])"),
     ({"place": 7}, "place: input should be a text; put it in quotes (got 7)"),
 ]
 

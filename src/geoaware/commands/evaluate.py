@@ -159,7 +159,7 @@ def evaluate(
     geoaware evaluate --dataset pf-willow --root PF-dataset-WILLOW --split test
     """
     _check_by(by)
-    figures.check(options.out)
+    figures.check()
     path = _predict(options, figures)
     from geoaware.evaluation.score import score_file
 
@@ -175,10 +175,11 @@ def _check_by(by: str | None) -> None:
 
 def _predict(options: PredictOptions, figures: FigureOptions | None = None) -> Path:
     from geoaware.evaluation.predict import predict
-    from geoaware.runs.files import check_apart
+    from geoaware.runs.files import check_apart, check_goals
     from geoaware.runs.progress import progress_bars
 
     options.rules.check()
+    check_goals(options.out)
     data = load_data(options.data, options.chosen)
     protocol = options.rules.of(data)
     path = options.path(data, protocol.name)

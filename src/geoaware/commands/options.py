@@ -33,6 +33,9 @@ T = TypeVar("T")
 _LONGEST = 260
 """More characters than a part of a path can have."""
 
+_CONTROL = re.compile("\n(?!remedy: )|[\0-\t\v-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+"""Characters that are not shown; a message has a second line for its remedy only."""
+
 _WHOLE = 1000
 """No message is longer."""
 
@@ -43,10 +46,14 @@ def say(text: str) -> None:
 
 
 def cut(message: str) -> str:
-    """The message with long arguments that it repeats, and other long words, cut to about 80 characters."""
+    """The message with long arguments that it repeats, and other long words, cut to about 80 characters.
+
+    What would move the cursor, or turn the writing, is shown as Python writes it.
+    """
     for given in (part for word in sys.argv[1:] for part in (word, word.partition("=")[2])):
         for text in (given, repr(given)[1:-1]):
             message = message.replace(text, shortened(text)) if len(text) > _LONGEST else message
+    message = _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), message)
     return shortened(re.sub(rf"[^\s/]{{{_LONGEST},}}", lambda word: shortened(word[0]), message), _WHOLE)
 
 
@@ -442,7 +449,8 @@ def find_store(cache: Path, extractor: Extractor) -> FeatureStore:
     new = set_key(extractor)
     for stored in ("fp32", "fp16", "int8"):
         key = replace(new, stored=stored)
-        if any((cache / key.folder).glob("*/*.safetensors")):
+        folder = cache / key.folder
+        if folder.is_dir() if is_remote(folder) else any(folder.glob("*/*.safetensors")):
             return FeatureStore(cache / key.folder, key)
     return FeatureStore(cache / new.folder, new)
 

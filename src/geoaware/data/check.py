@@ -22,7 +22,7 @@ from geoaware.data.files import first_file, read_json, reading
 from geoaware.data.images import collecting, look_at
 from geoaware.data.masks import object_mask
 from geoaware.method.types import AnnotatedImage
-from geoaware.runs.errors import InputError
+from geoaware.runs.errors import InputError, reason
 
 SHOWN = 10
 """Problems of one kind that are listed before the rest is only counted."""
@@ -113,7 +113,7 @@ def _spair_pair_problems(folder: Path, name: str, sides: Sequence[AnnotatedImage
     except InputError as error:
         yield str(error)
     except (KeyError, TypeError, ValueError) as error:
-        yield f"{path}: is not an annotation of SPair-71k (at {error})"
+        yield f"{path}: is not an annotation of SPair-71k ({reason(error)})"
 
 
 def _inspect_pf_pascal(findings: Findings, root: Path, split: str | None, given: Mapping[str, Any]) -> None:

@@ -62,8 +62,9 @@ class CocoFile:
     notes: tuple[str, ...] = ()
 
     def names(self, category: int) -> list[str]:
-        """Keypoint names of a category; the position is the annotation id."""
-        return [str(each) for each in self.categories[category]["keypoints"]]
+        """Keypoint names of a category; the position is the annotation id. None where there is no list."""
+        listed = self.categories[category].get("keypoints")
+        return [str(each) for each in listed] if isinstance(listed, list) else []
 
 
 def read_coco(path: Path, objects: bool = False) -> CocoFile:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 _LARGE = 64
 """Pixels of the longer side from which on points within 0…1 are hardly pixels."""
 
+LARGEST = 2**28
+"""Pixels of an image; decoders refuse one of fewer."""
+
 _SHORT = Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
 
@@ -69,6 +72,8 @@ def size(width: Any, height: Any, where: str) -> tuple[int, int] | None:
     ]
     if min(sides) < 0:
         raise InputError(f"{where}: size {sides[0]}x{sides[1]}; width and height must be above 0")
+    if sides[0] * sides[1] > LARGEST:
+        raise InputError(f"{where}: size {shown(sides[0])}x{shown(sides[1])}; no image is as large")
     return (sides[0], sides[1]) if all(sides) else None
 
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from geoaware.data.fields import missing, number
 from geoaware.data.names import alike
-from geoaware.runs.errors import InputError, shortened
+from geoaware.runs.errors import InputError, reason, shortened
 from geoaware.runs.files import refuse_pretender
 from geoaware.runs.places import place
 
@@ -91,7 +91,9 @@ def read_json(path: Path, expected: str) -> Any:
         if known := file_known_as(path):
             raise InputError(f"{path}: is no {expected.removeprefix('a ')}{known}") from None
         refuse_pretender(path)
-        raise InputError(f"{path}: damaged, no valid JSON ({error}); fetch or write it again") from None
+        raise InputError(
+            f"{path}: damaged, no valid JSON ({reason(error)}); fetch or write it again"
+        ) from None
 
 
 def read_lines(path: Path, expected: str) -> list[tuple[str, str]]:
@@ -106,7 +108,7 @@ def read_json_lines(path: Path, expected: str) -> Iterator[tuple[str, dict[str, 
         try:
             entry = json.loads(line)
         except (ValueError, RecursionError) as error:
-            what = f"no valid JSON ({error}){file_known_as(path)}"
+            what = f"no valid JSON ({reason(error)}){file_known_as(path)}"
             raise InputError(f"{where}: {what}; expected {expected}") from None
         if not isinstance(entry, dict):
             what = f"{shortened(line)!r} is no JSON object{file_known_as(path)}"
@@ -212,7 +214,7 @@ def read_mat(path: Path, key: str, columns: int, rows: int = 0) -> np.ndarray:
     # scipy raises whatever a broken byte leads to: ValueError, TypeError, struct.error, zlib.error, …
     except Exception as error:
         refuse_pretender(path)
-        raise InputError(f"{path}: damaged, no valid MAT file ({error}); fetch it again") from None
+        raise InputError(f"{path}: damaged, no valid MAT file ({reason(error)}); fetch it again") from None
     try:
         values = np.asarray(content[key], dtype=np.float64)
     except (KeyError, TypeError, ValueError):

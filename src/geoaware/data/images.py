@@ -20,7 +20,7 @@ from geoaware._moved import renamed
 from geoaware.data.exif import SAME_SIZE, orientation_of, turned_size
 from geoaware.data.files import reading
 from geoaware.method.types import AnnotatedImage
-from geoaware.runs.errors import InputError
+from geoaware.runs.errors import InputError, reason
 from geoaware.runs.files import refuse_pretender
 from geoaware.runs.places import is_remote, place
 
@@ -81,7 +81,13 @@ def load_image(image: ImageLike) -> Image.Image:
     if isinstance(image, np.ndarray):
         return to_rgb(_from_array(image))
     if isinstance(image, Image.Image):
-        return to_rgb(ImageOps.exif_transpose(image))
+        try:
+            image = ImageOps.exif_transpose(image)
+        except MemoryError:
+            raise
+        except Exception as error:  # as of a file, whatever a broken byte leads to
+            raise InputError(f"an image cannot be decoded ({reason(error)}); save it anew") from None
+        return to_rgb(image)
     return load_framed(image)[0]
 
 
@@ -119,6 +125,7 @@ def _upright(opened: Image.Image) -> tuple[Image.Image, Frame]:
     ImageOps.exif_transpose(opened, in_place=True)  # the other way copies images that are upright
     if opened.size != frame.size:
         raise ValueError("Pillow mixes up the rows of a TIFF file that is turned by EXIF and not compressed")
+    opened.info.pop("exif", None)  # done with; Pillow may have passed over damage, and would tell of it now
     return opened, frame
 
 
@@ -422,8 +429,7 @@ def _opened(given: str | os.PathLike[str]) -> Iterator[Image.Image]:
         raise InputError(f"{path}: more pixels than is safe to decode; scale it down first") from None
     # Decoders raise whatever a broken byte leads to: RuntimeError, TypeError, struct.error, KeyError, …
     except Exception as error:
-        why = " ".join(str(error).split())[:80] or type(error).__name__
-        raise InputError(f"{path}: damaged or unreadable image ({why}); save it anew") from None
+        raise InputError(f"{path}: damaged or unreadable image ({reason(error)}); save it anew") from None
 
 
 def _open(path: Path) -> Image.Image:

@@ -12,7 +12,7 @@ from geoaware.data import fields
 from geoaware.data.exif import INVERSE, turned_pixels, turned_size
 from geoaware.data.images import load_mask, note_whole
 from geoaware.method.types import AnnotatedImage
-from geoaware.runs.errors import InputError
+from geoaware.runs.errors import InputError, reason
 
 
 def has_mask(image: AnnotatedImage) -> bool:
@@ -57,6 +57,8 @@ def decode_segmentation(segmentation: Any, size: tuple[int, int], where: str) ->
     try:
         if isinstance(segmentation, Mapping):
             height, width = (fields.whole(each, "size") for each in segmentation["size"])
+            if height * width > fields.LARGEST:
+                raise ValueError(f"no image is as large as {fields.shown(width)} x {fields.shown(height)}")
             counts = segmentation["counts"]
             runs = uncompress(counts) if isinstance(counts, str) else [int(each) for each in counts]
             if min(runs, default=0) < 0 or sum(runs) != height * width:
@@ -71,7 +73,7 @@ def decode_segmentation(segmentation: Any, size: tuple[int, int], where: str) ->
         return np.array(board)
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise InputError(
-            f"{where}: segmentation cannot be read ({error}); expected COCO's RLE or polygons"
+            f"{where}: segmentation cannot be read ({reason(error)}); expected COCO's RLE or polygons"
         ) from None
 
 

@@ -22,7 +22,7 @@ from geoaware.data.files import known_as, read_json_lines
 from geoaware.data.names import Names
 from geoaware.method.keypoints import Schema, infer_flip_pairs, part_name
 from geoaware.method.types import AnnotatedImage, Pair
-from geoaware.runs.errors import InputError
+from geoaware.runs.errors import InputError, reason
 
 NAME = "pairs"
 DEFAULT_CATEGORY = "object"
@@ -55,7 +55,7 @@ def read_pair_list(
             source, target = (images[known.find(entry[side]) or entry[side]] for side in ("source", "target"))
         except (KeyError, TypeError, AttributeError) as error:
             some = ", ".join(list(images)[:3])
-            wanted = fields.shown(error.args[0])
+            wanted = fields.shown(error.args[0]) if isinstance(error, KeyError) else "that is no text"
             raise InputError(f"{where}: no image or entry {wanted}; known: {some}, …") from None
         pairs.append(
             Pair(
@@ -213,7 +213,7 @@ def make_schema(names: list[str], flip_pairs: Any, groups: Any, where: str) -> t
         named = groups if isinstance(groups, dict) or groups is None else _named(names, groups)
         schema = Schema.infer(names, None if flip_pairs is None else [(a, b) for a, b in flip_pairs], named)
     except (TypeError, ValueError, IndexError) as error:
-        raise InputError(f"{where}: flip_pairs or keypoint_groups cannot be used: {error}") from None
+        raise InputError(f"{where}: flip_pairs or keypoint_groups cannot be used: {reason(error)}") from None
     inferred = [note] if note else []
     if flip_pairs is None:
         found = ", ".join(f"{names[a]} / {names[b]}" for a, b in schema.flip_pairs)

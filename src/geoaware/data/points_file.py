@@ -17,7 +17,7 @@ from geoaware.data import fields
 from geoaware.data.files import csv_rows, known_as, read_text, separator
 from geoaware.data.pairs import rebased
 from geoaware.method.keypoints import flip_partners
-from geoaware.runs.errors import InputError, shortened
+from geoaware.runs.errors import InputError, reason, shortened
 from geoaware.runs.places import place
 
 _log = logging.getLogger(__name__)
@@ -166,7 +166,7 @@ def _from_json(source: Path, text: str) -> QueryPoints:
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{source}: not valid JSON ({error}); expected {_FORMS}") from None
+        raise InputError(f"{source}: not valid JSON ({reason(error)}); expected {_FORMS}") from None
     if isinstance(content, dict) and {"x", "y"} == {key.lower() for key in content}:
         raise InputError(f"{source}: x and y are columns here, not points; expected {_FORMS}")
     if isinstance(content, dict) and "points" not in content:

@@ -23,7 +23,7 @@ from geoaware.data.dataset import (
 from geoaware.data.files import read_json, read_lines
 from geoaware.method.keypoints import SPAIR71K
 from geoaware.method.types import AnnotatedImage, Pair
-from geoaware.runs.errors import InputError
+from geoaware.runs.errors import InputError, reason
 
 NAME = "spair71k"
 FOLDERS = ("JPEGImages", "ImageAnnotation", "Layout")
@@ -99,4 +99,6 @@ def read_image(root: Path, category: str, name: str, annotations: Annotations) -
     except InputError:
         raise
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise InputError(f"{path}: is not an annotation of SPair-71k (at {error}); fetch it again") from None
+        raise InputError(
+            f"{path}: is not an annotation of SPair-71k ({reason(error)}); fetch it again"
+        ) from None

@@ -324,7 +324,7 @@ class _Predictions(Run):
         with goal.open("rb") as file:
             try:
                 content = json.loads(file.readline())
-            except ValueError:
+            except (ValueError, RecursionError):
                 raise InputError(
                     f"{goal}: exists and is no predictions file; choose another file", "out"
                 ) from None

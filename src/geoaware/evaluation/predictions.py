@@ -221,8 +221,8 @@ def _table(
             raise InputError(f"{where}: the key {error} is missing in this record; predict again") from None
         except InputError:
             raise
-        except (TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise InputError(f"{where}: a value of this record is of the wrong kind ({error})") from None
+        except (TypeError, ValueError, AttributeError, OverflowError):
+            raise InputError(f"{where}: a value of this record is of the wrong kind; predict again") from None
     table = builder.table()
     if not (np.isfinite(table.size).all() and (table.size > 0).all()):
         raise InputError(f"{path}: a threshold base (size) is not a positive number; predict again")

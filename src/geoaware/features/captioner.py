@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from geoaware.runs.errors import InputError
+from geoaware.runs.errors import InputError, reason
 from geoaware.runs.files import refuse_pretender
 from geoaware.runs.weights import read_checkpoint, write_safetensors
 
@@ -104,8 +104,8 @@ def load_captioner(path: str | Path) -> ImplicitCaptioner:
         tensors = load_file(path)
     except SafetensorError as error:
         raise InputError(
-            f"{path}: not a whole safetensors file ({error}); an ODISE checkpoint is turned into one by "
-            f"{_CONVERTER}"
+            f"{path}: not a whole safetensors file ({reason(error)}); an ODISE checkpoint is turned into "
+            f"one by {_CONVERTER}"
         ) from None
     return _checked(path, tensors)
 

@@ -251,7 +251,7 @@ def choose_device(device: str | torch.device = "auto") -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         chosen = torch.device(device)
-        torch.empty(1, device=chosen)
+        torch.zeros(1, device=chosen).item()  # `meta` computes no values
     except (RuntimeError, AssertionError, NotImplementedError):
         message = f"the device {str(device)!r} is not available here; use cpu or auto"
         raise InputError(message, "device") from None

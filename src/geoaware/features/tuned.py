@@ -36,8 +36,8 @@ from geoaware.features.framed import box_of_cells, cut_out
 from geoaware.method.geometry import Canvas, Pose
 from geoaware.method.maps import resized
 from geoaware.method.types import longer_side
-from geoaware.runs.errors import InputError
-from geoaware.runs.weights import SavedNetwork, digest, folder_meant
+from geoaware.runs.errors import InputError, quoted
+from geoaware.runs.weights import LARGEST, SavedNetwork, digest, folder_meant
 
 SHIPPED = Path(__file__).resolve().parents[1] / "weights" / "tuned"
 """Folder of the weights that come with the package."""
@@ -85,8 +85,10 @@ class TunedShape:
 
     def __post_init__(self) -> None:
         counts = (self.descriptor, self.width, *self.context)
-        if not all(isinstance(each, int) for each in (*counts, self.detail)):
+        if not all(type(each) is int for each in (*counts, self.detail)):
             raise InputError(f"descriptor, width, detail and dilations must be whole numbers, got {self}")
+        if max(*counts, self.detail) > LARGEST:
+            raise InputError(f"numbers of the shape can be {LARGEST:,} at most, got {quoted(self)}")
         if min(counts) < 1 or self.width % 4 or self.detail < 0:
             raise InputError(
                 f"descriptor, width (a multiple of 4) and dilations must be positive, got {self}"

@@ -28,9 +28,10 @@ from torch.utils.checkpoint import checkpoint
 
 from geoaware.method.maps import resized
 from geoaware.method.types import FeatureMap
-from geoaware.runs.errors import InputError
+from geoaware.runs.errors import InputError, quoted, reason
 from geoaware.runs.weights import (
     FILES,
+    LARGEST,
     SavedNetwork,
     digest,
     first_line,
@@ -73,6 +74,15 @@ class PostProcessorSettings:
     centred: bool = False
 
     def __post_init__(self) -> None:
+        counts = (self.width, self.grid, *self.channels, *self.context)
+        if not all(type(each) is int for each in counts) or type(self.dropout) not in (int, float):
+            raise InputError(
+                f"width, grid, channels, context and dropout must be numbers, got {quoted(self)}"
+            )
+        if max(counts) > LARGEST:
+            raise InputError(
+                f"width, grid, channels and context can be {LARGEST:,} at most, got {quoted(self)}"
+            )
         if self.context and min(self.context) < 1:
             raise InputError(f"context takes dilations of at least 1, got {self.context}")
         if min(self.channels, default=1) < 1:
@@ -272,7 +282,7 @@ class PostProcessor(SavedNetwork):
             width = state["bottleneck_layers.0.0.conv3.weight"].shape[0]
             network = cls([weight.shape[1] for weight in first], width, grid)
         except (KeyError, IndexError, InputError) as error:
-            raise InputError(f"{path}: is no checkpoint of a post-processor ({error})") from None
+            raise InputError(f"{path}: is no checkpoint of a post-processor ({reason(error)})") from None
         network.load_whole(state, path)
         return network.eval()
 

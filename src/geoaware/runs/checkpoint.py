@@ -7,6 +7,9 @@ Python come back bit for bit. Random numbers need no state: they are drawn anew 
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from geoaware.runs.errors import InputError
+from geoaware.runs.errors import InputError, reason
+from geoaware.runs.settings import checked
 from geoaware.runs.weights import write_safetensors
 
 FILE = "checkpoint.safetensors"
@@ -37,6 +41,10 @@ class Position:
     total: int = 0
     best: float = -1.0
 
+    def __post_init__(self) -> None:
+        if min(self.stage, self.step, self.total) < 0:
+            raise ValueError(f"a run cannot be at {self}")
+
 
 @dataclass(frozen=True)
 class Saved:
@@ -50,14 +58,38 @@ class Saved:
     def restore(
         self, optimiser: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LRScheduler
     ) -> None:
-        """Put an optimiser and its schedule in the state that was saved."""
+        """Put an optimiser and its schedule in the state that was saved.
+
+        Raises:
+            ValueError: it is none of theirs.
+        """
+        saved = self.optimiser["param_groups"], self.schedule
+        if not _are_alike(saved, (optimiser.state_dict()["param_groups"], schedule.state_dict())):
+            raise ValueError("the state of the optimiser or of its schedule is of another kind")
         optimiser.load_state_dict(self.optimiser)
         # Moments as read from a file would be slow to update: they lie in memory as their parameters do.
         for parameter, state in optimiser.state.items():
             for name, value in state.items():
                 if value.shape == parameter.shape:
                     state[name] = torch.empty_like(parameter).copy_(value)
+                elif value.numel() != 1:
+                    raise ValueError(f"{name} has the shape {tuple(value.shape)} of no parameter")
         schedule.load_state_dict(self.schedule)
+
+
+def _are_alike(found: Any, fresh: Any) -> bool:
+    """Whether values of a file are of the kinds of others, at any depth; keys may have come or gone."""
+    if isinstance(fresh, dict):
+        both = isinstance(found, dict) and found.keys() & fresh.keys()
+        return isinstance(found, dict) and all(_are_alike(found[key], fresh[key]) for key in both or ())
+    if isinstance(fresh, list | tuple):
+        fits = isinstance(found, list | tuple) and len(found) == len(fresh)
+        return fits and all(map(_are_alike, found, fresh))
+    if fresh is None or isinstance(fresh, bool):
+        return found is None or isinstance(found, bool)
+    if isinstance(fresh, int | float):
+        return isinstance(found, int | float) and not isinstance(found, bool) and math.isfinite(found)
+    return type(found) is type(fresh)
 
 
 def save(folder: Path, state: Saved) -> None:
@@ -77,20 +109,45 @@ def load(folder: Path) -> Saved | None:
     Raises:
         InputError: the file is damaged.
     """
-    path = folder / FILE
-    if not path.is_file():
+    if not (folder / FILE).is_file():
         return None
-    try:
+    with reading(folder) as path:
         with safe_open(path, framework="pt") as file:
             rest = json.loads(file.metadata()["state"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        groups, schedule, position = rest["groups"], rest["schedule"], Position(**rest["progress"])
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        position = Position(**checked(Position, rest["progress"], "progress"))
+        return Saved(*_states(tensors, rest["groups"]), rest["schedule"], position)
+
+
+@contextmanager
+def reading(folder: Path) -> Iterator[Path]:
+    """Turn whatever goes wrong while the checkpoint of a folder is understood into an error with the remedy.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    path = folder / FILE
+    try:
+        yield path
+    # RuntimeError: torch's, of tensors that do not fit the network.
+    except (
+        SafetensorError,
+        OSError,
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        RuntimeError,
+    ) as error:
         raise InputError(
-            f"{path}: damaged, cannot be read ({error}); restart to begin anew, with the weights saved last "
-            "as start to go on from them",
+            f"{path}: damaged, cannot be read ({reason(error)}); restart to begin anew, with the weights "
+            "saved last as start to go on from them",
             "restart",
         ) from None
+
+
+def _states(tensors: Mapping[str, Tensor], groups: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The states of network and optimiser."""
     network: dict[str, Tensor] = {}
     moments: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
@@ -100,4 +157,4 @@ def load(folder: Path) -> Saved | None:
         else:
             number, _, key = rest.partition(".")
             moments.setdefault(int(number), {})[key] = tensor
-    return Saved(network, {"state": moments, "param_groups": groups}, schedule, position)
+    return network, {"state": moments, "param_groups": groups}

@@ -93,7 +93,7 @@ class Ray:
                 fn_constructor_args=(payload,),
                 batch_size=1,
                 batch_format="pyarrow",
-                concurrency=min(workers, len(groups)),
+                compute=data.ActorPoolStrategy(size=min(workers, len(groups))),
                 num_cpus=1,
                 num_gpus=gpus,
             )

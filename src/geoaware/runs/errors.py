@@ -8,6 +8,10 @@ import signal
 _LONG = re.compile(r"(?<!\w)('[^'/]{79,}'|\"[^\"/]{79,}\"|'[^']{300,}'|\"[^\"]{300,}\")(?!\w)")
 """Texts of more than 80 characters that a message quotes; paths may be longer, since their ends count."""
 
+_OF_PYTHON = (TypeError, AttributeError, LookupError, ArithmeticError, AssertionError)
+_OF_NUMBERS = re.compile("invalid literal for|could not convert|cannot convert|Exceeds the limit")
+"""What `int` and `float` say in a `ValueError`, which else is of the library."""
+
 INTERRUPTED = "interrupted; run the same command again to go on\n"
 """What the program says last when the user stops it."""
 
@@ -44,6 +48,20 @@ class MissingDependencyError(ImportError):
 def stop(_: str, error: Exception) -> None:
     """What is done about a file that fails, given its name, where nothing else is asked for."""
     raise error
+
+
+def reason(error: Exception) -> str:
+    """Why something cannot be read, for a message; what Python says to programmers is put in plain words."""
+    if isinstance(error, UnicodeDecodeError):
+        return f"byte {error.start + 1} is not {error.encoding.upper()}"
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    if isinstance(error, KeyError):
+        return f"{quoted(error.args[0])} is missing" if error.args else "something is missing"
+    text = " ".join(str(getattr(error, "strerror", None) or error).split())
+    if not text or isinstance(error, _OF_PYTHON) or _OF_NUMBERS.match(text):
+        return "a value is of the wrong kind"
+    return shortened(text, 160)
 
 
 def shortened(text: str, width: int = 80) -> str:

@@ -27,6 +27,11 @@ ABANDONED_S = 24 * 3600.0
 PART = ".part"
 """Ends the name of a file that is still being written."""
 
+LOCK = ".geoaware.lock"
+"""The file that stands for its folder where folders cannot be locked."""
+
+_UNREACHED = 1 << 40
+
 _DRAFT = re.compile(r"\..*\.geoaware-(?P<host>[0-9a-f]{8})-(?P<process>[0-9]+)-[0-9a-f]{8}\.part(\..*)?")
 
 
@@ -78,15 +83,22 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         draft.touch(exist_ok=False)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror}); choose another place") from None
-    for each in _left_in(goal.parent):
-        if each.name.startswith(_begin(goal.stem)):
-            _remove(each)
+    clear_drafts(goal)
     try:
         yield draft
         draft.replace(goal)
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
+
+
+def clear_drafts(path: Path) -> None:
+    """Remove what killed processes left of a file."""
+    if not is_remote(path):
+        goal = Path(os.path.realpath(path))
+        for each in _left_in(goal.parent):
+            if each.name.startswith(_begin(goal.stem)):
+                _remove(each)
 
 
 def without_html(markdown: str) -> str:
@@ -330,28 +342,41 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         InputError: one is there.
     """
-    if os.name != "posix":  # folders cannot be opened
-        yield
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
+    windows = sys.platform == "win32"
+    file = folder / LOCK if windows else folder  # Windows opens no folders
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT if windows else os.O_RDONLY)
     try:
         _lock(descriptor, folder)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    try:
         yield
     finally:
         os.close(descriptor)
+        if windows:
+            with suppress(OSError):  # another process has opened it meanwhile
+                file.unlink()
 
 
 def _lock(descriptor: int, path: Path) -> None:
     """Lock an open file or folder; the system ends the lock with the process, however that ends."""
     try:
-        import fcntl
+        if sys.platform == "win32":
+            import msvcrt
 
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+            # Others cannot read a locked byte there, so it is one that no file reaches.
+            os.lseek(descriptor, _UNREACHED, os.SEEK_SET)
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):  # the second on Windows
         raise InputError(
             f"{path}: another process is at work on it; wait until it has ended, or choose another place"
         ) from None
-    except (ImportError, OSError):  # Windows, or a disk of a network that knows no locks
+    except OSError:  # a disk of a network that knows no locks
         pass
 
 

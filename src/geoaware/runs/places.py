@@ -77,7 +77,10 @@ def common_folder(paths: Sequence[Path]) -> Path:
 def missing_bucket(path: Path) -> str:
     """For the message that nothing is at a URL: whether its bucket is missing too; empty if not."""
     bucket = Remote(*path.parts[:2])
-    return "" if bucket.exists() else f"; there is no {bucket}, or it may not be listed"
+    try:
+        return "" if bucket.exists() else f"; there is no {bucket}, or it may not be listed"
+    except (OSError, InputError):
+        return ""
 
 
 class Remote(type(Path())):  # type: ignore[misc]  # PosixPath or WindowsPath
@@ -148,7 +151,8 @@ class Remote(type(Path())):  # type: ignore[misc]  # PosixPath or WindowsPath
         kind = stat.S_IFDIR if found.get("type") == "directory" else stat.S_IFREG
         changed = next((found[key] for key in ("LastModified", "mtime", "created") if key in found), 0)
         time = int(changed.timestamp()) if isinstance(changed, datetime) else int(changed or 0)
-        return os.stat_result((kind, 0, 0, 1, 0, 0, int(found.get("size") or 0), time, time, time))
+        fine = dict.fromkeys(("st_atime_ns", "st_mtime_ns", "st_ctime_ns"), time * 10**9)
+        return os.stat_result((kind, 0, 0, 1, 0, 0, int(found.get("size") or 0), time, time, time), fine)
 
     def lstat(self) -> os.stat_result:
         """As `stat`."""
@@ -171,6 +175,16 @@ class Remote(type(Path())):  # type: ignore[misc]  # PosixPath or WindowsPath
         with self._system() as (system, path):
             inside = [PurePosixPath(name) for name in _names(system.find(path, maxdepth=depth), path)]
         yield from (self / each for each in inside if len(each.parts) == depth and each.match(pattern))
+
+    def sizes(self) -> dict[Path, int]:
+        """The files in the folder and in those inside it with their lengths, in their order; none is fine."""
+        try:
+            with self._system() as (system, path):
+                listed = system.find(path, detail=True)
+        except FileNotFoundError:
+            return {}
+        sizes = {next(_names([each], path), ""): about.get("size") for each, about in listed.items()}
+        return {self / name: int(sizes[name] or 0) for name in sorted(sizes) if name}
 
     def open(self, mode: str = "r", *_: Any, **options: Any) -> Any:
         """The object as a file, which is read piece by piece."""

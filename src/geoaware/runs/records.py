@@ -30,6 +30,7 @@ from geoaware.runs.errors import InputError
 from geoaware.runs.files import (
     PART,
     check_own,
+    clear_drafts,
     discard,
     is_alive,
     open_part,
@@ -149,6 +150,7 @@ def complete(
     if goal.exists() and not restart:
         run.check_whole(goal)
         tell(run.what, len(run), len(run))
+        clear_drafts(goal)
         remove_part(part)
         return
     with (RecordFolder if is_remote(part) else RecordFile)(part, run, restart) as records:

@@ -17,11 +17,11 @@ from typing import Annotated, Any, ClassVar, TypeVar, get_type_hints
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator
 
-from geoaware.runs.errors import InputError, quoted
+from geoaware.runs.errors import InputError, quoted, reason
 
 Positive = Annotated[float, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -60,10 +60,8 @@ def read_yaml(text: str) -> Any:
         if _count(content, {}) > _MOST:
             raise ValueError(f"more than {_MOST:,} values")
         return content
-    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError) as error:
-        raise ValueError(" ".join(str(error).split())) from None
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
+        raise ValueError(reason(error)) from None
 
 
 def _count(content: Any, known: dict[int, int]) -> int:
@@ -138,7 +136,7 @@ def load(
     try:
         content = read_yaml(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise InputError(f"{path}: no valid YAML ({error})") from None
+        raise InputError(f"{path}: no valid YAML ({reason(error)})") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     if not isinstance(content, dict):
@@ -246,7 +244,9 @@ def _explain(error: ValidationError, model: type) -> str:
         return f"{begin}{first['ctx']['error']}"
     came = "" if first["type"] == "missing" else f" (got {quoted(first.get('input'))})"
     said = first["msg"].replace("a valid tuple", "a list, as in [1, 2]")
-    said = said.replace("a valid string", "a text; put it in quotes")
+    said = said.replace(" for <class 'pathlib.Path'>", "").replace(
+        "a valid string", "a text; put it in quotes"
+    )
     return f"{begin}{said[0].lower()}{said[1:]}{came}"
 
 

@@ -15,11 +15,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from geoaware.runs.errors import InputError
+from geoaware.runs.errors import InputError, reason
 from geoaware.runs.files import refuse_pretender, replacing, without_html
 
 FILES = CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 """Files of a network in its folder."""
+
+LARGEST = 2**20
+"""No width, grid or number of channels of a network is larger; torch counts bytes in 64 bits."""
 
 Network = TypeVar("Network", bound="SavedNetwork")
 
@@ -155,7 +158,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; the folder is not complete") from None
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: damaged, cannot be read ({error}); copy it anew") from None
+        raise InputError(f"{path}: damaged, cannot be read ({reason(error)}); copy it anew") from None
 
 
 def read_checkpoint(path: Path, example: str) -> Any:
@@ -171,10 +174,8 @@ def read_checkpoint(path: Path, example: str) -> Any:
         raise InputError(f"{path}: no such file; give {example}") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except Exception as error:  # a damaged pickle fails in a dozen ways, which have no other class in common
-        raise InputError(
-            f"{path}: damaged, or holds more than tensors, and was not opened ({type(error).__name__})"
-        ) from None
+    except Exception:  # a damaged pickle fails in a dozen ways, which have no other class in common
+        raise InputError(f"{path}: damaged, or holds more than tensors, and was not opened") from None
 
 
 def first_line(error: Exception) -> str:
@@ -249,8 +250,8 @@ class SavedNetwork(nn.Module):
             config = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise InputError(f"{path}: no such file; give {origin}") from None
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path}: cannot be read ({error}); copy the folder anew") from None
+        except (OSError, ValueError, RecursionError) as error:
+            raise InputError(f"{path}: cannot be read ({reason(error)}); copy the folder anew") from None
         if not isinstance(config, dict) or config.get("format") != cls.format:
             raise InputError(f"{path}: is not the config of a {cls.format}; give {origin}")
         values, info = config.get(cls.section), config.get("info")
@@ -264,7 +265,8 @@ class SavedNetwork(nn.Module):
             network = cls.of_values(**{**values, **lists})
         except (TypeError, InputError) as error:
             raise InputError(
-                f"{path}: damaged, no {cls.noun} can be made of its {cls.section} ({error}); copy it anew"
+                f"{path}: damaged, no {cls.noun} can be made of its {cls.section} ({reason(error)}); "
+                "copy it anew"
             ) from None
         network.load_whole(read_safetensors(folder / WEIGHTS), folder / WEIGHTS)
         network.info = info

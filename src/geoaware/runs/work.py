@@ -160,7 +160,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that the device's memory is used up."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # the second: torch's
         return True
-    words = ("out of memory", "can't allocate memory")
+    words = ("out of memory", "can't allocate memory", "size calculation overflowed")
     return isinstance(error, RuntimeError) and any(each in str(error) for each in words)
 
 
@@ -233,7 +233,7 @@ def _pool(payload: bytes, batches: Sequence[Batch], workers: int) -> Iterator[Do
                 results, notes = finished.result()
                 pass_on(notes, said)
                 yield waiting.pop(finished), results
-    except BrokenProcessPool:
+    except (BrokenProcessPool, ConnectionError, EOFError):
         raise InputError(
             "a process at work was ended from outside, perhaps for its memory; run the same command again "
             "with fewer processes",

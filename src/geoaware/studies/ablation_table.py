@@ -20,7 +20,7 @@ from geoaware.evaluation.comparison import Verdict, judge, points
 from geoaware.evaluation.statistics import Estimate, estimate
 from geoaware.evaluation.tables import MISSING, Grid, percent, plain
 from geoaware.method.matching import Mode
-from geoaware.runs.errors import InputError
+from geoaware.runs.errors import InputError, reason
 from geoaware.studies.case import Outcome
 from geoaware.studies.metrics import ALPHAS, METRICS
 from geoaware.studies.paper import DATA, TABLE_9
@@ -286,7 +286,7 @@ def trained_rows(path: Path) -> Outcome:
         ) from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
-            f"{path}: is not the JSON of an ablation ({type(error).__name__}: {error}){file_known_as(path)}",
+            f"{path}: is not the JSON of an ablation ({reason(error)}){file_known_as(path)}",
             "ablation",
         ) from None
     keys = [metric.key for metric in METRICS]

@@ -117,6 +117,8 @@ def test_other_files_are_known_as_such(tmp_path: Path, content: str) -> None:
     path.write_text(content)
     assert read_run(path) is None
     assert read_run(tmp_path / "nowhere.json") is None
+    path.write_text('{"info":{"description":' + "[" * 9000, encoding="utf-8")
+    assert read_run(path) is None
 
 
 def test_an_edited_result_is_not_read_by_lines(tmp_path: Path) -> None:

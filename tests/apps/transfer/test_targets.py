@@ -117,6 +117,7 @@ def test_a_file_without_annotations_gives_its_images(tmp_path: Path, sources: An
     [
         ({"categories": [{"id": 2, "name": "cow"}]}, "has categories cow, the sources are of 'cat'"),
         ({"categories": [{"id": 2, "name": "cat", "keypoints": NAMES[::-1]}]}, "has other keypoints than in"),
+        ({"categories": [{"id": 2, "name": "cat", "keypoints": 7}]}, "has other keypoints than in"),
         (
             {"categories": [{"id": 2, "name": "cat"}], "annotations": [{"id": 1}]},
             r"annotations\[0\] lacks image_id",

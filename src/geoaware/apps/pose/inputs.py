@@ -13,7 +13,7 @@ from geoaware.data.files import csv_rows, read_text
 from geoaware.data.images import SUFFIXES, list_images
 from geoaware.data.names import FileNames, Names, alike
 from geoaware.method.types import AnnotatedImage
-from geoaware.runs.errors import InputError, quoted, stop
+from geoaware.runs.errors import InputError, quoted, reason, stop
 from geoaware.runs.places import common_folder
 
 _log = logging.getLogger(__name__)
@@ -106,7 +106,7 @@ def _json_labels(text: str, path: Path) -> Iterator[tuple[str, Any]]:
         pairs = json.loads(text, object_pairs_hook=list)
         yield from ((str(name), given) for name, given in pairs)
     except (ValueError, TypeError, RecursionError) as error:
-        raise InputError(f'{path}: is no JSON object of {{"image": "pose"}} ({error})') from None
+        raise InputError(f'{path}: is no JSON object of {{"image": "pose"}} ({reason(error)})') from None
 
 
 def _csv_labels(text: str, path: Path) -> Iterator[tuple[str, str]]:

@@ -82,7 +82,7 @@ def read_run(path: Path) -> dict[str, Any] | None:
         with path.open(encoding="utf-8") as file:
             found = json.loads(file.readline(1 << 24) + "]}}")["info"]
         return found if found["description"] == DESCRIPTION and isinstance(found["run"], dict) else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

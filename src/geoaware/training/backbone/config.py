@@ -22,7 +22,7 @@ CONFIGS = common.CONFIGS / "tuning"
 """Folder of the configurations that come with the package."""
 
 Chance = Annotated[float, Field(ge=0, le=1)]
-Number = Annotated[int, Field(ge=0)]
+Number = Annotated[int, Field(ge=0, le=2**31 - 1)]
 
 
 class Shape(Part):

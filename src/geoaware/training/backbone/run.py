@@ -222,8 +222,9 @@ def _prepare(
     optimiser = _optimiser(learner, config)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, config))
     if saved is not None:
-        learner.load_state_dict(saved.network)
-        saved.restore(optimiser, schedule)
+        with checkpoint.reading(out):
+            learner.load_state_dict(saved.network)
+            saved.restore(optimiser, schedule)
     common = config, out, config.steps, position, validation, Log(out, position.total), tell, say, True
     # Each thread makes a step alone; threads that each start threads would fight for the cores.
     pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))

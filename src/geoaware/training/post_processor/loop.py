@@ -146,7 +146,8 @@ class _Run(Run[list[Part]]):
             self.optimiser, stage.learning_rate, total_steps=length, pct_start=rising
         )
         if self.saved is not None and self.position.step:
-            self.saved.restore(self.optimiser, self.schedule)
+            with checkpoint.reading(self.out):
+                self.saved.restore(self.optimiser, self.schedule)
         self.model.train()
 
     def read(self, step: int) -> list[Part]:
@@ -260,7 +261,8 @@ def _prepare(
     network = _network(config, extractor, features.levels(tasks[0].groups.images[0].path), begun)
     kit.say_notes([*sets, *validation], say)
     if saved is not None:
-        network.load_state_dict(saved.network)
+        with checkpoint.reading(out):
+            network.load_state_dict(saved.network)
     step = Step(network, config.loss, config.seed, config.matching.blend, extractor.combine)
     model = accelerator.prepare_model(step)
     total, log = sum(task.steps for task in tasks), Log(out, position.total, main)
