@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from geoaware import cli
 from geoaware.apps.transfer import Sources, Targets, list_targets, read_sources, transfer
 from geoaware.data import DataSet
 from geoaware.evaluation.predict import predict
@@ -72,7 +71,8 @@ def _annotated(path: Path) -> AnnotatedImage:
 
 
 def work(what: str, folder: str, out: str, address: str) -> None:
-    engine, place = Ray(address), places.place(folder)
+    engine = Ray(address, workers=None if what == "transfer" else 2)
+    place = places.place(folder)
     if what == "transfer":
         transfer(*transfer_of(place, 0.03), place / out, engine=engine)
     else:
@@ -80,5 +80,7 @@ def work(what: str, folder: str, out: str, address: str) -> None:
 
 
 if __name__ == "__main__":
+    from geoaware import cli  # not in actors, which load this module too
+
     cli.app.command()(work)
     cli.main()

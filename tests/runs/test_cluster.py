@@ -20,14 +20,23 @@ from typing import Any
 
 import pytest
 
+from geoaware.apps.pose.inputs import read_images
+from geoaware.apps.pose.run import PoseWork, predict_poses
+from geoaware.apps.pose.templates import DIRECTIONS, read_template_sets
 from geoaware.apps.transfer import transfer
+from geoaware.data.images import list_images
 from geoaware.evaluation.predict import predict
+from geoaware.matcher import Matcher
 from geoaware.runs import cluster
 from geoaware.runs.cluster import Ray
 from geoaware.runs.errors import InputError, MissingDependencyError
 from geoaware.runs.work import Worker, batched
+from geoaware.store.extraction import extract, survey
+from geoaware.store.feature_store import FeatureStore
+from tests.evaluation.tiny import Sided
 from tests.runs import ray_program as program
 from tests.runs.test_work import Crowded, Squares, fail_at_three
+from tests.store.toy_extraction import Toy, photos, snapshot
 
 ROOT = Path(__file__).resolve().parents[2]
 WAIT = 240.0
@@ -179,6 +188,26 @@ def test_a_prediction_is_interrupted_and_goes_on(tmp_path: Path, nodes: Nodes) -
     assert out.read_bytes() == alone.read_bytes()
 
 
+@needs_ray
+@pytest.mark.slow
+def test_poses_and_stored_features_are_those_of_one_process(tmp_path: Path, nodes: Nodes) -> None:
+    folder, engine = photos(tmp_path / "photos", 20), Ray(nodes.address, workers=1)
+    templates = photos(tmp_path / "sets" / "a", 4, (60, 60))
+    for path, pose in zip(sorted(templates.iterdir()), DIRECTIONS, strict=True):
+        path.rename(templates / f"{pose}.png")
+    sets = {"": read_template_sets(templates.parent)}
+    work = PoseWork(Matcher(Sided()), sets, read_images([folder]))
+    here, there = tmp_path / "here", tmp_path / "there"
+    for place, used in ((here, None), (there, engine)):
+        predict_poses(work, place / "poses.json", engine=used)
+        store = FeatureStore.of(place, Toy())
+        store.prepare()
+        found = survey(list_images(folder), ("identity",), store)
+        assert extract(found, Toy(), store, batch=1, engine=used) == 20
+    assert (there / "poses.json").read_bytes() == (here / "poses.json").read_bytes()
+    assert snapshot(there) == snapshot(here)
+
+
 class Tight(Squares):
     """Two items fit the memory."""
 
@@ -194,7 +223,7 @@ def test_a_batch_that_does_not_fit_the_memory_is_halved_and_said(
     engine = Ray(nodes.address, workers=1)
     found = list(engine.results(Tight(), batched(64, 4)))
     assert sorted(found, key=lambda each: each[0].start) == [(each, list(each)) for each in batched(64, 4)]
-    assert [each.getMessage() for each in caplog.records] == [
+    assert [each.getMessage() for each in caplog.records if each.name.startswith("geoaware")] == [
         "a batch of 4 did not fit the memory: going on with 2"
     ]
 
@@ -264,6 +293,17 @@ def test_ray_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
         MissingDependencyError, match=r"'ray' is not installed: pip install 'geoaware\[cluster\]'"
     ):
         Ray()
+
+
+def test_what_ray_says_is_cut_to_what_helps() -> None:
+    death = RuntimeError("The actor died\n  File x\nModuleNotFoundError: No module named 'geoaware'\n")
+    assert str(cluster._explained(death)) == (
+        "a node of the cluster lacks the package 'geoaware'; install there what is installed here"
+    )
+    death = RuntimeError("The object was lost.\n\nits owner has died")
+    assert str(cluster._explained(death)) == (
+        "the cluster cannot do the work (its owner has died); the same command again goes on"
+    )
 
 
 @needs_ray

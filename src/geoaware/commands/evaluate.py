@@ -185,6 +185,7 @@ def _predict(options: PredictOptions, figures: FigureOptions | None = None) -> P
     path = options.path(data, protocol.name)
     results = [path, *([] if figures is None else (figures.csv, figures.markdown))]
     check_apart([each for each in results if each is not None], [each.path for each in data.images])
+    engine = options.engine.load()
     matcher = load_matcher(options.features, options.run, options.pose, protocol.name, options.rules.matching)
     for note in data.notes:
         say(f"note: {note}")
@@ -200,7 +201,7 @@ def _predict(options: PredictOptions, figures: FigureOptions | None = None) -> P
             matcher,
             path,
             settings,
-            engine=options.engine.load(),
+            engine=engine,
             restart=options.restart,
             progress=tell,
         )

@@ -75,8 +75,9 @@ def extract(
     if stored not in STORED:
         raise InputError(f"features cannot be stored as {stored!r}; choose {', '.join(STORED)}")
     paths = list_images(folder, recursive)
+    worker = engine.load()
     loaded = _load(extractor, device, dtype, limit, parse_extractor_settings(setting))
-    job = _Job(paths, turned, FeatureStore.of(cache, loaded, stored), engine.load())
+    job = _Job(paths, turned, FeatureStore.of(cache, loaded, stored), worker)
     if check:
         _check(job)
     else:

@@ -97,10 +97,11 @@ def pose(
     truth = {} if labels is None else read_labels(labels, [*(each.id for each in chosen), *failures])
     if not chosen:
         raise next(iter(failures.values()))
+    worker = engine.load()
     work = PoseWork(load_matcher(features, run, PoseOptions("off")), {"": sets}, chosen, how)
     say(f"images: {len(chosen):,}, template sets: {len(sets):,}, {work.matcher.identity}")
     with progress_bars() as tell:
-        found = predict_poses(work, out, engine=engine.load(), restart=restart, progress=tell, failed=failed)
+        found = predict_poses(work, out, engine=worker, restart=restart, progress=tell, failed=failed)
     if out is not None:
         say(f"wrote {out}; the same command again reads it")
     _print(found, truth, scored=labels is not None)

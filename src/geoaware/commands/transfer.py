@@ -203,6 +203,7 @@ def transfer(
     settings = voting.settings(run.batch, result.evaluate)
     sources, targets = images.read()
     result.check_evaluation(sources, targets)
+    worker = engine.load()
     matcher = load_matcher(features, run, pose, matching="extractor")
     with progress_bars(terminal_only=True) as tell:
         outcome = library.transfer(
@@ -211,7 +212,7 @@ def transfer(
             matcher,
             images.out,
             settings,
-            engine=engine.load(),
+            engine=worker,
             restart=restart,
             progress=tell,
         )

@@ -87,13 +87,13 @@ class Ray:
         workers = self.workers or _room(ray, gpus)
         payload = ray.put((_versions(), _pickled(job, ray)))
         groups = [{"group": pickle.dumps(group)} for group in _groups(batches, workers)]
-        with data.DataContext.current(_context(data)):
+        with data.DataContext.current(_context(data, workers)):
             rows = data.from_items(groups, override_num_blocks=len(groups)).map_batches(
                 _Actor,
                 fn_constructor_args=(payload,),
                 batch_size=1,
                 batch_format="pyarrow",
-                concurrency=min(workers, len(groups)),
+                compute=data.ActorPoolStrategy(size=min(workers, len(groups))),
                 num_cpus=1,
                 num_gpus=gpus,
             )
@@ -218,15 +218,15 @@ def _groups(batches: Sequence[Batch], workers: int) -> Iterator[_Group]:
         yield group
 
 
-def _context(data: Any) -> Any:
+def _context(data: Any, workers: int) -> Any:
     """Ray Data's settings: no bars and banners, and patience with actors that are lost."""
     context = data.DataContext.get_current().copy()
     context.enable_progress_bars = context.print_on_execution_start = False
-    context.max_consecutive_actor_init_deaths = 100
+    context.max_consecutive_actor_init_deaths = max(10, workers)  # a lost node takes many at once
     context.execution_no_progress_timeout_s = IDLE
     for handler in logging.getLogger("ray.data").handlers:
-        if isinstance(handler, logging.StreamHandler):
-            handler.setLevel(logging.CRITICAL + 1)  # its other handler writes to a file
+        if type(handler).__name__ == "PlainRayHandler":  # to standard error; another writes to a file
+            handler.setLevel(logging.CRITICAL + 1)
     return context
 
 
