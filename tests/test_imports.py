@@ -108,7 +108,7 @@ def test_the_longest_chain_of_imports_is_short() -> None:
         return (name, *max((chain(each) for each in loads[name]), key=len, default=()))
 
     longest = max((chain(name) for name in FILES), key=len)
-    assert len(longest) <= 14, " -> ".join(longest)
+    assert len(longest) <= 15, " -> ".join(longest)
 
 
 def test_no_files_import_each_other_in_a_circle() -> None:

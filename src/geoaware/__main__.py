@@ -7,39 +7,41 @@ import signal
 import sys
 from types import FrameType
 
-from geoaware.runs.errors import INTERRUPTED
+from geoaware.runs.errors import INTERRUPTED, interrupted_code
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line; Ctrl-C and SIGTERM end it alike, but for the exit code."""
     # Threads that wait for each other sleep instead of spinning: on a machine with other work, spinning makes
     # two threads take many times as long as one. It is read when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("KMP_BLOCKTIME", "0")
-    heard = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # not under nohup
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    heard = [each for each, handler in usual.items() if signal.getsignal(each) is handler]  # not under nohup
     try:
-        if heard:
-            signal.signal(signal.SIGINT, _interrupt)
+        for each in heard:
+            signal.signal(each, _interrupt)
         from geoaware import cli
 
         cli.main()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         sys.stderr.write(INTERRUPTED)
-        sys.exit(130)
+        sys.exit(interrupted_code(error))
     finally:
-        if heard:
+        for each in heard:
             # Whoever interrupts the end as well need not read where it was.
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            signal.signal(each, signal.SIG_DFL)
 
 
-def _interrupt(_: int, frame: FrameType | None) -> None:
+def _interrupt(number: int, frame: FrameType | None) -> None:
     """Raise the usual exception, but end at once while a module is loaded: torch would catch it."""
+    stopped = KeyboardInterrupt(number)
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
             os.write(2, INTERRUPTED.encode())
-            os._exit(130)
+            os._exit(interrupted_code(stopped))
         frame = frame.f_back
-    raise KeyboardInterrupt
+    raise stopped
 
 
 if __name__ == "__main__":

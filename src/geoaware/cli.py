@@ -37,7 +37,13 @@ from geoaware.commands import (
     tune,
 )
 from geoaware.commands.options import cut
-from geoaware.runs.errors import INTERRUPTED, InputError, MissingDependencyError, shortened
+from geoaware.runs.errors import (
+    INTERRUPTED,
+    InputError,
+    MissingDependencyError,
+    interrupted_code,
+    shortened,
+)
 
 
 class _Group(TyperGroup):
@@ -62,8 +68,8 @@ class _Interrupted(BaseException):
 def _mended() -> Iterator[None]:
     try:
         yield
-    except KeyboardInterrupt:
-        raise _Interrupted from None
+    except KeyboardInterrupt as error:
+        raise _Interrupted(*error.args) from None
     except Exception as error:
         if hasattr(error, "format_message"):  # of typer
             vars(error)["message"] = cut(str(vars(error)["message"]))
@@ -147,9 +153,9 @@ def main() -> None:
         _fail(error, f"{error}{_flag(error.parameter)}", code=2)
     except MissingDependencyError as error:
         _fail(error, str(error), code=2)
-    except (KeyboardInterrupt, _Interrupted):
+    except (KeyboardInterrupt, _Interrupted) as error:
         typer.echo(INTERRUPTED, err=True, nl=False)
-        sys.exit(130)
+        sys.exit(interrupted_code(error))
     except BrokenPipeError:
         sys.exit(1)
     except Exception as error:

@@ -10,64 +10,15 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
+from tests.apps.demo.load import under_load
+from tests.apps.demo.serving import COMMAND, PATIENCE, started
 from tests.commands.test_match import assert_refused
 from tests.toys import save_face
-
-COMMAND = [sys.executable, "-m", "geoaware.cli", "demo"]
-PATIENCE = 120
-
-
-@dataclass
-class Program:
-    """A running demo, with folders of its own for temporary files and to run in."""
-
-    process: subprocess.Popen[str]
-    temporary: Path
-    here: Path
-
-    def address(self) -> str:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        assert line.startswith("open http://"), line
-        return urlsplit(line.split()[1]).netloc
-
-    def end(self, number: int) -> str:
-        """Send a signal; exit code 0, and nothing on the disk. What it said on standard error."""
-        self.process.send_signal(number)
-        _, errors = self.process.communicate(timeout=PATIENCE)
-        assert self.process.returncode == 0, errors
-        assert list(self.temporary.iterdir()) == []
-        assert list(self.here.iterdir()) == []
-        return errors
-
-
-@contextmanager
-def started(folder: Path, *options: str) -> Iterator[Program]:
-    pytest.importorskip("gradio", reason="needs gradio (pip install 'geoaware[demo]')")
-    temporary, here = folder / "tmp", folder / "here"
-    for each in (temporary, here):
-        each.mkdir()
-    process = subprocess.Popen(
-        [*COMMAND, "--port", "0", "--device", "cpu", *options],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=here,
-        env={**os.environ, "TMPDIR": str(temporary), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
-    )
-    try:
-        yield Program(process, temporary, here)
-    finally:
-        process.kill()
-        process.communicate()
 
 
 @pytest.mark.slow
@@ -75,7 +26,7 @@ def started(folder: Path, *options: str) -> Iterator[Program]:
 def test_it_ends_and_leaves_nothing_behind(tmp_path: Path, name: str) -> None:
     image = save_face(tmp_path / "a.png").read_bytes()
     with started(tmp_path) as demo:
-        address = demo.address()
+        address = urlsplit(demo.url()).netloc
         head = b'--edge\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
         connection = http.client.HTTPConnection(address, timeout=PATIENCE)
         form = {"Content-Type": "multipart/form-data; boundary=edge"}
@@ -95,6 +46,27 @@ def test_it_ends_and_leaves_nothing_behind(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads memory from /proc")
+def test_it_stands_load_and_the_next_one_sweeps(tmp_path: Path) -> None:
+    """A small version of benchmarks/demo_load.py."""
+    found = under_load(tmp_path, sessions=6, huge=3, forged=40, megapixels=2)
+    refused = {
+        "foreign origin": 403, "cross-site": 403, "chunked": 411, "too long": 413, "foreign name": 421,
+        "a file": 404, "no JSON": 400, "no function": 500, "foreign path": 500, "no place": 200,
+        "long key": 200, "broken off": 0,
+    }  # fmt: skip
+    assert set(found["forged"]) == {f"{kind} {status}" for kind, status in refused.items()}
+    assert sum(found["forged"].values()) == 40
+    assert max(value for name, value in found.items() if name.endswith("_mb")) < 2500
+    assert found["uploads_left"] == 0
+    assert found["said"] == [
+        "note: a request could not be answered: KeyError",
+        "ended; its temporary files are deleted",
+    ]
+    assert found["swept_after_kill"]
+
+
+@pytest.mark.slow
 def test_asked_to_end_before_it_serves(tmp_path: Path) -> None:
     with started(tmp_path) as demo:
         until = time.monotonic() + PATIENCE
@@ -107,7 +79,7 @@ def test_asked_to_end_before_it_serves(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_others_are_let_in_only_with_a_warning(tmp_path: Path) -> None:
     with started(tmp_path, "--host", "0.0.0.0") as demo:
-        address = demo.address()
+        address = urlsplit(demo.url()).netloc
         assert address.startswith("127.0.0.1:"), "what a browser on this machine opens"
         assert "warning: everyone who can reach this machine at 0.0.0.0" in demo.end(signal.SIGTERM)
 

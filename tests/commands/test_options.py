@@ -18,6 +18,7 @@ from geoaware import cli
 from geoaware.commands import evaluate, reproduce, transfer
 from geoaware.commands.options import (
     DataOptions,
+    EngineOptions,
     FeatureOptions,
     LoaderOptions,
     PairOptions,
@@ -32,7 +33,9 @@ from geoaware.commands.options import (
     parse_settings,
 )
 from geoaware.features import EXTRACTORS, Entry
+from geoaware.runs import cluster
 from geoaware.runs.errors import InputError
+from geoaware.runs.work import Local
 from geoaware.store.extraction import extract as extract_features
 from geoaware.store.extraction import survey
 from geoaware.store.feature_store import FeatureStore
@@ -308,3 +311,29 @@ def test_every_command_finds_out_first_what_it_cannot_write(
 def test_a_message_has_a_second_line_for_its_remedy_only() -> None:
     shown = cut("a\nb\r\t \x1b[31m \u202eé 日本\nremedy: this")
     assert shown == "a\\nb\\r\\t \\x1b[31m \\u202eé 日本\nremedy: this"
+
+
+def test_which_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = []
+    monkeypatch.setattr(cluster, "Ray", lambda *arguments: given.append(arguments))
+    EngineOptions(engine="ray").load()
+    EngineOptions(4, "ray", "head:6379", 0.5).load()
+    assert given == [("auto", None, None), ("head:6379", 4, 0.5)]
+    local = EngineOptions(3).load()
+    assert isinstance(local, Local)
+    assert local.workers == 3
+    for options, message, parameter in (
+        (EngineOptions(engine="spark"), "unknown engine 'spark'; choose local or ray", "engine"),
+        (EngineOptions(address="head:6379"), "only the engine ray takes this", "address"),
+        (EngineOptions(gpus_per_worker=0.0), "only the engine ray takes this", "gpus_per_worker"),
+    ):
+        with pytest.raises(InputError, match=message) as caught:
+            options.load()
+        assert caught.value.parameter == parameter
+
+
+@pytest.mark.parametrize("name", ["evaluate", "extract", "pose", "predict", "transfer"])
+def test_every_command_of_long_work_has_the_engines(name: str) -> None:
+    command = typer.main.get_command(cli.app).commands[name]  # type: ignore[attr-defined]
+    flags = {flag for each in command.params for flag in each.opts}
+    assert flags >= {"--workers", "--engine", "--address", "--gpus-per-worker"}

@@ -248,17 +248,28 @@ def test_what_libraries_warn_of_is_for_programmers(run: Run, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("words", [MATCH, ["data", "check", "coco", "."]])
-def test_an_interruption_is_one_line(words: list[str], run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("given", "code"), [((), 130), ((signal.SIGINT,), 130), ((signal.SIGTERM,), 143)])
+def test_an_interruption_is_one_line(
+    words: list[str], given: tuple[int, ...], code: int, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def interrupt(*_: Any, **__: Any) -> None:
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt(*given)
 
     monkeypatch.setattr(typer.core.TyperCommand, "invoke", interrupt)
-    assert run(*words) == (130, "interrupted; run the same command again to go on\n")
+    assert run(*words) == (code, "interrupted; run the same command again to go on\n")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends a signal")
-@pytest.mark.parametrize("moment", ["geoaware.cli", "typer", "geoaware.commands.match", "numpy"])
-def test_so_is_one_while_modules_are_loaded(moment: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("moment", "number", "code"),
+    [
+        ("geoaware.cli", signal.SIGINT, 130),
+        ("typer", signal.SIGTERM, 143),
+        ("geoaware.commands.match", signal.SIGTERM, 143),
+        ("numpy", signal.SIGINT, 130),
+    ],
+)
+def test_so_is_one_while_modules_are_loaded(moment: str, number: int, code: int, tmp_path: Path) -> None:
     """The interruption comes while the module is imported."""
     program = (
         "import os, runpy, signal, sys, time\n"
@@ -283,6 +294,6 @@ def test_so_is_one_while_modules_are_loaded(moment: str, tmp_path: Path) -> None
         assert process.stdout is not None
         process.stdout.readline()
         time.sleep(0.1)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, told = process.communicate()
-    assert (process.returncode, told) == (130, "interrupted; run the same command again to go on\n")
+    assert (process.returncode, told) == (code, "interrupted; run the same command again to go on\n")

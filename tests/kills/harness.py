@@ -13,8 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from fnmatch import fnmatch
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -106,17 +105,17 @@ class Trial:
         self.check_end(process, second)
 
     def moments(self, count: int) -> list[Moment]:
-        """Half of them spread evenly over the length, the others at changes and operations, all shuffled."""
+        """Half of them spread evenly over the length, the others at operations and changes, all shuffled."""
         chance, timed = self.chance, (count + 1) // 2
         found = [Moment(share=(row + chance.random()) / timed) for row in range(timed)]
+        # First each operation once.
+        rows = chance.sample(range(len(self.operations)), k=len(self.operations))
+        for row in rows[: (count - timed + 1) * 2 // 3]:
+            what = self.operations[row]
+            found.append(Moment(operation=what, count=self.operations[: row + 1].count(what)))
         while len(found) < count:
-            if len(found) % 2 and self.operations:
-                row = chance.randrange(len(self.operations))
-                what = self.operations[row]
-                found.append(Moment(operation=what, count=self.operations[: row + 1].count(what)))
-            else:
-                at = chance.randint(1, max(1, self.changes))
-                found.append(Moment(changes=at, later=chance.uniform(0, 0.005)))
+            at = chance.randint(1, max(1, self.changes))
+            found.append(Moment(changes=at, later=chance.uniform(0, 0.005)))
         chance.shuffle(found)
         return found
 
@@ -159,7 +158,9 @@ class Trial:
                 # A whole run: other processes of the machine may have ended since the last one.
                 self.length = process.took
             if attempt > 1 and moment.share is not None:
-                moment = Moment(share=0.97 * moment.share)
+                moment = replace(moment, share=0.97 * moment.share)
+            elif attempt > 1 and moment.changes:  # not every one is seen each time
+                moment = replace(moment, changes=max(1, moment.changes * 9 // 10))
             self.finished(process)
         raise Fault(f"ended {moment} again and again")
 
@@ -242,9 +243,16 @@ class Trial:
         if process.code not in (codes or (self.job.code,)):
             raise Fault(f"ended with {process.code}, not {self.job.code}\n{process.told}")
         if self.printed and process.code == self.job.code and process.printed != self.printed:
-            raise Fault(f"printed other than undisturbed:\n{process.printed}\nundisturbed:\n{self.printed}")
+            raise Fault(f"printed {process.printed!r}, undisturbed {self.printed!r}\n{process.told}")
         found = contents(place)
-        if wrong := differences(found, self.expected):
+        wrong = differences(found, self.expected)
+        for name in [each for each in found if Path(each).name == BOARD]:
+            wrong += (
+                []
+                if curves(place / name) == curves(self.folder / "first" / name)
+                else [f"{name}: other curves"]
+            )
+        if wrong:
             raise Fault("other than undisturbed: " + "; ".join(wrong))
         if left := sorted(each.name for each in place.with_name("tmp").glob("geoaware*")):
             raise Fault(f"left behind in the folder of temporary files: {', '.join(left)}")
@@ -252,7 +260,7 @@ class Trial:
     def check_whole(self, now: dict[str, bytes]) -> None:
         """Results are whole or absent."""
         for name, content in now.items():
-            result = any(fnmatch(name, each) for each in self.job.whole) and not hidden(name)
+            result = any(Path(name).match(each) for each in self.job.whole) and not hidden(name)
             if result and content != self.expected.get(name):
                 raise Fault(f"{name}: is there and not whole")
 
@@ -260,10 +268,10 @@ class Trial:
         """What one run has finished the next one does not change: whole lines, but for a head alone."""
         ended = any(name in now for name in self.job.whole)
         for name, content in before.items():
-            if not any(fnmatch(name, each) for each in self.job.keeps) or hidden(name) or ended or not now:
+            if not any(Path(name).match(each) for each in self.job.keeps) or hidden(name) or ended or not now:
                 continue
             lines = content[: content.rfind(b"\n") + 1]
-            kept = content if fnmatch(name, "*.safetensors") else lines if lines.count(b"\n") > 1 else b""
+            kept = content if name.endswith(".safetensors") else lines if lines.count(b"\n") > 1 else b""
             if not now.get(name, b"").startswith(kept):
                 raise Fault(f"{name}: the next run threw finished work away")
 
@@ -274,11 +282,14 @@ def hidden(name: str) -> bool:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file of a folder and what must not depend on kills, by its path; also empty folders."""
+    """Every file of a folder and what must not depend on kills, by its path; also folders.
+
+    The files of TensorBoard have times in names and contents; `curves` looks at them.
+    """
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if BOARD in path.parts:
+        if path.parent.name == BOARD:
             continue
         found[name] = path.read_bytes() if path.is_file() else b"a folder"
         if path.name == LOG:
@@ -300,6 +311,22 @@ def untimed(log: bytes) -> bytes:
             )
         lines.append(line)
     return b"".join(lines)
+
+
+def curves(folder: Path) -> list[tuple[str, int, float]]:
+    """What TensorBoard shows, but for the time that a validation took: tag, step and value."""
+    from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
+
+    attempts = [list(LegacyEventFileLoader(str(path)).Load()) for path in folder.iterdir()]
+    shown: list[tuple[str, int, float]] = []
+    for events in sorted(attempts, key=lambda each: each[0].wall_time if each else 0):
+        for event in events:
+            if event.HasField(
+                "session_log"
+            ):  # what an earlier attempt wrote from this step on does not count
+                shown = [each for each in shown if each[1] < event.step]
+            shown += [(value.tag, event.step, value.simple_value) for value in event.summary.value]
+    return sorted(each for each in shown if each[0] not in TIMED)
 
 
 def differences(found: dict[str, bytes], expected: dict[str, bytes]) -> list[str]:

@@ -6,12 +6,16 @@ Each runs in a folder of its own; what it reads lies in ``../in``.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from tests.apps.transfer.tiny import photos, write_sources
 from tests.toys import noise
-from tests.training.tiny import draw_data
+from tests.training import tiny as training
+from tests.training.backbone import tiny as tuning
 
 SMALL = ("canvas=64", "coarse_canvas=64", "grid=8", "blocks=[7]", "coarse_blocks=[13]")
 """The embedded network on a canvas of a few milliseconds."""
@@ -41,7 +45,7 @@ class Job:
 
 
 def _faces(folder: Path) -> None:
-    draw_data(folder / "faces")
+    training.draw_data(folder / "faces")
 
 
 def _poses(folder: Path) -> None:
@@ -66,24 +70,46 @@ def _scene(folder: Path) -> None:
     (photos(folder / "photos", 20) / "004.png").write_text("no image")
 
 
+def _training(folder: Path, **changes: Any) -> None:
+    """Six steps in two stages, with validation; features go to the folder of the run."""
+    _faces(folder)
+    content = training.settings(Path("../in/faces"), Path("features"), **changes)
+    stage = content["stages"][0]
+    content["stages"] = [{**stage, "steps": 4}, {**stage, "steps": 2}]
+    _save(folder, content)
+
+
+def _tuning(folder: Path) -> None:
+    tuning.draw_sets(folder)
+    chosen = {"name": "coco", "root": "plain", "split": "val", "options": {"pairs": 1}}
+    content = tuning.settings(Path("../in"), Path("decoded"), validation={"data": [chosen], "every": 3})
+    _save(folder, content)
+
+
+def _save(folder: Path, content: dict[str, Any]) -> None:
+    (folder / "mine.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+
+
+ONE = ("--workers", "1")
+
 JOBS = {
     "predict": Job(
         ("predict", "--dataset", "coco", "--root", "../in/faces", "--split", "train", "--out", "found.jsonl",
-         *NETWORK, "--post-processor", "none"),
+         *NETWORK, "--post-processor", "none", *ONE),
         _faces,
         whole=("found.jsonl",),
         keeps=("found.jsonl.part",),
     ),
     "evaluate": Job(
         ("evaluate", "--dataset", "coco", "--root", "../in/faces", "--split", "train", "--out", "found.jsonl",
-         "--csv", "figures.csv", "--markdown", "figures.md", *NETWORK, "--post-processor", "none"),
+         "--csv", "figures.csv", "--markdown", "figures.md", *NETWORK, "--post-processor", "none", *ONE),
         _faces,
         whole=("found.jsonl", "figures.csv", "figures.md"),
         keeps=("found.jsonl.part",),
     ),
     "pose": Job(
         ("pose", "../in/photos", "--templates", "../in/sets", "--out", "poses.json",
-         *NETWORK, "--post-processor", "none"),
+         *NETWORK, "--post-processor", "none", *ONE),
         lambda folder: _poses(folder),
         whole=("poses.json",),
         keeps=("poses.json.part",),
@@ -91,18 +117,38 @@ JOBS = {
     ),
     "transfer": Job(
         ("transfer", "../in/sources/source.json", "../in/photos", "--out", "found.json",
-         "--review", "review.html", "--keep-guesses", *NETWORK, "--post-processor", "none"),
+         "--review", "review.html", "--keep-guesses", *NETWORK, "--post-processor", "none", *ONE),
         _scene,
         whole=("found.json", "review.html"),
         keeps=("found.json.part",),
         code=1,
     ),
     "extract": Job(
-        ("extract", "../in/photos", "--cache", "features", "--poses", "identity,flip", *NETWORK),
+        ("extract", "../in/photos", "--cache", "features", "--poses", "identity,flip", *NETWORK, *ONE),
         lambda folder: _images(folder / "photos", 20),
         whole=("features/*/??/*.safetensors",),
         keeps=("features/*/??/*.safetensors",),
         shared=True,
         code=1,
     ),
+    "train": Job(("train", "../in/mine.yaml", "--out", "run", "--device", "cpu"), _training),
+    "tune": Job(("tune", "../in/mine.yaml", "--out", "run", "--device", "cpu"), _tuning),
+    "ablation": Job(
+        ("ablation", "../in/mine.yaml", "--out", "runs", "--seeds", "1", "--rows", "without flips",
+         "--markdown", "ablation.md", "--device", "cpu"),
+        _training,
+        whole=("ablation.md", "runs/*/*/*-*.jsonl"),
+        keeps=("*.jsonl.part",),
+    ),
+    "reproduce": Job(
+        ("reproduce", "table3", "--dataset", "coco", "--root", "../in/faces", "--split", "train",
+         "--out", "results", *NETWORK, "--post-processor", "none", "--pairs", "12"),
+        _faces,
+        whole=("results/predictions/*/*.jsonl", "results/table3.json", "results/table3.md"),
+        keeps=("*.jsonl.part",),
+    ),
 }  # fmt: skip
+
+for _name in ("predict", "pose", "transfer", "extract"):
+    _words = JOBS[_name].words
+    JOBS[f"{_name}-by-two"] = replace(JOBS[_name], words=(*_words[: -len(ONE)], "--workers", "2"))

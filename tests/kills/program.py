@@ -14,6 +14,7 @@ import os
 import re
 import runpy
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -24,10 +25,10 @@ from pathlib import Path
 Watch = Callable[[str], object]
 """Is told of each operation on a file below the working directory, in the process, before it happens."""
 
-_STOPPED_S = 10.0
-"""So long the processes that a killed one had started may live on."""
+_STOPPED_S = 60.0
+"""So long the processes that a killed one had started may live on: they look for it once they are loaded."""
 
-_ENDS_S = 120.0
+_ENDS_S = 300.0
 """A process that takes longer hangs."""
 
 
@@ -64,8 +65,11 @@ class Process:
         until = time.monotonic() + _STOPPED_S
         while self.left_behind():
             if time.monotonic() > until:
+                left = subprocess.run(
+                    ["ps", "-o", "args", "-g", str(self.pid)], capture_output=True, text=True
+                )
                 os.killpg(self.pid, signal.SIGKILL)
-                raise Fault(f"left processes behind\n{self.told}")
+                raise Fault(f"left processes behind:\n{left.stdout}\n{self.told}")
             time.sleep(0.01)
         assert self.code is not None
         return self.code
@@ -160,6 +164,6 @@ def _hook(folder: str, watch: Watch) -> Callable[[str, tuple[object, ...]], None
             return
         path = os.path.normpath(os.path.join(folder, os.fsdecode(given[0])))  # noqa: PTH118 (may be bytes)
         if path.startswith(folder + os.sep):
-            watch(f"{event} {re.sub('[0-9a-f]{4,}|[0-9]+', '#', path[len(folder) + 1 :])}")
+            watch(f"{event} {re.sub('listener-.*|[0-9a-f]{4,}|[0-9]+', '#', path[len(folder) + 1 :])}")
 
     return hook

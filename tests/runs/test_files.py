@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from geoaware.runs.errors import InputError
 from geoaware.runs.files import (
@@ -24,9 +23,11 @@ from geoaware.runs.files import (
     check_own,
     check_same_run,
     locked,
+    open_part,
     replacing,
     sweep,
 )
+from geoaware.runs.weights import write_safetensors
 
 HANG = """
 import sys, time
@@ -159,8 +160,7 @@ def test_files_have_the_permissions_of_any_new_file(tmp_path: Path, monkeypatch:
             patched.delattr(os, "umask")
             with replacing(tmp_path / "a.json") as draft:
                 draft.write_text("whole")
-            with replacing(tmp_path / "a.safetensors") as draft:
-                save_file({"a": torch.ones(2)}, draft)
+            write_safetensors(tmp_path / "a.safetensors", {"a": torch.ones(2)})
     finally:
         os.umask(before)
     assert [path.stat().st_mode & 0o777 for path in sorted(tmp_path.iterdir())] == [0o640, 0o640]
@@ -303,6 +303,54 @@ def test_a_pipe_may_not(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(InputError, match="pipe: exists and was not written by geoaware"):
         check_own(tmp_path / "pipe", "{")
+
+
+def _is_open(descriptor: int, file: int) -> bool:
+    try:
+        return os.fstat(descriptor).st_ino == file
+    except OSError:
+        return False
+
+
+class Msvcrt:
+    """Stands in for the module of Windows: a byte of a file is locked by one open file at a time."""
+
+    LK_NBLCK = 2
+
+    def __init__(self) -> None:
+        self.held: dict[tuple[int, int], int] = {}
+
+    def locking(self, descriptor: int, mode: int, count: int) -> None:
+        assert (mode, count) == (self.LK_NBLCK, 1)
+        file = os.fstat(descriptor).st_ino
+        byte = (file, os.lseek(descriptor, 0, os.SEEK_CUR))
+        holder = self.held.get(byte, descriptor)
+        if holder != descriptor and _is_open(holder, file):
+            raise PermissionError(13, "Permission denied")
+        self.held[byte] = descriptor
+
+
+@unix
+def test_files_and_folders_are_locked_on_windows_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    windows = Msvcrt()
+    monkeypatch.setitem(sys.modules, "msvcrt", windows)
+    monkeypatch.setattr(sys, "platform", "win32")
+    part, busy = tmp_path / "a.jsonl.part", "another process is at work on it; wait"
+    part.write_bytes(b"1\n2\n")
+    with open_part(part) as file:
+        with pytest.raises(InputError, match=f"a.jsonl.part: {busy}"):
+            open_part(part)
+        file.write(b"3\n")
+        file.flush()
+        assert part.read_bytes() == b"1\n2\n3\n"
+    with locked(tmp_path):
+        with pytest.raises(InputError, match=busy), locked(tmp_path):
+            pass
+        assert (tmp_path / ".geoaware.lock").exists()
+    with locked(tmp_path), open_part(part) as file:
+        assert file.read() == b"3\n"
+    assert [each.name for each in tmp_path.iterdir()] == [part.name]
+    assert min(place for _, place in windows.held) > 1e12, "no file reaches it"
 
 
 @unix

@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from copy import copy
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from functools import wraps
 from inspect import Parameter, Signature, signature
@@ -16,6 +17,7 @@ import typer
 from typer import Option
 
 from geoaware.runs.errors import InputError, shortened
+from geoaware.runs.places import is_remote, place
 
 if TYPE_CHECKING:
     from geoaware.data import DataSet
@@ -66,8 +68,8 @@ def expand(command: Callable[..., T]) -> Callable[..., T]:
     """Give a command that takes groups of options the flat signature that typer reads.
 
     A parameter or field whose type is a dataclass stands for the fields of that dataclass, in their order.
-    When the command runs, the system is asked first whether files can have the names that are given, and no
-    result may go over what is read.
+    Every path may be a URL. When the command runs, the system is asked first whether files can have the names
+    that are given, and no result may go over what is read.
     """
     given = list(signature(command, eval_str=True).parameters.values())
     flat = [each for parameter in given for each in _flat(parameter)]
@@ -80,7 +82,7 @@ def expand(command: Callable[..., T]) -> Callable[..., T]:
             for path in value if isinstance(value, list) else [value]:
                 # What the system raises for a name that is too long, or no text, is for `cli.main` to tell.
                 with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
-                    path.lstat() if isinstance(path, Path) else None
+                    path.lstat() if isinstance(path, Path) and not is_remote(path) else None
         _check_apart(values)
         return command(**{each.name: _gather(each, bound.arguments) for each in given})
 
@@ -113,16 +115,16 @@ def _check_apart(values: Mapping[str, Any]) -> None:
     texts = [part for each in words if isinstance(each, str) for part in (each, each.partition("=")[2])]
     # The options of data sets are relative to their folder.
     folders = [Path(), *(each for each in given.get("root", ()) if isinstance(each, Path))]
-    files = [folder / each for each in texts if each for folder in folders]
+    files = [folder / place(each) for each in texts if each for folder in folders]
     if written:
         files = [each for each in files if _is_file(each)]
         check_apart(written, [*files, *(each for each in words if isinstance(each, Path))])
 
 
 def _is_file(path: Path) -> bool:
-    """Whether it is one; a text that is no path at all is none."""
+    """Whether it is one, or may be; a text that is no path at all is none."""
     try:
-        return path.is_file()
+        return is_remote(path) or path.is_file()
     except (OSError, ValueError):
         return False
 
@@ -131,8 +133,19 @@ def _flat(parameter: Parameter) -> list[Parameter]:
     """The parameters that one stands for: those of its group, or itself."""
     _, inside = _group(parameter.annotation)
     if inside is None:
-        return [parameter.replace(kind=Parameter.KEYWORD_ONLY)]
+        return [parameter.replace(kind=Parameter.KEYWORD_ONLY, annotation=_placed(parameter.annotation))]
     return [each for part in inside for each in _flat(part)]
+
+
+def _placed(annotation: Any) -> Any:
+    """The annotation of an option; one of paths reads them by `place`, which keeps URLs as they are."""
+    kind, *notes = get_args(annotation) if get_origin(annotation) is Annotated else (annotation,)
+    inside = [part for each in get_args(kind) for part in (each, *get_args(each))]
+    if notes and Path in (kind, *inside):
+        info = copy(notes[0])
+        info.parser = place
+        return Annotated[kind, info]
+    return annotation
 
 
 def _gather(parameter: Parameter, values: dict[str, Any]) -> Any:
@@ -344,9 +357,30 @@ class EngineOptions:
         int | None,
         Option(metavar="N", min=1, help="Processes side by side; on a CPU one a core if not given."),
     ] = None
+    engine: Annotated[
+        str, Option(metavar="local|ray", help="local: this machine; ray: the machines of a Ray cluster.")
+    ] = "local"
+    address: Annotated[
+        str | None,
+        Option(metavar="auto|HOST:PORT", help="Of the Ray cluster; auto: the one this machine is part of."),
+    ] = None
+    gpus_per_worker: Annotated[
+        float | None,
+        Option(metavar="F", min=0, help="GPUs of each process on a Ray cluster; 0.25: four share one."),
+    ] = None
 
     def load(self) -> Engine:
         """The engine."""
+        if self.engine == "ray":
+            from geoaware.runs.cluster import Ray
+
+            return Ray(self.address or "auto", self.workers, self.gpus_per_worker)
+        if self.engine != "local":
+            raise InputError(f"unknown engine {self.engine!r}; choose local or ray", "engine")
+        for name in ("address", "gpus_per_worker"):
+            if getattr(self, name) is not None:
+                raise InputError("only the engine ray takes this", name)
+
         from geoaware.runs.work import Local
 
         return Local(self.workers)
@@ -415,7 +449,8 @@ def find_store(cache: Path, extractor: Extractor) -> FeatureStore:
     new = set_key(extractor)
     for stored in ("fp32", "fp16", "int8"):
         key = replace(new, stored=stored)
-        if any((cache / key.folder).glob("*/*.safetensors")):
+        folder = cache / key.folder
+        if folder.is_dir() if is_remote(folder) else any(folder.glob("*/*.safetensors")):
             return FeatureStore(cache / key.folder, key)
     return FeatureStore(cache / new.folder, new)
 

@@ -32,7 +32,7 @@ class ImageOptions:
     """What is annotated already, and what is to be."""
 
     source: Annotated[Path, Argument(metavar="SOURCE.json", help="COCO-keypoints file of annotated images.")]
-    out: Annotated[Path, Option(help="COCO-keypoints file to write.")]
+    out: Annotated[Path, Option(help="COCO-keypoints file to write, or Parquet (.parquet).")]
     images: Annotated[
         list[Path] | None, Argument(metavar="IMAGES…", help="Files and folders to annotate.")
     ] = None
@@ -122,8 +122,11 @@ class ResultOptions:
         """Find out what does not go together, or cannot be written, before anything is read."""
         from geoaware.evaluation.predictions import BEGIN
         from geoaware.runs.files import check_goals, check_own
+        from geoaware.runs.tables import is_table
 
         check_goals(out, self.review)
+        if is_table(out) and (self.evaluate or self.review is not None):
+            raise InputError("--review and --evaluate are made of a COCO result; give --out FILE.json")
         if self.evaluate:
             check_own(self.predictions(out), BEGIN)
         if (self.report is not None or self.protocol is not None) and not self.evaluate:

@@ -10,13 +10,13 @@ import inspect
 import os
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 from geoaware.data.dataset import DataSet, ThresholdBase
 from geoaware.data.files import reading
 from geoaware.data.masks import object_mask
 from geoaware.runs.errors import InputError
+from geoaware.runs.places import place
 
 LOADERS: Mapping[str, str] = {
     "spair71k": "spair",
@@ -45,8 +45,8 @@ def load(name: str, root: str | os.PathLike[str], split: str, **given: Any) -> D
     """
     wanted = checked(name, given)
     # Loaders ask whether files are there, which the system may refuse to say.
-    with reading(Path(root)):
-        return _loader(name)(Path(root), split, **wanted)
+    with reading(place(root)):
+        return _loader(name)(place(root), split, **wanted)
 
 
 def checked(name: str, given: Mapping[str, Any]) -> dict[str, Any]:

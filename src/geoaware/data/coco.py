@@ -30,12 +30,13 @@ from geoaware.data.dataset import (
     usual_base,
 )
 from geoaware.data.exif import check_exif
-from geoaware.data.names import FileNames, is_file
+from geoaware.data.names import FileNames
 from geoaware.data.pairs import read_pair_list
 from geoaware.data.sampling import draw
 from geoaware.method.keypoints import Schema
 from geoaware.method.types import AnnotatedImage, Pair
 from geoaware.runs.errors import InputError
+from geoaware.runs.places import is_remote, place
 
 NAME = "coco"
 DEFAULT_PAIRS = 300
@@ -89,7 +90,7 @@ def load(
         schemas |= {pool.category: schemas[pool.images[0].category] for pool in pools}
         made, note = _made_pairs(pools, pairs, min_common, seed)
     else:
-        made = read_pair_list(root / pairs, {image.id: image for image in annotated}, notes)
+        made = read_pair_list(root / place(pairs), {image.id: image for image in annotated}, notes)
         note = f"pairs of {Path(pairs).name}"
     # A list of pairs may name categories that the annotation file does not have.
     for pair in made:
@@ -116,7 +117,7 @@ def open_folder(
     """
     file = read_coco(_annotation_file(root, split, annotations))
     names = [str(each["file_name"]) for each in file.images.values()]
-    folder = root / images if images is not None else image_folder(root, names) or root / "images"
+    folder = root / place(images) if images is not None else image_folder(root, names) or root / "images"
     made = Annotations(check_exif(exif), said=list(file.notes))
     once: dict[str, Entry] = {}
     for annotation in sorted(file.annotations, key=itemgetter("image_id", "id")):
@@ -128,7 +129,7 @@ def open_folder(
     annotated = []
     instances = Counter(_image_name(file, annotation) for annotation in once.values())
     for annotation in once.values():
-        image = _image(file, annotation, folder, root / (masks or "masks"), least, made)
+        image = _image(file, annotation, folder, root / place(masks or "masks"), least, made)
         if image.keypoints.visible.any():
             several = instances[_image_name(file, annotation)] > 1
             annotated.append(replace(image, id=f"{image.id}#{annotation['id']}") if several else image)
@@ -166,7 +167,8 @@ def image_folder(root: Path, names: Sequence[str]) -> Path | None:
     Some of the images may be missing: one of the first hundred tells the folder.
     """
     folders = [FileNames(root / each) for each in ("images", "data", ".")]
-    exact = (each.folder for each in folders if any(is_file(each.folder / name) for name in names[:100]))
+    folders = [each for each in folders if not is_remote(root) or each.folder.is_dir()]
+    exact = (each.folder for each in folders if any(map(each.has, names[:100])))
     spelled = (each.folder for each in folders if any(map(each.find, names[:100])))
     return next(exact, None) or next(spelled, None)
 
@@ -245,7 +247,7 @@ def _annotation_file(root: Path, split: str, given: str | None) -> Path:
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; give the folder of the annotation file as root")
     if given is not None:
-        return root / given
+        return root / place(given)
     names = [f"{split}.json", f"annotations/{split}.json", "annotations.json"]
     found = next((root / name for name in names if (root / name).is_file()), None)
     if found is None:

@@ -14,7 +14,7 @@ import torch
 from geoaware.data import fields
 from geoaware.data.exif import INVERSE, Exif, turned_box, turned_points, turned_size
 from geoaware.data.images import Frame, image_frame
-from geoaware.data.names import FileNames
+from geoaware.data.names import FileNames, missing_files
 from geoaware.method.keypoints import Schema
 from geoaware.method.types import AnnotatedImage, Box, Keypoints, Pair
 from geoaware.runs.errors import InputError
@@ -189,7 +189,7 @@ def shortened(names: Sequence[str], shown: int = 6) -> str:
 
 def require_files(images: Sequence[AnnotatedImage]) -> None:
     """Make sure that the image files exist, without opening them."""
-    missing = [image.path for image in images if not image.path.is_file()]
+    missing = missing_files([image.path for image in images])
     if missing:
         raise InputError(
             f"{missing[0]}: no such image ({len(missing)} of {len(images)} images are missing); "

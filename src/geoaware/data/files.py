@@ -24,6 +24,7 @@ from geoaware.data.fields import missing, number
 from geoaware.data.names import alike
 from geoaware.runs.errors import InputError, reason, shortened
 from geoaware.runs.files import refuse_pretender
+from geoaware.runs.places import place
 
 Rows = list[tuple[str, list[str]]]
 """Place (``FILE, line NUMBER``) and columns of each row of a table."""
@@ -49,7 +50,7 @@ def reading(path: Path, expected: str = "") -> Iterator[None]:
     except OSError as error:
         if error.errno is None:  # not of the system: a decoder's
             raise
-        named = Path(error.filename or path)
+        named = place(error.filename or path)
         if isinstance(error, FileNotFoundError):
             what = (
                 "is a link to a file that is missing" if named.is_symlink() else f"no such file{alike(named)}"

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from geoaware.data.files import reading
 from geoaware.method.types import AnnotatedImage
 from geoaware.runs.errors import InputError, reason
 from geoaware.runs.files import refuse_pretender
+from geoaware.runs.places import is_remote, place
 
 ImageLike = str | os.PathLike[str] | Image.Image | np.ndarray
 """A path, a PIL image, or an array of shape (h, w), (h, w, 1), (h, w, 3) or (h, w, 4)."""
@@ -246,7 +248,7 @@ def list_images(folder: str | os.PathLike[str], recursive: bool = False) -> list
 
     What is passed over is counted in a note.
     """
-    root = Path(folder)
+    root = place(folder)
     paths, over = find_images(root, recursive)
     if not paths:
         where = "" if recursive else "; the folders inside it were not looked into"
@@ -278,9 +280,11 @@ def _not_listed(path: Path) -> str:
     """What a path is that is only named like an image; empty for an image."""
     if path.name.startswith("._"):
         return "files of macOS (._NAME)"
-    if path.is_dir():
+    if is_remote(path):  # asking of each would take as long as reading it
+        pass
+    elif path.is_dir():
         return "folders named like images"
-    if not path.is_file():
+    elif not path.is_file():
         return "links to files that are missing" if path.is_symlink() else "pipes or devices"
     suffix = path.suffix.lower()
     why = unreadable(suffix)
@@ -407,7 +411,7 @@ def _from_array(array: np.ndarray) -> Image.Image:
 @contextmanager
 def _opened(given: str | os.PathLike[str]) -> Iterator[Image.Image]:
     """An image file; what Pillow raises for a damaged one becomes one line that names it."""
-    path = Path(given)
+    path = place(given)
     try:
         with reading(path), warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -429,13 +433,15 @@ def _opened(given: str | os.PathLike[str]) -> Iterator[Image.Image]:
 
 
 def _open(path: Path) -> Image.Image:
+    # An image at a URL is fetched whole, in one request.
+    source = BytesIO(path.read_bytes()) if is_remote(path) else path
     try:
-        return Image.open(path)
+        return Image.open(source)
     except UnidentifiedImageError:
         # Phones write HEIC, under any suffix.
         if not _heif():
             raise
-        return Image.open(path)
+        return Image.open(source)
 
 
 def _unidentified(path: Path) -> str:

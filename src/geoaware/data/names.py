@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
 from geoaware.runs.errors import InputError
+from geoaware.runs.places import is_remote, missing_bucket
+
+_FEW = 50
+"""For more files at a URL their folders are listed; for fewer the store is asked of each."""
 
 
 class Names:
@@ -65,34 +69,54 @@ class Names:
 
 
 class FileNames(Names):
-    """Looks up the files in a folder and in those inside it; a folder is listed when a name is not there."""
+    """Looks up the files in a folder and in those inside it; a folder is listed when a name is not there.
+
+    One at a URL is also listed when many names are looked up: that asks the store less often.
+    """
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
         self.folder = folder
         self._listed: dict[Path, dict[str, list[str]]] = {}
+        self._asked = 0
 
     def path(self, name: str) -> Path:
         """The file that is meant; where there is none, the place where it should be."""
         return self.folder / (self.find(name) or name)
 
     def _look(self, spelled: str) -> str | None:
-        if is_file(self.folder / spelled):
+        if self.has(spelled):
             return spelled
         place = Path()
         for part in PurePosixPath(spelled).parts:
             folder = self.folder / place
-            if folder not in self._listed:
-                self._listed[folder] = _by_plain(_inside(folder))
-            found = part if part == ".." else _only(self._listed[folder], part)
+            found = part if part == ".." else _only(self._names(folder), part)
             if found is None:
                 return None
             place /= found
-        return place.as_posix() if is_file(self.folder / place) else None
+        return place.as_posix() if self.has(place.as_posix()) else None
+
+    def has(self, name: str) -> bool:
+        """Whether there is a file of exactly this name."""
+        path = self.folder / name
+        self._asked += 1
+        if is_remote(path) and self._asked > _FEW:
+            return path.name in self._names(path.parent).get(_plain(path.name), ())
+        return is_file(path)
+
+    def _names(self, folder: Path) -> dict[str, list[str]]:
+        if folder not in self._listed:
+            self._listed[folder] = _by_plain(_inside(folder))
+        return self._listed[folder]
 
 
 def alike(path: Path) -> str:
-    """For the message that nothing is at a path: the file that it may mean; empty if there is none."""
+    """For the message that nothing is at a path: the file that it may mean; empty if there is none.
+
+    At a URL it is said if the bucket is missing.
+    """
+    if is_remote(path):
+        return missing_bucket(path)
     root = Path(path.anchor)
     found = FileNames(root).find(path.relative_to(root).as_posix())
     return f"; {root / found} is there" if found else ""
@@ -139,6 +163,16 @@ def printable(name: str) -> str:
     return name.encode(errors="backslashreplace").decode()
 
 
+def missing_files(paths: Sequence[Path]) -> list[Path]:
+    """Those of the paths at which no file is."""
+    folders = {folder: FileNames(folder) for folder in {path.parent for path in paths if is_remote(path)}}
+    return [
+        path
+        for path in paths
+        if not (folders[path.parent].has(path.name) if is_remote(path) else path.is_file())
+    ]
+
+
 def is_file(path: Path) -> bool:
     """Whether there is such a file; there is none of a name that the system does not allow."""
     try:
@@ -149,6 +183,8 @@ def is_file(path: Path) -> bool:
 
 def _inside(folder: Path) -> list[str]:
     try:
+        if is_remote(folder):
+            return [each.name for each in folder.iterdir()]
         return os.listdir(folder)  # noqa: PTH208  (names alone, for speed)
     except (OSError, ValueError):
         return []

@@ -18,6 +18,7 @@ from geoaware.data.files import csv_rows, known_as, read_text, separator
 from geoaware.data.pairs import rebased
 from geoaware.method.keypoints import flip_partners
 from geoaware.runs.errors import InputError, reason, shortened
+from geoaware.runs.places import place
 
 _log = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ def parse_point(text: str) -> tuple[float, float]:
 
 def read_points(path: str | os.PathLike[str]) -> QueryPoints:
     """Read points from JSON, or from CSV with or without a header line; an error names the line or entry."""
-    source = Path(path)
+    source = place(path)
     text = read_text(source, _FORMS)
     found = _from_json(source, text) if text.lstrip()[:1] in ("[", "{") else _from_csv(source, text)
     if not found.points:

@@ -63,7 +63,8 @@ def fit(size: tuple[int, int], width: float, height: float) -> Canvas:
 def resized(image: Image.Image, canvas: Canvas) -> Image.Image:
     """The image at the scale of a canvas, without the canvas's padding."""
     filter_ = Image.Resampling.BICUBIC if canvas.scale > 1 else Image.Resampling.LANCZOS
-    return image.convert("RGB").resize(canvas.inner, filter_)
+    image = image if image.mode == "RGB" else image.convert("RGB")  # which would copy it in any case
+    return image.resize(canvas.inner, filter_)
 
 
 def side_by_side(

@@ -13,6 +13,7 @@ import logging
 import multiprocessing
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -26,6 +27,7 @@ from torch import Tensor
 from geoaware.data import DataSet, object_mask
 from geoaware.data.images import load_annotated
 from geoaware.data.masks import has_mask
+from geoaware.evaluation.prediction_table import write_predictions
 from geoaware.evaluation.predictions import (
     BEGIN,
     Header,
@@ -45,11 +47,13 @@ from geoaware.method.types import AnnotatedImage, Pair
 from geoaware.presets import defaults_of
 from geoaware.result import Encoded
 from geoaware.runs.errors import InputError, NotFiniteError
-from geoaware.runs.files import check_same_run, draft_name, replacing
+from geoaware.runs.files import check_same_run, draft_name, replacing, sweep
+from geoaware.runs.places import is_remote, place
 from geoaware.runs.progress import Tell, silent
 from geoaware.runs.recent import Recent
 from geoaware.runs.records import Records, Run, complete
 from geoaware.runs.settings import checked
+from geoaware.runs.tables import is_table, read_about
 from geoaware.runs.work import Batch, Engine, Local, cores
 
 if TYPE_CHECKING:
@@ -191,7 +195,7 @@ def predict(
     chosen = settings or PredictSettings()
     work = _Work(scorable(dataset, get_protocol(chosen.protocol)), matcher, chosen)
     _check(work)
-    goal = Path(path)
+    goal = place(path)
     with _sharing(work, goal, engine) as job:
         complete(_Predictions(job), goal, engine, restart=restart, tell=progress)
     return goal
@@ -281,7 +285,11 @@ def _sharing(work: _Work, goal: Path, engine: Engine | None) -> Iterator[_Work]:
     if not isinstance(engine, Local) or engine.workers == 1:
         yield work
         return
-    folder = goal.with_name(draft_name(goal.stem, ".features"))
+    above = goal.parent
+    if is_remote(goal):
+        above = Path(tempfile.gettempdir())
+        sweep(above)
+    folder = above / draft_name(goal.stem, ".features")
     try:
         yield replace(work, shared=folder, processes=engine.workers or cores())
     finally:
@@ -310,6 +318,9 @@ class _Predictions(Run):
         return [(row,) for row in _Store(self._work).order]
 
     def check_whole(self, goal: Path) -> None:
+        if is_table(goal):
+            self.check_head(read_about(goal), goal)
+            return
         with goal.open("rb") as file:
             try:
                 content = json.loads(file.readline())
@@ -336,6 +347,9 @@ class _Predictions(Run):
         return row
 
     def write(self, draft: Path, records: Records) -> None:
+        if is_table(draft):
+            write_predictions(draft, json.loads(self.head()), map(json.loads, records.lines()))
+            return
         with draft.open("wb") as out:
             out.write(self.head().encode(errors="backslashreplace"))
             out.writelines(records.lines())

@@ -18,9 +18,11 @@ import numpy as np
 
 from geoaware._version import __version__
 from geoaware.evaluation.counts import PointTable
+from geoaware.evaluation.prediction_table import read_predictions
 from geoaware.method.metrics.geometry_aware import pair_mask
 from geoaware.runs.errors import InputError, quoted
 from geoaware.runs.files import PART
+from geoaware.runs.tables import is_table, read_about
 
 if TYPE_CHECKING:
     from geoaware.evaluation.protocols import Protocol
@@ -173,6 +175,9 @@ def read(path: Path) -> tuple[Header, PointTable]:
 
 def records(path: Path) -> Iterator[dict[str, Any]]:
     """The records of a file that `read` has checked, one after the other."""
+    if is_table(path):
+        yield from read_predictions(path)
+        return
     with path.open("rb") as file:
         next(file)
         yield from map(json.loads, file)
@@ -328,6 +333,10 @@ def _lines(path: Path) -> Iterator[tuple[str, Any]]:
         from geoaware.data.names import alike  # brings torch, which scoring does without
 
         raise InputError(f"{path}: no such file{alike(path)}; write it with `geoaware predict`")
+    if is_table(path):
+        yield f"{path}: metadata", read_about(path) or {}
+        yield from ((f"{path}: pair {number}", each) for number, each in enumerate(read_predictions(path), 1))
+        return
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from geoaware.evaluation.protocols import Protocol, check_alphas, get_protocol
 from geoaware.evaluation.result import CURVE, SETS, BothSets, KeypointScore, PCKResult
 from geoaware.method.metrics.azimuth import SUBSETS, sensitivity
 from geoaware.runs.errors import InputError
+from geoaware.runs.places import place
 
 if TYPE_CHECKING:
     from geoaware.method.keypoints import Schema
@@ -46,7 +46,7 @@ def score_file(
         InputError: the file cannot be used (see `predictions.read`), was predicted under another protocol, or
             an alpha is not positive.
     """
-    header, table = read(Path(path))
+    header, table = read(place(path))
     if protocol is not None and get_protocol(protocol).name != header.protocol:
         raise InputError(
             f"{path}: was predicted under protocol {header.protocol}, not {protocol}, and holds its "

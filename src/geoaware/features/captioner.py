@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from geoaware.runs.errors import InputError, reason
-from geoaware.runs.files import refuse_pretender, replacing
-from geoaware.runs.weights import read_checkpoint
+from geoaware.runs.files import refuse_pretender
+from geoaware.runs.weights import read_checkpoint, write_safetensors
 
 CLIP_HUB_ID = "openai/clip-vit-large-patch14-336"
 
@@ -133,8 +133,7 @@ def convert_captioner(checkpoint: str | Path, out: str | Path | None = None) -> 
     named = {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
     tensors = {key: _only(path, named, key) for key in KEYS}
     _checked(path, tensors)
-    with replacing(goal) as draft:
-        save_file(tensors, draft)
+    write_safetensors(goal, tensors)
     return goal
 
 

@@ -201,7 +201,9 @@ class Canvas:
             ValueError: the image is not of this canvas's width and height.
         """
         board = Image.new(mode, (self.size, self.size))
-        board.paste(self.view(image).convert(mode).resize(self.inner, resample), self.offset)
+        shown = self.view(image)
+        shown = shown if shown.mode == mode else shown.convert(mode)  # which would copy it in any case
+        board.paste(shown.resize(self.inner, resample), self.offset)
         return board
 
 

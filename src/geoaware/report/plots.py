@@ -21,6 +21,7 @@ from geoaware.evaluation.result import CURVE, SETS, BothSets, PCKResult
 from geoaware.evaluation.statistics import Estimate
 from geoaware.runs.errors import InputError
 from geoaware.runs.files import replacing
+from geoaware.runs.places import place
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -199,7 +200,7 @@ def accuracy_bars(bars: Mapping[str, Estimate], chance: Sequence[float], label: 
 
 def save(plots: Mapping[str, Figure], folder: str | os.PathLike[str]) -> list[Path]:
     """Write figures as PNG files named by their keys; the same figure gives the same bytes."""
-    paths = {Path(folder) / f"{name}.png": figure for name, figure in plots.items()}
+    paths = {place(folder) / f"{name}.png": figure for name, figure in plots.items()}
     for path, figure in paths.items():
         with replacing(path) as draft:
             figure.savefig(draft, dpi=150, bbox_inches="tight", metadata={"Software": None})

@@ -16,12 +16,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from geoaware.runs.errors import InputError, reason
-from geoaware.runs.files import replacing
 from geoaware.runs.settings import checked
+from geoaware.runs.weights import write_safetensors
 
 FILE = "checkpoint.safetensors"
 
@@ -100,11 +99,8 @@ def save(folder: Path, state: Saved) -> None:
         tensors |= {f"optimiser.{number}.{name}": tensor for name, tensor in values.items()}
     groups = state.optimiser["param_groups"]
     rest = {"progress": asdict(state.position), "groups": groups, "schedule": state.schedule}
-    # A copy: parameters in channels-last order are not contiguous, which the format needs.
-    ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with replacing(folder / FILE) as draft:
-        # A single entry: the format writes several in an order that changes.
-        save_file(ready, draft, {"state": json.dumps(rest)})
+    # A single entry: the format writes several in an order that changes.
+    write_safetensors(folder / FILE, tensors, {"state": json.dumps(rest)})
 
 
 def load(folder: Path) -> Saved | None:

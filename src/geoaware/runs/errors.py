@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 
 _LONG = re.compile(r"(?<!\w)('[^'/]{79,}'|\"[^\"/]{79,}\"|'[^']{300,}'|\"[^\"]{300,}\")(?!\w)")
 """Texts of more than 80 characters that a message quotes; paths may be longer, since their ends count."""
@@ -13,6 +14,12 @@ _OF_NUMBERS = re.compile("invalid literal for|could not convert|cannot convert|E
 
 INTERRUPTED = "interrupted; run the same command again to go on\n"
 """What the program says last when the user stops it."""
+
+
+def interrupted_code(error: BaseException) -> int:
+    """The exit code after an interruption, by the signal that it carries: 130 for Ctrl-C, 143 for SIGTERM."""
+    number = error.args[0] if error.args else None
+    return 128 + (number if isinstance(number, int) else signal.SIGINT)
 
 
 class InputError(ValueError):

@@ -19,12 +19,18 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from geoaware.runs.errors import InputError
+from geoaware.runs.places import Remote, is_remote, place, real
 
 ABANDONED_S = 24 * 3600.0
 """Seconds after which a draft that a process of another computer has not touched counts as abandoned."""
 
 PART = ".part"
 """Ends the name of a file that is still being written."""
+
+LOCK = ".geoaware.lock"
+"""The file that stands for its folder where folders cannot be locked."""
+
+_UNREACHED = 1 << 40
 
 _DRAFT = re.compile(r"\..*\.geoaware-(?P<host>[0-9a-f]{8})-(?P<process>[0-9]+)-[0-9a-f]{8}\.part(\..*)?")
 
@@ -54,19 +60,22 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     name says which process on which computer writes it, so that `sweep` knows when it is abandoned. Missing
     parent folders are made. When the block raises, nothing is left behind and an older file stays as it was.
     What killed processes left of the same file goes. A link stays, and the file that it leads to is replaced;
-    a pipe or a device is written to.
+    a pipe or a device is written to. What goes to a URL is written on this machine, and put there when it is
+    whole.
 
     Raises:
         InputError: the folder cannot be written to, or ``path`` is a folder.
     """
-    check_goals(Path(path))
-    if _is_stream(Path(path)):
+    wanted = place(path)
+    if not is_remote(wanted):
+        check_goals(wanted)
+    if is_remote(wanted) or _is_stream(wanted):
         with tempfile.TemporaryDirectory(prefix="geoaware-") as folder:
-            draft = Path(folder, "draft").with_suffix(Path(path).suffix)
+            draft = Path(folder, "draft").with_suffix(wanted.suffix)
             yield draft
-            _pour(draft, Path(path))
+            _pour(draft, wanted)
         return
-    goal = Path(os.path.realpath(path))
+    goal = Path(os.path.realpath(wanted))
     draft = goal.with_name(draft_name(goal.stem, goal.suffix))
     try:
         goal.parent.mkdir(parents=True, exist_ok=True)
@@ -74,17 +83,22 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         draft.touch(exist_ok=False)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror}); choose another place") from None
-    for each in _left_in(goal.parent):
-        if each.name.startswith(_begin(goal.stem)):
-            _remove(each)
-    mode = draft.stat().st_mode & 0o777
+    clear_drafts(goal)
     try:
         yield draft
-        draft.chmod(mode)  # safetensors puts a file in the place of the draft that only the user can read
         draft.replace(goal)
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
+
+
+def clear_drafts(path: Path) -> None:
+    """Remove what killed processes left of a file."""
+    if not is_remote(path):
+        goal = Path(os.path.realpath(path))
+        for each in _left_in(goal.parent):
+            if each.name.startswith(_begin(goal.stem)):
+                _remove(each)
 
 
 def without_html(markdown: str) -> str:
@@ -112,7 +126,11 @@ def _output(path: Path) -> int | None:
 
 
 def _pour(draft: Path, stream: Path) -> None:
-    """Copy a draft into a stream."""
+    """Copy a draft into a stream, or to a URL."""
+    if isinstance(stream, Remote):
+        with writing(stream):
+            stream.put(draft)
+        return
     # Opened by its path, the file behind an output would be written over from its begin.
     output = _output(stream)
     sys.stdout.flush()
@@ -132,6 +150,12 @@ def check_goals(*goals: Path | None) -> None:
     for goal in [each for each in goals if each is not None]:
         if goal.is_dir():
             raise InputError(f"{goal}: is a folder; give the name of a file to write")
+        if isinstance(goal, Remote):
+            probe = goal.with_name(draft_name(goal.stem))
+            with writing(goal):  # only trying tells
+                probe.write_bytes(b"")
+                probe.unlink(missing_ok=True)
+            continue
         if _is(goal, stat.S_ISBLK, stat.S_ISSOCK):
             raise InputError(f"{goal}: is a disk or a socket; give the name of a file to write")
         if _is_stream(goal):
@@ -141,6 +165,19 @@ def check_goals(*goals: Path | None) -> None:
             raise InputError(
                 f"{goal}: cannot be written ({above} is no folder to write to); choose another place"
             )
+
+
+@contextmanager
+def writing(goal: Path) -> Iterator[None]:
+    """Turn what a store says when something is put to a URL into an error that names it.
+
+    Raises:
+        InputError: it may not be written to, or its bucket is missing.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{goal}: cannot be written ({error.strerror}); choose another place") from None
 
 
 def check_apart(written: Iterable[Path], read: Iterable[Path]) -> None:
@@ -165,6 +202,8 @@ def check_apart(written: Iterable[Path], read: Iterable[Path]) -> None:
 def _identity(path: Path) -> object:
     """The same for all names of a file or folder."""
     try:
+        if is_remote(path):
+            return str(path)
         state = path.stat()
     except (OSError, ValueError):
         return os.path.realpath(path)
@@ -198,10 +237,11 @@ def sweep(*folders: Path) -> int:
     shared disk cannot be seen, so their drafts are abandoned when nobody has touched them for `ABANDONED_S`.
     The same holds for all drafts on Windows, where asking for a process would end it.
 
-    Folders inside those given are left alone, and a folder that does not exist holds no drafts. In folders of
-    the user's only drafts of what is written there anew may go: `replacing` sees to it.
+    Folders inside those given are left alone, and a folder that does not exist, or is at a URL, holds no
+    drafts. In folders of the user's only drafts of what is written there anew may go: `replacing` sees to it.
     """
-    drafts = [path for each in folders if each.is_dir() for path in each.iterdir() if _is_abandoned(path)]
+    there = [each for each in folders if not is_remote(each) and each.is_dir()]
+    drafts = [path for each in there for path in each.iterdir() if _is_abandoned(path)]
     for draft in drafts:
         _remove(draft)
     return len(drafts)
@@ -223,12 +263,21 @@ def _is_abandoned(path: Path) -> bool:
     try:
         if match["host"] != _host() or os.name != "posix":
             return time.time() - path.stat().st_mtime > ABANDONED_S
-        os.kill(int(match["process"]), 0)  # signal 0 only asks whether it could be sent
+    except FileNotFoundError:  # finished meanwhile
+        return False
+    return not is_alive(int(match["process"]))
+
+
+def is_alive(process: int) -> bool:
+    """Whether a process of this computer has this number; on Windows nobody knows, and it counts as alive."""
+    try:
+        if os.name == "posix":
+            os.kill(process, 0)  # signal 0 only asks whether it could be sent
     except ProcessLookupError:
-        return True
-    except (PermissionError, OverflowError, FileNotFoundError):  # the last: finished meanwhile
+        return False
+    except (PermissionError, OverflowError):
         pass
-    return False
+    return True
 
 
 def _host() -> str:
@@ -238,7 +287,7 @@ def _host() -> str:
 
 def discard(path: Path) -> None:
     """Remove a file, or the one that a link leads to; the link stays."""
-    Path(os.path.realpath(path)).unlink(missing_ok=True)
+    place(real(path)).unlink(missing_ok=True)
 
 
 def check_own(path: Path, begin: str) -> None:
@@ -293,28 +342,41 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         InputError: one is there.
     """
-    if os.name != "posix":  # folders cannot be opened
-        yield
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
+    windows = sys.platform == "win32"
+    file = folder / LOCK if windows else folder  # Windows opens no folders
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT if windows else os.O_RDONLY)
     try:
         _lock(descriptor, folder)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    try:
         yield
     finally:
         os.close(descriptor)
+        if windows:
+            with suppress(OSError):  # another process has opened it meanwhile
+                file.unlink()
 
 
 def _lock(descriptor: int, path: Path) -> None:
     """Lock an open file or folder; the system ends the lock with the process, however that ends."""
     try:
-        import fcntl
+        if sys.platform == "win32":
+            import msvcrt
 
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+            # Others cannot read a locked byte there, so it is one that no file reaches.
+            os.lseek(descriptor, _UNREACHED, os.SEEK_SET)
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):  # the second on Windows
         raise InputError(
             f"{path}: another process is at work on it; wait until it has ended, or choose another place"
         ) from None
-    except (ImportError, OSError):  # Windows, or a disk of a network that knows no locks
+    except OSError:  # a disk of a network that knows no locks
         pass
 
 

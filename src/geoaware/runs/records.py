@@ -3,22 +3,55 @@
 Finished items are appended to ``FILE.part``, one whole line at a time, as they are finished. When all are
 there, ``FILE`` is written in the order of the items, and the part file goes. A killed run leaves at worst a
 last line cut off; the next run drops it, checks that it would do the same work, and goes on.
+
+Where ``FILE`` is at a URL, ``FILE.part`` is a folder of objects: nothing can be appended to these.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import os
+import re
+import socket
+import tempfile
+import time
 from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, runtime_checkable
 
-from geoaware.runs.files import PART, check_own, discard, open_part, reading_part, replacing
+from geoaware.runs.errors import InputError
+from geoaware.runs.files import (
+    PART,
+    check_own,
+    clear_drafts,
+    discard,
+    is_alive,
+    open_part,
+    reading_part,
+    replacing,
+    writing,
+)
+from geoaware.runs.places import is_remote
 from geoaware.runs.progress import Tell, silent
+from geoaware.runs.tables import check_own_table, is_table
 from geoaware.runs.work import Batch, Engine, Job, Local, one_thread
+
+HEAD, OWNER = "head.json", "owner.json"
+"""Objects of a `RecordFolder`: which run it is, and which process is at work on it."""
+
+EACH, SECONDS = 500, 10.0
+"""An object of lines is written when so many wait for it, or so long after the last one."""
+
+_LINES = re.compile(r"[0-9]{9}-[0-9]{9}-[0-9a-f]{16}\.jsonl")
+
+_log = logging.getLogger(__name__)
 
 
 class Run(ABC):
@@ -109,20 +142,24 @@ def complete(
         InputError: files of another run are in the way, or in use.
     """
     part = goal.with_name(goal.name + PART)
-    for path, begins in ((goal, run.begins), (part, run.part_begins)):
-        check_own(path, begins)
+    if is_table(goal):
+        check_own_table(goal, run.part_begins)
+    else:
+        check_own(goal, run.begins)
+    check_own(part / HEAD if is_remote(part) else part, run.part_begins)
     if goal.exists() and not restart:
         run.check_whole(goal)
         tell(run.what, len(run), len(run))
-        part.unlink(missing_ok=True)
+        clear_drafts(goal)
+        remove_part(part)
         return
-    with RecordFile(part, run, restart) as records:
+    with (RecordFolder if is_remote(part) else RecordFile)(part, run, restart) as records:
         if restart:
             discard(goal)
         carry_out(run, records, engine or Local(), tell)
         with replacing(goal) as draft:
             run.write(draft, records)
-    part.unlink(missing_ok=True)
+    remove_part(part)
 
 
 def carry_out(run: Run, records: Records, engine: Engine, tell: Tell = silent) -> None:
@@ -221,3 +258,115 @@ class RecordFile:
                     self._note(run.place(content), begin)
             begin += len(line)
         self._file.truncate(begin)
+
+
+class RecordFolder(RecordFile):
+    """A folder at a URL with the first line in one object and the others in many, some in each.
+
+    Objects are written whole, under names made of their items, so that a killed run loses at most what was
+    finished in the last `SECONDS`. All lines are in a file of this machine too while the folder is open. A
+    second process that works on the same folder is told of the first one; both write the same lines.
+
+    Args:
+        folder: it; nothing need be there.
+        run: whose lines they are.
+        restart: empty it.
+
+    Raises:
+        InputError: it cannot be written to, is damaged, or is of another run.
+    """
+
+    def __init__(self, folder: Path, run: Run, restart: bool = False) -> None:
+        self.folder, self._waiting, self._last = folder, dict[int, str](), time.monotonic()
+        self._local = tempfile.TemporaryDirectory(prefix="geoaware-")
+        super().__init__(Path(self._local.name, "lines"), run)
+        try:
+            self._claim()
+            self._fetch(run, restart)
+        except BaseException as error:
+            self.__exit__(type(error))
+            raise
+
+    def __exit__(self, kind: type[BaseException] | None, *_: TracebackType | BaseException | None) -> None:
+        try:
+            self.flush()
+            with suppress(OSError, InputError):  # it is only for others to know
+                (self.folder / OWNER).unlink(missing_ok=True)
+        finally:
+            super().__exit__(kind)
+            self._local.cleanup()
+
+    def begin(self, line: str) -> None:
+        """Write the first line."""
+        self._write(HEAD, line)
+        super().begin(line)
+
+    def put(self, place: int, line: str) -> None:
+        """Keep the line of an item; from `flush` on a killed process cannot lose it."""
+        super().put(place, line)
+        self._waiting[place] = line
+        if len(self._waiting) >= EACH or time.monotonic() - self._last >= SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the lines that wait."""
+        if self._waiting:
+            mark = hashlib.sha256(json.dumps([*self._waiting]).encode()).hexdigest()[:16]
+            name = f"{min(self._waiting):09}-{max(self._waiting):09}-{mark}.jsonl"
+            self._write(name, "".join(self._waiting.values()))
+            self._waiting.clear()
+        self._last = time.monotonic()
+
+    def _write(self, name: str, text: str) -> None:
+        with writing(self.folder / name):
+            (self.folder / name).write_bytes(text.encode(errors="backslashreplace"))
+
+    def _claim(self) -> None:
+        """Tell of a process that is at work here, and say that this one is."""
+        owner = self.folder / OWNER
+        mine = {"host": socket.gethostname(), "process": os.getpid(), "since": time.strftime("%F %T %z")}
+        if owner.exists():
+            with reading_part(str(owner)):
+                other = json.loads(owner.read_bytes())
+                if other["host"] != mine["host"] or is_alive(int(other["process"])):
+                    who = "process {process} on {host}, since {since}".format_map(other)
+                    _log.warning("%s: another process may be at work here (%s)", self.folder, who)
+        self._write(OWNER, json.dumps(mine))
+
+    def _fetch(self, run: Run, restart: bool) -> None:
+        """Find what is done; what has only a first line is begun anew, as with a file."""
+        names = _in_folder(self.folder)
+        done = [each for each in names if _LINES.fullmatch(each)]
+        if restart or not done:
+            remove_part(self.folder, keep=(OWNER,))
+            return
+        head = self.folder / HEAD
+        if HEAD not in names:
+            raise InputError(f"{head}: is missing; restart to begin anew", "restart")
+        with reading_part(str(head)):
+            text = head.read_bytes().decode()
+            run.check_head(json.loads(text), head)
+        super().begin(text)
+        for each in done:
+            for number, line in enumerate(BytesIO((self.folder / each).read_bytes()), start=1):
+                with reading_part(f"{self.folder / each}, line {number}"):
+                    place = run.place(json.loads(line if line.endswith(b"\n") else b""))
+                    if place not in self:  # two processes may have done the same
+                        super().put(place, line.decode())
+
+
+def _in_folder(folder: Path) -> list[str]:
+    try:
+        return [each.name for each in folder.iterdir()]
+    except FileNotFoundError:
+        return []
+
+
+def remove_part(part: Path, keep: Sequence[str] = ()) -> None:
+    """Remove what an earlier run left of its work; in a folder only what is of a run, its head last."""
+    if not is_remote(part):
+        part.unlink(missing_ok=True)
+        return
+    names = _in_folder(part)
+    for each in [*filter(_LINES.fullmatch, names), *({HEAD, OWNER} & {*names} - {*keep})]:
+        (part / each).unlink(missing_ok=True)

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from geoaware.runs.errors import InputError, reason
@@ -132,6 +132,19 @@ def digest(tensors: Iterable[tuple[str, Tensor]]) -> bytes:
     return total.digest()
 
 
+def write_safetensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None
+) -> None:
+    """Write tensors to a file that is there whole or not at all.
+
+    `save_file` would write to a temporary file of its own, which stayed for ever if the process were killed.
+    """
+    # Parameters in channels-last order are not contiguous, which the format needs.
+    ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with replacing(path) as draft:
+        draft.write_bytes(save(ready, metadata))
+
+
 def read_safetensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a file, on the CPU.
 
@@ -218,9 +231,7 @@ class SavedNetwork(nn.Module):
         config = {"format": self.format, self.section: asdict(getattr(self, self.section)), "info": self.info}
         # Before anything is written: info may not be JSON.
         texts = {CONFIG: json.dumps(config, indent=1, allow_nan=False) + "\n", CARD: self.card()}
-        with replacing(place / WEIGHTS) as draft:
-            state = self.saved_state().items()
-            save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state}, draft)
+        write_safetensors(place / WEIGHTS, self.saved_state())
         for name, text in texts.items():
             with replacing(place / name) as draft:
                 draft.write_text(text, encoding="utf-8")

@@ -222,18 +222,18 @@ def _pool(payload: bytes, batches: Sequence[Batch], workers: int) -> Iterator[Do
     context.set_forkserver_preload([__name__, "torch"])
     others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(workers, context, _begin, (payload,))
-    left, waiting, said = iter(batches), dict[Future[Any], Batch](), set[_Note]()
+    left, waiting, said = iter(batches), dict[Future[Any], Batch](), set[Note]()
     try:
         while True:
             while len(waiting) < workers * _AHEAD and (batch := next(left, None)) is not None:
-                waiting[pool.submit(_do, batch)] = batch
+                waiting[pool.submit(do, batch)] = batch
             if not waiting:
                 return
             for finished in wait(waiting, return_when=FIRST_COMPLETED).done:
                 results, notes = finished.result()
-                _pass_on(notes, said)
+                pass_on(notes, said)
                 yield waiting.pop(finished), results
-    except BrokenProcessPool:
+    except (BrokenProcessPool, ConnectionError, EOFError):
         raise InputError(
             "a process at work was ended from outside, perhaps for its memory; run the same command again "
             "with fewer processes",
@@ -246,7 +246,7 @@ def _pool(payload: bytes, batches: Sequence[Batch], workers: int) -> Iterator[Do
         pool.shutdown(cancel_futures=True)
 
 
-_Note = tuple[str, int, str]
+Note = tuple[str, int, str]
 """What a process has to tell: the logger's name, the level and the text."""
 
 
@@ -255,19 +255,19 @@ class _Notes(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__()
-        self.kept = list[_Note]()
+        self.kept = list[Note]()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep it."""
         self.kept.append((record.name, record.levelno, record.getMessage()))
 
-    def taken(self) -> list[_Note]:
+    def taken(self) -> list[Note]:
         """What was kept since the last call."""
         kept, self.kept = self.kept, []
         return kept
 
 
-def _pass_on(notes: Iterable[_Note], said: set[_Note]) -> None:
+def pass_on(notes: Iterable[Note], said: set[Note]) -> None:
     """Tell what processes have to tell; what several of them say is told once."""
     for note in notes:
         if note not in said:
@@ -276,17 +276,22 @@ def _pass_on(notes: Iterable[_Note], said: set[_Note]) -> None:
             logging.getLogger(name).log(level, "%s", text)
 
 
-# Of a process of `_pool`: what it works with, or why it cannot, and what it has to tell.
+# Of a process that takes part: what it works with, or why it cannot, and what it has to tell.
 _worker: Careful | Exception | None = None
 _notes = _Notes()
 
 
 def _begin(payload: bytes) -> None:
     """Make a process of `_pool` ready."""
-    global _worker
     # An interruption reaches all processes of a terminal; the first one ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    prepare(payload)
+
+
+def prepare(payload: bytes) -> None:
+    """Make this process ready to do batches of a pickled job; `do` raises what goes wrong here."""
+    global _worker
     logger = logging.getLogger("geoaware")
     logger.addHandler(_notes)
     logger.setLevel(logging.INFO)
@@ -299,8 +304,8 @@ def _begin(payload: bytes) -> None:
         _worker = error
 
 
-def _do(batch: Batch) -> tuple[list[Any], list[_Note]]:
-    """Do a batch in a process of `_pool`."""
+def do(batch: Batch) -> tuple[list[Any], list[Note]]:
+    """Do a batch in a process that is ready: results, and what there is to tell."""
     if isinstance(_worker, Exception):
         raise _worker
     assert _worker is not None

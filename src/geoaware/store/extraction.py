@@ -15,6 +15,7 @@ from geoaware.data.images import load_image
 from geoaware.features.extractor import Extractor
 from geoaware.method.geometry import Pose, pose_image
 from geoaware.runs.errors import InputError
+from geoaware.runs.places import is_remote
 from geoaware.runs.work import Batch, Engine, Local, batched, one_thread
 from geoaware.store.feature_store import FeatureStore, UnwritableError
 from geoaware.store.image_index import hash_pixels
@@ -53,18 +54,20 @@ class Survey:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run will take: files to be made, bytes of them all and free bytes on disk, images at a time."""
+    """What a run will take: files to be made, bytes of them all and free bytes on disk, images at a time.
+
+    How much is free at a URL is not known (``None``).
+    """
 
     files: int
     bytes: int
-    free: int
+    free: int | None
     batch: int
 
     def __str__(self) -> str:
-        return (
-            f"{self.files} files to extract, {self.bytes / 1e6:,.1f} MB on disk "
-            f"({self.free / 1e9:,.1f} GB free), {self.batch} at a time"
-        )
+        free = "" if self.free is None else f" ({self.free / 1e9:,.1f} GB free)"
+        size = f"{self.bytes / 1e6:,.1f} MB on disk{free}"
+        return f"{self.files} files to extract, {size}, {self.batch} at a time"
 
 
 def survey(
@@ -94,6 +97,7 @@ def survey(
                 found.there += len(poses) - len(missing)
                 found.tasks += [Task(path, image, missing)] if missing else []
         progress(1)
+    store.index.flush()
     return found
 
 
@@ -180,12 +184,14 @@ WRITTEN = ""
 """The result of an image that was written; ``None``: another process did so; else why it failed."""
 
 
-def _free_disk(folder: Path) -> int:
+def _free_disk(folder: Path) -> int | None:
+    if is_remote(folder):
+        return None
     return shutil.disk_usage(next(each for each in (folder, *folder.parents) if each.exists())).free
 
 
 def _check_disk(estimate: Estimate, store: FeatureStore) -> None:
-    if estimate.bytes > estimate.free:
+    if estimate.free is not None and estimate.bytes > estimate.free:
         raise InputError(
             f"{store.folder.parent}: {estimate.bytes / 1e6:,.1f} MB are needed on this disk, "
             f"{estimate.free / 1e6:,.1f} MB are free; make room, choose another folder, or store the "

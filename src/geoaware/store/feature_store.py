@@ -25,7 +25,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -41,7 +41,8 @@ from torch import Tensor
 from geoaware.features.extractor import DTYPES, Extractor, Wrapped
 from geoaware.method.geometry import POSES, Pose, opposite, pose_image
 from geoaware.runs.errors import InputError
-from geoaware.runs.files import replacing, sweep
+from geoaware.runs.files import check_goals, replacing, sweep, writing
+from geoaware.runs.places import Remote, is_remote, place
 from geoaware.store.image_index import ImageIndex, hash_pixels
 from geoaware.store.stored_file import (
     STORED,
@@ -104,7 +105,7 @@ class FeatureStore:
     """
 
     def __init__(self, folder: str | os.PathLike[str], key: SetKey, keep: int = 4096) -> None:
-        self.folder = Path(folder)
+        self.folder = place(folder)
         self.key = key
         self.index = ImageIndex(self.folder.parent / INDEX)
         self._maps = _Maps(keep)
@@ -117,7 +118,7 @@ class FeatureStore:
     def of(cls, cache: str | os.PathLike[str], extractor: Extractor, stored: Stored = "fp16") -> FeatureStore:
         """The store in a cache folder that belongs to a loaded extractor; nothing need be there yet."""
         key = set_key(extractor, stored)
-        return cls(Path(cache) / key.folder, key)
+        return cls(place(cache) / key.folder, key)
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str]) -> FeatureStore:
@@ -126,15 +127,16 @@ class FeatureStore:
         Raises:
             InputError: there is no store, or there are several.
         """
-        place = Path(folder)
-        sets = [place] if _is_set(place) else [each for each in sorted(place.glob("*")) if _is_set(each)]
+        root = place(folder)
+        inside = sorted(root.iterdir()) if root.is_dir() else []
+        sets = [root] if _is_set(root) else [each for each in inside if _is_set(each)]
         if not sets:
             raise InputError(
-                f"{place}: no stored features here; make them: geoaware extract, or choose another folder"
+                f"{root}: no stored features here; make them: geoaware extract, or choose another folder"
             )
         if len(sets) > 1:
             names = ", ".join(each.name for each in sets)
-            raise InputError(f"{place}: holds several sets of features ({names}); give the folder of one")
+            raise InputError(f"{root}: holds several sets of features ({names}); give the folder of one")
         manifest = _read_manifest(sets[0])
         if manifest is not None:
             return cls(sets[0], SetKey(**manifest["features"]))
@@ -201,11 +203,12 @@ class FeatureStore:
     def entries(self) -> list[Entry]:
         """Every file of the set, by name."""
         found = []
-        for path in sorted(self.folder.glob("??/*.safetensors")):
+        for path, size in _files(self.folder):
             match = _NAME.fullmatch(path.name)
             if match is not None and path.parent.name == match[1][:2]:
                 with suppress(FileNotFoundError):
-                    found.append(Entry(match[1], match[2], path.stat().st_size))  # type: ignore[arg-type]
+                    length = path.stat().st_size if size is None else size
+                    found.append(Entry(match[1], match[2], length))  # type: ignore[arg-type]
         return found
 
     def check(self, image: str, pose: Pose) -> str | None:
@@ -261,6 +264,12 @@ class FeatureStore:
         Raises:
             UnwritableError: the folder cannot be made.
         """
+        if is_remote(self.folder):
+            try:
+                check_goals(self.folder / MANIFEST)
+            except InputError as error:
+                raise UnwritableError(str(error)) from None
+            return 0
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -271,6 +280,10 @@ class FeatureStore:
     def _write(self, path: Path, raw: bytes | bytearray) -> None:
         """Write a file whole, on the disk and not only in memory, or leave things as they were."""
         try:
+            if is_remote(path):
+                with writing(path):
+                    path.write_bytes(raw)
+                return
             path.parent.mkdir(parents=True, exist_ok=True)
             if shutil.disk_usage(path.parent).free < len(raw):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -304,6 +317,8 @@ class _Maps:
 
     def get(self, path: Path, anew: bool = False) -> np.ndarray:
         """The bytes of a file: as they are mapped already, unless in use, changed or wanted anew."""
+        if is_remote(path):
+            return _map(path)
         state, kept = _state(path), self._kept.pop(path, None)
         raw = kept[1] if kept and kept[0] == state and kept[2]() is None and not anew else _map(path)
         view = raw.view()
@@ -368,13 +383,21 @@ class CachedExtractor(Wrapped):
         return None
 
 
+def _files(folder: Path) -> Iterator[tuple[Path, int | None]]:
+    """The files of a set in their order; their lengths, where listing them says so."""
+    if isinstance(folder, Remote):
+        yield from folder.sizes().items()
+    else:
+        yield from ((path, None) for path in sorted(folder.glob("??/*.safetensors")))
+
+
 def _is_set(folder: Path) -> bool:
     return (folder / MANIFEST).is_file() or bool(re.search(r"-(fp16|fp32|int8)-[0-9a-f]{16}$", folder.name))
 
 
 def _first_sound(folder: Path) -> StoredLevels | None:
     """The first file of a set that is not damaged."""
-    for path in sorted(folder.glob("??/*.safetensors")):
+    for path, _ in _files(folder):
         with suppress(InputError, OSError):
             return decode(_map(path), str(path))
     return None
@@ -400,7 +423,12 @@ def _state(path: Path) -> tuple[int, ...]:
 
 
 def _map(path: Path) -> np.ndarray:
-    """A file's bytes, mapped: read when touched; writing to them changes memory, not the file."""
+    """A file's bytes, mapped: read when touched; writing to them changes memory, not the file.
+
+    From a URL they are fetched whole.
+    """
+    if is_remote(path):
+        return np.frombuffer(bytearray(path.read_bytes()), np.uint8)
     size = path.stat().st_size
     if not size:
         return np.empty(0, np.uint8)

@@ -8,15 +8,21 @@ import os
 import time
 import zlib
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from geoaware.data.images import load_image
+from geoaware.runs.errors import InputError
+from geoaware.runs.places import Remote, absolute, is_remote, place
 
 # A file changed again within the clock's resolution would look the same; younger files are not remembered.
 _SETTLED_NS = 2_000_000_000
+
+_EACH = 500
+"""So many lines are put into an object together."""
 
 
 def hash_pixels(image: Image.Image) -> str:
@@ -36,42 +42,66 @@ class ImageIndex:
     The lines are appended one at a time, so that a killed run keeps what it found and several processes can
     share the file; a damaged line is not used.
 
+    At a URL nothing can be appended to an object: there the path is a folder, and lines go into objects that
+    are named by what is in them.
+
     Args:
         path: the index file; made when the first image is added.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._known: dict[tuple[str, int, int, int], str] = {}
         self._ends_well = True
-        if path.is_file():
-            self._load(path.read_bytes())
+        self._waiting = list[str]()
+
+    @cached_property
+    def _known(self) -> dict[tuple[str, int, int, int], str]:
+        found: dict[tuple[str, int, int, int], str] = {}
+        if isinstance(self.path, Remote):
+            for each in self.path.sizes():
+                self._load(each.read_bytes(), found)
+        elif self.path.is_file():
+            self._load(self.path.read_bytes(), found)
+        return found
 
     def hash_of(self, image: str | os.PathLike[str]) -> str:
         """Pixel hash of an image file; an `InputError` if it cannot be read."""
-        place = self._place(image)
-        if place is not None and place in self._known:
-            return self._known[place]
+        key = self._key(image)
+        if key is not None and key in self._known:
+            return self._known[key]
         found = hash_pixels(load_image(image))
-        if place is not None and place == self._place(image):
-            self._remember(place, found)
+        if key is not None and key == self._key(image):
+            self._remember(key, found)
         return found
 
+    def flush(self) -> None:
+        """Write what waits to be written to a URL."""
+        content = "".join(self._waiting).encode()
+        self._waiting.clear()
+        if content and isinstance(self.path, Remote):
+            with suppress(OSError, InputError):  # costs only the time to hash again
+                (self.path / f"{hashlib.sha256(content).hexdigest()}.jsonl").write_bytes(content)
+
     @staticmethod
-    def _place(image: str | os.PathLike[str]) -> tuple[str, int, int, int] | None:
-        path = Path(os.path.abspath(image))  # noqa: PTH100  (links are not followed)
+    def _key(image: str | os.PathLike[str]) -> tuple[str, int, int, int] | None:
+        path = absolute(place(image))
         try:
             found = path.stat()
         except OSError:
             return None
         return path.as_posix(), found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
-    def _remember(self, place: tuple[str, int, int, int], found: str) -> None:
-        self._known[place] = found
-        if time.time_ns() - max(place[2:]) < _SETTLED_NS:
+    def _remember(self, key: tuple[str, int, int, int], found: str) -> None:
+        self._known[key] = found
+        if time.time_ns() - max(key[2:]) < _SETTLED_NS:
             return
-        entry = json.dumps([*place, found])
+        entry = json.dumps([*key, found])
         line = f"{zlib.crc32(entry.encode()):08x} {entry}\n"
+        if is_remote(self.path):
+            self._waiting.append(line)
+            if len(self._waiting) >= _EACH:
+                self.flush()
+            return
         # A full disk or a read-only folder costs only the time to hash again.
         with suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,10 +109,10 @@ class ImageIndex:
                 file.write((line if self._ends_well else "\n" + line).encode())
             self._ends_well = True
 
-    def _load(self, content: bytes) -> None:
+    def _load(self, content: bytes, known: dict[tuple[str, int, int, int], str]) -> None:
         self._ends_well = content.endswith(b"\n") or not content
         for line in content.split(b"\n"):
             check, _, entry = line.partition(b" ")
             if check == f"{zlib.crc32(entry):08x}".encode() and entry:
                 name, size, mtime, ctime, found = json.loads(entry)
-                self._known[name, size, mtime, ctime] = found
+                known[name, size, mtime, ctime] = found

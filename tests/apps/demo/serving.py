@@ -1,17 +1,28 @@
-"""A demo that answers, for tests: on a free port, in a thread of this process."""
+"""A demo that answers, in a thread of this process or as a program, and what browsers ask it."""
 
 from __future__ import annotations
 
+import http.client
+import json
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
 from geoaware.apps.demo.server import Demo, DemoSettings, prepared
+
+COMMAND = [sys.executable, "-m", "geoaware.cli", "demo"]
+PATIENCE = 120
 
 
 @contextmanager
@@ -32,3 +43,102 @@ def running(examples: Sequence[tuple[Path, str]] = (), **settings: Any) -> Itera
             demo.server.should_exit = True
             thread.join(timeout=30)
             assert not thread.is_alive()
+
+
+@dataclass
+class Program:
+    """A running demo, with folders of its own for temporary files and to run in."""
+
+    process: subprocess.Popen[str]
+    temporary: Path
+    here: Path
+    errors: Path
+
+    def url(self) -> str:
+        """Where it answers; waits until it does."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line.startswith("open http://"), line
+        return line.split()[1]
+
+    def end(self, number: int) -> str:
+        """Send a signal; exit code 0, and nothing on the disk. What it said on standard error."""
+        self.process.send_signal(number)
+        self.process.wait(timeout=PATIENCE)
+        errors = self.errors.read_text()
+        assert self.process.returncode == 0, errors
+        assert list(self.temporary.iterdir()) == []
+        assert list(self.here.iterdir()) == []
+        return errors
+
+
+@contextmanager
+def started(folder: Path, *options: str) -> Iterator[Program]:
+    """``geoaware demo`` as a program of its own, killed at the end if it still runs."""
+    pytest.importorskip("gradio", reason="needs gradio (pip install 'geoaware[demo]')")
+    temporary, here = folder / "tmp", folder / "here"
+    for each in (temporary, here):
+        each.mkdir(exist_ok=True)
+    with (folder / "errors.txt").open("w") as errors:
+        process = subprocess.Popen(
+            [*COMMAND, "--port", "0", "--device", "cpu", *options],
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            cwd=here,
+            env={**os.environ, "TMPDIR": str(temporary), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
+        )
+    try:
+        yield Program(process, temporary, here, Path(errors.name))
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def fetch(
+    url: str, path: str, body: bytes | None = None, *, patience: float = 30, **headers: str
+) -> tuple[int, bytes]:
+    """Status and content; the path goes out as it is, not tidied up by the client."""
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=patience)
+    try:
+        connection.putrequest("GET" if body is None else "POST", path, skip_host="Host" in headers)
+        for name, value in headers.items():
+            connection.putheader(name.replace("_", "-"), value)
+        if body is not None and "Content_Length" not in headers:
+            connection.putheader("Content-Length", str(len(body)))
+        connection.endheaders(body)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    finally:
+        connection.close()
+
+
+def upload(url: str, name: str, content: bytes, **more: Any) -> tuple[int, bytes]:
+    """Send a file as the page does; the answer names where it lies."""
+    head = f'--edge\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n\r\n'
+    body = head.encode() + content + b"\r\n--edge--\r\n"
+    form = {"Content_Type": "multipart/form-data; boundary=edge"}
+    return fetch(url, "/gradio_api/upload", body, **{**form, **more})
+
+
+@lru_cache(maxsize=4)
+def _config(url: str) -> dict[str, Any]:
+    return dict(json.loads(fetch(url, "/config")[1]))
+
+
+def trigger(
+    url: str, element: str, event: str, data: Any, key: str | None = "tab", **more: Any
+) -> tuple[int, str]:
+    """Do what a component's event in the browser does; status and the answer's text."""
+    config = _config(url)
+    component = next(each["id"] for each in config["components"] if each["props"].get("elem_id") == element)
+    number = next(each["id"] for each in config["dependencies"] if [component, event] in each["targets"])
+    body = {"fn_index": number, "data": [], "event_data": data, "trigger_id": component, "session_hash": key}
+    kind = {"Content_Type": "application/json"}
+    status, answer = fetch(url, "/gradio_api/run/predict", json.dumps(body).encode(), **{**kind, **more})
+    return status, answer.decode()
+
+
+def said(answer: str) -> str:
+    """The message that an answer puts on the page."""
+    return str(json.loads(answer)["data"][0]["value"])

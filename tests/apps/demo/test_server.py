@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import socket
@@ -19,7 +18,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from PIL import Image
 
 from geoaware.apps.demo.security import Limits
 from geoaware.apps.demo.server import Demo, DemoSettings, prepared
@@ -27,7 +25,7 @@ from geoaware.apps.demo.session import Features
 from geoaware.runs.errors import InputError, MissingDependencyError
 from geoaware.runs.files import draft_name
 from tests.apps.demo.bombs import png_bomb
-from tests.apps.demo.serving import running
+from tests.apps.demo.serving import fetch, running, said, trigger, upload
 from tests.toys import save_face
 
 SECRET = b"not for strangers"
@@ -47,45 +45,6 @@ def demo(examples: Path) -> Iterator[Demo]:
         yield each
 
 
-def fetch(demo: Demo, path: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes]:
-    """Status and content; the path goes out as it is, not tidied up by the client."""
-    connection = http.client.HTTPConnection(urlsplit(demo.url).netloc, timeout=30)
-    try:
-        connection.putrequest("GET" if body is None else "POST", path)
-        for name, value in headers.items():
-            connection.putheader(name.replace("_", "-"), value)
-        if body is not None:
-            connection.putheader("Content-Length", str(len(body)))
-        connection.endheaders(body)
-        answer = connection.getresponse()
-        return answer.status, answer.read()
-    finally:
-        connection.close()
-
-
-def upload(demo: Demo, name: str, content: bytes) -> tuple[int, bytes]:
-    head = f'--edge\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n\r\n'
-    body = head.encode() + content + b"\r\n--edge--\r\n"
-    return fetch(demo, "/gradio_api/upload", body, Content_Type="multipart/form-data; boundary=edge")
-
-
-def trigger(demo: Demo, element: str, event: str, data: Any, key: str | None = "tab") -> tuple[int, str]:
-    """Do what a component's event in the browser does; status and the answer's text."""
-    config = json.loads(fetch(demo, "/config")[1])
-    component = next(each["id"] for each in config["components"] if each["props"].get("elem_id") == element)
-    number = next(each["id"] for each in config["dependencies"] if [component, event] in each["targets"])
-    body = {"fn_index": number, "data": [], "event_data": data, "trigger_id": component, "session_hash": key}
-    status, answer = fetch(
-        demo, "/gradio_api/run/predict", json.dumps(body).encode(), Content_Type="application/json"
-    )
-    return status, answer.decode()
-
-
-def said(answer: str) -> str:
-    """The message that an answer puts on the page."""
-    return str(json.loads(answer)["data"][0]["value"])
-
-
 def left_over(demo: Demo) -> list[Path]:
     return [path for path in demo.folder.rglob("*") if path.is_file()]
 
@@ -100,14 +59,14 @@ def test_it_listens_at_this_machine_alone(demo: Demo) -> None:
 
 
 def test_both_images_have_a_heading(demo: Demo) -> None:
-    page = fetch(demo, "/config")[1].decode()
+    page = fetch(demo.url, "/config")[1].decode()
     for title in ("Image A", "Image B"):
         assert f">{title} <small>" in page
 
 
 def test_no_file_of_this_machine_is_handed_out(demo: Demo, examples: Path) -> None:
     secret = examples.parents[1] / "secret.txt"
-    status, answer = upload(demo, "notes.txt", SECRET)
+    status, answer = upload(demo.url, "notes.txt", SECRET)
     sent = json.loads(answer)[0]
     assert status == 200
     assert Path(sent).read_bytes() == SECRET
@@ -124,7 +83,7 @@ def test_no_file_of_this_machine_is_handed_out(demo: Demo, examples: Path) -> No
     for target in targets:
         for place in places:
             for written in (target, target.replace("/", "%2F"), target.replace("/", "%252F")):
-                status, content = fetch(demo, place + written)
+                status, content = fetch(demo.url, place + written)
                 assert status in (400, 403, 404), (place, written)
                 assert SECRET not in content
                 assert b"root:" not in content
@@ -133,21 +92,21 @@ def test_no_file_of_this_machine_is_handed_out(demo: Demo, examples: Path) -> No
 
 def test_there_is_no_list_of_images(demo: Demo) -> None:
     for path in ("/mine", "/mine/", "/mine/*", "/mine/0", "/mine/%00", "/mine/" + "A" * 32):
-        assert fetch(demo, path)[0] == 404
+        assert fetch(demo.url, path)[0] == 404
 
 
 def test_an_upload_is_read_and_deleted(demo: Demo, tmp_path: Path) -> None:
     content = save_face(tmp_path / "a.png").read_bytes()
-    sent = json.loads(upload(demo, "a.png", content)[1])[0]
+    sent = json.loads(upload(demo.url, "a.png", content)[1])[0]
     assert Path(sent).is_relative_to(demo.folder)
-    status, answer = trigger(demo, "source-image", "bring", {"path": sent})
+    status, answer = trigger(demo.url, "source-image", "bring", {"path": sent})
     assert (status, "Now bring image B." in said(answer)) == (200, True)
     assert left_over(demo) == []
     shown = demo.visitors.of("tab").shown("source")
     assert shown is not None
-    assert fetch(demo, f"/mine/{shown.served.token}")[1].startswith(b"\xff\xd8")
+    assert fetch(demo.url, f"/mine/{shown.served.token}")[1].startswith(b"\xff\xd8")
     demo.visitors.drop("tab")
-    assert fetch(demo, f"/mine/{shown.served.token}")[0] == 404
+    assert fetch(demo.url, f"/mine/{shown.served.token}")[0] == 404
 
 
 @pytest.mark.parametrize(
@@ -155,7 +114,7 @@ def test_an_upload_is_read_and_deleted(demo: Demo, tmp_path: Path) -> None:
 )
 def test_a_path_that_was_not_uploaded_is_not_read(demo: Demo, path: object, examples: Path) -> None:
     given = str(examples.parents[1] / "secret.txt") if path == "secret" else path
-    status, answer = trigger(demo, "source-image", "bring", {"path": given}, key="stranger")
+    status, answer = trigger(demo.url, "source-image", "bring", {"path": given}, key="stranger")
     if status == 200:
         assert "not an image that was uploaded here" in said(answer)
     else:  # gradio looks at paths too
@@ -170,8 +129,8 @@ def test_what_is_no_image_gets_a_message_and_is_deleted(demo: Demo, tmp_path: Pa
         ("cat.png", b"<svg onload=alert(1)>", "cat.png is not an image that can be read"),
         ("bomb.png", bomb, "has 9000 x 9000 pixels, more than the 1 megapixels taken here"),
     ):
-        sent = json.loads(upload(demo, name, content)[1])[0]
-        status, answer = trigger(demo, "target-image", "bring", {"path": sent})
+        sent = json.loads(upload(demo.url, name, content)[1])[0]
+        status, answer = trigger(demo.url, "target-image", "bring", {"path": sent})
         assert status == 200
         assert message in said(answer)
         assert 'role="alert"' in said(answer)
@@ -193,20 +152,20 @@ def test_forged_events_get_a_message(demo: Demo) -> None:
             "&lt;i&gt;x&lt;/i&gt; is larger than",
         ),
     ):
-        status, answer = trigger(demo, element, event, data, key="forger")
+        status, answer = trigger(demo.url, element, event, data, key="forger")
         assert status == 200
         assert message in said(answer)
-    assert trigger(demo, "source-image", "place", {"x": 1, "y": 1}, key=None)[0] == 500
-    assert trigger(demo, "source-image", "place", {"x": 1, "y": 1}, key="")[0] == 500
+    assert trigger(demo.url, "source-image", "place", {"x": 1, "y": 1}, key=None)[0] == 500
+    assert trigger(demo.url, "source-image", "place", {"x": 1, "y": 1}, key="")[0] == 500
 
 
 def test_large_files_are_refused(demo: Demo) -> None:
-    status, answer = upload(demo, "large.png", bytes(1_010_000))
+    status, answer = upload(demo.url, "large.png", bytes(1_010_000))
     assert status == 413, "by gradio, which counts the bytes of the file"
     assert b"maximum allowed size" in answer
     with pytest.raises((ConnectionError, AssertionError)):
         # By the guard, unread; the server may hang up while the rest is still being sent.
-        assert upload(demo, "larger.png", bytes(3_000_000))[0] != 413
+        assert upload(demo.url, "larger.png", bytes(3_000_000))[0] != 413
     assert left_over(demo) == []
 
 
@@ -220,35 +179,42 @@ def test_other_pages_cannot_reach_it_by_a_name_of_theirs(demo: Demo) -> None:
 def test_two_tabs_with_one_image_do_not_take_it_from_each_other(demo: Demo, tmp_path: Path) -> None:
     """The page gives each upload a name of its own, as is done here."""
     content = save_face(tmp_path / "a.png").read_bytes()
-    sent = [json.loads(upload(demo, f"{each}-a.png", content)[1])[0] for each in ("x1", "y2")]
+    sent = [json.loads(upload(demo.url, f"{each}-a.png", content)[1])[0] for each in ("x1", "y2")]
     assert len(set(sent)) == 2
     for path, key in zip(sent, ("first", "second"), strict=True):
         assert "Now bring image B." in said(
-            trigger(demo, "source-image", "bring", {"path": path, "name": "a.png"}, key)[1]
+            trigger(demo.url, "source-image", "bring", {"path": path, "name": "a.png"}, key)[1]
         )
     assert left_over(demo) == []
 
 
-def test_images_are_decoded_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = pytest.importorskip("geoaware.apps.demo.page", reason="needs gradio")
-    inside: list[int] = []
-    lengths: list[int] = []
+def test_images_are_taken_one_at_a_time(demo: Demo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inside, lengths, held = list[int](), list[int](), list[int]()
 
     def slow(*given: object) -> Image.Image:
         inside.append(1)
         lengths.append(len(inside))
-        time.sleep(0.02)
+        held.append(len(demo.visitors))
+        time.sleep(0.1)
         inside.pop()
-        return Image.new("RGB", (1, 1))
+        return Image.new("RGB", (30, 30))
 
-    monkeypatch.setattr(page, "read_image", slow)
-    place = page.Place(tmp_path, Limits(), [])
-    threads = [threading.Thread(target=place.read, args=(tmp_path / "a",)) for _ in range(6)]
+    monkeypatch.setattr("geoaware.apps.demo.page.read_image", slow)
+    content, before = save_face(tmp_path / "a.png").read_bytes(), len(demo.visitors)
+    sent = [json.loads(upload(demo.url, f"{each}.png", content)[1])[0] for each in range(4)]
+
+    def bring(number: int) -> None:
+        trigger(demo.url, "source-image", "bring", {"path": sent[number]}, key=f"turn {number}")
+
+    threads = [threading.Thread(target=bring, args=(number,)) for number in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert lengths == [1] * 6
+    assert lengths == [1] * 4
+    assert held == [before + number for number in (1, 2, 3, 4)], "who waits has no session yet"
+    for number in range(4):
+        demo.visitors.drop(f"turn {number}")
 
 
 def test_a_request_that_breaks_off_says_nothing(demo: Demo, capfd: pytest.CaptureFixture[str]) -> None:
@@ -260,7 +226,7 @@ def test_a_request_that_breaks_off_says_nothing(demo: Demo, capfd: pytest.Captur
             connection.sendall(f"{head}Content-Length: 5000\r\n\r\n--edge\r\nContent-Dis".encode())
             time.sleep(0.2)
     time.sleep(0.5)
-    assert fetch(demo, "/config")[0] == 200
+    assert fetch(demo.url, "/config")[0] == 200
     said_there = "".join(capfd.readouterr())
     assert "Traceback" not in said_there
     assert len(said_there.splitlines()) <= 2
@@ -290,7 +256,7 @@ def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     with running() as demo:
         assert demo.folder.is_dir()
         content = save_face(tmp_path / "a.png").read_bytes()
-        assert json.loads(upload(demo, "a.png", content)[1])
+        assert json.loads(upload(demo.url, "a.png", content)[1])
         assert left_over(demo)
         assert os.environ["GRADIO_ANALYTICS_ENABLED"] == "False"
     assert not demo.folder.exists()
@@ -302,7 +268,7 @@ def test_an_upload_that_nobody_asks_for_is_deleted(tmp_path: Path, monkeypatch: 
     pytest.importorskip("gradio")
     monkeypatch.setattr("geoaware.apps.demo.page.UPLOADS_KEPT", 2)
     with running() as demo:
-        assert upload(demo, "a.png", save_face(tmp_path / "a.png").read_bytes())[0] == 200
+        assert upload(demo.url, "a.png", save_face(tmp_path / "a.png").read_bytes())[0] == 200
         assert left_over(demo)
         until = time.monotonic() + 30
         while left_over(demo):
@@ -320,8 +286,8 @@ def test_it_calls_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(socket.socket, "connect", noted)
     with running() as demo:
-        assert fetch(demo, "/")[0] == 200
-        assert trigger(demo, "source-image", "place", {"x": 1, "y": 1})[0] == 200
+        assert fetch(demo.url, "/")[0] == 200
+        assert trigger(demo.url, "source-image", "place", {"x": 1, "y": 1})[0] == 200
     assert called
     assert {address[0] for address in called} == {"127.0.0.1"}
 

@@ -357,3 +357,30 @@ def test_empty_sessions_make_room_before_those_with_an_image() -> None:
     for number in range(3):
         visitors.of(f"worker {number}").bring("source", noise(50, 50, number))
     assert visitors.of("me") is not working, "of those with work, the longest unused goes"
+
+
+def test_sessions_that_take_too_much_make_room() -> None:
+    matchers = toy_matchers()
+    visitors = Sessions(lambda: Session(matchers, Features("lite")), most_bytes=50_000)
+    for number in range(3):
+        with visitors.using(f"{number}") as session:
+            session.bring("source", noise(70, 50, number))
+            assert session.bytes >= 4 * 70 * 50
+    # As many bytes as an image of four bytes a pixel and its map of floats: two sessions fit.
+    kept = [number for number in range(3) if not visitors.of(f"{number}").empty]
+    assert kept == list(range(3 - 50_000 // session.bytes, 3))
+    with visitors.using("huge") as huge:
+        huge.bring("source", noise(300, 200, 9))
+    assert (len(visitors), visitors.of("huge")) == (1, huge), "the one used last stays, whatever it takes"
+
+
+def test_a_session_at_work_stays() -> None:
+    matchers = toy_matchers()
+    visitors = Sessions(lambda: Session(matchers, Features("lite")), most=2)
+    with visitors.using("me") as working:
+        for number in range(5):
+            visitors.of(f"{number}").bring("source", noise(50, 50, number))
+        working.bring("source", noise(50, 50, 9))
+    visitors.of("last")
+    assert len(visitors) == 2
+    assert visitors.of("me") is working, "it was used when the work ended, not when it began"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from hypothesis import given
@@ -363,6 +364,30 @@ def seen(work: PoseWork) -> int:
 
 
 class TestRun:
+    def test_a_table_holds_what_is_returned(self, work: PoseWork, tmp_path: Path) -> None:
+        path, before = tmp_path / "poses.parquet", seen(work)
+        found = predict_poses(work, path)
+        frame, after = pandas.read_parquet(path), seen(work)
+        assert after > before
+        assert frame.image.tolist() == [each.id for each in work.images]
+        assert frame.pose.tolist() == [each.pose for each in found]
+        assert frame.votes_left.tolist() == [each.votes["left"] for each in found]
+        first = {each["set"]: each["back"] for each in frame.distances[0]}
+        assert first == {name: each["back"] for name, each in found[0].distances.items()}
+        assert predict_poses(work, path) == found  # read, not predicted
+        assert seen(work) == after
+        with pytest.raises(InputError, match="belongs to another run"):
+            predict_poses(replace(work, about={}), path)
+
+    def test_a_table_keeps_what_failed(self, work: PoseWork, tmp_path: Path) -> None:
+        (tmp_path / "photos" / "1.png").write_bytes(b"")
+        path, first, again = tmp_path / "poses.parquet", dict[str, str](), dict[str, str]()
+        found = predict_poses(work, path, failed=lambda name, error: first.update({name: str(error)}))
+        assert len(found) == 4
+        assert predict_poses(work, path, failed=lambda name, error: again.update({name: str(error)})) == found
+        assert again == first
+        assert list(first) == [work.images[1].id]
+
     def test_the_file_holds_what_is_returned(self, work: PoseWork, tmp_path: Path) -> None:
         steps: list[tuple[int, int]] = []
         found = predict_poses(

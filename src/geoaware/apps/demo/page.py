@@ -6,6 +6,7 @@ import base64
 import itertools
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -15,7 +16,7 @@ import gradio as gr
 from PIL import Image, ImageOps
 
 from geoaware.apps.demo import fragments
-from geoaware.apps.demo.security import FETCH, Limits, read_image, too_many_bytes, uploaded
+from geoaware.apps.demo.security import FETCH, Limits, read_image, tell_once, too_many_bytes, uploaded
 from geoaware.apps.demo.session import (
     MOST_SESSIONS,
     NAMES,
@@ -33,7 +34,7 @@ from geoaware.runs.errors import InputError
 _HINTS: dict[Side, str] = {"source": "click points here", "target": "matches appear here"}
 _THUMBNAIL = (96, 96)
 
-UPLOADS_KEPT = 120
+UPLOADS_KEPT = 600
 """Seconds, at most, that an upload which no page asks for lies on the disk; others are deleted once read."""
 
 Update = dict[str, Any]
@@ -43,19 +44,14 @@ Update = dict[str, Any]
 class Place:
     """What the page is served with: the folder into which gradio writes what is uploaded, and examples.
 
-    An example is a photograph with a few words about it. Images are decoded one at a time: the largest take
-    hundreds of megabytes while they are.
+    An example is a photograph with a few words about it. The lock ``taking`` is held while an image is taken:
+    the largest take hundreds of megabytes while they are decoded and encoded.
     """
 
     uploads: Path
     limits: Limits
     examples: Sequence[tuple[Path, str]]
-    _decoding: threading.Lock = field(default_factory=threading.Lock, repr=False)
-
-    def read(self, path: Path, name: str | None = None) -> Image.Image:
-        """An image within the limits, as `security.read_image` reads it."""
-        with self._decoding:
-            return read_image(path, self.limits, name)
+    taking: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
 
 def build(visitors: Sessions, matchers: Matchers, chosen: Features, place: Place) -> gr.Blocks:
@@ -65,7 +61,7 @@ def build(visitors: Sessions, matchers: Matchers, chosen: Features, place: Place
         (matchers.extractors, chosen.extractor, "Features", "extractor"),
         (matchers.post_processors, chosen.post_processor, "Post-processor", "post-processor"),
     )
-    with gr.Blocks(
+    with _Page(
         title="geoaware", analytics_enabled=False, delete_cache=(UPLOADS_KEPT // 2, UPLOADS_KEPT // 2)
     ) as page:
         gr.HTML(
@@ -114,6 +110,20 @@ def build(visitors: Sessions, matchers: Matchers, chosen: Features, place: Place
     # What gradio itself remembers of a tab: where its points are drawn, but no image.
     page.state_session_capacity = 4 * MOST_SESSIONS
     return page
+
+
+class _Page(gr.Blocks):
+    """Prints nothing of requests that cannot be answered: forged ones would fill the terminal."""
+
+    async def process_api(self, *given: Any, **named: Any) -> dict[str, Any]:
+        try:
+            return dict(await super().process_api(*given, **named))
+        except gr.Error as error:
+            error.print_exception = False
+            raise
+        except Exception as error:
+            tell_once(type(error).__name__)
+            raise gr.Error("this cannot be answered", print_exception=False) from error
 
 
 def look() -> dict[str, Any]:
@@ -175,19 +185,25 @@ class _View:
 
     def after(self, request: gr.Request, change: Callable[[Session], object]) -> list[Update]:
         """Make a change to the visitor's session, and show what came of it or why it could not be made."""
-        session = self.visitors.of(_key(request))
-        try:
-            change(session)
-        except InputError as error:
-            return self.of(session, str(error))
-        return self.of(session)
+        with self.visitors.using(_key(request)) as session:
+            try:
+                change(session)
+            except InputError as error:
+                return self.of(session, str(error))
+            return self.of(session)
 
-    def on(self, event: Callable[..., object], change: Callable[[Session, Data], object]) -> None:
-        """Let an event of a component make a change."""
+    def on(
+        self,
+        event: Callable[..., object],
+        change: Callable[[Session, Data], object],
+        turn: AbstractContextManager[object] | None = None,
+    ) -> None:
+        """Let an event of a component make a change; who waits for a ``turn`` holds no session meanwhile."""
 
         def handle(request: gr.Request, event: gr.EventData) -> list[Update]:
             data = event._data if isinstance(event._data, dict) else {}
-            return self.after(request, lambda session: change(session, data))
+            with turn or nullcontext():
+                return self.after(request, lambda session: change(session, data))
 
         event(handle, outputs=self.all(), **_QUIET)
 
@@ -198,21 +214,21 @@ def _connect_image(view: _View, pane: gr.HTML, side: Side, place: Place) -> None
     def bring(session: Session, data: Data) -> None:
         path = uploaded(data.get("path"), place.uploads)
         try:
-            session.bring(side, place.read(path, str(data.get("name") or path.name)))
+            session.bring(side, read_image(path, place.limits, str(data.get("name") or path.name)))
         finally:
             path.unlink(missing_ok=True)
 
     def example(session: Session, data: Data) -> None:
         path, _ = place.examples[_index(data, len(place.examples))]
-        session.bring(side, place.read(path))
+        session.bring(side, read_image(path, place.limits))
 
     def trouble(session: Session, data: Data) -> None:
         name = str(data.get("name", "the file"))
         lost = f"{name} could not be sent; try again, or scale it down first."
         raise InputError(too_many_bytes(name, place.limits) if data.get("large") else lost)
 
-    view.on(pane.bring, bring)
-    view.on(pane.example, example)
+    view.on(pane.bring, bring, place.taking)
+    view.on(pane.example, example, place.taking)
     view.on(pane.trouble, trouble)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ from PIL import Image
 from geoaware.data.exif import orientation_of
 from geoaware.data.images import decode
 from geoaware.runs.errors import InputError
+
+_log = logging.getLogger(__name__)
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 """What is decoded, told by the file's content. Pillow knows more, some by running other programs (EPS)."""
@@ -141,6 +145,12 @@ def uploaded(path: object, folder: Path) -> Path:
     raise InputError("That is not an image that was uploaded here; choose it again.")
 
 
+@lru_cache(maxsize=100)
+def tell_once(kind: str) -> None:
+    """Say, for each kind of error once, that a request failed: forged ones would fill the terminal."""
+    _log.warning("a request could not be answered: %s", kind)
+
+
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach a host."""
     if host == "localhost":
@@ -206,7 +216,12 @@ class Guard:
     async def _answer(self, scope: Scope, receive: Receive, send: Send, stated: int) -> None:
         """Have a request answered, whose bytes are counted as they arrive: no more than were stated."""
         scope = {**scope, "headers": [each for each in scope["headers"] if not _begins(each, *_FORWARDED)]}
-        left, gone = stated, False
+        left, gone, begun = stated, False, False
+
+        async def noted(message: MutableMapping[str, Any]) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
 
         async def counted() -> MutableMapping[str, Any]:
             nonlocal left, gone
@@ -217,10 +232,12 @@ class Guard:
 
         self._arriving += stated
         try:
-            await self._app(scope, counted, send)
-        except Exception:
-            if not gone:
+            await self._app(scope, counted, noted)
+        except Exception as error:
+            if not gone and not begun:
                 raise
+            if not gone:  # answered by status 500
+                tell_once(type(error).__name__)
         finally:
             self._arriving -= stated
 
@@ -250,7 +267,7 @@ class Guard:
         if len(length) > 18 or int(length) > most:
             return 413, f"larger than the {most} bytes taken here"
         if posted and upload and self._waiting() + int(length) > self._most_waiting:
-            return 503, "too many uploads wait to be read; try again in two minutes"
+            return 503, "too many uploads wait to be read; try again in some minutes"
         return None
 
 

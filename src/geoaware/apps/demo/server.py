@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import signal
 import socket
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 
 ALWAYS = ("lite", "lite-frozen", "efficientnet-lite0")
 """Extractors on offer whatever was asked for: their weights come with the extra `lite`."""
+
+_M_MMAP_THRESHOLD = -3
+"""Of glibc's malloc.h: blocks of so many bytes and more are the system's own."""
 
 
 @dataclass(frozen=True)
@@ -73,10 +78,18 @@ def serve(settings: DemoSettings, examples: Sequence[tuple[Path, str]], ready: C
         InputError: the address cannot be had, or the features cannot be loaded.
         MissingDependencyError: gradio is not installed.
     """
+    _give_memory_back()
     with _Ending() as ending, prepared(settings, examples) as demo:
         ready(demo.url)
         ending.server = demo.server
         demo.server.run(sockets=[demo.listener])
+
+
+def _give_memory_back() -> None:
+    """Have large blocks go back to the system when they are freed: glibc keeps those of each thread."""
+    if sys.platform == "linux":
+        with suppress(AttributeError):  # another C library
+            ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 4 << 20)
 
 
 @contextmanager

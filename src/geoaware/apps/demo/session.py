@@ -13,7 +13,7 @@ from __future__ import annotations
 import io
 import secrets
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -42,7 +42,10 @@ MOST_POINTS = 60
 """On one image: more cannot be told apart, and the cost of a click stays bounded."""
 
 MOST_SESSIONS = 16
-"""Held at once; two images of 40 megapixels and their features take up to 300 MB."""
+"""Held at once, if there is room for them."""
+
+MOST_BYTES = 800_000_000
+"""Images and features of all sessions; two images of 40 megapixels and their features take up to 350 MB."""
 
 
 class Features(NamedTuple):
@@ -167,6 +170,14 @@ class Session:
     def empty(self) -> bool:
         """Whether no image was brought yet."""
         return not self._images
+
+    @property
+    def bytes(self) -> int:
+        """What images, at four bytes a pixel, and features take in memory."""
+        shown = list(self._images.values())
+        encoded = [features for each in shown for features in list(each.encoded.values())]
+        maps = {id(each): each.data.nbytes for features in encoded for each in list(features.maps.values())}
+        return sum(maps.values()) + sum(4 * each.image.width * each.image.height for each in shown)
 
     def shown(self, side: Side) -> Shown | None:
         """The image of a side; ``None`` until one is brought."""
@@ -322,16 +333,21 @@ class Session:
         if shown is None:
             return None
         if self.features not in shown.encoded:
-            shown.encoded[self.features] = matcher.encode(shown.image)
+            encoded = matcher.encode(shown.image)
+            # The matcher's own copy goes: the image is upright RGB already.
+            shown.encoded[self.features] = replace(encoded, image=shown.image)
         return shown.encoded[self.features]
 
 
 class Sessions:
-    """Everyone's session by the key of their browser tab; the longest unused goes when there are too many."""
+    """Everyone's session by the key of their browser tab; the longest unused go for want of room."""
 
-    def __init__(self, make: Callable[[], Session], most: int = MOST_SESSIONS) -> None:
-        self._make, self._most = make, most
+    def __init__(
+        self, make: Callable[[], Session], most: int = MOST_SESSIONS, most_bytes: int = MOST_BYTES
+    ) -> None:
+        self._make, self._most, self._most_bytes = make, most, most_bytes
         self._held: OrderedDict[str, Session] = OrderedDict()
+        self._busy: Counter[str] = Counter()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -339,16 +355,36 @@ class Sessions:
 
     def of(self, key: str) -> Session:
         """The session of a key, made when it is new."""
+        with self.using(key) as session:
+            return session
+
+    @contextmanager
+    def using(self, key: str) -> Iterator[Session]:
+        """The session of a key while something is done with it; then the longest unused make room."""
         with self._lock:
             if key not in self._held:
                 self._held[key] = self._make()
+            session = self._held[key]
+            self._used(key, 1)
+        try:
+            yield session
+        finally:
+            with self._lock:
+                self._used(key, -1)
+
+    def _used(self, key: str, more: int) -> None:
+        self._busy[key] += more
+        if not self._busy[key]:
+            del self._busy[key]
+        if key in self._held:
             self._held.move_to_end(key)
-            while len(self._held) > self._most:
-                others = [each for each in self._held if each != key]
-                # Tabs that nobody has put an image into go before any work is lost.
-                empty = (each for each in others if self._held[each].empty)
-                del self._held[next(empty, others[0])]
-            return self._held[key]
+        # Tabs that nobody has put an image into go before any work is lost.
+        idle = [each for each in self._held if each != key and each not in self._busy]
+        idle.sort(key=lambda each: not self._held[each].empty)
+        for each in idle[: max(0, len(self._held) - self._most)]:
+            del self._held[each]
+        while len(self._held) > 1 and sum(each.bytes for each in self._held.values()) > self._most_bytes:
+            self._held.popitem(last=False)
 
     def served(self, token: str) -> Served | None:
         """What lies under a token, whoever's it is: to know the token is to be let in."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from geoaware.data.images import SUFFIXES, list_images
 from geoaware.data.names import FileNames, Names, alike
 from geoaware.method.types import AnnotatedImage
 from geoaware.runs.errors import InputError, quoted, reason, stop
+from geoaware.runs.places import common_folder
 
 _log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ def read_images(
             raise InputError(f"{path}: no such file{alike(path)}")
         inside = list_images(path) if path.is_dir() else [path]
         files.update(dict.fromkeys(each.absolute() for each in inside))
-    common = os.path.commonpath([each.parent for each in files])
+    common = common_folder([each.parent for each in files])
     found = []
     for each in files:
         name, mask = each.relative_to(common).as_posix(), None if there is None else _mask_of(each, there)

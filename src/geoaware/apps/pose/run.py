@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,17 +14,27 @@ from typing import Any
 from geoaware.apps.pose.predict import PosePrediction, PosePredictor, PoseSettings
 from geoaware.apps.pose.templates import DIRECTIONS, TemplateSets
 from geoaware.data.files import reading
+from geoaware.data.names import printable
 from geoaware.evaluation.predictions import versions
 from geoaware.matcher import Matcher
 from geoaware.method.types import AnnotatedImage
 from geoaware.runs.errors import InputError, NotFiniteError, stop
 from geoaware.runs.files import check_same_run, reading_part
+from geoaware.runs.places import place
 from geoaware.runs.progress import Tell, silent
 from geoaware.runs.records import Records, Run, complete
+from geoaware.runs.tables import is_table, read_about, read_rows, write_table
 from geoaware.runs.work import Batch, Engine, Local
 
 FORMAT = "geoaware poses"
 FORMAT_VERSION = 1
+
+COLUMNS = {
+    **dict.fromkeys(("image", "category", "pose"), "string"),
+    **{f"votes_{pose}": "int64" for pose in DIRECTIONS},
+    "distances": f"list<set:string,{','.join(f'{pose}:double' for pose in DIRECTIONS)}>",
+}
+"""Kinds of the columns of a table; docs/scale.md says what they mean."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +131,7 @@ def predict_poses(
         raise InputError(f"category {bare[0]!r} has images to predict and no template set")
     run = _Poses(work, failed)
     if path is not None:
-        complete(run, Path(path), engine, restart=restart, tell=progress)
+        complete(run, place(path), engine, restart=restart, tell=progress)
         return run.predictions()
     progress(run.what, 0, len(run))
     for _, lines in (engine or Local()).results(work, run.batches()):
@@ -161,7 +171,7 @@ class _Poses(Run):
         return [(number,) for number in sorted(range(len(self)), key=lambda each: images[each].category)]
 
     def check_whole(self, goal: Path) -> None:
-        content = _parse(goal.read_bytes(), str(goal))
+        content = _read_table(goal, self._numbers) if is_table(goal) else _parse(goal.read_bytes(), str(goal))
         poses, without = content.pop("poses", None), content.pop("failed", {})
         check_same_run(content, self._header, goal)
         if not isinstance(poses, list) or not isinstance(without, dict):
@@ -207,11 +217,11 @@ class _Poses(Run):
         return [self.found[number] for number in sorted(self.found)]
 
     def write(self, draft: Path, records: Records) -> None:
-        content = {
-            **self._header,
-            **({"failed": self._without} if self._without else {}),
-            "poses": [each.to_dict() for each in self.predictions()],
-        }
+        about = {**self._header, **({"failed": self._without} if self._without else {})}
+        if is_table(draft):
+            write_table(draft, COLUMNS, map(_row, self.predictions()), lambda: about)
+            return
+        content = {**about, "poses": [each.to_dict() for each in self.predictions()]}
         text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
         draft.write_bytes(text.encode(errors="backslashreplace"))  # as `RecordFile.put` does
 
@@ -251,6 +261,31 @@ class _Worker:
 
 def _line(content: Mapping[str, Any]) -> str:
     return json.dumps(content, ensure_ascii=False) + "\n"
+
+
+def _row(found: PosePrediction) -> dict[str, Any]:
+    """A prediction as a row of a table."""
+    distances = [{"set": name, **each} for name, each in found.distances.items()]
+    votes = {f"votes_{pose}": count for pose, count in found.votes.items()}
+    return {
+        **{"image": found.image, "category": found.category, "pose": found.pose},
+        **votes,
+        "distances": distances,
+    }
+
+
+def _read_table(goal: Path, images: Iterable[str]) -> dict[str, Any]:
+    """What `_parse` gives, from a table."""
+    spelled = {printable(each): each for each in images}
+    poses = [
+        {
+            "picture": spelled.get(row["image"]),
+            "category": row["category"],
+            "distances": {each.pop("set"): each for each in row["distances"]},
+        }
+        for row in read_rows(goal)
+    ]
+    return {**read_about(goal), "poses": poses}
 
 
 def _parse(raw: bytes, where: str) -> dict[str, Any]:

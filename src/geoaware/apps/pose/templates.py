@@ -10,6 +10,7 @@ from geoaware.data.dataset import make_keypoints
 from geoaware.data.images import image_size, list_images
 from geoaware.method.types import AnnotatedImage
 from geoaware.runs.errors import InputError
+from geoaware.runs.places import place
 
 DIRECTIONS = ("left", "right", "front", "back")
 """The poses, in the order that decides where votes and distances are equal."""
@@ -36,7 +37,7 @@ def read_template_sets(
     Raises:
         InputError: there is no set, a pose or mask is missing or occurs twice, or an image names no pose.
     """
-    root = Path(folder)
+    root = place(folder)
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; give the folder that holds the template sets")
     sets = sorted(each for each in root.iterdir() if each.is_dir() and not each.name.startswith("."))

@@ -21,6 +21,7 @@ from geoaware.data.names import printable
 from geoaware.runs.errors import InputError
 from geoaware.runs.files import reading_part
 from geoaware.runs.records import Records
+from geoaware.runs.tables import is_table, read_about
 
 DESCRIPTION = "Keypoints carried over by geoaware transfer"
 
@@ -73,7 +74,10 @@ def write_result(draft: Path, lines: Records, sources: Sources, targets: Targets
 
 
 def read_run(path: Path) -> dict[str, Any] | None:
-    """``info`` of a result without the failures; ``None`` if `write_result` did not write the file."""
+    """``info`` of a result without the failures; ``None`` if `transfer` did not write the file."""
+    if is_table(path):
+        found = read_about(path)
+        return found if isinstance(found, dict) and isinstance(found.get("run"), dict) else None
     try:
         with path.open(encoding="utf-8") as file:
             found = json.loads(file.readline(1 << 24) + "]}}")["info"]
@@ -84,6 +88,9 @@ def read_run(path: Path) -> dict[str, Any] | None:
 
 def read_failures(path: Path) -> Iterator[dict[str, str]]:
     """``file_name`` and ``reason`` of every target that failed, from a result."""
+    if is_table(path):
+        yield from read_about(path)["failed"]
+        return
     with path.open(encoding="utf-8") as file, reading_part(str(path)):
         file.readline()
         yield from _entries(file)
@@ -172,7 +179,7 @@ def _write_list(file: TextIO, values: Iterable[Any]) -> None:
     file.write("\n" if before else "")
 
 
-def _entries(file: TextIO) -> Iterator[dict[str, Any]]:
+def _entries(file: Iterable[str]) -> Iterator[dict[str, Any]]:
     """The entries of a list whose opening line has been read."""
     for line in file:
         if line.startswith("]"):
@@ -180,7 +187,7 @@ def _entries(file: TextIO) -> Iterator[dict[str, Any]]:
         yield json.loads(line.rstrip("\n").removesuffix(","))
 
 
-def _seek(file: TextIO, key: str, path: Path) -> None:
+def _seek(file: Iterable[str], key: str, path: Path) -> None:
     for line in file:
         if line == f'"{key}":[\n':
             return

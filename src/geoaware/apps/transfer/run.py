@@ -23,6 +23,7 @@ from geoaware.apps.transfer.calibration import Calibration
 from geoaware.apps.transfer.coco_out import BEGIN, as_json, read_failures, read_run, write_result
 from geoaware.apps.transfer.crop import Window, crop_window
 from geoaware.apps.transfer.sources import Sources
+from geoaware.apps.transfer.table_out import write_rows
 from geoaware.apps.transfer.targets import Target, Targets
 from geoaware.apps.transfer.voters import TransferSettings, Voters
 from geoaware.data import object_mask
@@ -34,9 +35,11 @@ from geoaware.matcher import Matcher
 from geoaware.method.types import FeatureMap
 from geoaware.runs.errors import InputError, NotFiniteError
 from geoaware.runs.files import check_apart, check_same_run, reading_part
+from geoaware.runs.places import place
 from geoaware.runs.progress import Tell, silent
 from geoaware.runs.records import Records, Run, complete
 from geoaware.runs.settings import checked
+from geoaware.runs.tables import is_table
 from geoaware.runs.work import Batch, Engine, batched
 
 FORMAT = "geoaware transfer"
@@ -93,7 +96,7 @@ def transfer(
         InputError: files of another run are in the way, or a source image cannot be read. A target that
             cannot be read is counted, and the others are annotated.
     """
-    goal = Path(out)
+    goal = place(out)
     check_apart([goal], [each for each in (sources.path, targets.file) if each is not None])
     run = _Transfer(sources, targets, matcher, settings or TransferSettings(), engine, progress)
     complete(run, goal, engine, restart=restart, tell=progress)
@@ -191,7 +194,8 @@ class _Transfer(Run):
         return int(number) - 1
 
     def write(self, draft: Path, records: Records) -> None:
-        write_result(draft, records, self.sources, self.targets)
+        write = write_rows if is_table(draft) else write_result
+        write(draft, records, self.sources, self.targets)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from geoaware.apps.transfer.vote import Queries
 from geoaware.data.coco import open_folder
 from geoaware.data.coco_file import CocoFile, read_schemas
 from geoaware.data.images import load_annotated
-from geoaware.data.names import alike
+from geoaware.data.names import alike, missing_files
 from geoaware.matcher import Matcher
 from geoaware.method.alignment import CANDIDATES, mirror_points
 from geoaware.method.geometry import Canvas, clamp_points, pose_image, pose_points
@@ -29,6 +29,7 @@ from geoaware.method.keypoints import Schema
 from geoaware.method.matching import descriptors
 from geoaware.method.types import AnnotatedImage
 from geoaware.runs.errors import InputError, NotFiniteError
+from geoaware.runs.places import absolute
 from geoaware.runs.progress import Tell, silent
 from geoaware.runs.work import Engine, Local, calls
 
@@ -92,7 +93,7 @@ def read_sources(
         raise InputError(
             f"{path}: no such file{alike(path)}; give a COCO-keypoints JSON of the annotated images"
         )
-    folder = None if images is None else str(images.absolute())
+    folder = None if images is None else str(absolute(images))
     file, annotated, read = open_folder(path.parent, path.stem, path.name, folder, None, hidden, exif)
     if read.outside:
         raise InputError(
@@ -100,7 +101,7 @@ def read_sources(
         )
     name = _choose(file, annotated, category)
     chosen = tuple(each for each in annotated if each.category == name)
-    missing = [each.path for each in chosen if not each.path.is_file()]
+    missing = missing_files([each.path for each in chosen])
     if missing:
         raise InputError(
             f"{missing[0]}: no such image, named in {path} ({len(missing)} of {len(chosen)} are missing); "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,6 +28,7 @@ from geoaware.data.names import FileNames, alike
 from geoaware.method.geometry import Canvas
 from geoaware.method.types import AnnotatedImage, Box
 from geoaware.runs.errors import InputError
+from geoaware.runs.places import absolute, common_folder, real
 
 
 @dataclass(frozen=True)
@@ -143,8 +143,8 @@ class Targets(Sequence[Target]):
         Raises:
             InputError: none is left.
         """
-        used = {os.path.realpath(each.path) for each in sources.images}
-        left = [row for row in self.rows if os.path.realpath(self.path(row[0])) not in used]
+        used = {real(each.path) for each in sources.images}
+        left = [row for row in self.rows if real(self.path(row[0])) not in used]
         if not left:
             raise InputError(f"every target image is one of the sources of {sources.path}; give others")
         return replace(self, rows=left)
@@ -164,24 +164,24 @@ def list_targets(
     Raises:
         InputError: a path does not exist, a folder holds no image, or an image lies outside the root.
     """
-    found: list[str] = []
+    found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            found += [os.path.abspath(each) for each in list_images(path, recursive)]  # noqa: PTH100
+            found += map(absolute, list_images(path, recursive))
         elif path.is_file():
-            found.append(os.path.abspath(path))  # noqa: PTH100  (links are not followed)
+            found.append(absolute(path))
         else:
             raise InputError(f"{path}: no such image or folder{alike(path)}")
     if not found:
         raise InputError("no images to annotate: give files or folders, or a COCO file", parameter="targets")
     if root is None:
         tops = [path if path.is_dir() else path.parent for path in paths]
-        root = Path(os.path.commonpath([os.path.abspath(each) for each in tops]))  # noqa: PTH100
-    base = Path(os.path.abspath(root))  # noqa: PTH100
+        root = common_folder([absolute(each) for each in tops])
+    base = absolute(root)
     try:
-        names = sorted({Path(each).relative_to(base).as_posix() for each in found})
+        names = sorted({each.relative_to(base).as_posix() for each in found})
     except ValueError:
-        outside = next(each for each in found if not Path(each).is_relative_to(base))
+        outside = next(each for each in found if not each.is_relative_to(base))
         raise InputError(
             f"{outside}: lies outside {root}; give a folder that holds all images", parameter="root"
         ) from None
