@@ -77,7 +77,10 @@ def common_folder(paths: Sequence[Path]) -> Path:
 def missing_bucket(path: Path) -> str:
     """For the message that nothing is at a URL: whether its bucket is missing too; empty if not."""
     bucket = Remote(*path.parts[:2])
-    return "" if bucket.exists() else f"; there is no {bucket}, or it may not be listed"
+    try:
+        return "" if bucket.exists() else f"; there is no {bucket}, or it may not be listed"
+    except (OSError, InputError):
+        return ""
 
 
 class Remote(type(Path())):  # type: ignore[misc]  # PosixPath or WindowsPath

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,35 @@ def test_an_interrupted_run_goes_on(local: Path) -> None:
     done = list[int]()
     transfer(*inputs(s3.url("in")), matcher(), out, progress=lambda what, n, of: done.append(n))
     assert done[0] == 12
+    assert out.read_bytes() == (local / "out.json").read_bytes()
+    assert list(out.parent.iterdir()) == [out]
+
+
+SLOW = """
+import time
+from geoaware.runs import records
+from tests import s3
+from tests.apps.transfer.test_s3 import inputs, matcher, transfer
+
+records.SECONDS = 0.2
+transfer(*inputs(s3.url("in")), matcher(), s3.url("killed/found.json"), progress=lambda *_: time.sleep(0.1))
+"""
+
+
+@pytest.mark.usefixtures("server")
+def test_a_killed_run_goes_on(local: Path) -> None:
+    out = s3.url("killed/found.json")
+    part = out.with_name("found.json.part")
+    with subprocess.Popen([sys.executable, "-c", SLOW]) as slow:
+        while slow.poll() is None and all(each.suffix != ".jsonl" for each in part.sizes()):
+            time.sleep(0.1)
+        slow.kill()
+    assert not out.exists()
+    names = {each.name for each in part.sizes()}
+    assert {"head.json", "owner.json"} < names
+    done = list[int]()
+    transfer(*inputs(s3.url("in")), matcher(), out, progress=lambda what, n, of: done.append(n))
+    assert 0 < done[0] < COUNT
     assert out.read_bytes() == (local / "out.json").read_bytes()
     assert list(out.parent.iterdir()) == [out]
 
