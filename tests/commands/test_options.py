@@ -308,14 +308,6 @@ def test_every_command_finds_out_first_what_it_cannot_write(
     assert f"{tmp_path}: is a folder; give the name of a file to write" in capsys.readouterr().err
 
 
-<<<<<<< HEAD
-def test_a_message_has_a_second_line_for_its_remedy_only() -> None:
-    shown = cut("a\nb\r\t \x1b[31m \u202eé 日本\nremedy: this")
-    assert shown == "a\\nb\\r\\t \\x1b[31m \\u202eé 日本\nremedy: this"
-
-
-=======
->>>>>>> origin/eighteen
 def test_which_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     given = []
     monkeypatch.setattr(cluster, "Ray", lambda *arguments: given.append(arguments))
@@ -340,11 +332,8 @@ def test_every_command_of_long_work_has_the_engines(name: str) -> None:
     command = typer.main.get_command(cli.app).commands[name]  # type: ignore[attr-defined]
     flags = {flag for each in command.params for flag in each.opts}
     assert flags >= {"--workers", "--engine", "--address", "--gpus-per-worker"}
-<<<<<<< HEAD
-=======
 
 
 def test_a_message_has_a_second_line_for_its_remedy_only() -> None:
     shown = cut("a\nb\r\t \x1b[31m \u202eé 日本\nremedy: this")
     assert shown == "a\\nb\\r\\t \\x1b[31m \\u202eé 日本\nremedy: this"
->>>>>>> origin/eighteen
