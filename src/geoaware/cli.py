@@ -166,6 +166,8 @@ def main() -> None:
         if is_out_of_memory(error):
             said = "not enough memory; choose smaller settings (batch, canvas, size), or close other programs"
             _fail(error, said, code=1)
+        if isinstance(error, OSError) and error.strerror:  # a full disk, say
+            _fail(error, f"failed while working: {error.strerror.lower()} (--debug shows where)", code=1)
         what = " ".join(str(error).split()) or type(error).__name__
         _fail(error, f"failed while working: {what} ({type(error).__name__}; --debug shows where)", code=1)
 

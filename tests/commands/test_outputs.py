@@ -213,7 +213,11 @@ def test_values_that_cannot_be_are_wrong_usage(
             "x/y: permission denied; look at the path",
         ),
         (OSError(errno.ELOOP, "Too many links", b"x"), 2, "x: too many links; look at the path"),
-        (OSError(errno.ENOSPC, "No space left", "x"), 1, "failed while working: "),
+        (
+            OSError(errno.ENOSPC, "No space left"),
+            1,
+            "failed while working: no space left (--debug shows where)",
+        ),
         (MemoryError(), 1, "not enough memory; choose smaller settings"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 1, "not enough memory; "),
         (ConnectionError("nobody there"), 1, "failed while working: nobody there"),

@@ -18,7 +18,13 @@ from tests.fuzz import frame, mutations
 from tests.fuzz.cases import CASES, CHOICES, SAME, Case
 
 LONGEST_MESSAGE = 2_000
-FAILURES = ("(DivergedError; ", "(NotFiniteError; ", "(DiskFullError; ", "not enough memory; ")
+FAILURES = (
+    "(DivergedError; ",
+    "(NotFiniteError; ",
+    "(DiskFullError; ",
+    "not enough memory; ",
+    "no space left",
+)
 """What may end long work with exit code 1, by a message of the library."""
 
 _PYTHON = re.compile(
