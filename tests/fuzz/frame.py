@@ -188,18 +188,19 @@ def _limited(stop: int | None) -> Iterator[None]:
 
     def interrupt(_: int, __: FrameType | None) -> None:
         signal.signal(signal.SIGALRM, hang)
-        signal.setitimer(signal.ITIMER_REAL, LONGEST_S)
+        signal.setitimer(signal.ITIMER_REAL, LONGEST_S, LONGEST_S)
         raise KeyboardInterrupt
 
     def hang(_: int, frame: FrameType | None) -> None:
         raise _Hang(f"after {LONGEST_S} s in {frame}")
 
     limits = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, limits[1]))
+    resource.setrlimit(resource.RLIMIT_AS, (_addresses() + MEMORY, limits[1]))
     before, bars = signal.signal(signal.SIGALRM, hang if stop is None else interrupt), progress.progress_bars
     if stop is not None:
         progress.progress_bars = partial(_stopping, stop)  # type: ignore[assignment]
-    signal.setitimer(signal.ITIMER_REAL, LONGEST_S if stop is None else LONGEST_S / 6)
+    # Again and again: what is raised may be caught on its way.
+    signal.setitimer(signal.ITIMER_REAL, LONGEST_S if stop is None else LONGEST_S / 6, LONGEST_S)
     try:
         yield
     finally:
@@ -207,6 +208,12 @@ def _limited(stop: int | None) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
         resource.setrlimit(resource.RLIMIT_AS, limits)
         progress.progress_bars = bars
+
+
+def _addresses() -> int:
+    """Bytes that this process has addresses for already; 0 where the system does not say."""
+    known = Path("/proc/self/statm")
+    return int(known.read_text().split()[0]) * resource.getpagesize() if known.exists() else 0
 
 
 @contextlib.contextmanager
