@@ -212,6 +212,8 @@ def _limited(stop: int | None) -> Iterator[None]:
 
 def _addresses() -> int:
     """Bytes that this process has addresses for already; 0 where the system does not say."""
+    import resource
+
     known = Path("/proc/self/statm")
     return int(known.read_text().split()[0]) * resource.getpagesize() if known.exists() else 0
 

@@ -343,7 +343,8 @@ def test_this_machine_is_part_of_no_cluster(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", none)
     refused(
-        "no Ray cluster runs on this machine: start one (ray start --head), or work without (engine local)",
+        "no Ray cluster runs on this machine: start a head with Ray's own program, or work without "
+        "(engine local)",
         "auto",
     )
 

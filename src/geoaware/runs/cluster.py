@@ -127,8 +127,8 @@ def _connect(address: str) -> None:
     except Exception as error:
         if "find any running Ray instance" in str(error):
             raise InputError(
-                "no Ray cluster runs on this machine: start one (ray start --head), or work without (engine "
-                "local)",
+                "no Ray cluster runs on this machine: start a head with Ray's own program, or work without "
+                "(engine local)",
                 "address",
             ) from None
         why = shortened(str(error).strip().partition("\n")[0], 200)
