@@ -37,13 +37,13 @@ def trial(folder: Path, job: str, kills: int, signals: int) -> None:
     assert f"{job}: survived {kills} kills, {2 * signals} signals" in done.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("job", ["evaluate", "pose", "transfer", "extract", "train", "tune"])
 def test_twenty_kills_and_interruptions_of_both_kinds(job: str, tmp_path: Path) -> None:
     trial(tmp_path, job, kills=20, signals=1)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("job", ["ablation", "reproduce"])
 def test_a_few_kills_of_what_consists_of_these(job: str, tmp_path: Path) -> None:
     trial(tmp_path, job, kills=5, signals=1)

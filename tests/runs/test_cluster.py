@@ -142,7 +142,7 @@ def lines(part: Path) -> int:
 
 
 @needs_ray
-@pytest.mark.slow
+@pytest.mark.long
 def test_actors_a_driver_and_a_node_are_killed_on_the_way(tmp_path: Path, nodes: Nodes) -> None:
     """A transfer of 300 images comes out as one process writes it."""
     program.write_images(tmp_path)
@@ -168,7 +168,7 @@ def test_actors_a_driver_and_a_node_are_killed_on_the_way(tmp_path: Path, nodes:
 
 
 @needs_ray
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_prediction_is_interrupted_and_goes_on(tmp_path: Path, nodes: Nodes) -> None:
     """An interruption is one line and ends the actors; the result is as one process writes it."""
     program.write_images(tmp_path)
@@ -189,7 +189,7 @@ def test_a_prediction_is_interrupted_and_goes_on(tmp_path: Path, nodes: Nodes) -
 
 
 @needs_ray
-@pytest.mark.slow
+@pytest.mark.long
 def test_poses_and_stored_features_are_those_of_one_process(tmp_path: Path, nodes: Nodes) -> None:
     folder, engine = photos(tmp_path / "photos", 20), Ray(nodes.address, workers=1)
     templates = photos(tmp_path / "sets" / "a", 4, (60, 60))
@@ -216,7 +216,7 @@ class Tight(Squares):
 
 
 @needs_ray
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_batch_that_does_not_fit_the_memory_is_halved_and_said(
     nodes: Nodes, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -229,7 +229,7 @@ def test_a_batch_that_does_not_fit_the_memory_is_halved_and_said(
 
 
 @needs_ray
-@pytest.mark.slow
+@pytest.mark.long
 def test_errors_of_actors_come_back(nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engine, many = Ray(nodes.address, workers=1), batched(40, 1)
     with pytest.raises(InputError, match=r"^item 3 cannot be squared$") as caught:
@@ -256,7 +256,7 @@ def lacks_diffusers(item: int) -> None:
 
 
 @needs_ray
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_without_any_result_ends(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "IDLE", 0.6)
     with pytest.raises(
@@ -270,7 +270,7 @@ def sleep(item: int) -> None:
 
 
 @needs_ray
-@pytest.mark.slow
+@pytest.mark.long
 def test_what_cannot_be_done_is_said_before_the_work(nodes: Nodes) -> None:
     engine, many = Ray(nodes.address, workers=1), batched(40, 1)
     lock = threading.Lock()

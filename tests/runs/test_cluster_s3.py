@@ -21,7 +21,7 @@ def done(part: Path) -> int:
 
 
 @needs_ray
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_actor_and_the_driver_are_killed_on_the_way(tmp_path: Path) -> None:
     """A transfer of 300 images comes out as one process writes it on this machine."""
     transfer(*program.transfer_of(program.write_images(tmp_path)), tmp_path / "alone.json")
