@@ -270,6 +270,8 @@ class Trial:
         for name, content in before.items():
             if not any(Path(name).match(each) for each in self.job.keeps) or hidden(name) or ended or not now:
                 continue
+            if name.endswith(".part") and name.removesuffix(".part") in now:
+                continue  # the next run has finished it
             lines = content[: content.rfind(b"\n") + 1]
             kept = content if name.endswith(".safetensors") else lines if lines.count(b"\n") > 1 else b""
             if not now.get(name, b"").startswith(kept):
