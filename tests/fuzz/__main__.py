@@ -11,10 +11,12 @@ import tempfile
 import time
 from collections import Counter, defaultdict
 from pathlib import Path
+from random import Random
 
 import torch
 
 from tests.fuzz import runs, seeds
+from tests.fuzz.cases import CASES
 
 
 def main() -> int:
@@ -24,8 +26,11 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", type=int, default=None)
     parser.add_argument("--place", default=None, help="folder to work in; one in memory is quick")
+    parser.add_argument("--unspoiled", action="store_true", help="run every command once as it should be")
     given = parser.parse_args()
     torch.set_num_threads(1)
+    if given.unspoiled:
+        return unspoiled(given.place)
     numbers = range(given.first, given.first + given.runs) if given.only is None else [given.only]
     codes: dict[str, Counter[int]] = defaultdict(Counter)
     slowest: dict[str, tuple[float, int]] = defaultdict(lambda: (0.0, 0))
@@ -57,6 +62,20 @@ def main() -> int:
         print(f"{name:24}{count.total():6}  {told:32}{seconds:7.2f} s  {number:6}{longest[name]:14}")
     total = sum(map(Counter.total, codes.values()))
     print(f"{total:,} runs of seed {given.seed}, {wrong:,} with faults")
+    return 1 if wrong else 0
+
+
+def unspoiled(folder: str | None) -> int:
+    """Every command is right before it is spoiled."""
+    wrong = 0
+    with tempfile.TemporaryDirectory(prefix="fuzz-", dir=folder) as place:
+        world = seeds.make(Path(place, "world"))
+        for case in CASES:
+            done = runs.run_case(case, Random(0), "", world, Path(place))
+            if done.faults or done.ended.code not in ((0,) if case.stop is None else (0, 130)):
+                wrong += 1
+                print(f"{case.name}: {done.ended.code}: {'; '.join(done.faults)}\n{done.ended.err[-600:]}")
+    print(f"{len(CASES)} commands, {wrong} with faults")
     return 1 if wrong else 0
 
 

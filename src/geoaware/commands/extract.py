@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer import Argument, Option
@@ -27,6 +27,18 @@ if TYPE_CHECKING:
     from geoaware.store.feature_store import FeatureStore
 
 
+@dataclass(frozen=True)
+class NetworkOptions:
+    """How the extractor computes."""
+
+    device: Device = "auto"
+    dtype: Annotated[str, Option(help="fp32, bf16, fp16; auto: by free memory.")] = "fp32"
+    setting: Annotated[
+        list[str] | None,
+        Option("--set", metavar="KEY=VALUE", help="A setting of the extractor; may be repeated."),
+    ] = None
+
+
 @expand
 def extract(
     folder: Annotated[Path, Argument(metavar="DIR", help="The folder of the images.")],
@@ -46,13 +58,8 @@ def extract(
     max_memory: Annotated[
         float | None, Option(metavar="GB", help="What weights and computation may take together.")
     ] = None,
-    device: Device = "auto",
-    dtype: Annotated[str, Option(help="fp32, bf16, fp16; auto: by free memory.")] = "fp32",
-    setting: Annotated[
-        list[str] | None,
-        Option("--set", metavar="KEY=VALUE", help="A setting of the extractor; may be repeated."),
-    ] = None,
     *,
+    network: NetworkOptions,
     engine: EngineOptions,
 ) -> None:
     """Extract the features of a folder of images into a cache, to be read many times.
@@ -76,7 +83,7 @@ def extract(
         raise InputError(f"features cannot be stored as {stored!r}; choose {', '.join(STORED)}")
     paths = list_images(folder, recursive)
     worker = engine.load()
-    loaded = _load(extractor, device, dtype, limit, parse_extractor_settings(setting))
+    loaded = _load(extractor, network, limit)
     job = _Job(paths, turned, FeatureStore.of(cache, loaded, stored), worker)
     if check:
         _check(job)
@@ -149,16 +156,16 @@ def _check(job: _Job) -> None:
         raise typer.Exit(2)
 
 
-def _load(name: str, device: str, dtype: str, limit: int | None, settings: dict[str, Any]) -> Extractor:
+def _load(name: str, network: NetworkOptions, limit: int | None) -> Extractor:
     from geoaware.features import choose_device, load_extractor
     from geoaware.features.extractor import choose_dtype
     from geoaware.presets import preset_extractor
     from geoaware.store.memory import choose_dtype_by_memory, weights_size
 
-    where = choose_device(device)
-    known = preset_extractor(name)
-    if dtype != "auto":
-        return load_extractor(known, device=where, dtype=dtype, **settings)
+    settings = parse_extractor_settings(network.setting)
+    where, known = choose_device(network.device), preset_extractor(name)
+    if network.dtype != "auto":
+        return load_extractor(known, device=where, dtype=network.dtype, **settings)
     extractor = load_extractor(known, device="cpu", dtype="fp32", **settings)
     chosen = choose_dtype_by_memory(weights_size(extractor), where, limit)
     say(f"computing in {chosen} on {where}")

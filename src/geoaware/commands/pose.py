@@ -104,24 +104,22 @@ def pose(
         found = predict_poses(work, out, engine=worker, restart=restart, progress=tell, failed=failed)
     if out is not None:
         say(f"wrote {out}; the same command again reads it")
-    _print(found, truth, scored=labels is not None)
-    if failures:
-        say(f"{len(found):,} images predicted, {len(failures):,} failed")
-        raise typer.Exit(1)
+    _report(found, truth, labels is not None, len(failures))
 
 
-def _print(found: list[PosePrediction], truth: dict[str, str], scored: bool) -> None:
-    """A line for each image, and the accuracies where there are labels."""
+def _report(found: list[PosePrediction], truth: dict[str, str], scored: bool, failed: int) -> None:
+    """A line for each image, and the accuracies where there are labels; exit code 1 if an image failed."""
     from geoaware.apps.pose.scores import accuracy_grid, confusion_grid, score_poses
     from geoaware.evaluation.tables import as_text
 
     for each in found:
         typer.echo(_line(each, truth.get(each.image)))
-    if not scored:
-        return
-    scores = score_poses(found, truth)
-    for grid in (accuracy_grid(scores), confusion_grid(scores)):
+    scores = score_poses(found, truth) if scored else None
+    for grid in () if scores is None else (accuracy_grid(scores), confusion_grid(scores)):
         typer.echo("\n" + as_text([grid]))
+    if failed:
+        say(f"{len(found):,} images predicted, {failed:,} failed")
+        raise typer.Exit(1)
 
 
 def _line(found: PosePrediction, truth: str | None) -> str:
