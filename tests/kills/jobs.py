@@ -146,6 +146,7 @@ JOBS = {
         _faces,
         whole=("results/predictions/*/*.jsonl", "results/table3.json", "results/table3.md"),
         keeps=("*.jsonl.part",),
+        shared=True,  # each of its files is locked while it is written, not the folder
     ),
 }  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 import time
 from pathlib import Path
 
@@ -82,5 +83,6 @@ def work(what: str, folder: str, out: str, address: str) -> None:
 if __name__ == "__main__":
     from geoaware import cli  # not in actors, which load this module too
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell has it ignored
     cli.app.command()(work)
     cli.main()
