@@ -101,7 +101,7 @@ def test_the_default_is_one_process_a_core_where_there_is_enough_to_do(monkeypat
         (Local(5), Squares(), many, 0),
         (Local(5), Squares("cuda"), many, 0),
     ):
-        monkeypatch.setattr(work, "_free_memory", lambda room=room: room)
+        monkeypatch.setattr(work, "free_host_memory", lambda room=room: room)
         list(engine.results(job, batches))
     assert asked == [3, 5]
 

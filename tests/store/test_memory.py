@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from geoaware.runs import memory as host
 from geoaware.runs.errors import InputError
 from geoaware.runs.work import is_out_of_memory
 from geoaware.store import memory
@@ -35,7 +36,7 @@ def test_free_memory_of_this_machine() -> None:
 
 
 def test_the_limit_of_a_container_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "_container", lambda: 1000)
+    monkeypatch.setattr(host, "_container", lambda: 1000)
     assert free_memory(CPU) == 1000
 
 

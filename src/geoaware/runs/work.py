@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from geoaware.runs.errors import InputError
+from geoaware.runs.memory import free_host_memory
 from geoaware.runs.progress import Tell
 
 Batch = Sequence[int]
@@ -101,7 +102,7 @@ class Local:
             raise InputError(f"only one process can do this work ({error})", "workers") from None
         if self.workers is None:
             # A process holds what was pickled, and once more what it makes of it, beside the libraries.
-            count = min(count, _free_memory() // (2 * len(payload) + (1 << 29)))
+            count = min(count, free_host_memory() // (2 * len(payload) + (1 << 29)))
         return _here(job, batches) if count < 2 else _pool(payload, batches, count)
 
 
@@ -321,12 +322,3 @@ def _end_with_parent() -> None:
     if parent is not None:
         wait_for([parent.sentinel])
         os._exit(1)
-
-
-def _free_memory() -> int:
-    """Bytes that the system calls available; no limit where it does not say."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as facts:  # noqa: PTH123
-            return next(int(line.split()[1]) * 1024 for line in facts if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):
-        return sys.maxsize

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
 import weakref
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -15,6 +13,7 @@ from torch.utils._pytree import tree_flatten
 
 from geoaware.features.extractor import DTYPES
 from geoaware.runs.errors import InputError
+from geoaware.runs.memory import free_host_memory
 
 T = TypeVar("T")
 
@@ -83,8 +82,7 @@ def weights_size(module: torch.nn.Module, dtype: str = "fp32") -> int:
 def free_memory(device: torch.device) -> int:
     """Bytes that can still be allocated on a device, with what this process holds unused.
 
-    MPS: up to the recommended maximum. CPU: what the system calls available (where it does not say, half of
-    the machine's memory), within the limit of the container.
+    MPS: up to the recommended maximum. CPU: see `free_host_memory`.
     """
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -92,7 +90,7 @@ def free_memory(device: torch.device) -> int:
     if device.type == "mps":
         unused = torch.mps.driver_allocated_memory() - torch.mps.current_allocated_memory()
         return int(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory() + unused)
-    return min(_available(), _container())
+    return free_host_memory()
 
 
 def measured(run: Callable[[], T], device: torch.device) -> tuple[T, int]:
@@ -148,31 +146,6 @@ class _LiveTensors(TorchDispatchMode):
 
 def _storages(tree: Any) -> list[torch.UntypedStorage]:
     return [each.untyped_storage() for each in tree_flatten(tree)[0] if isinstance(each, torch.Tensor)]
-
-
-def _available() -> int:
-    facts = Path("/proc/meminfo")
-    for line in facts.read_text(encoding="ascii").splitlines() if facts.is_file() else ():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    except (AttributeError, ValueError, OSError):
-        return 4 << 30
-
-
-def _container() -> int:
-    """What a control group still allows (version 2, then 1); without one, no limit."""
-    root = Path("/sys/fs/cgroup")
-    for limit, used in (
-        (root / "memory.max", root / "memory.current"),
-        (root / "memory/memory.limit_in_bytes", root / "memory/memory.usage_in_bytes"),
-    ):
-        try:
-            return max(0, int(limit.read_text()) - int(used.read_text()))
-        except (OSError, ValueError):
-            continue
-    return 1 << 62
 
 
 def _gigabytes(count: int) -> str:
