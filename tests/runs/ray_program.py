@@ -1,4 +1,4 @@
-"""Work on a Ray cluster, to be killed: ``python -m tests.runs.ray_program transfer FOLDER OUT ADDRESS``."""
+"""Work on a Ray cluster, to be killed: ``python -m tests.runs.ray_program transfer FOLDER OUT ADDRESS PACE``."""
 
 from __future__ import annotations
 
@@ -71,13 +71,13 @@ def _annotated(path: Path) -> AnnotatedImage:
     return AnnotatedImage(path.name, path, (SIDE, SIDE), "cat", keypoints, (5.0, 5.0, 110.0, 110.0))
 
 
-def work(what: str, folder: str, out: str, address: str) -> None:
+def work(what: str, folder: str, out: str, address: str, pace: float) -> None:
     engine = Ray(address, workers=None if what == "transfer" else 2)
     place = places.place(folder)
     if what == "transfer":
-        transfer(*transfer_of(place, 0.03), place / out, engine=engine)
+        transfer(*transfer_of(place, pace), place / out, engine=engine)
     else:
-        predict(*prediction_of(place, 0.03), place / out, engine=engine)
+        predict(*prediction_of(place, pace), place / out, engine=engine)
 
 
 if __name__ == "__main__":

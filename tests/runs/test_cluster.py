@@ -40,6 +40,7 @@ from tests.store.toy_extraction import Toy, photos, snapshot
 
 ROOT = Path(__file__).resolve().parents[2]
 WAIT = 240.0
+SLOWLY = 0.15  # seconds an image at least, in a run that is to be killed before it ends
 
 needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="the extra cluster (Ray) is not installed")
 
@@ -148,7 +149,7 @@ def test_actors_a_driver_and_a_node_are_killed_on_the_way(tmp_path: Path, nodes:
     program.write_images(tmp_path)
     out, alone = tmp_path / "out.json", tmp_path / "alone.json"
     part = out.with_name("out.json.part")
-    driver = start("transfer", tmp_path, out.name, nodes.address)
+    driver = start("transfer", tmp_path, out.name, nodes.address, SLOWLY)
     until(lambda: lines(part) > 20, driver)
     os.kill(nodes.actors()[0], signal.SIGKILL)
     until(lambda: lines(part) > 60, driver)
@@ -156,7 +157,7 @@ def test_actors_a_driver_and_a_node_are_killed_on_the_way(tmp_path: Path, nodes:
     driver.communicate()
     kept = lines(part)
     assert 60 < kept < 300
-    driver = start("transfer", tmp_path, out.name, nodes.address)
+    driver = start("transfer", tmp_path, out.name, nodes.address, SLOWLY)
     until(lambda: lines(part) > kept + 20, driver)
     nodes.lose_a_node()
     until(lambda: bool(nodes.actors()), driver)
@@ -174,13 +175,13 @@ def test_a_prediction_is_interrupted_and_goes_on(tmp_path: Path, nodes: Nodes) -
     program.write_images(tmp_path)
     out, alone = tmp_path / "out.jsonl", tmp_path / "alone.jsonl"
     part = out.with_name("out.jsonl.part")
-    driver = start("predict", tmp_path, out.name, nodes.address)
+    driver = start("predict", tmp_path, out.name, nodes.address, SLOWLY)
     until(lambda: lines(part) > 40, driver)
     driver.send_signal(signal.SIGINT)
     assert ended(driver, 130) == "interrupted; run the same command again to go on\n"
     assert 40 < lines(part) < 300
     until_ended(nodes)
-    driver = start("predict", tmp_path, out.name, nodes.address)
+    driver = start("predict", tmp_path, out.name, nodes.address, SLOWLY / 3)
     until(lambda: len(nodes.actors()) > 1, driver)
     os.kill(nodes.actors()[1], signal.SIGKILL)
     assert ended(driver) == ""

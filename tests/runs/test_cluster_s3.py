@@ -11,7 +11,7 @@ import pytest
 from geoaware.apps.transfer import transfer
 from tests import s3
 from tests.runs import ray_program as program
-from tests.runs.test_cluster import ended, needs_ray, running, start, until
+from tests.runs.test_cluster import SLOWLY, ended, needs_ray, running, start, until
 
 
 def done(part: Path) -> int:
@@ -31,7 +31,7 @@ def test_an_actor_and_the_driver_are_killed_on_the_way(tmp_path: Path) -> None:
         out = s3.url("in/out.json")
         part = out.with_name("out.json.part")
         with running() as nodes:
-            driver = start("transfer", out.parent, out.name, nodes.address)
+            driver = start("transfer", out.parent, out.name, nodes.address, SLOWLY)
             until(lambda: bool(nodes.actors()) and part.exists(), driver)
             os.kill(nodes.actors()[0], signal.SIGKILL)
             until(lambda: done(part) > 20, driver)
@@ -39,7 +39,7 @@ def test_an_actor_and_the_driver_are_killed_on_the_way(tmp_path: Path) -> None:
             driver.communicate()
             assert 20 < done(part) < program.COUNT
             assert not out.exists()
-            driver = start("transfer", out.parent, out.name, nodes.address)
+            driver = start("transfer", out.parent, out.name, nodes.address, 0.0)
             ended(driver)
         assert out.read_bytes() == (tmp_path / "alone.json").read_bytes()
         assert not part.exists()
