@@ -106,7 +106,7 @@ class Dinov2(Extractor):
 
 
 def original_positions(trained: Float[Tensor, "1 m d"], grid: int) -> Float[Tensor, "1 n d"]:
-    """Position embeddings for ``grid`` patches a side, as DINOv2's own code interpolates those of its training.
+    """Position embeddings for ``grid`` patches a side, interpolated as DINOv2's own code does it.
 
     Bicubically, without antialiasing. The trained lattice of P patches is scaled by (grid + 0.1) / P, not by
     grid / P: patch i, counted from 0, is read at (i + 0.5) P / (grid + 0.1) - 0.5. The class token's is kept.
