@@ -197,6 +197,7 @@ def test_pose_rules_are_parsed() -> None:
     assert PoseRule.parse("imd:0.01") == PoseRule("imd", 0.01)
     rule = PoseRule.parse("imd+padding+released:0.01")
     assert (rule.metric, rule.padding, rule.released, rule.margin) == ("imd", True, True, 0.01)
+    assert PoseRule.parse("imd+released+padding:0.01") == rule
     assert PoseRule("imd", 0.01).as_released() == rule == rule.as_released()
     plain = PoseRule.parse("mutual-nn")
     assert (plain.metric, plain.padding, plain.released) == ("mutual-nn", False, False)

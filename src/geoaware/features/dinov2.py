@@ -66,6 +66,7 @@ class Dinov2(Extractor):
         grid = settings.canvas // patch
         registers: int = getattr(config, "num_register_tokens", 0)
         placed = settings.positions == "original" and not registers
+        # What the library does was all there was before this setting: its features keep their name.
         identity = describe(name, settings, *([] if placed else ["positions"]))
         super().__init__(name, identity, Layout(settings.canvas, grid, config.hidden_size))
         self.model = model

@@ -122,7 +122,7 @@ class PoseRule:
                 f"unknown pose rule {text!r}; choose mutual-nn, imd, or with a margin imd:0.01; "
                 "as released, imd+padding+released"
             )
-        return cls(name, share)
+        return cls("+".join([metric, *sorted({*others})]), share)
 
 
 def instance_matching_distance(
