@@ -117,7 +117,7 @@ def main() -> None:
 
 
 def done(part: Path) -> int:
-    """Pairs whose whole line is in the part file, or in the result if the run ended before its killer came."""
+    """Pairs whose whole line is in the part file, or in the result if the run was quicker."""
     found = next((each for each in (part.with_suffix(""), part) if each.exists()), None)
     return 0 if found is None else max(found.read_bytes().count(b"\n") - 1, 0)
 
