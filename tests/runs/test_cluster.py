@@ -30,7 +30,7 @@ from geoaware.matcher import Matcher
 from geoaware.runs import cluster
 from geoaware.runs.cluster import Ray
 from geoaware.runs.errors import InputError, MissingDependencyError
-from geoaware.runs.work import Worker, batched
+from geoaware.runs.work import batched
 from geoaware.store.extraction import extract, survey
 from geoaware.store.feature_store import FeatureStore
 from tests.evaluation.tiny import Sided
@@ -209,20 +209,13 @@ def test_poses_and_stored_features_are_those_of_one_process(tmp_path: Path, node
     assert snapshot(there) == snapshot(here)
 
 
-class Tight(Squares):
-    """Two items fit the memory."""
-
-    def worker(self) -> Worker:
-        return Crowded(2)
-
-
 @needs_ray
 @pytest.mark.long
 def test_a_batch_that_does_not_fit_the_memory_is_halved_and_said(
     nodes: Nodes, caplog: pytest.LogCaptureFixture
 ) -> None:
     engine = Ray(nodes.address, workers=1)
-    found = list(engine.results(Tight(), batched(64, 4)))
+    found = list(engine.results(Crowded(2), batched(64, 4)))
     assert sorted(found, key=lambda each: each[0].start) == [(each, list(each)) for each in batched(64, 4)]
     assert [each.getMessage() for each in caplog.records if each.name.startswith("geoaware")] == [
         "a batch of 4 did not fit the memory: going on with 2"
