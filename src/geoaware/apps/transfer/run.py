@@ -9,7 +9,7 @@ import json
 import math
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 
 from geoaware.apps.transfer.calibration import Calibration
-from geoaware.apps.transfer.coco_out import BEGIN, as_json, read_failures, read_run, write_result
+from geoaware.apps.transfer.coco_out import BEGIN, Counts, as_json, read_failures, read_run, write_result
 from geoaware.apps.transfer.crop import Window, crop_window
 from geoaware.apps.transfer.sources import Sources
 from geoaware.apps.transfer.table_out import write_rows
@@ -59,14 +59,19 @@ class Outcome:
     Attributes:
         out: the result.
         targets: how many there were.
-        failed: how many of them failed.
+        counts: how many of them failed or show nothing, and what the others show.
         reasons: of the first failures, a line each.
     """
 
     out: Path
     targets: int
-    failed: int
+    counts: Counts
     reasons: tuple[str, ...]
+
+    @property
+    def failed(self) -> int:
+        """How many targets failed."""
+        return self.counts.failed_targets
 
 
 def transfer(
@@ -282,4 +287,5 @@ def _outcome(goal: Path) -> Outcome:
     with reading_part(str(goal)):
         reasons = (f"{each['file_name']}: {each['reason']}" for each in read_failures(goal))
         count = info["run"]["targets"]["count"]
-        return Outcome(goal, count, info["failed_targets"], tuple(islice(reasons, SHOWN)))
+        counts = Counts(*(int(info[each.name]) for each in fields(Counts)))
+        return Outcome(goal, count, counts, tuple(islice(reasons, SHOWN)))
