@@ -7,6 +7,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -161,7 +162,7 @@ class _Poses(Run):
         return [(each,) for each in sorted(range(len(self)), key=lambda each: self._images[each].category)]
 
     def check_whole(self, goal: Path) -> None:
-        content = _read_table(goal, self._numbers) if is_table(goal) else _parse(goal.read_bytes(), str(goal))
+        content = _read_table(goal, self._numbers) if is_table(goal) else _read(goal)
         poses, without = content.pop("poses", None), content.pop("failed", {})
         check_same_run(content, self._header, goal)
         if not isinstance(poses, list) or not isinstance(without, dict):
@@ -257,7 +258,7 @@ def _row(found: PosePrediction) -> dict[str, Any]:
 
 
 def _read_table(goal: Path, images: Iterable[str]) -> dict[str, Any]:
-    """What `_parse` gives, from a table."""
+    """What `_read` gives, from a table."""
     spelled = {printable(each): each for each in images}
     poses = [
         {
@@ -270,16 +271,13 @@ def _read_table(goal: Path, images: Iterable[str]) -> dict[str, Any]:
     return {**read_about(goal), "poses": poses}
 
 
-def _parse(raw: bytes, where: str) -> dict[str, Any]:
-    try:
-        content = json.loads(raw)
-    except (ValueError, RecursionError):
-        content = None
-    if not isinstance(content, dict):
-        raise InputError(
-            f"{where}: is not what `geoaware pose` writes; choose another file, or restart", "restart"
-        )
-    return content
+def _read(goal: Path) -> dict[str, Any]:
+    raw = goal.read_bytes()
+    with suppress(ValueError, RecursionError):
+        if isinstance(content := json.loads(raw), dict):
+            return content
+    what = "is not what `geoaware pose` writes; choose another file, or restart"
+    raise InputError(f"{goal}: {what}", "restart")
 
 
 def _hash_images(images: Sequence[AnnotatedImage], masks: bool) -> str:
