@@ -46,9 +46,6 @@ class Encoding:
     matcher: Matcher
     device: str = "cpu"
 
-    def worker(self) -> Encoding:
-        return self
-
     def load(self, batch: Batch) -> list[Image.Image]:
         return [load_image(self.paths[each]) for each in batch]
 
@@ -63,9 +60,6 @@ class Trivial:
     """A line of 1 KB for each item."""
 
     device: str = "cpu"
-
-    def worker(self) -> Trivial:
-        return self
 
     def load(self, batch: Batch) -> None:
         return

@@ -30,7 +30,8 @@ from geoaware.matcher import Matcher
 from geoaware.runs import cluster
 from geoaware.runs.cluster import Ray
 from geoaware.runs.errors import InputError, MissingDependencyError
-from geoaware.runs.work import Worker, batched
+from geoaware.runs.places import is_remote
+from geoaware.runs.work import batched
 from geoaware.store.extraction import extract, survey
 from geoaware.store.feature_store import FeatureStore
 from tests.evaluation.tiny import Sided
@@ -109,37 +110,54 @@ def running() -> Iterator[Nodes]:
         started.shutdown()
 
 
-def start(*arguments: object) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", program.__name__, "work", *map(str, arguments)]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def ended(process: subprocess.Popen[str], code: int = 0) -> str:
-    """What a program said on standard error."""
-    out, said = process.communicate(timeout=WAIT)
-    assert process.returncode == code, out + said
-    assert not out
-    return said
-
-
-def until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+def until(condition: Callable[[], bool]) -> None:
     patience = time.monotonic() + WAIT
     while not condition():
-        assert process.poll() is None, process.communicate()
         assert time.monotonic() < patience
         time.sleep(0.05)
 
 
-def until_ended(nodes: Nodes) -> None:
-    """Wait until no actor is left."""
-    patience = time.monotonic() + WAIT
-    while nodes.actors():
-        assert time.monotonic() < patience
-        time.sleep(0.1)
+class Driver:
+    """A program that has work done on a cluster, and how much of it is done."""
 
+    def __init__(self, what: str, out: Path, nodes: Nodes, pace: float) -> None:
+        self.part = out.with_name(f"{out.name}.part")
+        command = [sys.executable, "-m", program.__name__, "work", what, str(out.parent), out.name]
+        self.process = subprocess.Popen(
+            [*command, nodes.address, str(pace)],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
 
-def lines(part: Path) -> int:
-    return part.read_bytes().count(b"\n") if part.exists() else 0
+    @property
+    def done(self) -> int:
+        """How many lines there are of what is done, in a file or in objects."""
+        files = self.part.glob("*.jsonl") if is_remote(self.part) else [self.part]
+        return sum(each.read_bytes().count(b"\n") for each in files if each.exists())
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        def met() -> bool:
+            there = condition()
+            assert there or self.process.poll() is None, self.process.communicate()
+            return there
+
+        until(met)
+
+    def until_done(self, count: int) -> None:
+        self.until(lambda: self.done > count)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+    def ended(self, code: int = 0) -> str:
+        """What it said on standard error."""
+        out, said = self.process.communicate(timeout=WAIT)
+        assert self.process.returncode == code, out + said
+        assert not out
+        return said
 
 
 @needs_ray
@@ -148,24 +166,22 @@ def test_actors_a_driver_and_a_node_are_killed_on_the_way(tmp_path: Path, nodes:
     """A transfer of 300 images comes out as one process writes it."""
     program.write_images(tmp_path)
     out, alone = tmp_path / "out.json", tmp_path / "alone.json"
-    part = out.with_name("out.json.part")
-    driver = start("transfer", tmp_path, out.name, nodes.address, SLOWLY)
-    until(lambda: lines(part) > 20, driver)
+    driver = Driver("transfer", out, nodes, SLOWLY)
+    driver.until_done(20)
     os.kill(nodes.actors()[0], signal.SIGKILL)
-    until(lambda: lines(part) > 60, driver)
+    driver.until_done(60)
     driver.kill()
-    driver.communicate()
-    kept = lines(part)
+    kept = driver.done
     assert 60 < kept < 300
-    driver = start("transfer", tmp_path, out.name, nodes.address, SLOWLY)
-    until(lambda: lines(part) > kept + 20, driver)
+    driver = Driver("transfer", out, nodes, SLOWLY)
+    driver.until_done(kept + 20)
     nodes.lose_a_node()
-    until(lambda: bool(nodes.actors()), driver)
+    driver.until(lambda: bool(nodes.actors()))
     os.kill(nodes.actors()[0], signal.SIGKILL)
-    assert ended(driver) == ""
+    assert driver.ended() == ""
     transfer(*program.transfer_of(tmp_path), alone)
     assert out.read_bytes() == alone.read_bytes()
-    assert not part.exists()
+    assert not driver.part.exists()
 
 
 @needs_ray
@@ -174,17 +190,16 @@ def test_a_prediction_is_interrupted_and_goes_on(tmp_path: Path, nodes: Nodes) -
     """An interruption is one line and ends the actors; the result is as one process writes it."""
     program.write_images(tmp_path)
     out, alone = tmp_path / "out.jsonl", tmp_path / "alone.jsonl"
-    part = out.with_name("out.jsonl.part")
-    driver = start("predict", tmp_path, out.name, nodes.address, SLOWLY)
-    until(lambda: lines(part) > 40, driver)
-    driver.send_signal(signal.SIGINT)
-    assert ended(driver, 130) == "interrupted; run the same command again to go on\n"
-    assert 40 < lines(part) < 300
-    until_ended(nodes)
-    driver = start("predict", tmp_path, out.name, nodes.address, SLOWLY / 3)
-    until(lambda: len(nodes.actors()) > 1, driver)
+    driver = Driver("predict", out, nodes, SLOWLY)
+    driver.until_done(40)
+    driver.process.send_signal(signal.SIGINT)
+    assert driver.ended(130) == "interrupted; run the same command again to go on\n"
+    assert 40 < driver.done < 300
+    until(lambda: not nodes.actors())
+    driver = Driver("predict", out, nodes, SLOWLY / 3)
+    driver.until(lambda: len(nodes.actors()) > 1)
     os.kill(nodes.actors()[1], signal.SIGKILL)
-    assert ended(driver) == ""
+    assert driver.ended() == ""
     predict(*program.prediction_of(tmp_path), alone)
     assert out.read_bytes() == alone.read_bytes()
 
@@ -209,20 +224,13 @@ def test_poses_and_stored_features_are_those_of_one_process(tmp_path: Path, node
     assert snapshot(there) == snapshot(here)
 
 
-class Tight(Squares):
-    """Two items fit the memory."""
-
-    def worker(self) -> Worker:
-        return Crowded(2)
-
-
 @needs_ray
 @pytest.mark.long
 def test_a_batch_that_does_not_fit_the_memory_is_halved_and_said(
     nodes: Nodes, caplog: pytest.LogCaptureFixture
 ) -> None:
     engine = Ray(nodes.address, workers=1)
-    found = list(engine.results(Tight(), batched(64, 4)))
+    found = list(engine.results(Crowded(2), batched(64, 4)))
     assert sorted(found, key=lambda each: each[0].start) == [(each, list(each)) for each in batched(64, 4)]
     assert [each.getMessage() for each in caplog.records if each.name.startswith("geoaware")] == [
         "a batch of 4 did not fit the memory: going on with 2"
@@ -249,7 +257,7 @@ def test_errors_of_actors_come_back(nodes: Nodes, tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(cluster, "_versions", lambda: {**real, "torch": "1.0"})
     with pytest.raises(InputError, match=re.escape(f"has torch {real['torch']}, not 1.0; install")):
         list(engine.results(Squares(), many))
-    until_ended(nodes)
+    until(lambda: not nodes.actors())
 
 
 def lacks_diffusers(item: int) -> None:

@@ -11,13 +11,7 @@ import pytest
 from geoaware.apps.transfer import transfer
 from tests import s3
 from tests.runs import ray_program as program
-from tests.runs.test_cluster import SLOWLY, ended, needs_ray, running, start, until
-
-
-def done(part: Path) -> int:
-    """How many lines of objects there are."""
-    objects = [each for each in part.sizes() if each.suffix == ".jsonl"]  # type: ignore[attr-defined]
-    return sum(each.read_bytes().count(b"\n") for each in objects)
+from tests.runs.test_cluster import SLOWLY, Driver, needs_ray, running
 
 
 @needs_ray
@@ -29,17 +23,15 @@ def test_an_actor_and_the_driver_are_killed_on_the_way(tmp_path: Path) -> None:
         s3.upload(tmp_path / "images", s3.url("in/images"))
         s3.upload(tmp_path / "sources", s3.url("in/sources"))
         out = s3.url("in/out.json")
-        part = out.with_name("out.json.part")
         with running() as nodes:
-            driver = start("transfer", out.parent, out.name, nodes.address, SLOWLY)
-            until(lambda: bool(nodes.actors()) and part.exists(), driver)
+            driver = Driver("transfer", out, nodes, SLOWLY)
+            driver.until(lambda: bool(nodes.actors()) and driver.part.exists())
             os.kill(nodes.actors()[0], signal.SIGKILL)
-            until(lambda: done(part) > 20, driver)
+            driver.until_done(20)
             driver.kill()
-            driver.communicate()
-            assert 20 < done(part) < program.COUNT
+            assert 20 < driver.done < program.COUNT
             assert not out.exists()
-            driver = start("transfer", out.parent, out.name, nodes.address, 0.0)
-            ended(driver)
+            driver = Driver("transfer", out, nodes, 0.0)
+            driver.ended()
         assert out.read_bytes() == (tmp_path / "alone.json").read_bytes()
-        assert not part.exists()
+        assert not driver.part.exists()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from geoaware.runs.errors import InputError
-from geoaware.runs.records import RecordFile, Records, Run, complete
+from geoaware.runs.records import Records, Run, complete
 from geoaware.runs.work import Batch, Done, Job, batched
 from tests.runs.test_work import Squares
 
@@ -161,7 +161,7 @@ def test_no_item(tmp_path: Path) -> None:
 
 
 def test_lines_are_read_while_others_are_written(tmp_path: Path) -> None:
-    with RecordFile(tmp_path / "n.json.part", Numbers()) as records:
+    with Records(tmp_path / "n.json.part", Numbers()) as records:
         records.begin(Numbers().head())
         for item, there in ((3, [3]), (0, [0, 3]), (4, [0, 3, 4])):
             records.put(item, json.dumps({"item": item}) + "\n")

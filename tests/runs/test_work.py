@@ -18,7 +18,7 @@ import torch
 from geoaware.runs import work
 from geoaware.runs.errors import InputError
 from geoaware.runs.progress import silent
-from geoaware.runs.work import FEWEST, Careful, Engine, Job, Local, Worker, batched, one_thread
+from geoaware.runs.work import FEWEST, Careful, Engine, Job, Local, batched, one_thread
 
 ROOT = Path(__file__).resolve().parents[2]
 _log = logging.getLogger("geoaware.tests")
@@ -30,14 +30,6 @@ class Squares:
 
     device: str = "cpu"
     act: Callable[[int], Any] = abs
-
-    def worker(self) -> Worker:
-        return SquareWorker(self.act)
-
-
-class SquareWorker:
-    def __init__(self, act: Callable[[int], Any]) -> None:
-        self.act = act
 
     def load(self, batch: Sequence[int]) -> list[int]:
         return list(batch)
@@ -181,6 +173,8 @@ def test_threads_are_as_before_afterwards() -> None:
 
 class Crowded:
     """Fits two items at a time."""
+
+    device = "cpu"
 
     def __init__(self, most: int = 2) -> None:
         self.most, self.sizes = most, list[int]()

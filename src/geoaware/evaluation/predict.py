@@ -14,7 +14,7 @@ import multiprocessing
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from copy import copy
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -227,17 +227,9 @@ class _Work:
     def poses(self) -> tuple[Pose, ...]:
         return CANDIDATES[self.matcher.pose]
 
-    @property
-    def device(self) -> str:
-        return self.matcher.extractor.device.type
-
-    def worker(self) -> _Worker:
-        return _Worker(self)
-
     def header(self) -> Header:
         """As it comes back from a file."""
         provenance = self.matcher.extractor.provenance()
-        categories = sorted({pair.category for pair in self.dataset.pairs})
         header = Header(
             protocol=self.settings.protocol,
             pairs=len(self.dataset.pairs),
@@ -255,7 +247,7 @@ class _Work:
             },
             versions=versions(),
             hashes={"pairs": hash_pairs(self.dataset.pairs), **provenance.hashes},
-            schemas={name: describe_schema(self.dataset.schemas[name]) for name in categories},
+            schemas={name: describe_schema(self.dataset.schemas[name]) for name in self.dataset.categories},
         )
         return parse_header(json.loads(header.to_line()), "header")
 
@@ -289,16 +281,13 @@ def _sharing(work: _Work, goal: Path, engine: Engine | None) -> Iterator[_Work]:
     if not isinstance(engine, Local) or engine.workers == 1:
         yield work
         return
-    processes = engine.workers or cores()
-    if is_remote(goal):
-        with scratch() as folder:
-            yield replace(work, shared=folder, processes=processes)
-        return
-    folder = goal.with_name(draft_name(goal.stem, ".features"))
-    try:
-        yield replace(work, shared=folder, processes=processes)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with ExitStack() as held:
+        if is_remote(goal):
+            folder = held.enter_context(scratch())
+        else:
+            folder = goal.with_name(draft_name(goal.stem, ".features"))
+            held.callback(shutil.rmtree, folder, ignore_errors=True)
+        yield replace(work, shared=folder, processes=engine.workers or cores())
 
 
 class _Predictions(Run):
@@ -312,15 +301,15 @@ class _Predictions(Run):
         self._rows = {pair.id: row for row, pair in enumerate(work.dataset.pairs)}
 
     @property
-    def job(self) -> _Work:
-        return self._work
+    def job(self) -> _Job:
+        return _Job(self._work)
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def batches(self) -> Sequence[Batch]:
         """Each pair is one; those that follow each other share images."""
-        return [(row,) for row in _Store(self._work).order]
+        return [(row,) for row in _plan(self._work)]
 
     def check_whole(self, goal: Path) -> None:
         if is_table(goal):
@@ -360,25 +349,8 @@ class _Predictions(Run):
             out.writelines(records.lines())
 
 
-class _Worker:
-    """Matches pairs; images are kept as long as there is room."""
-
-    def __init__(self, work: _Work) -> None:
-        self._work, self._store = work, _Store(work)
-
-    def load(self, batch: Batch) -> dict[Path, Image.Image]:
-        pairs = [self._work.dataset.pairs[row] for row in batch]
-        return self._store.read([side for pair in pairs for side in (pair.source, pair.target)])
-
-    def work(self, batch: Batch, loaded: dict[Path, Image.Image]) -> list[str]:
-        self._store.at_hand = loaded
-        pairs = [self._work.dataset.pairs[row] for row in batch]
-        return [record_line(_record(pair, self._work, self._store)) for pair in pairs]
-
-
-def _record(pair: Pair, work: _Work, store: _Store) -> dict[str, Any]:
+def _record(pair: Pair, work: _Work, source: Encoded, target: Encoded) -> dict[str, Any]:
     schema = work.dataset.schemas[pair.category]
-    source, target = store.get(pair.source), store.get(pair.target)
     if work.settings.masks:
         source = replace(source, mask=object_mask(pair.source))
         if work.protocol.released_pose:
@@ -420,110 +392,118 @@ def _queries(pair: Pair, schema: Schema, work: _Work) -> tuple[Tensor, MirroredP
     return points, mirror_points(points, (width, height), partners, known)
 
 
-class _Store:
-    """Encoded images, kept within a number of bytes; extracted in batches that never change.
+def _images(pairs: Sequence[Pair]) -> dict[Path, AnnotatedImage]:
+    """The images by their files, in the order of their first appearance."""
+    found = dict[Path, AnnotatedImage]()
+    for pair in pairs:
+        found.setdefault(pair.target.path, pair.target)
+        found.setdefault(pair.source.path, pair.source)
+    return found
+
+
+def _plan(work: _Work) -> list[int]:
+    """Rows of the pairs in the order of work.
+
+    Pairs are worked off in square blocks of images that fit the cache, back and forth, so that an image is
+    rarely extracted twice however the data set orders its pairs.
+    """
+    pairs = work.dataset.pairs
+    block = max(work.settings.cache_bytes // (work.matcher.map_bytes * len(work.poses) * 2), 1)
+    blocks = {path: number // block for number, path in enumerate(_images(pairs))}
+
+    def key(row: int) -> tuple[int, int, int]:
+        down, across = blocks[pairs[row].source.path], blocks[pairs[row].target.path]
+        return down, -across if down % 2 else across, row
+
+    return sorted(range(len(pairs)), key=key)
+
+
+class _Job:
+    """Matches pairs. Encoded images are kept within a number of bytes, and extracted in fixed batches.
 
     Images are numbered by first appearance; ``batch`` of them in a row are extracted together whenever one
-    is needed. Pairs are worked off in square blocks of images that fit the cache, back and forth, so that an
-    image is rarely extracted twice however the data set orders its pairs. Several processes leave what they
-    extract in a folder for each other.
-
-    Attributes:
-        order: rows of the pairs in the order of work.
-        at_hand: images that were read beforehand.
+    is needed. Several processes leave what they extract in a folder for each other.
     """
 
     def __init__(self, work: _Work) -> None:
-        pairs = work.dataset.pairs
-        self._features, self._map_bytes = work.matcher.features, work.matcher.map_bytes
-        self._batch, self._limit = work.batch, work.settings.cache_bytes
-        self._room = self._limit // work.processes
-        self._folder = work.shared if multiprocessing.parent_process() is not None else None
-        self._images: dict[Path, AnnotatedImage] = {}
-        self._poses: dict[Path, tuple[Pose, ...]] = {}
-        for pair in pairs:
-            for image, poses in ((pair.target, ("identity",)), (pair.source, work.poses)):
-                self._images.setdefault(image.path, image)
-                before = self._poses.get(image.path, ())
-                self._poses[image.path] = before if len(before) > len(poses) else poses
+        self._work, self._images = work, _images(work.dataset.pairs)
+        self.device = work.matcher.extractor.device.type
+        self._sources = {pair.source.path for pair in work.dataset.pairs}
         self._paths = list(self._images)
         self._number = {path: number for number, path in enumerate(self._paths)}
+        self._room = work.settings.cache_bytes // work.processes
         # The batch just made and the one of the other image of a pair stay, whatever the limit.
-        self._kept: Recent[Path, Encoded] = Recent(self._room, _size, least=2 * self._batch)
-        self.order = self._plan(pairs, len(work.poses))
-        self.at_hand: dict[Path, Image.Image] = {}
+        self._kept: Recent[Path, Encoded] = Recent(self._room, _size, least=2 * work.batch)
 
-    def get(self, image: AnnotatedImage) -> Encoded:
+    def load(self, batch: Batch) -> dict[Path, Image.Image]:
+        """The images of all extraction batches that these pairs need, without those that are kept."""
+        pairs = [self._work.dataset.pairs[row] for row in batch]
+        paths = [side.path for pair in pairs for side in (pair.source, pair.target)]
+        groups = {self._group(each) for each in paths if each not in self._kept}
+        there = {n for n in groups if (file := self._file(n)) is not None and file.exists()}
+        return {path: load_annotated(self._images[path]) for n in groups - there for path in self._members(n)}
+
+    def work(self, batch: Batch, loaded: dict[Path, Image.Image]) -> list[str]:
+        lines = []
+        for pair in (self._work.dataset.pairs[row] for row in batch):
+            source, target = self._get(pair.source, loaded), self._get(pair.target, loaded)
+            lines.append(record_line(_record(pair, self._work, source, target)))
+        return lines
+
+    def _get(self, image: AnnotatedImage, loaded: dict[Path, Image.Image]) -> Encoded:
         """The image with its features, in every pose if it is the source of any pair."""
         if image.path not in self._kept:
-            for path, encoded in self._made(self._group(image)).items():
+            for path, encoded in self._made(self._group(image.path), loaded).items():
                 self._kept[path] = encoded
         return self._kept[image.path]
 
-    def read(self, images: Sequence[AnnotatedImage]) -> dict[Path, Image.Image]:
-        """The images of all batches that these are in, without those that are kept."""
-        groups = {self._group(each) for each in images if each.path not in self._kept}
-        there = set() if self._folder is None else {n for n in groups if self._file(n).exists()}
-        return {path: load_annotated(self._images[path]) for n in groups - there for path in self._members(n)}
-
-    def _group(self, image: AnnotatedImage) -> int:
-        return self._number[image.path] // self._batch
+    def _group(self, path: Path) -> int:
+        return self._number[path] // self._work.batch
 
     def _members(self, group: int) -> list[Path]:
-        return self._paths[group * self._batch : (group + 1) * self._batch]
+        batch = self._work.batch
+        return self._paths[group * batch : (group + 1) * batch]
 
-    def _file(self, group: int) -> Path:
-        assert self._folder is not None
-        return self._folder / f"{group}.pt"
+    def _file(self, group: int) -> Path | None:
+        """Where processes find what another one has extracted; none where one process does all."""
+        shared = self._work.shared if multiprocessing.parent_process() is not None else None
+        return None if shared is None else shared / f"{group}.pt"
 
-    def _made(self, group: int) -> dict[Path, Encoded]:
+    def _made(self, group: int, loaded: dict[Path, Image.Image]) -> dict[Path, Encoded]:
         """A batch: as another process has left it, or extracted here."""
-        if self._folder is None:
-            return self._extract(group)
+        file = self._file(group)
+        if file is None:
+            return self._extract(group, loaded)
         from filelock import FileLock
 
-        file = self._file(group)
-        self._folder.mkdir(parents=True, exist_ok=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
         # Who comes second waits for what the first one extracts.
         with FileLock(f"{file}.lock", poll_interval=0.002):
             if file.exists():
                 found: dict[Path, Encoded] = torch.load(file, mmap=True, weights_only=False)
                 return found
-            made = self._extract(group)
+            made = self._extract(group, loaded)
             self._room -= sum(map(_size, made.values()))
             if self._room > 0:
                 with replacing(file) as draft:
                     torch.save(made, draft)
             return made
 
-    def _extract(self, group: int) -> dict[Path, Encoded]:
+    def _extract(self, group: int, loaded: dict[Path, Image.Image]) -> dict[Path, Encoded]:
         """Extract a batch in every pose that its images are needed in."""
         paths = self._members(group)
-        fresh = {
-            path: Encoded(self.at_hand.get(path) or load_annotated(self._images[path])) for path in paths
-        }
-        for pose in dict.fromkeys(pose for path in paths for pose in self._poses[path]):
-            turned = {
-                path: pose_image(fresh[path].image, pose) for path in paths if pose in self._poses[path]
-            }
+        fresh = {path: Encoded(loaded.get(path) or load_annotated(self._images[path])) for path in paths}
+        for pose in self._work.poses:
+            turned = [path for path in paths if pose == "identity" or path in self._sources]
+            if not turned:
+                continue
             canvases = None
             if pose != "identity":
                 canvases = [fresh[path].maps["identity"].canvas.posed(pose) for path in turned]
-            made = self._features(list(turned.values()), canvases)
-            for path, features in zip(turned, made, strict=True):
+            images = [pose_image(fresh[path].image, pose) for path in turned]
+            for path, features in zip(turned, self._work.matcher.features(images, canvases), strict=True):
                 fresh[path].maps[pose] = features
         return fresh
-
-    def _plan(self, pairs: Sequence[Pair], poses: int) -> list[int]:
-        """Rows of the pairs in the order of work."""
-        block = max(self._limit // (self._map_bytes * poses * 2), 1)
-
-        def key(row: int) -> tuple[int, int, int]:
-            down = self._number[pairs[row].source.path] // block
-            across = self._number[pairs[row].target.path] // block
-            return down, -across if down % 2 else across, row
-
-        return sorted(range(len(pairs)), key=key)
 
 
 def _size(encoded: Encoded) -> int:

@@ -122,7 +122,7 @@ def _connect(address: str) -> None:
     if given != "auto":
         _knock(given)
     try:
-        with _hushed(), _keeping_signals():
+        with _undisturbed():
             ray.init(given, log_to_driver=False, logging_level=logging.CRITICAL)
     except Exception as error:
         if "find any running Ray instance" in str(error):
@@ -136,9 +136,10 @@ def _connect(address: str) -> None:
 
 
 @contextmanager
-def _hushed() -> Iterator[None]:
-    """What is written to standard error past Python goes nowhere: Ray tells what level it logs at."""
+def _undisturbed() -> Iterator[None]:
+    """Ray tells what level it logs at, past Python, and puts a handler in the place of the program's own."""
     sys.stderr.flush()
+    before = signal.getsignal(signal.SIGTERM)
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     try:
@@ -147,15 +148,6 @@ def _hushed() -> Iterator[None]:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nowhere)
-
-
-@contextmanager
-def _keeping_signals() -> Iterator[None]:
-    """Ray puts a handler of its own in the place of the program's."""
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
         with suppress(ValueError):  # of a thread other than the first, which sets none
             signal.signal(signal.SIGTERM, before)
 

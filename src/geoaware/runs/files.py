@@ -77,12 +77,10 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         return
     goal = Path(os.path.realpath(wanted))
     draft = goal.with_name(draft_name(goal.stem, goal.suffix))
-    try:
+    with writing(wanted):
         goal.parent.mkdir(parents=True, exist_ok=True)
         # The system takes the user's umask off: the process cannot read it without changing it.
         draft.touch(exist_ok=False)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}); choose another place") from None
     clear_drafts(goal)
     try:
         yield draft
@@ -105,9 +103,7 @@ def clear_drafts(path: Path) -> None:
 def scratch() -> Iterator[Path]:
     """A folder of this machine, only for this user and for as long; those that killed processes left go."""
     above = Path(tempfile.gettempdir())
-    for each in _left_in(above):
-        if each.name.startswith(_begin("scratch")):
-            _remove(each)
+    clear_drafts(above / "scratch")
     folder = above / draft_name("scratch")
     folder.mkdir(mode=0o700)
     try:
@@ -184,10 +180,10 @@ def check_goals(*goals: Path | None) -> None:
 
 @contextmanager
 def writing(goal: Path) -> Iterator[None]:
-    """Turn what a store says when something is put to a URL into an error that names it.
+    """Turn what the system says when a file is made, or put to a URL, into an error that names it.
 
     Raises:
-        InputError: it may not be written to, or its bucket is missing.
+        InputError: it may not be written to, or its folder or bucket cannot be.
     """
     try:
         yield
@@ -334,11 +330,9 @@ def open_part(part: Path, restart: bool = False) -> BinaryIO:
     Raises:
         InputError: it cannot be written, or is in use.
     """
-    try:
+    with writing(part):
         part.parent.mkdir(parents=True, exist_ok=True)
         file = part.open("a+b")
-    except OSError as error:
-        raise InputError(f"{part}: cannot be written ({error.strerror}); choose another place") from None
     try:
         _lock(file.fileno(), part)
         file.seek(0)

@@ -111,10 +111,6 @@ class Remote(type(Path())):  # type: ignore[misc]  # PosixPath or WindowsPath
         """The path from a folder, with no protocol any more."""
         return Path(*super().relative_to(*other, **options).parts)
 
-    def is_absolute(self) -> bool:
-        """A URL always is."""
-        return True
-
     def absolute(self) -> Remote:
         """The same."""
         return self

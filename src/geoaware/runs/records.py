@@ -23,7 +23,7 @@ from contextlib import ExitStack, suppress
 from io import BytesIO
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from geoaware.runs.errors import InputError
 from geoaware.runs.files import (
@@ -105,27 +105,6 @@ class Run(ABC):
         return True
 
 
-@runtime_checkable
-class Records(Protocol):
-    """The lines of the items that are finished."""
-
-    head: Any
-    """First line; ``None`` if nothing has been done yet."""
-
-    def begin(self, line: str) -> None:
-        """Write the first line."""
-
-    def put(self, place: int, line: str) -> None:
-        """Keep the line of an item; from here on a killed process cannot lose it."""
-
-    def __contains__(self, place: object) -> bool: ...
-
-    def __len__(self) -> int: ...
-
-    def lines(self) -> Iterator[bytes]:
-        """The lines of the items, in their order."""
-
-
 def complete(
     run: Run, goal: Path, engine: Engine | None = None, *, restart: bool = False, tell: Tell = silent
 ) -> None:
@@ -153,7 +132,7 @@ def complete(
         clear_drafts(goal)
         remove_part(part)
         return
-    with (RecordFolder if is_remote(part) else RecordFile)(part, run, restart) as records:
+    with (RecordFolder if is_remote(part) else Records)(part, run, restart) as records:
         if restart:
             discard(goal)
         carry_out(run, records, engine or Local(), tell)
@@ -176,20 +155,26 @@ def carry_out(run: Run, records: Records, engine: Engine, tell: Tell = silent) -
                     tell(run.what, len(records), len(run))
 
 
-class RecordFile:
-    """A part file, locked while it is open; only where each line stands is in memory.
+class Records:
+    """The lines of the items that are finished, in a part file, which is locked while it is open.
+
+    Only where each line stands is in memory.
 
     Args:
         path: the file; folders that are missing are made.
         run: whose lines they are.
         restart: empty it.
 
+    Attributes:
+        head: what the first line says; ``None`` if nothing has been done yet.
+
     Raises:
         InputError: it cannot be written, is in use, is damaged, or is of another run.
     """
 
     def __init__(self, path: Path, run: Run, restart: bool = False) -> None:
-        self.path, self.head = path, None
+        self.path = path
+        self.head: Any = None
         self._places, self._count = array("q", [-1]) * len(run), 0
         self._file = open_part(path, restart)
         try:
@@ -198,7 +183,7 @@ class RecordFile:
             self._file.close()
             raise
 
-    def __enter__(self) -> RecordFile:
+    def __enter__(self) -> Records:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: TracebackType | BaseException | None) -> None:
@@ -260,7 +245,7 @@ class RecordFile:
         self._file.truncate(begin)
 
 
-class RecordFolder(RecordFile):
+class RecordFolder(Records):
     """A folder at a URL with the first line in one object and the others in many, some in each.
 
     Objects are written whole, under names made of their items, so that a killed run loses at most what was
@@ -335,7 +320,7 @@ class RecordFolder(RecordFile):
 
     def _fetch(self, run: Run, restart: bool) -> None:
         """Find what is done; what has only a first line is begun anew, as with a file."""
-        names = _in_folder(self.folder)
+        names = [each.name for each in self.folder.glob("*")]
         done = [each for each in names if _LINES.fullmatch(each)]
         if restart or not done:
             remove_part(self.folder, keep=(OWNER,))
@@ -355,18 +340,11 @@ class RecordFolder(RecordFile):
                         super().put(place, line.decode())
 
 
-def _in_folder(folder: Path) -> list[str]:
-    try:
-        return [each.name for each in folder.iterdir()]
-    except FileNotFoundError:
-        return []
-
-
 def remove_part(part: Path, keep: Sequence[str] = ()) -> None:
     """Remove what an earlier run left of its work; in a folder only what is of a run, its head last."""
     if not is_remote(part):
         part.unlink(missing_ok=True)
         return
-    names = _in_folder(part)
-    for each in [*filter(_LINES.fullmatch, names), *({HEAD, OWNER} & {*names} - {*keep})]:
+    names = {each.name for each in part.glob("*")}
+    for each in [*filter(_LINES.fullmatch, names), *({HEAD, OWNER} & names - {*keep})]:
         (part / each).unlink(missing_ok=True)

@@ -1,8 +1,8 @@
 """Long work, done batch by batch by this process or by several of this machine.
 
-Work is a `Job`: numbered items in batches, and a `Worker` that each process makes once. A batch gives the
-same results whoever does it, because every process computes in one thread on a CPU. So neither the number of
-processes nor the order in which they finish changes a result.
+Work is a `Job`: numbered items in batches. A batch gives the same results whoever does it, because every
+process computes in one thread on a CPU. So neither the number of processes nor the order in which they finish
+changes a result.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
+from logging.handlers import BufferingHandler
 from typing import Any, Protocol, runtime_checkable
 
 from geoaware.runs.errors import InputError
@@ -42,26 +43,18 @@ _log = logging.getLogger(__name__)
 
 
 @runtime_checkable
-class Worker(Protocol):
-    """What a process makes once and does all its batches with."""
+class Job(Protocol):
+    """Work on numbered items; it is pickled to the processes that take part, each of which does batches."""
+
+    @property
+    def device(self) -> str:
+        """Type of the device that computes; only on ``"cpu"`` several processes are of use."""
 
     def load(self, batch: Batch) -> Any:
         """Read what a batch needs; may run in a thread of its own, beside the computation of another."""
 
     def work(self, batch: Batch, loaded: Any) -> list[Any]:
         """A result for each item, which can be pickled; what went wrong with an item is a result too."""
-
-
-@runtime_checkable
-class Job(Protocol):
-    """Work on numbered items; it is pickled to the processes that take part."""
-
-    @property
-    def device(self) -> str:
-        """Type of the device that computes; only on ``"cpu"`` several processes are of use."""
-
-    def worker(self) -> Worker:
-        """Load what the work needs; called once in each process."""
 
 
 @runtime_checkable
@@ -132,9 +125,6 @@ class _Calls:
     function: Callable[[int], Any]
     device: str
 
-    def worker(self) -> _Calls:
-        return self
-
     def load(self, batch: Batch) -> None:
         return
 
@@ -187,18 +177,20 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 class Careful:
-    """A worker whose batches are done in parts where they do not fit the memory."""
+    """A job whose batches are done in parts where they do not fit the memory."""
 
-    def __init__(self, worker: Worker) -> None:
-        self.load, self._work = worker.load, worker.work
+    def __init__(self, job: Job) -> None:
+        self.load, self._work = job.load, job.work
         self._most = sys.maxsize
 
     def work(self, batch: Batch, loaded: Any) -> list[Any]:
-        """As the worker; what does not fit is halved, and no later part is larger.
+        """As the job; what does not fit is halved, and no later part is larger.
 
         Raises:
             InputError: a single item does not fit.
         """
+        import torch
+
         if len(batch) <= self._most:
             try:
                 return self._work(batch, loaded)
@@ -210,28 +202,20 @@ class Careful:
                 raise InputError(f"one image does not fit the memory; {remedy}")
             self._most = len(batch) // 2
             _log.warning("a batch of %d did not fit the memory: going on with %d", len(batch), self._most)
-            _give_back()
+            torch.cuda.empty_cache()
         parts = (batch[each.start : each.stop] for each in batched(len(batch), self._most))
         return [each for part in parts for each in self.work(part, self.load(part))]
 
 
-def _give_back() -> None:
-    import torch
-
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
 def _here(job: Job, batches: Sequence[Batch]) -> Iterator[Done]:
     """In this process; what the next batch needs is read in a second thread meanwhile."""
-    worker = Careful(job.worker())
+    careful = Careful(job)
     with ThreadPoolExecutor(1) as reader:
-        following = reader.submit(worker.load, batches[0]) if batches else None
+        following = [reader.submit(job.load, batch) for batch in batches[:1]]
         for number, batch in enumerate(batches, start=1):
-            assert following is not None
-            loaded = following.result()
-            following = reader.submit(worker.load, batches[number]) if number < len(batches) else None
-            yield batch, worker.work(batch, loaded)
+            loaded = following.pop().result()
+            following += [reader.submit(job.load, each) for each in batches[number : number + 1]]
+            yield batch, careful.work(batch, loaded)
 
 
 def _pool(payload: bytes, batches: Sequence[Batch], workers: int) -> Iterator[Done]:
@@ -269,23 +253,6 @@ Note = tuple[str, int, str]
 """What a process has to tell: the logger's name, the level and the text."""
 
 
-class _Notes(logging.Handler):
-    """Keeps what a process has to tell, until it is passed on."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.kept = list[Note]()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Keep it."""
-        self.kept.append((record.name, record.levelno, record.getMessage()))
-
-    def taken(self) -> list[Note]:
-        """What was kept since the last call."""
-        kept, self.kept = self.kept, []
-        return kept
-
-
 def pass_on(notes: Iterable[Note], said: set[Note]) -> None:
     """Tell what processes have to tell; what several of them say is told once."""
     for note in notes:
@@ -296,8 +263,8 @@ def pass_on(notes: Iterable[Note], said: set[Note]) -> None:
 
 
 # Of a process that takes part: what it works with, or why it cannot, and what it has to tell.
-_worker: Careful | Exception | None = None
-_notes = _Notes()
+_job: Careful | Exception | None = None
+_notes = BufferingHandler(sys.maxsize)
 
 
 def _begin(payload: bytes) -> None:
@@ -310,7 +277,7 @@ def _begin(payload: bytes) -> None:
 
 def prepare(payload: bytes) -> None:
     """Make this process ready to do batches of a pickled job; `do` raises what goes wrong here."""
-    global _worker
+    global _job
     keep_freed_memory()
     logger = logging.getLogger("geoaware")
     logger.addHandler(_notes)
@@ -319,17 +286,20 @@ def prepare(payload: bytes) -> None:
         import torch
 
         torch.set_num_threads(1)
-        _worker = Careful(pickle.loads(payload).worker())
+        _job = Careful(pickle.loads(payload))
     except Exception as error:
-        _worker = error
+        _job = error
 
 
 def do(batch: Batch) -> tuple[list[Any], list[Note]]:
     """Do a batch in a process that is ready: results, and what there is to tell."""
-    if isinstance(_worker, Exception):
-        raise _worker
-    assert _worker is not None
-    return _worker.work(batch, _worker.load(batch)), _notes.taken()
+    if isinstance(_job, Exception):
+        raise _job
+    assert _job is not None
+    results = _job.work(batch, _job.load(batch))
+    notes = [(each.name, each.levelno, each.getMessage()) for each in _notes.buffer]
+    _notes.flush()
+    return results, notes
 
 
 def _end_with_parent() -> None:

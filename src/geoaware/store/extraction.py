@@ -160,7 +160,8 @@ def extract(
         InputError: the disk has less room than the files take, or not one image fits the memory.
         DiskFullError: the disk became full; what is finished stays.
     """
-    job = _Job([(task, pose) for task in work.tasks for pose in task.poses], extractor, store)
+    units = [(task, pose) for task in work.tasks for pose in task.poses]
+    job = _Job(units, extractor, store, store.damaged())
     written, failed = 0, dict[int, str]()
     with one_thread():
         first = job.first()
@@ -201,36 +202,27 @@ def _check_disk(estimate: Estimate, store: FeatureStore) -> None:
 
 @dataclass(frozen=True)
 class _Job:
-    """The files to be made, by their images and poses."""
+    """The files to be made, by their images and poses; those that are damaged are made anew."""
 
     units: Sequence[tuple[Task, Pose]]
     extractor: Extractor
     store: FeatureStore
+    damaged: set[tuple[str, Pose]]
 
     @property
     def device(self) -> str:
         return self.extractor.device.type
 
-    def worker(self) -> _Worker:
-        return _Worker(self)
-
     def first(self) -> Image.Image | None:
-        loaded = (self.worker().load((number,))[0] for number in range(len(self.units)))
+        loaded = (self.load((number,))[0] for number in range(len(self.units)))
         return next((each for each in loaded if isinstance(each, Image.Image)), None)
-
-
-class _Worker:
-    """Extracts images, and writes what comes out."""
-
-    def __init__(self, job: _Job) -> None:
-        self._job, self._damaged = job, job.store.damaged()
 
     def load(self, batch: Batch) -> list[Image.Image | str | None]:
         """Turned images; ``None`` for what another process made meanwhile, or why there is no image."""
         found = list[Image.Image | str | None]()
         last: tuple[Path, Image.Image] | None = None
-        for task, pose in (self._job.units[number] for number in batch):
-            if (task.image, pose) not in self._damaged and self._job.store.has(task.image, pose):
+        for task, pose in (self.units[number] for number in batch):
+            if (task.image, pose) not in self.damaged and self.store.has(task.image, pose):
                 found.append(None)
                 continue
             try:
@@ -244,7 +236,7 @@ class _Worker:
     def work(self, batch: Batch, loaded: list[Image.Image | str | None]) -> list[str | None]:
         """`WRITTEN`, ``None``, or why there are no features."""
         images = [each for each in loaded if isinstance(each, Image.Image)]
-        levels = self._job.extractor.levels_of(images) if images else ()
+        levels = self.extractor.levels_of(images) if images else ()
         maps = ([level[row] for level in levels] for row in range(len(images)))
         return [
             self._write(number, each, next(maps)) if isinstance(each, Image.Image) else each
@@ -252,9 +244,9 @@ class _Worker:
         ]
 
     def _write(self, number: int, image: Image.Image, maps: Sequence[Tensor]) -> str:
-        task, pose = self._job.units[number]
+        task, pose = self.units[number]
         try:
-            self._job.store.write(task.image, pose, maps, image.size)
+            self.store.write(task.image, pose, maps, image.size)
         except UnwritableError:
             raise
         except InputError as error:  # a value that cannot be stored fails its image alone

@@ -7,6 +7,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from geoaware.apps.pose.predict import PosePrediction, PosePredictor, PoseSettin
 from geoaware.apps.pose.templates import DIRECTIONS, TemplateSets
 from geoaware.data.files import reading
 from geoaware.data.names import printable
-from geoaware.evaluation.predictions import versions
+from geoaware.evaluation.predictions import record_line, versions
 from geoaware.matcher import Matcher
 from geoaware.method.types import AnnotatedImage
 from geoaware.runs.errors import InputError, NotFiniteError, stop
@@ -54,15 +55,6 @@ class PoseWork:
     images: Sequence[AnnotatedImage]
     settings: PoseSettings = field(default_factory=PoseSettings)
     about: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def device(self) -> str:
-        """Type of the device that computes."""
-        return self.matcher.extractor.device.type
-
-    def worker(self) -> _Worker:
-        """What predicts."""
-        return _Worker(self)
 
     def header(self) -> dict[str, Any]:
         """What was predicted with what, without time and place, so that runs can be compared."""
@@ -134,7 +126,7 @@ def predict_poses(
         complete(run, place(path), engine, restart=restart, tell=progress)
         return run.predictions()
     progress(run.what, 0, len(run))
-    for _, lines in (engine or Local()).results(work, run.batches()):
+    for _, lines in (engine or Local()).results(run.job, run.batches()):
         if all(map(run.keeps, lines)):
             progress(run.what, len(run.found), len(run))
     return run.predictions()
@@ -151,7 +143,7 @@ class _Poses(Run):
     begins = part_begins = f'{{"format":"{FORMAT}"'
 
     def __init__(self, work: PoseWork, failed: Callable[[str, Exception], None]) -> None:
-        self._work, self._failed = work, failed
+        self._work, self._images, self._failed = work, work.images, failed
         self._numbers = {image.id: number for number, image in enumerate(work.images)}
         self._header = json.loads(json.dumps(work.header()))
         self._without = dict[str, str]()
@@ -159,19 +151,18 @@ class _Poses(Run):
         self.found = dict[int, PosePrediction]()
 
     @property
-    def job(self) -> PoseWork:
-        return self._work
+    def job(self) -> _Job:
+        return _Job(self._work)
 
     def __len__(self) -> int:
-        return len(self._work.images)
+        return len(self._images)
 
     def batches(self) -> Sequence[Batch]:
         """Each image is one; those of a category follow each other."""
-        images = self._work.images
-        return [(number,) for number in sorted(range(len(self)), key=lambda each: images[each].category)]
+        return [(each,) for each in sorted(range(len(self)), key=lambda each: self._images[each].category)]
 
     def check_whole(self, goal: Path) -> None:
-        content = _read_table(goal, self._numbers) if is_table(goal) else _parse(goal.read_bytes(), str(goal))
+        content = _read_table(goal, self._numbers) if is_table(goal) else _read(goal)
         poses, without = content.pop("poses", None), content.pop("failed", {})
         check_same_run(content, self._header, goal)
         if not isinstance(poses, list) or not isinstance(without, dict):
@@ -183,7 +174,7 @@ class _Poses(Run):
                 self.place(each)
 
     def head(self) -> str:
-        return _line(self._header)
+        return record_line(self._header)
 
     def check_head(self, content: Any, part: Path) -> None:
         check_same_run(content, self._header, part)
@@ -217,20 +208,20 @@ class _Poses(Run):
         return [self.found[number] for number in sorted(self.found)]
 
     def write(self, draft: Path, records: Records) -> None:
-        about = {**self._header, **({"failed": self._without} if self._without else {})}
+        about = {**self._header, "failed": self._without} if self._without else self._header
         if is_table(draft):
             write_table(draft, COLUMNS, map(_row, self.predictions()), lambda: about)
             return
         content = {**about, "poses": [each.to_dict() for each in self.predictions()]}
         text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-        draft.write_bytes(text.encode(errors="backslashreplace"))  # as `RecordFile.put` does
+        draft.write_bytes(text.encode(errors="backslashreplace"))  # as `Records.put` does
 
 
-class _Worker:
+class _Job:
     """Predicts poses; the templates of a category are encoded when its first image comes."""
 
     def __init__(self, work: PoseWork) -> None:
-        self._work = work
+        self._work, self.device = work, work.matcher.extractor.device.type
         self._category: str | None = None
         self._predictor: PosePredictor | None = None
 
@@ -238,16 +229,15 @@ class _Worker:
         return
 
     def work(self, batch: Batch, loaded: None) -> list[str]:
-        return [self._predict(self._work.images[number]) for number in batch]
+        return [record_line(self._predict(self._work.images[number])) for number in batch]
 
-    def _predict(self, image: AnnotatedImage) -> str:
+    def _predict(self, image: AnnotatedImage) -> dict[str, Any]:
         predictor = self._for(image.category)  # a template that cannot be used ends the run
         try:
-            distances = predictor.distances(image)
+            return PosePrediction(image.id, image.category, predictor.distances(image)).to_dict()
         except (InputError, NotFiniteError) as error:
-            finite = not isinstance(error, NotFiniteError)
-            return _line({"picture": image.id, "failed": str(error), "not_finite": not finite})
-        return _line(PosePrediction(image.id, image.category, distances).to_dict())
+            not_finite = isinstance(error, NotFiniteError)
+            return {"picture": image.id, "failed": str(error), "not_finite": not_finite}
 
     def _for(self, category: str) -> PosePredictor:
         if self._predictor is None or category != self._category:
@@ -259,23 +249,16 @@ class _Worker:
         return self._predictor
 
 
-def _line(content: Mapping[str, Any]) -> str:
-    return json.dumps(content, ensure_ascii=False) + "\n"
-
-
 def _row(found: PosePrediction) -> dict[str, Any]:
     """A prediction as a row of a table."""
     distances = [{"set": name, **each} for name, each in found.distances.items()]
     votes = {f"votes_{pose}": count for pose, count in found.votes.items()}
-    return {
-        **{"image": found.image, "category": found.category, "pose": found.pose},
-        **votes,
-        "distances": distances,
-    }
+    named = {"image": found.image, "category": found.category, "pose": found.pose}
+    return {**named, **votes, "distances": distances}
 
 
 def _read_table(goal: Path, images: Iterable[str]) -> dict[str, Any]:
-    """What `_parse` gives, from a table."""
+    """What `_read` gives, from a table."""
     spelled = {printable(each): each for each in images}
     poses = [
         {
@@ -288,16 +271,13 @@ def _read_table(goal: Path, images: Iterable[str]) -> dict[str, Any]:
     return {**read_about(goal), "poses": poses}
 
 
-def _parse(raw: bytes, where: str) -> dict[str, Any]:
-    try:
-        content = json.loads(raw)
-    except (ValueError, RecursionError):
-        content = None
-    if not isinstance(content, dict):
-        raise InputError(
-            f"{where}: is not what `geoaware pose` writes; choose another file, or restart", "restart"
-        )
-    return content
+def _read(goal: Path) -> dict[str, Any]:
+    raw = goal.read_bytes()
+    with suppress(ValueError, RecursionError):
+        if isinstance(content := json.loads(raw), dict):
+            return content
+    what = "is not what `geoaware pose` writes; choose another file, or restart"
+    raise InputError(f"{goal}: {what}", "restart")
 
 
 def _hash_images(images: Sequence[AnnotatedImage], masks: bool) -> str:

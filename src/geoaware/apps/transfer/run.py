@@ -215,8 +215,16 @@ class _Job:
     def device(self) -> str:
         return self.voters.matcher.extractor.device.type
 
-    def worker(self) -> _Worker:
-        return _Worker(self)
+    def load(self, batch: Batch) -> list[_Opened | str]:
+        return [_open(self.targets[place], self) for place in batch]
+
+    def work(self, batch: Batch, loaded: list[_Opened | str]) -> list[str]:
+        images = [each.image for each in loaded if isinstance(each, _Opened)]
+        maps = iter(self.voters.matcher.features(images))
+        return [
+            as_json(_record(self.targets[place], each, maps, self)) + "\n"
+            for place, each in zip(batch, loaded, strict=True)
+        ]
 
 
 class _Opened(NamedTuple):
@@ -226,24 +234,6 @@ class _Opened(NamedTuple):
     frame: Frame
     window: Window
     mask: np.ndarray | None
-
-
-class _Worker:
-    """Annotates targets."""
-
-    def __init__(self, job: _Job) -> None:
-        self._job = job
-
-    def load(self, batch: Batch) -> list[_Opened | str]:
-        return [_open(self._job.targets[place], self._job) for place in batch]
-
-    def work(self, batch: Batch, loaded: list[_Opened | str]) -> list[str]:
-        job = self._job
-        maps = iter(job.voters.matcher.features([each.image for each in loaded if isinstance(each, _Opened)]))
-        return [
-            as_json(_record(job.targets[place], each, maps, job.voters, job.known)) + "\n"
-            for place, each in zip(batch, loaded, strict=True)
-        ]
 
 
 def _open(target: Target, job: _Job) -> _Opened | str:
@@ -268,28 +258,24 @@ def _open(target: Target, job: _Job) -> _Opened | str:
     return _Opened(image.crop(window), frame, window, mask)
 
 
-def _record(
-    target: Target, opened: _Opened | str, maps: Iterator[FeatureMap], voters: Voters, worth: Calibration
-) -> dict[str, Any]:
+def _record(target: Target, opened: _Opened | str, maps: Iterator[FeatureMap], job: _Job) -> dict[str, Any]:
     if isinstance(opened, str):
         return {"n": target.number, "failed": opened}
     try:
-        found = voters.locate(next(maps), opened.mask)
+        found = job.voters.locate(next(maps), opened.mask)
     except NotFiniteError as error:
         return {"n": target.number, "failed": str(error)}
-    chances = worth.probability(found.evidence)
+    chances = job.known.probability(found.evidence)
     places = found.points + torch.tensor(opened.window[:2])
     size, turn = opened.frame.size, INVERSE[opened.frame.orientation]
     if target.exif == "stored":
         places, size = turned_points(places, size, turn), turned_size(size, turn)
-    known = found.known.tolist()
-    rows = [(x, y, chance) for (x, y), chance in zip(places.tolist(), chances.tolist(), strict=True)]
-    seen = list(zip(rows, known, strict=True))
+    seen = list(zip(places.tolist(), chances.tolist(), found.known.tolist(), strict=True))
     return {
         "n": target.number,
         "size": list(size),
-        "points": [[round(x, 2), round(y, 2)] if there else None for (x, y, _), there in seen],
-        "probability": [round(chance, 4) if there else 0.0 for (*_, chance), there in seen],
+        "points": [[round(x, 2), round(y, 2)] if there else None for (x, y), _, there in seen],
+        "probability": [round(chance, 4) if there else 0.0 for _, chance, there in seen],
         "source": found.source,
         "pose": found.pose,
         "distance": round(found.distance, 4),
