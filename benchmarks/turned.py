@@ -50,11 +50,13 @@ def turned_targets(pairs: DataSet, degrees: int, folder: Path) -> DataSet:
     return replace(pairs, pairs=made)
 
 
-def row(case: Case, root: Path, extractor: str, upright: str, count: int, out: Path) -> list[str]:
+def row(
+    case: Case, root: Path, extractor: str, upright: str, count: int, out: Path, settings: dict[str, str]
+) -> list[str]:
     """The cells of a line of the table."""
     options = {**case.options, "pairs": count} if "pairs" in case.options else case.options
     pairs = data.load(case.loader, root / case.folder, case.split, **options)
-    matcher = Matcher.from_pretrained(extractor, upright=upright)
+    matcher = Matcher.from_pretrained(extractor, upright=upright, **settings)
     matcher.settings = matching_settings(
         matcher.extractor.name, case.protocol, post_processor=matcher.extractor.post_processor
     )
@@ -77,16 +79,20 @@ def main() -> None:
     parser.add_argument(
         "--sets", nargs="+", choices=list(CASES), default=["animalpose", "lspet", "quaternius"]
     )
+    parser.add_argument("--weights", help="of the extractor: a folder that `geoaware tune` wrote")
     parser.add_argument("--pairs", type=int, default=20, help="of each category")
     parser.add_argument("--upright", nargs="+", default=["off", "auto"])
     parser.add_argument("--out", type=Path, default=Path("out/turned"))
     arguments = parser.parse_args()
+    settings = {} if arguments.weights is None else {"weights": arguments.weights}
     print("| data | `upright` | pairs | " + " | ".join(f"{each}°" for each in TURNS) + " |")
     print("|---|---|---|" + "---|" * len(TURNS))
     for name in arguments.sets:
         for upright in arguments.upright:
             case = CASES[name]
-            cells = row(case, arguments.data, arguments.extractor, upright, arguments.pairs, arguments.out)
+            cells = row(
+                case, arguments.data, arguments.extractor, upright, arguments.pairs, arguments.out, settings
+            )
             print("| " + " | ".join([name, upright, *cells]) + " |", flush=True)
 
 
