@@ -44,6 +44,7 @@ class Sources:
         flip_pairs: the file's own list of mirror partners, or ``None``.
         keypoint_groups: the file's own list or mapping of alike keypoints, or ``None``.
         notes: what was inferred, one sentence each.
+        format: of the file, as `data.formats.FORMATS` calls it.
     """
 
     path: Path
@@ -53,6 +54,7 @@ class Sources:
     flip_pairs: Any = None
     keypoint_groups: Any = None
     notes: tuple[str, ...] = ()
+    format: str = "coco"
 
     @property
     def name(self) -> str:
@@ -89,7 +91,7 @@ def read_sources(
         InputError: the file is missing or no annotation file, there is no keypoint, there are several
             categories, a keypoint lies outside its image, or an image is missing.
     """
-    if not path.is_file():
+    if not path.exists():
         raise InputError(
             f"{path}: no such file{alike(path)}; give a COCO-keypoints JSON of the annotated images"
         )
@@ -111,7 +113,9 @@ def read_sources(
     ((number, entry),) = ((key, each) for key, each in file.categories.items() if each["name"] == name)
     schemas, notes = read_schemas(replace(file, categories={number: entry}))
     notes += read.notes()
-    return Sources(path, schemas[name], chosen, entry, file.flip_pairs, file.keypoint_groups, tuple(notes))
+    return Sources(
+        path, schemas[name], chosen, entry, file.flip_pairs, file.keypoint_groups, tuple(notes), file.format
+    )
 
 
 def encode_sources(

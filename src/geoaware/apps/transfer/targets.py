@@ -19,10 +19,10 @@ from torch import Tensor
 
 from geoaware.apps.transfer.sources import Sources
 from geoaware.data import fields
-from geoaware.data.coco import image_folder
 from geoaware.data.coco_file import CocoFile, corner_box, corners, read_coco
 from geoaware.data.dataset import FAR, FLAT, Annotations
 from geoaware.data.exif import Exif, check_exif
+from geoaware.data.formats.coco import image_folder
 from geoaware.data.images import Frame, check_size, list_images, note_once
 from geoaware.data.names import FileNames, alike
 from geoaware.method.geometry import Canvas
@@ -214,7 +214,7 @@ def read_targets(path: Path, sources: Sources, images: Path | None = None, exif:
     if twice := [name for name, times in used.items() if times > 1]:
         notes.append(f"{len(twice)} images are listed under several ids and annotated each time ({twice[0]})")
     names = list(files.values())
-    there = FileNames(images or image_folder(path.parent, names) or path.parent)
+    there = FileNames(images or file.folder or image_folder(path.parent, names) or path.parent)
     paths = {name: there.path(name) for name in names}
     if not any(map(there.find, names)):
         raise InputError(
