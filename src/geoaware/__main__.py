@@ -2,16 +2,41 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
+import threading
 from types import FrameType
 
 from geoaware.runs.errors import INTERRUPTED, interrupted_code
 
 
 def main() -> None:
-    """Run the command line; Ctrl-C and SIGTERM end it alike, but for the exit code."""
+    """Run the command line, and end without the half second that taking torch apart would need."""
+    try:
+        _run()
+    except SystemExit as ended:
+        if not isinstance(ended.code, int | None):
+            raise
+        _end(ended.code or 0)
+    _end(0)
+
+
+def _end(code: int) -> None:
+    """End as the interpreter does, up to where it would free its memory piece by piece."""
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (OSError, ValueError, AttributeError):  # nobody listens: the interpreter knows what to say
+        sys.exit(code)
+    os._exit(code)
+
+
+def _run() -> None:
+    """Ctrl-C and SIGTERM end it alike, but for the exit code."""
     # Threads that wait for each other sleep instead of spinning: on a machine with other work, spinning makes
     # two threads take many times as long as one. It is read when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -1,4 +1,4 @@
-"""Work on a Ray cluster, to be killed: ``python -m tests.runs.ray_program transfer FOLDER OUT ADDRESS PACE``."""
+"""To be killed: ``python -m tests.runs.ray_program work WHAT FOLDER OUT ADDRESS PACE``."""
 
 from __future__ import annotations
 

@@ -17,7 +17,8 @@ import torch
 
 from geoaware.runs import work
 from geoaware.runs.errors import InputError
-from geoaware.runs.work import Careful, Engine, Job, Local, Worker, batched, one_thread
+from geoaware.runs.progress import silent
+from geoaware.runs.work import FEWEST, Careful, Engine, Job, Local, Worker, batched, one_thread
 
 ROOT = Path(__file__).resolve().parents[2]
 _log = logging.getLogger("geoaware.tests")
@@ -219,3 +220,62 @@ def test_other_errors_are_not_hidden() -> None:
 def test_at_least_one_process() -> None:
     with pytest.raises(InputError, match="at least one process must work, got 0"):
         Local(0)
+
+
+def process_of(item: int) -> int:
+    return os.getpid()
+
+
+def test_a_handful_of_calls_is_done_in_this_process() -> None:
+    few = work.calls(Local(2), process_of, range(FEWEST - 1), "cpu", silent, "counting")
+    assert set(few) == {os.getpid()}
+    many = work.calls(Local(2), process_of, range(FEWEST), "cpu", silent, "counting")
+    assert len(many) == FEWEST
+    assert os.getpid() not in many
+
+
+def test_processes_can_be_prepared_before_their_job() -> None:
+    """What they need is loaded beside the rest, in the process that they are made of; for one, nothing is."""
+    program = """
+import multiprocessing, sys, time
+from multiprocessing import forkserver
+from geoaware.runs.work import Local, calls
+from tests.runs.test_work import loaded
+
+if __name__ == "__main__":
+    Local(2).prepare(1, "geoaware.matcher")
+    Local(1).prepare(100, "geoaware.matcher")
+    assert forkserver._forkserver._forkserver_pid is None
+    Local(2).prepare(100, "geoaware.apps.transfer.run")
+    assert forkserver._forkserver._forkserver_pid is not None
+    print(sum(calls(Local(2), loaded, range(20), "cpu", lambda *_: None, "counting")))
+"""
+    path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    assert (done.returncode, done.stdout) == (0, "20\n"), done.stderr
+
+
+def loaded(item: int) -> int:
+    return int("geoaware.apps.transfer.run" in sys.modules)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of glibc")
+def test_freed_memory_is_kept_where_images_are_worked_on() -> None:
+    """Blocks of 64 MB: once there is room, their 16,384 pages are not asked for again."""
+    faults = work.calls(Local(2), faults_of_a_second_block, range(FEWEST), "cpu", silent, "counting")
+    assert sorted(faults)[FEWEST // 2] < 1000
+
+
+def faults_of_a_second_block(item: int) -> int:
+    import resource
+
+    torch.ones(16 << 20)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(16 << 20)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before

@@ -185,7 +185,7 @@ def _predict(options: PredictOptions, figures: FigureOptions | None = None) -> P
     path = options.path(data, protocol.name)
     results = [path, *([] if figures is None else (figures.csv, figures.markdown))]
     check_apart([each for each in results if each is not None], [each.path for each in data.images])
-    engine = options.engine.load()
+    engine = options.engine.load(len(data.pairs), "geoaware.evaluation.predict")
     matcher = load_matcher(options.features, options.run, options.pose, protocol.name, options.rules.matching)
     for note in data.notes:
         say(f"note: {note}")

@@ -82,7 +82,7 @@ def extract(
     if stored not in STORED:
         raise InputError(f"features cannot be stored as {stored!r}; choose {', '.join(STORED)}")
     paths = list_images(folder, recursive)
-    worker = engine.load()
+    worker = engine.load(len(paths), "geoaware.store.extraction")
     loaded = _load(extractor, network, limit)
     job = _Job(paths, turned, FeatureStore.of(cache, loaded, stored), worker)
     if check:

@@ -385,8 +385,8 @@ class EngineOptions:
         Option(metavar="F", min=0, help="GPUs of each process on a Ray cluster; 0.25: four share one."),
     ] = None
 
-    def load(self) -> Engine:
-        """The engine."""
+    def load(self, batches: int, module: str) -> Engine:
+        """The engine; processes of this machine start beside the loading of the model."""
         if self.engine == "ray":
             from geoaware.runs.cluster import Ray
 
@@ -399,7 +399,9 @@ class EngineOptions:
 
         from geoaware.runs.work import Local
 
-        return Local(self.workers)
+        local = Local(self.workers)
+        local.prepare(batches, module)
+        return local
 
 
 def predict_settings(protocol: str, rules: ProtocolOptions, run: RunOptions) -> PredictSettings:

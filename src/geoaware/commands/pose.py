@@ -97,7 +97,7 @@ def pose(
     truth = {} if labels is None else read_labels(labels, [*(each.id for each in chosen), *failures])
     if not chosen:
         raise next(iter(failures.values()))
-    worker = engine.load()
+    worker = engine.load(len(chosen), "geoaware.apps.pose.run")
     work = PoseWork(load_matcher(features, run, PoseOptions("off")), {"": sets}, chosen, how)
     say(f"images: {len(chosen):,}, template sets: {len(sets):,}, {work.matcher.identity}")
     with progress_bars() as tell:

@@ -216,7 +216,7 @@ def transfer(
     settings = voting.settings(run.batch, result.evaluate)
     sources, targets = images.read()
     result.check_evaluation(sources, targets)
-    worker = engine.load()
+    worker = engine.load(len(targets), "geoaware.apps.transfer.run")
     matcher = load_matcher(features, run, pose, matching="extractor")
     with progress_bars(terminal_only=True) as tell:
         outcome = library.transfer(

@@ -35,12 +35,14 @@ def tune(
 
     geoaware match A B --point 120,85 --extractor lite --set weights=runs/tune-lite/weights
     """
+    from geoaware.runs.memory import keep_freed_memory
     from geoaware.runs.progress import progress_bars
     from geoaware.training.backbone.config import load_config, run_folder
     from geoaware.training.backbone.run import tune as run
 
     chosen = load_config(config, parse_settings(setting))
     folder = out or run_folder(config)
+    keep_freed_memory()
     with progress_bars() as tell:
         weights = run(chosen, folder, device=device, restart=restart, tell=tell, say=say)
     say(f"use them: geoaware match A B --point x,y --extractor lite --set weights={weights}")

@@ -1,9 +1,36 @@
-"""How much of the machine's memory is free."""
+"""How much of the machine's memory is free, and what becomes of memory that this process frees."""
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
+from contextlib import suppress
 from pathlib import Path
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4
+"""Settings of glibc's ``mallopt``."""
+
+
+def keep_freed_memory() -> None:
+    """Have freed blocks kept for the next image.
+
+    glibc gives large ones back to the system, which must clear them anew for each image: a fifth of the time
+    that one takes.
+    """
+    _allocate({_M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: (1 << 31) - 1})
+
+
+def return_freed_memory() -> None:
+    """Have large blocks go back to the system when they are freed: glibc keeps those of each thread."""
+    _allocate({_M_MMAP_THRESHOLD: 4 << 20})
+
+
+def _allocate(settings: dict[int, int]) -> None:
+    if sys.platform == "linux":
+        with suppress(AttributeError):  # another C library
+            for name, value in settings.items():
+                ctypes.CDLL(None).mallopt(name, value)
 
 
 def free_host_memory() -> int:

@@ -8,6 +8,7 @@ processes nor the order in which they finish changes a result.
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import pickle
 import signal
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from geoaware.runs.errors import InputError
-from geoaware.runs.memory import free_host_memory
+from geoaware.runs.memory import free_host_memory, keep_freed_memory
 from geoaware.runs.progress import Tell
 
 Batch = Sequence[int]
@@ -34,6 +35,8 @@ FEWEST = 16
 
 _AHEAD = 3
 """Batches that wait for each process, so that none is idle while results are written."""
+
+_START = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 
 _log = logging.getLogger(__name__)
 
@@ -84,6 +87,22 @@ class Local:
             raise InputError(f"at least one process must work, got {workers}", "workers")
         self.workers = workers
 
+    def prepare(self, batches: int, module: str) -> None:
+        """Begin what several processes need, beside what is done before their job.
+
+        Args:
+            batches: how many there will be; nothing is begun where one process will do them all.
+            module: of the job, which every process will need.
+        """
+        if self._count(batches) > 1 and _START == "forkserver":
+            from multiprocessing import forkserver
+
+            multiprocessing.set_forkserver_preload([__name__, "torch", module])
+            forkserver.ensure_running()
+
+    def _count(self, batches: int) -> int:
+        return min(self.workers or min(cores(), batches // FEWEST), batches)
+
     def results(self, job: Job, batches: Sequence[Batch]) -> Iterator[Done]:
         """Results of these batches, each as it is finished.
 
@@ -91,7 +110,7 @@ class Local:
             InputError: a process was ended from outside, or several were asked for and the job, because of
                 something that the user made, cannot be pickled.
         """
-        count = min(self.workers or min(cores(), len(batches) // FEWEST), len(batches))
+        count = self._count(len(batches))
         if job.device != "cpu" or count < 2:
             return _here(job, batches)
         try:
@@ -127,6 +146,8 @@ def calls(
     engine: Engine, function: Callable[[int], Any], items: Sequence[int], device: str, tell: Tell, what: str
 ) -> list[Any]:
     """What a function that can be pickled gives for each item, in their order."""
+    if isinstance(engine, Local) and len(items) < FEWEST:
+        engine = Local()  # done sooner than processes are started
     found = dict[int, Any]()
     for (item,), (result,) in engine.results(_Calls(function, device), [(item,) for item in items]):
         found[item] = result
@@ -215,12 +236,9 @@ def _here(job: Job, batches: Sequence[Batch]) -> Iterator[Done]:
 
 def _pool(payload: bytes, batches: Sequence[Batch], workers: int) -> Iterator[Done]:
     """In processes of this machine, which end with this one however it ends."""
-    import multiprocessing
     from concurrent.futures.process import BrokenProcessPool
 
-    kind = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-    context = multiprocessing.get_context(kind)
-    context.set_forkserver_preload([__name__, "torch"])
+    context = multiprocessing.get_context(_START)
     others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(workers, context, _begin, (payload,))
     left, waiting, said = iter(batches), dict[Future[Any], Batch](), set[Note]()
@@ -293,6 +311,7 @@ def _begin(payload: bytes) -> None:
 def prepare(payload: bytes) -> None:
     """Make this process ready to do batches of a pickled job; `do` raises what goes wrong here."""
     global _worker
+    keep_freed_memory()
     logger = logging.getLogger("geoaware")
     logger.addHandler(_notes)
     logger.setLevel(logging.INFO)
@@ -315,7 +334,6 @@ def do(batch: Batch) -> tuple[list[Any], list[Note]]:
 
 def _end_with_parent() -> None:
     """End this process when the one that began it is gone, even if that was killed."""
-    import multiprocessing
     from multiprocessing.connection import wait as wait_for
 
     parent = multiprocessing.parent_process()

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import shutil
 import signal
 import socket
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +18,7 @@ from geoaware.apps.demo.session import Features, Matchers, Session, Sessions
 from geoaware.matcher import Matcher
 from geoaware.runs.errors import InputError
 from geoaware.runs.files import draft_name, sweep
+from geoaware.runs.memory import return_freed_memory
 from geoaware.runs.optional import require
 
 if TYPE_CHECKING:
@@ -27,9 +26,6 @@ if TYPE_CHECKING:
 
 ALWAYS = ("lite", "lite-frozen", "efficientnet-lite0")
 """Extractors on offer whatever was asked for: their weights come with the extra `lite`."""
-
-_M_MMAP_THRESHOLD = -3
-"""Of glibc's malloc.h: blocks of so many bytes and more are the system's own."""
 
 
 @dataclass(frozen=True)
@@ -78,18 +74,11 @@ def serve(settings: DemoSettings, examples: Sequence[tuple[Path, str]], ready: C
         InputError: the address cannot be had, or the features cannot be loaded.
         MissingDependencyError: gradio is not installed.
     """
-    _give_memory_back()
+    return_freed_memory()
     with _Ending() as ending, prepared(settings, examples) as demo:
         ready(demo.url)
         ending.server = demo.server
         demo.server.run(sockets=[demo.listener])
-
-
-def _give_memory_back() -> None:
-    """Have large blocks go back to the system when they are freed: glibc keeps those of each thread."""
-    if sys.platform == "linux":
-        with suppress(AttributeError):  # another C library
-            ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 4 << 20)
 
 
 @contextmanager
