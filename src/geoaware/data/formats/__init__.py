@@ -48,11 +48,12 @@ _LOOKED_AT = frozenset({".json", ".xml", ".csv", ".h5", ".slp", ".yaml", ".yml"}
 _HEAD, _DEPTH = 1 << 16, 3
 
 _OTHERS = (
-    (re.compile(r"<annotation[\s>]"), "a Pascal VOC file, which holds no keypoints"),
-    (re.compile(r"<(TrackMate|svg|html|dataset|plist)[\s>]"), "an XML file of another program"),
+    (re.compile(r"<(\?[^>]*>\s*<)?annotation[\s>]"), "a Pascal VOC file, which holds no keypoints"),
+    (re.compile("<(?!!)"), "an XML file of another program"),
     (yolo.LABELS, "a label file of YOLO: give the data.yaml of its data set"),
-    (re.compile(r"scorer,"), "a table of DeepLabCut without a row bodyparts"),
+    (re.compile("\ufffdHDF"), "an HDF5 file of another kind"),
 )
+"""How the texts of other files begin."""
 
 
 _MARKED = re.compile(rf'{MARK}[": ]+([0-9a-f]{{16}})\b')
@@ -232,5 +233,5 @@ def _refuse_others(path: Path, head: Head, expected: str) -> None:
     refuse_pretender(path)
     wanted = expected.removeprefix("a ")
     for pattern, what in _OTHERS:
-        if pattern.match(head.text) or (what.endswith("keypoints") and pattern.search(head.text[:999])):
+        if pattern.match(head.text):
             raise InputError(f"{path}: is no {wanted}, but it is {what}")

@@ -33,7 +33,7 @@ _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
 def recognise(path: Path, head: Head) -> bool:
     """Whether a file that begins so is of this format."""
-    return head.text.startswith("<") and re.search(r"<annotations[\s>]", head.text) is not None
+    return head.text.startswith("<") and re.search(r"<annotations[\s/>]", head.text) is not None
 
 
 def read(paths: Sequence[Path], hub: Hub) -> None:

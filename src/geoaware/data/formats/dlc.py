@@ -21,12 +21,13 @@ from geoaware.data.formats.hub import (
     Hub,
     Point,
     Result,
+    hdf5_names,
     inside,
     skeleton_of,
     understanding,
     whole,
 )
-from geoaware.runs.errors import InputError, reason
+from geoaware.runs.errors import InputError
 from geoaware.runs.optional import require
 from geoaware.runs.settings import read_yaml
 
@@ -47,9 +48,8 @@ def recognise(path: Path, head: Head) -> bool:
     if path.suffix.lower() in (".yaml", ".yml"):
         lines = {line.partition(":")[0] for line in head.text.splitlines()}
         return "bodyparts" in lines and bool(lines & {"Task", "scorer", "project_path"})
-    if head.raw.startswith(b"\x89HDF"):
-        with require("h5py", "formats").File(path.open("rb")) as file:
-            return any(each in file for each in _KEYS)
+    if hdf5_names(path, head) & {*_KEYS}:
+        return True
     return head.text.startswith("scorer,") and "\nbodyparts," in head.text.replace("\r", "\n")
 
 
@@ -73,6 +73,8 @@ def read(paths: Sequence[Path], hub: Hub) -> None:
     marked = [each for each in tables if each.name.startswith("CollectedData")]
     for table in marked or tables:
         columns, rows = _hdf(table) if table.suffix.lower() == ".h5" else _csv(table)
+        for column in columns:
+            hub.category(_owner(task, column.get("individuals")), [column["bodyparts"]])
         for where, name, values in rows:
             with understanding(where, "DeepLabCut"):
                 _row(where, name, columns, values, task, hub)
@@ -121,7 +123,12 @@ def _row(
             part: Point(each["x"], each["y"], VISIBLE, each.get("likelihood")) for part, each in there.items()
         }
         if points:
-            hub.add(image, f"{task} ({_SINGLE})" if animal == _SINGLE else task, points)
+            hub.add(image, _owner(task, animal), points)
+
+
+def _owner(task: str, animal: str | None) -> str:
+    """The category of an animal; parts that only one has are of one for themselves."""
+    return f"{task} ({_SINGLE})" if animal == _SINGLE else task
 
 
 def _csv(path: Path) -> tuple[list[Column], Rows]:
@@ -155,18 +162,10 @@ def _hdf(path: Path) -> tuple[list[Column], Rows]:
                 columns = _index(group, "block0_items")
                 names = _index(group, "axis1")
                 values = whole(group["block0_values"]).tolist()
-        except (
-            KeyError,
-            ValueError,
-            OSError,
-            RuntimeError,
-            AttributeError,
-            IndexError,
-            StopIteration,
-        ) as error:
+        except (LookupError, ValueError, OSError, RuntimeError, AttributeError, StopIteration):
             raise InputError(
-                f"{path}: is no table that can be read ({reason(error)}); give the CSV that "
-                "DeepLabCut writes beside it"
+                f"{path}: is no table of pandas in its fixed format, or damaged; give the CSV "
+                "that DeepLabCut writes beside it"
             ) from None
     levels = (
         _LEVELS if len(columns[0]) == len(_LEVELS) else [each for each in _LEVELS if each != "individuals"]

@@ -10,12 +10,15 @@ from typing import Any, NamedTuple
 
 from geoaware.data import fields
 from geoaware.runs.errors import InputError, reason
+from geoaware.runs.optional import require
 
 ABSENT, HIDDEN, VISIBLE = 0, 1, 2
 """COCO's keypoint flags."""
 
 MARK = "geoaware transfer"
 """Stands before the mark of the run at the beginning of what was written, or of ``geoaware.json``."""
+
+HDF5 = b"\x89HDF"
 
 _MOST = 1 << 32
 
@@ -196,6 +199,22 @@ def understanding(where: str, what: str) -> Iterator[None]:
         raise
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
         raise InputError(f"{where}: is not as {what} writes it ({reason(error)})") from None
+
+
+def hdf5_names(path: Path, head: Head) -> frozenset[str]:
+    """What stands at the top of an HDF5 file; nothing if it is none.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    if not head.raw.startswith(HDF5):
+        return frozenset()
+    h5py = require("h5py", "formats")
+    try:
+        with path.open("rb") as raw, h5py.File(raw) as file:
+            return frozenset(file)
+    except (OSError, RuntimeError) as error:  # as h5py calls what is damaged
+        raise InputError(f"{path}: damaged, no valid HDF5 ({reason(error)}); export it again") from None
 
 
 def whole(data: Any) -> Any:

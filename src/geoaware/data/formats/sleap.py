@@ -22,6 +22,7 @@ from geoaware.data.formats.hub import (
     Hub,
     Point,
     Result,
+    hdf5_names,
     skeleton_of,
     understanding,
     whole,
@@ -66,10 +67,7 @@ _GATHERED = 20_000
 
 def recognise(path: Path, head: Head) -> bool:
     """Whether a file that begins so is of this format."""
-    if not head.raw.startswith(b"\x89HDF"):
-        return False
-    with path.open("rb") as raw, require("h5py", "formats").File(raw) as file:
-        return "metadata" in file and "videos_json" in file
+    return hdf5_names(path, head) >= {"metadata", "videos_json"}
 
 
 def read(paths: Sequence[Path], hub: Hub) -> None:
