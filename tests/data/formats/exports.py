@@ -177,7 +177,8 @@ def label_studio(folder: Path) -> Path:
     regions = [
         {**_region("", 0, 0), "id": "box", "type": "rectanglelabels", "value": box},
         _region("tail", 30, 20, parentID="box"),
-        _region("nose", 90, 60.5, parentID="box"),
+        _region("nose", 90, 60.5),
+        {"from_id": "box", "to_id": "nose", "type": "relation", "direction": "right"},
         {"from_id": "tail", "to_id": "nose", "type": "relation", "direction": "right"},
     ]
     tasks = [

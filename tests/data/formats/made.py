@@ -118,6 +118,11 @@ def path_of(name: str, folder: Path) -> Path:
 
 def write(name: str, folder: Path, given: Result) -> Path:
     out = path_of(name, folder)
+    if name == "coco":
+        listed = list(given.images())
+        objects = [each for _, several in listed for each in several]
+        images = [image for image, _ in listed]
+        return dumped(out, {"images": images, "annotations": objects, "categories": given.categories})
     formats.write(name, out, given)
     if name == "dlc":  # where DeepLabCut has them
         for each in SIZES:

@@ -1,6 +1,7 @@
 """Annotation formats in and out, one file each. COCO's keypoint format is what all others become.
 
-Each has ``recognise`` (by content), ``read`` (into a `Hub`) and ``write`` (from a `Result`).
+Each has ``recognise`` (by content), ``read`` (into a `Hub`) and ``write`` (from a `Result`), but for COCO:
+what is to be written stands in a COCO file already.
 """
 
 from __future__ import annotations

@@ -6,12 +6,11 @@ import json
 import os
 import re
 from collections.abc import Sequence
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from geoaware.data.files import read_json
-from geoaware.data.formats.hub import Entry, Head, Hub, Result, joined, understanding
+from geoaware.data.formats.hub import Entry, Head, Hub, joined, understanding
 from geoaware.data.names import FileNames
 from geoaware.runs.errors import InputError
 from geoaware.runs.places import is_remote
@@ -106,13 +105,3 @@ def _category(entry: Entry, known: dict[str, Entry], path: Path) -> int:
 def _has_keypoints(content: Any) -> bool:
     kinds = content.get("categories") if isinstance(content, dict) else None
     return any(isinstance(each, dict) and each.get("keypoints") for each in kinds or ())
-
-
-def write(draft: Path, result: Result) -> None:
-    """Write the file."""
-    images, annotations = list[Entry](), list[Entry]()
-    for image, objects in result.images():
-        images.append(image)
-        annotations += chain(objects)
-    content = {"images": images, "annotations": annotations, "categories": [*result.categories]}
-    draft.write_text(json.dumps(content), encoding="utf-8")

@@ -55,16 +55,21 @@ def read(paths: Sequence[Path], hub: Hub) -> None:
 
 def _task(where: str, task: Mapping[str, Any], regions: Iterable[Mapping[str, Any]], hub: Hub) -> None:
     """The objects of an image: rectangles, each with the keypoints in it, and those that are in none."""
-    regions = [each for each in regions if isinstance(each.get("value"), Mapping)]
+    everything = list(regions)
+    regions = [each for each in everything if isinstance(each.get("value"), Mapping)]
     sizes = [(each.get("original_width"), each.get("original_height")) for each in regions]
     image = hub.image(_file_name(task["data"]), next((each for each in sizes if all(each)), (None, None)))
     points: dict[Any, dict[str, Point]] = {}
     boxes = {each["id"]: each for each in regions if each["type"].startswith("rectangle")}
+    owners = {each["id"]: each.get("parentID") for each in regions}
+    for each in everything:  # sleap-io groups by relations
+        if each.get("type") == "relation" and each["from_id"] in boxes:
+            owners[each["to_id"]] = each["from_id"]
     for each in regions:
         names = each["value"].get("keypointlabels")
         if not names:
             continue
-        owner = each.get("parentID") if each.get("parentID") in boxes else None
+        owner = owners[each["id"]] if owners[each["id"]] in boxes else None
         group = points.setdefault(owner, {})
         x, y = (_pixels(each, key, f"{where}: {names[0]}") for key in ("x", "y"))
         if names[0] in group:
