@@ -39,11 +39,12 @@ class ImageOptions:
         list[Path] | None, Argument(metavar="IMAGES…", help="Files and folders to annotate.")
     ] = None
     targets: Annotated[
-        Path | None, Option(metavar="FILE", help="Instead: a COCO file of images, with boxes and masks.")
+        Path | None,
+        Option(metavar="FILE", help="Instead: a file of images, with boxes and masks, of any format."),
     ] = None
     source_images: Annotated[
         Path | None,
-        Option(metavar="DIR", help="Their folder; images beside SOURCE.json, or its own."),
+        Option(metavar="DIR", help="Their folder; where exporters put it, if not given."),
     ] = None
     targets_images: Annotated[Path | None, Option(metavar="DIR", help="The same for --targets.")] = None
     root: Annotated[

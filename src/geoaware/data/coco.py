@@ -67,8 +67,9 @@ def load(
 
     Args:
         root: folder that the other names are relative to.
-        split: looks for SPLIT.json; a mere label if ``annotations`` is given.
-        annotations: the annotation file.
+        split: looks for SPLIT.json; a mere label if ``annotations`` is given. ``"all"`` also takes what else
+            the folder holds of the known formats (docs/formats.md).
+        annotations: the annotation file, of any of these formats.
         images: folder of the images; images, data or the root itself when not given.
         masks: folder of the files named by ``mask_file_name``; masks when not given.
         pairs: how many random ones for each category, ``"all"`` ordered pairs, or a JSON-lines list of pairs
@@ -243,7 +244,7 @@ def _annotation_file(root: Path, split: str, given: str | None) -> Path:
         return root / place(given)
     names = [f"{split}.json", f"annotations/{split}.json", "annotations.json"]
     found = next((root / name for name in names if (root / name).is_file()), None)
-    if found is None and is_annotated(root):
+    if found is None and split == "all" and is_annotated(root):
         return root
     if found is None:
         raise InputError(f"{root}: no {' or '.join(names)} in it; name the file with annotations=FILE")

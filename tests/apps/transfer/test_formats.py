@@ -234,3 +234,20 @@ def test_sleap_finds_the_images(tmp_path: Path) -> None:
         (video,) = [json.loads(each) for each in file["videos_json"][()]]
         assert file["instances"]["instance_type"].tolist() == [1] * 4
     assert video["filename"][0] == str(tmp_path / "photos/000.png")
+
+
+def test_targets_of_another_order(tmp_path: Path) -> None:
+    """Label Studio's files hold no order of keypoints; an evaluation compares by name all the same."""
+    sources = read_sources(write_sources(tmp_path / "s"))
+    sizes = {"original_width": 117, "original_height": 117, "to_name": "image"}
+    box = {"x": 10, "y": 10, "width": 80, "height": 80, "rectanglelabels": ["cat"]}
+    regions = [{"id": "b", "type": "rectanglelabels", "value": box, **sizes}]
+    for place, name in ((30, "nose"), (20, "left ear")):
+        value = {"x": place, "y": place, "keypointlabels": [name]}
+        regions.append({"id": name, "parentID": "b", "type": "keypointlabels", "value": value, **sizes})
+    photos(tmp_path / "images", 1)
+    path = tmp_path / "tasks.json"
+    path.write_text(json.dumps([{"data": {"image": "000.png"}, "annotations": [{"result": regions}]}]))
+    (target,) = read_targets(path, sources)
+    assert target.box == pytest.approx((11.7, 11.7, 105.3, 105.3))
+    assert target.annotation["keypoints"] == [23.4, 23.4, 2, 0, 0, 0, 35.1, 35.1, 2, 0, 0, 0, 0, 0, 0]

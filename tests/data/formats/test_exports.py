@@ -9,7 +9,9 @@ from PIL import Image
 
 from geoaware.apps.transfer import read_sources
 from geoaware.data import load
+from geoaware.data.check import check
 from geoaware.data.formats import read
+from geoaware.runs.errors import InputError
 from tests.data.formats.exports import EXPORTS, NAMES, PLACES, SIZE, label_studio, sleap, yolo, zipped
 
 
@@ -82,3 +84,18 @@ def test_predictions_are_used_where_nobody_annotated(tmp_path: Path) -> None:
 def test_images_of_a_package_are_those_of_the_film(tmp_path: Path) -> None:
     sources = read_sources(sleap(tmp_path, package=True))
     assert Image.open(sources.images[0].path).convert("RGB").getpixel((5, 5)) == (200, 90, 10)
+
+
+def test_only_the_split_all_takes_what_a_folder_holds(tmp_path: Path) -> None:
+    folder = yolo(tmp_path)
+    with pytest.raises(InputError, match=r"no tset.json or annotations/tset.json"):
+        load("coco", folder, "tset")
+
+
+def test_data_check_names_the_format(tmp_path: Path) -> None:
+    folder = yolo(tmp_path)
+    (folder / "labels/val").mkdir(parents=True)
+    (folder / "labels/val/2.txt").write_bytes((folder / "labels/train/1.txt").read_bytes())
+    findings = check("coco", folder)
+    assert findings.fine, findings.problems
+    assert "all: read as a YOLO data set" in findings.facts
