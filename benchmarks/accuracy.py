@@ -72,7 +72,7 @@ def evaluate(
             matcher,
             path,
             PredictSettings(protocol=case.protocol),
-            progress=lambda _, done, total: bar.update(task, completed=done, total=total),
+            progress=lambda _, done, total, *__: bar.update(task, completed=done, total=total),
         )
     return score_file(path)
 

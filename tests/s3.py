@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
+from urllib.request import Request, urlopen
 
 from geoaware.runs.places import place
 
@@ -33,6 +34,8 @@ def served() -> Iterator[None]:
         "AWS_CONFIG_FILE": os.devnull,
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
     }
+    # Servers of one process share what they hold; each begins empty.
+    urlopen(Request(f"http://{host}:{port}/moto-api/reset", method="POST")).close()
     with mock.patch.dict(os.environ, environment):
         try:
             client().create_bucket(Bucket=BUCKET)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -328,3 +330,47 @@ def test_features_that_are_not_finite_are_an_error() -> None:
     extractor.scale.data.fill_(float("nan"))
     with pytest.raises(RuntimeError, match="features of the source or of the target are not finite"):
         Matcher(extractor, PATCH, "off").match(face(), face(), [(5, 5)])
+
+
+def test_pairs_are_matched_as_one_by_one_and_their_images_encoded_once(
+    matcher: Matcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["a.png", "b.png", "c.png"]
+    for seed, name in enumerate(names):
+        noise(117, 117, seed).save(tmp_path / name)
+    a, b, c = (tmp_path / each for each in names)
+    pairs = [(a, b, [(30, 40)]), (a, str(c), [(50, 60), (7, 9)]), (b, c, [])]
+    alone = [matcher.match(*pair) for pair in pairs]
+    read, encode = [], matcher.encode
+    monkeypatch.setattr(matcher, "encode", lambda image, *more: read.append(image) or encode(image, *more))
+    found = list(matcher.match_pairs(iter(pairs), pose="off"))
+    assert [each for each in read if isinstance(each, str | Path)] == [a, b, str(c)]
+    for one, other in zip(alone, found, strict=True):
+        assert torch.equal(one.points, other.points)
+    with pytest.raises(InputError, match="point 0"):
+        next(matcher.match_pairs([(a, b, [(117, 0)])]))
+    assert list(matcher.match_pairs([])) == []
+
+
+def test_a_result_is_short_in_text_and_an_image_in_a_notebook(matcher: Matcher) -> None:
+    result = matcher.match(face(), face(), [(80, 80), (10, 20)])
+    low, high = sorted(result.confidence.tolist())
+    assert repr(result) == f"<MatchResult 2 points, pose identity, confidence {low:.2f} to {high:.2f}>"
+    assert repr(matcher.match(face(), face(), [])) == "<MatchResult 0 points, pose identity>"
+    assert repr(result.source) == "<Encoded 160x160, features of identity>"
+    shown = Image.open(BytesIO(result._repr_png_()))
+    assert np.array_equal(np.array(shown), np.array(result.draw()))
+
+
+def test_tensors_are_images(matcher: Matcher) -> None:
+    image = face()
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    expected = matcher.encode(image).maps["identity"].data
+    for given in (pixels, pixels / 255, (pixels / 255).double()):
+        assert torch.equal(matcher.encode(given).maps["identity"].data, expected)
+    grey = matcher.encode(pixels[:1])
+    assert torch.equal(grey.maps["identity"].data, matcher.encode(pixels[0]).maps["identity"].data)
+    with pytest.raises(InputError, match="a tensor has its channels first"):
+        matcher.encode(pixels.permute(1, 2, 0))
+    with pytest.raises(InputError, match="values from 0 to 1"):
+        matcher.encode(pixels.float())

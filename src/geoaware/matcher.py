@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -42,6 +42,10 @@ from geoaware.method.types import Box, FeatureMap
 from geoaware.presets import choose_post_processor, defaults_of, preset_extractor
 from geoaware.result import Encoded, MatchResult, check_points, mask_on_canvas
 from geoaware.runs.errors import InputError, NotFiniteError
+from geoaware.runs.recent import Recent
+
+_KEPT = 1 << 30
+"""Bytes of encoded images that `Matcher.match_pairs` keeps."""
 
 
 class Matcher:
@@ -252,6 +256,41 @@ class Matcher:
         )
         matches = replace(matches, distances=aligned.distances)
         return MatchResult(here, there, pixels, matches, setting, self.settings, self.describe())
+
+    def match_pairs(
+        self, pairs: Iterable[tuple[ImageLike | Encoded, ImageLike | Encoded, PointsLike]], **options: Any
+    ) -> Iterator[MatchResult]:
+        """Match the points of each pair: source, target and points.
+
+        An image that several pairs name by its path is encoded once, as long as 1 GB holds what is kept.
+
+        Args:
+            pairs: any number; they are taken one at a time.
+            **options: those of `match`, the same for all pairs.
+
+        Yields:
+            results, in the order of the pairs.
+
+        Raises:
+            InputError: as `match`.
+        """
+        setting = self._resolve(options.get("pose") or self.pose)
+
+        def size(image: Encoded) -> int:
+            return self.map_bytes * len(CANDIDATES[setting]) + 3 * image.size[0] * image.size[1]
+
+        kept: Recent[str, Encoded] = Recent(_KEPT, size, least=2)
+
+        def encoded(image: ImageLike | Encoded) -> Encoded:
+            if not isinstance(image, str | os.PathLike):
+                return self.encode(image)
+            key = os.fspath(image)
+            if key not in kept:
+                kept[key] = self.encode(image)
+            return kept[key]
+
+        for source, target, points in pairs:
+            yield self.match(encoded(source), encoded(target), points, **options)
 
     def align(self, source: Encoded, target: Encoded, setting: str) -> Alignment:
         """The pose of the source that fits the target best (paper, section 4.1); nothing given is changed.

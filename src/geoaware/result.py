@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from geoaware.method.types import FeatureMap, Matches
 from geoaware.runs.errors import InputError
 
 
-@dataclass
+@dataclass(repr=False)
 class Encoded:
     """An image with its features, by pose, computed when first needed and kept.
 
@@ -39,8 +40,12 @@ class Encoded:
         """Width and height in pixels."""
         return self.image.size
 
+    def __repr__(self) -> str:
+        width, height = self.size
+        return f"<Encoded {width}x{height}, features of {', '.join(self.maps) or 'nothing yet'}>"
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class MatchResult:
     """What `Matcher.match` found, with the images it was found in.
 
@@ -61,6 +66,17 @@ class MatchResult:
     pose_setting: str
     settings: MatchSettings
     about: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        low, high = self.confidence.aminmax() if len(self.points) else (0.0, 0.0)
+        found = f", confidence {low:.2f} to {high:.2f}" if len(self.points) else ""
+        return f"<MatchResult {len(self.points)} points, pose {self.pose}{found}>"
+
+    def _repr_png_(self) -> bytes:
+        """The picture of `draw`, which notebooks show."""
+        written = BytesIO()
+        self.draw().save(written, "png")
+        return written.getvalue()
 
     @property
     def points(self) -> Float[Tensor, "n 2"]:

@@ -69,6 +69,32 @@ def test_a_folder_is_annotated(tmp_path: Path, source: Path) -> None:
     assert out.stat().st_mtime_ns == before
 
 
+def test_the_end_says_how_much_was_found(tmp_path: Path) -> None:
+    """Of five images with three keypoints each, one fails and none of the others is empty."""
+    hidden = {0: [3, 4], 1: [3, 4]}
+    source = write_sources(tmp_path / "s", [(0, 0), (9, 9)], hide=hidden)
+    folder, out = photos(tmp_path / "photos"), tmp_path / "out.json"
+    (folder / "002.png").write_bytes(b"")
+    said = run(source, folder, "--out", out, "--threshold", "0", code=1).stderr
+    assert "4 annotated, 1 failed; 12 of 12 keypoints shown, 0 empty" in said
+    assert "note: no source shows left paw, right paw" in said
+    assert "warning" not in said
+    info = json.loads(out.read_text())["info"]
+    names = ("failed_targets", "empty_targets", "shown_keypoints", "sought_keypoints")
+    assert [info[each] for each in names] == [1, 0, 12, 12]
+
+
+@pytest.mark.parametrize("name", ["out.json", "out.parquet"])
+def test_a_result_that_shows_nothing_is_no_success(tmp_path: Path, source: Path, name: str) -> None:
+    if name.endswith("parquet"):
+        pytest.importorskip("pyarrow")
+    folder, out = photos(tmp_path / "photos"), tmp_path / name
+    said = run(source, folder, "--out", out, "--threshold", "1", code=1).stderr
+    assert "5 annotated, 0 failed; 0 of 25 keypoints shown, 5 empty" in said
+    assert "warning: no keypoint is probable enough to be shown; annotate more sources" in said
+    assert out.exists()
+
+
 def test_sources_among_the_images_are_left_out(tmp_path: Path, source: Path) -> None:
     photos(source.parent / "images", 2)
     result = run(source, source.parent / "images", "--out", tmp_path / "out.json")

@@ -236,14 +236,22 @@ def transfer(
 
 
 def _report(outcome: Outcome) -> None:
-    """What came out; exit code 1 if a target failed."""
+    """What came out; exit code 1 if a target failed, or nothing was found."""
+    counts = outcome.counts
     for reason in outcome.reasons:
         say(f"failed: {reason}")
     if outcome.failed > len(outcome.reasons):
         say(f"… and {outcome.failed - len(outcome.reasons)} more")
-    say(f"{outcome.targets - outcome.failed:,} annotated, {outcome.failed:,} failed")
+    annotated = outcome.targets - outcome.failed
+    shown = f"{counts.shown_keypoints:,} of {counts.sought_keypoints:,} keypoints shown"
+    say(f"{annotated:,} annotated, {outcome.failed:,} failed; {shown}, {counts.empty_targets:,} empty")
     if outcome.found != outcome.out:
         say(f"the same as COCO, with what is known of the run: {outcome.found}")
     typer.echo(outcome.out)
-    if outcome.failed:
+    if annotated and not counts.shown_keypoints:
+        say(
+            "warning: no keypoint is probable enough to be shown; annotate more sources, or give a lower "
+            "--threshold with --restart"
+        )
+    if outcome.failed or not counts.shown_keypoints:
         raise typer.Exit(1)

@@ -111,11 +111,12 @@ def open_folder(
     masks: str | None = None,
     hidden: bool = False,
     exif: str = "upright",
+    slack: float = 0.0,
 ) -> tuple[CocoFile, list[AnnotatedImage], Annotations]:
     """The annotation file of a folder, its images, and what was noted in making them.
 
     An annotation that stands there twice, under two ids of the image or its own, counts once. The arguments
-    are those of `load`.
+    are those of `load`, and ``slack`` that of `Annotations`.
     """
     file = read_coco(_annotation_file(root, split, annotations))
     names = [str(each["file_name"]) for each in file.images.values()]
@@ -124,7 +125,7 @@ def open_folder(
         if images is not None
         else file.folder or image_folder(root, names) or root / "images"
     )
-    made = Annotations(check_exif(exif), said=list(file.notes))
+    made = Annotations(check_exif(exif), slack, said=list(file.notes))
     once: dict[str, Entry] = {}
     for annotation in sorted(file.annotations, key=itemgetter("image_id", "id")):
         name = _image_name(file, annotation)

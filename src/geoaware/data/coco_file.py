@@ -16,13 +16,11 @@ from typing import Any
 from geoaware.data import fields, formats
 from geoaware.data.dataset import LEFT_OUT, Annotations, make_box, shortened
 from geoaware.data.files import known_as
+from geoaware.data.formats.hub import HIDDEN, VISIBLE
 from geoaware.data.pairs import describe_groups, keypoint_ids, make_schema, mirrored, rebased
 from geoaware.method.keypoints import AP10K, Schema
 from geoaware.method.types import Box
 from geoaware.runs.errors import InputError
-
-VISIBLE, HIDDEN = 2, 1
-"""COCO's keypoint flags; 0 is not annotated."""
 
 REPEATED = f"{LEFT_OUT}: annotations that stand there twice"
 

@@ -26,6 +26,8 @@ LEFT_OUT, NO_SUBGROUPS, DOUBTFUL = "left out", "no subgroups", "doubtful"
 
 OUTSIDE = "keypoints outside their image"
 FLAT = f"{LEFT_OUT}: boxes without extent, which count as none"
+CLIPPED = "keypoints just outside their image, moved to its edge"
+
 FAR = f"{DOUBTFUL}: boxes that lie mostly outside their image"
 SHARES = f"{DOUBTFUL}: objects whose keypoints all lie within 0…1, though they must be in pixels"
 TURNED = (
@@ -203,6 +205,7 @@ class Annotations:
 
     Attributes:
         exif: of which pixels points, boxes, masks and sizes are.
+        slack: keypoints that lie at most so many pixels outside their image are moved to its edge.
         outside: a line for every keypoint outside its image.
         noted: where something of a kind was found, by what is to be said of the kind.
         said: other notes, whole sentences.
@@ -211,6 +214,7 @@ class Annotations:
     """
 
     exif: Exif = "upright"
+    slack: float = 0.0
     outside: list[str] = field(default_factory=list)
     noted: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     said: list[str] = field(default_factory=list)
@@ -243,6 +247,8 @@ class Annotations:
             if self.exif == "upright":
                 self.noted[TURNED] += [str(path)] if orientation > 1 and not known else []
                 size, orientation = upright, 1
+        if self.slack:
+            points = {number: self._moved(place, size, where) for number, place in points.items()}
         keypoints, corners = make_keypoints(points, size, where, self.outside), self._box(box, size, where)
         if fields.shares(keypoints.xy[keypoints.visible].flatten().tolist(), size):
             self.noted[SHARES].append(where)
@@ -252,6 +258,16 @@ class Annotations:
             corners = None if corners is None else turned_box(corners, size, orientation)
             others, size = {**others, "orientation": orientation}, turned_size(size, orientation)
         return AnnotatedImage(id, path, size, category, keypoints, corners, **others)
+
+    def _moved(self, place: Any, size: tuple[int, int], where: str) -> Any:
+        """A keypoint's place; at the image's edge if it lies just outside."""
+        if not isinstance(place, tuple):
+            return place
+        inside = tuple(min(max(each, 0.0), float(most)) for each, most in zip(place, size, strict=True))
+        if inside == place or max(abs(a - b) for a, b in zip(inside, place, strict=True)) > self.slack:
+            return place
+        self.noted[CLIPPED].append(where)
+        return inside
 
     def _frame(self, path: Path) -> Frame:
         """Size and orientation of an image file, read once."""

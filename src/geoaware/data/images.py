@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError, features
+from torch import Tensor
 
 from geoaware._moved import renamed
 from geoaware.data.exif import SAME_SIZE, orientation_of, turned_size
@@ -24,8 +25,9 @@ from geoaware.runs.errors import InputError, reason
 from geoaware.runs.files import refuse_pretender
 from geoaware.runs.places import is_remote, place
 
-ImageLike = str | os.PathLike[str] | Image.Image | np.ndarray
-"""A path, a PIL image, or an array of shape (h, w), (h, w, 1), (h, w, 3) or (h, w, 4)."""
+ImageLike = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor
+"""A path, a PIL image, an array of shape (h, w), (h, w, 1), (h, w, 3) or (h, w, 4), or a tensor of shape
+(h, w), (1, h, w), (3, h, w) or (4, h, w). Floats are from 0 to 1."""
 
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
@@ -78,6 +80,10 @@ def load_image(image: ImageLike) -> Image.Image:
     Raises:
         InputError: the file is missing, is not an image, or is damaged; the message names it.
     """
+    if isinstance(image, Tensor):
+        values = image.detach().cpu()
+        image = (values.float() if values.is_floating_point() else values).numpy()
+        image = np.moveaxis(image, 0, -1) if image.ndim == 3 else image
     if isinstance(image, np.ndarray):
         return to_rgb(_from_array(image))
     if isinstance(image, Image.Image):
@@ -392,7 +398,8 @@ def _from_array(array: np.ndarray) -> Image.Image:
     squeezed = array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
     if squeezed.ndim not in (2, 3) or (squeezed.ndim == 3 and squeezed.shape[2] not in (3, 4)):
         raise InputError(
-            f"an image array must have shape (h, w), (h, w, 3) or (h, w, 4), got {tuple(array.shape)}"
+            f"an image array must have shape (h, w), (h, w, 3) or (h, w, 4), got {tuple(array.shape)}; "
+            "a tensor has its channels first"
         )
     if squeezed.dtype == np.uint16:
         scaled = squeezed * 255.0 / _white(float(squeezed.max(initial=0)), "an array")
@@ -404,7 +411,7 @@ def _from_array(array: np.ndarray) -> Image.Image:
         squeezed = np.rint(values * 255).astype(np.uint8)
     elif squeezed.dtype != np.uint8:
         raise InputError(f"an image array must be uint8, uint16, bool or floating, got {squeezed.dtype}")
-    return Image.fromarray(squeezed)
+    return Image.fromarray(np.ascontiguousarray(squeezed))
 
 
 @contextmanager

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from geoaware.features.extractor import Extractor, Layout, choose_device, choose_dtype
-from geoaware.runs.errors import InputError
+from geoaware.runs.errors import InputError, reason
 
 __all__ = ["EXTRACTORS", "Entry", "Extractor", "Layout", "check_name", "choose_device", "load_extractor"]
 
@@ -72,14 +75,17 @@ def check_name(name: str) -> None:
     """Make sure that `load_extractor` knows a name, of one extractor or of a fusion ``A+B``.
 
     Raises:
-        InputError: it does not; the message lists the names it knows.
+        InputError: it does not; the message lists the names it knows, or says why a class cannot be had.
     """
     parts = name.split("+")
     for part in parts:
-        if part not in EXTRACTORS:
+        if ":" in part:
+            _own_class(part)
+        elif part not in EXTRACTORS:
             of = f" in {name!r}" if len(parts) > 1 else ""
             raise InputError(
-                f"unknown extractor {part!r}{of}; known: {', '.join(EXTRACTORS)}, and several joined by +"
+                f"unknown extractor {part!r}{of}; known: {', '.join(EXTRACTORS)}, several joined by +, and "
+                "MODULE:CLASS of your own"
             )
     if len(parts) > 1:
         from geoaware.features.fused import check_parts
@@ -93,7 +99,9 @@ def load_extractor(
     """Load an extractor by name, ready to call on images.
 
     Args:
-        name: one of `EXTRACTORS`, or several joined by ``+`` (``"sd15+dinov2-base"``; see `Fused`).
+        name: one of `EXTRACTORS`; ``"MODULE:CLASS"``, a subclass of `Extractor` of your own, whose module is
+            looked for in the present folder too; or several joined by ``+`` (``"sd15+dinov2-base"``; see
+            `Fused`).
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
         dtype: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
         **settings: those of the extractor's settings class, e.g. ``canvas=518, weights="folder"``; of the
@@ -114,8 +122,43 @@ def load_extractor(
 
         shares = split_settings(name.split("+"), settings)
         return Fused([load_extractor(part, device, dtype, **own) for part, own in shares.items()]).eval()
-    entry = EXTRACTORS[name]
     where = choose_device(device)
     kind = choose_dtype(dtype, where)
-    extractor: Extractor = getattr(importlib.import_module(entry.module), entry.load).load(name, **settings)
+    extractor = _load_own(name, settings) if ":" in name else _load_listed(name, settings)
     return extractor.to(device=where, dtype=kind).eval().requires_grad_(False)
+
+
+def _load_listed(name: str, settings: dict[str, Any]) -> Extractor:
+    entry = EXTRACTORS[name]
+    loaded: Extractor = getattr(importlib.import_module(entry.module), entry.load).load(name, **settings)
+    return loaded
+
+
+def _own_class(name: str) -> type[Extractor]:
+    """The class that ``MODULE:CLASS`` names."""
+    module, _, attribute = name.partition(":")
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"{name}: there is no module {error.name!r}, neither installed nor in the present folder"
+        ) from None
+    except (ImportError, SyntaxError, ValueError) as error:
+        raise InputError(f"{name}: the module cannot be loaded ({reason(error)})") from None
+    except AttributeError:
+        raise InputError(f"{name}: the module has no {attribute!r}") from None
+    if not (isinstance(found, type) and issubclass(found, Extractor)):
+        raise InputError(f"{name}: is no subclass of geoaware.features.Extractor")
+    return found
+
+
+def _load_own(name: str, settings: dict[str, Any]) -> Extractor:
+    """An extractor of ``MODULE:CLASS``, made by its ``load``, else by the class itself."""
+    own = _own_class(name)
+    make = partial(own.load, name) if hasattr(own, "load") else own
+    try:
+        return make(**settings)
+    except TypeError as error:
+        raise InputError(f"{name}: cannot be made with these settings ({error})") from None

@@ -106,7 +106,7 @@ def split_settings(names: Sequence[str], settings: dict[str, Any]) -> dict[str, 
     """
     by_part: dict[str, dict[str, Any]] = {name: {} for name in names}
     for key, value in settings.items():
-        part, dot, setting = key.partition(".")
+        part, dot, setting = key.rpartition(".")
         if not dot or part not in by_part:
             raise InputError(
                 f"{'+'.join(names)} has no setting {key}; give settings of its parts as "

@@ -78,7 +78,8 @@ def similarity(
     """
     # Dividing the few rows by the cells' norms is cheaper than making a normalised copy of the map.
     lengths = target.square().sum(dim=0).sqrt() if norms is None else norms
-    return _products(F.normalize(queries, dim=-1), target) / lengths.clamp_min(1e-12)
+    products = (F.normalize(queries, dim=-1) @ target.flatten(1)).unflatten(1, target.shape[1:])
+    return products / lengths.clamp_min(1e-12)
 
 
 def argmax(sim: Float[Tensor, "q h w"]) -> Float[Tensor, "q 2"]:
@@ -323,18 +324,6 @@ def _find(
     if not (found.isfinite().all() and mass.isfinite().all()):
         raise NotFiniteError("the features of the source or of the target are not finite; try another dtype")
     return found, mass
-
-
-def _products(queries: Float[Tensor, "q c"], target: Float[Tensor, "c h w"]) -> Float[Tensor, "q h w"]:
-    """Dot product of each query with every cell.
-
-    For few queries on a CPU a 1 x 1 convolution of a channels-last map is three times as fast as the thin
-    matrix product. On a GPU it may run at reduced precision, so there the product is taken.
-    """
-    cells = target.permute(1, 2, 0)
-    if target.device.type == "cpu" and 0 < len(queries) <= 64 and cells.is_contiguous():
-        return F.conv2d(cells[None].permute(0, 3, 1, 2), queries[:, :, None, None])[0]
-    return (queries @ target.flatten(1)).unflatten(1, target.shape[1:])
 
 
 def _expectation(weights: Float[Tensor, "q h w"]) -> Float[Tensor, "q 2"]:

@@ -69,13 +69,27 @@ def test_one_of_several_categories(tmp_path: Path) -> None:
     ("keypoints", "message"),
     [
         ([0, 0, 0] * 5, "no annotation has a visible keypoint"),
-        ([40, 400, 2] + [0, 0, 0] * 4, r"keypoint 0 at \(40, 400\), image 117x117: outside; mend"),
+        ([40, 400, 2] + [0, 0, 0] * 4, r"inside its image .*keypoint 0 at \(40, 400\), image 117x117"),
     ],
 )
 def test_keypoints_that_cannot_be_used(tmp_path: Path, keypoints: list[int], message: str) -> None:
     path = changed(write_sources(tmp_path), annotations=[annotation(1, 1, keypoints)])
     with pytest.raises(InputError, match=message):
         read_sources(path)
+
+
+def test_a_keypoint_just_outside_is_moved_to_the_edge_one_farther_away_left_out(tmp_path: Path) -> None:
+    keypoints = [-0.6, 40, 2, 118, 117.5, 2, 40, 40, 2, 118.1, 50, 2, 0, 0, 0]
+    path = changed(write_sources(tmp_path), annotations=[annotation(1, 1, keypoints)])
+    sources = read_sources(path)
+    found = sources.images[0].keypoints
+    assert found.visible_ids == (0, 1, 2)
+    assert found.at((0, 1, 2)).tolist() == [[0, 40], [117, 117], [40, 40]]
+    notes = "\n".join(sources.notes)
+    assert "2 keypoints just outside their image, moved to its edge (" in notes
+    assert "left out: 1 keypoints outside their image (" in notes
+    assert "keypoint 3 at (118.1, 50), image 117x117" in notes
+    assert "no source shows left paw, right paw" in notes
 
 
 def test_hidden_keypoints_count_when_asked(tmp_path: Path) -> None:

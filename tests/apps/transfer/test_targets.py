@@ -177,12 +177,23 @@ def test_ids_of_results_begin_at_1(tmp_path: Path, sources: Any) -> None:
     entries = [{"id": str(each), "image_id": "5", "category_id": 2.0} for each in range(3)]
     found = read_targets(write_targets(tmp_path, annotations=entries), sources)
     assert [each.id for each in found] == [1, 2, 3]
-    assert found.notes == ("ids of results begin at 1: annotation 0 becomes 3",)
+    assert found.notes[1:] == ("ids of results begin at 1: annotation 0 becomes 3",)
     for entry in entries:
         del entry["id"]
     (tmp_path / "more").mkdir()
     found = read_targets(write_targets(tmp_path / "more", annotations=entries), sources)
     assert [each.id for each in found] == [1, 2, 3]
+
+
+def test_what_is_no_target_is_counted_and_named(tmp_path: Path, sources: Any) -> None:
+    entries = [{"id": 1, "image_id": 5, "category_id": 2}]
+    entries += [{"id": each, "image_id": 3, "category_id": 9} for each in (2, 3)]
+    found = read_targets(write_targets(tmp_path, annotations=entries), sources)
+    assert [each.id for each in found] == [1]
+    assert found.notes == (
+        "left out: annotations of other categories (2 of dog)",
+        "left out: 1 images without an annotation of the category (more\\c.png)",
+    )
 
 
 def test_boxes_are_read_as_in_data_sets(tmp_path: Path, sources: Any) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from itertools import compress, groupby
 from pathlib import Path
 from typing import Any, TextIO
@@ -16,8 +17,7 @@ from typing import Any, TextIO
 from geoaware.apps.transfer.sources import Sources
 from geoaware.apps.transfer.targets import Target, Targets
 from geoaware.data import fields
-from geoaware.data.coco_file import HIDDEN, VISIBLE
-from geoaware.data.formats.hub import Result
+from geoaware.data.formats.hub import HIDDEN, VISIBLE, Result
 from geoaware.data.names import printable
 from geoaware.runs.errors import InputError
 from geoaware.runs.files import reading_part
@@ -37,6 +37,41 @@ Record = Mapping[str, Any]
 ``points`` ([x, y] or null, by keypoint), ``probability``, ``source`` (row), ``pose`` and ``distance``."""
 
 
+@dataclass
+class Counts:
+    """What a result has.
+
+    Attributes:
+        failed_targets: targets that failed.
+        empty_targets: targets without a keypoint above the threshold.
+        shown_keypoints: keypoints above it.
+        sought_keypoints: keypoints that the sources know, in all targets that did not fail.
+    """
+
+    failed_targets: int = 0
+    empty_targets: int = 0
+    shown_keypoints: int = 0
+    sought_keypoints: int = 0
+
+    def add(self, record: Record, threshold: float) -> None:
+        """Count the record of a target."""
+        if "failed" in record:
+            self.failed_targets += 1
+            return
+        shown = sum(shown_points(record, threshold))
+        self.empty_targets += shown == 0
+        self.shown_keypoints += shown
+        self.sought_keypoints += sum(point is not None for point in record["points"])
+
+
+def shown_points(record: Record, threshold: float) -> list[bool]:
+    """Which keypoints of a target are probable enough."""
+    return [
+        point is not None and chance >= threshold
+        for point, chance in zip(record["points"], record["probability"], strict=True)
+    ]
+
+
 def write_result(draft: Path, lines: Records, sources: Sources, targets: Targets) -> None:
     """Put the records of all targets together."""
     entry, head = category_entry(sources, targets), lines.head
@@ -53,8 +88,10 @@ def write_result(draft: Path, lines: Records, sources: Sources, targets: Targets
             width, height = record["size"]
             yield {"id": number, "file_name": target.name, "width": width, "height": height}
 
-    failed = sum(1 for _ in records(failed=True))
-    info = {"description": DESCRIPTION, **head, "failed_targets": failed}
+    settings, counted = head["run"]["settings"], Counts()
+    for record in map(json.loads, lines.lines()):
+        counted.add(record, settings["threshold"])
+    info = {"description": DESCRIPTION, **head, **asdict(counted)}
     extra = {"flip_pairs": entry["flip_pairs"]}
     if sources.keypoint_groups is not None:
         extra["keypoint_groups"] = sources.keypoint_groups
@@ -66,7 +103,6 @@ def write_result(draft: Path, lines: Records, sources: Sources, targets: Targets
         file.write(']},\n"licenses":[],\n')
         for key, value in extra.items():
             file.write(f'"{key}":{as_json(value)},\n')
-        settings = head["run"]["settings"]
         found = (annotation(*each, entry["id"], sources, settings) for each in records(failed=False))
         for key, values in (("categories", [entry]), ("images", images()), ("annotations", found)):
             file.write(f'"{key}":[\n')
@@ -144,7 +180,7 @@ def annotation(
     guesses = [
         None if point is None else [*point, chance] for point, chance in zip(points, chances, strict=True)
     ]
-    shown = [guess is not None and guess[2] >= settings["threshold"] for guess in guesses]
+    shown = shown_points(record, settings["threshold"])
     seen = list(compress(chances, shown))
     below = settings.get("unshown") == "hidden"
     flags = [

@@ -12,8 +12,8 @@ import torch
 from geoaware.apps.transfer.coco_out import read_results, read_run
 from geoaware.apps.transfer.sources import Sources
 from geoaware.apps.transfer.targets import Targets
-from geoaware.data.coco_file import VISIBLE
 from geoaware.data.exif import turned_points
+from geoaware.data.formats.hub import VISIBLE
 from geoaware.data.images import Frame, image_frame
 from geoaware.method.keypoints import Schema
 from geoaware.method.types import AnnotatedImage

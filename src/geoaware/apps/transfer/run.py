@@ -10,7 +10,7 @@ import json
 import math
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
@@ -23,6 +23,7 @@ from PIL import Image
 from geoaware.apps.transfer.calibration import Calibration
 from geoaware.apps.transfer.coco_out import (
     BEGIN,
+    Counts,
     as_json,
     as_result,
     read_failures,
@@ -68,15 +69,20 @@ class Outcome:
         out: the result.
         found: the same in COCO's format, with what is known of the run.
         targets: how many there were.
-        failed: how many of them failed.
+        counts: how many of them failed or show nothing, and what the others show.
         reasons: of the first failures, a line each.
     """
 
     out: Path
     found: Path
     targets: int
-    failed: int
+    counts: Counts
     reasons: tuple[str, ...]
+
+    @property
+    def failed(self) -> int:
+        """How many targets failed."""
+        return self.counts.failed_targets
 
 
 def transfer(
@@ -114,11 +120,10 @@ def transfer(
     found = goal if to == "coco" else goal.with_name(f"{goal.stem}.coco.json")
     check_apart({goal, found}, [each for each in (sources.path, targets.file) if each is not None])
     run = _Transfer(sources, targets, matcher, settings or TransferSettings(), engine, progress)
-    mark = hashlib.sha256(as_json(run.about).encode()).hexdigest()[:16]
-    there = to == "coco" or formats.check_goal(to, goal, mark, restart)
+    there = to == "coco" or formats.check_goal(to, goal, run.mark, restart)
     complete(run, found, engine, restart=restart, tell=progress)
     if not there:
-        formats.write(to, goal, as_result(found, targets.folder, mark))
+        formats.write(to, goal, as_result(found, targets.folder, run.mark))
     return _outcome(goal, found)
 
 
@@ -172,6 +177,11 @@ class _Transfer(Run):
             "hashes": provenance.hashes,
         }
         return dict(json.loads(json.dumps(values)))
+
+    @property
+    def mark(self) -> str:
+        """The same in short, to stand in a file of another format."""
+        return hashlib.sha256(as_json(self.about).encode()).hexdigest()[:16]
 
     @property
     def job(self) -> _Job:
@@ -318,4 +328,5 @@ def _outcome(goal: Path, found: Path) -> Outcome:
     with reading_part(str(found)):
         reasons = (f"{each['file_name']}: {each['reason']}" for each in read_failures(found))
         count = info["run"]["targets"]["count"]
-        return Outcome(goal, found, count, info["failed_targets"], tuple(islice(reasons, SHOWN)))
+        counts = Counts(*(int(info[each.name]) for each in fields(Counts)))
+        return Outcome(goal, found, count, counts, tuple(islice(reasons, SHOWN)))

@@ -20,6 +20,7 @@ from geoaware.apps.transfer.crop import Window, crop_window
 from geoaware.apps.transfer.vote import Queries
 from geoaware.data.coco import open_folder
 from geoaware.data.coco_file import CocoFile, read_schemas
+from geoaware.data.dataset import LEFT_OUT, OUTSIDE, shortened
 from geoaware.data.images import load_annotated
 from geoaware.data.names import alike, missing_files
 from geoaware.matcher import Matcher
@@ -32,6 +33,9 @@ from geoaware.runs.errors import InputError, NotFiniteError
 from geoaware.runs.places import absolute
 from geoaware.runs.progress import Tell, silent
 from geoaware.runs.work import Engine, Local, calls
+
+SLACK = 1.0
+"""Pixels outside the image that an annotated keypoint may lie; one farther away counts as not annotated."""
 
 
 @dataclass(frozen=True)
@@ -89,19 +93,15 @@ def read_sources(
 
     Raises:
         InputError: the file is missing or no annotation file, there is no keypoint, there are several
-            categories, a keypoint lies outside its image, or an image is missing.
+            categories, or an image is missing.
     """
     if not path.exists():
         raise InputError(
             f"{path}: no such file{alike(path)}; give a COCO-keypoints JSON of the annotated images"
         )
     folder = None if images is None else str(absolute(images))
-    file, annotated, read = open_folder(path.parent, path.stem, path.name, folder, None, hidden, exif)
-    if read.outside:
-        raise InputError(
-            f"{read.outside[0]}: outside; mend the annotation ({len(read.outside)} such keypoints)"
-        )
-    name = _choose(file, annotated, category)
+    file, annotated, read = open_folder(path.parent, path.stem, path.name, folder, None, hidden, exif, SLACK)
+    name = _choose(file, annotated, category, read.outside)
     chosen = tuple(each for each in annotated if each.category == name)
     missing = missing_files([each.path for each in chosen])
     if missing:
@@ -113,6 +113,11 @@ def read_sources(
     ((number, entry),) = ((key, each) for key, each in file.categories.items() if each["name"] == name)
     schemas, notes = read_schemas(replace(file, categories={number: entry}))
     notes += read.notes()
+    if read.outside:
+        notes.append(f"{LEFT_OUT}: {len(read.outside)} {OUTSIDE} ({read.outside[0]})")
+    shown = {number for each in chosen for number in each.keypoints.visible_ids}
+    if lacking := [str(each) for number, each in enumerate(schemas[name].names) if number not in shown]:
+        notes.append(f"no source shows {shortened(lacking)}")
     return Sources(
         path, schemas[name], chosen, entry, file.flip_pairs, file.keypoint_groups, tuple(notes), file.format
     )
@@ -146,7 +151,9 @@ def source_windows(sources: Sources, margin: float, below: float) -> list[Window
     return windows
 
 
-def _choose(file: CocoFile, images: Sequence[AnnotatedImage], category: str | None) -> str:
+def _choose(
+    file: CocoFile, images: Sequence[AnnotatedImage], category: str | None, outside: Sequence[str]
+) -> str:
     """The category to carry over."""
     known = [str(each["name"]) for each in file.categories.values()]
     if category is not None and category not in known:
@@ -156,7 +163,10 @@ def _choose(file: CocoFile, images: Sequence[AnnotatedImage], category: str | No
     used = sorted({each.category for each in images if category in (None, each.category)})
     if not used:
         whose = "" if category is None else f" of category {category!r}"
-        raise InputError(f"{file.path}: no annotation{whose} has a visible keypoint; annotate at least one")
+        lost = f" inside its image ({outside[0]})" if outside else ""
+        raise InputError(
+            f"{file.path}: no annotation{whose} has a visible keypoint{lost}; annotate at least one"
+        )
     if len(used) > 1:
         raise InputError(
             f"{file.path}: annotations of several categories ({', '.join(used)}); choose one",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from geoaware.apps.transfer.coco_out import DESCRIPTION, Record, category_entry
+from geoaware.apps.transfer.coco_out import DESCRIPTION, Counts, Record, category_entry, shown_points
 from geoaware.apps.transfer.sources import Sources
 from geoaware.apps.transfer.targets import Target, Targets
 from geoaware.data.names import printable
@@ -27,9 +28,11 @@ COLUMNS = {
 def write_rows(draft: Path, lines: Records, sources: Sources, targets: Targets) -> None:
     """Put the records of all targets together; failures and the category stand in the metadata."""
     failed, threshold = list[dict[str, str]](), lines.head["run"]["settings"]["threshold"]
+    counted = Counts()
 
     def rows() -> Iterator[dict[str, Any]]:
         for record, target in zip(map(json.loads, lines.lines()), targets, strict=True):
+            counted.add(record, threshold)
             if "failed" in record:
                 failed.append({"file_name": printable(target.name), "reason": record["failed"]})
             else:
@@ -37,8 +40,8 @@ def write_rows(draft: Path, lines: Records, sources: Sources, targets: Targets) 
 
     def about() -> dict[str, Any]:
         category = category_entry(sources, targets)
-        counted = {"description": DESCRIPTION, "category": category, "failed_targets": len(failed)}
-        return {**lines.head, **counted, "failed": failed}
+        about = {"description": DESCRIPTION, "category": category, **asdict(counted)}
+        return {**lines.head, **about, "failed": failed}
 
     write_table(draft, COLUMNS, rows(), about)
 
@@ -56,8 +59,9 @@ def _rows(record: Record, target: Target, sources: Sources, threshold: float) ->
         "pose": record["pose"],
         "distance": record["distance"],
     }
-    found = zip(sources.schema.names, record["points"], record["probability"], strict=True)
-    for number, (name, point, chance) in enumerate(found):
+    shown = shown_points(record, threshold)
+    found = zip(sources.schema.names, record["points"], record["probability"], shown, strict=True)
+    for number, (name, point, chance, visible) in enumerate(found):
         x, y = point or (None, None)
         yield {
             **shared,
@@ -66,5 +70,5 @@ def _rows(record: Record, target: Target, sources: Sources, threshold: float) ->
             "x": x,
             "y": y,
             "probability": chance,
-            "visible": point is not None and chance >= threshold,
+            "visible": visible,
         }

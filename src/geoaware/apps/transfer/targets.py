@@ -20,7 +20,7 @@ from torch import Tensor
 from geoaware.apps.transfer.sources import Sources
 from geoaware.data import fields
 from geoaware.data.coco_file import CocoFile, corner_box, corners, read_coco
-from geoaware.data.dataset import FAR, FLAT, Annotations
+from geoaware.data.dataset import FAR, FLAT, LEFT_OUT, Annotations, shortened
 from geoaware.data.exif import Exif, check_exif
 from geoaware.data.formats.coco import image_folder
 from geoaware.data.images import Frame, check_size, list_images, note_once
@@ -299,6 +299,7 @@ def _objects(file: CocoFile, category_id: int) -> tuple[list[tuple[int, Any]], l
         return [(each, None) for each in sorted(file.images)], list(file.notes)
     found = [entry for entry in file.annotations if entry["category_id"] == category_id]
     ids, read = [entry["id"] for entry in found], Annotations(said=list(file.notes))
+    read.said.extend(_unused(file, category_id))
     if len(set(ids)) < len(ids):
         raise InputError(f"{file.path}: annotation ids repeat; ids must differ")
     if 0 in ids:
@@ -312,3 +313,16 @@ def _objects(file: CocoFile, category_id: int) -> tuple[list[tuple[int, Any]], l
             read.noted[FLAT].append(where)
     found = sorted(found, key=itemgetter("image_id", "id"))
     return [(entry["image_id"], entry) for entry in found], read.notes()
+
+
+def _unused(file: CocoFile, category_id: int) -> list[str]:
+    """What of the targets' file is no target: annotations of other categories, images without any."""
+    others = Counter(each["category_id"] for each in file.annotations if each["category_id"] != category_id)
+    names = {each: file.categories.get(each, {}).get("name", each) for each in others}
+    named = [f"{count} of {names[each]}" for each, count in sorted(others.items())]
+    notes = [f"{LEFT_OUT}: annotations of other categories ({shortened(named)})"] if named else []
+    used = {each["image_id"] for each in file.annotations if each["category_id"] == category_id}
+    if empty := [each for each in file.images if each not in used]:
+        name = file.images[empty[0]]["file_name"]
+        notes.append(f"{LEFT_OUT}: {len(empty)} images without an annotation of the category ({name})")
+    return notes
