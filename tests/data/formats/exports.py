@@ -276,10 +276,10 @@ def sleap(folder: Path, package: bool = False) -> Path:
     return out
 
 
-def yolo(folder: Path, layout: str = "images/{}") -> Path:
+def yolo(folder: Path, layout: str = "images/{}", windows: bool = False) -> Path:
     """Two splits; a third that is not there, and a path of another machine."""
     places = {each: layout.format(each) for each in ("train", "val")}
-    config = {
+    config: dict[str, Any] = {
         "path": "/content/datasets/cats",
         **places,
         "test": None,
@@ -293,6 +293,8 @@ def yolo(folder: Path, layout: str = "images/{}") -> Path:
     values = [0.5, 0.5, 80 / 120, 60 / 80, 30 / 120, 20 / 80, 2, 60 / 120, 40 / 80, 1, 90 / 120, 60.5 / 80, 2]
     label = Path(str(image).replace("/images", "/labels")).with_suffix(".txt")
     text(label, "1 " + " ".join(map(str, values)) + "\n")
+    if windows:
+        config |= {each: place.replace("/", "\\") for each, place in places.items()}
     return text(folder / "data.yaml", yaml.safe_dump(config, sort_keys=False)).parent
 
 
@@ -348,6 +350,7 @@ EXPORTS: dict[str, tuple[Callable[[Path], Path], str, bool, int]] = {
     "SLEAP": (sleap, "slp", True, 1),
     "a SLEAP package": (lambda folder: sleap(folder, package=True), "slp", True, 1),
     "YOLO": (yolo, "yolo", True, 1),
+    "YOLO of Windows": (lambda folder: yolo(folder, windows=True), "yolo", True, 1),
     "YOLO of Roboflow": (yolo_of_roboflow, "yolo", True, 1),
     "labelme": (labelme, "labelme", True, 1),
 }

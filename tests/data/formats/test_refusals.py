@@ -68,6 +68,7 @@ def test_a_label_of_yolo_is_named_with_its_line(tmp_path: Path) -> None:
     for line, message in {
         "0 0.5 0.5 0.1 0.1": r"1.txt, line 2: 5 columns; expected 14 \(class, box, 3 keypoints\)",
         whole.replace("1 ", "7 ", 1): "line 2: class 7, and data.yaml names 2",
+        whole.replace(" 2 ", " 0.9 ", 1): "line 2: the flag 0.9 of 'tail' is not 0, 1 or 2",
         whole.replace("0.5", "half", 1): "line 2: column 2 is 'half'; expected a number",
     }.items():
         label.write_text(whole + line)
@@ -142,6 +143,7 @@ def test_two_coco_files_of_an_image(tmp_path: Path) -> None:
 
 def test_an_empty_folder(tmp_path: Path) -> None:
     text(tmp_path / "settings.json", '{"a": 1}')
+    text(tmp_path / "notes.json", '{"categories": [{"id": 0, "name": "cat"}], "info": {}}')  # of Label Studio
     with pytest.raises(
         InputError, match=r"holds no annotations that are known \(COCO, CVAT XML, Label Studio"
     ):

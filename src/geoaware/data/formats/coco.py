@@ -17,7 +17,7 @@ from geoaware.runs.places import is_remote
 
 WHAT = "a COCO file"
 
-_LISTS = re.compile(r'"(images|annotations|categories)"\s*:\s*[\[{]')
+_LISTS = re.compile(r'"(images|annotations)"\s*:\s*[\[{]')
 
 
 def recognise(path: Path, head: Head) -> bool:

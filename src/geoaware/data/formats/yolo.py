@@ -105,6 +105,7 @@ def _images(path: Path, top: Path, content: Mapping[str, Any]) -> Iterator[Path]
     """The images of all splits, in folders or lists; else those beside the file."""
     given = [content.get(each) for each in _SPLITS]
     places = [str(one) for each in given if each for one in (each if isinstance(each, list) else [each])]
+    places = [each.replace("\\", "/") for each in places]
     found = False
     for place in places:
         # Roboflow begins them with ../ though they lie beside the file.
@@ -170,9 +171,13 @@ def _object(
     x, y, w, h = (_round(value * size[place % 2]) for place, value in enumerate(values[:4]))
     points = {}
     for name, (px, py, *flag) in zip(names, zip(*[iter(values[4:])] * width, strict=True), strict=True):
-        seen = int(flag[0]) if flag else 2 * bool(px or py)
+        seen = flag[0] if flag else 2 * bool(px or py)
+        if seen not in (0, 1, 2):
+            raise InputError(
+                f"{where}: the flag {seen:g} of {name!r} is not 0, 1 or 2; predictions are no annotations"
+            )
         if seen:
-            points[name] = Point(_round(px * size[0]), _round(py * size[1]), seen)
+            points[name] = Point(_round(px * size[0]), _round(py * size[1]), int(seen))
     hub.add(image, classes[kind], points, [x - w / 2, y - h / 2, w, h])
 
 
