@@ -4,10 +4,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from geoaware.data import load
+from geoaware.data import load, object_mask
+from geoaware.data.check import check
+from geoaware.data.masks import has_mask
+from geoaware.data.spair import VOC
+from geoaware.method.keypoints import SPAIR71K
 from geoaware.runs.errors import InputError
 from tests.shared_data import shared
 
@@ -87,6 +92,42 @@ def test_made_up_bus(tmp_path: Path) -> None:
     assert pair.source.box == (1.0, 2.0, 60.0, 40.0)
     assert [image.id for image in data_set.images] == ["bus/2008_000001", "bus/2008_000002"]
     assert data_set.threshold_base == "box"
+
+
+def test_masks_are_the_pixels_of_the_category(tmp_path: Path) -> None:
+    root = made_up(tmp_path)
+    assert [has_mask(each) for each in load("spair71k", root, "test").images] == [False, False]
+    # PASCAL VOC: a bus is 6, a person 15, and 255 lies along the edges of objects.
+    values = np.zeros((40, 60), np.uint8)
+    values[10:30, 5:40], values[12:20, 20:30], values[10, 5:40] = 6, 15, 255
+    folder = root / "Segmentation/bus"
+    folder.mkdir(parents=True)
+    board = Image.fromarray(values)
+    board.save(folder / "2008_000001.png")
+    board.putpalette([255 - each // 3 for each in range(768)])  # the numbers count, not their colours
+    board.save(folder / "2008_000002.png")
+    for image in load("spair71k", root, "test").images:
+        mask = object_mask(image)
+        assert mask is not None
+        assert (mask == (values == 6)).all()
+        assert mask.sum() == 19 * 35 - 80
+    assert check("spair71k", root, "test").fine
+    # One number beside zero is the object, whatever it is.
+    Image.fromarray((values == 6).astype(np.uint8) * 255).save(folder / "2008_000001.png")
+    image = load("spair71k", root, "test").images[0]
+    assert (object_mask(image) == (values == 6)).all()  # type: ignore[union-attr]
+    Image.fromarray(np.where(values == 6, 7, values)).save(folder / "2008_000001.png")
+    with pytest.raises(InputError, match=r"2008_000001\.png: .*the label 6, but 7, 15, 255"):
+        object_mask(image)
+    Image.new("L", (30, 20), 6).save(folder / "2008_000001.png")
+    assert "mask of 30x20 pixels, image of 60x40" in check("spair71k", root, "test").problems[0]
+
+
+def test_the_numbers_of_the_categories() -> None:
+    # From the development kit of PASCAL VOC; 11 (diningtable) and 18 (sofa) are not in SPair-71k.
+    numbers = {each: VOC.index(each) + 1 for each in SPAIR71K}
+    assert sorted(numbers.values()) == [*range(1, 11), *range(12, 18), 19, 20]
+    assert (numbers["cow"], numbers["dog"], numbers["train"], numbers["tvmonitor"]) == (10, 12, 19, 20)
 
 
 def change(path: Path, **entries: Any) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from geoaware.features import load_extractor
 from geoaware.features.refined import load_post_processor
 from geoaware.method.post_processor import PostProcessor
 from geoaware.runs.errors import InputError
+from tests.data.test_spair import made_up
 from tests.evaluation.records import make_records
 from tests.evaluation.test_score import write
 from tests.features.test_refined import LITE_CHANNELS, random_network
@@ -202,3 +204,40 @@ def test_evaluate_real_images(tmp_path):
         run("predict", *asked[:7], "few")
     with pytest.raises(InputError, match="another run"):
         run("predict", *asked, "--set", "window=3")
+
+
+def test_the_documented_command_for_released_weights(tmp_path, monkeypatch, caplog):
+    pytest.importorskip("diffusers")
+    from geoaware.features.captioner import convert_captioner
+    from tests.features.test_contract import tiny_dinov2
+    from tests.features.tiny import odise_state, tiny_clip, tiny_stable_diffusion
+
+    page = (Path(__file__).parents[2] / "docs/training.md").read_text(encoding="utf-8")
+    (line,) = (each for each in page.splitlines() if each.startswith("geoaware evaluate --dataset spair71k"))
+    monkeypatch.chdir(tmp_path)
+    made_up(tmp_path / "SPair-71k")
+    torch.save({"model": odise_state()}, "odise.pth")
+    convert_captioner("odise.pth", "captioner.safetensors")
+    torch.save(PostProcessor((64, 128, 128, 24), width=128).state_dict(), "best_856.PTH")
+    settings = {
+        "sd15.weights": tiny_stable_diffusion(tmp_path / "sd15"),
+        "sd15.clip_weights": tiny_clip(tmp_path / "clip"),
+        "dinov2-base.weights": tiny_dinov2(tmp_path / "dino", registers=False),
+        "sd15.canvas": 192,
+        "sd15.crop": 128,
+        "dinov2-base.canvas": 168,
+    }
+    small = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+    words = line.split()[1:]
+    with caplog.at_level("WARNING", "geoaware.features.refined"):
+        run(*words, *small, "--workers", 1, "--out", "a.jsonl")
+        assert not caplog.records
+        header = header_of(tmp_path / "a.jsonl")
+        assert header["protocol"] == "released"
+        assert header["settings"]["matching"]["outside"] == "zero"
+        assert "captioner=none" not in header["extractor"]
+        assert "positions=original" in header["extractor"]
+        place = words.index("--set")
+        run(*words[:place], *words[place + 2 :], *small, "--workers", 1, "--out", "b.jsonl")
+        assert "captioner=none" in caplog.text
+        assert "captioner=none" in header_of(tmp_path / "b.jsonl")["extractor"]

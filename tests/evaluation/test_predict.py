@@ -22,12 +22,13 @@ from geoaware.evaluation.predict import (
 )
 from geoaware.evaluation.protocols import get_protocol
 from geoaware.matcher import Matcher
-from geoaware.method.alignment import match_posed, mirror_points
+from geoaware.method.alignment import PoseRule, instance_matching_distance, match_posed, mirror_points
 from geoaware.method.geometry import pose_image, pose_points
 from geoaware.method.matching import MatchSettings, match
 from geoaware.method.post_processor import PostProcessor
 from geoaware.method.types import Keypoints, Pair
 from geoaware.presets import defaults_of
+from geoaware.result import mask_on_canvas
 from geoaware.runs.errors import InputError
 from geoaware.runs.work import Local
 from tests.evaluation.tiny import SCHEMA, Sided, tiny_dataset, tiny_matcher
@@ -168,6 +169,76 @@ def test_released_mirrors_at_the_edge(dataset, tmp_path):
     inside = lines(predict(only, matcher, tmp_path / "q.jsonl", PredictSettings("paper")))[1]
     assert inside["pose"] == record["pose"] == "flip"
     assert inside["predicted"] != record["predicted"]
+
+
+def test_released_partners_must_be_visible_in_both(dataset, tmp_path):
+    # The right ear, the left one's partner, is annotated in the source alone.
+    pair = mirrored_pair(dataset, torch.tensor([True, False, True, True, True]))
+    matcher, only = tiny_matcher(mode="argmax"), replace(dataset, pairs=(pair,))
+    paper, released = (
+        lines(predict(only, matcher, tmp_path / f"{each}.jsonl", PredictSettings(each)))[1]
+        for each in ("paper", "released")
+    )
+    assert paper["pose"] == released["pose"] == "flip"
+    assert paper["keypoint_ids"] == released["keypoint_ids"] == [0, 2, 3]
+    source, target = (matcher.encode(side.path) for side in (pair.source, pair.target))
+    straight = match(
+        source.maps["identity"], target.maps["identity"], pair.source.keypoints.xy[:1], matcher.settings
+    )
+    assert released["predicted"][0] == pytest.approx(straight.points[0].tolist())
+    assert paper["predicted"][0] != released["predicted"][0]
+    assert paper["predicted"][1:] == released["predicted"][1:]
+
+
+@pytest.mark.parametrize("rule", [PoseRule(), PoseRule("imd", 0.01)])
+def test_released_pose_rule(dataset, tmp_path, rule):
+    matcher = Matcher(Sided(), MatchSettings(window=5), "flip", rule)
+    header, *records = lines(predict(dataset, matcher, tmp_path / "p.jsonl", PredictSettings("released")))
+    name = f"{rule.distance}+padding+released"
+    assert header["settings"]["pose_rule"] == {"distance": name, "margin": rule.margin}
+    assert matcher.pose_rule == rule, "the matcher that was given stays as it is"
+    released = Matcher(Sided(), MatchSettings(window=5), "flip", PoseRule(name, rule.margin))
+    for pair, record in zip(dataset.pairs, records, strict=True):
+        source, target = (matcher.encode(side.path) for side in (pair.source, pair.target))
+        assert record["pose"] == released.align(source, target, "flip").pose
+    plain, *others = lines(predict(dataset, matcher, tmp_path / "q.jsonl"))
+    assert plain["settings"]["pose_rule"] == {"distance": rule.distance, "margin": rule.margin}
+    differ = [a["pair"] for a, b in zip(records, others, strict=True) if a["pose"] != b["pose"]]
+    assert differ, "the padding decides for none of these pairs"
+
+
+def test_released_masks_are_of_both_images(dataset, tmp_path, monkeypatch):
+    pair = mirrored_pair(dataset, torch.tensor([True] * 5))
+    sides = []
+    for name, side in (("source", pair.source), ("target", pair.target)):
+        mask = np.zeros(side.size[::-1], dtype=np.uint8)
+        mask[20:60, 30:70] = 255
+        Image.fromarray(mask).save(tmp_path / f"{name}.png")
+        sides.append(replace(side, mask_path=tmp_path / f"{name}.png"))
+    source, target = sides
+    seen = []
+
+    class Watching(Matcher):
+        def align(self, source, target, setting):
+            found = super().align(source, target, setting)
+            seen.append((source.mask, target.mask, found.distances))
+            return found
+
+    for protocol, given in (("paper", (source, pair.target)), ("released", (source, target))):
+        only = replace(dataset, pairs=(replace(pair, source=given[0], target=given[1]),))
+        matcher = Watching(Sided(), MatchSettings(window=5), "flip")
+        predict(only, matcher, tmp_path / f"{protocol}.jsonl", PredictSettings(protocol, masks=True))
+    (here, nothing, paper), (_, there, released) = seen
+    assert here.sum() == there.sum() == 1600
+    assert nothing is None
+    maps = matcher.encode(source.path).maps["identity"], matcher.encode(target.path).maps["identity"]
+    laid = [mask_on_canvas(here, "identity", each.canvas) for each in maps]
+    features = [each.data for each in maps]
+    assert paper["identity"] == instance_matching_distance(*features, laid[0])
+    assert released["identity"] == instance_matching_distance(*features, *laid, released=True)
+    without = replace(dataset, pairs=(replace(pair, source=source),))
+    with pytest.raises(InputError, match="mirrored: the data set has no mask of this object"):
+        predict(without, matcher, tmp_path / "q.jsonl", PredictSettings("released", masks=True))
 
 
 def test_masks_choose_the_pose(dataset, tmp_path):

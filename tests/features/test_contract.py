@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from geoaware.features import EXTRACTORS, Extractor, load_extractor
 from geoaware.features.extractor import choose_device, choose_dtype
 from geoaware.runs.errors import InputError, MissingDependencyError
 from tests.features.tiny import tiny_stable_diffusion
+from tests.reference import dinov2 as slow
 from tests.toys import noise
 
 
@@ -129,7 +131,8 @@ def test_dinov2_equals_the_hidden_state_of_transformers(tmp_path: Path, register
 
     name = "dinov2-base" + ("-registers" if registers else "")
     folder = tiny_dinov2(tmp_path / "weights", registers)
-    extractor = load_extractor(name, device="cpu", weights=str(folder), canvas=canvas)
+    own = {"weights": str(folder), "canvas": canvas, "positions": "transformers"}
+    extractor = load_extractor(name, device="cpu", **own)  # type: ignore[arg-type]
     image = noise(canvas, canvas, 5)
     kind = transformers.Dinov2WithRegistersModel if registers else transformers.Dinov2Model
     model = kind.from_pretrained(folder).eval()
@@ -140,9 +143,54 @@ def test_dinov2_equals_the_hidden_state_of_transformers(tmp_path: Path, register
     tokens = states[-1][0, 5 if registers else 1 :]
     grid = canvas // 14
     torch.testing.assert_close(extractor(image).data, tokens.T.reshape(-1, grid, grid), atol=1e-5, rtol=0)
-    middle = load_extractor(name, device="cpu", weights=str(folder), canvas=canvas, block=1)
+    middle = load_extractor(name, device="cpu", block=1, **own)  # type: ignore[arg-type]
     tokens = states[2][0, 5 if registers else 1 :]
     torch.testing.assert_close(middle(image).data, tokens.T.reshape(-1, grid, grid), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("canvas", [56, 70, 84, 140])
+def test_dinov2_positions_are_those_of_its_own_code(tmp_path: Path, canvas: int) -> None:
+    import transformers
+
+    folder = tiny_dinov2(tmp_path / "weights", registers=False)
+    here = {
+        each: load_extractor("dinov2-base", device="cpu", weights=str(folder), canvas=canvas, positions=each)
+        for each in ("original", "transformers")
+    }
+    model = transformers.Dinov2Model.from_pretrained(folder).eval()
+    trained = model.embeddings.position_embeddings.data
+    wanted = slow.positions(trained, canvas // 14, offset=0.1)
+    placed = here["original"].model.embeddings.position_embeddings  # type: ignore[union-attr]
+    torch.testing.assert_close(placed, wanted, atol=1e-5, rtol=0)
+    # The library's own network on these positions, which are of its size then, gives the same tokens.
+    image = noise(canvas, canvas, 5)
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255
+    model.embeddings.position_embeddings = torch.nn.Parameter(wanted)
+    with torch.no_grad():
+        pixels = (pixels - here["original"].mean) / here["original"].std
+        tokens = model(pixels[None], output_hidden_states=True).hidden_states[-1][0, 1:]
+    found = {each: extractor(image).data for each, extractor in here.items()}
+    torch.testing.assert_close(found["original"].flatten(1).T, tokens, atol=1e-5, rtol=0)
+    apart = (found["original"] - found["transformers"]).norm() / found["transformers"].norm()
+    assert apart == 0 if canvas == 70 else apart > 1e-3
+    old = f"dinov2-base(weights={folder}, canvas={canvas}, block=-1, facet=token)"
+    assert here["transformers"].identity == old
+    assert here["original"].identity == f"{old[:-1]}, positions=original)"
+
+
+def test_dinov2_with_registers_has_one_kind_of_positions(load) -> None:
+    given, other = (load("dinov2-base-registers", positions=each) for each in ("original", "transformers"))
+    assert given.identity == other.identity
+    assert "positions" not in given.identity
+    assert given.weights_hash() == other.weights_hash()
+    image = noise(84, 84, 6)
+    assert torch.equal(given(image).data, other(image).data)
+
+
+def test_dinov2_weights_are_known_whatever_the_canvas(load) -> None:
+    first, second = load("dinov2-base", canvas=84), load("dinov2-base", canvas=112)
+    assert first.weights_hash() == second.weights_hash()
+    assert pickle.loads(pickle.dumps(first)).weights_hash() == first.weights_hash()
 
 
 def test_dinov2_facets_differ_and_have_the_width_of_the_network(load) -> None:
@@ -159,6 +207,7 @@ def test_dinov2_facets_differ_and_have_the_width_of_the_network(load) -> None:
     [
         ({"canvas": 100}, "multiple of 14, got 100; the nearest is 98"),
         ({"block": 3}, r"blocks 0…2"),
+        ({"positions": "mine"}, "positions: input should be 'original' or 'transformers'"),
         ({"facet": "soul"}, "facet: input should be 'token', 'key', 'query' or 'value'"),
     ],
 )

@@ -25,12 +25,15 @@ from torch import Tensor
 from geoaware.features import load_extractor
 from geoaware.features import unet as unet_module
 from geoaware.features.captioner import CLIP_MEAN, CLIP_STD, convert_captioner
+from geoaware.features.fused import Fused
+from geoaware.features.refined import RefinedExtractor, load_post_processor
 from geoaware.features.stable_diffusion import StableDiffusion, cut, stitch
+from geoaware.method.post_processor import PostProcessor
 from geoaware.runs.errors import InputError, MissingDependencyError
 from tests.features.tiny import WIDTHS, odise_state, tiny_clip, tiny_stable_diffusion
 from tests.reference.captioner import context_of, time_of
 from tests.reference.freeu import maps_of_full_network
-from tests.toys import noise
+from tests.toys import Patches, noise
 
 SMALL: dict[str, Any] = {"canvas": 192, "crop": 128}
 TOP_WIDTHS = (128, 64)
@@ -489,3 +492,24 @@ def test_memory_can_be_limited_after_loading(folder: Path) -> None:
     image = noise(192, 192, 11)
     close(limited(image).levels, plain(image).levels)
     assert limited.identity == plain.identity
+
+
+def test_released_weights_without_the_captioner_are_warned_of(folder, captioning, tmp_path, caplog) -> None:
+    torch.manual_seed(0)
+    channels = (64, 128, 128, 18)  # of the three maps and of the toy beside them
+    torch.save(PostProcessor(channels, width=128, grid=12).state_dict(), tmp_path / "best_856.PTH")
+    with caplog.at_level(logging.WARNING):
+        for settings, warned in (({}, 1), (captioning, 0)):
+            caplog.clear()
+            released = load_post_processor(tmp_path / "best_856.PTH")
+            fused = Fused([load(folder, **settings), Patches()]).eval()
+            refined = RefinedExtractor(fused, released)
+            assert [each.levelname for each in caplog.records] == ["WARNING"] * warned
+            assert ("captioner=none" in caplog.text) == warned
+        assert refined(noise(64, 64, 1)).data.shape == (128, 60, 60)
+        # Weights that name their features were trained without one, if these have none.
+        plain = load(folder)
+        own = PostProcessor(channels[:3], width=128, grid=12)
+        own.info = {"extractor": plain.identity}
+        RefinedExtractor(plain, own)
+        assert not caplog.records

@@ -42,6 +42,33 @@ def test_imd_equals_its_loop(restricted: bool) -> None:
     assert fast == pytest.approx(loop, abs=1e-5)
 
 
+@pytest.mark.parametrize("zeros", [False, True])
+def test_released_imd_equals_its_loop(zeros: bool) -> None:
+    source, target = random_map(0, 6), random_map(1, 5)
+    if zeros:
+        # A channel that is zero in both plays no part, one that is zero in places counts for thousands.
+        source[0] = target[0] = 0
+        source[1, :2, :2] = target[1, 3:, 2:] = 0
+    source_mask, target_mask = torch.zeros(20, 30), torch.ones(7, 7)
+    source_mask[4:15, 10:25] = 1
+    target_mask[:3] = 0
+    given = source, target, source_mask, target_mask
+    fast = instance_matching_distance(*given, resolution=8, released=True)
+    assert fast == pytest.approx(slow.released_instance_matching_distance(*given, 8), rel=1e-5)
+    plain = instance_matching_distance(*given, resolution=8)
+    assert abs(fast - plain) > 0.05
+
+
+def test_released_imd_by_hand() -> None:
+    # Left (0, 1), right (1, 0): of four columns the second is (1/4, 3/4), which is no unit vector.
+    source = torch.tensor([[[0.0, 1.0]] * 2, [[1.0, 0.0]] * 2])
+    cell, there = torch.tensor([0.25, 0.75]), torch.tensor([1.0, 1.0]) / math.sqrt(2)
+    second = torch.tensor([[0, 1, 0, 0]])
+    for released, read in ((True, cell), (False, F.normalize(cell, dim=0))):
+        found = instance_matching_distance(source, torch.ones(2, 4, 4), second, None, 4, released)
+        assert found == pytest.approx((read - there).norm().item(), abs=1e-6)
+
+
 def test_imd_by_hand() -> None:
     # Two cells: one has its equal in the target (distance 0), the other is at right angles to all (sqrt 2).
     source = torch.zeros(3, 1, 2)
@@ -168,9 +195,40 @@ def test_pose_distances_choose_by_mask_or_by_mutual_neighbours() -> None:
 def test_pose_rules_are_parsed() -> None:
     assert PoseRule.parse("mutual-nn") == PoseRule("mutual-nn", 0.0)
     assert PoseRule.parse("imd:0.01") == PoseRule("imd", 0.01)
-    for text in ("", "nearest", "imd:", "imd:x", "imd:-1", "imd:2"):
+    rule = PoseRule.parse("imd+padding+released:0.01")
+    assert (rule.metric, rule.padding, rule.released, rule.margin) == ("imd", True, True, 0.01)
+    assert PoseRule.parse("imd+released+padding:0.01") == rule
+    assert PoseRule("imd", 0.01).as_released() == rule == rule.as_released()
+    plain = PoseRule.parse("mutual-nn")
+    assert (plain.metric, plain.padding, plain.released) == ("mutual-nn", False, False)
+    for text in ("imd+", "imd+all", "padding", "", "nearest", "imd:", "imd:x", "imd:-1", "imd:2"):
         with pytest.raises(InputError, match="unknown pose rule"):
             PoseRule.parse(text)
+
+
+@pytest.mark.parametrize("metric", ["mutual-nn", "imd"])
+def test_rules_as_released(metric: str) -> None:
+    canvas = Canvas(8, 4, 8)
+    source, target = (FeatureMap(random_map(seed, 8), canvas, "toy") for seed in (0, 1))
+    everywhere = torch.ones(8, 8)
+
+    def distance(rule: str, masks: dict | None = None) -> float:
+        return pose_distances({"identity": source}, target, masks, rule=PoseRule(rule))["identity"]
+
+    whole = (
+        slow.mutual_nn_distance(source.data, target.data)
+        if metric == "mutual-nn"
+        else slow.instance_matching_distance(source.data, target.data, everywhere, None, 8)
+    )
+    assert distance(f"{metric}+padding") == pytest.approx(whole, abs=1e-5)
+    assert distance(metric) != pytest.approx(whole, abs=1e-3)
+    released = instance_matching_distance(source.data, target.data, released=True)
+    both = released if metric == "imd" else whole
+    assert distance(f"{metric}+padding+released") == pytest.approx(both, abs=1e-5)
+    mask = torch.zeros(8, 8)
+    mask[3:5, 2:6] = 1
+    on_mask = instance_matching_distance(source.data, target.data, mask, released=True)
+    assert distance(f"{metric}+padding+released", {"identity": mask}) == on_mask
 
 
 def test_whole_image_rule_is_the_imd_without_a_mask() -> None:

@@ -26,6 +26,29 @@ def instance_matching_distance(
     return total / count
 
 
+def released_instance_matching_distance(
+    source: Tensor, target: Tensor, source_mask: Tensor, target_mask: Tensor, resolution: int
+) -> float:
+    """Unit descriptors, resized, cleared off the mask; what is zero then is -100,000; plain L2 distances."""
+    maps = []
+    for features, mask in ((source, source_mask), (target, target_mask)):
+        unit = torch.stack([_unit(each) for each in features.flatten(1).T]).T.reshape(features.shape)
+        small = F.interpolate(unit[None], size=(resolution, resolution), mode="bilinear")[0].double()
+        for y in range(resolution):
+            for x in range(resolution):
+                small[:, y, x] *= _nearest(mask, x, y, resolution)
+        small[small == 0] = -1e5
+        maps.append(small)
+    here, there = maps
+    total, count = 0.0, 0
+    for y in range(resolution):
+        for x in range(resolution):
+            if _nearest(source_mask, x, y, resolution):
+                total += min((here[:, y, x] - each).norm().item() for each in there.flatten(1).T)
+                count += 1
+    return total / count
+
+
 def _distance_to_nearest(query: Tensor, target: Tensor, mask: Tensor | None) -> float:
     side = target.shape[-1]
     nearest = float("inf")

@@ -301,8 +301,8 @@ class PoseOptions:
     pose_rule: Annotated[
         str | None,
         Option(
-            help="How the pose is chosen: mutual-nn, imd, or with a margin imd:0.01; as measured if not "
-            "given."
+            help="How the pose is chosen: mutual-nn, imd, or with a margin imd:0.01; +padding and +released "
+            "as in the released code; as measured if not given."
         ),
     ] = None
 
@@ -327,7 +327,11 @@ class ProtocolOptions:
         Option("--labels/--no-labels", help="In a mirrored source, read at the annotated flip partner (†)."),
     ] = True
     masks: Annotated[
-        bool, Option("--masks/--no-masks", help="Choose the pose on the source's annotated object mask.")
+        bool,
+        Option(
+            "--masks/--no-masks",
+            help="Choose the pose on the source's object mask (protocol released: on both images').",
+        ),
     ] = False
 
     def check(self) -> None:

@@ -183,7 +183,8 @@ SOURCES: Mapping[str, Source] = {
         "http://cvlab.postech.ac.kr/research/SPair-71k/",
         "images from PASCAL 3D+ and VOC 2012 (Flickr terms), for research; cite Min et al. 2019",
         "1,800 images, 70,958 pairs, roughly 0.2 GB to download",
-        "JPEGImages/ ImageAnnotation/ PairAnnotation/ Layout/large/{trn,val,test}.txt",
+        "JPEGImages/ ImageAnnotation/ PairAnnotation/ Layout/large/{trn,val,test}.txt, optionally "
+        "Segmentation/",
         _inspect_spair,
     ),
     "pf-pascal": Source(

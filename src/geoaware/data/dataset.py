@@ -225,6 +225,11 @@ class Annotations:
         """The file in a folder that an annotation names, spelled as it may be."""
         return self.folders.setdefault(folder, FileNames(folder)).path(name)
 
+    def optional(self, folder: Path, name: str) -> Path | None:
+        """As `file`; ``None`` where there is none."""
+        path = self.file(folder, name)
+        return path if self.folders[folder].has(path.name) else None
+
     def image(
         self,
         id: str,

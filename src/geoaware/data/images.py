@@ -205,14 +205,16 @@ def _frame(image: Image.Image) -> Frame:
     return Frame(turned_size(stored, orientation), orientation)
 
 
-def load_mask(path: str | os.PathLike[str]) -> np.ndarray:
+def load_mask(path: str | os.PathLike[str], label: int | None = None) -> np.ndarray:
     """Read an object mask as a boolean array (h, w); one of its pixels must be of the object.
 
     In an image of grey values, the object is what is at least half as bright as the brightest pixel: JPEG's
-    noise is not of it. In one of labels (a palette, colours, small numbers) it is what is not zero.
+    noise is not of it. In one of labels (a palette, colours, small numbers) it is what is not zero; with a
+    ``label``, and several numbers, it is what has that one.
 
     Raises:
-        InputError: the file cannot be read, is all black, or has labels and none of them is zero.
+        InputError: the file cannot be read, is all black, has labels and none of them is zero, or several and
+            not the one that is given.
     """
     with _opened(path) as image:
         lossy = image.format in ("JPEG", "MPO", "WEBP", "AVIF", "HEIF")
@@ -227,6 +229,13 @@ def load_mask(path: str | os.PathLike[str]) -> np.ndarray:
     top = values.max()
     if not top > (_FEW if lossy else 0):  # JPEG's noise is no object
         raise InputError(f"{path}: the mask is all black; the object's pixels must be white (not zero)")
+    if label is not None and len(numbers := np.unique(values[values > 0])) > 1:
+        if label not in numbers:
+            found = ", ".join(map(str, numbers[:8]))
+            raise InputError(
+                f"{path}: no pixel of the mask has the label {label}, but {found}; fetch it again"
+            )
+        return np.asarray(values == label, dtype=bool)
     labels = not lossy and upright.mode != "F" and (upright.mode == "P" or coloured or top < _FEW)
     if labels and values.min() > 0 and top > values.min():
         raise InputError(

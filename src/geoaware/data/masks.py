@@ -30,7 +30,7 @@ def object_mask(image: AnnotatedImage) -> np.ndarray | None:
         return None
     stored = turned_size(image.size, INVERSE[image.orientation])
     if image.mask_path is not None:
-        mask = load_mask(image.mask_path)
+        mask = load_mask(image.mask_path, image.mask_label)
     else:
         mask = decode_segmentation(image.attributes["segmentation"], stored, image.id)
         if not mask.any():

@@ -1,7 +1,8 @@
 """SPair-71k (Min et al. 2019) in the layout of its archive.
 
 Pairs are read from ``Layout/large/SPLIT.txt`` and everything else from one ``ImageAnnotation`` file per
-image: 1,800 small files instead of 70,958. ``data check`` compares them with ``PairAnnotation``.
+image: 1,800 small files instead of 70,958. ``data check`` compares them with ``PairAnnotation``. Masks are in
+``Segmentation``, if it is there: PASCAL VOC's numbers of classes, so two objects of a category are one.
 """
 
 from __future__ import annotations
@@ -28,6 +29,13 @@ from geoaware.runs.errors import InputError, reason
 NAME = "spair71k"
 FOLDERS = ("JPEGImages", "ImageAnnotation", "Layout")
 
+VOC = (
+    *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
+    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train"),
+    "tvmonitor",
+)
+"""PASCAL VOC's classes; the first has the number 1."""
+
 _PAIR = re.compile(r"(?P<number>\d+)-(?P<source>[^-:]+)-(?P<target>[^-:]+):(?P<category>.+)")
 _KEPT = ("azimuth_id", "pose", "truncated", "occluded", "difficult")
 
@@ -38,7 +46,8 @@ def load(
     """SPair-71k's pairs of a split.
 
     An image's id is ``category/name``; its attributes are azimuth_id (0 … 7, steps of 45 degrees), pose,
-    truncated, occluded and difficult. A pair's id is its line in the layout.
+    truncated, occluded and difficult. A pair's id is its line in the layout. Objects have masks if the folder
+    Segmentation is there.
 
     Args:
         root: folder with JPEGImages, ImageAnnotation and Layout.
@@ -95,6 +104,8 @@ def read_image(root: Path, category: str, name: str, annotations: Annotations) -
             str(path),
             annotation["bndbox"],
             attributes={key: annotation[key] for key in _KEPT if key in annotation},
+            mask_path=annotations.optional(root / "Segmentation" / category, f"{name}.png"),
+            mask_label=VOC.index(category) + 1,
         )
     except InputError:
         raise

@@ -15,6 +15,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,8 +74,8 @@ class PredictSettings:
         protocol: name of the protocol.
         labels: whether a mirrored source is read at the keypoint's partner as annotated (the † of the paper's
             tables), else at the partner that the features find.
-        masks: whether the pose is chosen on the annotated object mask of the source (IMD), else by mutual
-            nearest neighbours.
+        masks: whether the pose is chosen on the annotated object mask of the source (IMD; by the released
+            protocol on those of both images), else by the matcher's pose rule.
         batch: images extracted together; 0: one on a CPU, eight elsewhere. Part of the header, because the
             last bits of features can depend on it.
         cache_bytes: how much the features kept in memory may take.
@@ -192,7 +193,11 @@ def predict(
             not fit the data set.
     """
     chosen = settings or PredictSettings()
-    work = _Work(scorable(dataset, get_protocol(chosen.protocol)), matcher, chosen)
+    protocol = get_protocol(chosen.protocol)
+    if protocol.released_pose:
+        matcher = copy(matcher)
+        matcher.pose_rule = matcher.pose_rule.as_released()
+    work = _Work(scorable(dataset, protocol), matcher, chosen)
     _check(work)
     goal = place(path)
     with _sharing(work, goal, engine) as job:
@@ -259,7 +264,7 @@ def _check(work: _Work) -> None:
     """Find out before the work begins what would stop it later.
 
     Raises:
-        InputError: no pair, a repeated pair id, a target that the protocol cannot be applied to, or a source
+        InputError: no pair, a repeated pair id, a target that the protocol cannot be applied to, or an image
             without the mask that is asked for.
     """
     dataset, protocol = work.dataset, work.protocol
@@ -271,11 +276,11 @@ def _check(work: _Work) -> None:
         protocol.size(target)
     if work.settings.masks:
         for pair in dataset.pairs:
-            if not has_mask(pair.source):
-                raise InputError(
-                    f"{pair.source.id}: the data set has no mask of this object; predict without masks",
-                    "masks",
-                )
+            for side in (pair.source, pair.target)[: 1 + protocol.released_pose]:
+                if not has_mask(side):
+                    raise InputError(
+                        f"{side.id}: the data set has no mask of this object; predict without masks", "masks"
+                    )
 
 
 @contextmanager
@@ -376,6 +381,8 @@ def _record(pair: Pair, work: _Work, store: _Store) -> dict[str, Any]:
     source, target = store.get(pair.source), store.get(pair.target)
     if work.settings.masks:
         source = replace(source, mask=object_mask(pair.source))
+        if work.protocol.released_pose:
+            target = replace(target, mask=object_mask(pair.target))
     points, mirrored = _queries(pair, schema, work)
     source = work.matcher.holding(source, points[: len(pair.source.keypoints.visible_ids)])
     # The pose that brings the source nearest to the target, and where each keypoint is read in it.
@@ -409,7 +416,7 @@ def _queries(pair: Pair, schema: Schema, work: _Work) -> tuple[Tensor, MirroredP
         # Mirroring at the image's edge, w - x, is mirroring an image one pixel wider at its last pixel.
         width += 1
     partners = [rows[schema.partner(each)] for each in rows]
-    known = [each in visible for each in rows]
+    known = [each in (pair.common_ids if work.protocol.released_pose else visible) for each in rows]
     return points, mirror_points(points, (width, height), partners, known)
 
 

@@ -35,6 +35,9 @@ class Protocol:
         flip: where a mirrored query is read. ``"pixel"``: at ``(w - 1) - x``, so edge pixels stay in the
             image; ``"edge"``: at ``w - x``, as released.
         inside_picture: whether matches are looked for on the image only, or on the padding too.
+        released_pose: the pose is chosen by the rule of the released code (`PoseRule.as_released`), masks
+            are those of both images and not of the source alone, and a mirrored query is read at its partner
+            only where both images show that.
     """
 
     name: str
@@ -45,6 +48,7 @@ class Protocol:
     alphas: tuple[float, ...] = (0.01, 0.05, 0.1)
     flip: Literal["pixel", "edge"] = "pixel"
     inside_picture: bool = False
+    released_pose: bool = False
 
     @property
     def rule(self) -> str:
@@ -83,7 +87,12 @@ _PF_ALPHAS = (0.05, 0.1, 0.15)
 # What is not said is as in the paper.
 _ALL = (
     Protocol("paper", "Telling Left from Right, as the paper says (SPair-71k, AP-10K; tables 3 to 5)"),
-    Protocol("released", "Telling Left from Right, as the released evaluation mirrors points", flip="edge"),
+    Protocol(
+        "released",
+        "Telling Left from Right, as the released evaluation chooses poses and mirrors points",
+        flip="edge",
+        released_pose=True,
+    ),
     Protocol(
         "dift",
         "DIFT (Tang et al. 2023) and others that pool all points, in original pixels",

@@ -1,14 +1,17 @@
 """DINOv2 (Oquab et al. 2023) through `transformers`: tokens or an attention facet of any block.
 
 The paper's recipe (section 3.1): ViT-B/14 on an 840 canvas, patch tokens after the last block, before
-the final LayerNorm, 768 x 60 x 60. Position embeddings are interpolated bicubically by the library.
+the final LayerNorm, 768 x 60 x 60.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -17,6 +20,7 @@ from geoaware.runs.errors import InputError
 from geoaware.runs.weights import Source, load_network
 
 Facet = Literal["token", "key", "query", "value"]
+Positions = Literal["original", "transformers"]
 
 # transformers renamed the projections; both names are in use.
 _PROJECTIONS = {"key": ("k_proj", "key"), "query": ("q_proj", "query"), "value": ("v_proj", "value")}
@@ -32,6 +36,9 @@ class Dinov2Settings:
         canvas: side of the square image, a multiple of the patch size (14).
         block: index of the transformer block, negative from the end.
         facet: the block's output (``token``), or its attention's ``key``, ``query`` or ``value``.
+        positions: how position embeddings are brought to the canvas: as DINOv2's own code does it (see
+            `original_positions`), or as `transformers` does. With registers, and on the canvas that the
+            network was trained on, both are the same.
     """
 
     weights: str | None = None
@@ -39,6 +46,7 @@ class Dinov2Settings:
     canvas: int = 840
     block: int = -1
     facet: Facet = "token"
+    positions: Positions = "original"
 
 
 class Dinov2(Extractor):
@@ -56,11 +64,17 @@ class Dinov2(Extractor):
         if not -len(layers) <= settings.block < len(layers):
             raise InputError(f"block {settings.block} does not exist: {name} has blocks 0…{len(layers) - 1}")
         grid = settings.canvas // patch
-        super().__init__(name, describe(name, settings), Layout(settings.canvas, grid, config.hidden_size))
+        registers: int = getattr(config, "num_register_tokens", 0)
+        placed = settings.positions == "original" and not registers
+        # What the library does was all there was before this setting: its features keep their name.
+        identity = describe(name, settings, *([] if placed else ["positions"]))
+        super().__init__(name, identity, Layout(settings.canvas, grid, config.hidden_size))
         self.model = model
+        if placed:
+            _place(model.embeddings, grid)
         # What comes after the block is never needed: the later blocks do not run, nor does their memory stay.
         model.encoder.layer = layers[: settings.block % len(layers) + 1]
-        self._extra_tokens = 1 + getattr(config, "num_register_tokens", 0)
+        self._extra_tokens = 1 + registers
         self._tapped = _tap(model.encoder.layer[-1], settings.facet)
 
     @classmethod
@@ -90,6 +104,31 @@ class Dinov2(Extractor):
         tokens = caught[0][:, self._extra_tokens :]
         grid = self.layout.grid
         return (tokens.transpose(1, 2).unflatten(2, (grid, grid)),)
+
+
+def original_positions(trained: Float[Tensor, "1 m d"], grid: int) -> Float[Tensor, "1 n d"]:
+    """Position embeddings for ``grid`` patches a side, interpolated as DINOv2's own code does it.
+
+    Bicubically, without antialiasing. The trained lattice of P patches is scaled by (grid + 0.1) / P, not by
+    grid / P: patch i, counted from 0, is read at (i + 0.5) P / (grid + 0.1) - 0.5. The class token's is kept.
+    """
+    side = math.isqrt(trained.shape[1] - 1)
+    if side == grid:
+        return trained
+    lattice = trained[:, 1:].unflatten(1, (side, side)).permute(0, 3, 1, 2).float()
+    placed = F.interpolate(lattice, scale_factor=(grid + 0.1) / side, mode="bicubic")
+    return torch.cat([trained[:, :1], placed.flatten(2).transpose(1, 2).to(trained.dtype)], dim=1)
+
+
+def _place(embeddings: nn.Module, grid: int) -> None:
+    """Give the network position embeddings of the canvas, which it then takes as they are.
+
+    The trained ones stay beside them: the hash of the weights must not depend on how a machine rounds.
+    """
+    trained: Any = embeddings.position_embeddings
+    del embeddings.position_embeddings
+    embeddings.register_parameter("trained_positions", trained)
+    embeddings.register_buffer("position_embeddings", original_positions(trained.detach(), grid), False)
 
 
 def _tap(layer: nn.Module, facet: Facet) -> nn.Module:

@@ -58,10 +58,13 @@ def make_settings(kind: type[T], name: str, given: dict[str, Any]) -> T:
     return kind(**checked(kind, given, name))
 
 
-def describe(name: str, settings: Any) -> str:
-    """Name and settings as one string, the identity of the features: ``name(canvas=320, ...)``."""
-    inside = ", ".join(f"{key}={value}" for key, value in asdict(settings).items() if value is not None)
-    return f"{name}({inside})"
+def describe(name: str, settings: Any, *without: str) -> str:
+    """Name and settings as one string, the identity of the features: ``name(canvas=320, ...)``.
+
+    Settings that are not given are left out, and so are those named in ``without``, which change nothing.
+    """
+    told = {key: value for key, value in asdict(settings).items() if value is not None and key not in without}
+    return f"{name}({', '.join(f'{key}={value}' for key, value in told.items())})"
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -38,6 +38,7 @@ CANDIDATES: dict[str, tuple[Pose, ...]] = {
 """Candidate poses of each pose setting (``auto`` is one of these, by extractor)."""
 
 _ROWS_AT_ONCE = 512
+_FAR = -1e5
 
 
 @dataclass(frozen=True)
@@ -70,20 +71,42 @@ class Alignment:
 
 @dataclass(frozen=True)
 class PoseRule:
-    """How the pose is chosen when no masks are given.
+    """How the pose is chosen.
 
     Attributes:
-        distance: ``"mutual-nn"`` (paper, table 13), or ``"imd"``: the IMD with the whole image as the mask.
+        distance: without masks, ``"mutual-nn"`` (paper, table 13) or ``"imd"``, the IMD with the whole image
+            as the mask; with masks the IMD on them. ``"+padding"`` after it: without masks, the padding
+            around the images is compared too. ``"+released"``: the IMD is the released one (see
+            `instance_matching_distance`).
         margin: a turned pose must be nearer than the identity by more than this share of its distance. The
             paper has none; weak features need one.
     """
 
-    distance: Literal["mutual-nn", "imd"] = "mutual-nn"
+    distance: str = "mutual-nn"
     margin: float = 0.0
+
+    @property
+    def metric(self) -> str:
+        """``"mutual-nn"`` or ``"imd"``."""
+        return self.distance.partition("+")[0]
+
+    @property
+    def padding(self) -> bool:
+        """Whether the padding is compared too."""
+        return "padding" in self.distance.split("+")
+
+    @property
+    def released(self) -> bool:
+        """Whether the IMD is the released one."""
+        return "released" in self.distance.split("+")
+
+    def as_released(self) -> PoseRule:
+        """The rule as the released code follows it."""
+        return replace(self, distance=f"{self.metric}+padding+released")
 
     @classmethod
     def parse(cls, text: str) -> PoseRule:
-        """A rule from ``"mutual-nn"``, ``"imd"`` or, with a margin, ``"imd:0.01"``.
+        """A rule from ``"mutual-nn"``, ``"imd+padding+released"`` or, with a margin, ``"imd:0.01"``.
 
         Raises:
             InputError: anything else.
@@ -93,9 +116,13 @@ class PoseRule:
             share = float(margin) if colon else 0.0
         except ValueError:
             share = -1.0
-        if name not in ("mutual-nn", "imd") or not 0 <= share < 1:
-            raise InputError(f"unknown pose rule {text!r}; choose mutual-nn, imd, or with a margin imd:0.01")
-        return cls("imd" if name == "imd" else "mutual-nn", share)
+        metric, *others = name.split("+")
+        if metric not in ("mutual-nn", "imd") or {*others} - {"padding", "released"} or not 0 <= share < 1:
+            raise InputError(
+                f"unknown pose rule {text!r}; choose mutual-nn, imd, or with a margin imd:0.01; "
+                "as released, imd+padding+released"
+            )
+        return cls("+".join([metric, *sorted({*others})]), share)
 
 
 def instance_matching_distance(
@@ -104,6 +131,7 @@ def instance_matching_distance(
     source_mask: Tensor | None = None,
     target_mask: Tensor | None = None,
     resolution: int = 64,
+    released: bool = False,
 ) -> float:
     """IMD: how far the source object's descriptors lie from their nearest ones in the target.
 
@@ -116,12 +144,16 @@ def instance_matching_distance(
         target_mask: restricts the nearest neighbours too, as the released implementation does; the paper
             does not.
         resolution: side of the maps compared.
+        released: as the released implementation has it, unit descriptors are resized and not made unit
+            again, and numbers that are exactly zero then become -100,000.
 
     Raises:
         InputError: a mask is empty, at the given size or once resized.
     """
-    rows = _masked_descriptors(source, source_mask, resolution, "source")
-    columns = _masked_descriptors(target, target_mask, resolution, "target")
+    rows = _masked_descriptors(source, source_mask, resolution, "source", released)
+    columns = _masked_descriptors(target, target_mask, resolution, "target", released)
+    if released:
+        return _smallest_distances(rows, columns).mean().item()
     return _unit_distance(_best_cosines(rows, columns.T)).mean().item()
 
 
@@ -160,23 +192,28 @@ def pose_distances(
 ) -> dict[Pose, float]:
     """Distance of every candidate pose to the target.
 
-    Without masks only the images are compared: patches of black padding would all agree.
+    Without masks only the images are compared, unless the rule says otherwise: patches of black padding would
+    all agree.
 
     Args:
         sources: features of the source image turned to each candidate pose.
         target: features of the target image.
         source_masks: the source object on each candidate's canvas; given, the distance is IMD on it.
         target_mask: the target object on its canvas, used with source masks only.
-        rule: which distance to take without masks; mutual-NN when not given.
+        rule: which distance to take; mutual-NN on the images, or the paper's IMD with masks, if not given.
     """
+    rule = rule or PoseRule()
+    imd = partial(instance_matching_distance, released=rule.released)
     if source_masks is not None:
         return {
-            pose: instance_matching_distance(each.data, target.data, source_masks[pose], target_mask)
+            pose: imd(each.data, target.data, source_masks[pose], target_mask)
             for pose, each in sources.items()
         }
-    distance = mutual_nn_distance if (rule or PoseRule()).distance == "mutual-nn" else _whole_image_distance
-    there = _on_image(target)
-    return {pose: distance(_on_image(each), there) for pose, each in sources.items()}
+    whole_image = imd if rule.released else _whole_image_distance
+    distance = mutual_nn_distance if rule.metric == "mutual-nn" else whole_image
+    compared = {pose: each.data if rule.padding else _on_image(each) for pose, each in sources.items()}
+    there = target.data if rule.padding else _on_image(target)
+    return {pose: distance(each, there) for pose, each in compared.items()}
 
 
 def best_pose(distances: Mapping[Pose, float], margin: float = 0.0) -> Pose:
@@ -296,15 +333,18 @@ def _on_image(features: FeatureMap) -> Float[Tensor, "c h w"]:
 
 
 def _masked_descriptors(
-    features: Float[Tensor, "c h w"], mask: Tensor | None, resolution: int, name: str
+    features: Float[Tensor, "c h w"], mask: Tensor | None, resolution: int, name: str, released: bool
 ) -> Float[Tensor, "n c"]:
     # Channels last: a cell's descriptor is read in one piece, here and by the product that follows.
     stacked = features.float().permute(1, 2, 0).contiguous()[None].permute(0, 3, 1, 2)
-    unit = F.normalize(resized(stacked, resolution)[0].permute(1, 2, 0).flatten(0, 1), dim=1)
+    stacked = F.normalize(stacked, dim=1) if released else stacked
+    cells = resized(stacked, resolution)[0].permute(1, 2, 0).flatten(0, 1)
+    # The released code takes cells off the mask out by zeros, which it then makes so large that none is near.
+    found = cells.masked_fill(cells == 0, _FAR) if released else F.normalize(cells, dim=1)
     if mask is None:
-        return unit
+        return found
     small = F.interpolate(
-        mask.to(unit.device).float()[None, None], size=(resolution, resolution), mode="nearest"
+        mask.to(found.device).float()[None, None], size=(resolution, resolution), mode="nearest"
     )
     inside = small.flatten() != 0
     if not inside.any():
@@ -312,7 +352,7 @@ def _masked_descriptors(
             f"the {name} mask is empty at {resolution}x{resolution}, its object is too small to be compared; "
             "mend the mask, or leave it out"
         )
-    return unit[inside]
+    return found[inside]
 
 
 def _present_cells(features: Float[Tensor, "c h w"]) -> tuple[Float[Tensor, "c n"], Float[Tensor, " n"]]:
@@ -326,6 +366,15 @@ def _present_cells(features: Float[Tensor, "c h w"]) -> tuple[Float[Tensor, "c n
 def _best_cosines(rows: Float[Tensor, "n c"], columns: Float[Tensor, "c m"]) -> Float[Tensor, " n"]:
     """The largest cosine of each unit row with any unit column, a block of rows at a time."""
     return torch.cat([(part @ columns).amax(dim=1) for part in rows.split(_ROWS_AT_ONCE)])
+
+
+def _smallest_distances(rows: Float[Tensor, "n c"], columns: Float[Tensor, "m c"]) -> Float[Tensor, " n"]:
+    """The L2 distance of each row to its nearest column, a block of rows at a time."""
+    far = min(rows.min(), columns.min()) == _FAR
+    # The fast way squares the numbers: of large ones nothing would be left.
+    mode = "donot_use_mm_for_euclid_dist" if far else "use_mm_for_euclid_dist"
+    parts = rows.split(_ROWS_AT_ONCE)
+    return torch.cat([torch.cdist(part, columns, compute_mode=mode).amin(dim=1) for part in parts])
 
 
 def _unit_distance(cosine: Tensor) -> Tensor:

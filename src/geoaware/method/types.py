@@ -156,6 +156,7 @@ class AnnotatedImage:
         keypoints: its annotated points.
         box: (x1, y1, x2, y2) in pixels, or ``None``.
         mask_path: image of the object's mask, or ``None``.
+        mask_label: the number of its pixels where the image has several labels, or ``None``.
         attributes: what else the data set says (azimuth_id, truncated, occluded, pose, difficult ...).
         orientation: of the file by EXIF, if the annotation was of the stored pixels and was turned; its mask
             is of the stored pixels still.
@@ -168,6 +169,7 @@ class AnnotatedImage:
     keypoints: Keypoints
     box: Box | None = None
     mask_path: Path | None = None
+    mask_label: int | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
     orientation: int = 1
 

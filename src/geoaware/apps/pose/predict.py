@@ -6,8 +6,8 @@ get this right.
 
 The distances are those of `alignment`. With masks, the image is the source of the IMD and the template is
 its target. The mean then runs over the *image's* object, as in the paper's equation 1. Nearest neighbours
-are sought in the whole template or, with ``template_masks``, on the template's object only, as the released
-code does. Without masks the IMD runs over the whole image.
+are sought in the whole template, as in the released code, or, with ``template_masks``, on the template's
+object only. Without masks the IMD runs over the whole image.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class PoseSettings:
     Attributes:
         metric: ``"imd"``, or ``"mutual-nn"``: mutual nearest neighbours, which takes no masks.
         masks: whether the IMD runs over the image's object (paper) or over the whole image.
-        template_masks: with ``masks``: seek nearest neighbours on the template's object only (released code).
+        template_masks: with ``masks``: seek nearest neighbours on the template's object only.
     """
 
     metric: Literal["imd", "mutual-nn"] = "imd"

@@ -7,6 +7,7 @@ what is to be written stands in a COCO file already.
 from __future__ import annotations
 
 import codecs
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -153,6 +154,8 @@ def write(name: str, out: Path, result: Result) -> None:
     """Write a result whole or not at all; a folder is never replaced."""
     with (new_folder if name in FOLDERS else replacing)(out) as draft:
         FORMATS[name].write(draft, result)
+        if name in FOLDERS:
+            (draft / OWN).write_text(json.dumps({MARK: result.mark}), encoding="utf-8")
 
 
 def is_annotated(folder: Path) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,6 @@ import yaml
 from geoaware.data import fields
 from geoaware.data.files import csv_rows, read_text, reading
 from geoaware.data.formats.hub import (
-    MARK,
     VISIBLE,
     Entry,
     Head,
@@ -213,11 +211,9 @@ def write(draft: Path, result: Result) -> None:
         "bodyparts": "MULTI!" if animals else names,
         "skeleton": [list(each) for each in skeleton_of(category)],
     }
-    draft.mkdir(exist_ok=True)
     (draft / _PROJECT).write_text(
         yaml.safe_dump(config, sort_keys=False, allow_unicode=True), encoding="utf-8"
     )
-    (draft / "geoaware.json").write_text(json.dumps({MARK: result.mark}), encoding="utf-8")
     for image, objects in result.images():
         path = inside(image["file_name"])
         if len(path.parts) == 3 and path.parts[0] == _DATA:

@@ -13,7 +13,6 @@ from geoaware.data import fields
 from geoaware.data.files import read_json, read_lines
 from geoaware.data.formats.hub import (
     HIDDEN,
-    MARK,
     VISIBLE,
     Entry,
     Head,
@@ -95,8 +94,6 @@ def _objects(where: str, image: Entry, shapes: Iterable[Mapping[str, Any]]) -> I
 
 def write(draft: Path, result: Result) -> None:
     """Write a JSON for each image, which it names as seen from the folder, and the list of labels."""
-    draft.mkdir(exist_ok=True)
-    (draft / "geoaware.json").write_text(json.dumps({MARK: result.mark}), encoding="utf-8")
     names = [each["name"] for each in result.categories]
     names += [name for each in result.categories for name in each["keypoints"]]
     (draft / LABELS).write_text("".join(f"{each}\n" for each in dict.fromkeys(names)), encoding="utf-8")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -12,7 +11,7 @@ import yaml
 
 from geoaware.data import fields
 from geoaware.data.files import read_lines, read_text
-from geoaware.data.formats.hub import MARK, Head, Hub, Point, Result, box_of, inside, understanding
+from geoaware.data.formats.hub import Head, Hub, Point, Result, box_of, inside, understanding
 from geoaware.data.images import SUFFIXES, image_size
 from geoaware.data.names import FileNames
 from geoaware.runs.errors import InputError
@@ -206,10 +205,8 @@ def write(draft: Path, result: Result) -> None:
         "names": {order[each["id"]]: each["name"] for each in result.categories},
         "kpt_names": {order[each["id"]]: each["keypoints"] for each in result.categories},
     }
-    draft.mkdir(exist_ok=True)
     text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True, default_flow_style=None)
     (draft / "data.yaml").write_text(text, encoding="utf-8")
-    (draft / "geoaware.json").write_text(json.dumps({MARK: result.mark}), encoding="utf-8")
     known: dict[PurePosixPath, str] = {}
     for image, objects in result.images():
         name = inside(image["file_name"]).with_suffix(".txt")
