@@ -262,8 +262,9 @@ def _instance(annotation: Entry, frame: int, result: Result, tables: Mapping[str
 def _video(size: tuple[int, int], images: Sequence[str]) -> Entry:
     width, height = size
     shape = [len(images), height, width, 3]
-    backend = {"type": "ImageVideo", "shape": shape, "filename": images[0], "filenames": [*images]}
-    return {"filename": [*images], "backend": {**backend, "height_": height, "width_": width, "channels_": 3}}
+    backend: Entry = {"type": "ImageVideo", "shape": shape, "filename": images[0], "filenames": [*images]}
+    backend |= {"height_": height, "width_": width, "channels_": 3, "grayscale": False, "fps": None}
+    return {"filename": [*images], "backend": backend}
 
 
 def _list(file: Any, name: str, entries: Sequence[Entry]) -> None:
