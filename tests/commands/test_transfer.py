@@ -193,3 +193,43 @@ def test_people_of_lspet(tmp_path: Path) -> None:
     assert score_file(tmp_path / "out.predictions.jsonl", draws=0).value(0.1) > 0.2
     assert "Marked visible, in per cent" in result.stdout
     assert re.search(r"\b84 keypoints, \d+ of them visible", " ".join(result.stdout.split()))
+
+
+def test_what_came_in_goes_out(tmp_path: Path, source: Path) -> None:
+    """Sources of labelme: a folder of labelme, which a second run leaves as it is."""
+    folder, labels, out = photos(tmp_path / "photos"), tmp_path / "labels", tmp_path / "found"
+    run(source, folder, "--out", labels, "--to", "labelme", "--threshold", "0.05")
+    arguments = (labels, folder, "--out", out, "--recursive", "--threshold", "0.05")
+    with pytest.raises(InputError, match="every target image is one of the sources"):
+        run(*arguments)
+    more = photos(tmp_path / "more", 7)
+    for each in ("000", "001", "002", "003", "004"):
+        (more / f"{each}.png").unlink()
+    arguments = (labels, more, "--out", out, "--threshold", "0.05", "--below", "hidden")
+    result = run(*arguments, "--review", tmp_path / "r.html")
+    assert result.stdout.strip() == str(out)
+    assert f"the same as COCO, with what is known of the run: {tmp_path / 'found.coco.json'}" in result.stderr
+    assert "cat: 5 keypoints, 5 sources, 2 targets" in result.stderr
+    assert sorted(each.name for each in out.iterdir()) == [
+        "005.json",
+        "006.json",
+        "geoaware.json",
+        "labels.txt",
+    ]
+    assert "005.png" in (tmp_path / "r.html").read_text()
+    content = json.loads((out / "005.json").read_text())
+    assert content["imagePath"] == "../more/005.png"
+    (out / "005.json").write_text("corrected")
+    run(*arguments)
+    assert (out / "005.json").read_text() == "corrected"
+    refused("belongs to another run", *arguments[:-2])
+
+
+def test_formats_and_names_go_together(tmp_path: Path, source: Path) -> None:
+    folder = photos(tmp_path / "photos", 1)
+    run(source, folder, "--out", tmp_path / "found.slp")
+    assert (tmp_path / "found.slp").read_bytes().startswith(b"\x89HDF")
+    refused("needs a name that ends in .xml", source, folder, "--out", tmp_path / "a.json", "--to", "cvat")
+    refused("there is no format 'png'", source, folder, "--out", tmp_path / "a.json", "--to", "png")
+    refused("absent or hidden, not 'x'", source, folder, "--out", tmp_path / "a.json", "--below", "x")
+    assert not (tmp_path / "a.json").exists()

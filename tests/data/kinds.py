@@ -266,7 +266,8 @@ CONVENTIONS = [
         "shares of a large image", "pairs", lambda root: _shares(root), PROBLEM, "all lie within 0…1, though"
     ),
     Kind("a list of COCO", "pairs", lambda root: _coco_list(root), PROBLEM, "it is a COCO annotation file"),
-    Kind("labelme", "coco", _text('{"version": "5", "shapes": []}'), PROBLEM, "but it is a labelme file"),
+    Kind("labelme", "coco", _text('{"version": "5", "shapes": []}'), PROBLEM, "shows no keypoint; annotate"),
+    Kind("VIA", "coco", _text('{"_via_img_metadata": {}}'), PROBLEM, "but it is a VIA project"),
 ]
 NAMES = [
     Kind(

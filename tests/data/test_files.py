@@ -18,6 +18,7 @@ from geoaware.studies.ablation_table import trained_rows
 
 PREDICTIONS = '{"format": "geoaware predictions", "protocol": "paper"}\n{"pair": "a"}\n'
 LABELME = '{"version": "5",\n "shapes": [],\n "imagePath": "a.jpg"}'
+VIA = '{"_via_img_metadata": {}}'
 COCO = '{"images": [],\n "annotations": []}'
 
 
@@ -29,7 +30,7 @@ def _lines(path: Path) -> None:
     ("read", "text", "kind"),
     [
         (read_coco, PREDICTIONS, "is no COCO keypoints file, but it is a predictions file"),
-        (read_coco, LABELME, "is no COCO keypoints file, but it is a labelme file"),
+        (read_coco, VIA, "is no COCO keypoints file, but it is a VIA project"),
         (_lines, COCO, "but it is a COCO annotation file"),
         (_lines, LABELME, "but it is a labelme file"),
         (lambda path: read_pair_list(path, {}), COCO, "but it is a COCO annotation file"),

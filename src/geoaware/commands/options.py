@@ -224,7 +224,7 @@ Markdown = Annotated[Path | None, Option("--markdown", help="Write the tables to
 class LoaderOptions:
     """What a data set's loader is given beside folder and split."""
 
-    annotations: Annotated[str | None, Option(help="COCO annotation file, if not SPLIT.json.")] = None
+    annotations: Annotated[str | None, Option(help="Annotation file, if not SPLIT.json; any format.")] = None
     option: Annotated[
         list[str] | None,
         Option(metavar="KEY=VALUE", help="An option of the data set's loader; may be repeated."),

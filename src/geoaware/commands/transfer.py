@@ -31,17 +31,20 @@ if TYPE_CHECKING:
 class ImageOptions:
     """What is annotated already, and what is to be."""
 
-    source: Annotated[Path, Argument(metavar="SOURCE.json", help="COCO-keypoints file of annotated images.")]
-    out: Annotated[Path, Option(help="COCO-keypoints file to write, or Parquet (.parquet).")]
+    source: Annotated[
+        Path, Argument(metavar="SOURCE", help="Annotated images: a file, folder or zip of a known format.")
+    ]
+    out: Annotated[Path, Option(help="File or folder to write; a name in .parquet makes Parquet.")]
     images: Annotated[
         list[Path] | None, Argument(metavar="IMAGES…", help="Files and folders to annotate.")
     ] = None
     targets: Annotated[
-        Path | None, Option(metavar="FILE", help="Instead: a COCO file of images, with boxes and masks.")
+        Path | None,
+        Option(metavar="FILE", help="Instead: a file of images, with boxes and masks, of any format."),
     ] = None
     source_images: Annotated[
         Path | None,
-        Option(metavar="DIR", help="Their folder; images beside SOURCE.json, or its own."),
+        Option(metavar="DIR", help="Their folder; where exporters put it, if not given."),
     ] = None
     targets_images: Annotated[Path | None, Option(metavar="DIR", help="The same for --targets.")] = None
     root: Annotated[
@@ -86,6 +89,9 @@ class VoteOptions:
 
     nearest: Annotated[int, Option(metavar="K", help="Only the K best-fitting sources vote; 0: all.")] = 0
     threshold: Annotated[float, Option(help="Less probable keypoints are marked not visible.")] = 0.5
+    below: Annotated[
+        str, Option(help="These are absent, or hidden: where they are likeliest, with flag 1.")
+    ] = "absent"
     keep_guesses: Annotated[
         bool, Option("--keep-guesses", help="Write [x, y, probability] of every keypoint too.")
     ] = False
@@ -102,7 +108,9 @@ class VoteOptions:
 
         votes = VoteSettings(nearest=self.nearest)
         guesses = guesses or self.keep_guesses
-        settings = TransferSettings(votes, self.threshold, guesses, masks=self.masks, batch=batch)
+        settings = TransferSettings(
+            votes, self.threshold, guesses, masks=self.masks, batch=batch, unshown=self.below
+        )
         return settings if self.crop else replace(settings, below=0.0)
 
 
@@ -110,6 +118,10 @@ class VoteOptions:
 class ResultOptions:
     """What is made of the result."""
 
+    to: Annotated[
+        str | None,
+        Option(help="coco, cvat, labelstudio, dlc, slp, yolo or labelme; by the name, or that of SOURCE."),
+    ] = None
     review: Annotated[Path | None, Option(metavar="FILE", help="HTML page to look at the result.")] = None
     review_count: Annotated[int, Option(help="Targets on that page at most, evenly spread.")] = 200
     evaluate: Annotated[bool, Option("--evaluate", help="Compare with the annotations in --targets.")] = False
@@ -124,7 +136,7 @@ class ResultOptions:
         from geoaware.runs.files import check_goals, check_own
         from geoaware.runs.tables import is_table
 
-        check_goals(out, self.review)
+        check_goals(None if out.is_dir() else out, self.review)
         if is_table(out) and (self.evaluate or self.review is not None):
             raise InputError("--review and --evaluate are made of a COCO result; give --out FILE.json")
         if self.evaluate:
@@ -152,22 +164,22 @@ class ResultOptions:
             if self.protocol is not None:
                 get_protocol(self.protocol)
 
-    def make(self, out: Path, sources: Sources, targets: Targets, hidden: bool) -> None:
+    def make(self, outcome: Outcome, sources: Sources, targets: Targets, hidden: bool) -> None:
         """Evaluate the result and write the page, where asked for."""
         from geoaware.apps.transfer import evaluate
         from geoaware.apps.transfer.review import write_review
         from geoaware.evaluation.formats import to_text
 
         if self.evaluate:
-            predictions = self.predictions(out)
-            found = evaluate.evaluate(out, sources, targets, predictions, self.protocol, hidden)
+            predictions = self.predictions(outcome.out)
+            found = evaluate.evaluate(outcome.found, sources, targets, predictions, self.protocol, hidden)
             typer.echo(to_text(found.places))
             typer.echo(evaluate.to_text(found.visibility))
             say(f"predictions: {predictions}; geoaware score {predictions} prints the same")
             for path in [] if self.report is None else evaluate.save_report(found, self.report):
                 say(f"wrote {path}")
         if self.review is not None:
-            say(f"wrote {write_review(out, sources, targets, self.review, self.review_count)}")
+            say(f"wrote {write_review(outcome.found, sources, targets, self.review, self.review_count)}")
 
 
 @expand
@@ -192,6 +204,8 @@ def transfer(
 
     geoaware transfer cats.json --targets boxes.json --out found.json --threshold 0.7
 
+    geoaware transfer cvat.zip photos/ --out found.xml --below hidden
+
     geoaware transfer train.json --targets val.json --out found.json --evaluate --report figures/
     """
     images.check()
@@ -213,10 +227,11 @@ def transfer(
             images.out,
             settings,
             engine=worker,
+            to=result.to,
             restart=restart,
             progress=tell,
         )
-    result.make(outcome.out, sources, targets, images.hidden)
+    result.make(outcome, sources, targets, images.hidden)
     _report(outcome)
 
 
@@ -230,6 +245,8 @@ def _report(outcome: Outcome) -> None:
     annotated = outcome.targets - outcome.failed
     shown = f"{counts.shown_keypoints:,} of {counts.sought_keypoints:,} keypoints shown"
     say(f"{annotated:,} annotated, {outcome.failed:,} failed; {shown}, {counts.empty_targets:,} empty")
+    if outcome.found != outcome.out:
+        say(f"the same as COCO, with what is known of the run: {outcome.found}")
     typer.echo(outcome.out)
     if annotated and not counts.shown_keypoints:
         say(

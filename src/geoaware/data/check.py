@@ -19,6 +19,7 @@ from geoaware.data.dataset import (
     require_folders,
 )
 from geoaware.data.files import first_file, read_json, reading
+from geoaware.data.formats import FORMATS
 from geoaware.data.images import collecting, look_at
 from geoaware.data.masks import object_mask
 from geoaware.method.types import AnnotatedImage
@@ -154,6 +155,8 @@ def _inspect_coco(findings: Findings, root: Path, split: str | None, given: Mapp
         # Random pairs leave images out, so all of them are gone through here.
         for file, images, _ in _tried(findings, coco.open_folder, root, each, **names):
             _check_images(findings, images)
+            if file.format != "coco":
+                findings.facts.append(f"{each}: read as {FORMATS[file.format].WHAT}")
             if any(annotation["id"] == 0 for annotation in file.annotations):
                 findings.facts.append(
                     f"{each}: ids of results of a transfer begin at 1: annotation 0 gets another one"
@@ -210,7 +213,8 @@ SOURCES: Mapping[str, Source] = {
         "",
         "your own",
         "",
-        "annotations.json or SPLIT.json, images/, optionally masks/ (docs/data.md)",
+        "annotations.json or SPLIT.json, images/, optionally masks/ (docs/data.md), or a known format "
+        "(docs/formats.md)",
         _inspect_coco,
     ),
     "pairs": Source("", "your own", "", "pairs.jsonl and the images it names (docs/data.md)", _inspect_pairs),

@@ -30,13 +30,14 @@ from geoaware.data.dataset import (
     usual_base,
 )
 from geoaware.data.exif import check_exif
-from geoaware.data.names import FileNames
+from geoaware.data.formats import is_annotated
+from geoaware.data.formats.coco import image_folder
 from geoaware.data.pairs import read_pair_list
 from geoaware.data.sampling import draw
 from geoaware.method.keypoints import Schema
 from geoaware.method.types import AnnotatedImage, Pair
 from geoaware.runs.errors import InputError
-from geoaware.runs.places import is_remote, place
+from geoaware.runs.places import place
 
 NAME = "coco"
 DEFAULT_PAIRS = 300
@@ -66,8 +67,9 @@ def load(
 
     Args:
         root: folder that the other names are relative to.
-        split: looks for SPLIT.json; a mere label if ``annotations`` is given.
-        annotations: the annotation file.
+        split: looks for SPLIT.json; a mere label if ``annotations`` is given. ``"all"`` also takes what else
+            the folder holds of the known formats (docs/formats.md).
+        annotations: the annotation file, of any of these formats.
         images: folder of the images; images, data or the root itself when not given.
         masks: folder of the files named by ``mask_file_name``; masks when not given.
         pairs: how many random ones for each category, ``"all"`` ordered pairs, or a JSON-lines list of pairs
@@ -118,7 +120,11 @@ def open_folder(
     """
     file = read_coco(_annotation_file(root, split, annotations))
     names = [str(each["file_name"]) for each in file.images.values()]
-    folder = root / place(images) if images is not None else image_folder(root, names) or root / "images"
+    folder = (
+        root / place(images)
+        if images is not None
+        else file.folder or image_folder(root, names) or root / "images"
+    )
     made = Annotations(check_exif(exif), slack, said=list(file.notes))
     once: dict[str, Entry] = {}
     for annotation in sorted(file.annotations, key=itemgetter("image_id", "id")):
@@ -160,18 +166,6 @@ def _image(
         mask_path=annotations.file(masks, str(mask)) if mask else None,
         attributes={key: value for key, value in annotation.items() if key not in _STANDARD},
     )
-
-
-def image_folder(root: Path, names: Sequence[str]) -> Path | None:
-    """Where a file's images are: in ``images`` or ``data`` beside it, or beside it; ``None``: nowhere there.
-
-    Some of the images may be missing: one of the first hundred tells the folder.
-    """
-    folders = [FileNames(root / each) for each in ("images", "data", ".")]
-    folders = [each for each in folders if not is_remote(root) or each.folder.is_dir()]
-    exact = (each.folder for each in folders if any(map(each.has, names[:100])))
-    spelled = (each.folder for each in folders if any(map(each.find, names[:100])))
-    return next(exact, None) or next(spelled, None)
 
 
 @dataclass(frozen=True)
@@ -251,6 +245,8 @@ def _annotation_file(root: Path, split: str, given: str | None) -> Path:
         return root / place(given)
     names = [f"{split}.json", f"annotations/{split}.json", "annotations.json"]
     found = next((root / name for name in names if (root / name).is_file()), None)
+    if found is None and split == "all" and is_annotated(root):
+        return root
     if found is None:
         raise InputError(f"{root}: no {' or '.join(names)} in it; name the file with annotations=FILE")
     return found

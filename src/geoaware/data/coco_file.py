@@ -13,16 +13,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from geoaware.data import fields
+from geoaware.data import fields, formats
 from geoaware.data.dataset import LEFT_OUT, Annotations, make_box, shortened
-from geoaware.data.files import known_as, read_json
+from geoaware.data.files import known_as
+from geoaware.data.formats.hub import HIDDEN, VISIBLE
 from geoaware.data.pairs import describe_groups, keypoint_ids, make_schema, mirrored, rebased
 from geoaware.method.keypoints import AP10K, Schema
 from geoaware.method.types import Box
 from geoaware.runs.errors import InputError
-
-VISIBLE, HIDDEN = 2, 1
-"""COCO's keypoint flags; 0 is not annotated."""
 
 REPEATED = f"{LEFT_OUT}: annotations that stand there twice"
 
@@ -50,6 +48,8 @@ class CocoFile:
         crowds: ids of images with an annotation of a whole group (``iscrowd``).
         flip_pairs: as it stands at the top of the file, or ``None``; ``keypoint_groups`` likewise.
         notes: what was understood and what was not used, one sentence each.
+        folder: of the images, where the format tells.
+        format: of the file, as `formats.FORMATS` calls it.
     """
 
     path: Path
@@ -60,6 +60,8 @@ class CocoFile:
     flip_pairs: Any = None
     keypoint_groups: Any = None
     notes: tuple[str, ...] = ()
+    folder: Path | None = None
+    format: str = "coco"
 
     def names(self, category: int) -> list[str]:
         """Keypoint names of a category; the position is the annotation id. None where there is no list."""
@@ -74,7 +76,10 @@ def read_coco(path: Path, objects: bool = False) -> CocoFile:
     and annotations may be missing; keypoints are not looked at.
     """
     found = Annotations()
-    content = _content(path, objects, found)
+    kind = "COCO file of images and objects" if objects else "COCO keypoints file"
+    read = formats.read(path, f"a {kind}")
+    found.said.extend(read.notes)
+    content = _content(path, read.content, kind, objects, found)
     images = _by_id(content, "images", "file_name", path)
     categories = _by_id(content, "categories", "name", path)
     entries = _entries(content["annotations"], path)
@@ -84,7 +89,10 @@ def read_coco(path: Path, objects: bool = False) -> CocoFile:
             key: each for key, each in categories.items() if _named(each, f"{path}: category {key}")
         }
         if not categories:
-            raise InputError(f"{path}: no category lists its 'keypoints'; add their names to the categories")
+            missing = "no category lists its 'keypoints'; add their names to the categories"
+            raise InputError(
+                f"{path}: {missing if read.format == 'coco' else 'shows no keypoint; annotate at least one'}"
+            )
     for name, times in Counter(each["name"] for each in categories.values()).most_common(1):
         if times > 1:
             raise InputError(f"{path}: two categories are called {name!r}; names must differ")
@@ -92,13 +100,14 @@ def read_coco(path: Path, objects: bool = False) -> CocoFile:
     annotations = tuple(_annotations(single, path, images, categories, objects, found))
     crowds = frozenset(each["image_id"] for each in entries if each.get("iscrowd"))
     flips, groups = mirrored(content, str(path)), content.get("keypoint_groups")
-    return CocoFile(path, images, categories, annotations, crowds, flips, groups, tuple(found.notes()))
+    notes = tuple(found.notes())
+    return CocoFile(
+        path, images, categories, annotations, crowds, flips, groups, notes, read.folder, read.format
+    )
 
 
-def _content(path: Path, objects: bool, found: Annotations) -> Entry:
+def _content(path: Path, content: Any, kind: str, objects: bool, found: Annotations) -> Entry:
     """A file's object with images, categories and annotations as lists."""
-    kind = "COCO file of images and objects" if objects else "COCO keypoints file"
-    content = read_json(path, f"a {kind}")
     if not isinstance(content, dict):
         raise InputError(f"{path}: is no {kind} (a JSON object with images, …){known_as(content)}")
     for key, label in (("images", "file_name"), ("categories", "name"), ("annotations", "id")):

@@ -7,6 +7,7 @@ one character or as two, in capitals. What is found so is noted; what could be s
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -14,6 +15,9 @@ from urllib.parse import unquote
 
 from geoaware.runs.errors import InputError
 from geoaware.runs.places import is_remote, missing_bucket
+
+_UPLOAD = re.compile("[0-9a-f]{8}-(?=.)")
+"""What Label Studio puts before the name of every file that is uploaded."""
 
 _FEW = 50
 """For more files at a URL their folders are listed; for fewer the store is asked of each."""
@@ -131,6 +135,8 @@ def _spellings(name: str) -> Iterator[tuple[str, str]]:
         parts = PurePosixPath(each).parts
         for start in range(1, len(parts)):
             yield "/".join(parts[start:]), "folders of another place"
+        if parts and (begin := _UPLOAD.match(parts[-1])):
+            yield parts[-1][begin.end() :], "uploads of Label Studio"
 
 
 def _letters(spelled: str, found: str) -> str:

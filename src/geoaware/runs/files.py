@@ -90,6 +90,33 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise
 
 
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Give a temporary folder beside ``path`` to write to; rename it to ``path`` if all went well.
+
+    It is named and removed as the drafts of `replacing`. Nothing but an empty folder is replaced.
+
+    Raises:
+        InputError: the folder cannot be made.
+    """
+    goal = Path(os.path.realpath(path))
+    draft = goal.with_name(draft_name(goal.name))
+    try:
+        draft.mkdir(parents=True)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}); choose another place") from None
+    clear_drafts(goal)
+    try:
+        yield draft
+        if goal.is_dir():
+            goal.rmdir()  # fails if it is not empty
+        draft.rename(goal)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}); choose another place") from None
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
 def clear_drafts(path: Path) -> None:
     """Remove what killed processes left of a file."""
     if not is_remote(path):

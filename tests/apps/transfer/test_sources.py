@@ -34,7 +34,7 @@ def test_sources_are_read(tmp_path: Path) -> None:
 
 def test_images_may_lie_elsewhere(tmp_path: Path) -> None:
     path = write_sources(tmp_path / "a")
-    moved = tmp_path / "images"
+    moved = tmp_path / "elsewhere"
     (tmp_path / "a" / "images").rename(moved)
     with pytest.raises(InputError, match=r"s1.png: no such image, .*give their folder"):
         read_sources(path)

@@ -17,7 +17,7 @@ from typing import Any, TextIO
 from geoaware.apps.transfer.sources import Sources
 from geoaware.apps.transfer.targets import Target, Targets
 from geoaware.data import fields
-from geoaware.data.coco_file import VISIBLE
+from geoaware.data.formats.hub import HIDDEN, VISIBLE, Result
 from geoaware.data.names import printable
 from geoaware.runs.errors import InputError
 from geoaware.runs.files import reading_part
@@ -146,6 +146,19 @@ def read_results(path: Path) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
             yield image, each
 
 
+def as_result(path: Path, folder: Path, mark: str) -> Result:
+    """A result as writers of other formats take it, read line by line; ``folder`` is that of the images."""
+
+    def images() -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
+        for _, found in groupby(read_results(path), lambda pair: int(pair[0]["id"])):
+            pairs = list(found)
+            yield pairs[0][0], [each for _, each in pairs]
+
+    with path.open(encoding="utf-8") as file, reading_part(str(path)):
+        _seek(file, "categories", path)
+        return Result([*_entries(file)], images, mark, folder)
+
+
 def category_entry(sources: Sources, targets: Targets) -> dict[str, Any]:
     """The category of the result: the sources', under the id that the targets' file has for it."""
     own = sources.category
@@ -162,13 +175,18 @@ def category_entry(sources: Sources, targets: Targets) -> dict[str, Any]:
 def annotation(
     record: Record, target: Target, category_id: int, sources: Sources, settings: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The annotation of one target; keypoints below the threshold are 0, 0, 0 as COCO wants it."""
+    """The annotation of one target; keypoints below the threshold are 0, 0, 0 as COCO wants it, or hidden."""
     points, chances = record["points"], record["probability"]
     guesses = [
         None if point is None else [*point, chance] for point, chance in zip(points, chances, strict=True)
     ]
     shown = shown_points(record, settings["threshold"])
     seen = list(compress(chances, shown))
+    below = settings.get("unshown") == "hidden"
+    flags = [
+        VISIBLE if each else HIDDEN * (below and place is not None)
+        for each, place in zip(shown, points, strict=True)
+    ]
     given = target.annotation or {}
     box = given["bbox"] if target.box else _box_around(points, shown, record["size"])
     area = given.get("area")
@@ -178,10 +196,10 @@ def annotation(
         "category_id": category_id,
         "keypoints": [
             value
-            for point, visible in zip(points, shown, strict=True)
-            for value in ((*point, VISIBLE) if visible else (0, 0, 0))
+            for point, flag in zip(points, flags, strict=True)
+            for value in ((*point, flag) if flag else (0, 0, 0))
         ],
-        "num_keypoints": len(seen),
+        "num_keypoints": sum(map(bool, flags)),
         "bbox": box,
         "area": area if area and fields.are_numbers([area]) else round(box[2] * box[3], 2),
         "segmentation": given.get("segmentation") or [],

@@ -12,8 +12,8 @@ import torch
 from geoaware.apps.transfer.coco_out import read_results, read_run
 from geoaware.apps.transfer.sources import Sources
 from geoaware.apps.transfer.targets import Targets
-from geoaware.data.coco_file import VISIBLE
 from geoaware.data.exif import turned_points
+from geoaware.data.formats.hub import VISIBLE
 from geoaware.data.images import Frame, image_frame
 from geoaware.method.keypoints import Schema
 from geoaware.method.types import AnnotatedImage
@@ -58,7 +58,8 @@ def _entries(out: Path, sources: Sources, targets: Targets, step: int) -> Iterat
     with reading_part(str(out)):
         for image, found in islice(read_results(out), 0, None, step):
             source = images[found["source"]]
-            seen = f"{found['num_keypoints']} of {len(sources.schema)} keypoints visible"
+            visible = found["keypoints"][2::3].count(VISIBLE)
+            seen = f"{visible} of {len(sources.schema)} keypoints visible"
             path = targets.path(image["file_name"])
             stored = Frame((image["width"], image["height"]), 1)
             if targets.exif == "stored":

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -20,13 +21,21 @@ import torch
 from PIL import Image
 
 from geoaware.apps.transfer.calibration import Calibration
-from geoaware.apps.transfer.coco_out import BEGIN, Counts, as_json, read_failures, read_run, write_result
+from geoaware.apps.transfer.coco_out import (
+    BEGIN,
+    Counts,
+    as_json,
+    as_result,
+    read_failures,
+    read_run,
+    write_result,
+)
 from geoaware.apps.transfer.crop import Window, crop_window
 from geoaware.apps.transfer.sources import Sources
 from geoaware.apps.transfer.table_out import write_rows
 from geoaware.apps.transfer.targets import Target, Targets
 from geoaware.apps.transfer.voters import TransferSettings, Voters
-from geoaware.data import object_mask
+from geoaware.data import formats, object_mask
 from geoaware.data.exif import INVERSE, turned_points, turned_size
 from geoaware.data.images import Frame, load_framed
 from geoaware.data.names import printable
@@ -58,12 +67,14 @@ class Outcome:
 
     Attributes:
         out: the result.
+        found: the same in COCO's format, with what is known of the run.
         targets: how many there were.
         counts: how many of them failed or show nothing, and what the others show.
         reasons: of the first failures, a line each.
     """
 
     out: Path
+    found: Path
     targets: int
     counts: Counts
     reasons: tuple[str, ...]
@@ -82,10 +93,11 @@ def transfer(
     settings: TransferSettings | None = None,
     *,
     engine: Engine | None = None,
+    to: str | None = None,
     restart: bool = False,
     progress: Tell = silent,
 ) -> Outcome:
-    """Annotate the targets and write a COCO-keypoints file.
+    """Annotate the targets and write a COCO-keypoints file, or that and another format.
 
     Args:
         sources: annotated images.
@@ -94,6 +106,8 @@ def transfer(
         out: the file to write; beside it ``.part`` holds what is done so far.
         settings: see there.
         engine: what does the work; this process if not given.
+        to: format of the result, by its name in `data.formats.FORMATS`; where it is not COCO's, the result is
+            made of ``NAME.coco.json`` beside it. By default the suffix of ``out`` and the sources decide.
         restart: discard what an earlier run left instead of going on.
         progress: told of every source and of every target.
 
@@ -102,10 +116,15 @@ def transfer(
             cannot be read is counted, and the others are annotated.
     """
     goal = place(out)
-    check_apart([goal], [each for each in (sources.path, targets.file) if each is not None])
+    to = formats.choose(to, goal, sources.format)
+    found = goal if to == "coco" else goal.with_name(f"{goal.stem}.coco.json")
+    check_apart({goal, found}, [each for each in (sources.path, targets.file) if each is not None])
     run = _Transfer(sources, targets, matcher, settings or TransferSettings(), engine, progress)
-    complete(run, goal, engine, restart=restart, tell=progress)
-    return _outcome(goal)
+    there = to == "coco" or formats.check_goal(to, goal, run.mark, restart)
+    complete(run, found, engine, restart=restart, tell=progress)
+    if not there:
+        formats.write(to, goal, as_result(found, targets.folder, run.mark))
+    return _outcome(goal, found)
 
 
 @dataclass
@@ -136,6 +155,9 @@ class _Transfer(Run):
     def about(self) -> dict[str, Any]:
         """What tells this run from others, as it comes back from a file; no time and no place."""
         matcher, provenance = self.matcher, self.matcher.extractor.provenance()
+        settings = asdict(self.settings)
+        if self.settings.unshown == "absent":
+            del settings["unshown"]  # as in results of before
         values = {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
@@ -144,7 +166,7 @@ class _Transfer(Run):
             "targets": {"hash": self.targets.hash(), "count": len(self.targets)},
             "extractor": matcher.identity,
             "settings": {
-                **asdict(self.settings),
+                **settings,
                 "matching": asdict(matcher.settings),
                 "pose": matcher.pose,
                 "pose_rule": asdict(matcher.pose_rule),
@@ -155,6 +177,11 @@ class _Transfer(Run):
             "hashes": provenance.hashes,
         }
         return dict(json.loads(json.dumps(values)))
+
+    @property
+    def mark(self) -> str:
+        """The same in short, to stand in a file of another format."""
+        return hashlib.sha256(as_json(self.about).encode()).hexdigest()[:16]
 
     @property
     def job(self) -> _Job:
@@ -282,10 +309,10 @@ def _record(target: Target, opened: _Opened | str, maps: Iterator[FeatureMap], j
     }
 
 
-def _outcome(goal: Path) -> Outcome:
-    info = read_run(goal) or {}
-    with reading_part(str(goal)):
-        reasons = (f"{each['file_name']}: {each['reason']}" for each in read_failures(goal))
+def _outcome(goal: Path, found: Path) -> Outcome:
+    info = read_run(found) or {}
+    with reading_part(str(found)):
+        reasons = (f"{each['file_name']}: {each['reason']}" for each in read_failures(found))
         count = info["run"]["targets"]["count"]
         counts = Counts(*(int(info[each.name]) for each in fields(Counts)))
-        return Outcome(goal, count, counts, tuple(islice(reasons, SHOWN)))
+        return Outcome(goal, found, count, counts, tuple(islice(reasons, SHOWN)))

@@ -48,6 +48,7 @@ class Sources:
         flip_pairs: the file's own list of mirror partners, or ``None``.
         keypoint_groups: the file's own list or mapping of alike keypoints, or ``None``.
         notes: what was inferred, one sentence each.
+        format: of the file, as `data.formats.FORMATS` calls it.
     """
 
     path: Path
@@ -57,6 +58,7 @@ class Sources:
     flip_pairs: Any = None
     keypoint_groups: Any = None
     notes: tuple[str, ...] = ()
+    format: str = "coco"
 
     @property
     def name(self) -> str:
@@ -93,7 +95,7 @@ def read_sources(
         InputError: the file is missing or no annotation file, there is no keypoint, there are several
             categories, or an image is missing.
     """
-    if not path.is_file():
+    if not path.exists():
         raise InputError(
             f"{path}: no such file{alike(path)}; give a COCO-keypoints JSON of the annotated images"
         )
@@ -116,7 +118,9 @@ def read_sources(
     shown = {number for each in chosen for number in each.keypoints.visible_ids}
     if lacking := [str(each) for number, each in enumerate(schemas[name].names) if number not in shown]:
         notes.append(f"no source shows {shortened(lacking)}")
-    return Sources(path, schemas[name], chosen, entry, file.flip_pairs, file.keypoint_groups, tuple(notes))
+    return Sources(
+        path, schemas[name], chosen, entry, file.flip_pairs, file.keypoint_groups, tuple(notes), file.format
+    )
 
 
 def encode_sources(

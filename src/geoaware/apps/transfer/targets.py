@@ -19,10 +19,10 @@ from torch import Tensor
 
 from geoaware.apps.transfer.sources import Sources
 from geoaware.data import fields
-from geoaware.data.coco import image_folder
 from geoaware.data.coco_file import CocoFile, corner_box, corners, read_coco
 from geoaware.data.dataset import FAR, FLAT, LEFT_OUT, Annotations, shortened
 from geoaware.data.exif import Exif, check_exif
+from geoaware.data.formats.coco import image_folder
 from geoaware.data.images import Frame, check_size, list_images, note_once
 from geoaware.data.names import FileNames, alike
 from geoaware.method.geometry import Canvas
@@ -207,14 +207,14 @@ def read_targets(path: Path, sources: Sources, images: Path | None = None, exif:
     file = read_coco(path, objects=True)
     files = {number: str(each["file_name"]).replace("\\", "/") for number, each in file.images.items()}
     category_id = _category_id(file, sources)
-    objects, notes = _objects(file, category_id)
+    objects, notes = _objects(_ordered(file, category_id, sources), category_id)
     if not objects:
         raise InputError(f"{path}: no image or no annotation of category {sources.name!r} to work on")
     used = Counter(files[image] for image in {image for image, _ in objects})
     if twice := [name for name, times in used.items() if times > 1]:
         notes.append(f"{len(twice)} images are listed under several ids and annotated each time ({twice[0]})")
     names = list(files.values())
-    there = FileNames(images or image_folder(path.parent, names) or path.parent)
+    there = FileNames(images or file.folder or image_folder(path.parent, names) or path.parent)
     paths = {name: there.path(name) for name in names}
     if not any(map(there.find, names)):
         raise InputError(
@@ -262,12 +262,32 @@ def _category_id(file: CocoFile, sources: Sources) -> int:
             parameter="category",
         )
     chosen = named[sources.name]
-    if file.categories[chosen].get("keypoints") and file.names(chosen) != list(sources.schema.names):
+    if (
+        file.format == "coco"
+        and file.categories[chosen].get("keypoints")
+        and file.names(chosen) != list(sources.schema.names)
+    ):
         raise InputError(
             f"{file.path}: category {sources.name!r} has other keypoints than in {sources.path}; they must "
             "be the same, in the same order"
         )
     return chosen
+
+
+def _ordered(file: CocoFile, category_id: int, sources: Sources) -> CocoFile:
+    """The file with keypoints in the order of the sources: formats other than COCO may hold no order."""
+    names, wanted = file.names(category_id) if category_id in file.categories else [], sources.schema.names
+    if file.format == "coco" or names == list(wanted):
+        return file
+
+    def placed(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+        values = entry.get("keypoints")
+        if entry["category_id"] != category_id or not values:
+            return entry
+        named = {name: values[3 * each : 3 * each + 3] for each, name in enumerate(names)}
+        return {**entry, "keypoints": [value for name in wanted for value in named.get(str(name), (0, 0, 0))]}
+
+    return replace(file, annotations=tuple(dict(placed(each)) for each in file.annotations))
 
 
 def _objects(file: CocoFile, category_id: int) -> tuple[list[tuple[int, Any]], list[str]]:

@@ -31,6 +31,7 @@ class TransferSettings:
     Attributes:
         vote: how votes are weighed.
         threshold: keypoints of a smaller probability are marked not visible.
+        unshown: what becomes of these: ``"absent"``, or ``"hidden"``, at their likeliest place with flag 1.
         keep_guesses: whether the place and probability of every keypoint are written too.
         margin: around a small object that is cut out, as a share of its box's longer side (`crop_window`).
         below: an object is small if its box's longer side is less than this share of the image's; 0: none.
@@ -45,10 +46,15 @@ class TransferSettings:
     below: float = 0.5
     masks: bool = True
     batch: int = 0
+    unshown: str = "absent"
 
     def __post_init__(self) -> None:
         if not 0 <= self.threshold <= 1:
             raise InputError(f"the threshold is a probability, 0 to 1, got {self.threshold:g}")
+        if self.unshown not in ("absent", "hidden"):
+            raise InputError(
+                f"keypoints that are not shown are absent or hidden, not {self.unshown!r}", "below"
+            )
         if self.batch < 0:
             raise InputError(f"a batch must hold at least one image, got {self.batch}")
 
