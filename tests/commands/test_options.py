@@ -332,10 +332,10 @@ def test_commands_that_work_on_this_machine_refuse_urls(
 def test_which_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     given = []
     monkeypatch.setattr(cluster, "Ray", lambda *arguments: given.append(arguments))
-    EngineOptions(engine="ray").load()
-    EngineOptions(4, "ray", "head:6379", 0.5).load()
+    EngineOptions(engine="ray").load(5, "geoaware.matcher")
+    EngineOptions(4, "ray", "head:6379", 0.5).load(5, "geoaware.matcher")
     assert given == [("auto", None, None), ("head:6379", 4, 0.5)]
-    local = EngineOptions(3).load()
+    local = EngineOptions(3).load(1, "geoaware.matcher")
     assert isinstance(local, Local)
     assert local.workers == 3
     for options, message, parameter in (
@@ -344,7 +344,7 @@ def test_which_engine(monkeypatch: pytest.MonkeyPatch) -> None:
         (EngineOptions(gpus_per_worker=0.0), "only the engine ray takes this", "gpus_per_worker"),
     ):
         with pytest.raises(InputError, match=message) as caught:
-            options.load()
+            options.load(5, "geoaware.matcher")
         assert caught.value.parameter == parameter
 
 

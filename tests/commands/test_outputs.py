@@ -185,7 +185,7 @@ def test_a_part_with_nothing_but_its_head_is_begun_anew(run: Run) -> None:
         (["match", "a.png", "b.png", "--points", "self.json", *TOY], "each in one pair at most"),
         ([*MATCH, "--device", "meta"], "the device 'meta' is not available here"),
         (["predict", *SET, *TOY, "--out", "/"], "/: is a folder; give the name of a file to write"),
-        ([*MATCH, "--mask", "one.png"], "the source mask is empty at 64x64, its object is too small"),
+        ([*MATCH, "--mask", "one.png"], "the source mask is empty at 64x64: too small an object"),
     ],
 )
 def test_values_that_cannot_be_are_wrong_usage(

@@ -252,6 +252,16 @@ def test_groups_beside_pairs_from_1_count_from_1_too(tmp_path: Path) -> None:
     assert load("coco", root, "all").schemas["cat"].subgroups == {"ear": (0, 1)}
 
 
+def test_groups_and_outlines_of_no_numbers(tmp_path: Path) -> None:
+    for wrong in ([[float("nan")] * 3], {"paws": [0, float("inf")]}):
+        with pytest.raises(InputError, match="keypoint_groups holds numbers that are none"):
+            load("coco", made_up(tmp_path, keypoint_groups=wrong), "all")
+    content = content_of(tmp_path)
+    content["annotations"][0]["segmentation"] = [[0, 0, 5, 0, float("nan"), 5]]
+    with pytest.raises(InputError, match=r"annotation \d+: segmentation holds numbers that are none"):
+        load("coco", made_up(tmp_path, **content), "all")
+
+
 @pytest.mark.parametrize(
     "given",
     [

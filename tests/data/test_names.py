@@ -78,3 +78,8 @@ def test_names_that_mean_the_same_are_refused_with_their_file() -> None:
     names.find("a.jpg")
     with pytest.raises(InputError, match=r"^list\.csv: the names 'a\.jpg' and 'A\.jpg' both lead to a\.jpg"):
         names.find("A.jpg")
+
+
+def test_a_name_that_no_file_can_have(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no file in it can be called 'a\\x00\.png'; mend the name"):
+        FileNames(tmp_path).path("a\0.png")

@@ -230,3 +230,9 @@ def test_scoring_needs_no_torch(tmp_path):
         f"print(score_file({str(path)!r})); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs a file that exists and cannot be read")
+def test_a_file_that_cannot_be_read_is_named() -> None:
+    with pytest.raises(InputError, match=r"/proc/self/mem: cannot be read \("):
+        score_file(Path("/proc/self/mem"))

@@ -100,6 +100,8 @@ def read_coco(path: Path, objects: bool = False) -> CocoFile:
     annotations = tuple(_annotations(single, path, images, categories, objects, found))
     crowds = frozenset(each["image_id"] for each in entries if each.get("iscrowd"))
     flips, groups = mirrored(content, str(path)), content.get("keypoint_groups")
+    if fields.has_nan(groups):
+        raise InputError(f"{path}: keypoint_groups holds numbers that are none; give ids or names")
     notes = tuple(found.notes())
     return CocoFile(
         path, images, categories, annotations, crowds, flips, groups, notes, read.folder, read.format
@@ -335,6 +337,8 @@ def _annotations(
             empty = fields.missing(box)
             changes["bbox"] = None if empty else fields.numbers(box, f"{where}: bbox", 4, _BOX)
         outline = entry.get("segmentation")
+        if fields.has_nan(outline):
+            raise InputError(f"{where}: segmentation holds numbers that are none; mend or remove it")
         if isinstance(outline, list):
             kept = [each for each in outline if not isinstance(each, list) or len(each) >= _OUTLINE]
             if len(kept) < len(outline):

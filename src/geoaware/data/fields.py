@@ -6,6 +6,7 @@ numbers. What cannot be understood is an `InputError` that says where it stands 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from functools import cache
 from reprlib import Repr
@@ -43,6 +44,15 @@ def numbers(values: Any, where: str, count: int, expected: str = "") -> list[flo
     if not isinstance(values, list | tuple) or len(values) != count:
         raise InputError(f"{where} is {shown(values)}; expected {expected or f'{count} numbers'}")
     return [number(each, f"{where}, number {place}") for place, each in enumerate(values, start=1)]
+
+
+def has_nan(value: Any) -> bool:
+    """Whether NaN or an infinity stands anywhere in a value that was read from JSON."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError:
+        return True
+    return False
 
 
 def are_numbers(values: Any) -> bool:

@@ -85,7 +85,13 @@ class FileNames(Names):
         self._asked = 0
 
     def path(self, name: str) -> Path:
-        """The file that is meant; where there is none, the place where it should be."""
+        """The file that is meant; where there is none, the place where it should be.
+
+        Raises:
+            InputError: no file can have this name.
+        """
+        if "\0" in name:
+            raise InputError(f"{self.folder}: no file in it can be called {name!r}; mend the name")
         return self.folder / (self.find(name) or name)
 
     def _look(self, spelled: str) -> str | None:

@@ -337,17 +337,24 @@ def _lines(path: Path) -> Iterator[tuple[str, Any]]:
         yield f"{path}: metadata", read_about(path) or {}
         yield from ((f"{path}: pair {number}", each) for number, each in enumerate(read_predictions(path), 1))
         return
+    for number, line in enumerate(_raw_lines(path), start=1):
+        try:
+            value = json.loads(line if line.endswith(b"\n") else b"")
+        except (ValueError, RecursionError):
+            if number == 1:
+                _refuse_other_kind(path)
+            cut = not line.endswith(b"\n")
+            what = f"is cut off; {_remedy(path)}" if cut else "is not JSON; is this a predictions file?"
+            raise InputError(f"{path}, line {number}: {what}") from None
+        yield f"{path}, line {number}", value
+
+
+def _raw_lines(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                value = json.loads(line if line.endswith(b"\n") else b"")
-            except (ValueError, RecursionError):
-                if number == 1:
-                    _refuse_other_kind(path)
-                cut = not line.endswith(b"\n")
-                what = f"is cut off; {_remedy(path)}" if cut else "is not JSON; is this a predictions file?"
-                raise InputError(f"{path}, line {number}: {what}") from None
-            yield f"{path}, line {number}", value
+        try:
+            yield from file
+        except OSError as error:  # which names no file
+            raise InputError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 def _refuse_other_kind(path: Path) -> None:

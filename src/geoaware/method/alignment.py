@@ -349,7 +349,7 @@ def _masked_descriptors(
     inside = small.flatten() != 0
     if not inside.any():
         raise InputError(
-            f"the {name} mask is empty at {resolution}x{resolution}, its object is too small to be compared; "
+            f"the {name} mask is empty at {resolution}x{resolution}: too small an object to be compared; "
             "mend the mask, or leave it out"
         )
     return found[inside]
