@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
+from multiprocessing import util
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -116,6 +117,7 @@ def _patched() -> Iterator[None]:
 
 def run(words: list[str], folder: Path, stop: int | None = None) -> Ended:
     """The command line with these words in a folder; interrupted after ``stop`` steps of long work."""
+    util.get_temp_dir()  # of processes that work together, which stays when the folder of the run goes
     before = Path.cwd(), sys.argv, tempfile.tempdir
     temporary = folder / "tmp"
     temporary.mkdir()

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from geoaware.data.fields import missing, number
+from geoaware.data.mat import read_matrix
 from geoaware.data.names import alike
 from geoaware.runs.errors import InputError, reason, shortened
 from geoaware.runs.files import refuse_pretender
@@ -204,21 +205,15 @@ def numbers(texts: Sequence[str], where: str) -> list[float]:
 
 def read_mat(path: Path, key: str, columns: int, rows: int = 0) -> np.ndarray:
     """One matrix of a MATLAB file as float64, with exactly so many columns and at least so many rows."""
-    from scipy.io import loadmat
-
+    with reading(path, f"a MAT file with {key!r}"):
+        raw = path.read_bytes()
     try:
-        with reading(path, f"a MAT file with {key!r}"), path.open("rb") as file:
-            content = loadmat(file, variable_names=[key])
-    except InputError:
-        raise
-    # scipy raises whatever a broken byte leads to: ValueError, TypeError, struct.error, zlib.error, …
-    except Exception as error:
+        values = read_matrix(raw, key)
+    except ValueError as error:
         refuse_pretender(path)
-        raise InputError(f"{path}: damaged, no valid MAT file ({reason(error)}); fetch it again") from None
-    try:
-        values = np.asarray(content[key], dtype=np.float64)
-    except (KeyError, TypeError, ValueError):
-        raise InputError(f"{path}: has no matrix {key!r}; is it of this data set?") from None
+        raise InputError(f"{path}: damaged, no valid MAT file ({error}); fetch it again") from None
+    if values is None:
+        raise InputError(f"{path}: has no matrix {key!r}; is it of this data set?")
     if values.ndim != 2 or values.shape[1] != columns or len(values) < rows:
         raise InputError(
             f"{path}: {key!r} has shape {values.shape}; expected {rows or 'some'} rows of {columns} numbers"
