@@ -170,8 +170,14 @@ CASES = (
         reads=("half.json.part",),
         spoils=("half.json.part",),
         owns=("half.json.part", "half.json"),
+        fails=True,
     ),
-    Case("pose read", "pose coco/images --templates sets @toy --out poses.json", spoils=("poses.json",)),
+    Case(
+        "pose read",
+        "pose coco/images --templates sets @toy --out poses.json",
+        spoils=("poses.json",),
+        fails=True,
+    ),
     Case(
         "transfer",
         "transfer coco/train.json img/{image} img/a.png @toy --out new.json --review r.html",

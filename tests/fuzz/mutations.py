@@ -380,12 +380,13 @@ def safetensors_file(dice: Random, content: bytes) -> bytes:
     except (ValueError, struct.error, RecursionError):
         return content
     body = content[8 + size :]
+    said = head.get("__metadata__") if isinstance(head, dict) else None
     if dice.random() < 0.3:
         odd = struct.pack("<f", dice.choice((float("nan"), float("inf"), 1e38, -1.0)))
         body = (odd * (len(body) // 4 + 1))[: len(body)]
-    elif "__metadata__" in head and dice.random() < 0.6:
-        name = dice.choice(list(head["__metadata__"]))
-        inside = json_file(dice, head["__metadata__"][name].encode())
+    elif said and isinstance(said, dict) and dice.random() < 0.6:
+        name = dice.choice(list(said))
+        inside = json_file(dice, str(said[name]).encode())
         head["__metadata__"][name] = inside.decode("utf-8", errors="replace")
     else:
         head = tree(dice, head)
