@@ -15,6 +15,9 @@ from PIL import Image
 
 from geoaware.evaluation.predict import (
     PredictSettings,
+    _Job,
+    _size,
+    _Work,
     choose_pairs,
     matching_settings,
     predict,
@@ -311,6 +314,28 @@ def test_several_processes_write_the_same_bytes(dataset, tmp_path, whole, cache_
     path = predict(dataset, tiny_matcher(), tmp_path / "p.jsonl", settings, engine=Local(2))
     assert path.read_bytes() == whole.read_bytes()
     assert [each.name for each in tmp_path.iterdir() if "p.jsonl" in each.name] == ["p.jsonl"]
+
+
+def test_what_processes_leave_for_each_other_takes_only_its_room(dataset, tmp_path):
+    job = _Job(_Work(dataset, tiny_matcher(), PredictSettings(batch=1)))
+    made = [job._extract(number, {}) for number in range(4)]
+    sizes = [sum(map(_size, each.values())) for each in made]
+    job._room = room = max(sizes[a] + sizes[a + 1] for a in range(3))
+    folder = tmp_path / "left"
+    folder.mkdir()
+    for number, each in enumerate(made):
+        job._leave(each, folder / f"{number}.pt")
+        there = {int(path.stem) for path in folder.glob("*.pt")}
+        assert number in there
+        assert sum(sizes[each] for each in there) <= room
+    assert {2, 3} <= there != {0, 1, 2, 3}
+    found = torch.load(folder / "3.pt", weights_only=False)
+    for path, encoded in made[3].items():
+        assert torch.equal(found[path].maps["identity"].data, encoded.maps["identity"].data)
+    job._room = 0
+    job._left.clear()
+    job._leave(made[0], folder / "0.pt")
+    assert not (folder / "0.pt").exists()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")

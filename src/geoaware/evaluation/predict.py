@@ -13,8 +13,9 @@ import logging
 import multiprocessing
 import os
 import shutil
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from copy import copy
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -422,7 +423,8 @@ class _Job:
     """Matches pairs. Encoded images are kept within a number of bytes, and extracted in fixed batches.
 
     Images are numbered by first appearance; ``batch`` of them in a row are extracted together whenever one
-    is needed. Several processes leave what they extract in a folder for each other.
+    is needed. Several processes leave what they extract in a folder for each other, and remove what has been
+    there the longest when there is no room.
     """
 
     def __init__(self, work: _Work) -> None:
@@ -434,6 +436,7 @@ class _Job:
         self._room = work.settings.cache_bytes // work.processes
         # The batch just made and the one of the other image of a pair stay, whatever the limit.
         self._kept: Recent[Path, Encoded] = Recent(self._room, _size, least=2 * work.batch)
+        self._left = deque[tuple[Path, int]]()
 
     def load(self, batch: Batch) -> dict[Path, Image.Image]:
         """The images of all extraction batches that these pairs need, without those that are kept."""
@@ -483,11 +486,27 @@ class _Job:
                 found: dict[Path, Encoded] = torch.load(file, mmap=True, weights_only=False)
                 return found
             made = self._extract(group, loaded)
-            self._room -= sum(map(_size, made.values()))
-            if self._room > 0:
-                with replacing(file) as draft:
-                    torch.save(made, draft)
+            self._leave(made, file)
             return made
+
+    def _leave(self, made: dict[Path, Encoded], file: Path) -> None:
+        """Write a batch for the other processes."""
+        from filelock import FileLock
+
+        size = sum(map(_size, made.values()))
+        while self._left and self._room < size:
+            oldest, taken = self._left.popleft()
+            with (
+                FileLock(f"{oldest}.lock", poll_interval=0.002),
+                suppress(OSError),
+            ):  # on Windows: open elsewhere
+                oldest.unlink()
+            self._room += taken
+        if self._room >= size:
+            with replacing(file) as draft:
+                torch.save(made, draft)
+            self._left.append((file, size))
+            self._room -= size
 
     def _extract(self, group: int, loaded: dict[Path, Image.Image]) -> dict[Path, Encoded]:
         """Extract a batch in every pose that its images are needed in."""
