@@ -233,3 +233,12 @@ def test_formats_and_names_go_together(tmp_path: Path, source: Path) -> None:
     refused("there is no format 'png'", source, folder, "--out", tmp_path / "a.json", "--to", "png")
     refused("absent or hidden, not 'x'", source, folder, "--out", tmp_path / "a.json", "--below", "x")
     assert not (tmp_path / "a.json").exists()
+
+
+def test_a_result_that_is_a_folder_is_refused(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = photos(tmp_path / "photos", 1)
+    monkeypatch.chdir(tmp_path)
+    refused("is a folder; give the name of a file to write", source, folder, "--out", ".")
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["photos", "s"]

@@ -236,3 +236,11 @@ def test_scoring_needs_no_torch(tmp_path):
 def test_a_file_that_cannot_be_read_is_named() -> None:
     with pytest.raises(InputError, match=r"/proc/self/mem: cannot be read \("):
         score_file(Path("/proc/self/mem"))
+
+
+def test_a_header_that_is_nested_too_deeply(tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    deep = "[" * 900 + "]" * 900
+    path.write_text(f'{{"format":"{FORMAT}","protocol":"paper","settings":{{"a":{deep}}}}}\n')
+    with pytest.raises(InputError, match=r"p.jsonl, line 1: (the header is nested too deeply|is not JSON)"):
+        score_file(path)

@@ -28,7 +28,8 @@ FAILURES = (
 """What may end long work with exit code 1, by a message of the library."""
 
 _PYTHON = re.compile(
-    r"Traceback|File \"|\bNoneType\b|object (has|is|does|cannot)|\bindex out of|out of range|unhashable"
+    r"Traceback|File \"|\bNoneType\b|object (has|is|does|cannot)|unhashable"
+    r"|(?<!palette )\bindex out of|(?<!palette index )out of range"
     r"|unsupported operand|not supported between|unexpected keyword|positional argument|invalid literal"
     r"|could not convert|[Mm]ust be (real|str|int)|embedded null|<class |object at 0x|\[Errno|Warning:"
     r"|codec can't|set_int_max_str|not subscriptable|not iterable"

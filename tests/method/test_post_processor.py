@@ -74,7 +74,7 @@ class TestForward:
     @given(
         st.integers(0, 10_000),
         st.lists(st.integers(1, 9), min_size=3, max_size=3),
-        st.integers(1, 8),
+        st.integers(2, 8),
         st.sampled_from([(), (1,), (1, 2)]),
     )
     def test_fast_equals_enlarging_first(self, seed: int, sides, grid: int, context) -> None:
@@ -252,7 +252,8 @@ class TestSettings:
             ({"channels": (3, 0)}, "channels must be positive numbers"),
             ({"width": 100}, "the width must be a multiple of 128 channels, got 100"),
             ({"width": 0}, "the width must be a multiple of 128 channels, got 0"),
-            ({"grid": 0}, "the grid must have at least one cell a side, got 0"),
+            ({"grid": 0, "width": 256}, "the grid must have at least 1 cells a side, got 0"),
+            ({"grid": 1, "width": 128}, "the grid must have at least 2 cells a side, got 1"),
             ({"dropout": 1.0}, "dropout must be at least 0 and below 1, got 1.0"),
             ({"context": (1, 0)}, "context takes dilations of at least 1"),
         ],

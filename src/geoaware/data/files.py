@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 
 from geoaware.data.fields import missing, number
-from geoaware.data.mat import read_matrix
 from geoaware.data.names import alike
 from geoaware.runs.errors import InputError, reason, shortened
 from geoaware.runs.files import refuse_pretender
@@ -205,6 +204,8 @@ def numbers(texts: Sequence[str], where: str) -> list[float]:
 
 def read_mat(path: Path, key: str, columns: int, rows: int = 0) -> np.ndarray:
     """One matrix of a MATLAB file as float64, with exactly so many columns and at least so many rows."""
+    from geoaware.data.mat import read_matrix
+
     with reading(path, f"a MAT file with {key!r}"):
         raw = path.read_bytes()
     try:

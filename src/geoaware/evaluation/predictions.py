@@ -200,7 +200,12 @@ def parse_header(value: Any, where: str) -> Header:
     for key in ("settings", "versions", "hashes", "schemas"):
         if not isinstance(known.get(key, {}), dict):
             raise InputError(f"{where}: {key} of the header must be an object")
-    return Header(**known)
+    header = Header(**known)
+    try:
+        asdict(header)
+    except RecursionError:
+        raise InputError(f"{where}: the header is nested too deeply; is this another file?") from None
+    return header
 
 
 def from_records(found: Iterable[Mapping[str, Any]], schemas: Mapping[str, Mapping[str, Any]]) -> PointTable:

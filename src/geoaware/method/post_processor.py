@@ -89,8 +89,10 @@ class PostProcessorSettings:
             raise InputError(f"channels must be positive numbers, one a map, got {self.channels}")
         if self.width < 1 or self.width % (4 * _GROUPS):
             raise InputError(f"the width must be a multiple of {4 * _GROUPS} channels, got {self.width}")
-        if self.grid < 1:
-            raise InputError(f"the grid must have at least one cell a side, got {self.grid}")
+        # A group of one channel in one cell cannot be normalised.
+        least = 2 if self.width == 4 * _GROUPS else 1
+        if self.grid < least:
+            raise InputError(f"the grid must have at least {least} cells a side, got {self.grid}")
         if not 0 <= self.dropout < 1:
             raise InputError(f"dropout must be at least 0 and below 1, got {self.dropout}")
 

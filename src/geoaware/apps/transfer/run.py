@@ -43,7 +43,7 @@ from geoaware.evaluation.predictions import versions
 from geoaware.matcher import Matcher
 from geoaware.method.types import FeatureMap
 from geoaware.runs.errors import InputError, NotFiniteError
-from geoaware.runs.files import check_apart, check_same_run, reading_part
+from geoaware.runs.files import check_apart, check_goals, check_same_run, reading_part
 from geoaware.runs.places import place
 from geoaware.runs.progress import Tell, silent
 from geoaware.runs.records import Records, Run, complete
@@ -117,6 +117,8 @@ def transfer(
     """
     goal = place(out)
     to = formats.choose(to, goal, sources.format)
+    if to == "coco":
+        check_goals(goal)
     found = goal if to == "coco" else goal.with_name(f"{goal.stem}.coco.json")
     check_apart({goal, found}, [each for each in (sources.path, targets.file) if each is not None])
     run = _Transfer(sources, targets, matcher, settings or TransferSettings(), engine, progress)
