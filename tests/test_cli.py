@@ -204,3 +204,14 @@ def test_names_are_printed_as_they_are(
     told = capsys.readouterr()
     assert ended.value.code == 0, told.err
     assert shown in told.out + told.err
+
+
+@pytest.mark.parametrize(
+    "words", [["info", "--convert-captioner", "/"], ["info", "--convert-captioner", "a", "--out", "."]]
+)
+def test_a_folder_without_a_name_is_no_file(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a").touch()
+    assert fail(monkeypatch, capsys, words).startswith("error: ")

@@ -174,6 +174,8 @@ def main() -> None:
 
 def _about_path(error: Exception) -> str | None:
     """What is wrong with the path that the system refused; ``None`` for any other error."""
+    if isinstance(error, ValueError) and "has an empty name" in str(error):  # pathlib, of . and /
+        return "the folder . or / is no file; give the name of one"
     number, name = getattr(error, "errno", None), getattr(error, "filename", None)
     if isinstance(error, UnicodeEncodeError) or number == errno.ENAMETOOLONG:
         given = str(name or getattr(error, "object", ""))

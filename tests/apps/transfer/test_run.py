@@ -251,6 +251,8 @@ DAMAGES: list[tuple[int, Callable[[dict], object]]] = [
     (2, lambda record: record.update(n=7)),
     (2, lambda record: record.update(points=[[1, 2, 3]] * len(record["points"]))),
     (2, lambda record: record.update(size="big")),
+    (2, lambda record: record.pop("distance")),
+    (2, lambda record: record.update(distance=float("nan"))),
     (2, lambda record: "3"),
     (0, lambda head: head["calibration"].update(mass="heavy")),
     (0, lambda head: head["calibration"].pop("mass")),

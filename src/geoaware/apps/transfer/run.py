@@ -223,6 +223,7 @@ class _Transfer(Run):
             fine &= all(point is None or len(point) == 2 for point in points)
             fine &= all(map(math.isfinite, chain(chances, *filter(None, points))))
             fine &= isinstance(self.sources.images[record["source"]].id, str) and "pose" in record
+            fine &= math.isfinite(record["distance"])
         if not fine:
             raise ValueError(record)
         return int(number) - 1
