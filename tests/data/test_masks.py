@@ -74,6 +74,8 @@ def test_polygons() -> None:
         {"size": [2.5, 3], "counts": "132"},
         {"size": [10**6, 10**6], "counts": [10**12]},
         7,
+        [[0, 0, 9, 0, 1e30, 9]],
+        [[0, 0, 9, 0, 9, -3_000_000_000]],
     ],
 )
 def test_damaged_segmentation(segmentation: object) -> None:

@@ -14,6 +14,9 @@ from geoaware.data.images import load_mask, note_whole
 from geoaware.method.types import AnnotatedImage
 from geoaware.runs.errors import InputError, reason
 
+_FARTHEST = 1 << 20
+"""Pixels that a polygon's corner may lie from the image's: Pillow does not draw to any number."""
+
 
 def has_mask(image: AnnotatedImage) -> bool:
     """Whether the data set has a mask of the image's object; it is not read."""
@@ -68,6 +71,8 @@ def decode_segmentation(segmentation: Any, size: tuple[int, int], where: str) ->
         board = Image.new("1", size)
         for polygon in segmentation:
             corners = fields.numbers(polygon, "polygon", len(polygon))
+            if max(map(abs, corners), default=0) > _FARTHEST:
+                raise ValueError("a corner lies far outside the image")
             if len(corners) >= 4:
                 ImageDraw.Draw(board).polygon(corners, fill=1, outline=1)
         return np.array(board)
