@@ -76,3 +76,11 @@ def test_nothing_to_show(tmp_path: Path) -> None:
     assert out is not None
     with pytest.raises(InputError, match="every target failed, so there is nothing to review"):
         write_review(out, sources, targets, tmp_path / "r.html")
+
+
+def test_a_result_that_does_not_say_how_it_was_calibrated(tmp_path: Path) -> None:
+    sources, targets = job(tmp_path)
+    out = transfer(sources, targets, matcher(), tmp_path / "out.json").out
+    out.write_text(out.read_text().replace('"calibration"', '"calibrated"'))
+    with pytest.raises(InputError, match=r"out.json: is damaged; restart to begin anew"):
+        write_review(out, sources, targets, tmp_path / "r.html")

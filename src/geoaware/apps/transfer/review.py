@@ -40,15 +40,16 @@ def write_review(out: Path, sources: Sources, targets: Targets, page: Path, most
     if not there:
         raise InputError(f"{out}: every target failed, so there is nothing to review")
     step = -(-there // most)
-    run = info["run"]
-    about = {
-        "Result": out.name,
-        "Sources": f"{len(sources.images)} images of {sources.path.name}",
-        "Shown": f"{-(-there // step)} of {there} targets" + (f", one in {step}" if step > 1 else ""),
-        "Features": run["extractor"],
-        "Threshold": f"{run['settings']['threshold']:g}; keypoints of a smaller probability are not visible",
-        "Probability": info["calibration"]["origin"],
-    }
+    with reading_part(str(out)):
+        run = info["run"]
+        about = {
+            "Result": out.name,
+            "Sources": f"{len(sources.images)} images of {sources.path.name}",
+            "Shown": f"{-(-there // step)} of {there} targets" + (f", one in {step}" if step > 1 else ""),
+            "Features": run["extractor"],
+            "Threshold": f"{run['settings']['threshold']:g}; less probable keypoints are not visible",
+            "Probability": info["calibration"]["origin"],
+        }
     title = f"{sources.name}: {there} images annotated from {len(sources.images)}"
     return write_gallery(_entries(out, sources, targets, step), page, title=title, about=about)
 
