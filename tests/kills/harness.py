@@ -219,7 +219,7 @@ class Trial:
         seen = changes(self.place, one)
         for _ in range(max(2, self.changes // 2)):
             next(seen, None)
-        one.send(signal.SIGSTOP, group=True)
+        one.stop()
         if one.ended():
             raise Fault("ended before another could be started")
         before = contents(self.place)

@@ -79,6 +79,14 @@ class Process:
         with suppress(ProcessLookupError):
             (os.killpg if group else os.kill)(self.pid, number)
 
+    def stop(self) -> None:
+        """Stop it and all that it started; a write that is under way when the signal comes is waited for."""
+        self.send(signal.SIGSTOP, group=True)
+        if not self.ended():
+            _, status = os.waitpid(self.pid, os.WUNTRACED)
+            if not os.WIFSTOPPED(status):
+                self.code, self.took = os.waitstatus_to_exitcode(status), time.monotonic() - self.began
+
     def left_behind(self) -> bool:
         """Whether a process that it started lives on without it."""
         try:
