@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from typing import Any
@@ -112,3 +113,22 @@ def test_options_of_near_kinds() -> None:
     assert checked("coco", given) == {"pairs": "all", "min_common": 3, "across": True}
     assert checked("coco", {"pairs": 3})["pairs"] == 3
     assert checked("spair71k", {"categories": ["bus"]})["categories"] == ["bus"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[]", False),
+        ("[1, 2.5, true]", False),
+        ("[1e308, 1e308, -1e308]", False),
+        (f"[{10**400}]", False),
+        ('[[1, 2], {"counts": "abc", "size": [3, 4]}, null, "NaN"]', False),
+        ("NaN", True),
+        ("[[0, 1], [2, -Infinity]]", True),
+        ("[Infinity, -Infinity]", True),
+        ("[1e308, 1e308, NaN]", True),
+        ('{"counts": [1, {"deep": [[NaN]]}]}', True),
+    ],
+)
+def test_numbers_that_are_none_are_found_wherever_they_stand(text: str, expected: bool) -> None:
+    assert read.has_nan(json.loads(text)) is expected

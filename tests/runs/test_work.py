@@ -244,6 +244,22 @@ if __name__ == "__main__":
     assert forkserver._forkserver._forkserver_pid is not None
     print(sum(calls(Local(2), loaded, range(20), "cpu", lambda *_: None, "counting")))
 """
+    assert printed_by(program) == "20\n"
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux's list of what is loaded")
+def test_processes_are_made_of_one_that_has_loaded_torch() -> None:
+    program = """
+from geoaware.runs.work import Local, calls
+from tests.runs.test_work import parent_has_torch
+
+if __name__ == "__main__":
+    print(sum(calls(Local(2), parent_has_torch, range(20), "cpu", lambda *_: None, "counting")))
+"""
+    assert printed_by(program) == "20\n"
+
+
+def printed_by(program: str) -> str:
     path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
     done = subprocess.run(
         [sys.executable, "-c", program],
@@ -252,7 +268,12 @@ if __name__ == "__main__":
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": path},
     )
-    assert (done.returncode, done.stdout) == (0, "20\n"), done.stderr
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def parent_has_torch(item: int) -> int:
+    return int("libtorch" in Path(f"/proc/{os.getppid()}/maps").read_text())
 
 
 def loaded(item: int) -> int:

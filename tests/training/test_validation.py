@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -45,6 +46,18 @@ def store(extractor: Extractor, sets: list[DataSet], cache: Path) -> FeatureStor
     store = FeatureStore.of(cache, extractor)
     complete(store, extractor, [each.path for data in sets for each in data.images], ["identity"], silent)
     return store
+
+
+def test_a_manifest_that_a_killed_run_left_behind_the_files_is_brought_up_to_date(
+    extractor: Extractor, store: FeatureStore, sets: list[DataSet]
+) -> None:
+    manifest, paths = store.folder / "manifest.json", [each.path for data in sets for each in data.images]
+    manifest.unlink(missing_ok=True)
+    complete(store, extractor, paths, ["identity"], silent)
+    assert json.loads(manifest.read_text())["pictures"] == len(set(paths))
+    before = manifest.stat()
+    complete(store, extractor, paths, ["identity"], silent)
+    assert manifest.stat() == before
 
 
 @pytest.fixture(scope="module")

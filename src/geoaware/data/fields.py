@@ -6,7 +6,7 @@ numbers. What cannot be understood is an `InputError` that says where it stands 
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Mapping, Sequence
 from functools import cache
 from reprlib import Repr
@@ -48,10 +48,20 @@ def numbers(values: Any, where: str, count: int, expected: str = "") -> list[flo
 
 def has_nan(value: Any) -> bool:
     """Whether NaN or an infinity stands anywhere in a value that was read from JSON."""
-    try:
-        json.dumps(value, allow_nan=False)
-    except ValueError:
-        return True
+    left = [value]
+    while left:
+        each = left.pop()
+        try:
+            if isinstance(each, Mapping):
+                left += each.values()
+            elif isinstance(each, list) and not math.isfinite(math.fsum(each)):
+                return True  # as a sum is if one of its numbers is
+            elif isinstance(each, float) and not math.isfinite(each):
+                return True
+        except ValueError:  # of infinities of both signs
+            return True
+        except (TypeError, OverflowError):  # more than numbers, or very large ones
+            left += each
     return False
 
 

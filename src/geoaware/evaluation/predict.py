@@ -58,6 +58,8 @@ from geoaware.runs.tables import is_table, read_about
 from geoaware.runs.work import Batch, Engine, Local, cores
 
 if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
     from geoaware.method.keypoints import Schema
     from geoaware.method.post_processor import PostProcessor
 
@@ -477,11 +479,9 @@ class _Job:
         file = self._file(group)
         if file is None:
             return self._extract(group, loaded)
-        from filelock import FileLock
-
         file.parent.mkdir(parents=True, exist_ok=True)
         # Who comes second waits for what the first one extracts.
-        with FileLock(f"{file}.lock", poll_interval=0.002):
+        with _locked(file):
             if file.exists():
                 found: dict[Path, Encoded] = torch.load(file, mmap=True, weights_only=False)
                 return found
@@ -491,15 +491,10 @@ class _Job:
 
     def _leave(self, made: dict[Path, Encoded], file: Path) -> None:
         """Write a batch for the other processes."""
-        from filelock import FileLock
-
         size = sum(map(_size, made.values()))
         while self._left and self._room < size:
             oldest, taken = self._left.popleft()
-            with (
-                FileLock(f"{oldest}.lock", poll_interval=0.002),
-                suppress(OSError),
-            ):  # on Windows: open elsewhere
+            with _locked(oldest), suppress(OSError):  # on Windows: open elsewhere
                 oldest.unlink()
             self._room += taken
         if self._room >= size:
@@ -523,6 +518,13 @@ class _Job:
             for path, features in zip(turned, self._work.matcher.features(images, canvases), strict=True):
                 fresh[path].maps[pose] = features
         return fresh
+
+
+def _locked(file: Path) -> BaseFileLock:
+    """Held while one process makes a file that all share, or removes it."""
+    from filelock import FileLock
+
+    return FileLock(f"{file}.lock", poll_interval=0.002)
 
 
 def _size(encoded: Encoded) -> int:

@@ -101,18 +101,15 @@ def new_folder(path: Path) -> Iterator[Path]:
     """
     goal = Path(os.path.realpath(path))
     draft = goal.with_name(draft_name(goal.name))
-    try:
+    with writing(path):
         draft.mkdir(parents=True)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}); choose another place") from None
     clear_drafts(goal)
     try:
-        yield draft
-        if goal.is_dir():
-            goal.rmdir()  # fails if it is not empty
-        draft.rename(goal)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}); choose another place") from None
+        with writing(path):
+            yield draft
+            if goal.is_dir():
+                goal.rmdir()  # fails if it is not empty
+            draft.rename(goal)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 

@@ -87,11 +87,8 @@ class Local:
             batches: how many there will be; nothing is begun where one process will do them all.
             module: of the job, which every process will need.
         """
-        if self._count(batches) > 1 and _START == "forkserver":
-            from multiprocessing import forkserver
-
-            multiprocessing.set_forkserver_preload([__name__, "torch", module])
-            forkserver.ensure_running()
+        if self._count(batches) > 1:
+            _preload(module)
 
     def _count(self, batches: int) -> int:
         return min(self.workers or min(cores(), batches // FEWEST), batches)
@@ -189,8 +186,6 @@ class Careful:
         Raises:
             InputError: a single item does not fit.
         """
-        import torch
-
         if len(batch) <= self._most:
             try:
                 return self._work(batch, loaded)
@@ -202,9 +197,15 @@ class Careful:
                 raise InputError(f"one image does not fit the memory; {remedy}")
             self._most = len(batch) // 2
             _log.warning("a batch of %d did not fit the memory: going on with %d", len(batch), self._most)
-            torch.cuda.empty_cache()
+            _free_device_memory()
         parts = (batch[each.start : each.stop] for each in batched(len(batch), self._most))
         return [each for part in parts for each in self.work(part, self.load(part))]
+
+
+def _free_device_memory() -> None:
+    import torch
+
+    torch.cuda.empty_cache()
 
 
 def _here(job: Job, batches: Sequence[Batch]) -> Iterator[Done]:
@@ -218,10 +219,20 @@ def _here(job: Job, batches: Sequence[Batch]) -> Iterator[Done]:
             yield batch, careful.work(batch, loaded)
 
 
+def _preload(*modules: str) -> None:
+    """Begin the process that those of `_pool` are made of, with what all of them need."""
+    if _START == "forkserver":
+        from multiprocessing import forkserver
+
+        multiprocessing.set_forkserver_preload([__name__, "torch", *modules])
+        forkserver.ensure_running()
+
+
 def _pool(payload: bytes, batches: Sequence[Batch], workers: int) -> Iterator[Done]:
     """In processes of this machine, which end with this one however it ends."""
     from concurrent.futures.process import BrokenProcessPool
 
+    _preload()
     context = multiprocessing.get_context(_START)
     others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(workers, context, _begin, (payload,))

@@ -253,7 +253,8 @@ class FeatureStore:
                 "damaged": sorted(list(each) for each in suspects if self.check(*each) is not None),
             }
             text = json.dumps({**content, "checksum": _digest(content)}, indent=1, sort_keys=True) + "\n"
-            self._write(self.folder / MANIFEST, text.encode())
+            if _text(self.folder / MANIFEST) != text:
+                self._write(self.folder / MANIFEST, text.encode())
             if self.entries() == entries:
                 break
         return content
@@ -403,12 +404,20 @@ def _first_sound(folder: Path) -> StoredLevels | None:
     return None
 
 
+def _text(path: Path) -> str | None:
+    """A text, or ``None`` when it is absent or cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return None
+
+
 def _read_manifest(folder: Path) -> dict[str, Any] | None:
     """The manifest, or ``None`` when it is absent or not as it was written."""
     try:
-        content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        content = json.loads(_text(folder / MANIFEST) or "")
         checksum = content.pop("checksum")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     return content if checksum == _digest(content) else None
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from geoaware.data import fields
 from geoaware.runs.errors import InputError, reason
@@ -143,6 +143,21 @@ class Result:
             raise InputError(f"{what} holds one category, and here are several ({names}); choose one", "to")
         return self.categories[0]
 
+    def files(self, folder: Path, suffix: str, what: str) -> Iterator[tuple[Path, Entry, Sequence[Entry]]]:
+        """Each image with a file of its own in a folder, named like the image, and its annotations.
+
+        Raises:
+            InputError: two images would share ``what``.
+        """
+        known: dict[PurePosixPath, str] = {}
+        for image, objects in self.images():
+            own = image["file_name"]
+            name = inside(own).with_suffix(suffix)
+            if known.setdefault(name, own) != own:
+                raise InputError(f"{known[name]} and {own} would share {what}; rename one", "to")
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            yield folder / name, image, objects
+
     def named(self, annotation: Entry) -> tuple[Entry, dict[str, Point]]:
         """Category of an annotation, and its keypoints that are there, by name."""
         category = next(each for each in self.categories if each["id"] == annotation["category_id"])
@@ -209,10 +224,21 @@ def hdf5_names(path: Path, head: Head) -> frozenset[str]:
     """
     if not head.raw.startswith(HDF5):
         return frozenset()
+    with path.open("rb") as raw, hdf5(raw, path) as file:
+        return frozenset(file)
+
+
+@contextmanager
+def hdf5(raw: BinaryIO, path: Path) -> Iterator[Any]:
+    """The content of an HDF5 file that is open.
+
+    Raises:
+        InputError: it is damaged.
+    """
     h5py = require("h5py", "formats")
     try:
-        with path.open("rb") as raw, h5py.File(raw) as file:
-            return frozenset(file)
+        with h5py.File(raw) as file:
+            yield file
     except (OSError, RuntimeError) as error:  # as h5py calls what is damaged
         raise InputError(f"{path}: damaged, no valid HDF5 ({reason(error)}); export it again") from None
 

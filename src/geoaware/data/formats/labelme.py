@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from geoaware.data import fields
@@ -20,7 +20,6 @@ from geoaware.data.formats.hub import (
     Point,
     Result,
     box_of,
-    inside,
     joined,
     understanding,
 )
@@ -97,15 +96,7 @@ def write(draft: Path, result: Result) -> None:
     names = [each["name"] for each in result.categories]
     names += [name for each in result.categories for name in each["keypoints"]]
     (draft / LABELS).write_text("".join(f"{each}\n" for each in dict.fromkeys(names)), encoding="utf-8")
-    known: dict[PurePosixPath, str] = {}
-    for image, objects in result.images():
-        name = inside(image["file_name"]).with_suffix(".json")
-        if known.setdefault(name, image["file_name"]) != image["file_name"]:
-            raise InputError(
-                f"{known[name]} and {image['file_name']} would share a file in labelme; rename one", "to"
-            )
-        path = draft / name
-        path.parent.mkdir(parents=True, exist_ok=True)
+    for path, image, objects in result.files(draft, ".json", "a file in labelme"):
         shapes = [
             each for group, entry in enumerate(objects, start=1) for each in _shapes(group, entry, result)
         ]

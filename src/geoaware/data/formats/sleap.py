@@ -22,13 +22,14 @@ from geoaware.data.formats.hub import (
     Hub,
     Point,
     Result,
+    hdf5,
     hdf5_names,
     skeleton_of,
     understanding,
     whole,
 )
 from geoaware.data.images import load_image
-from geoaware.runs.errors import InputError, reason
+from geoaware.runs.errors import InputError
 from geoaware.runs.optional import require
 
 WHAT = "a SLEAP file"
@@ -73,13 +74,13 @@ def recognise(path: Path, head: Head) -> bool:
 def read(paths: Sequence[Path], hub: Hub) -> None:
     """Take in the file: what people annotated, and predictions where they did not annotate anything."""
     (path,) = paths
-    h5py = require("h5py", "formats")
-    with reading(path, WHAT), path.open("rb") as raw:
-        try:
-            with h5py.File(raw) as file, understanding(str(path), "SLEAP"):
-                _Reader(path, file, hub).read()
-        except (OSError, RuntimeError) as error:  # as h5py calls what is damaged
-            raise InputError(f"{path}: damaged, no valid HDF5 ({reason(error)}); export it again") from None
+    with (
+        reading(path, WHAT),
+        path.open("rb") as raw,
+        hdf5(raw, path) as file,
+        understanding(str(path), "SLEAP"),
+    ):
+        _Reader(path, file, hub).read()
 
 
 class _Reader:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from geoaware.data import fields
 from geoaware.data.files import read_lines, read_text
-from geoaware.data.formats.hub import Head, Hub, Point, Result, box_of, inside, understanding
+from geoaware.data.formats.hub import Head, Hub, Point, Result, box_of, understanding
 from geoaware.data.images import SUFFIXES, image_size
 from geoaware.data.names import FileNames
 from geoaware.runs.errors import InputError
@@ -207,15 +207,7 @@ def write(draft: Path, result: Result) -> None:
     }
     text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True, default_flow_style=None)
     (draft / "data.yaml").write_text(text, encoding="utf-8")
-    known: dict[PurePosixPath, str] = {}
-    for image, objects in result.images():
-        name = inside(image["file_name"]).with_suffix(".txt")
-        if known.setdefault(name, image["file_name"]) != image["file_name"]:
-            raise InputError(
-                f"{known[name]} and {image['file_name']} would share labels in YOLO; rename one", "to"
-            )
-        path = draft / "labels" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
+    for path, image, objects in result.files(draft / "labels", ".txt", "labels in YOLO"):
         lines = [_line(each, image, order, result) for each in objects]
         path.write_text("".join(lines), encoding="utf-8")
 

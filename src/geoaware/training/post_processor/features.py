@@ -72,6 +72,6 @@ def complete(
     if not work.failed and work.tasks:
         advance = advancing(tell, "extracting features", work.files)
         extract(work, extractor, store, sharers=shard.sharers(extractor.device), progress=advance)
-        store.update_manifest()
+    store.update_manifest()  # also where an earlier run was killed before it could
     if work.failed:
         raise InputError(f"{work.failed[0]} ({len(work.failed)} images failed; mend them and run again)")
