@@ -11,6 +11,9 @@ Window = tuple[int, int, int, int]
 A pixel (x, y) of the image is the pixel (x - left, y - top) of the crop.
 """
 
+ALWAYS = float("inf")
+"""For ``below``: objects are cut out of whatever size they are."""
+
 
 def crop_window(
     box: Box | None, size: tuple[int, int], margin: float = 0.3, below: float = 0.5, where: str = "the box"

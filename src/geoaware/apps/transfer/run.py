@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from PIL import Image
 
 from geoaware.apps.transfer.calibration import Calibration
@@ -31,12 +30,13 @@ from geoaware.apps.transfer.coco_out import (
     write_result,
 )
 from geoaware.apps.transfer.crop import Window, crop_window
+from geoaware.apps.transfer.find import Finder, check_sees
+from geoaware.apps.transfer.several import View, entry, objects
 from geoaware.apps.transfer.sources import Sources
 from geoaware.apps.transfer.table_out import write_rows
 from geoaware.apps.transfer.targets import Target, Targets
 from geoaware.apps.transfer.voters import TransferSettings, Voters
 from geoaware.data import formats, object_mask
-from geoaware.data.exif import INVERSE, turned_points, turned_size
 from geoaware.data.images import Frame, load_framed
 from geoaware.data.names import printable
 from geoaware.evaluation.predictions import versions
@@ -120,8 +120,13 @@ def transfer(
     if to == "coco":
         check_goals(goal)
     found = goal if to == "coco" else goal.with_name(f"{goal.stem}.coco.json")
-    check_apart({goal, found}, [each for each in (sources.path, targets.file) if each is not None])
-    run = _Transfer(sources, targets, matcher, settings or TransferSettings(), engine, progress)
+    check_apart({goal, found}, [each for each in (sources.path, targets.file, targets.detector) if each is not None])
+    settings = settings or TransferSettings()
+    if settings.find is not None:
+        check_sees(matcher.extractor)
+        if targets.detector is not None:
+            raise InputError("objects are either found or given by a detector, not both", "find")
+    run = _Transfer(sources, targets, matcher, settings, engine, progress)
     there = to == "coco" or formats.check_goal(to, goal, run.mark, restart)
     complete(run, found, engine, restart=restart, tell=progress)
     if not there:
@@ -160,6 +165,8 @@ class _Transfer(Run):
         settings = asdict(self.settings)
         if self.settings.unshown == "absent":
             del settings["unshown"]  # as in results of before
+        if self.settings.find is None:
+            del settings["find"]  # likewise
         values = {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
@@ -188,7 +195,8 @@ class _Transfer(Run):
     @property
     def job(self) -> _Job:
         assert self.known is not None
-        return _Job(self.voters, self.targets, self.known)
+        finder = None if self.settings.find is None else Finder(self.voters)
+        return _Job(self.voters, self.targets, self.known, finder)
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -217,16 +225,20 @@ class _Transfer(Run):
         number = record["n"]
         fine = 1 <= number <= len(self)
         if "failed" not in record:
-            count, (width, height) = len(self.sources.schema), record["size"]
-            points, chances = record["points"], record["probability"]
-            fine &= len(points) == len(chances) == count and min(width, height) > 0
-            fine &= all(point is None or len(point) == 2 for point in points)
-            fine &= all(map(math.isfinite, chain(chances, *filter(None, points))))
-            fine &= isinstance(self.sources.images[record["source"]].id, str) and "pose" in record
-            fine &= math.isfinite(record["distance"])
+            fine &= min(record["size"]) > 0 and len(record["size"]) == 2
+            fine &= all(map(self._whole, record.get("objects", [record])))
         if not fine:
             raise ValueError(record)
         return int(number) - 1
+
+    def _whole(self, found: Any) -> bool:
+        """Whether what a record says of an object is all there."""
+        points, chances = found["points"], found["probability"]
+        fine = len(points) == len(chances) == len(self.sources.schema)
+        fine &= all(point is None or len(point) == 2 for point in points)
+        fine &= all(map(math.isfinite, chain(chances, found.get("box", ()), *filter(None, points))))
+        fine &= isinstance(self.sources.images[found["source"]].id, str) and "pose" in found
+        return bool(fine and math.isfinite(found["distance"]))
 
     def write(self, draft: Path, records: Records) -> None:
         write = write_rows if is_table(draft) else write_result
@@ -240,6 +252,7 @@ class _Job:
     voters: Voters
     targets: Targets
     known: Calibration
+    finder: Finder | None = None
 
     @property
     def device(self) -> str:
@@ -249,6 +262,9 @@ class _Job:
         return [_open(self.targets[place], self) for place in batch]
 
     def work(self, batch: Batch, loaded: list[_Opened | str]) -> list[str]:
+        if self.finder is not None or self.targets.detector is not None:
+            pairs = zip(batch, loaded, strict=True)
+            return [as_json(_several(self.targets[place], each, self)) + "\n" for place, each in pairs]
         images = [each.image for each in loaded if isinstance(each, _Opened)]
         maps = iter(self.voters.matcher.features(images))
         return [
@@ -271,6 +287,8 @@ def _open(target: Target, job: _Job) -> _Opened | str:
     settings, masks = job.voters.settings, job.targets.masks
     if printable(target.name) != target.name:
         return "its name is not UTF-8, so cannot stand in the result; rename the file"
+    if target.detected is not None and target.detected.failure:
+        return target.detected.failure
     try:
         image, frame = load_framed(target.path)
         annotated = target.annotated(frame, masks)
@@ -295,21 +313,21 @@ def _record(target: Target, opened: _Opened | str, maps: Iterator[FeatureMap], j
         found = job.voters.locate(next(maps), opened.mask)
     except NotFiniteError as error:
         return {"n": target.number, "failed": str(error)}
-    chances = job.known.probability(found.evidence)
-    places = found.points + torch.tensor(opened.window[:2])
-    size, turn = opened.frame.size, INVERSE[opened.frame.orientation]
-    if target.exif == "stored":
-        places, size = turned_points(places, size, turn), turned_size(size, turn)
-    seen = list(zip(places.tolist(), chances.tolist(), found.known.tolist(), strict=True))
-    return {
-        "n": target.number,
-        "size": list(size),
-        "points": [[round(x, 2), round(y, 2)] if there else None for (x, y), _, there in seen],
-        "probability": [round(chance, 4) if there else 0.0 for _, chance, there in seen],
-        "source": found.source,
-        "pose": found.pose,
-        "distance": round(found.distance, 4),
-    }
+    view = View(opened.image, opened.frame, target.exif)
+    return {"n": target.number, "size": view.size(), **entry(found, opened.window, view, job.known)}
+
+
+def _several(target: Target, opened: _Opened | str, job: _Job) -> dict[str, Any]:
+    """The record of an image with any number of objects."""
+    if isinstance(opened, str):
+        return {"n": target.number, "failed": opened}
+    view = View(opened.image, opened.frame, target.exif)
+    try:
+        least = job.voters.settings.find or 0.0
+        found = objects(view, job.voters, job.known, target.detected, job.finder, least)
+    except (InputError, NotFiniteError) as error:
+        return {"n": target.number, "failed": str(error)}
+    return {"n": target.number, "size": view.size(), "objects": found}
 
 
 def _outcome(goal: Path, found: Path) -> Outcome:
@@ -317,5 +335,5 @@ def _outcome(goal: Path, found: Path) -> Outcome:
     with reading_part(str(found)):
         reasons = (f"{each['file_name']}: {each['reason']}" for each in read_failures(found))
         count = info["run"]["targets"]["count"]
-        counts = Counts(*(int(info[each.name]) for each in fields(Counts)))
+        counts = Counts(**{each.name: int(info[each.name]) for each in fields(Counts) if each.name in info})
         return Outcome(goal, found, count, counts, tuple(islice(reasons, SHOWN)))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -31,6 +31,22 @@ from geoaware.runs.errors import InputError
 from geoaware.runs.places import absolute, common_folder, real
 
 
+class Detected(NamedTuple):
+    """The objects that a detector saw in an image; none is a result.
+
+    Attributes:
+        boxes: x, y, width and height of each.
+        scores: of each, if known.
+        shares: whether boxes are shares of width and height, not pixels.
+        failure: why the detector could not look at the image.
+    """
+
+    boxes: tuple[tuple[float, ...], ...] = ()
+    scores: tuple[float | None, ...] = ()
+    shares: bool = False
+    failure: str = ""
+
+
 @dataclass(frozen=True)
 class Target:
     """One object to annotate.
@@ -42,6 +58,7 @@ class Target:
         annotation: what a COCO file says of the object (box, mask, keypoints), or ``None``.
         size: width and height that the file says, or ``None``.
         exif: of which pixels the annotation is, and that of the result.
+        detected: the objects in the image, where a detector was asked.
     """
 
     number: int
@@ -51,6 +68,7 @@ class Target:
     annotation: Mapping[str, Any] | None = None
     size: tuple[int, int] | None = None
     exif: Exif = "upright"
+    detected: Detected | None = None
 
     @property
     def id(self) -> int:
@@ -95,6 +113,8 @@ class Targets(Sequence[Target]):
         sizes: width and height by image id, where the COCO file gives them.
         paths: files of names that are spelled in another way.
         exif: of which pixels points, boxes, masks and sizes are, those of the result too.
+        detected: objects by the name of the image, as a detector saw them.
+        detector: its file, if there is one.
     """
 
     rows: Sequence[tuple[str, int | None, Mapping[str, Any] | None]]
@@ -105,6 +125,8 @@ class Targets(Sequence[Target]):
     sizes: Mapping[Any, tuple[int, int] | None] = field(default_factory=dict)
     paths: Mapping[str, Path] = field(default_factory=dict)
     exif: Exif = "upright"
+    detected: Mapping[str, Detected] = field(default_factory=dict)
+    detector: Path | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -116,7 +138,8 @@ class Targets(Sequence[Target]):
         number = range(len(self))[place] + 1
         name, image_id, entry = self.rows[place]
         image = number if image_id is None else image_id
-        return Target(number, name, self.path(name), image, entry, self.sizes.get(image_id), self.exif)
+        seen = None if self.detector is None else self.detected.get(name, Detected())
+        return Target(number, name, self.path(name), image, entry, self.sizes.get(image_id), self.exif, seen)
 
     def path(self, name: str) -> Path:
         """The file of an image."""
@@ -133,6 +156,7 @@ class Targets(Sequence[Target]):
         for each in self:
             line = [each.name, each.image_id, each.annotation]
             line += [self.exif] if self.exif != "upright" else []
+            line += [] if each.detected is None else [each.detected]
             text = json.dumps(line, ensure_ascii=False, sort_keys=True)
             digest.update(text.encode(errors="surrogatepass") + b"\n")
         return digest.hexdigest()
@@ -188,7 +212,9 @@ def list_targets(
     return Targets([(name, None, None) for name in names], base, exif=check_exif(exif))
 
 
-def read_targets(path: Path, sources: Sources, images: Path | None = None, exif: str = "upright") -> Targets:
+def read_targets(
+    path: Path, sources: Sources, images: Path | None = None, exif: str = "upright", objects: bool = True
+) -> Targets:
     """Images and objects from a COCO file; its annotations need no keypoints.
 
     Every annotation of the sources' category is one target, in the order of image and annotation ids;
@@ -199,6 +225,7 @@ def read_targets(path: Path, sources: Sources, images: Path | None = None, exif:
         sources: whose category is looked for, by name.
         images: folder of the images; ``images`` or ``data`` beside the file, or its own folder.
         exif: ``"stored"``: boxes, masks and sizes, and points in the result, are of the pixels as stored.
+        objects: whether its objects are the targets; if not, its images are.
 
     Raises:
         InputError: the file is missing or no COCO file, has other categories or other keypoints, or has no
@@ -207,10 +234,13 @@ def read_targets(path: Path, sources: Sources, images: Path | None = None, exif:
     file = read_coco(path, objects=True)
     files = {number: str(each["file_name"]).replace("\\", "/") for number, each in file.images.items()}
     category_id = _category_id(file, sources)
-    objects, notes = _objects(_ordered(file, category_id, sources), category_id)
-    if not objects:
+    if not objects and (file.annotations or file.crowds):
+        said = (*file.notes, f"{LEFT_OUT}: the boxes of {path}, of which the images alone are used")
+        file = replace(file, annotations=(), crowds=frozenset(), notes=said)
+    found, notes = _objects(_ordered(file, category_id, sources), category_id)
+    if not found:
         raise InputError(f"{path}: no image or no annotation of category {sources.name!r} to work on")
-    used = Counter(files[image] for image in {image for image, _ in objects})
+    used = Counter(files[image] for image in {image for image, _ in found})
     if twice := [name for name, times in used.items() if times > 1]:
         notes.append(f"{len(twice)} images are listed under several ids and annotated each time ({twice[0]})")
     names = list(files.values())
@@ -223,7 +253,7 @@ def read_targets(path: Path, sources: Sources, images: Path | None = None, exif:
             parameter="targets_images",
         )
     return Targets(
-        [(files[image], image, entry) for image, entry in objects],
+        [(files[image], image, entry) for image, entry in found],
         there.folder,
         path,
         category_id,

@@ -37,6 +37,7 @@ class TransferSettings:
         below: an object is small if its box's longer side is less than this share of the image's; 0: none.
         masks: whether keypoints are sought only on the target object's mask, where one is given.
         batch: images encoded together; 0: one on a CPU, eight elsewhere.
+        find: objects are looked for in every image, and those that are at least so probable are annotated.
     """
 
     vote: VoteSettings = field(default_factory=VoteSettings)
@@ -47,6 +48,7 @@ class TransferSettings:
     masks: bool = True
     batch: int = 0
     unshown: str = "absent"
+    find: float | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.threshold <= 1:
@@ -55,6 +57,8 @@ class TransferSettings:
             raise InputError(
                 f"keypoints that are not shown are absent or hidden, not {self.unshown!r}", "below"
             )
+        if self.find is not None and not 0 <= self.find <= 1:
+            raise InputError(f"objects are found by a probability, 0 to 1, got {self.find:g}", "min_detection")
         if self.batch < 0:
             raise InputError(f"a batch must hold at least one image, got {self.batch}")
 
