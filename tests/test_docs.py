@@ -19,6 +19,7 @@ from geoaware.commands.examples import examples
 from geoaware.runs import cluster
 from geoaware.runs.work import Local
 from tests.data.test_spair import made_up
+from tests.training.tiny import draw_data
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -67,6 +68,23 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("code", snippets())
 def test_snippets_run_as_they_stand(place: Path, code: str) -> None:
     exec(compile(code, "docs", "exec"), {"__name__": "docs"})
+
+
+@pytest.mark.slow
+def test_the_training_of_ones_own_images(place: Path) -> None:
+    """With a step instead of many, and with the commands that stand beside it."""
+    page = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    (text,) = re.findall(r"^```yaml\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    assert text.count("\n") == 12
+    (place / "mine.yaml").write_text(text)
+    draw_data(place / "mine")
+    check, train, transfer = re.findall(r"`geoaware (.*?mine.*?)`", page[page.index("Your own images") :])[:3]
+    command(check)
+    command(f"{train} --set stages.0.steps=1 --set validation.every=1")
+    shutil.rmtree(place / "photos")
+    shutil.copytree(place / "mine" / "images", place / "photos")
+    command(f"{transfer} --threshold 0 --category cat")
+    assert len(json.loads((place / "found.json").read_text())["annotations"]) == 12
 
 
 def command(words: str) -> None:
