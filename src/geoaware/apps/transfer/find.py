@@ -166,8 +166,9 @@ class Finder:
         self.mean, self.known = mean_descriptors(rows, known, torch.ones(len(rows), device=rows.device))
         self.layouts = layouts(voters.sources, queries.poses)
 
-    def find(self, image: Image.Image, least: float = MINIMUM) -> list[Region]:
+    def find(self, image: Image.Image) -> list[Region]:
         """Boxes of the objects in an image, the most probable first; none is a result."""
+        least = MINIMUM if self.voters.settings.find is None else self.voters.settings.find
         found = [self._closer(image, box) for box in self._candidates(self._look(image))]
         probable = sorted((each for each in found if each.chance >= least), key=lambda each: -each.chance)
         return apart(probable, _APART)
@@ -196,7 +197,9 @@ class Finder:
 
     def _places(self, view: _View, sizes: Sequence[float]) -> list[tuple[float, Box]]:
         """The best places of the layouts: similarity, and edges in cells."""
-        known = [Layout(each.offsets[self.known], each.known[self.known], each.sides) for each in self.layouts]
+        known = [
+            Layout(each.offsets[self.known], each.known[self.known], each.sides) for each in self.layouts
+        ]
         found = [place for size in sizes for place in placed(view.maps, known, size * view.grid)]
         return sorted(found, key=lambda each: -each[0])[:_PLACES]
 

@@ -43,10 +43,10 @@ from geoaware.evaluation.predictions import versions
 from geoaware.matcher import Matcher
 from geoaware.method.types import FeatureMap
 from geoaware.runs.errors import InputError, NotFiniteError
-from geoaware.runs.files import check_apart, check_goals, check_same_run, reading_part
+from geoaware.runs.files import PART, check_apart, check_goals, check_same_run, reading_part
 from geoaware.runs.places import place
 from geoaware.runs.progress import Tell, silent
-from geoaware.runs.records import Records, Run, complete
+from geoaware.runs.records import KEPT, Records, Run, complete, is_unchanged, note_made
 from geoaware.runs.settings import checked
 from geoaware.runs.tables import is_table
 from geoaware.runs.work import Batch, Engine, batched
@@ -56,6 +56,9 @@ FORMAT_VERSION = 1
 
 _DEPTH = 3
 """Levels that a message on differing runs looks into: ``settings.vote.rivals``."""
+
+AT_WRITING = frozenset({"threshold", "keep_guesses", "unshown"})
+"""Settings that are applied when the result is written."""
 
 SHOWN = 20
 """So many failures are quoted; all of them are in the result."""
@@ -120,17 +123,20 @@ def transfer(
     if to == "coco":
         check_goals(goal)
     found = goal if to == "coco" else goal.with_name(f"{goal.stem}.coco.json")
-    check_apart({goal, found}, [each for each in (sources.path, targets.file, targets.detector) if each is not None])
+    inputs = (sources.path, targets.file, targets.detector)
+    check_apart({goal, found}, [each for each in inputs if each is not None])
     settings = settings or TransferSettings()
     if settings.find is not None:
         check_sees(matcher.extractor)
         if targets.detector is not None:
             raise InputError("objects are either found or given by a detector, not both", "find")
-    run = _Transfer(sources, targets, matcher, settings, engine, progress)
-    there = to == "coco" or formats.check_goal(to, goal, run.mark, restart)
+    run = _Transfer(sources, targets, matcher, settings, engine, progress, found)
+    there = to == "coco" or formats.check_goal(to, goal, run.mark, restart, is_unchanged(found, goal))
     complete(run, found, engine, restart=restart, tell=progress)
     if not there:
         formats.write(to, goal, as_result(found, targets.folder, run.mark))
+        if goal.is_file():
+            note_made(found, goal)
     return _outcome(goal, found)
 
 
@@ -144,8 +150,10 @@ class _Transfer(Run):
     settings: TransferSettings
     engine: Engine | None
     tell: Tell
+    found: Path
     known: Calibration | None = None
 
+    reusable = True
     what = "annotating"
     begins = BEGIN
     part_begins = f'{{"run":{{"format":"{FORMAT}"'
@@ -204,32 +212,49 @@ class _Transfer(Run):
     def batches(self) -> Sequence[Batch]:
         return batched(len(self), self.batch)
 
-    def check_whole(self, goal: Path) -> None:
+    def is_current(self, goal: Path) -> bool:
         found = read_run(goal)
         if found is None:
             raise InputError(
                 f"{goal}: exists and was not written by geoaware transfer; choose another file", "out"
             )
-        check_same_run(found["run"], self.about, goal, _DEPTH)
+        if found["run"] == self.about:
+            return True
+        others = [goal.with_name(goal.name + each) for each in (PART, KEPT)]
+        same = _work_of if any(each.exists() for each in others) else dict
+        check_same_run(same(found["run"]), same(self.about), goal, _DEPTH)
+        return False
 
     def head(self) -> str:
         self.known = self.voters.calibrate(self.engine, self.tell)
-        return as_json({"run": self.about, "calibration": asdict(self.known)}) + "\n"
+        return as_json(self._head()) + "\n"
+
+    def _head(self) -> dict[str, Any]:
+        assert self.known is not None
+        return {"run": self.about, "calibration": asdict(self.known)}
 
     def check_head(self, content: Any, part: Path) -> None:
-        check_same_run(content["run"], self.about, part, _DEPTH)
+        check_same_run(_work_of(content["run"]), _work_of(self.about), part, _DEPTH)
         self.known = Calibration(**checked(Calibration, content["calibration"], "calibration"))
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {self.targets.key(place): place for place in range(len(self))}
 
     def place(self, record: Any) -> int:
         """The place of a record's target; every value that the result is made of must be there."""
-        number = record["n"]
-        fine = 1 <= number <= len(self)
+        fine = True
         if "failed" not in record:
             fine &= min(record["size"]) > 0 and len(record["size"]) == 2
             fine &= all(map(self._whole, record.get("objects", [record])))
         if not fine:
             raise ValueError(record)
-        return int(number) - 1
+        if record["target"] not in self._places:
+            raise InputError(
+                f"{self.found}: is of other targets too; give these too, choose another place, or restart",
+                "restart",
+            )
+        return self._places[record["target"]]
 
     def _whole(self, found: Any) -> bool:
         """Whether what a record says of an object is all there."""
@@ -241,6 +266,7 @@ class _Transfer(Run):
         return bool(fine and math.isfinite(found["distance"]))
 
     def write(self, draft: Path, records: Records) -> None:
+        records.head = self._head()
         write = write_rows if is_table(draft) else write_result
         write(draft, records, self.sources, self.targets)
 
@@ -262,13 +288,12 @@ class _Job:
         return [_open(self.targets[place], self) for place in batch]
 
     def work(self, batch: Batch, loaded: list[_Opened | str]) -> list[str]:
-        if self.finder is not None or self.targets.detector is not None:
-            pairs = zip(batch, loaded, strict=True)
-            return [as_json(_several(self.targets[place], each, self)) + "\n" for place, each in pairs]
-        images = [each.image for each in loaded if isinstance(each, _Opened)]
+        several = self.finder is not None or self.targets.detector is not None
+        images = [] if several else [each.image for each in loaded if isinstance(each, _Opened)]
         maps = iter(self.voters.matcher.features(images))
         return [
-            as_json(_record(self.targets[place], each, maps, self)) + "\n"
+            as_json({"target": self.targets.key(place), **_record(self.targets[place], each, maps, self)})
+            + "\n"
             for place, each in zip(batch, loaded, strict=True)
         ]
 
@@ -308,26 +333,22 @@ def _open(target: Target, job: _Job) -> _Opened | str:
 
 def _record(target: Target, opened: _Opened | str, maps: Iterator[FeatureMap], job: _Job) -> dict[str, Any]:
     if isinstance(opened, str):
-        return {"n": target.number, "failed": opened}
+        return {"failed": opened}
+    view, voters = View(opened.image, opened.frame, target.exif), job.voters
     try:
-        found = job.voters.locate(next(maps), opened.mask)
-    except NotFiniteError as error:
-        return {"n": target.number, "failed": str(error)}
-    view = View(opened.image, opened.frame, target.exif)
-    return {"n": target.number, "size": view.size(), **entry(found, opened.window, view, job.known)}
-
-
-def _several(target: Target, opened: _Opened | str, job: _Job) -> dict[str, Any]:
-    """The record of an image with any number of objects."""
-    if isinstance(opened, str):
-        return {"n": target.number, "failed": opened}
-    view = View(opened.image, opened.frame, target.exif)
-    try:
-        least = job.voters.settings.find or 0.0
-        found = objects(view, job.voters, job.known, target.detected, job.finder, least)
+        if job.finder is not None or target.detected is not None:
+            found = objects(view, voters, job.known, target.detected, job.finder)
+            return {"size": view.size(), "objects": found}
+        vote = voters.locate(next(maps), opened.mask)
     except (InputError, NotFiniteError) as error:
-        return {"n": target.number, "failed": str(error)}
-    return {"n": target.number, "size": view.size(), "objects": found}
+        return {"failed": str(error)}
+    return {"size": view.size(), **entry(vote, opened.window, view, job.known)}
+
+
+def _work_of(about: dict[str, Any]) -> dict[str, Any]:
+    """What the work depends on: not what is decided when the result is written, nor how many targets."""
+    settings = {key: each for key, each in about["settings"].items() if key not in AT_WRITING}
+    return {**{key: each for key, each in about.items() if key != "targets"}, "settings": settings}
 
 
 def _outcome(goal: Path, found: Path) -> Outcome:

@@ -92,12 +92,11 @@ def objects(
     known: Calibration,
     detected: Detected | None = None,
     finder: Finder | None = None,
-    least: float = 0.0,
 ) -> list[dict[str, Any]]:
     """What is in an image's record of each object, detected or found; an empty list where there is none."""
     if finder is not None:
-        regions = finder.find(view.image, least)
-        found = different([_voted(voters, view.image, *each) for each in regions], known)
+        found = [_voted(voters, view.image, *each) for each in finder.find(view.image)]
+        found = different(found, known)
     else:
         given = detected or Detected()
         boxes = zip(view.boxes(given), given.scores, strict=True)

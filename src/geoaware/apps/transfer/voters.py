@@ -58,7 +58,9 @@ class TransferSettings:
                 f"keypoints that are not shown are absent or hidden, not {self.unshown!r}", "below"
             )
         if self.find is not None and not 0 <= self.find <= 1:
-            raise InputError(f"objects are found by a probability, 0 to 1, got {self.find:g}", "min_detection")
+            raise InputError(
+                f"objects are found by a probability, 0 to 1, got {self.find:g}", "min_detection"
+            )
         if self.batch < 0:
             raise InputError(f"a batch must hold at least one image, got {self.batch}")
 
