@@ -30,7 +30,7 @@ from geoaware.apps.transfer.voters import Voters
 from geoaware.features import Extractor
 from geoaware.features.framed import box_of_cells, box_of_edges
 from geoaware.method.alignment import mirror_points
-from geoaware.method.geometry import Canvas, Pose, pose_points, pose_size
+from geoaware.method.geometry import Canvas, Pose, pose_points
 from geoaware.method.maps import resized
 from geoaware.method.matching import similarity
 from geoaware.method.types import AnnotatedImage, Box, longer_side

@@ -181,7 +181,7 @@ def _line(
     exif: str,
     detected: Detected | None,
 ) -> bytes:
-    said = [name, image_id, annotation, *([exif] if exif != "upright" else [])]
+    said: list[Any] = [name, image_id, annotation, *([exif] if exif != "upright" else [])]
     said += [] if detected is None else [detected]
     return json.dumps(said, ensure_ascii=False, sort_keys=True).encode(errors="surrogatepass") + b"\n"
 
