@@ -181,18 +181,21 @@ def as_result(path: Path, folder: Path, mark: str) -> Result:
     """A result as writers of other formats take it, read line by line; ``folder`` is that of the images."""
 
     def images() -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
-        with path.open(encoding="utf-8") as above, path.open(encoding="utf-8") as below:
-            with reading_part(str(path)):
-                _seek(above, "images", path)
-                _seek(below, "annotations", path)
-                objects = groupby(_entries(below), lambda each: each["image_id"])
+        with (
+            path.open(encoding="utf-8") as above,
+            path.open(encoding="utf-8") as below,
+            reading_part(str(path)),
+        ):
+            _seek(above, "images", path)
+            _seek(below, "annotations", path)
+            objects = groupby(_entries(below), lambda each: each["image_id"])
+            number, found = next(objects, (None, iter(())))
+            for image in _entries(above):
+                if image["id"] != number:
+                    yield image, []  # nothing was found on it
+                    continue
+                yield image, list(found)
                 number, found = next(objects, (None, iter(())))
-                for image in _entries(above):
-                    if image["id"] != number:
-                        yield image, []  # nothing was found on it
-                        continue
-                    yield image, list(found)
-                    number, found = next(objects, (None, iter(())))
 
     with path.open(encoding="utf-8") as file, reading_part(str(path)):
         _seek(file, "categories", path)

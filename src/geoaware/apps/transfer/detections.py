@@ -156,7 +156,8 @@ def _megadetector(path: Path, content: Mapping[str, Any]) -> _File:
             x, y, width, height = box.xywh
             if min(x, y) < -_SLACK or max(x + width, y + height) > 1 + _SLACK:
                 raise InputError(
-                    f"{where}: the box {[x, y, width, height]} lies outside of the image; boxes are shares, 0 to 1"
+                    f"{where}: the box {fields.shown(list(box.xywh))} lies outside the image; boxes are "
+                    "shares of its sides, 0 to 1"
                 )
             boxes.append(box)
     names = content.get("detection_categories")
@@ -236,7 +237,7 @@ def _named(file: _File, path: Path, targets: Targets) -> tuple[dict[str, str], l
             return found
         # Relative to a folder inside that of the targets.
         ending = f"/{name}".replace("\\", "/").replace("/./", "/")
-        alike = [each for each in ends.get(PurePosixPath(ending).name, ()) if each.endswith(ending)]
+        alike = [each for each in ends.get(PurePosixPath(ending).name, ()) if f"/{each}".endswith(ending)]
         return alike[0] if len(alike) == 1 else None
 
     found = {each: name for each in asked if (name := find(each)) is not None}

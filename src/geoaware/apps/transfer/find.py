@@ -1,9 +1,9 @@
 """Where in an image there are objects like the sources'.
 
-1. *Candidates.* From the whole image's features: regions in which an object is present (`Extractor.presence`),
-   and places where the keypoints lie to each other as in a source, at any size. For the latter, every source
-   is a pictorial structure: the score of a centre is the mean, over the keypoints, of the best similarity
-   near the place where the source's layout expects the keypoint (Felzenszwalb and Huttenlocher, 2005).
+1. *Candidates.* Regions of the whole image where an object is present (`Extractor.presence`), and places
+   where the keypoints lie to each other as in a source, at any size. For the latter every source is a
+   pictorial structure: the score of a centre is the mean, over the keypoints, of the best similarity near
+   the place where the source's layout expects the keypoint (Felzenszwalb and Huttenlocher, 2005).
 2. *A closer look.* Each candidate is cut out and encoded. Its box becomes that of the present region or of
    the best layout, and both say how probably it is the box of an object.
 3. *One box an object.* Of boxes that overlap much, the most probable stays.
@@ -36,7 +36,7 @@ from geoaware.method.matching import similarity
 from geoaware.method.types import AnnotatedImage, Box, longer_side
 from geoaware.runs.errors import InputError, NotFiniteError
 
-MINIMUM = 0.6
+MINIMUM = 0.5
 """Less probable objects are none. Chosen on training images of animalpose, as all numbers here."""
 
 CANDIDATES = 8
