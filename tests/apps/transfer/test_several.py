@@ -177,15 +177,7 @@ def test_stored_pixels(tmp_path: Path, sources: Sources, shares: bool) -> None:
     assert np.abs(points - np.stack([y, SIZE[0] - 1 - x], axis=1)).max() < 1.5 * CELL
 
 
-def test_label_studio_has_the_objects(tmp_path: Path, sources: Sources, detected: Targets) -> None:
-    transfer(sources, detected, finding(), tmp_path / "out.json", ALL, to="labelstudio")
-    tasks = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
-    kinds = [[each["type"] for each in task["predictions"][0]["result"]] for task in tasks]
-    assert [each.count("rectanglelabels") for each in kinds] == [2, 0, 1]
-    assert [each.count("keypointlabels") for each in kinds] == [10, 0, 5]
-
-
-@pytest.mark.parametrize("name", [each for each in formats.FORMATS if each != "labelstudio"])
+@pytest.mark.parametrize("name", formats.FORMATS)
 def test_every_format_has_the_objects(tmp_path: Path, sources: Sources, detected: Targets, name: str) -> None:
     if name == "slp":
         pytest.importorskip("h5py")
@@ -202,7 +194,7 @@ def test_every_format_has_the_objects(tmp_path: Path, sources: Sources, detected
         places = [np.array(each["keypoints"]).reshape(-1, 3)[:, :2].mean(axis=0) for each in entries]
         expected = [np.mean(POINTS, axis=0) + corner for corner in CORNERS[key]]
         assert np.abs(np.array(places) - np.array(expected)).max() < CELL
-    if name in ("coco", "cvat"):
+    if name in ("coco", "cvat", "labelstudio"):
         assert set(names.values()) == set(CORNERS)
 
 

@@ -356,5 +356,6 @@ def _outcome(goal: Path, found: Path) -> Outcome:
     with reading_part(str(found)):
         reasons = (f"{each['file_name']}: {each['reason']}" for each in read_failures(found))
         count = info["run"]["targets"]["count"]
-        counts = Counts(**{each.name: int(info[each.name]) for each in fields(Counts) if each.name in info})
+        there = [each.name for each in fields(Counts) if each.default == 0 or each.name in info]
+        counts = Counts(**{name: int(info[name]) for name in there})
         return Outcome(goal, found, count, counts, tuple(islice(reasons, SHOWN)))

@@ -12,10 +12,6 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-import torch
-from jaxtyping import Bool
-from torch import Tensor
 
 from geoaware.apps.transfer.sources import Sources
 from geoaware.data import fields
@@ -25,7 +21,6 @@ from geoaware.data.exif import Exif, check_exif
 from geoaware.data.formats.coco import image_folder
 from geoaware.data.images import Frame, check_size, list_images, note_once
 from geoaware.data.names import FileNames, alike
-from geoaware.method.geometry import Canvas
 from geoaware.method.types import AnnotatedImage, Box
 from geoaware.runs.errors import InputError
 from geoaware.runs.places import absolute, common_folder, real
@@ -277,19 +272,6 @@ def read_targets(
         paths,
         check_exif(exif),
     )
-
-
-def cells_of_mask(mask: np.ndarray, canvas: Canvas, grid: int) -> Bool[Tensor, "p p"]:
-    """The cells of a map that hold a pixel of an object, from its mask (h, w) on the canvas's image.
-
-    Where the canvas shows nothing of the object, they are the cells nearest to it.
-    """
-    pixels = np.stack(np.nonzero(mask)[::-1], axis=1)
-    held = canvas.holds(pixels).numpy()
-    cells = canvas.patch(canvas.to_canvas(pixels[held] if held.any() else pixels), grid)
-    inside = torch.zeros(grid, grid, dtype=torch.bool)
-    inside[cells[:, 1], cells[:, 0]] = True
-    return inside
 
 
 def _category_id(file: CocoFile, sources: Sources) -> int:

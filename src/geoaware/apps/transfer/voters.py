@@ -9,9 +9,8 @@ import numpy as np
 import torch
 
 from geoaware.apps.transfer.calibration import ALPHA, MIN_SOURCES, Calibration, shipped
-from geoaware.apps.transfer.crop import Window
+from geoaware.apps.transfer.crop import Window, cells_of_mask
 from geoaware.apps.transfer.sources import Sources, encode_sources, source_windows
-from geoaware.apps.transfer.targets import cells_of_mask
 from geoaware.apps.transfer.vote import Evidence, Queries, Vote, VoteSettings, vote
 from geoaware.data.images import load_annotated
 from geoaware.matcher import Matcher
