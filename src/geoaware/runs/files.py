@@ -345,11 +345,11 @@ def check_own(path: Path, begin: str) -> None:
         raise InputError(f"{path}: exists and was not written by geoaware; choose another file", "out")
 
 
-def open_part(part: Path, restart: bool = False) -> BinaryIO:
+def open_part(part: Path, restart: bool = False, keep_all: bool = False) -> BinaryIO:
     """Open the file of what a run has done so far, to be read and appended to; missing folders are made.
 
     No other process can open it so until it is closed. With ``restart`` it is emptied. So is one that has
-    only its head: nothing is lost, and settings that were wrong can be mended.
+    only its head, unless all is to be kept: nothing is lost, and settings that were wrong can be mended.
 
     Raises:
         InputError: it cannot be written, or is in use.
@@ -360,7 +360,7 @@ def open_part(part: Path, restart: bool = False) -> BinaryIO:
     try:
         _lock(file.fileno(), part)
         file.seek(0)
-        if restart or not (file.readline() and file.readline().endswith(b"\n")):
+        if restart or not (keep_all or (file.readline() and file.readline().endswith(b"\n"))):
             file.truncate(0)
     except BaseException:
         file.close()
