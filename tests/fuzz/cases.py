@@ -82,10 +82,10 @@ CASES = (
         "match img/a.png coco/images/0.png --point 17,24 @toy --mask coco/masks/0.png "
         "--target-mask coco/masks/1.png --pose {pose}",
     ),
-    Case("dense", "dense {image} img/a.png @toy --size 40 --out f.npz"),
+    Case("dense", "dense img/{image} img/a.png @toy --size 40 --out f.npz"),
     Case(
         "warp",
-        "warp coco/images/0.png {image} @toy --size 40 --mask coco/masks/0.png --smooth 0.01 --out w.png",
+        "warp coco/images/0.png img/{image} @toy --size 40 --mask coco/masks/0.png --smooth 0.01 --out w.png",
     ),
     Case(
         "predict store",
