@@ -295,7 +295,7 @@ def test_a_jpeg_mask_is_cut_at_half(tmp_path: Path) -> None:
 _PEAK = """
 import resource, sys
 from pathlib import Path
-from geoaware.apps.demo.security import Limits, read_image
+from geoaware.apps.web.images import Limits, read_image
 read_image(Path(sys.argv[1]), Limits())
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 read_image(Path(sys.argv[2]), Limits())

@@ -46,9 +46,10 @@ def demo(
 
     geoaware demo --extractor dinov2-base --device cuda --port 8000
     """
-    from geoaware.apps.demo.security import Limits, is_loopback
     from geoaware.apps.demo.server import DemoSettings, serve
     from geoaware.apps.demo.session import Features
+    from geoaware.apps.web.guard import is_loopback
+    from geoaware.apps.web.images import Limits
     from geoaware.commands.examples import EXAMPLES
 
     settings = DemoSettings(

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from geoaware.apps.demo.security import Limits
 from geoaware.apps.demo.server import Demo
+from geoaware.apps.web.images import Limits
 from geoaware.matcher import Matcher
 from geoaware.result import MatchResult
 from tests.apps.demo.bombs import png_bomb

@@ -19,9 +19,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from geoaware.apps.demo.security import Limits
 from geoaware.apps.demo.server import Demo, DemoSettings, prepared
 from geoaware.apps.demo.session import Features
+from geoaware.apps.web.images import Limits
 from geoaware.runs.errors import InputError, MissingDependencyError
 from geoaware.runs.files import draft_name
 from tests.apps.demo.bombs import png_bomb

@@ -16,7 +16,7 @@ import gradio as gr
 from PIL import Image, ImageOps
 
 from geoaware.apps.demo import fragments
-from geoaware.apps.demo.security import FETCH, Limits, read_image, tell_once, too_many_bytes, uploaded
+from geoaware.apps.demo.security import FETCH, uploaded
 from geoaware.apps.demo.session import (
     MOST_SESSIONS,
     NAMES,
@@ -29,6 +29,8 @@ from geoaware.apps.demo.session import (
     Sessions,
     Side,
 )
+from geoaware.apps.web.guard import tell_once
+from geoaware.apps.web.images import Limits, read_image, too_many_bytes
 from geoaware.runs.errors import InputError
 
 _HINTS: dict[Side, str] = {"source": "click points here", "target": "matches appear here"}

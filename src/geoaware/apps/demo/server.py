@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import os
-import shutil
-import signal
 import socket
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geoaware.apps.demo.security import FETCH, Guard, Limits
+from geoaware.apps.demo.security import FETCH, RULES
 from geoaware.apps.demo.session import Features, Matchers, Session, Sessions
+from geoaware.apps.web.guard import Guard
+from geoaware.apps.web.images import Limits
+from geoaware.apps.web.serving import Ending, listening, temporary_folder, url_of
 from geoaware.matcher import Matcher
-from geoaware.runs.errors import InputError
-from geoaware.runs.files import draft_name, sweep
 from geoaware.runs.memory import return_freed_memory
 from geoaware.runs.optional import require
 
@@ -75,7 +73,7 @@ def serve(settings: DemoSettings, examples: Sequence[tuple[Path, str]], ready: C
         MissingDependencyError: gradio is not installed.
     """
     return_freed_memory()
-    with _Ending() as ending, prepared(settings, examples) as demo:
+    with Ending() as ending, prepared(settings, examples) as demo:
         ready(demo.url)
         ending.server = demo.server
         demo.server.run(sockets=[demo.listener])
@@ -85,8 +83,8 @@ def serve(settings: DemoSettings, examples: Sequence[tuple[Path, str]], ready: C
 def prepared(settings: DemoSettings, examples: Sequence[tuple[Path, str]] = ()) -> Iterator[Demo]:
     """A server with its page, its listening socket and its temporary folder, which all end with the block."""
     with (
-        _listening(settings.host, settings.port) as listener,
-        _temporary_folder() as folder,
+        listening(settings.host, settings.port) as listener,
+        temporary_folder("demo") as folder,
         _environment(
             # Files go to the folder, and nothing goes to gradio's makers.
             GRADIO_TEMP_DIR=str(folder),
@@ -100,21 +98,8 @@ def prepared(settings: DemoSettings, examples: Sequence[tuple[Path, str]] = ()) 
         matchers = load_matchers(settings)
         visitors = Sessions(lambda: Session(matchers, settings.features))
         app = _app(settings, matchers, visitors, folder, examples)
-        url = _url(settings.host, listener.getsockname()[1])
+        url = url_of(settings.host, listener.getsockname()[1])
         yield Demo(_server(app, settings, folder), listener, url, folder, visitors)
-
-
-@contextmanager
-def _temporary_folder() -> Iterator[Path]:
-    """An empty folder that goes with the block; what killed servers left behind goes before it is made."""
-    place = Path(tempfile.gettempdir()).resolve()
-    sweep(place)
-    folder = place / draft_name("demo")
-    folder.mkdir(mode=0o700)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def load_matchers(settings: DemoSettings) -> Matchers:
@@ -195,7 +180,7 @@ def _server(app: FastAPI, settings: DemoSettings, folder: Path) -> Any:
 
     return Server(
         uvicorn.Config(
-            Guard(app, settings.limits, settings.host, folder),
+            Guard(app, RULES, settings.limits, settings.host, folder),
             log_level="warning",
             ws="none",
             server_header=False,
@@ -217,55 +202,3 @@ def _environment(**variables: str) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-
-
-@contextmanager
-def _listening(host: str, port: int) -> Iterator[socket.socket]:
-    """A socket bound to the address, if it is this machine's and not in use."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        listener = socket.create_server((host, port), family=family)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(
-            f"cannot listen at {host}, port {port} ({reason}); choose another host, or another port; 0 takes "
-            "one that is free",
-            parameter="port",
-        ) from None
-    with listener:
-        yield listener
-
-
-class _Ended(BaseException):
-    """The process was asked to end before there was a server to end."""
-
-
-class _Ending:
-    """Lets a signal end the block, in good order, instead of the process: ``server``, once there is one."""
-
-    server: Any = None
-    _asked = False
-
-    def __enter__(self) -> _Ending:
-        numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-        self._before = {number: signal.signal(number, self._end) for number in numbers}
-        return self
-
-    def _end(self, number: int, frame: object) -> None:
-        """Only the first signal does anything: the tidying up is not interrupted."""
-        first, self._asked = not self._asked, True
-        if self.server is not None:
-            self.server.should_exit = True
-        elif first:
-            raise _Ended
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        return kind is _Ended
-
-
-def _url(host: str, port: int) -> str:
-    """An address that a browser on this machine can open."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
