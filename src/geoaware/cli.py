@@ -32,6 +32,7 @@ from geoaware.commands import (
     match,
     pose,
     reproduce,
+    review,
     train,
     transfer,
     tune,
@@ -101,6 +102,7 @@ for command in (
     reproduce.reproduce,
     demo.demo,
     transfer.transfer,
+    review.review,
 ):
     app.command()(command)
 app.add_typer(data.app, name="data")

@@ -88,7 +88,9 @@ def expand(command: Callable[..., T]) -> Callable[..., T]:
     return called
 
 
-_LOCAL = frozenset({"ablation", "build_ap10k", "demo", "examples", "info", "reproduce", "train", "tune"})
+_LOCAL = frozenset(
+    {"ablation", "build_ap10k", "demo", "examples", "info", "reproduce", "review", "train", "tune"}
+)
 """Commands whose files are all on this machine: they append to them, lock or map them."""
 
 

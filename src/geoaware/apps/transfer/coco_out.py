@@ -181,14 +181,15 @@ def annotation(
         None if point is None else [*point, chance] for point, chance in zip(points, chances, strict=True)
     ]
     shown = shown_points(record, settings["threshold"])
-    seen = list(compress(chances, shown))
     below = settings.get("unshown") == "hidden"
     flags = [
         VISIBLE if each else HIDDEN * (below and place is not None)
         for each, place in zip(shown, points, strict=True)
     ]
     given = target.annotation or {}
-    box = given["bbox"] if target.box else _box_around(points, shown, record["size"])
+    # What is shown counts, else every guess.
+    around = [*compress(points, shown)] or [point for point in points if point is not None]
+    box = given["bbox"] if target.box else box_around(around, record["size"])
     area = given.get("area")
     entry: dict[str, Any] = {
         "id": target.id,
@@ -204,7 +205,7 @@ def annotation(
         "area": area if area and fields.are_numbers([area]) else round(box[2] * box[3], 2),
         "segmentation": given.get("segmentation") or [],
         "iscrowd": 0,
-        "score": round(math.fsum(seen) / len(seen), 4) if seen else 0.0,
+        "score": mean_score(chances, shown),
         "keypoint_scores": chances,
         "source": sources.images[record["source"]].id,
         "pose": record["pose"],
@@ -215,10 +216,15 @@ def annotation(
     return entry
 
 
-def _box_around(points: Sequence[Any], shown: Sequence[bool], size: Sequence[int]) -> list[float]:
-    """COCO's x, y, width, height around what is shown, else around every guess, with `BOX_MARGIN`."""
-    chosen = list(compress(points, shown)) or [point for point in points if point is not None]
-    (x1, x2), (y1, y2) = ((min(axis), max(axis)) for axis in zip(*chosen, strict=True))
+def mean_score(chances: Sequence[float], shown: Sequence[bool]) -> float:
+    """The mean probability of what is shown."""
+    seen = [*compress(chances, shown)]
+    return round(math.fsum(seen) / len(seen), 4) if seen else 0.0
+
+
+def box_around(points: Iterable[Sequence[float]], size: Sequence[int]) -> list[float]:
+    """COCO's x, y, width, height around points in an image of this size, with `BOX_MARGIN`."""
+    (x1, x2), (y1, y2) = ((min(axis), max(axis)) for axis in zip(*points, strict=True))
     extra = BOX_MARGIN * max(x2 - x1, y2 - y1)
     left, top = max(0.0, x1 - extra), max(0.0, y1 - extra)
     right, bottom = min(float(size[0]), x2 + extra), min(float(size[1]), y2 + extra)
