@@ -19,7 +19,7 @@ from tests.toys import save_face
 
 NAMES = ["left ear", "right ear", "left eye", "right eye", "nose"]
 SHARES = [(0.78, 0.2), (0.22, 0.2), (0.65, 0.5), (0.35, 0.5), (0.5, 0.68)]
-"""Where they are on a face, as shares of width and height; the cat looks at us, so its left is on the right."""
+"""Where they are on a face, as shares of width and height; the cat looks at us: its left is our right."""
 
 SIZE = (240, 200)
 CATEGORY = {
@@ -61,7 +61,10 @@ def write_result(folder: Path, scores: list[list[float]], **changes: Any) -> Pat
             os.link(first, photos / name)
         images.append({"id": number, "file_name": name, "width": SIZE[0], "height": SIZE[1]})
         annotations.append(annotation(number, each))
-    info = {"description": "Keypoints carried over by geoaware transfer", "run": {"format": "geoaware transfer"}}
+    info = {
+        "description": "Keypoints carried over by geoaware transfer",
+        "run": {"format": "geoaware transfer"},
+    }
     content = {
         "info": info, "licenses": [], "flip_pairs": [[0, 1], [2, 3]], "categories": [CATEGORY],
         "images": images, "annotations": annotations, **changes,
@@ -81,7 +84,9 @@ def reviewing(path: Path, **how: Any) -> Iterator[tuple[Review, Served]]:
     for package in ("starlette", "uvicorn"):
         pytest.importorskip(package, reason=f"needs {package} (pip install 'geoaware[review]')")
     with opened(path, path.parent / "photos", **how) as review, prepared(review) as served:
-        thread = threading.Thread(target=served.server.run, kwargs={"sockets": [served.listener]}, daemon=True)
+        thread = threading.Thread(
+            target=served.server.run, kwargs={"sockets": [served.listener]}, daemon=True
+        )
         thread.start()
         until = time.monotonic() + 60
         while not served.server.started:

@@ -10,13 +10,9 @@ from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any
 
-from geoaware.apps.transfer.coco_out import box_around, mean_score
 from geoaware.data import fields
-from geoaware.data.formats.hub import ABSENT, HIDDEN, VISIBLE
+from geoaware.data.formats.hub import ABSENT, HIDDEN, VISIBLE, box_around, mean_score
 from geoaware.runs.errors import InputError
-
-ACCEPTED = "accepted"
-"""The entry of every annotation in a review: whether somebody has found it right."""
 
 Point = tuple[float, float, int]
 Entry = Mapping[str, Any]

@@ -14,13 +14,14 @@ from typing import Any, NamedTuple
 
 import torch
 
-from geoaware.apps.review.edits import ACCEPTED, Entry, Point, confidence, corrected, points_of
+from geoaware.apps.review.edits import Entry, Point, confidence, corrected, points_of
 from geoaware.apps.review.suggest import doubt, suggest
 from geoaware.data import fields, formats
 from geoaware.data.coco_file import CocoFile, check_coco, read_schemas
 from geoaware.data.exif import INVERSE, Exif, check_exif, turned_points, turned_size
 from geoaware.data.files import read_json
 from geoaware.data.formats.coco import image_folder
+from geoaware.data.formats.hub import ACCEPTED
 from geoaware.data.images import Frame, image_frame
 from geoaware.data.names import FileNames, alike, missing_files
 from geoaware.method.keypoints import Schema
@@ -295,7 +296,7 @@ def _paths(file: CocoFile, folder: Path) -> dict[int, Path]:
     for path in paths.values():
         if os.path.commonpath([top, os.path.normpath(path.absolute())]) != top:
             raise InputError(
-                f"{path}: lies outside of the images' folder; give the folder that holds all of them",
+                f"{path}: lies outside of the folder of the images; give one that holds all",
                 "images",
             )
     missing = missing_files([*paths.values()])

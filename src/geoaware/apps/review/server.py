@@ -13,7 +13,7 @@ from importlib.resources import files
 from string import Template
 from typing import TYPE_CHECKING, Any
 
-from geoaware.apps.review.edits import ACCEPTED, check_points, confidence, points_of, scores_of
+from geoaware.apps.review.edits import check_points, confidence, points_of, scores_of
 from geoaware.apps.review.pictures import Pictures, large, small
 from geoaware.apps.review.review import Review, StaleError
 from geoaware.apps.web.guard import Guard, Rules
@@ -21,6 +21,7 @@ from geoaware.apps.web.images import Limits
 from geoaware.apps.web.serving import Ending, listening, url_of
 from geoaware.data import fields
 from geoaware.data.exif import turned_box
+from geoaware.data.formats.hub import ACCEPTED
 from geoaware.drawing.draw import DARK_RIM, LIGHT_RIM, RADIUS
 from geoaware.drawing.palette import SIDES, css_variables
 from geoaware.method.keypoints import Schema
