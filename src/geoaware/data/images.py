@@ -463,6 +463,9 @@ def _opened(given: str | os.PathLike[str]) -> Iterator[Image.Image]:
 def _open(path: Path) -> Image.Image:
     # An image at a URL is fetched whole, in one request.
     source = BytesIO(path.read_bytes()) if is_remote(path) else path
+    if not is_remote(path):
+        with path.open("rb") as file:  # Pillow leaves one open that it cannot read at all
+            file.read(1)
     try:
         return Image.open(source)
     except UnidentifiedImageError:

@@ -314,10 +314,10 @@ class _Predictions(Run):
         """Each pair is one; those that follow each other share images."""
         return [(row,) for row in _plan(self._work)]
 
-    def check_whole(self, goal: Path) -> None:
+    def is_current(self, goal: Path) -> bool:
         if is_table(goal):
             self.check_head(read_about(goal), goal)
-            return
+            return True
         with goal.open("rb") as file:
             try:
                 content = json.loads(file.readline())
@@ -328,6 +328,7 @@ class _Predictions(Run):
             self.check_head(content, goal)
             if sum(line.endswith(b"\n") for line in file) != len(self):
                 raise InputError(f"{goal}: is cut off; restart to predict again", "restart")
+        return True
 
     def head(self) -> str:
         return self._header.to_line()

@@ -29,7 +29,7 @@ BEGIN = f'{{"info":{{"description":"{DESCRIPTION}"'
 """How every result begins, white space aside."""
 
 Record = Mapping[str, Any]
-"""A line of a part file: ``n`` (the target's number), then ``failed`` (why), or ``size`` (of the image),
+"""A line of a part file: ``target`` (its key), then ``failed`` (why), or ``size`` (of the image),
 ``points`` ([x, y] or null, by keypoint), ``probability``, ``source`` (row), ``pose`` and ``distance``."""
 
 
