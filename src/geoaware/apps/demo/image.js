@@ -9,7 +9,7 @@ const layer = find('.layer'), [grey, colours] = layer.children, ghost = find('.g
 const shared = (window.geoaware ??= { last: null, filled: {}, show: () => {} });
 let at = null; // where the cross of the keyboard is, in pixels of the image
 let drag = null; // the point that is being dragged: its index, where it is, and whether it was moved
-let pointer = null, asking = false, over = false; // where the pointer is, and what is asked about it
+let pointer = null, asking = false, over = null; // what is to be asked next, and where the mouse is
 
 function set(node, x, y) {
   node.style.left = (100 * x) / props.width + '%';
@@ -44,6 +44,7 @@ function render() {
   marks.replaceChildren(...props.points.map(mark));
   if (drag?.moved && marks.children[drag.index]) set(marks.children[drag.index], drag.x, drag.y);
   if (!points && grey.getAttribute('src') !== props.src) props.src ? (grey.src = props.src) : grey.removeAttribute('src');
+  if (over) peek(over);
   pane.dataset.serial = props.serial; // what was drawn last, for whoever waits for it
 }
 
@@ -91,8 +92,7 @@ async function peek(place) {
 }
 
 function leave() {
-  over = false;
-  pointer = null;
+  over = pointer = null;
   if (!drag) shared.show(null);
 }
 
@@ -181,8 +181,7 @@ if (points) {
   marks.addEventListener('pointerdown', grasp);
   frame.addEventListener('pointermove', (event) => {
     if (event.pointerType !== 'mouse' || drag) return;
-    over = true;
-    peek(pixels(event, true));
+    peek((over = pixels(event, true)));
   });
   frame.addEventListener('pointerleave', leave);
 } else {
