@@ -32,6 +32,7 @@ from geoaware.commands import (
     match,
     pose,
     reproduce,
+    serve,
     train,
     transfer,
     tune,
@@ -100,6 +101,7 @@ for command in (
     pose.pose,
     reproduce.reproduce,
     demo.demo,
+    serve.serve,
     transfer.transfer,
 ):
     app.command()(command)

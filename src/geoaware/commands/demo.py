@@ -12,6 +12,7 @@ from geoaware.commands.options import (
     Dtype,
     ExtractorName,
     PostProcessorPlace,
+    UploadOptions,
     ViewOptions,
     expand,
     say,
@@ -29,12 +30,8 @@ def demo(
     post_processor: PostProcessorPlace = "auto",
     device: Device = "auto",
     dtype: Dtype = "fp32",
-    max_upload_mb: Annotated[float, Option(min=0.1, max=1000, help="Largest file taken, in megabytes.")] = 20,
-    max_megapixels: Annotated[
-        float,
-        Option(min=0.1, max=170, help="Largest image taken, decoded; less in formats that take more memory."),
-    ] = 40,
     *,
+    uploads: UploadOptions,
     views: ViewOptions,
 ) -> None:
     """Serve a page on which points clicked on one image appear on another.
@@ -53,7 +50,6 @@ def demo(
     from geoaware.apps.demo.server import DemoSettings, serve
     from geoaware.apps.demo.session import Features
     from geoaware.apps.web.guard import is_loopback
-    from geoaware.apps.web.images import Limits
     from geoaware.commands.examples import EXAMPLES
 
     settings = DemoSettings(
@@ -64,7 +60,7 @@ def demo(
         dtype,
         views.zoom,
         views.upright,
-        Limits(max_upload_mb, max_megapixels),
+        uploads.limits(),
     )
     if not is_loopback(host):
         say(f"warning: everyone who can reach this machine at {host} can use the demo; it has no password")
