@@ -33,6 +33,7 @@ from geoaware.commands import (
     pose,
     reproduce,
     review,
+    serve,
     train,
     transfer,
     tune,
@@ -101,6 +102,7 @@ for command in (
     pose.pose,
     reproduce.reproduce,
     demo.demo,
+    serve.serve,
     transfer.transfer,
     review.review,
 ):

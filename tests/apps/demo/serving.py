@@ -20,16 +20,19 @@ from urllib.parse import urlsplit
 import pytest
 
 from geoaware.apps.demo.server import Demo, DemoSettings, prepared
+from geoaware.apps.demo.session import Opening
 
 COMMAND = [sys.executable, "-m", "geoaware.cli", "demo"]
 PATIENCE = 120
 
 
 @contextmanager
-def running(examples: Sequence[tuple[Path, str]] = (), **settings: Any) -> Iterator[Demo]:
+def running(
+    examples: Sequence[tuple[Path, str]] = (), opening: Opening | None = None, **settings: Any
+) -> Iterator[Demo]:
     """Serve while the block runs; skips the test where gradio is missing."""
     pytest.importorskip("gradio", reason="needs gradio (pip install 'geoaware[demo]')")
-    with prepared(DemoSettings(port=0, device="cpu", **settings), examples) as demo:
+    with prepared(DemoSettings(port=0, device="cpu", **settings), examples, opening) as demo:
         thread = threading.Thread(target=demo.server.run, kwargs={"sockets": [demo.listener]}, daemon=True)
         thread.start()
         until = time.monotonic() + 60
@@ -137,6 +140,14 @@ def trigger(
     kind = {"Content_Type": "application/json"}
     status, answer = fetch(url, "/gradio_api/run/predict", json.dumps(body).encode(), **{**kind, **more})
     return status, answer.decode()
+
+
+def arrive(url: str, key: str) -> str:
+    """Do what the page does when it is loaded; the answer's text."""
+    config = _config(url)
+    number = next(each["id"] for each in config["dependencies"] if each["targets"][0][1] == "load")
+    body = json.dumps({"fn_index": number, "data": [], "session_hash": key}).encode()
+    return fetch(url, "/gradio_api/run/predict", body, Content_Type="application/json")[1].decode()
 
 
 def said(answer: str) -> str:

@@ -11,19 +11,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geoaware.apps.demo.security import FETCH, RULES
-from geoaware.apps.demo.session import Features, Matchers, Session, Sessions
+from geoaware.apps.demo.session import Features, Matchers, Opening, Session, Sessions
 from geoaware.apps.web.guard import Guard
 from geoaware.apps.web.images import Limits
 from geoaware.apps.web.serving import Ending, listening, temporary_folder, url_of
 from geoaware.matcher import Matcher
+from geoaware.presets import PRESETS
 from geoaware.runs.memory import return_freed_memory
 from geoaware.runs.optional import require
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-ALWAYS = ("lite", "lite-frozen", "efficientnet-lite0")
-"""Extractors on offer whatever was asked for: their weights come with the extra `lite`."""
+    from geoaware.apps.demo.page import Place
+
+ALWAYS = (*PRESETS, "efficientnet-lite0")
+"""Presets and extractors on offer whatever was asked for: their weights come with the extra `lite`."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +65,17 @@ class Demo:
     visitors: Sessions
 
 
-def serve(settings: DemoSettings, examples: Sequence[tuple[Path, str]], ready: Callable[[str], None]) -> None:
+def serve(
+    settings: DemoSettings,
+    examples: Sequence[tuple[Path, str]],
+    opening: Opening | None,
+    ready: Callable[[str], None],
+) -> None:
     """Serve the demo until the process is asked to end (Ctrl-C, SIGTERM, SIGHUP).
 
-    ``examples`` are photographs on offer, with a few words about each. ``ready`` is called with the address
+    ``examples`` are photographs on offer, with a few words about each, and ``opening`` is what visitors find.
+    It is matched when the first of them comes, and only with features of `ALWAYS`: others may take minutes.
+    ``ready`` is called with the address
     just before requests are answered.
 
     Raises:
@@ -73,14 +83,16 @@ def serve(settings: DemoSettings, examples: Sequence[tuple[Path, str]], ready: C
         MissingDependencyError: gradio is not installed.
     """
     return_freed_memory()
-    with Ending() as ending, prepared(settings, examples) as demo:
+    with Ending() as ending, prepared(settings, examples, opening) as demo:
         ready(demo.url)
         ending.server = demo.server
         demo.server.run(sockets=[demo.listener])
 
 
 @contextmanager
-def prepared(settings: DemoSettings, examples: Sequence[tuple[Path, str]] = ()) -> Iterator[Demo]:
+def prepared(
+    settings: DemoSettings, examples: Sequence[tuple[Path, str]] = (), opening: Opening | None = None
+) -> Iterator[Demo]:
     """A server with its page, its listening socket and its temporary folder, which all end with the block."""
     with (
         listening(settings.host, settings.port) as listener,
@@ -95,9 +107,13 @@ def prepared(settings: DemoSettings, examples: Sequence[tuple[Path, str]] = ()) 
         ),
     ):
         require("gradio", extra="demo")
+        from geoaware.apps.demo.page import Place
+
         matchers = load_matchers(settings)
         visitors = Sessions(lambda: Session(matchers, settings.features))
-        app = _app(settings, matchers, visitors, folder, examples)
+        fast = settings.features.extractor in ALWAYS
+        place = Place(folder, settings.limits, examples, opening if fast else None)
+        app = _app(settings, matchers, visitors, place)
         url = url_of(settings.host, listener.getsockname()[1])
         yield Demo(_server(app, settings, folder), listener, url, folder, visitors)
 
@@ -125,18 +141,13 @@ def load_matchers(settings: DemoSettings) -> Matchers:
     return matchers
 
 
-def _app(
-    settings: DemoSettings,
-    matchers: Matchers,
-    visitors: Sessions,
-    folder: Path,
-    examples: Sequence[tuple[Path, str]],
-) -> FastAPI:
+def _app(settings: DemoSettings, matchers: Matchers, visitors: Sessions, place: Place) -> FastAPI:
     """The page, and the visitors' images beside it."""
     import gradio as gr
     from fastapi import FastAPI, Response
+    from fastapi.responses import JSONResponse
 
-    from geoaware.apps.demo.page import Place, build, look
+    from geoaware.apps.demo.page import build, look
 
     app = FastAPI(openapi_url=None)
 
@@ -147,7 +158,15 @@ def _app(
             return Response("no such address", 404, media_type="text/plain")
         return Response(found.data, media_type=found.kind, headers={"cache-control": "private, no-store"})
 
-    place = Place(folder, settings.limits, examples)
+    @app.get(f"/{FETCH}/{{token}}/at")
+    def at(token: str, x: float, y: float, heated: bool = False) -> Response:
+        key = visitors.at(token)
+        if key is None:
+            return Response("no such address", 404, media_type="text/plain")
+        with visitors.using(key) as session:
+            found = session.peek(x, y, heated)
+        return JSONResponse(found, headers={"cache-control": "private, no-store"})
+
     gr.mount_gradio_app(
         app,
         build(visitors, matchers, settings.features, place),
@@ -169,9 +188,12 @@ def _app(
 def _server(app: FastAPI, settings: DemoSettings, folder: Path) -> Any:
     """What serves the page, behind its guard."""
     import uvicorn
+    from gradio.route_utils import FnIndexInferError
     from starlette.routing import Mount
 
     inside: Any = next(route.app for route in app.routes if isinstance(route, Mount))
+    for unknown in (KeyError, FnIndexInferError):
+        inside.add_exception_handler(unknown, _outdated)
 
     class Server(uvicorn.Server):
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -182,11 +204,19 @@ def _server(app: FastAPI, settings: DemoSettings, folder: Path) -> Any:
         uvicorn.Config(
             Guard(app, RULES, settings.limits, settings.host, folder),
             log_level="warning",
+            proxy_headers=False,
             ws="none",
             server_header=False,
             timeout_graceful_shutdown=2,
         )
     )
+
+
+async def _outdated(request: Any, error: Exception) -> Any:
+    """What a page hears that asks for a part which this page does not have: it was made by another demo."""
+    from fastapi.responses import JSONResponse
+
+    return JSONResponse({"error": "This page is of an earlier demo; load it again."}, 404)
 
 
 @contextmanager
