@@ -54,10 +54,14 @@ def review(
             for number in it.suggested(suggest):
                 typer.echo(it.targets[number].name)
             return
-        for note in it.notes:
-            say(f"note: {note}")
-        if not is_loopback(host):
-            say(f"warning: who learns the address can see the images and change {it.out}")
-        say(f"{len(it.targets):,} objects, {sum(it.accepted()):,} accepted; changes go to {it.out}")
-        serve(it, host, port, lambda url: typer.echo(f"open {url} in a browser; Ctrl-C ends the review"))
+
+        def ready(url: str) -> None:
+            for note in it.notes:
+                say(f"note: {note}")
+            if not is_loopback(host):
+                say(f"warning: who learns the address can see the images and change {it.out}")
+            say(f"{len(it.targets):,} objects, {sum(it.accepted()):,} accepted; changes go to {it.out}")
+            typer.echo(f"open {url} in a browser; Ctrl-C ends the review")
+
+        serve(it, host, port, ready)
         say(f"ended; {sum(it.accepted()):,} of {len(it.targets):,} accepted")

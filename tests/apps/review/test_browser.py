@@ -211,7 +211,7 @@ def test_an_absent_keypoint_is_put_by_a_click(page: Any, serving: tuple[Review, 
     close(saved(review)["002.png"]["keypoints"][3:6], 30, 170, 2)
     page.mouse.click(photo["x"] + 60 * size, photo["y"] + 170 * size)
     page.wait_for_timeout(200)
-    close(saved(review)["002.png"]["keypoints"][3:6], 30, 170, 2), "one that is there is not moved by a click"
+    close(saved(review)["002.png"]["keypoints"][3:6], 30, 170, 2)  # one that is there is not moved by a click
     page.click("#drop")
     page.click("#hide")
     page.wait_for_selector("#points li:nth-child(2).visible")

@@ -251,13 +251,14 @@ function refresh() {
 }
 
 function head() {
-  const [name, confidence, accepted] = all.rows[at];
+  const [name, confidence, accepted] = all.rows[at], word = document.createElement('span');
+  word.textContent = 'confidence ';
   const place = order.indexOf(at), count = all.rows.filter((row) => row[2]).length;
-  const sure = confidence === null ? '' : ` · confidence ${confidence.toFixed(2)}`;
+  const sure = confidence === null ? [] : [' · ', word, confidence.toFixed(2)];
   find('name').textContent = name;
   find('name').title = name;
   const where = place < 0 ? `not among ${order.length}` : `${place + 1} of ${order.length}`;
-  find('place').textContent = `${where}${sure} · ${count} accepted`;
+  find('place').replaceChildren(where, ...sure, ` · ${count} accepted`);
   document.title = `${name} · Review`;
   find('accept').setAttribute('aria-pressed', accepted);
   find('accept').lastElementChild.textContent = accepted ? 'Accepted' : 'Accept';
@@ -274,6 +275,7 @@ function points() {
   find('points').replaceChildren(...names.map((name, keypoint) => {
     const node = document.createElement('li');
     const button = document.createElement('button');
+    button.title = name;
     const parts = [`${keypoint + 1}`, '', name, ''].map((text, place) => {
       const part = document.createElement('span');
       part.className = ['number', `dot ${sides[keypoint]}`, 'what', 'sure'][place];
@@ -350,16 +352,15 @@ const KEYS = {
 const STEPS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
 function whole() {
-  if (!digits) view.fit(!view.whole);
+  view.fit(!view.whole);
 }
 
 // Digits that follow each other quickly are one number.
 function digit(key) {
-  digits = Date.now() - typed < 700 ? digits + key : key;
+  const more = Date.now() - typed < 700 ? digits + key : key;
+  digits = Number(more) > schema().names.length ? key : more;
   typed = Date.now();
-  const number = Number(digits);
-  if (number >= 1 && number <= schema().names.length) choose(number - 1);
-  setTimeout(() => { if (Date.now() - typed >= 700) digits = ''; }, 750);
+  if (Number(digits) >= 1 && Number(digits) <= schema().names.length) choose(Number(digits) - 1);
 }
 
 function tab(event) {
@@ -382,9 +383,10 @@ document.addEventListener('keydown', (event) => {
     else return;
   } else if (STEPS[event.key]) {
     move(...STEPS[event.key].map((step) => step * (event.shiftKey ? 10 : 1)));
-  } else if (/^[1-9]$/.test(event.key) || (event.key === '0' && digits)) {
+  } else if (/^[1-9]$/.test(event.key) || (event.key === '0' && digits && Date.now() - typed < 700)) {
     digit(event.key);
   } else {
+    digits = '';
     const action = KEYS[event.key] ?? KEYS[event.key.toLowerCase()];
     if (!action) return;
     action();

@@ -84,9 +84,9 @@ class Review:
     """
 
     def __init__(self, file: CocoFile, read: _Content, folder: Path, out: Path, exif: Exif) -> None:
-        schemas, notes = read_schemas(file)
+        schemas, _ = read_schemas(file)
         self.folder, self.out, self.exif = folder, out, exif
-        self.notes = (*file.notes, *notes)
+        self.notes = file.notes
         self.schemas: dict[int, Schema] = {
             number: schemas[each["name"]] for number, each in file.categories.items()
         }

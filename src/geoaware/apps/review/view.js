@@ -123,7 +123,9 @@ export class View {
   #limb([a, b], places) {
     const [one, other] = [places[a], places[b]];
     if (!one?.flag || !other?.flag) return [];
-    const sides = this.schema.sides, side = sides[a] === sides[b] ? sides[a] : 'middle';
+    // A limb is of the side that one of its ends tells, unless the other tells another.
+    const sides = new Set([a, b].map((each) => this.schema.sides[each]).filter((side) => side !== 'middle'));
+    const side = sides.size === 1 ? [...sides][0] : 'middle';
     const dashed = one.flag === 1 || other.flag === 1 ? ' dashed' : '';
     return ['rim', `ink ${side}${dashed}`].map((kind) => shape('line', `limb ${kind}`, {
       x1: one.at[0], y1: one.at[1], x2: other.at[0], y2: other.at[1],
@@ -134,7 +136,7 @@ export class View {
     if (!place) return [];
     const state = ['guess', 'hidden', 'visible'][place.flag];
     const rings = each === this.chosen ? ['ring dark', 'ring light'] : [];
-    const kinds = [...rings, ...(place.flag ? ['dark', 'light'] : []), `ink ${this.schema.sides[each]}`];
+    const kinds = [...rings, 'dark', ...(place.flag ? ['light'] : []), `ink ${this.schema.sides[each]}`];
     const group = shape('g', `mark ${state}`, { 'data-keypoint': each, transform: `translate(${place.at})` });
     group.append(...kinds.map((kind) => shape('circle', kind, {})));
     return [group];
