@@ -61,7 +61,7 @@ def annotate(photo: Path, path: Path) -> Path:
 
 
 def main(out: Path) -> None:
-    """Write the image for a desktop and that for a phone."""
+    """Write the image."""
     with tempfile.TemporaryDirectory() as name, browser() as chromium:
         folder = Path(name)
         animals(folder / "photos", 24)
@@ -71,21 +71,20 @@ def main(out: Path) -> None:
         targets = list_targets([folder / "photos"]).without(sources)
         matcher = Matcher.from_pretrained("lite", device="cpu")
         found = transfer(
-            sources, targets, matcher, folder / "found.json", TransferSettings(threshold=0.3)
+            sources,
+            targets,
+            matcher,
+            folder / "found.json",
+            TransferSettings(threshold=0.85, keep_guesses=True),
         ).out
         with reviewing(found) as (_, served):
-            for kind, width, height in (("", 1200, 760), ("-phone", 390, 800)):
-                page = chromium.new_page(viewport={"width": width, "height": height})
-                page.goto(served.url)
-                page.wait_for_selector("body[data-ready]")
-                if not kind:
-                    page.keyboard.press("Enter")
-                    page.wait_for_timeout(500)
-                page.wait_for_timeout(500)
-                page.keyboard.press("3")
-                page.wait_for_timeout(1500)
-                page.screenshot(path=out / f"review{kind}.jpg", type="jpeg", quality=82)
-                page.close()
+            page = chromium.new_page(viewport={"width": 1330, "height": 760})
+            page.goto(served.url)
+            page.wait_for_selector("body[data-ready]")
+            for key in ("Enter", "Enter", "7", "h", "3"):
+                page.keyboard.press(key)
+                page.wait_for_timeout(1000)
+            page.screenshot(path=out / "review.jpg", type="jpeg", quality=82)
 
 
 if __name__ == "__main__":

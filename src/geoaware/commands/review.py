@@ -13,7 +13,7 @@ from geoaware.commands.options import ExifPixels, expand, say
 
 @expand
 def review(
-    found: Annotated[
+    file: Annotated[
         Path,
         Argument(metavar="FILE", help="What `geoaware transfer` wrote, or annotations of any format."),
     ],
@@ -49,7 +49,7 @@ def review(
     from geoaware.apps.review.server import serve
     from geoaware.apps.web.guard import is_loopback
 
-    with opened(found, images, out, exif, alone=suggest is None) as it:
+    with opened(file, images, out, exif, alone=suggest is None) as it:
         if suggest is not None:
             for number in it.suggested(suggest):
                 typer.echo(it.targets[number].name)

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from geoaware.apps.review.review import Review, opened
 from geoaware.apps.review.server import Served, prepared
-from tests.toys import save_face
+from tests.toys import face
 
 NAMES = ["left ear", "right ear", "left eye", "right eye", "nose"]
 SHARES = [(0.78, 0.2), (0.22, 0.2), (0.65, 0.5), (0.35, 0.5), (0.5, 0.68)]
@@ -49,17 +50,24 @@ def annotation(number: int, scores: list[float], **more: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def write_result(folder: Path, scores: list[list[float]], **changes: Any) -> Path:
-    """``found.json`` with an image for each list of probabilities, in ``photos`` beside it."""
+def write_result(
+    folder: Path,
+    scores: list[list[float]],
+    photo: Image.Image | None = None,
+    size: tuple[int, int] = SIZE,
+    **changes: Any,
+) -> Path:
+    """``found.json`` with an image for each list of probabilities, in ``photos`` beside it; all are alike."""
     photos = folder / "photos"
     photos.mkdir(parents=True, exist_ok=True)
-    first = save_face(photos / "001.png", width=SIZE[0], height=SIZE[1])
+    suffix, first = (".png", face(*SIZE)) if photo is None else (".jpg", photo)
+    first.save(photos / f"001{suffix}")
     images, annotations = [], []
     for number, each in enumerate(scores, start=1):
-        name = f"{number:03}.png"
-        if number > 1 and not (photos / name).exists():
-            os.link(first, photos / name)
-        images.append({"id": number, "file_name": name, "width": SIZE[0], "height": SIZE[1]})
+        name = f"{number:03}{suffix}"
+        if not (photos / name).exists():
+            os.link(photos / f"001{suffix}", photos / name)
+        images.append({"id": number, "file_name": name, "width": size[0], "height": size[1]})
         annotations.append(annotation(number, each))
     info = {
         "description": "Keypoints carried over by geoaware transfer",
