@@ -365,3 +365,13 @@ def test_tiles_are_invisible(mode: str, size: tuple[int, int]) -> None:
         expected = np.repeat(whole[..., None], 3, axis=-1).astype(np.uint8)
     assert image.mode == mode
     assert np.array_equal(np.array(to_rgb(image)), expected)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs Linux's list of open files")
+def test_a_file_that_cannot_be_read_at_all_is_closed() -> None:
+    """Also while the error, which keeps what was at work, lives."""
+    with pytest.raises(InputError, match=r"/proc/self/mem: cannot be read \(") as raised:
+        load_image(Path("/proc/self/mem"))
+    assert raised.value.__traceback__ is not None
+    opened = [os.path.realpath(each) for each in Path("/proc/self/fd").iterdir()]
+    assert not any(name.endswith("/mem") for name in opened)

@@ -39,7 +39,7 @@ from geoaware.evaluation.predictions import (
     record_line,
     versions,
 )
-from geoaware.evaluation.protocols import Protocol, get_protocol
+from geoaware.evaluation.protocols import PROTOCOLS, Protocol, get_protocol
 from geoaware.matcher import Matcher
 from geoaware.method.alignment import CANDIDATES, MirroredPoints, match_posed, mirror_points
 from geoaware.method.geometry import Pose, pose_image
@@ -74,7 +74,7 @@ class PredictSettings:
     """How a data set is predicted, beside what the matcher already holds.
 
     Attributes:
-        protocol: name of the protocol.
+        protocol: name of the protocol, or one of your own.
         labels: whether a mirrored source is read at the keypoint's partner as annotated (the † of the paper's
             tables), else at the partner that the features find.
         masks: whether the pose is chosen on the annotated object mask of the source (IMD; by the released
@@ -84,7 +84,7 @@ class PredictSettings:
         cache_bytes: how much the features kept in memory may take.
     """
 
-    protocol: str = "paper"
+    protocol: str | Protocol = "paper"
     labels: bool = True
     masks: bool = False
     batch: int = 0
@@ -98,7 +98,7 @@ class PredictSettings:
 
 def matching_settings(
     extractor: str,
-    protocol: str,
+    protocol: str | Protocol,
     choice: str = "auto",
     changes: Mapping[str, Any] | None = None,
     post_processor: PostProcessor | None = None,
@@ -107,7 +107,7 @@ def matching_settings(
 
     Args:
         extractor: name of the extractor.
-        protocol: name of the protocol.
+        protocol: it, or its name.
         choice: ``"auto"``: the window and temperature measured for the features (`matcher.defaults_of`),
             looking where the protocol looks (paper and released: padding too, unclamped; released: cells
             outside the window count as 0).
@@ -125,8 +125,9 @@ def matching_settings(
     if choice == "paper":
         base = MatchSettings(window=11 if post_processor is None else 15)
     if choice == "auto":
-        base = replace(base, inside_picture=get_protocol(protocol).inside_picture)
-        base = replace(base, outside="zero") if protocol == "released" else base
+        rules = get_protocol(protocol)
+        base = replace(base, inside_picture=rules.inside_picture)
+        base = replace(base, outside="zero") if rules.released_pose else base
     given = checked(MatchSettings, changes or {}, "matching")
     try:
         return replace(base, **given)
@@ -181,7 +182,8 @@ def predict(
 
     Args:
         dataset: what to predict.
-        matcher: extractor, post-processor, matching settings and pose setting.
+        matcher: extractor, post-processor, matching settings and pose setting. One that was made without
+            matching settings looks where the protocol looks, as the command line does.
         path: the file to write; beside it ``.part`` holds what is done so far.
         settings: see there.
         engine: what does the work; this process if not given.
@@ -197,15 +199,24 @@ def predict(
     """
     chosen = settings or PredictSettings()
     protocol = get_protocol(chosen.protocol)
-    if protocol.released_pose:
-        matcher = copy(matcher)
-        matcher.pose_rule = matcher.pose_rule.as_released()
-    work = _Work(scorable(dataset, protocol), matcher, chosen)
+    work = _Work(scorable(dataset, protocol), _suited(matcher, protocol), chosen)
     _check(work)
     goal = place(path)
     with _sharing(work, goal, engine) as job:
         complete(_Predictions(job), goal, engine, restart=restart, tell=progress)
     return goal
+
+
+def _suited(matcher: Matcher, protocol: Protocol) -> Matcher:
+    """The matcher with what the protocol decides; settings that somebody chose for it stay."""
+    suited = copy(matcher)
+    if matcher.settings is matcher.defaults.match:
+        suited.settings = matching_settings(
+            matcher.extractor.name, protocol, post_processor=matcher.post_processor
+        )
+    if protocol.released_pose:
+        suited.pose_rule = matcher.pose_rule.as_released()
+    return suited
 
 
 @dataclass(frozen=True)
@@ -234,7 +245,7 @@ class _Work:
         """As it comes back from a file."""
         provenance = self.matcher.extractor.provenance()
         header = Header(
-            protocol=self.settings.protocol,
+            protocol=self.protocol.name,
             pairs=len(self.dataset.pairs),
             dataset=self.dataset.name,
             split=self.dataset.split,
@@ -246,6 +257,7 @@ class _Work:
                 "labels": self.settings.labels,
                 "masks": self.settings.masks,
                 "batch": self.batch,
+                **({} if self.protocol.name in PROTOCOLS else {"protocol": asdict(self.protocol)}),
                 **provenance.settings,
             },
             versions=versions(),
@@ -314,10 +326,10 @@ class _Predictions(Run):
         """Each pair is one; those that follow each other share images."""
         return [(row,) for row in _plan(self._work)]
 
-    def check_whole(self, goal: Path) -> None:
+    def is_current(self, goal: Path) -> bool:
         if is_table(goal):
             self.check_head(read_about(goal), goal)
-            return
+            return True
         with goal.open("rb") as file:
             try:
                 content = json.loads(file.readline())
@@ -328,6 +340,7 @@ class _Predictions(Run):
             self.check_head(content, goal)
             if sum(line.endswith(b"\n") for line in file) != len(self):
                 raise InputError(f"{goal}: is cut off; restart to predict again", "restart")
+        return True
 
     def head(self) -> str:
         return self._header.to_line()

@@ -131,11 +131,12 @@ class Targets(Sequence[Target]):
         """SHA-256 of names and of what a COCO file says, without the image files."""
         digest = hashlib.sha256()
         for each in self:
-            line = [each.name, each.image_id, each.annotation]
-            line += [self.exif] if self.exif != "upright" else []
-            text = json.dumps(line, ensure_ascii=False, sort_keys=True)
-            digest.update(text.encode(errors="surrogatepass") + b"\n")
+            digest.update(_line(each.name, each.image_id, each.annotation, self.exif))
         return digest.hexdigest()
+
+    def key(self, place: int) -> str:
+        """What tells a target from others, however many there are and wherever it stands among them."""
+        return hashlib.sha256(_line(*self.rows[place], self.exif)).hexdigest()[:16]
 
     def without(self, sources: Sources) -> Targets:
         """The targets whose image is not one of the sources.
@@ -148,6 +149,11 @@ class Targets(Sequence[Target]):
         if not left:
             raise InputError(f"every target image is one of the sources of {sources.path}; give others")
         return replace(self, rows=left)
+
+
+def _line(name: str, image_id: int | None, annotation: Mapping[str, Any] | None, exif: str) -> bytes:
+    said = [name, image_id, annotation, *([exif] if exif != "upright" else [])]
+    return json.dumps(said, ensure_ascii=False, sort_keys=True).encode(errors="surrogatepass") + b"\n"
 
 
 def list_targets(
