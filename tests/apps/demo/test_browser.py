@@ -17,8 +17,8 @@ from geoaware.apps.web.images import Limits
 from geoaware.data.images import load_image
 from geoaware.matcher import Matcher
 from geoaware.result import MatchResult
-from tests.apps.demo.bombs import png_bomb
 from tests.apps.demo.serving import running
+from tests.apps.web.bombs import png_bomb
 from tests.browser import browser
 from tests.toys import save_face
 

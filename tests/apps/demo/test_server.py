@@ -26,8 +26,8 @@ from geoaware.apps.web.images import Limits
 from geoaware.presets import PRESETS
 from geoaware.runs.errors import InputError, MissingDependencyError
 from geoaware.runs.files import draft_name
-from tests.apps.demo.bombs import png_bomb
 from tests.apps.demo.serving import arrive, fetch, running, said, trigger, upload
+from tests.apps.web.bombs import png_bomb
 from tests.toys import save_face
 
 SECRET = b"not for strangers"

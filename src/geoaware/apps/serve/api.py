@@ -56,7 +56,7 @@ class Worker:
     """The one thread that computes: work waits for its turn, and only so much may wait."""
 
     def __init__(self, most: int) -> None:
-        self._most, self._waiting = most, 0
+        self._most, self.waiting = most, 0
         self._thread = ThreadPoolExecutor(1, "geoaware-worker")
 
     async def do(self, work: Callable[..., T], *given: object) -> T:
@@ -65,13 +65,13 @@ class Worker:
         Raises:
             BusyError: too much waits.
         """
-        if self._waiting >= self._most:
+        if self.waiting >= self._most:
             raise BusyError
-        self._waiting += 1
+        self.waiting += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, work, *given)
         finally:
-            self._waiting -= 1
+            self.waiting -= 1
 
     def end(self) -> None:
         """End the thread when it has done what it does."""
@@ -160,6 +160,8 @@ def client_of(
 
 Client = Annotated[str, Depends(client_of)]
 
+_FORMATS = "The file: JPEG, PNG, WebP, BMP, TIFF, GIF or PPM."
+
 
 def build(settings: ServeSettings, matcher: Matcher, images: Images, worker: Worker) -> FastAPI:
     """The interface with its description."""
@@ -193,17 +195,14 @@ def _add_images(
     """Sending and forgetting."""
 
     @app.post(IMAGES, status_code=201, responses=_PROBLEMS)
-    async def send_image(
-        client: Client,
-        image: Annotated[UploadFile, File(description="JPEG, PNG, WebP, BMP, TIFF, GIF, PPM.")],
-    ) -> Sent:
+    async def send_image(client: Client, image: Annotated[UploadFile, File(description=_FORMATS)]) -> Sent:
         """Send an image. It is read and encoded once; its id stands for it from then on."""
-        name, content = image.filename or "the image", await image.read()
 
         def take() -> Sent:
-            read = read_image(content, settings.limits, name)
-            id = images.add(client, read)
-            images.encode(images.get(client, id), matcher)
+            # What waits for its turn lies on the disk, where it is large.
+            read = read_image(image.file.read(), settings.limits, image.filename or None)
+            id, held = images.add(client, read)
+            images.encode(held, matcher)
             return Sent(id=id, width=read.width, height=read.height, seconds=settings.bounds.seconds)
 
         return await worker.do(take)
@@ -224,10 +223,10 @@ def _add_matching(
         """Find points of one image in another: positions, confidences, and how the source was turned."""
         if len(asked.points) > settings.points:
             raise InputError(f"{len(asked.points)} points are more than the {settings.points} taken at once")
-        source, target = images.get(client, asked.source), images.get(client, asked.target)
+        pair = images.get(client, asked.source), images.get(client, asked.target)
 
         def find() -> str:
-            return images.match(source, target, asked.points, asked.pose, matcher).to_json(indent=None)
+            return images.match(pair, asked.points, asked.pose, matcher).to_json(indent=None)
 
         return Response(await worker.do(find), media_type="application/json")
 
@@ -238,11 +237,11 @@ def _add_matching(
     )
     async def draw_heatmap(client: Client, asked: HeatmapRequest) -> Response:
         """Draw the target under its similarity with one point of the source, as a PNG."""
-        source, target = images.get(client, asked.source), images.get(client, asked.target)
+        pair = images.get(client, asked.source), images.get(client, asked.target)
 
         def draw() -> bytes:
             file = io.BytesIO()
-            found = images.match(source, target, [asked.point], asked.pose, matcher)
+            found = images.match(pair, [asked.point], asked.pose, matcher)
             found.heatmap(0).save(file, "PNG", compress_level=1)
             return file.getvalue()
 
@@ -265,12 +264,8 @@ def _add_about(app: FastAPI, settings: ServeSettings, matcher: Matcher) -> None:
             "megapixels": settings.limits.megapixels,
             "points": settings.points,
         }
-        return {
-            "geoaware": __version__,
-            "limits": limits,
-            "kept": asdict(settings.bounds),
-            **matcher.describe(),
-        }
+        kept = asdict(settings.bounds)
+        return {"geoaware": __version__, "limits": limits, "kept": kept, **matcher.describe()}
 
     @app.get("/", include_in_schema=False)
     async def page() -> HTMLResponse:
@@ -311,7 +306,9 @@ def _sentence(error: RequestValidationError) -> str:
     """The first thing that is wrong with a request, and where."""
     first = error.errors()[0]
     where = ".".join(str(each) for each in first["loc"] if each != "body")
-    return f"{where or 'the body'}: {first['msg'].lower()}"
+    if first["type"] in ("json_invalid", "model_attributes_type") or not where:
+        return "the body must be a JSON object, sent with Content-Type: application/json"
+    return f"{where}: {first['msg'].lower()}"
 
 
 async def _forget(images: Images, seconds: float) -> None:
@@ -323,23 +320,29 @@ async def _forget(images: Images, seconds: float) -> None:
 
 def described(schema: dict[str, Any]) -> str:
     """The description of the interface as a page without scripts."""
-    lines = []
+    lines, about = [], schema["info"]
     for path, methods in schema["paths"].items():
-        for method, about in methods.items():
-            body = next(iter(about.get("requestBody", {}).get("content", {}).values()), {}).get("schema", {})
-            model = schema["components"]["schemas"].get(body.get("$ref", "").rpartition("/")[2], {})
+        for method, each in methods.items():
             fields = "".join(
-                f"<li><code>{escape(name)}</code> {escape(each.get('description', ''))}</li>"
-                for name, each in model.get("properties", {}).items()
+                f"<li><code>{escape(name)}</code> {escape(field.get('description', ''))}</li>"
+                for name, field in _fields(schema, each).items()
             )
-            answers = ", ".join(about["responses"])
+            answers = escape(", ".join(sorted(each["responses"])))
             lines.append(
-                f"<h2><code>{method.upper()} {escape(path)}</code></h2><p>{escape(about['description'])}</p>"
-                f"<ul>{fields}</ul><p>Answers: {escape(answers)}</p>"
+                f"<h2><code>{method.upper()} {escape(path)}</code></h2><p>{escape(each['description'])}</p>"
+                f"<ul>{fields}</ul><p>Answers: {answers}</p>"
             )
     style = "body{max-width:46rem;margin:2rem auto;padding:0 1rem;font:1rem/1.5 system-ui,sans-serif}"
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>geoaware</title><style>{style}</style>'
-        f"<h1>geoaware {escape(schema['info']['version'])}</h1><p>{escape(schema['info']['description'])} "
-        f'The description for programs is <a href="/openapi.json">openapi.json</a>.</p>{"".join(lines)}</html>'
+        f"<h1>geoaware {escape(about['version'])}</h1><p>{escape(about['description'])} Programs find this "
+        f'in <a href="/openapi.json">openapi.json</a>.</p>{"".join(lines)}</html>'
     )
+
+
+def _fields(schema: dict[str, Any], operation: dict[str, Any]) -> dict[str, Any]:
+    """What a request takes, by name: of its body."""
+    content = operation.get("requestBody", {}).get("content", {})
+    names = [each["schema"]["$ref"].rpartition("/")[2] for each in content.values()]
+    found: dict[str, Any] = schema["components"]["schemas"][names[0]]["properties"] if names else {}
+    return found

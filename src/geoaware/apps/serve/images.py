@@ -75,8 +75,8 @@ class Images:
         with self._lock:
             return sum(each.bytes + _features(each.encoded) for each in self._held.values())
 
-    def add(self, client: str, image: Image.Image) -> str:
-        """Keep an image, and give its id.
+    def add(self, client: str, image: Image.Image) -> tuple[str, Held]:
+        """Keep an image under a new id.
 
         Raises:
             FullError: others take all the room. What is this client's own makes room first.
@@ -94,7 +94,7 @@ class Images:
                 raise FullError
             id = secrets.token_urlsafe(24)
             self._held[id] = one
-            return id
+            return id, one
 
     def get(self, client: str, id: str) -> Held:
         """An image of the client's own.
@@ -133,44 +133,43 @@ class Images:
         for id in [id for id, each in self._held.items() if each.used < oldest]:
             del self._held[id]
 
-    def encode(self, held: Held, matcher: Matcher) -> Encoded:
-        """The image with its features, which are computed where they are not there."""
-        found = held.encoded or matcher.encode(held.image)
-        with self._lock:
-            held.encoded = found
-            self._keep_within(held)
-        return found
+    def encode(self, held: Held, matcher: Matcher) -> None:
+        """Compute the features of an image."""
+        _encoded(held, matcher)
+        self._keep_within(held)
 
     def match(
-        self,
-        source: Held,
-        target: Held,
-        points: Sequence[tuple[float, float]],
-        pose: str | None,
-        matcher: Matcher,
+        self, pair: tuple[Held, Held], points: Sequence[tuple[float, float]], pose: str, matcher: Matcher
     ) -> MatchResult:
         """Match points, with what is kept of the images."""
-        here, there = self.encode(source, matcher), self.encode(target, matcher)
+        here, there = (_encoded(each, matcher) for each in pair)
         found = matcher.match(here, there, points, pose=pose)
         found = replace(found, source=replace(found.source, maps=dict(found.source.maps)))
-        with self._lock:
-            # Poses that are not usual here do not stay.
-            for other in here.maps.keys() - CANDIDATES[matcher.pose] - {"identity"}:
-                del here.maps[other]
-            self._keep_within(source, target)
+        # Poses that are not usual here do not stay.
+        for other in here.maps.keys() - CANDIDATES[matcher.pose] - {"identity"}:
+            del here.maps[other]
+        self._keep_within(*pair)
         return found
 
     def _keep_within(self, *used: Held) -> None:
         """Let the features go of images that were unused the longest."""
-        over = sum(_features(each.encoded) for each in self._held.values())
-        over -= round(self._bounds.features_megabytes * 1_000_000)
-        for each in self._held.values():
-            if over <= 0:
-                return
-            if each not in used:
-                over -= _features(each.encoded)
-                each.encoded = None
+        with self._lock:
+            over = sum(_features(each.encoded) for each in self._held.values())
+            over -= round(self._bounds.features_megabytes * 1_000_000)
+            for each in self._held.values():
+                if over <= 0:
+                    return
+                if each not in used:
+                    over -= _features(each.encoded)
+                    each.encoded = None
+
+
+def _encoded(held: Held, matcher: Matcher) -> Encoded:
+    """The image with its features, which are computed where they are not there."""
+    if held.encoded is None:
+        held.encoded = matcher.encode(held.image)
+    return held.encoded
 
 
 def _features(encoded: Encoded | None) -> int:
-    return 0 if encoded is None else sum(each.data.nbytes for each in encoded.maps.values())
+    return 0 if encoded is None else sum(each.data.nbytes for each in list(encoded.maps.values()))

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from geoaware.apps.serve.images import Images
 from geoaware.apps.serve.settings import ServeSettings
@@ -15,6 +15,9 @@ from geoaware.apps.web.serving import Ending, listening, url_of
 from geoaware.matcher import Matcher
 from geoaware.runs.memory import return_freed_memory
 from geoaware.runs.optional import require
+
+if TYPE_CHECKING:
+    from geoaware.apps.serve.api import Worker
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,7 @@ class Service:
     listener: socket.socket
     url: str
     images: Images
+    worker: Worker
 
 
 def serve(settings: ServeSettings, ready: Callable[[str], None]) -> None:
@@ -61,8 +65,8 @@ def prepared(settings: ServeSettings, matcher: Matcher | None = None) -> Iterato
             device=settings.device,
             dtype=settings.dtype,
         )
-        images = Images(settings.bounds)
-        app = build(settings, matcher, images, Worker(settings.waiting))
+        images, worker = Images(settings.bounds), Worker(settings.waiting)
+        app = build(settings, matcher, images, worker)
         guarded = Guard(app, rules(settings), settings.limits, settings.host, token=settings.token)
         server = uvicorn.Server(
             uvicorn.Config(
@@ -76,4 +80,4 @@ def prepared(settings: ServeSettings, matcher: Matcher | None = None) -> Iterato
                 timeout_graceful_shutdown=5,
             )
         )
-        yield Service(server, listener, url_of(settings.host, listener.getsockname()[1]), images)
+        yield Service(server, listener, url_of(settings.host, listener.getsockname()[1]), images, worker)

@@ -74,7 +74,7 @@ class Rules:
 @lru_cache(maxsize=100)
 def tell_once(kind: str) -> None:
     """Say, for each kind of error once, that a request failed: forged ones would fill the terminal."""
-    _log.warning("a request could not be answered: %s", kind)
+    _log.warning("a request failed inside (%s); the server goes on", kind)
 
 
 def is_loopback(host: str) -> bool:

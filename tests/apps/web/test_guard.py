@@ -16,7 +16,7 @@ from geoaware.apps.web.guard import LARGEST_REQUEST, Guard, is_loopback
 from geoaware.apps.web.images import Limits, read_image
 from geoaware.data.images import load_image
 from geoaware.runs.errors import InputError
-from tests.apps.demo.bombs import png_bomb, png_header
+from tests.apps.web.bombs import png_bomb, png_header
 from tests.toys import noise
 
 SVG = "<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>"
