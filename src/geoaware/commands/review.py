@@ -51,8 +51,9 @@ def review(
 
     with opened(file, images, out, exif, alone=suggest is None) as it:
         if suggest is not None:
-            for number in it.suggested(suggest):
-                typer.echo(it.targets[number].name)
+            # An image may show several of the objects.
+            names = dict.fromkeys(it.targets[each].image_name for each in it.suggested(4 * suggest))
+            typer.echo("\n".join([*names][:suggest]))
             return
 
         def ready(url: str) -> None:

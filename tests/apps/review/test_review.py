@@ -291,11 +291,16 @@ def test_own_annotations_beside_accepted_ones_count(tmp_path: Path) -> None:
     path = write_result(tmp_path, THREE)
     with opened(path, tmp_path / "photos") as review:
         review.change(0, None, True, 0)
-    content = json.loads(review.out.read_text())
-    del content["annotations"][0]["accepted"]
-    review.out.write_text(json.dumps(content))
-    chosen = read_sources(review.out, tmp_path / "photos", accepted=True)
-    assert [each.id for each in chosen.images] == ["001.png", "002.png"]
+    own = json.loads(path.read_text())
+    own["images"] = [{**own["images"][0], "file_name": "own.png"}]
+    own["annotations"] = own["annotations"][:1]
+    both = tmp_path / "both"
+    both.mkdir()
+    (both / "own.json").write_text(json.dumps(own))
+    review.out.rename(both / "found.json")
+    os.link(tmp_path / "photos" / "001.png", tmp_path / "photos" / "own.png")
+    chosen = read_sources(both, tmp_path / "photos", accepted=True)
+    assert [each.path.name for each in chosen.images] == ["002.png", "own.png"]
 
 
 def test_suggestions_leave_accepted_ones_out(tmp_path: Path) -> None:
@@ -303,3 +308,16 @@ def test_suggestions_leave_accepted_ones_out(tmp_path: Path) -> None:
         assert review.suggested(2) == [0, 1]
         review.change(0, None, True, 0)
         assert review.suggested(2) == [1, 2]
+
+
+def test_several_objects_of_an_image_have_names_of_their_own(tmp_path: Path) -> None:
+    entries = [annotation(1, THREE[0]), annotation(2, THREE[1], image_id=1), annotation(3, THREE[2])]
+    with opened(write_result(tmp_path, THREE, annotations=entries), tmp_path / "photos") as review:
+        assert names(review) == ["001.png#2", "003.png", "001.png#1"]
+        assert [each.image_name for each in review.targets] == ["001.png", "003.png", "001.png"]
+        change(review, 0, 0, (1.0, 1.0, 2), accepted=True)
+        assert review.accepted() == [True, False, False]
+        kept = json.loads(review.out.read_text())["annotations"][0]
+        assert kept == {**annotation(1, THREE[0]), "accepted": False}
+    chosen = read_sources(review.out, tmp_path / "photos", accepted=True)
+    assert [each.id for each in chosen.images] == ["001.png#2"]

@@ -58,6 +58,7 @@ def test_the_page_is_told_everything_once(serving: tuple[Review, Served]) -> Non
     assert target["scores"] == THREE[1]
     page = get(served, "")[1].decode()
     assert all(f"--side-{side}: {colour};" in page for side, colour in SIDES.items())
+    assert target["several"] is False
     assert str(review.folder) not in page + json.dumps([found, target])
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -46,6 +47,7 @@ class Target:
         path: of the image.
         category: by its id.
         given: the annotation before the review.
+        several: whether the image shows other objects too.
     """
 
     place: int
@@ -53,11 +55,17 @@ class Target:
     path: Path
     category: int
     given: Entry
+    several: bool = False
+
+    @property
+    def image_name(self) -> str:
+        """As the file has it."""
+        return str(self.image["file_name"])
 
     @property
     def name(self) -> str:
-        """Of the image, as the file has it."""
-        return str(self.image["file_name"])
+        """Of the image, with the annotation's id where it shows several objects."""
+        return f"{self.image_name}#{self.given['id']}" if self.several else self.image_name
 
 
 class _Content(NamedTuple):
@@ -93,8 +101,16 @@ class Review:
         paths = _paths(file, folder)
         given = [{**each, ACCEPTED: each.get(ACCEPTED) is True} for each in file.annotations]
         ordered = sorted(enumerate(given), key=lambda pair: (_order(pair[1]), pair[0]))
+        count = Counter(each["image_id"] for each in given)
         self.targets = tuple(
-            Target(place, file.images[each["image_id"]], paths[each["image_id"]], each["category_id"], each)
+            Target(
+                place,
+                file.images[each["image_id"]],
+                paths[each["image_id"]],
+                each["category_id"],
+                each,
+                count[each["image_id"]] > 1,
+            )
             for place, each in ordered
         )
         self._lock = threading.Lock()
@@ -121,12 +137,12 @@ class Review:
         target = self.targets[number]
         frame = image_frame(target.path)
         own = frame.size if self.exif == "upright" else turned_size(frame.size, INVERSE[frame.orientation])
-        said = fields.size(target.image.get("width"), target.image.get("height"), target.name)
+        said = fields.size(target.image.get("width"), target.image.get("height"), target.image_name)
         if said is not None and tuple(said) != tuple(own):
             has, wanted = (f"{width}x{height}" for width, height in (own, said))
             raise InputError(
-                f"{target.name}: has {has} pixels, its annotation is for {wanted}; give the image as it was "
-                "annotated, or review with other pixels if EXIF turns it",
+                f"{target.image_name}: has {has} pixels, its annotation is for {wanted}; give the image as it "
+                "was annotated, or review with other pixels if EXIF turns it",
                 parameter="exif",
             )
         return frame

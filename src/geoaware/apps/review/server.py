@@ -127,6 +127,7 @@ class _Answers:
             "guesses": review.places(review.guesses(number), frame),
             "scores": scores_of(annotation),
             "box": self._box(number, annotation.get("bbox")),
+            "several": review.targets[number].several,
         }
 
     def change(self, number: int, content: Any) -> dict[str, Any]:

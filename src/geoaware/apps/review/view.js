@@ -104,11 +104,12 @@ export class View {
     this.#photo.style.transform = `translate(${x}px, ${y}px) scale(${this.scale})`;
     this.#photo.classList.toggle('coarse', this.scale > 4);
     const places = this.#places();
+    const box = this.target.several && this.target.box ? this.#box(this.target.box) : [];
     const limbs = this.schema.limbs.flatMap((limb) => this.#limb(limb, places));
     // The chosen keypoint is on top.
     const order = [...places.keys()].sort((a, b) => (a === this.chosen) - (b === this.chosen));
     const points = order.flatMap((each) => this.#mark(each, places[each]));
-    this.#marks.replaceChildren(...limbs, ...points, ...this.#labels(places));
+    this.#marks.replaceChildren(...box, ...limbs, ...points, ...this.#labels(places));
   }
 
   // Of each keypoint its place on the stage, and whether it is there or only a guess; nothing of others.
@@ -118,6 +119,13 @@ export class View {
       if (point[2]) return { at: this.toStage(point), flag: point[2] };
       return guess?.[2] ? { at: this.toStage(guess), flag: 0 } : null;
     });
+  }
+
+  // Which of several objects is meant.
+  #box([x, y, width, height]) {
+    const [left, top] = this.corner.map((side, axis) => side + this.scale * [x, y][axis]);
+    const size = { x: left, y: top, width: this.scale * width, height: this.scale * height };
+    return ['rim', 'ink'].map((kind) => shape('rect', `box ${kind}`, size));
   }
 
   #limb([a, b], places) {
