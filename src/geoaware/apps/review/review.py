@@ -141,8 +141,8 @@ class Review:
         if said is not None and tuple(said) != tuple(own):
             has, wanted = (f"{width}x{height}" for width, height in (own, said))
             raise InputError(
-                f"{target.image_name}: has {has} pixels, its annotation is for {wanted}; give the image as it "
-                "was annotated, or review with other pixels if EXIF turns it",
+                f"{target.image_name}: has {has} pixels, its annotation is for {wanted}; give the image as "
+                "it was annotated, or review with other pixels if EXIF turns it",
                 parameter="exif",
             )
         return frame
