@@ -33,6 +33,8 @@ from geoaware.commands import (
     match,
     pose,
     reproduce,
+    review,
+    serve,
     train,
     transfer,
     tune,
@@ -103,7 +105,9 @@ for command in (
     pose.pose,
     reproduce.reproduce,
     demo.demo,
+    serve.serve,
     transfer.transfer,
+    review.review,
 ):
     app.command()(command)
 app.add_typer(data.app, name="data")

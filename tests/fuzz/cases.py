@@ -277,4 +277,5 @@ CASES = (
     Case("info convert", "info --convert-captioner odise.pth --out c.safetensors"),
     Case("examples", "examples photos", weight=1),
     Case("demo", "demo --port 0 --device cpu", weight=1),
+    Case("review", "review coco/train.json --images coco/images --suggest 3", spoils=("*.json*",)),
 )

@@ -122,6 +122,19 @@ def load_framed(path: str | os.PathLike[str]) -> tuple[Image.Image, Frame]:
         return decode(opened, str(path))
 
 
+def load_reduced(path: str | os.PathLike[str], longest: int) -> tuple[Image.Image, Frame]:
+    """An image file as `load_framed` reads it, but smaller where that is fast.
+
+    A JPEG is decoded at down to an eighth of its size, its longer side not below ``longest``. The frame is
+    that of the whole image.
+    """
+    with _opened(path) as opened:
+        frame, share = _frame(opened), longest / max(opened.size)
+        if share < 1:
+            opened.draft(None, (round(opened.width * share), round(opened.height * share)))
+        return decode(opened, str(path))[0], frame
+
+
 def decode(opened: Image.Image, name: str) -> tuple[Image.Image, Frame]:
     """An opened file as `load_image` reads it, in at most eight bytes a pixel beside what its decoder takes.
 
