@@ -271,3 +271,15 @@ def test_what_does_not_go_with_detections(tmp_path: Path, source: Path) -> None:
     refused("md.json: no such file; expected boxes of a detector", *given, "--detections", "md.json")
     refused("toy does not see where an object is, as lite does; give boxes", *given, "--find")
     assert not list(tmp_path.glob("out*"))
+
+
+def test_what_is_accepted_becomes_the_sources(tmp_path: Path) -> None:
+    source, images = write_sources(tmp_path, [(0, 0), (9, 9), (18, 18)]), photos(tmp_path / "photos")
+    words = [source, images, "--out", tmp_path / "out.json", "--accepted"]
+    with pytest.raises(InputError, match="no annotation in it is accepted; accept some with geoaware review"):
+        run(*words)
+    content = json.loads(source.read_text())
+    for each, accepted in zip(content["annotations"], (True, False, True), strict=True):
+        each["accepted"] = accepted
+    source.write_text(json.dumps(content))
+    assert "2 sources" in run(*words).output

@@ -12,7 +12,6 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-
 from geoaware.apps.transfer.sources import Sources
 from geoaware.data import fields
 from geoaware.data.coco_file import CocoFile, corner_box, corners, read_coco
