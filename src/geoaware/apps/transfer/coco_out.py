@@ -7,14 +7,8 @@ which run it is, and ends where the list of failed images begins.
 from __future__ import annotations
 
 import json
-<<<<<<< HEAD
-import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-=======
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
->>>>>>> origin/nineteen
+from dataclasses import asdict, dataclass, replace
 from itertools import compress, groupby
 from pathlib import Path
 from typing import Any, TextIO
