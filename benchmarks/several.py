@@ -137,7 +137,8 @@ def main() -> None:
     sources = draw_sources(given.data, given.sources, given.draw)
     settings = TransferSettings(find=min(given.minimum))
     voters = Voters(sources, Matcher.from_pretrained("lite", device="cpu"), settings)
-    known, finder = voters.calibrate(), Finder(voters)
+    known = voters.calibrate()
+    finder = Finder(voters, known)
     ways = ["given boxes", *(f"found, {each:g}" for each in given.minimum)]
     figures = {(way, kind): Figures() for way in ways for kind in ("one", "several")}
     for path, truth in draw_targets(given.data, given.split, given.images, sources):

@@ -104,7 +104,7 @@ class SeveralOptions:
     find: Annotated[bool, Option("--find", help="Find the objects in every image (lite only).")] = False
     min_detection: Annotated[
         float | None,
-        Option(metavar="SCORE", help="Less probable boxes are none; 0.2 of --detections, 0.5 of --find."),
+        Option(metavar="SCORE", help="Less probable boxes are none; 0.2 of --detections, 0.3 of --find."),
     ] = None
 
     @property

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,9 @@ import torch
 
 from geoaware.apps.transfer import TransferSettings, Voters, read_sources, read_targets, transfer
 from geoaware.apps.transfer.find import Finder, Layout, Region, apart, layout, overlap, placed
+from geoaware.data.images import load_image
 from geoaware.matcher import Matcher
+from geoaware.method.types import longer_side
 from geoaware.runs.errors import InputError
 from tests.apps.transfer.tiny import SIDE, finding, matcher, on_black, write_sources
 from tests.shared_data import shared
@@ -24,6 +27,10 @@ def test_of_boxes_that_overlap_the_first_stays() -> None:
     one, same, other = Region((0, 0, 10, 10), 0.9), Region((1, 0, 11, 10), 0.8), Region((6, 0, 16, 10), 0.7)
     assert apart([one, same, other], 0.5) == [one, other]
     assert apart([same, one, other], 0.9) == [same, one, other]
+    part = Region((2, 2, 6, 11), 0.5)  # 32 of its 36 pixels are in the first
+    assert apart([one, part], 0.5) == [one, part]
+    assert apart([one, part], 0.5, 0.9) == [one, part]
+    assert apart([one, part], 0.5, 0.85) == [one]
 
 
 def test_a_layout_and_its_mirror_image(tmp_path: Path) -> None:
@@ -80,16 +87,18 @@ def test_layouts_are_placed_as_a_slow_loop_does() -> None:
 @pytest.fixture
 def finder(tmp_path: Path) -> Finder:
     sources = read_sources(write_sources(tmp_path / "s"))
-    return Finder(Voters(sources, finding(), TransferSettings(find=0.5)))
+    voters = Voters(sources, finding(), TransferSettings(find=0.5))
+    return Finder(voters, voters.calibrate())
 
 
 @pytest.mark.parametrize("corners", [[(0, 0)], [(0, 100), (230, 0)]])
 def test_each_object_gets_a_box(finder: Finder, corners: list[tuple[int, int]]) -> None:
     found = finder.find(on_black(*corners))
     assert len(found) == len(corners)
+    assert all(min(each.box) >= 0 and each.box[2] <= 351 and each.box[3] <= 234 for each in found)
     for x, y in corners:
         assert max(overlap(each.box, (x, y, x + SIDE, y + SIDE)) for each in found) > 0.8
-    assert [each.chance for each in found] == sorted((each.chance for each in found), reverse=True)
+    assert [each.score for each in found] == sorted((each.score for each in found), reverse=True)
 
 
 def test_no_object_is_a_result(finder: Finder) -> None:
@@ -110,12 +119,18 @@ def test_what_cannot_see_is_refused_before_any_work(tmp_path: Path) -> None:
 def test_lite_finds_real_animals_and_none_on_a_plain_image() -> None:
     data = shared("animalpose")
     sources = read_sources(data / "train.json", category="sheep")
-    few = type(sources)(sources.path, sources.schema, sources.images[3:8], sources.category)
-    finder = Finder(Voters(few, Matcher.from_pretrained("lite", device="cpu"), TransferSettings(find=0.5)))
-    from geoaware.data.images import load_image
-
-    image = few.images[0]
-    assert image.box is not None
-    found = finder.find(load_image(image.path))
-    assert max(overlap(each.box, image.box) for each in found) > 0.5
+    large = [
+        each
+        for each in sources.images
+        if each.box is not None
+        and 0.5 < longer_side(each.box) / max(each.size) < 0.9
+        and len(each.keypoints.visible_ids) >= 14
+    ]
+    few = replace(sources, images=tuple(large[:5]))
+    voters = Voters(few, Matcher.from_pretrained("lite", device="cpu"))
+    finder = Finder(voters, voters.calibrate())
+    for image in large[5:7]:
+        found = finder.find(load_image(image.path))
+        assert image.box is not None
+        assert max((overlap(each.box, image.box) for each in found), default=0) > 0.5
     assert finder.find(load_image(np.full((200, 300, 3), 120, dtype=np.uint8))) == []

@@ -5,7 +5,8 @@
    pictorial structure: the score of a centre is the mean, over the keypoints, of the best similarity near
    the place where the source's layout expects the keypoint (Felzenszwalb and Huttenlocher, 2005).
 2. *A closer look.* Each candidate is cut out and encoded. Its box becomes that of the present region or of
-   the best layout, and both say how probably it is the box of an object.
+   the best layout. Presence in it and around it, and the probabilities of the keypoints that the sources vote
+   for in it, say how probably it is the box of an object.
 3. *One box an object.* Of boxes that overlap much, the most probable stays.
 """
 
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -23,9 +24,10 @@ from PIL import Image
 from scipy import ndimage
 from torch import Tensor
 
+from geoaware.apps.transfer.calibration import Calibration
 from geoaware.apps.transfer.crop import ALWAYS, Window, crop_window
 from geoaware.apps.transfer.sources import Sources
-from geoaware.apps.transfer.vote import against_rivals, mean_descriptors
+from geoaware.apps.transfer.vote import Vote, against_rivals, mean_descriptors
 from geoaware.apps.transfer.voters import Voters
 from geoaware.features import Extractor
 from geoaware.features.framed import box_of_cells, box_of_edges
@@ -36,8 +38,9 @@ from geoaware.method.matching import similarity
 from geoaware.method.types import AnnotatedImage, Box, longer_side
 from geoaware.runs.errors import InputError, NotFiniteError
 
-MINIMUM = 0.5
-"""Less probable objects are none. Chosen on training images of animalpose, as all numbers here."""
+MINIMUM = 0.3
+"""Less probable objects are none. Chosen, as all numbers here, on training images: of animalpose where there
+are objects, of people and of things where there are none."""
 
 CANDIDATES = 8
 """Layouts that are looked at closely, beside the regions where an object is present."""
@@ -63,8 +66,12 @@ _PLACES = 400
 _FIRST = 60
 """So many of the best places may replace a candidate's box."""
 
-_APART, _AGREE, _NEAR = 0.5, 0.6, 0.4
-"""Overlaps of boxes: from which on they are of one object, and agree with a candidate, and may replace it."""
+_APART, _AGREE, _NEAR, _OVERLAP = 0.5, 0.6, 0.4, 0.4
+"""Overlaps of boxes: from which on candidates are one, a region agrees with a candidate, a layout may replace
+it, and found boxes are of one object."""
+
+_PART = 0.9
+"""So much of a box inside a more probable one makes it a part of that object."""
 
 _PRESENT, _SURELY = 1.0, 2.0
 """Logits of presence in the whole image, and in what was cut out."""
@@ -75,15 +82,30 @@ _FEW = 4
 _RING = 0.15
 """Width of the frame around a box whose presence speaks against it, as a share of the longer side."""
 
-_WEIGHTS = (14.4, 9.7, -7.7, -11.5)
-"""Of similarity in the layout, presence in the box, presence around it, and the intercept of the log-odds."""
+_MOST = 8
+"""So many of the most probable keypoints speak for a box."""
+
+_WEIGHTS = (9.6, -6.3, 7.2, -11.1)
+"""Of presence in the box, around it, and the keypoints' probability, and the intercept of the log-odds."""
 
 
 class Region(NamedTuple):
-    """A box that may hold an object, and how probably it does."""
+    """A box that may hold an object, and how much speaks for it."""
 
     box: Box
     chance: float
+
+
+class Candidate(NamedTuple):
+    """A box, its score, if known, and the vote on the part of the image around it."""
+
+    box: Box
+    score: float | None
+    vote: Vote
+    window: Window
+
+
+_Boxed = TypeVar("_Boxed", Region, Candidate)
 
 
 @dataclass(frozen=True)
@@ -135,8 +157,7 @@ class _View:
 
     def box(self, edges: Box) -> Box | None:
         """Edges in cells as a box in pixels, inside the image; ``None`` if nothing of it is."""
-        x1, y1, x2, y2 = box_of_edges(edges, self.grid, self.canvas)
-        box = max(x1, 0.0), max(y1, 0.0), min(x2, self.canvas.width), min(y2, self.canvas.height)
+        box = self._cut(box_of_edges(edges, self.grid, self.canvas))
         return box if box[2] - box[0] > 1 and box[3] - box[1] > 1 else None
 
     def regions(self, above: float) -> Iterator[Box]:
@@ -145,7 +166,12 @@ class _View:
         for each in range(1, count + 1):
             cells = torch.from_numpy(numbers == each)
             if int(cells.sum()) >= _FEW and (box := box_of_cells(cells, self.canvas)) is not None:
-                yield box
+                yield self._cut(box)
+
+    def _cut(self, box: Box) -> Box:
+        """A box, cut at the edges of the image."""
+        x1, y1, x2, y2 = box
+        return max(x1, 0.0), max(y1, 0.0), min(x2, self.canvas.width), min(y2, self.canvas.height)
 
 
 class Finder:
@@ -153,25 +179,35 @@ class Finder:
 
     Args:
         voters: the sources, encoded by an extractor that sees where an object is.
+        known: what their votes are worth.
 
     Raises:
         InputError: the extractor does not.
     """
 
-    def __init__(self, voters: Voters) -> None:
+    def __init__(self, voters: Voters, known: Calibration) -> None:
         check_sees(voters.matcher.extractor)
         queries = voters.queries
-        rows, known = queries.descriptors.flatten(0, 1), queries.known.flatten(0, 1)
-        self.voters = voters
-        self.mean, self.known = mean_descriptors(rows, known, torch.ones(len(rows), device=rows.device))
+        rows, there = queries.descriptors.flatten(0, 1), queries.known.flatten(0, 1)
+        self.voters, self.known = voters, known
+        self.mean, self.shown = mean_descriptors(rows, there, torch.ones(len(rows), device=rows.device))
         self.layouts = layouts(voters.sources, queries.poses)
 
-    def find(self, image: Image.Image) -> list[Region]:
-        """Boxes of the objects in an image, the most probable first; none is a result."""
+    def find(self, image: Image.Image) -> list[Candidate]:
+        """The objects in an image, the most probable first; none is a result."""
         least = MINIMUM if self.voters.settings.find is None else self.voters.settings.find
-        found = [self._closer(image, box) for box in self._candidates(self._look(image))]
-        probable = sorted((each for each in found if each.chance >= least), key=lambda each: -each.chance)
-        return apart(probable, _APART)
+        found = list[tuple[float, Candidate]]()
+        for box in self._candidates(self._look(image)):
+            better, inside, around = self._closer(image, box)
+            if _chance(inside, around, 1.0) < least:
+                continue  # no vote could make it probable
+            vote, window = vote_in(self.voters, image, better)
+            chances = np.sort(self.known.probability(vote.evidence)[vote.known.numpy()])
+            chance = _chance(inside, around, float(chances[-_MOST:].mean()))
+            if chance >= least:
+                found.append((chance, Candidate(better, chance, vote, window)))
+        found.sort(key=lambda each: -each[0])
+        return apart([each for _, each in found], _OVERLAP, _PART)
 
     def _look(self, image: Image.Image) -> _View:
         extractor = self.voters.matcher.extractor
@@ -180,7 +216,7 @@ class Finder:
         (features,) = extractor.framed([image], [canvas])
         presence = resized(extractor.presence(features.levels)[None, None], features.grid)[0, 0]
         maps = similarity(self.mean, features.data, features.norms) * self.mean.norm(dim=1)[:, None, None]
-        maps = against_rivals(maps, self.known, self.voters.settings.vote.rivals)[self.known]
+        maps = against_rivals(maps, self.shown, self.voters.settings.vote.rivals)[self.shown]
         if not (maps.isfinite().all() and presence.isfinite().all()):
             raise NotFiniteError("the features of the target are not finite; try another dtype")
         return _View(features.canvas, presence.float().cpu().numpy(), maps.float().cpu())
@@ -198,24 +234,41 @@ class Finder:
     def _places(self, view: _View, sizes: Sequence[float]) -> list[tuple[float, Box]]:
         """The best places of the layouts: similarity, and edges in cells."""
         known = [
-            Layout(each.offsets[self.known], each.known[self.known], each.sides) for each in self.layouts
+            Layout(each.offsets[self.shown], each.known[self.shown], each.sides) for each in self.layouts
         ]
         found = [place for size in sizes for place in placed(view.maps, known, size * view.grid)]
         return sorted(found, key=lambda each: -each[0])[:_PLACES]
 
-    def _closer(self, image: Image.Image, box: Box) -> Region:
-        """A candidate, cut out and looked at again."""
+    def _closer(self, image: Image.Image, box: Box) -> tuple[Box, float, float]:
+        """A candidate, cut out and looked at again: its better box, and presence in and around that."""
         window = crop_window(box, image.size, self.voters.settings.margin, ALWAYS)
         view, here = self._look(image.crop(window)), moved(box, window, -1)
-        longer = longer_side(view.edges(here)) / view.grid
-        sizes = [longer * each for each in _CLOSE]
-        places = ((score, view.box(edges)) for score, edges in self._places(view, sizes)[:_FIRST])
-        close = ((score, each) for score, each in places if each and overlap(each, here) > _NEAR)
-        score, better = next(close, (0.0, here))
         shown = max(view.regions(_SURELY), key=lambda each: overlap(each, here), default=here)
-        best = shown if overlap(shown, here) >= _AGREE else better
-        values = np.array([score, *view.share(view.edges(best)), 1.0])
-        return Region(moved(best, window), float(1 / (1 + np.exp(-values @ _WEIGHTS))))
+        if overlap(shown, here) < _AGREE:
+            sizes = [longer_side(view.edges(here)) / view.grid * each for each in _CLOSE]
+            places = (view.box(edges) for _, edges in self._places(view, sizes)[:_FIRST])
+            shown = next((each for each in places if each and overlap(each, here) > _NEAR), here)
+        return moved(shown, window), *view.share(view.edges(shown))
+
+
+def _chance(inside: float, around: float, keypoints: float) -> float:
+    """How probably a box is that of an object, by presence in it and around it, and by its keypoints."""
+    return float(1 / (1 + np.exp(-np.dot(_WEIGHTS, (inside, around, keypoints, 1.0)))))
+
+
+def vote_in(voters: Voters, image: Image.Image, box: Box) -> tuple[Vote, Window]:
+    """The vote on what a box holds: it alone is cut out, and keypoints are sought inside it."""
+    settings, matcher = voters.settings, voters.matcher
+    window = crop_window(box, image.size, settings.margin, ALWAYS if settings.below else 0.0)
+    left, top, right, bottom = window
+    part, mask = image.crop(window), np.zeros((bottom - top, right - left), dtype=bool)
+    x1, y1 = (max(0, round(each - edge)) for each, edge in zip(box[:2], window[:2], strict=True))
+    x2, y2 = (round(each - edge) for each, edge in zip(box[2:], window[:2], strict=True))
+    mask[min(y1, bottom - top - 1) : max(y2, y1 + 1), min(x1, right - left - 1) : max(x2, x1 + 1)] = True
+    # The part is known, so nothing is cut out of it.
+    canvas = Canvas(*part.size, matcher.extractor.layout.size, box=(0, 0, *part.size))
+    (features,) = matcher.features([part], [canvas])
+    return voters.locate(features, mask), window
 
 
 def check_sees(extractor: Extractor) -> None:
@@ -284,21 +337,36 @@ def placed(
 
 def overlap(one: Box, other: Box) -> float:
     """Area that two boxes share, of the area that they cover together."""
-    width = min(one[2], other[2]) - max(one[0], other[0])
-    height = min(one[3], other[3]) - max(one[1], other[1])
-    if width <= 0 or height <= 0:
-        return 0.0
-    both = sum((each[2] - each[0]) * (each[3] - each[1]) for each in (one, other))
-    return width * height / (both - width * height)
+    both = _shared(one, other)
+    return both / (_area(one) + _area(other) - both) if both else 0.0
 
 
-def apart(regions: Iterable[Region], most: float) -> list[Region]:
-    """The regions, in their order, that overlap none before them by ``most`` or more."""
-    kept: list[Region] = []
+def apart(regions: Iterable[_Boxed], most: float, inside: float = 2.0) -> list[_Boxed]:
+    """The regions, in their order, that no region before them rules out.
+
+    Args:
+        regions: the best first.
+        most: overlap from which on a region is the same as one before it.
+        inside: share of its area in another's box from which on it is a part of that one.
+    """
+    kept: list[_Boxed] = []
     for each in regions:
-        if all(overlap(each.box, other.box) < most for other in kept):
+        if all(
+            overlap(each.box, other.box) < most and _shared(each.box, other.box) < inside * _area(each.box)
+            for other in kept
+        ):
             kept.append(each)
     return kept
+
+
+def _shared(one: Box, other: Box) -> float:
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    return max(0.0, width) * max(0.0, height)
+
+
+def _area(box: Box) -> float:
+    return (box[2] - box[0]) * (box[3] - box[1])
 
 
 def moved(box: Box, window: Window, sign: int = 1) -> Box:

@@ -203,7 +203,7 @@ class _Transfer(Run):
     @property
     def job(self) -> _Job:
         assert self.known is not None
-        finder = None if self.settings.find is None else Finder(self.voters)
+        finder = None if self.settings.find is None else Finder(self.voters, self.known)
         return _Job(self.voters, self.targets, self.known, finder)
 
     def __len__(self) -> int:

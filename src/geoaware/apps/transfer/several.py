@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
 from geoaware.apps.transfer.calibration import Calibration
-from geoaware.apps.transfer.crop import ALWAYS, Window, crop_window
-from geoaware.apps.transfer.find import Finder
+from geoaware.apps.transfer.crop import Window
+from geoaware.apps.transfer.find import Candidate, Finder, vote_in
 from geoaware.apps.transfer.targets import Detected
 from geoaware.apps.transfer.vote import Vote
 from geoaware.apps.transfer.voters import Voters
 from geoaware.data.exif import INVERSE, Exif, turned_box, turned_points, turned_size
 from geoaware.data.images import Frame
-from geoaware.method.geometry import Canvas
 from geoaware.method.metrics import keypoint_similarity
 from geoaware.method.types import Box
 
@@ -65,13 +64,6 @@ class View:
         return INVERSE[self.frame.orientation]
 
 
-class _Candidate(NamedTuple):
-    box: Box
-    score: float | None
-    vote: Vote
-    window: Window
-
-
 def entry(vote: Vote, window: Window, view: View, known: Calibration) -> dict[str, Any]:
     """What is in the record of a vote on a part of an image."""
     chances = known.probability(vote.evidence)
@@ -95,12 +87,11 @@ def objects(
 ) -> list[dict[str, Any]]:
     """What is in an image's record of each object, detected or found; an empty list where there is none."""
     if finder is not None:
-        found = [_voted(voters, view.image, *each) for each in finder.find(view.image)]
-        found = different(found, known)
+        found = different(finder.find(view.image), known)
     else:
         given = detected or Detected()
         boxes = zip(view.boxes(given), given.scores, strict=True)
-        found = [_voted(voters, view.image, box, score) for box, score in boxes]
+        found = [Candidate(box, score, *vote_in(voters, view.image, box)) for box, score in boxes]
     return [
         {
             "box": view.box(each.box),
@@ -111,9 +102,9 @@ def objects(
     ]
 
 
-def different(candidates: Sequence[_Candidate], known: Calibration) -> list[_Candidate]:
+def different(candidates: Sequence[Candidate], known: Calibration) -> list[Candidate]:
     """The candidates, in their order, whose keypoints are not those of one before them."""
-    kept = list[tuple[_Candidate, np.ndarray]]()
+    kept = list[tuple[Candidate, np.ndarray]]()
     for each in candidates:
         x1, y1, x2, y2 = each.box
         places = each.vote.points.numpy() + np.array(each.window[:2])
@@ -124,18 +115,3 @@ def different(candidates: Sequence[_Candidate], known: Calibration) -> list[_Can
         if not any(value >= SAME for value in alike):
             kept.append((each, places))
     return [each for each, _ in kept]
-
-
-def _voted(voters: Voters, image: Image.Image, box: Box, score: float | None) -> _Candidate:
-    """The vote on what a box holds: it alone is cut out, and keypoints are sought inside it."""
-    settings, matcher = voters.settings, voters.matcher
-    window = crop_window(box, image.size, settings.margin, ALWAYS if settings.below else 0.0)
-    left, top, right, bottom = window
-    part, mask = image.crop(window), np.zeros((bottom - top, right - left), dtype=bool)
-    x1, y1 = (max(0, round(each - edge)) for each, edge in zip(box[:2], window[:2], strict=True))
-    x2, y2 = (round(each - edge) for each, edge in zip(box[2:], window[:2], strict=True))
-    mask[min(y1, bottom - top - 1) : max(y2, y1 + 1), min(x1, right - left - 1) : max(x2, x1 + 1)] = True
-    # The part is known, so nothing is cut out of it.
-    canvas = Canvas(*part.size, matcher.extractor.layout.size, box=(0, 0, *part.size))
-    (features,) = matcher.features([part], [canvas])
-    return _Candidate(box, score, voters.locate(features, mask), window)
