@@ -272,4 +272,5 @@ CASES = (
     Case("info convert", "info --convert-captioner odise.pth --out c.safetensors"),
     Case("examples", "examples photos", weight=1),
     Case("demo", "demo --port 0 --device cpu", weight=1),
+    Case("serve", "serve --port 0 --device cpu --host 0.0.0.0 --token 0123456789abcdef", weight=1),
 )
