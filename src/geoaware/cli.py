@@ -24,6 +24,7 @@ from geoaware.commands import (
     ablation,
     data,
     demo,
+    dense,
     evaluate,
     examples,
     extract,
@@ -88,6 +89,8 @@ app = typer.Typer(
 )
 for command in (
     match.match,
+    dense.dense,
+    dense.warp,
     info.info,
     evaluate.evaluate,
     evaluate.predict,

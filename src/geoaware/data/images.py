@@ -97,6 +97,18 @@ def load_image(image: ImageLike) -> Image.Image:
     return load_framed(image)[0]
 
 
+def load_rgba(path: str | os.PathLike[str]) -> Image.Image:
+    """An image file as `load_image` reads it, but for its transparency, which stays.
+
+    Raises:
+        InputError: see `load_image`.
+    """
+    with _opened(path) as opened:
+        image, _ = _upright(opened)
+        clear = image.has_transparency_data and not _is_deep(image)
+        return (image if clear else to_rgb(image, str(path))).convert("RGBA")
+
+
 class Frame(NamedTuple):
     """Width and height of an upright image, and the EXIF orientation by which it was turned."""
 
