@@ -201,9 +201,9 @@ def _add_images(
         def take() -> Sent:
             # What waits for its turn lies on the disk, where it is large.
             read = read_image(image.file.read(), settings.limits, image.filename or None)
-            id, held = images.add(client, read)
+            held = images.add(client, read)
             images.encode(held, matcher)
-            return Sent(id=id, width=read.width, height=read.height, seconds=settings.bounds.seconds)
+            return Sent(id=held.id, width=read.width, height=read.height, seconds=settings.bounds.seconds)
 
         return await worker.do(take)
 

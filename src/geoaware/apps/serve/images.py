@@ -6,15 +6,20 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from PIL import Image
 
 from geoaware.matcher import Matcher
-from geoaware.method.alignment import CANDIDATES
-from geoaware.result import Encoded, MatchResult
+from geoaware.method.alignment import CANDIDATES, Alignment
+from geoaware.method.geometry import Pose
+from geoaware.result import Encoded, MatchResult, check_points
 from geoaware.runs.errors import InputError
+from geoaware.runs.recent import Recent
+
+_PAIRS = 10_000
+"""So many pairs of images are remembered in which pose they match."""
 
 
 class UnknownImageError(InputError):
@@ -46,6 +51,7 @@ class Bounds:
 class Held:
     """An image of a client."""
 
+    id: str
     client: str
     image: Image.Image
     used: float
@@ -63,6 +69,10 @@ class Images:
         self._bounds, self._clock = bounds, clock
         self._held: OrderedDict[str, Held] = OrderedDict()
         self._lock = threading.RLock()
+        # Pose and distances of pairs; only the thread that computes uses it.
+        self._compared: Recent[tuple[str, str, str], tuple[Pose, Mapping[Pose, float]]] = Recent(
+            _PAIRS, lambda _: 1
+        )
 
     def __len__(self) -> int:
         with self._lock:
@@ -75,13 +85,14 @@ class Images:
         with self._lock:
             return sum(each.bytes + _features(each.encoded) for each in self._held.values())
 
-    def add(self, client: str, image: Image.Image) -> tuple[str, Held]:
+    def add(self, client: str, image: Image.Image) -> Held:
         """Keep an image under a new id.
 
         Raises:
             FullError: others take all the room. What is this client's own makes room first.
         """
-        one, room = Held(client, image, self._clock()), self._bounds.megabytes * 1_000_000
+        one = Held(secrets.token_urlsafe(24), client, image, self._clock())
+        room = self._bounds.megabytes * 1_000_000
         with self._lock:
             self._expire()
             mine = [(id, each) for id, each in self._held.items() if each.client == client]
@@ -92,9 +103,8 @@ class Images:
                 del self._held[id]
             if one.bytes + sum(each.bytes for each in self._held.values()) > room:
                 raise FullError
-            id = secrets.token_urlsafe(24)
-            self._held[id] = one
-            return id, one
+            self._held[one.id] = one
+            return one
 
     def get(self, client: str, id: str) -> Held:
         """An image of the client's own.
@@ -141,15 +151,38 @@ class Images:
     def match(
         self, pair: tuple[Held, Held], points: Sequence[tuple[float, float]], pose: str, matcher: Matcher
     ) -> MatchResult:
-        """Match points, with what is kept of the images."""
+        """Match points, with what is kept of the images.
+
+        Raises:
+            InputError: a point is not a number or lies outside the image.
+        """
+        setting = matcher.pose if pose == "auto" else pose
         here, there = (_encoded(each, matcher) for each in pair)
-        found = matcher.match(here, there, points, pose=pose)
-        found = replace(found, source=replace(found.source, maps=dict(found.source.maps)))
-        # Poses that are not usual here do not stay.
+        pixels = check_points(points, here.size)
+        source = matcher.holding(here, pixels)
+        if source is here:
+            aligned = self._aligned(pair, setting, matcher)
+        else:
+            aligned = matcher.align(source, there, setting)
+        # The result has maps of its own: of those of the image, poses that are not usual here do not stay.
+        source = replace(source, maps={**source.maps, **aligned.maps})
         for other in here.maps.keys() - CANDIDATES[matcher.pose] - {"identity"}:
             del here.maps[other]
         self._keep_within(*pair)
-        return found
+        return matcher.match_aligned(source, there, pixels, setting, aligned)
+
+    def _aligned(self, pair: tuple[Held, Held], setting: str, matcher: Matcher) -> Alignment:
+        """The poses of a pair compared; this does not depend on the points, so it is done once."""
+        here, there = (_encoded(each, matcher) for each in pair)
+        key = (pair[0].id, pair[1].id, setting)
+        if key not in self._compared:
+            aligned = matcher.align(here, there, setting)
+            here.maps.update(aligned.maps)
+            self._compared[key] = (aligned.pose, aligned.distances)
+        pose, distances = self._compared[key]
+        if pose not in here.maps:
+            here.maps.update(matcher.posed(here, [pose]))
+        return Alignment(pose, distances, dict(here.maps))
 
     def _keep_within(self, *used: Held) -> None:
         """Let the features go of images that were unused the longest."""
