@@ -18,6 +18,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from geoaware.apps.transfer.sources import Sources
+from geoaware.apps.transfer.videos import Shot, list_shots, only_videos
 from geoaware.data import fields
 from geoaware.data.coco_file import CocoFile, corner_box, corners, read_coco
 from geoaware.data.dataset import FAR, FLAT, LEFT_OUT, Annotations, shortened
@@ -42,6 +43,7 @@ class Target:
         annotation: what a COCO file says of the object (box, mask, keypoints), or ``None``.
         size: width and height that the file says, or ``None``.
         exif: of which pixels the annotation is, and that of the result.
+        shot: the frame of a video that it is, or ``None``.
     """
 
     number: int
@@ -51,6 +53,7 @@ class Target:
     annotation: Mapping[str, Any] | None = None
     size: tuple[int, int] | None = None
     exif: Exif = "upright"
+    shot: Shot | None = None
 
     @property
     def id(self) -> int:
@@ -95,6 +98,8 @@ class Targets(Sequence[Target]):
         sizes: width and height by image id, where the COCO file gives them.
         paths: files of names that are spelled in another way.
         exif: of which pixels points, boxes, masks and sizes are, those of the result too.
+        shots: the frames that the names are of, if these are targets.
+        kept: whether the frames are, or are to be, image files in ``folder``.
     """
 
     rows: Sequence[tuple[str, int | None, Mapping[str, Any] | None]]
@@ -105,6 +110,8 @@ class Targets(Sequence[Target]):
     sizes: Mapping[Any, tuple[int, int] | None] = field(default_factory=dict)
     paths: Mapping[str, Path] = field(default_factory=dict)
     exif: Exif = "upright"
+    shots: Mapping[str, Shot] = field(default_factory=dict)
+    kept: bool = False
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -116,7 +123,8 @@ class Targets(Sequence[Target]):
         number = range(len(self))[place] + 1
         name, image_id, entry = self.rows[place]
         image = number if image_id is None else image_id
-        return Target(number, name, self.path(name), image, entry, self.sizes.get(image_id), self.exif)
+        size, shot = self.sizes.get(image_id), self.shots.get(name)
+        return Target(number, name, self.path(name), image, entry, size, self.exif, shot)
 
     def path(self, name: str) -> Path:
         """The file of an image."""
@@ -133,6 +141,7 @@ class Targets(Sequence[Target]):
         for each in self:
             line = [each.name, each.image_id, each.annotation]
             line += [self.exif] if self.exif != "upright" else []
+            line += [each.shot.video.mark] if each.shot else []
             text = json.dumps(line, ensure_ascii=False, sort_keys=True)
             digest.update(text.encode(errors="surrogatepass") + b"\n")
         return digest.hexdigest()
@@ -151,19 +160,29 @@ class Targets(Sequence[Target]):
 
 
 def list_targets(
-    paths: Sequence[Path], root: Path | None = None, recursive: bool = False, exif: str = "upright"
+    paths: Sequence[Path],
+    root: Path | None = None,
+    recursive: bool = False,
+    exif: str = "upright",
+    every: int | None = None,
+    frames: Path | None = None,
 ) -> Targets:
-    """Images from files and folders, each once, in the order of their names on every system.
+    """Images from files and folders, or frames of videos, in the order of their names on every system.
 
     Args:
-        paths: images, and folders whose images are taken.
+        paths: images, and folders whose images are taken; or videos.
         root: folder that the names are relative to; the common folder of all paths when not given.
         recursive: look into the folders inside too.
         exif: ``"stored"``: points in the result are of the pixels as stored, not as turned by EXIF.
+        every: only every N-th frame of a video is a target, from the first.
+        frames: folder for the frames as images; `transfer` writes them.
 
     Raises:
         InputError: a path does not exist, a folder holds no image, or an image lies outside the root.
     """
+    videos = only_videos([each for each in paths if each.exists()])
+    if not videos and (every is not None or frames is not None):
+        raise InputError("only videos have frames to choose or to write; give a video", "targets")
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
@@ -180,6 +199,10 @@ def list_targets(
     base = absolute(root)
     try:
         names = sorted({each.relative_to(base).as_posix() for each in found})
+        if videos:
+            shots, folder = list_shots(found, base, every or 1), base if frames is None else absolute(frames)
+            rows = [(name, None, None) for name in shots]
+            return Targets(rows, folder, exif=check_exif(exif), shots=shots, kept=frames is not None)
     except ValueError:
         outside = next(each for each in found if not each.is_relative_to(base))
         raise InputError(

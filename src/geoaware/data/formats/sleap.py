@@ -199,21 +199,24 @@ def write(draft: Path, result: Result) -> None:
         group.attrs["format_id"] = FORMAT_ID
         group.attrs["json"] = np.bytes_(json.dumps(_head(category, result.mark)).encode())
         tables = {name: _Table(file, name) for name in _KINDS}
-        videos: dict[tuple[int, int], list[str]] = {}
+        videos: dict[tuple[int, int, str], list[str]] = {}
         for image, objects in result.images():
             # The images of a video are of one size.
-            size = (image.get("width") or 0, image.get("height") or 0)
-            images = videos.setdefault(size, [])
-            name = image["file_name"] if result.folder is None else str(result.folder / image["file_name"])
-            images.append(name)
+            film = image["video"] if image.get("video") in result.videos else ""
+            key = (image.get("width") or 0, image.get("height") or 0, film)
+            images = videos.setdefault(key, [])
+            if not film:
+                name = image["file_name"]
+                images.append(name if result.folder is None else str(result.folder / name))
             frames, instances = tables["frames"], tables["instances"]
             number, first = frames.count, instances.count
             for each in objects:
                 _instance(each, number, result, tables)
-            frames.add((number, [*videos].index(size), len(images) - 1, first, instances.count))
+            place = image["frame"] if film else len(images) - 1
+            frames.add((number, [*videos].index(key), place, first, instances.count))
         for table in tables.values():
             table.flush()
-        _list(file, "videos_json", [_video(size, images) for size, images in videos.items()])
+        _list(file, "videos_json", [_video(key, each, result) for key, each in videos.items()])
         for name in ("tracks_json", "suggestions_json", "sessions_json"):
             _list(file, name, [])
 
@@ -260,10 +263,15 @@ def _instance(annotation: Entry, frame: int, result: Result, tables: Mapping[str
     instances.add((instances.count, kind, frame, 0, -1, -1, score, first, table.count, 0.0))
 
 
-def _video(size: tuple[int, int], images: Sequence[str]) -> Entry:
-    width, height = size
+def _video(key: tuple[int, int, str], images: Sequence[str], result: Result) -> Entry:
+    width, height, film = key
+    if film:
+        video = result.videos[film]
+        place, backend = str(video.path), dict[str, Any](shape=[video.count, height, width, 3])
+        backend |= {"type": "MediaVideo", "filename": place, "grayscale": False, "bgr": True}
+        return {"filename": place, "backend": backend | {"dataset": "", "input_format": "", "fps": None}}
     shape = [len(images), height, width, 3]
-    backend: Entry = {"type": "ImageVideo", "shape": shape, "filename": images[0], "filenames": [*images]}
+    backend = {"type": "ImageVideo", "shape": shape, "filename": images[0], "filenames": [*images]}
     backend |= {"height_": height, "width_": width, "channels_": 3, "grayscale": False, "fps": None}
     return {"filename": [*images], "backend": backend}
 
