@@ -65,7 +65,7 @@ class Video:
     Attributes:
         path: the file.
         count: how many frames it has.
-        stamps: when they are shown, as far as it says, rising; AVI does not say it.
+        stamps: when each is shown, rising; empty where it does not say so, as in AVI.
         mark: the same for the same frames.
     """
 
@@ -99,7 +99,7 @@ def look_through(path: Path) -> Video:
                 seen += 1
                 if not packet.is_discard:
                     count += 1
-                    stamps.extend([] if packet.pts is None or kind == "avi" else [packet.pts])
+                    stamps.extend([] if packet.pts is None else [packet.pts])
                     digest.update(struct.pack("<qq", packet.pts or 0, packet.size))
     short = kind.startswith(_WHOLE) and end < length - _SLACK
     if short or (kind.startswith("mov") and seen < says):
@@ -107,6 +107,8 @@ def look_through(path: Path) -> Video:
             f"{path}: is cut off after {count} frames; fetch it again, or keep these: "
             "ffmpeg -i VIDEO -c copy OTHER.mp4"
         )
+    if kind == "avi" or len({*stamps}) < count:
+        stamps = array("q")
     video = Video(path, count, array("q", sorted(stamps)), digest.hexdigest()[:16])
     if next(frames(video), None) is None:
         raise InputError(f"{path}: no frame can be decoded; fetch it again, or {_CONVERT}")
@@ -195,7 +197,9 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
     """A video with its stream of frames; what goes wrong with it meanwhile is an error that names it."""
     av = require("av", "video")
     with reading(path, "a video"), path.open("rb") as file:
-        known = _BEGINS.match(file.read(_HEAD))
+        head = file.read(_HEAD)
+        if not head:
+            raise InputError(f"{path}: is empty; fetch it again")
         file.seek(0)
         try:
             with av.open(file, options=_OPTIONS, metadata_errors="ignore") as container:
@@ -203,7 +207,7 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
                 yield container, stream
         except av.error.FFmpegError as error:
             refuse_pretender(path)
-            if known is None:
+            if not _BEGINS.match(head):
                 raise InputError(
                     f"{path}: is no video that can be read; give another, or {_CONVERT}"
                 ) from None

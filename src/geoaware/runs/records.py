@@ -23,7 +23,7 @@ from contextlib import ExitStack, suppress
 from io import BytesIO
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from geoaware.runs.errors import InputError
 from geoaware.runs.files import (
@@ -155,6 +155,7 @@ def carry_out(run: Run, records: Records, engine: Engine, tell: Tell = silent) -
                     tell(run.what, len(records), len(run))
 
 
+@runtime_checkable
 class Lines(Protocol):
     """What a result is written from: the first line's content, and the lines of the items in their order."""
 

@@ -1,9 +1,11 @@
-"""The likeliest path of each keypoint through the frames of a video (Viterbi 1967).
+"""Keypoints of a video, made steady by what is known of their motion.
 
-Each frame offers several places of a keypoint with their probabilities. A path takes one in every frame. It
-costs the negative log-probability of its places, plus a penalty for every move from frame to frame. The path
-that costs least is taken. Where the keypoint is hidden, no place is probable, so that the moves decide; after
-a jump that the penalty cannot explain, its limit lets the path go on.
+*Path* (Viterbi 1967). Each frame offers several places of a keypoint with probabilities, and a path takes
+one in every frame. It costs the negative log-probability of its places, plus a penalty for every move from
+frame to frame. The path that costs least is taken. The penalty has a limit, so that fast moves stay possible.
+
+*Steadying* (Kalman 1960; Rauch, Tung and Striebel 1965). Along its path a keypoint is expected to keep its
+velocity. Each place counts with its probability, so that what is hidden follows the frames before and after.
 """
 
 from __future__ import annotations
@@ -12,36 +14,42 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from geoaware.apps.transfer.targets import Target
-from geoaware.apps.transfer.videos import Shot
-from geoaware.method.types import longer_side
 from geoaware.runs.records import Lines
 
 PEAKS = 4
 """So many places of a keypoint are kept beside the likeliest."""
+
+_UNKNOWN = 1e4
+"""Variance of what nothing is known of."""
 
 Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Motion:
-    """What a path costs.
+    """How keypoints move; lengths are shares of the object's longer side.
 
     Attributes:
         floor: added to every probability: below it, they differ little.
-        step: the object's share that a keypoint moves in a frame, as a standard deviation; in several frames
-            by the root of their number.
-        limit: what a move costs at most.
+        step: what a keypoint moves in a frame, as a standard deviation; in several frames by the root of
+            their number.
+        limit: what a move costs a path at most.
+        change: what the velocity changes in a frame, likewise.
+        noise: standard deviation of a place of probability 1.
     """
 
     floor: float = 0.05
-    step: float = 0.03
-    limit: float = 3.0
+    step: float = 0.04
+    limit: float = 0.5
+    change: float = 0.012
+    noise: float = 0.015
 
 
 @dataclass(frozen=True)
@@ -101,43 +109,110 @@ def likeliest_paths(
     return np.stack(chosen[::-1])
 
 
-class Smoothed:
-    """The records of a run, in which keypoints of videos lie on their likeliest paths.
+def steadied(
+    numbers: Sequence[int],
+    points: Float[np.ndarray, "t k 2"],
+    chance: Float[np.ndarray, "t k"],
+    size: float,
+    motion: Motion | None = None,
+) -> Float[np.ndarray, "t k 2"]:
+    """The points where keypoints of nearly constant velocity most likely are.
 
-    Nothing else of the records is changed, nor are those of images.
+    Args:
+        numbers: of the frames, rising.
+        points: pixels (x, y) by frame and keypoint; where they are NaN, so is the result.
+        chance: their probabilities.
+        size: of the object, in pixels.
+        motion: what is expected.
     """
+    motion = motion or Motion()
+    there = np.isfinite(points).all(axis=-1)
+    seen = np.where(there[..., None], points / size, 0.0)
+    noise = np.where(there, motion.noise**2 / np.clip(chance, motion.floor, 1.0), np.inf)
+    steps = np.diff(np.asarray(numbers, dtype=np.float64))
+    keypoints = points.shape[1]
+    # Position and velocity (k, 2, 2), and their covariance (k, 2, 2), which x and y share.
+    state, spread = np.zeros((keypoints, 2, 2)), np.tile(_UNKNOWN * np.eye(2), (keypoints, 1, 1))
+    states, spreads = list[np.ndarray](), list[np.ndarray]()
+    for row in range(len(points)):
+        if row:
+            state, spread = _expected(state, spread, steps[row - 1], motion)
+        gain = spread[:, :, 0] / (spread[:, 0, 0] + noise[row])[:, None]
+        missed = np.where(there[row][:, None], seen[row] - state[:, 0], 0.0)
+        state = state + gain[:, :, None] * missed[:, None, :]
+        spread = spread - gain[:, :, None] * spread[:, 0, None, :]
+        states.append(state)
+        spreads.append(spread)
+    found = np.full(points.shape, np.nan)
+    for row in range(len(points) - 1, -1, -1):
+        if row + 1 < len(points):
+            ahead, wide = _expected(states[row], spreads[row], steps[row], motion)
+            back = np.linalg.solve(wide, _ahead(steps[row]) @ spreads[row]).swapaxes(1, 2)
+            state = states[row] + back @ (state - ahead)
+        found[row] = np.where(there[row][:, None], state[:, 0] * size, np.nan)
+    return found
+
+
+def _ahead(step: float) -> Float[np.ndarray, "2 2"]:
+    """What some frames make of position and velocity."""
+    return np.array([[1.0, step], [0.0, 1.0]])
+
+
+def _expected(
+    state: Float[np.ndarray, "k 2 2"], spread: Float[np.ndarray, "k 2 2"], step: float, motion: Motion
+) -> tuple[Float[np.ndarray, "k 2 2"], Float[np.ndarray, "k 2 2"]]:
+    """Position and velocity some frames later, and their covariance."""
+    ahead = _ahead(step)
+    added = motion.change**2 * np.array([[step**3 / 3, step**2 / 2], [step**2 / 2, step]])
+    return ahead @ state, ahead @ spread @ ahead.T + added
+
+
+class Smoothed:
+    """The records of a run, with the keypoints of videos made steady; those of images stay as they are."""
 
     def __init__(self, records: Lines, targets: Sequence[Target]) -> None:
-        self.head, self._records = records.head, records
+        self.head, self._records, self._targets = records.head, records, targets
         places, sizes = dict[str, list[int]](), dict[str, list[float]]()
-        for place, shot, record in _of_videos(records, targets):
-            places.setdefault(shot.name, []).append(place)
-            sizes.setdefault(shot.name, []).append(_extent(record))
-        self._chosen: dict[int, Sequence[int]] = {}
-        for name, found in groupby(_of_videos(records, targets), lambda each: each[1].name):
-            size = float(np.median(sizes[name])) or 1.0
-            paths = likeliest_paths((_frame(shot.number, record) for _, shot, record in found), size)
-            moved = ((place, path) for place, path in zip(places[name], paths, strict=True) if path.any())
-            self._chosen |= {place: path.astype(np.uint8) for place, path in moved}
+        for name, place, _, record in self._of_videos():
+            places.setdefault(name, []).append(place)
+            sizes.setdefault(name, []).append(_extent(record))
+        size = {name: float(np.median(each)) or 1.0 for name, each in sizes.items()}
+        paths = {name: likeliest_paths(frames, size[name]) for name, frames in self._frames()}
+        self._found: dict[int, np.ndarray] = {}
+        for name, frames in self._frames():
+            numbers, chosen = list[int](), list[np.ndarray]()
+            for frame, path in zip(frames, paths[name], strict=True):
+                numbers.append(frame.number)
+                table = np.concatenate([frame.points, frame.chance[..., None]], axis=-1)
+                chosen.append(np.take_along_axis(table, path[:, None, None], axis=1)[:, 0])
+            found = np.stack(chosen)
+            found[..., :2] = steadied(numbers, found[..., :2], found[..., 2], size[name])
+            self._found |= zip(places[name], found, strict=True)
 
     def lines(self) -> Iterator[bytes]:
         """The lines of all targets, in their order."""
         for place, line in enumerate(self._records.lines()):
-            if place in self._chosen:
+            if place in self._found:
                 record = json.loads(line)
-                for keypoint, choice in enumerate(self._chosen[place]):
-                    if choice and record["points"][keypoint] is not None:
-                        *point, chance = record["peaks"][keypoint][choice - 1]
-                        record["points"][keypoint], record["probability"][keypoint] = point, chance
+                last = np.array(record["size"]) - 1
+                for keypoint, (x, y, chance) in enumerate(self._found[place].tolist()):
+                    if record["points"][keypoint] is not None:
+                        point = np.clip((x, y), 0, last)
+                        record["points"][keypoint] = [round(each, 2) for each in point.tolist()]
+                        record["probability"][keypoint] = round(chance, 4)
                 line = json.dumps(record).encode() + b"\n"
             yield line
 
+    def _of_videos(self) -> Iterator[tuple[str, int, int, Record]]:
+        """Video, place and number of every frame that did not fail, and its record."""
+        for place, (line, target) in enumerate(zip(self._records.lines(), self._targets, strict=True)):
+            if target.shot is not None and "failed" not in (record := json.loads(line)):
+                yield target.shot.name, place, target.shot.number, record
 
-def _of_videos(records: Lines, targets: Sequence[Target]) -> Iterator[tuple[int, Shot, Record]]:
-    """Place, frame and record of every target that is of a video and did not fail."""
-    for place, (line, target) in enumerate(zip(records.lines(), targets, strict=True)):
-        if target.shot is not None and "failed" not in (record := json.loads(line)):
-            yield place, target.shot, record
+    def _frames(self) -> Iterator[tuple[str, Iterator[Frame]]]:
+        """The videos, and the frames of each."""
+        for name, group in groupby(self._of_videos(), itemgetter(0)):
+            yield name, (_frame(number, record) for _, _, number, record in group)
 
 
 def _extent(record: Record) -> float:
@@ -145,7 +220,7 @@ def _extent(record: Record) -> float:
     found = list(zip(record["points"], record["probability"], strict=True))
     likely = [point for point, chance in found if point is not None and chance >= 0.5]
     xy = np.array(likely if len(likely) > 1 else [point for point, _ in found if point is not None])
-    return longer_side((*xy.min(axis=0), *xy.max(axis=0))) if len(xy) else 0.0
+    return float(np.ptp(xy, axis=0).max()) if len(xy) else 0.0
 
 
 def _frame(number: int, record: Record) -> Frame:
