@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from geoaware import data
-from geoaware.evaluation.predict import PredictSettings, matching_settings, predict
+from geoaware.evaluation.predict import PredictSettings, predict
 from geoaware.evaluation.result import PCKResult
 from geoaware.evaluation.score import score_file
 from geoaware.matcher import Matcher
@@ -55,22 +55,13 @@ ALIGNMENTS = {
 }
 
 
-def matcher_for(case: Case, extractor: str, **options: Any) -> Matcher:
-    """A matcher with the settings that belong to the extractor and the protocol."""
-    matcher = Matcher.from_pretrained(extractor, **options)
-    matcher.settings = matching_settings(
-        matcher.extractor.name, case.protocol, post_processor=matcher.extractor.post_processor
-    )
-    return matcher
-
-
 def evaluate(
     case: Case, root: Path, extractor: str, post_processor: str, alignment: str, path: Path
 ) -> PCKResult:
     """Predict, or go on predicting, to a file and score it."""
     pose, rule = ALIGNMENTS[alignment]
     pairs = data.load(case.loader, root / case.folder, case.split, **case.options)
-    matcher = matcher_for(case, extractor, pose=pose, pose_rule=rule, post_processor=post_processor)
+    matcher = Matcher.from_pretrained(extractor, pose=pose, pose_rule=rule, post_processor=post_processor)
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(f"{case.folder}, {alignment}", total=len(pairs))
         predict(

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from accuracy import CASES, Case, matcher_for
+from accuracy import CASES, Case
 from PIL import Image
 
 from geoaware import data
@@ -23,6 +23,7 @@ from geoaware.data.exif import turned_box, turned_pixels, turned_points, turned_
 from geoaware.data.images import load_image
 from geoaware.evaluation.predict import PredictSettings, predict
 from geoaware.evaluation.score import score_file
+from geoaware.matcher import Matcher
 from geoaware.method.types import AnnotatedImage
 
 TURNS = {0: 1, 90: 6, 180: 3, 270: 8}
@@ -55,7 +56,7 @@ def row(
     """The cells of a line of the table."""
     options = {**case.options, "pairs": count} if "pairs" in case.options else case.options
     pairs = data.load(case.loader, root / case.folder, case.split, **options)
-    matcher = matcher_for(case, extractor, upright=upright, **settings)
+    matcher = Matcher.from_pretrained(extractor, upright=upright, **settings)
     cells = [str(len(pairs))]
     for degrees in TURNS:
         path = out / f"{extractor}-{case.folder}-{count}-{upright}-{degrees}.jsonl"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from geoaware import data
-from geoaware.evaluation.predict import PredictSettings, choose_pairs, matching_settings, predict
+from geoaware.evaluation.predict import PredictSettings, choose_pairs, predict
 from geoaware.evaluation.result import PCKResult
 from geoaware.evaluation.score import score_file
 from geoaware.features.refined import shipped
@@ -76,9 +76,6 @@ def evaluated(name: str, case: tuple[str, str, str, str, dict[str, object]], out
     loader, folder, split, protocol, options = case
     pairs = choose_pairs(data.load(loader, shared(folder), split, **options), 60)
     matcher = Matcher.from_pretrained(name, device="cpu")
-    matcher.settings = matching_settings(
-        matcher.extractor.name, protocol, post_processor=matcher.post_processor
-    )
     return score_file(predict(pairs, matcher, out / f"{name}.jsonl", PredictSettings(protocol=protocol)))
 
 

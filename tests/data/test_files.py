@@ -9,7 +9,7 @@ import pytest
 
 from geoaware.apps.pose.inputs import read_labels
 from geoaware.data.coco import read_coco
-from geoaware.data.files import file_known_as, read_csv, read_json, read_json_lines, read_mat
+from geoaware.data.files import file_known_as, read_csv, read_json, read_json_lines, read_mat, read_text
 from geoaware.data.images import load_image
 from geoaware.data.pairs import read_pair_list
 from geoaware.data.points_file import read_points
@@ -99,3 +99,9 @@ def test_a_long_field_is_read(tmp_path: Path) -> None:
     name = "n" * 140_000
     path.write_text(f"image,pose\n{name},left\n", encoding="utf-8")
     assert read_labels(path, [name]) == {name: "left"}
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud800"])
+def test_names_that_no_file_can_have(name: str) -> None:
+    with pytest.raises(InputError, match="no file can have a name of such characters"):
+        read_text(Path(name), "a text")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,12 @@ import typer
 from typer.testing import CliRunner
 
 from geoaware.commands import evaluate as commands
+from geoaware.data import load
+from geoaware.evaluation.predict import PredictSettings, predict
 from geoaware.features import load_extractor
 from geoaware.features.refined import load_post_processor
+from geoaware.matcher import Matcher
+from geoaware.method.matching import MatchSettings
 from geoaware.method.post_processor import PostProcessor
 from geoaware.runs.errors import InputError
 from tests.data.test_spair import made_up
@@ -135,6 +140,26 @@ def test_predict_with_a_post_processor(two_faces, for_lite, tmp_path, monkeypatc
     assert told["settings"]["matching"]["window"] == 3
     assert told["settings"]["matching"]["temperature"] == 0.02
     assert "per image" in run("score", "told.jsonl")
+
+
+@pytest.mark.parametrize("protocol", ["pf-pascal", "pf-willow"])
+def test_the_same_in_python(two_faces, tmp_path, protocol):
+    run(
+        "predict",
+        *two_faces,
+        "--extractor",
+        "efficientnet-lite0",
+        "--protocol",
+        protocol,
+        "--out",
+        tmp_path / "a",
+    )
+    matcher = Matcher.from_pretrained("efficientnet-lite0", device="cpu")
+    predict(load("pairs", tmp_path, "mine"), matcher, tmp_path / "b", PredictSettings(protocol))
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    given = Matcher.from_pretrained("efficientnet-lite0", device="cpu", settings=MatchSettings(window=3))
+    predict(load("pairs", tmp_path, "mine"), given, tmp_path / "c", PredictSettings(protocol))
+    assert header_of(tmp_path / "c")["settings"]["matching"] == asdict(MatchSettings(window=3))
 
 
 def test_predict_from_stored_features_with_a_post_processor(two_faces, for_lite, tmp_path):

@@ -505,5 +505,8 @@ def by_kind(dice: Random, name: str, content: bytes, others: list[bytes]) -> byt
     change = kinds.get(suffix, json_file if ".part" in name else None)
     if change is None or dice.random() < 0.35:
         return spoil(dice, content, others)
-    changed = change(dice, content)
+    try:
+        changed = change(dice, content)
+    except RecursionError:  # nested deep by an earlier change
+        changed = content
     return spoil(dice, changed, others) if dice.random() < 0.1 else changed

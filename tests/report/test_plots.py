@@ -64,6 +64,13 @@ def test_window_curve_is_in_the_order_of_windows():
     assert lines[0].get_ydata()[0] == pytest.approx(100 * results[1].value(0.01))
 
 
+@pytest.mark.parametrize("settings", [{}, {"matching": "window"}, {"matching": {"window": "flip"}}])
+def test_a_result_without_its_window_has_no_place_on_the_curve(settings):
+    odd = make_result(make_records(9), settings=settings)
+    with pytest.raises(InputError, match="does not say with which window it was predicted"):
+        pck_against_window([windowed(1), odd])
+
+
 def test_window_curve_leaves_room_above_the_highest():
     results = [windowed(15), windowed(1)]
     axes = pck_against_window(results).axes[0]

@@ -37,8 +37,9 @@ class Numbers(Run):
         """In an order of their own."""
         return batched(self.count, self.batch)[::-1]
 
-    def check_whole(self, goal: Path) -> None:
+    def is_current(self, goal: Path) -> bool:
         self.checked.append(goal)
+        return not self.reusable
 
     def head(self) -> str:
         return json.dumps({"of": self.of}) + "\n"

@@ -276,7 +276,7 @@ def _report(outcome: Outcome) -> None:
     if annotated and not counts.shown_keypoints:
         say(
             "warning: no keypoint is probable enough to be shown; annotate more sources, or give a lower "
-            "--threshold with --restart"
+            "--threshold, which costs no work"
         )
     if outcome.failed or not counts.shown_keypoints:
         raise typer.Exit(1)

@@ -45,7 +45,9 @@ def reading(path: Path, expected: str = "") -> Iterator[None]:
     """
     try:
         yield
-    except UnicodeEncodeError:
+    except ValueError as error:
+        if isinstance(error, InputError) or not (isinstance(error, UnicodeEncodeError) or "\0" in str(path)):
+            raise
         raise InputError(f"{path}: no file can have a name of such characters") from None
     except OSError as error:
         if error.errno is None:  # not of the system: a decoder's

@@ -264,7 +264,7 @@ def list_images(folder: str | os.PathLike[str], recursive: bool = False) -> list
     What is passed over is counted in a note.
     """
     root = place(folder)
-    paths, over = find_images(root, recursive)
+    paths, over = find_images(root, None if recursive else 1)
     if not paths:
         where = "" if recursive else "; the folders inside it were not looked into"
         others = f"; passed over: {over}" if over else ""
@@ -274,8 +274,10 @@ def list_images(folder: str | os.PathLike[str], recursive: bool = False) -> list
     return paths
 
 
-def find_images(root: Path, recursive: bool = False) -> tuple[list[Path], str]:
-    """Images of a folder as `list_images` gives them, and how many things of which kind are passed over.
+def find_images(root: Path, depth: int | None = 1) -> tuple[list[Path], str]:
+    """Images so many folders down, as `list_images` gives them, and how many of which kind are passed over.
+
+    Without a depth, they are looked for in all folders inside.
 
     These are named like an image, but are none that can be read: folders, dead links, pipes, macOS's
     ``._x.jpg``, formats that Pillow does not read here.
@@ -284,7 +286,9 @@ def find_images(root: Path, recursive: bool = False) -> tuple[list[Path], str]:
         if not root.is_dir():
             raise InputError(f"{root}: no such folder; give the folder of the images")
         # At a URL these are files alone: asking what each is would take as long as reading it.
-        inside = root.rglob("*") if recursive else root.glob("*") if is_remote(root) else root.iterdir()
+        pattern = "/".join("*" * (depth or 1))
+        listed = root.iterdir() if depth == 1 and not is_remote(root) else root.glob(pattern)
+        inside = root.rglob(pattern) if depth is None else listed
         named = {path: _not_listed(path) for path in inside if path.suffix.lower() in SUFFIXES | _RAW}
     passed = Counter(filter(None, named.values()))
     paths = [path for path, why in named.items() if not why]

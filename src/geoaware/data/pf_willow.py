@@ -59,8 +59,8 @@ def image_files(root: Path, annotations: Annotations) -> list[Path]:
 
     ``annotations`` takes what is to be said of the others.
     """
-    listed, over = find_images(root, recursive=True)
-    inside = sorted(path for path in listed if path.parent.parent == root)
+    listed, over = find_images(root, depth=2)
+    inside = sorted(listed)
     found = [path for path in inside if path.with_suffix(".mat").is_file()]
     annotations.noted[BARE] += [str(path) for path in inside if path not in {*found}]
     annotations.said.extend([f"passed over: {over}"] if over else [])

@@ -181,7 +181,8 @@ def predict(
 
     Args:
         dataset: what to predict.
-        matcher: extractor, post-processor, matching settings and pose setting.
+        matcher: extractor, post-processor, matching settings and pose setting. One that was made without
+            matching settings looks where the protocol looks, as the command line does.
         path: the file to write; beside it ``.part`` holds what is done so far.
         settings: see there.
         engine: what does the work; this process if not given.
@@ -197,15 +198,24 @@ def predict(
     """
     chosen = settings or PredictSettings()
     protocol = get_protocol(chosen.protocol)
-    if protocol.released_pose:
-        matcher = copy(matcher)
-        matcher.pose_rule = matcher.pose_rule.as_released()
-    work = _Work(scorable(dataset, protocol), matcher, chosen)
+    work = _Work(scorable(dataset, protocol), _suited(matcher, protocol), chosen)
     _check(work)
     goal = place(path)
     with _sharing(work, goal, engine) as job:
         complete(_Predictions(job), goal, engine, restart=restart, tell=progress)
     return goal
+
+
+def _suited(matcher: Matcher, protocol: Protocol) -> Matcher:
+    """The matcher with what the protocol decides; settings that somebody chose for it stay."""
+    suited = copy(matcher)
+    if matcher.settings is matcher.defaults.match:
+        suited.settings = matching_settings(
+            matcher.extractor.name, protocol.name, post_processor=matcher.post_processor
+        )
+    if protocol.released_pose:
+        suited.pose_rule = matcher.pose_rule.as_released()
+    return suited
 
 
 @dataclass(frozen=True)
@@ -314,10 +324,10 @@ class _Predictions(Run):
         """Each pair is one; those that follow each other share images."""
         return [(row,) for row in _plan(self._work)]
 
-    def check_whole(self, goal: Path) -> None:
+    def is_current(self, goal: Path) -> bool:
         if is_table(goal):
             self.check_head(read_about(goal), goal)
-            return
+            return True
         with goal.open("rb") as file:
             try:
                 content = json.loads(file.readline())
@@ -328,6 +338,7 @@ class _Predictions(Run):
             self.check_head(content, goal)
             if sum(line.endswith(b"\n") for line in file) != len(self):
                 raise InputError(f"{goal}: is cut off; restart to predict again", "restart")
+        return True
 
     def head(self) -> str:
         return self._header.to_line()

@@ -43,7 +43,7 @@ class FramedExtractor(Wrapped):
             if value not in ("off", "auto"):
                 raise InputError(f"{name} must be off or auto, got {value!r}", name)
             if value == "auto" and name not in extractor.sees:
-                what = "where an object is" if name == "zoom" else "how an image stands"
+                what = "where objects are" if name == "zoom" else "how an image stands"
                 raise InputError(
                     f"{extractor.name} does not see {what} with these weights; leave {name} off", name
                 )

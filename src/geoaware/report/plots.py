@@ -236,12 +236,12 @@ def _drawable(values: Iterable[float]) -> bool:
 def _window(result: PCKResult) -> tuple[int, tuple[object, ...]]:
     """The window, and all else that the results of one plot must have in common."""
     settings = dict(result.about.get("settings", {}))
-    matching = dict(settings.pop("matching", {}))
-    if "window" not in matching:
+    matching = settings.pop("matching", None)
+    if not isinstance(matching, Mapping) or not isinstance(window := matching.get("window"), int):
         raise InputError(
             "a result does not say with which window it was predicted (settings of the file's header)"
         )
-    window = int(matching.pop("window"))
+    matching = {key: each for key, each in matching.items() if key != "window"}
     same = [result.about.get(key) for key in ("dataset", "split", "extractor", "hashes")]
     return window, (result.protocol, result.alphas, settings, matching, *same)
 

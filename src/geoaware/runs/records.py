@@ -4,6 +4,9 @@ Finished items are appended to ``FILE.part``, one whole line at a time, as they 
 there, ``FILE`` is written in the order of the items, and the part file goes. A killed run leaves at worst a
 last line cut off; the next run drops it, checks that it would do the same work, and goes on.
 
+A run may keep its lines in ``FILE.records``: a later one that has more items, or makes another result of
+them, does only what is missing.
+
 Where ``FILE`` is at a URL, ``FILE.part`` is a folder of objects: nothing can be appended to these.
 """
 
@@ -14,12 +17,14 @@ import json
 import logging
 import os
 import re
+import shutil
 import socket
 import time
 from abc import ABC, abstractmethod
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from types import TracebackType
@@ -49,6 +54,9 @@ HEAD, OWNER = "head.json", "owner.json"
 EACH, SECONDS = 500, 10.0
 """An object of lines is written when so many wait for it, or so long after the last one."""
 
+KEPT = ".records"
+"""Ends the name of the file with the lines of a finished run."""
+
 _LINES = re.compile(r"[0-9]{9}-[0-9]{9}-[0-9a-f]{16}\.jsonl")
 
 _log = logging.getLogger(__name__)
@@ -61,11 +69,13 @@ class Run(ABC):
         what: what is done, for the progress.
         begins: how every result begins, white space aside.
         part_begins: how every file of what is done so far begins.
+        reusable: whether its lines are kept when it has ended.
     """
 
     what: str
     begins: str
     part_begins: str
+    reusable = False
 
     @property
     @abstractmethod
@@ -81,8 +91,8 @@ class Run(ABC):
         """All items, once each, in the order of work."""
 
     @abstractmethod
-    def check_whole(self, goal: Path) -> None:
-        """Make sure that a whole result is of this run; anything else is an `InputError`."""
+    def is_current(self, goal: Path) -> bool:
+        """Whether a whole result is of this run; if not, and it may not be replaced, `InputError`."""
 
     @abstractmethod
     def head(self) -> str:
@@ -112,7 +122,7 @@ def complete(
 
     Args:
         run: the work.
-        goal: the file to write; beside it ``.part`` holds what is done so far.
+        goal: the file to write; beside it ``.part`` holds what is done so far, ``.records`` what was kept.
         engine: what does the work; this process if not given.
         restart: discard what an earlier run left instead of going on.
         tell: told of every item.
@@ -120,25 +130,76 @@ def complete(
     Raises:
         InputError: files of another run are in the way, or in use.
     """
-    part = goal.with_name(goal.name + PART)
+    part, kept = _part(goal), _kept(goal)
     if is_table(goal):
         check_own_table(goal, run.part_begins)
     else:
         check_own(goal, run.begins)
     check_own(part / HEAD if is_remote(part) else part, run.part_begins)
-    if goal.exists() and not restart:
-        run.check_whole(goal)
+    if run.reusable:
+        check_own(kept, run.part_begins)
+    current = goal.exists() and not restart and run.is_current(goal)
+    if current:
         tell(run.what, len(run), len(run))
         clear_drafts(goal)
-        remove_part(part)
-        return
-    with (RecordFolder if is_remote(part) else Records)(part, run, restart) as records:
-        if restart:
-            discard(goal)
-        carry_out(run, records, engine or Local(), tell)
-        with replacing(goal) as draft:
-            run.write(draft, records)
+    elif goal.exists() and not restart and kept.exists() and not is_unchanged(goal, goal):
+        text = f"{goal}: was changed after it was written; choose another place, or restart"
+        raise InputError(text, "restart")
+    # A run that was killed at its very end may have left its lines.
+    if not current or (run.reusable and part.exists() and not kept.exists()):
+        with (RecordFolder if is_remote(part) else Records)(part, run, restart) as records:
+            if restart:
+                discard(goal)
+                discard(kept)
+            if kept.exists():
+                records.take(kept, run)
+            if not current:
+                carry_out(run, records, engine or Local(), tell)
+                with replacing(goal) as draft:
+                    run.write(draft, records)
+            if run.reusable and len(records) == len(run):
+                records.keep(kept, goal)
     remove_part(part)
+
+
+def is_unchanged(goal: Path, result: Path) -> bool:
+    """Whether a file is still as the run that made ``goal`` left it, as far as its lines were kept."""
+    try:
+        with _kept(goal).open("rb") as file:
+            known = json.loads(file.readline())["results"]
+        return bool(known[result.name] == _digest(result))
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return False
+
+
+def note_made(goal: Path, made: Path) -> None:
+    """Note how a file is that was made of the result of a finished run, for `is_unchanged`."""
+    kept = _kept(goal)
+    if kept.exists():
+        with kept.open("rb") as file, replacing(kept) as draft, draft.open("wb") as copy:
+            head = json.loads(file.readline())
+            copy.write(_head_line(head, {**head["results"], made.name: _digest(made)}))
+            shutil.copyfileobj(file, copy)
+
+
+def _head_line(head: Mapping[str, Any], results: Mapping[str, str]) -> bytes:
+    return json.dumps({**head, "results": results}, separators=(",", ":")).encode() + b"\n"
+
+
+def _part(goal: Path) -> Path:
+    return goal.with_name(goal.name + PART)
+
+
+def _kept(goal: Path) -> Path:
+    return goal.with_name(goal.name + KEPT)
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for block in iter(partial(file.read, 1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def carry_out(run: Run, records: Records, engine: Engine, tell: Tell = silent) -> None:
@@ -185,6 +246,7 @@ class Records:
     def __init__(self, path: Path, run: Run, restart: bool = False) -> None:
         self.path = path
         self.head: Any = None
+        self._results = dict[str, str]()
         self._places, self._count = array("q", [-1]) * len(run), 0
         self._file = open_part(path, restart)
         try:
@@ -221,6 +283,26 @@ class Records:
         for place in filter(lambda each: each >= 0, self._places):
             self._file.seek(place)
             yield self._file.readline()
+
+    def take(self, kept: Path, run: Run) -> None:
+        """Take over the lines of a finished run that are missing here."""
+        with kept.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                with reading_part(f"{kept}, line {number}"):
+                    content = json.loads(line)
+                    if number == 1:
+                        run.check_head(content, kept)
+                        self._results = dict(content["results"])
+                        if self.head is None:
+                            self.begin(line.decode())
+                    elif (place := run.place(content)) not in self:
+                        self.put(place, line.decode())
+
+    def keep(self, kept: Path, goal: Path) -> None:
+        """Keep the lines in their order, and how the result is that was made of them."""
+        with replacing(kept) as draft, draft.open("wb") as file:
+            file.write(_head_line(self.head, {**self._results, goal.name: _digest(goal)}))
+            file.writelines(self.lines())
 
     def _append(self, line: str) -> int:
         """Where a line begins that is handed to the operating system whole.

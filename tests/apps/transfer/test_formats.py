@@ -131,16 +131,17 @@ def test_what_others_wrote_is_not_replaced(tmp_path: Path, to: str) -> None:
 
 
 @pytest.mark.parametrize("to", OTHERS)
-def test_a_restart_replaces_files_and_no_folders(tmp_path: Path, to: str) -> None:
+def test_files_are_replaced_and_no_folders(tmp_path: Path, to: str) -> None:
     out = named(tmp_path, to)
     run(tmp_path, to, out)
     other = TransferSettings(threshold=0.2)
-    with pytest.raises(InputError, match="belongs to another run"):
-        run(tmp_path, to, out, other)
     if to in formats.FOLDERS:
-        with pytest.raises(InputError, match="belongs to another run; choose another place, or remove it"):
-            run(tmp_path, to, out, other, restart=True)
+        for restart in (False, True):
+            message = "belongs to another run; choose another place, or remove it"
+            with pytest.raises(InputError, match=message):
+                run(tmp_path, to, out, other, restart=restart)
         return
+    run(tmp_path, to, out, other)
     run(tmp_path, to, out, other, restart=True)
     run(tmp_path, to, out, other)
     assert not list(tmp_path.glob(".*"))
@@ -156,7 +157,12 @@ def test_a_folder_that_cannot_be_written_leaves_nothing(
     monkeypatch.setattr(formats.labelme, "write", fail)
     with pytest.raises(InputError, match="no"):
         run(tmp_path, "labelme", tmp_path / "found")
-    assert sorted(each.name for each in tmp_path.iterdir()) == ["found.coco.json", "photos", "sources"]
+    assert sorted(each.name for each in tmp_path.iterdir()) == [
+        "found.coco.json",
+        "found.coco.json.records",
+        "photos",
+        "sources",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -213,7 +219,7 @@ def test_names_that_lead_out_stay_inside(tmp_path: Path) -> None:
     for to in ("dlc", "yolo", "labelme"):
         out = tmp_path / to / "out"
         transfer(sources, targets, matcher(), out, TransferSettings(threshold=0.0), to=to)
-        assert [each.name for each in (tmp_path / to).iterdir() if not each.name.endswith(".json")] == ["out"]
+        assert [each.name for each in (tmp_path / to).iterdir() if "." not in each.name] == ["out"]
         written = {"dlc": "labeled-data/far/CollectedData_geoaware.csv", "yolo": "labels/far/000.txt"}
         assert (out / written.get(to, "far/000.json")).is_file()
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ from geoaware.apps.transfer.calibration import shipped
 from geoaware.matcher import Matcher
 from geoaware.method.geometry import pose_image, pose_points
 from geoaware.runs.errors import InputError, NotFiniteError
+from geoaware.runs.records import Records
 from geoaware.runs.work import Local
 from tests.apps.transfer.tiny import (
     CELL,
@@ -214,7 +216,7 @@ def test_an_interrupted_run_goes_on_and_writes_the_same(tmp_path: Path, stop: in
     assert not out.exists()
     assert part.read_bytes().count(b"\n") == stop + 1
     with part.open("ab") as file:
-        file.write(b'{"n": 9')
+        file.write(b'{"target": "9')
     counting = matcher()
     assert transfer(sources, targets, counting, out, settings).out == out
     assert whole is not None
@@ -245,10 +247,10 @@ def damage(part: Path, row: int, harm: Callable[[dict], object]) -> None:
 
 
 DAMAGES: list[tuple[int, Callable[[dict], object]]] = [
-    (1, lambda record: '{"n": 1, "siz'),
+    (1, lambda record: '{"target": "1", "siz'),
     (1, lambda record: record["points"].pop()),
     (1, lambda record: record["probability"].append(0.5)),
-    (2, lambda record: record.update(n=7)),
+    (2, lambda record: record.update(target=[7])),
     (2, lambda record: record.update(points=[[1, 2, 3]] * len(record["points"]))),
     (2, lambda record: record.update(size="big")),
     (2, lambda record: record.pop("distance")),
@@ -297,14 +299,125 @@ def test_a_killed_process_loses_nothing(tmp_path: Path) -> None:
 
 def test_another_run_is_not_overwritten(tmp_path: Path) -> None:
     sources, targets = job(tmp_path)
+    out, others = tmp_path / "out.json", TransferSettings(VoteSettings(nearest=1))
+    transfer(sources, targets, matcher(), out)
+    before = out.read_bytes()
+    with pytest.raises(InputError, match=r"belongs to another run \(different: settings.vote.nearest\)"):
+        transfer(sources, targets, matcher(), out, others)
+    assert out.read_bytes() == before
+    transfer(sources, targets, matcher(), out, others, restart=True)
+    assert json.loads(out.read_text())["info"]["run"]["settings"]["vote"]["nearest"] == 1
+
+
+def idle() -> Matcher:
+    """One that computes nothing."""
+    made = matcher()
+    made.extractor.levels = Mock(side_effect=AssertionError("an image was encoded"))  # type: ignore[method-assign]
+    return made
+
+
+SHOWN = [
+    TransferSettings(threshold=0.9),
+    TransferSettings(threshold=0.2, keep_guesses=True),
+    TransferSettings(threshold=0.9, unshown="hidden"),
+]
+
+
+@pytest.mark.parametrize("name", ["out.json", "out.parquet"])
+def test_a_finished_run_shows_more_or_less_without_work(tmp_path: Path, name: str) -> None:
+    sources, targets = job(tmp_path)
+    out = tmp_path / name
+    transfer(sources, targets, matcher(), out)
+    first = out.read_bytes()
+    for settings in SHOWN:
+        transfer(sources, targets, idle(), out, settings)
+        anew = transfer(sources, targets, matcher(), tmp_path / f"anew-{name}", settings, restart=True)
+        assert out.read_bytes() == anew.out.read_bytes() != first
+        assert not out.with_name(f"{name}.part").exists()
+    transfer(sources, targets, idle(), out)
+    assert out.read_bytes() == first
+
+
+def test_only_new_images_are_computed(tmp_path: Path) -> None:
+    sources, targets = job(tmp_path)
+    fewer, out, counting = replace(targets, rows=targets.rows[::2]), tmp_path / "out.json", matcher()
+    transfer(sources, fewer, matcher(), out, ALL)
+    transfer(sources, targets, counting, out, ALL)
+    assert isinstance(counting.extractor, Sided)
+    assert counting.extractor.count == 4 + len(targets) - len(fewer)
+    anew = transfer(sources, targets, matcher(), tmp_path / "anew.json", ALL).out
+    assert out.read_bytes() == anew.read_bytes()
+    assert lines_of(out).read_bytes() == lines_of(anew).read_bytes().replace(b"anew.json", b"out.json")
+    with pytest.raises(InputError, match=r"out.json: is of other targets too; give these too, choose"):
+        transfer(sources, fewer, matcher(), out, ALL)
+    assert out.read_bytes() == anew.read_bytes()
+
+
+def lines_of(out: Path) -> Path:
+    return out.with_name(f"{out.name}.records")
+
+
+def test_a_result_that_was_changed_by_hand_is_not_replaced(tmp_path: Path) -> None:
+    sources, targets = job(tmp_path)
     out = tmp_path / "out.json"
     transfer(sources, targets, matcher(), out)
+    changed = out.read_bytes().replace(b'"iscrowd":0', b'"iscrowd":1', 1)
+    assert changed != out.read_bytes()
+    out.write_bytes(changed)
+    transfer(sources, targets, matcher(), out)
+    with pytest.raises(InputError, match=r"out.json: was changed after it was written; choose another place"):
+        transfer(sources, targets, matcher(), out, TransferSettings(threshold=0.9))
+    assert out.read_bytes() == changed
+    transfer(sources, targets, matcher(), out, TransferSettings(threshold=0.9), restart=True)
+    assert json.loads(out.read_text())["info"]["run"]["settings"]["threshold"] == 0.9
+
+
+def test_without_its_lines_a_result_of_other_settings_stays(tmp_path: Path) -> None:
+    sources, targets = job(tmp_path)
+    out = tmp_path / "out.json"
+    transfer(sources, targets, matcher(), out)
+    lines_of(out).unlink()
     before = out.read_bytes()
     with pytest.raises(InputError, match=r"belongs to another run \(different: settings.threshold\)"):
         transfer(sources, targets, matcher(), out, TransferSettings(threshold=0.9))
     assert out.read_bytes() == before
-    transfer(sources, targets, matcher(), out, TransferSettings(threshold=0.9), restart=True)
-    assert json.loads(out.read_text())["info"]["run"]["settings"]["threshold"] == 0.9
+    precious = lines_of(tmp_path / "other.json")
+    precious.write_text("mine")
+    with pytest.raises(InputError, match=r"other.json.records: exists and was not written by geoaware"):
+        transfer(sources, targets, matcher(), tmp_path / "other.json", restart=True)
+    assert precious.read_text() == "mine"
+
+
+def test_another_format_follows_unless_somebody_changed_it(tmp_path: Path) -> None:
+    sources, targets = job(tmp_path)
+    out, high = tmp_path / "out.xml", TransferSettings(threshold=0.99)
+    transfer(sources, targets, matcher(), out, to="cvat")
+    first = out.read_bytes()
+    transfer(sources, targets, idle(), out, high, to="cvat")
+    second = out.read_bytes()
+    assert second != first
+    out.write_bytes(second + b"<!-- mine -->")
+    with pytest.raises(InputError, match=r"out.xml: belongs to another run; choose another, or restart"):
+        transfer(sources, targets, idle(), out, to="cvat")
+    assert out.read_bytes() == second + b"<!-- mine -->"
+    out.unlink()
+    transfer(sources, targets, idle(), out, to="cvat")
+    assert out.read_bytes() == first
+
+
+def test_a_run_that_was_killed_before_its_lines_were_kept(tmp_path: Path, monkeypatch: Any) -> None:
+    sources, targets = job(tmp_path)
+    out = tmp_path / "out.json"
+    with monkeypatch.context() as patch:
+        patch.setattr(Records, "keep", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            transfer(sources, targets, matcher(), out)
+    assert out.exists()
+    assert not lines_of(out).exists()
+    transfer(sources, targets, idle(), out)
+    transfer(sources, targets, idle(), out, TransferSettings(threshold=0.9))
+    anew = transfer(sources, targets, matcher(), tmp_path / "anew.json", TransferSettings(threshold=0.9))
+    assert out.read_bytes() == anew.out.read_bytes()
 
 
 def test_what_is_in_the_way_is_never_lost(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from geoaware import cli
-from geoaware.apps.transfer import list_targets, read_sources, transfer
+from geoaware.apps.transfer import TransferSettings, list_targets, read_sources, transfer
 from geoaware.features import EXTRACTORS, Entry
 from geoaware.runs.places import place
 from tests import s3
@@ -67,9 +67,18 @@ def test_the_result_has_the_bytes_of_a_local_run(local: Path) -> None:
     assert (outcome.targets, outcome.failed) == (COUNT, 1)
     assert outcome.reasons == ("002.png: not an image that can be read; convert it to JPEG or PNG",)
     assert out.read_bytes() == (local / "out.json").read_bytes()
-    assert list(out.parent.iterdir()) == [out]
+    assert list(out.parent.iterdir()) == [out, out.with_name("found.json.records")]
     again = transfer(*inputs(s3.url("in")), matcher(), out)  # it is known as its own
     assert again == outcome
+    first = out.read_bytes()
+    for threshold in (0.9, TransferSettings().threshold):
+        shown = TransferSettings(threshold=threshold)
+        transfer(*inputs(s3.url("in")), matcher(), out, shown, progress=no_work)
+        assert (out.read_bytes() == first) == (threshold != 0.9)
+
+
+def no_work(what: str, done: int, total: int) -> None:
+    assert (what, done) == ("annotating", total)
 
 
 @pytest.mark.usefixtures("server")
@@ -89,7 +98,7 @@ def test_an_interrupted_run_goes_on(local: Path) -> None:
     transfer(*inputs(s3.url("in")), matcher(), out, progress=lambda what, n, of: done.append(n))
     assert done[0] == 12
     assert out.read_bytes() == (local / "out.json").read_bytes()
-    assert list(out.parent.iterdir()) == [out]
+    assert list(out.parent.iterdir()) == [out, out.with_name("found.json.records")]
 
 
 SLOW = """
@@ -118,7 +127,7 @@ def test_a_killed_run_goes_on(local: Path) -> None:
     transfer(*inputs(s3.url("in")), matcher(), out, progress=lambda what, n, of: done.append(n))
     assert 0 < done[0] < COUNT
     assert out.read_bytes() == (local / "out.json").read_bytes()
-    assert list(out.parent.iterdir()) == [out]
+    assert list(out.parent.iterdir()) == [out, out.with_name("found.json.records")]
 
 
 @pytest.mark.usefixtures("server")
@@ -136,7 +145,7 @@ def test_the_command_line_takes_urls(tmp_path: Path) -> None:
     found = json.loads(s3.url("cli/out.json").read_bytes())
     assert len(found["images"]) == COUNT - 1
     assert found["images"][0]["file_name"] == "000.png"
-    assert [each.name for each in s3.url("cli").iterdir()] == ["out.html", "out.json"]
+    assert [each.name for each in s3.url("cli").iterdir()] == ["out.html", "out.json", "out.json.records"]
 
 
 @pytest.mark.usefixtures("server")

@@ -161,7 +161,7 @@ class _Poses(Run):
         """Each image is one; those of a category follow each other."""
         return [(each,) for each in sorted(range(len(self)), key=lambda each: self._images[each].category)]
 
-    def check_whole(self, goal: Path) -> None:
+    def is_current(self, goal: Path) -> bool:
         content = _read_table(goal, self._numbers) if is_table(goal) else _read(goal)
         poses, without = content.pop("poses", None), content.pop("failed", {})
         check_same_run(content, self._header, goal)
@@ -172,6 +172,7 @@ class _Poses(Run):
         for number, each in enumerate(poses, start=1):
             with reading_part(f"{goal}, pose {number}"):
                 self.place(each)
+        return True
 
     def head(self) -> str:
         return record_line(self._header)

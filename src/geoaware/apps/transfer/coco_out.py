@@ -33,7 +33,7 @@ BOX_MARGIN = 0.1
 """Added on every side of the box around keypoints, as a share of its longer side, where no box is given."""
 
 Record = Mapping[str, Any]
-"""A line of a part file: ``n`` (the target's number), then ``failed`` (why), or ``size`` (of the image),
+"""A line of a part file: ``target`` (its key), then ``failed`` (why), or ``size`` (of the image),
 ``points`` ([x, y] or null, by keypoint), ``probability``, ``source`` (row), ``pose`` and ``distance``."""
 
 

@@ -47,10 +47,10 @@ from geoaware.evaluation.predictions import versions
 from geoaware.matcher import Matcher
 from geoaware.method.types import FeatureMap
 from geoaware.runs.errors import InputError, NotFiniteError
-from geoaware.runs.files import check_apart, check_goals, check_same_run, reading_part
+from geoaware.runs.files import PART, check_apart, check_goals, check_same_run, reading_part
 from geoaware.runs.places import place
 from geoaware.runs.progress import Tell, silent
-from geoaware.runs.records import Records, Run, complete
+from geoaware.runs.records import KEPT, Records, Run, complete, is_unchanged, note_made
 from geoaware.runs.settings import checked
 from geoaware.runs.tables import is_table
 from geoaware.runs.work import Batch, Engine, batched
@@ -60,6 +60,9 @@ FORMAT_VERSION = 1
 
 _DEPTH = 3
 """Levels that a message on differing runs looks into: ``settings.vote.rivals``."""
+
+AT_WRITING = frozenset({"threshold", "keep_guesses", "unshown", "smooth"})
+"""Settings that are applied when the result is written."""
 
 SHOWN = 20
 """So many failures are quoted; all of them are in the result."""
@@ -130,13 +133,17 @@ def transfer(
     check_apart({goal, found}, [each for each in (sources.path, targets.file, *videos) if each is not None])
     if targets.shots and to not in ("coco", "slp") and not targets.kept:
         raise InputError(f"{formats.FORMATS[to].WHAT} names image files; have the frames written", "frames")
-    run = _Transfer(sources, targets, matcher, settings or TransferSettings(), engine, progress, smooth)
-    there = to == "coco" or formats.check_goal(to, goal, run.mark, restart)
+    run = _Transfer(
+        sources, targets, matcher, settings or TransferSettings(), engine, progress, found, smooth
+    )
+    there = to == "coco" or formats.check_goal(to, goal, run.mark, restart, is_unchanged(found, goal))
     if targets.kept:
         keep_frames(targets.shots, targets.folder, progress)
     complete(run, found, engine, restart=restart, tell=progress)
     if not there:
         formats.write(to, goal, as_result(found, targets, run.mark))
+        if goal.is_file():
+            note_made(found, goal)
     return _outcome(goal, found)
 
 
@@ -150,9 +157,11 @@ class _Transfer(Run):
     settings: TransferSettings
     engine: Engine | None
     tell: Tell
+    found: Path
     smooth: bool = True
     known: Calibration | None = None
 
+    reusable = True
     what = "annotating"
     begins = BEGIN
     part_begins = f'{{"run":{{"format":"{FORMAT}"'
@@ -209,26 +218,38 @@ class _Transfer(Run):
     def batches(self) -> Sequence[Batch]:
         return batched(len(self), self.batch)
 
-    def check_whole(self, goal: Path) -> None:
+    def is_current(self, goal: Path) -> bool:
         found = read_run(goal)
         if found is None:
             raise InputError(
                 f"{goal}: exists and was not written by geoaware transfer; choose another file", "out"
             )
-        check_same_run(found["run"], self.about, goal, _DEPTH)
+        if found["run"] == self.about:
+            return True
+        others = [goal.with_name(goal.name + each) for each in (PART, KEPT)]
+        same = _work_of if any(each.exists() for each in others) else dict
+        check_same_run(same(found["run"]), same(self.about), goal, _DEPTH)
+        return False
 
     def head(self) -> str:
         self.known = self.voters.calibrate(self.engine, self.tell)
-        return as_json({"run": self.about, "calibration": asdict(self.known)}) + "\n"
+        return as_json(self._head()) + "\n"
+
+    def _head(self) -> dict[str, Any]:
+        assert self.known is not None
+        return {"run": self.about, "calibration": asdict(self.known)}
 
     def check_head(self, content: Any, part: Path) -> None:
-        check_same_run(content["run"], self.about, part, _DEPTH)
+        check_same_run(_work_of(content["run"]), _work_of(self.about), part, _DEPTH)
         self.known = Calibration(**checked(Calibration, content["calibration"], "calibration"))
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {self.targets.key(place): place for place in range(len(self))}
 
     def place(self, record: Any) -> int:
         """The place of a record's target; every value that the result is made of must be there."""
-        number = record["n"]
-        fine = 1 <= number <= len(self)
+        fine = True
         if "failed" not in record:
             count, (width, height) = len(self.sources.schema), record["size"]
             points, chances = record["points"], record["probability"]
@@ -241,9 +262,15 @@ class _Transfer(Run):
                 fine &= len(record["peaks"]) == count and _are_places(chain(*record["peaks"]))
         if not fine:
             raise ValueError(record)
-        return int(number) - 1
+        if record["target"] not in self._places:
+            raise InputError(
+                f"{self.found}: is of other targets too; give these too, choose another place, or restart",
+                "restart",
+            )
+        return self._places[record["target"]]
 
     def write(self, draft: Path, records: Records) -> None:
+        records.head = self._head()
         write = write_rows if is_table(draft) else write_result
         smooth = self.smooth and self.targets.shots
         write(draft, Smoothed(records, self.targets) if smooth else records, self.sources, self.targets)
@@ -269,7 +296,8 @@ class _Job:
         images = [each.image for each in loaded if isinstance(each, _Opened)]
         maps = iter(self.voters.matcher.features(images))
         return [
-            as_json(_record(self.targets[place], each, maps, self)) + "\n"
+            as_json({"target": self.targets.key(place), **_record(self.targets[place], each, maps, self)})
+            + "\n"
             for place, each in zip(batch, loaded, strict=True)
         ]
 
@@ -323,11 +351,11 @@ def _are_places(values: Iterable[Any]) -> bool:
 
 def _record(target: Target, opened: _Opened | str, maps: Iterator[FeatureMap], job: _Job) -> dict[str, Any]:
     if isinstance(opened, str):
-        return {"n": target.number, "failed": opened}
+        return {"failed": opened}
     try:
         found = job.voters.locate(next(maps), opened.mask, others=PEAKS if target.shot else 0)
     except NotFiniteError as error:
-        return {"n": target.number, "failed": str(error)}
+        return {"failed": str(error)}
     chances = job.known.probability(found.evidence)
     places = found.points + torch.tensor(opened.window[:2])
     size, turn = opened.frame.size, INVERSE[opened.frame.orientation]
@@ -336,7 +364,6 @@ def _record(target: Target, opened: _Opened | str, maps: Iterator[FeatureMap], j
     seen = list(zip(places.tolist(), chances.tolist(), found.known.tolist(), strict=True))
     peaks = {} if found.others is None else {"peaks": _others(found, opened.window, job.known)}
     return {
-        "n": target.number,
         "size": list(size),
         "points": [[round(x, 2), round(y, 2)] if there else None for (x, y), _, there in seen],
         "probability": [round(chance, 4) if there else 0.0 for _, chance, there in seen],
@@ -357,6 +384,12 @@ def _others(found: Vote, window: Window, known: Calibration) -> list[list[list[f
         if there else []
         for *row, there in zip(places, chances, found.known.tolist(), strict=True)
     ]  # fmt: skip
+
+
+def _work_of(about: dict[str, Any]) -> dict[str, Any]:
+    """What the work depends on: not what is decided when the result is written, nor how many targets."""
+    settings = {key: each for key, each in about["settings"].items() if key not in AT_WRITING}
+    return {**{key: each for key, each in about.items() if key != "targets"}, "settings": settings}
 
 
 def _outcome(goal: Path, found: Path) -> Outcome:

@@ -138,13 +138,20 @@ class Targets(Sequence[Target]):
     def hash(self) -> str:
         """SHA-256 of names and of what a COCO file says, without the image files."""
         digest = hashlib.sha256()
-        for each in self:
-            line = [each.name, each.image_id, each.annotation]
-            line += [self.exif] if self.exif != "upright" else []
-            line += [each.shot.video.mark] if each.shot else []
-            text = json.dumps(line, ensure_ascii=False, sort_keys=True)
-            digest.update(text.encode(errors="surrogatepass") + b"\n")
+        for place in range(len(self)):
+            digest.update(self._line(place))
         return digest.hexdigest()
+
+    def key(self, place: int) -> str:
+        """What tells a target from others, however many there are and wherever it stands among them."""
+        return hashlib.sha256(self._line(place)).hexdigest()[:16]
+
+    def _line(self, place: int) -> bytes:
+        name, image_id, annotation = self.rows[place]
+        shot = self.shots.get(name)
+        said = [name, image_id, annotation, *([self.exif] if self.exif != "upright" else [])]
+        said += [shot.video.mark] if shot else []
+        return json.dumps(said, ensure_ascii=False, sort_keys=True).encode(errors="surrogatepass") + b"\n"
 
     def without(self, sources: Sources) -> Targets:
         """The targets whose image is not one of the sources.

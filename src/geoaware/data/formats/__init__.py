@@ -120,8 +120,10 @@ def choose(to: str | None, out: Path, source: str) -> str:
     return to
 
 
-def check_goal(name: str, out: Path, mark: str, restart: bool = False) -> bool:
+def check_goal(name: str, out: Path, mark: str, restart: bool = False, replaceable: bool = False) -> bool:
     """Find out before long work whether a result can be written; whether it is there already.
+
+    A file of other settings may be ``replaceable``: nobody has changed it. Folders are never replaced.
 
     Raises:
         InputError: something else is there, or the place cannot be written to.
@@ -142,7 +144,7 @@ def check_goal(name: str, out: Path, mark: str, restart: bool = False) -> bool:
         raise InputError(
             f"{out}: exists and was not written by geoaware transfer; choose another place", "out"
         )
-    if restart and name not in FOLDERS:
+    if (restart or (replaceable and found[1] != mark)) and name not in FOLDERS:
         return False
     if restart or found[1] != mark:
         remedy = "choose another place, or remove it" if name in FOLDERS else "choose another, or restart"
