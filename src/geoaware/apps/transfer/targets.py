@@ -206,15 +206,16 @@ def list_targets(
     base = absolute(root)
     try:
         names = sorted({each.relative_to(base).as_posix() for each in found})
-        if videos:
-            shots, folder = list_shots(found, base, every or 1), base if frames is None else absolute(frames)
-            rows = [(name, None, None) for name in shots]
-            return Targets(rows, folder, exif=check_exif(exif), shots=shots, kept=frames is not None)
     except ValueError:
         outside = next(each for each in found if not each.is_relative_to(base))
         raise InputError(
             f"{outside}: lies outside {root}; give a folder that holds all images", parameter="root"
         ) from None
+    if videos:
+        shots = list_shots(names, base, 1 if every is None else every)
+        folder = base if frames is None else absolute(frames)
+        rows = [(name, None, None) for name in shots]
+        return Targets(rows, folder, exif=check_exif(exif), shots=shots, kept=frames is not None)
     return Targets([(name, None, None) for name in names], base, exif=check_exif(exif))
 
 

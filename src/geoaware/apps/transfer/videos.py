@@ -12,7 +12,6 @@ from geoaware.data.images import SUFFIXES
 from geoaware.data.video import Video, frames, is_video, look_through, to_image
 from geoaware.runs.errors import InputError
 from geoaware.runs.files import reading_part, replacing, writing
-from geoaware.runs.places import absolute
 from geoaware.runs.progress import Tell, silent
 
 MARK = "geoaware frames"
@@ -54,17 +53,17 @@ def only_videos(paths: Sequence[Path]) -> bool:
     return any(kinds.values())
 
 
-def list_shots(videos: Iterable[Path], root: Path, every: int = 1) -> dict[str, Shot]:
+def list_shots(videos: Iterable[str], root: Path, every: int = 1) -> dict[str, Shot]:
     """Every N-th frame of these videos, by the name of its image: ``clip/img000125.png`` of ``clip.mp4``.
 
     Raises:
-        InputError: a video cannot be read or lies outside the root, or two would share names.
+        InputError: a video cannot be read, or two would share names.
     """
     if every < 1:
         raise InputError(f"every frame is 1, every second one 2; got {every}", "every")
     found, stems = dict[str, Shot](), dict[str, str]()
-    for name in sorted({each.relative_to(root).as_posix() for each in map(absolute, videos)}):
-        stem = str(Path(name).with_suffix("").as_posix())
+    for name in videos:
+        stem = Path(name).with_suffix("").as_posix()
         if stem in stems:
             raise InputError(f"{stems[stem]} and {name} would share the names of frames; rename one")
         stems[stem] = name
