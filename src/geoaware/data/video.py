@@ -17,16 +17,10 @@ from typing import Any
 from PIL import Image
 
 from geoaware.data.exif import turned_pixels
-from geoaware.data.files import reading
+from geoaware.data.files import VIDEOS, reading
 from geoaware.runs.errors import InputError, reason
 from geoaware.runs.files import refuse_pretender
 from geoaware.runs.optional import require
-
-SUFFIXES = frozenset(
-    {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".asf"}
-    | {".flv", ".ogv", ".3gp"}
-)
-"""How the names of video files end."""
 
 _BEGINS = re.compile(
     rb".{4}ftyp(?!avi[fs]|hei[cfmsx]|hev[cx]|mif1|msf1)|.{4}(?:moov|mdat|wide)|\x1aE\xdf\xa3|RIFF.{4}AVI "
@@ -78,7 +72,7 @@ class Video:
 def is_video(path: Path) -> bool:
     """Whether a file is a video by how it begins, or by its name."""
     with reading(path), path.open("rb") as file:
-        return bool(_BEGINS.match(file.read(_HEAD))) or path.suffix.lower() in SUFFIXES
+        return bool(_BEGINS.match(file.read(_HEAD))) or path.suffix.lower() in VIDEOS
 
 
 def look_through(path: Path) -> Video:

@@ -158,7 +158,7 @@ def as_result(path: Path, targets: Targets, mark: str) -> Result:
 
     with path.open(encoding="utf-8") as file, reading_part(str(path)):
         _seek(file, "categories", path)
-        videos = {each.name: each.video for each in targets.shots.values()}
+        videos = {each.name: (each.video.path, each.video.count) for each in targets.shots.values()}
         return Result([*_entries(file)], images, mark, targets.folder, videos)
 
 

@@ -9,7 +9,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NamedTuple
 
 from geoaware.data import fields
-from geoaware.data.video import Video
 from geoaware.runs.errors import InputError, reason
 from geoaware.runs.optional import require
 
@@ -130,14 +129,14 @@ class Result:
         images: makes an iterator of images with their annotations, in COCO's form.
         mark: of the run; stands at the file's beginning after `MARK`.
         folder: of the images.
-        videos: those whose frames the images are, by ``video`` in their entries; ``frame`` is the number.
+        videos: file and number of frames of those that the images are of, by ``video`` in their entries.
     """
 
     categories: Sequence[Entry]
     images: Callable[[], Iterable[tuple[Entry, Sequence[Entry]]]]
     mark: str = ""
     folder: Path | None = None
-    videos: Mapping[str, Video] = field(default_factory=dict)
+    videos: Mapping[str, tuple[Path, int]] = field(default_factory=dict)
 
     def only(self, what: str) -> Entry:
         """The category, for formats that have one."""

@@ -29,6 +29,8 @@ from geoaware.data.formats.hub import (
     whole,
 )
 from geoaware.data.images import load_image
+from geoaware.data.video import frames as frames_of
+from geoaware.data.video import look_through, to_image
 from geoaware.runs.errors import InputError
 from geoaware.runs.optional import require
 
@@ -150,14 +152,38 @@ class _Reader:
             return self._embedded(backend, frame)
         listed = backend.get("filenames") or video.get("filename") or backend.get("filename")
         if not isinstance(listed, list):
-            film = PurePosixPath(str(backend.get("filename") or listed).replace("\\", "/")).name
-            raise InputError(
-                f"{self.path}: annotates frames of the video {film}; export it as a package with "
-                "images (.pkg.slp)"
-            )
+            return self._frame(number, str(backend.get("filename") or listed).replace("\\", "/"), frame)
         shape = backend.get("shape") or [None] * 4
         alike = shape[1:3] if len(listed) == 1 else (None, None)
         return self.hub.image(str(listed[frame]).replace("\\", "/"), (alike[1], alike[0]))
+
+    def _frame(self, number: int, film: str, frame: int) -> Entry:
+        """The image of a frame of a video, put into a folder of this run with all others of the video."""
+        place = PurePosixPath(film)
+        self.hub.folder = self.hub.folder or workplace("images")
+        folder = self.hub.folder / f"video{number}"
+        if not folder.exists():
+            path = next(
+                (each for each in (Path(film), self.path.parent / place.name) if each.is_file()), None
+            )
+            if path is None:
+                raise InputError(
+                    f"{self.path}: annotates frames of the video {place.name}; put it beside the file, or "
+                    "export a package with images (.pkg.slp)"
+                )
+            video = look_through(path)
+            table = whole(self.file["frames"])
+            wanted = {*table["frame_idx"][table["video"] == number].tolist()}
+            folder.mkdir(parents=True)
+            for each, decoded in frames_of(video):
+                if each in wanted:
+                    to_image(decoded, str(path)).save(
+                        folder / f"{place.stem}-{each:06}.png", compress_level=1
+                    )
+        name = f"{place.stem}-{frame:06}.png"
+        if not (folder / name).exists():
+            raise InputError(f"{self.path}: {place.name} has no frame {frame} that can be decoded")
+        return self.hub.image(f"{folder.name}/{name}")
 
     def _embedded(self, backend: Mapping[str, Any], frame: int) -> Entry:
         """The image of a frame, put into a folder of this run."""
@@ -266,8 +292,8 @@ def _instance(annotation: Entry, frame: int, result: Result, tables: Mapping[str
 def _video(key: tuple[int, int, str], images: Sequence[str], result: Result) -> Entry:
     width, height, film = key
     if film:
-        video = result.videos[film]
-        place, backend = str(video.path), dict[str, Any](shape=[video.count, height, width, 3])
+        path, count = result.videos[film]
+        place, backend = str(path), dict[str, Any](shape=[count, height, width, 3])
         backend |= {"type": "MediaVideo", "filename": place, "grayscale": False, "bgr": True}
         return {"filename": place, "backend": backend | {"dataset": "", "input_format": "", "fps": None}}
     shape = [len(images), height, width, 3]
