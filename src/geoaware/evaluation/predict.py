@@ -39,7 +39,7 @@ from geoaware.evaluation.predictions import (
     record_line,
     versions,
 )
-from geoaware.evaluation.protocols import Protocol, get_protocol
+from geoaware.evaluation.protocols import PROTOCOLS, Protocol, get_protocol
 from geoaware.matcher import Matcher
 from geoaware.method.alignment import CANDIDATES, MirroredPoints, match_posed, mirror_points
 from geoaware.method.geometry import Pose, pose_image
@@ -74,7 +74,7 @@ class PredictSettings:
     """How a data set is predicted, beside what the matcher already holds.
 
     Attributes:
-        protocol: name of the protocol.
+        protocol: name of the protocol, or one of your own.
         labels: whether a mirrored source is read at the keypoint's partner as annotated (the † of the paper's
             tables), else at the partner that the features find.
         masks: whether the pose is chosen on the annotated object mask of the source (IMD; by the released
@@ -84,7 +84,7 @@ class PredictSettings:
         cache_bytes: how much the features kept in memory may take.
     """
 
-    protocol: str = "paper"
+    protocol: str | Protocol = "paper"
     labels: bool = True
     masks: bool = False
     batch: int = 0
@@ -98,7 +98,7 @@ class PredictSettings:
 
 def matching_settings(
     extractor: str,
-    protocol: str,
+    protocol: str | Protocol,
     choice: str = "auto",
     changes: Mapping[str, Any] | None = None,
     post_processor: PostProcessor | None = None,
@@ -107,7 +107,7 @@ def matching_settings(
 
     Args:
         extractor: name of the extractor.
-        protocol: name of the protocol.
+        protocol: it, or its name.
         choice: ``"auto"``: the window and temperature measured for the features (`matcher.defaults_of`),
             looking where the protocol looks (paper and released: padding too, unclamped; released: cells
             outside the window count as 0).
@@ -125,8 +125,9 @@ def matching_settings(
     if choice == "paper":
         base = MatchSettings(window=11 if post_processor is None else 15)
     if choice == "auto":
-        base = replace(base, inside_picture=get_protocol(protocol).inside_picture)
-        base = replace(base, outside="zero") if protocol == "released" else base
+        rules = get_protocol(protocol)
+        base = replace(base, inside_picture=rules.inside_picture)
+        base = replace(base, outside="zero") if rules.released_pose else base
     given = checked(MatchSettings, changes or {}, "matching")
     try:
         return replace(base, **given)
@@ -211,7 +212,7 @@ def _suited(matcher: Matcher, protocol: Protocol) -> Matcher:
     suited = copy(matcher)
     if matcher.settings is matcher.defaults.match:
         suited.settings = matching_settings(
-            matcher.extractor.name, protocol.name, post_processor=matcher.post_processor
+            matcher.extractor.name, protocol, post_processor=matcher.post_processor
         )
     if protocol.released_pose:
         suited.pose_rule = matcher.pose_rule.as_released()
@@ -244,7 +245,7 @@ class _Work:
         """As it comes back from a file."""
         provenance = self.matcher.extractor.provenance()
         header = Header(
-            protocol=self.settings.protocol,
+            protocol=self.protocol.name,
             pairs=len(self.dataset.pairs),
             dataset=self.dataset.name,
             split=self.dataset.split,
@@ -256,6 +257,7 @@ class _Work:
                 "labels": self.settings.labels,
                 "masks": self.settings.masks,
                 "batch": self.batch,
+                **({} if self.protocol.name in PROTOCOLS else {"protocol": asdict(self.protocol)}),
                 **provenance.settings,
             },
             versions=versions(),

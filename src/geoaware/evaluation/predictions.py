@@ -56,7 +56,7 @@ class Header:
     """First line of the file: what was predicted, with what; no time and no place, so that runs compare.
 
     Attributes:
-        protocol: its name; decides threshold base and comparison when the file is scored.
+        protocol: its name; ``settings`` have the rules of one that is not geoaware's own.
         pairs: number of records that a whole file has.
         extractor: name and settings of the features that are matched, post-processor and blend included.
         settings: everything else that decides the predictions (matching, pose, device, dtype …).
@@ -79,6 +79,21 @@ class Header:
     def to_line(self) -> str:
         """As it stands in the file, with the line's end."""
         return record_line({"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)})
+
+    @property
+    def rules(self) -> Protocol:
+        """The protocol that the file was predicted under.
+
+        Raises:
+            InputError: its name is not known, and the settings have no rules of it.
+        """
+        from geoaware.evaluation.protocols import Protocol, get_protocol
+        from geoaware.runs.settings import checked
+
+        given = self.settings.get("protocol")
+        if not isinstance(given, Mapping):
+            return get_protocol(self.protocol)
+        return get_protocol(Protocol(**checked(Protocol, {**given, "name": self.protocol}, "the protocol")))
 
     @property
     def about(self) -> dict[str, Any]:

@@ -24,8 +24,10 @@ Base = Literal["box", "image", "keypoints"]
 class Protocol:
     """How one line of papers counts; the defaults are those of the paper (section 5).
 
+    One of your own stands wherever a protocol is named; predictions files hold its rules.
+
     Attributes:
-        name: of the protocol.
+        name: of the protocol; none of `PROTOCOLS`, unless it is that one.
         about: whose it is, in a line.
         base: what alpha is a share of: the longer side of the target object's box, of the target image, or of
             the box around the target's visible keypoints.
@@ -41,7 +43,7 @@ class Protocol:
     """
 
     name: str
-    about: str
+    about: str = ""
     base: Base = "box"
     strict: bool = True
     averaging: Averaging = "per_image"
@@ -131,12 +133,16 @@ def check_alphas(alphas: Sequence[float]) -> None:
             )
 
 
-def get_protocol(name: str) -> Protocol:
-    """A protocol by name.
+def get_protocol(name: str | Protocol) -> Protocol:
+    """A protocol by name; one that is given itself is given back.
 
     Raises:
-        InputError: there is none of that name; the message lists them.
+        InputError: there is none of that name (the message lists them), or another one has its name.
     """
+    if isinstance(name, Protocol):
+        if PROTOCOLS.get(name.name, name) != name:
+            raise InputError(f"another protocol is called {name.name!r} already; choose another name")
+        return name
     if name not in PROTOCOLS:
         raise InputError(f"unknown protocol {name!r}; choose {', '.join(PROTOCOLS)}")
     return PROTOCOLS[name]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def score_file(
     path: str | os.PathLike[str],
-    protocol: str | None = None,
+    protocol: str | Protocol | None = None,
     *,
     alphas: Sequence[float] | None = None,
     error_alpha: float = 0.1,
@@ -47,20 +47,22 @@ def score_file(
             an alpha is not positive.
     """
     header, table = read(place(path))
-    if protocol is not None and get_protocol(protocol).name != header.protocol:
+    rules = header.rules
+    if protocol is not None and (wanted := get_protocol(protocol)) != rules:
+        other = f"{wanted.name} with these rules" if wanted.name == rules.name else wanted.name
         raise InputError(
-            f"{path}: was predicted under protocol {header.protocol}, not {protocol}, and holds its "
-            f"thresholds; score it under its own, or predict again under {protocol}",
+            f"{path}: was predicted under protocol {rules.name}, not {other}, and holds its "
+            f"thresholds; score it under its own, or predict again under {wanted.name}",
             parameter="protocol",
         )
-    rules, names = get_protocol(header.protocol), keypoint_names(header.schemas)
+    names = keypoint_names(header.schemas)
     return build(table, rules, names, header.about, alphas, error_alpha, draws, seed)
 
 
 def score(
     matches: Matches | Sequence[Matches],
     pair: Pair | Sequence[Pair],
-    protocol: str = "paper",
+    protocol: str | Protocol = "paper",
     *,
     schema: Schema | Mapping[str, Schema] | None = None,
     alphas: Sequence[float] | None = None,
@@ -73,7 +75,7 @@ def score(
     Args:
         matches: of the points ``pair.source.keypoints.at(pair.common_ids)``, in that order.
         pair: what was matched; as many as there are matches.
-        protocol: name of the protocol.
+        protocol: name of the protocol, or one of your own.
         schema: what the keypoints mean, or one for each category; without it no keypoint counts as
             geometry-aware and no swap as left-right.
         alphas: see `score_file`, as the rest.

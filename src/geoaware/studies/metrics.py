@@ -10,7 +10,6 @@ from jaxtyping import Float
 
 from geoaware.evaluation.counts import GEOMETRY_AWARE, STANDARD, correct_points, count
 from geoaware.evaluation.predictions import read
-from geoaware.evaluation.protocols import get_protocol
 from geoaware.evaluation.tables import ERROR_LABELS
 from geoaware.method.metrics.errors import ERROR_TYPES
 
@@ -37,7 +36,7 @@ METRICS: tuple[Metric, ...] = (
 def pair_values(path: Path) -> Float[np.ndarray, "p m"]:
     """Shares of each pair of a predictions file, in its order; columns as `METRICS`, NaN without a point."""
     header, table = read(path)
-    strict = get_protocol(header.protocol).strict
+    strict = header.rules.strict
     # Counts come in the order of categories: a category for each pair keeps the pairs in theirs.
     apart = replace(table, category=np.arange(len(table.category)))
     counts = count(apart, correct_points(table, ALPHAS, strict), ALPHAS[-1], strict)

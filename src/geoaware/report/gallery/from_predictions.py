@@ -18,7 +18,7 @@ from geoaware.data.dataset import require_files
 from geoaware.data.names import Names
 from geoaware.evaluation.counts import PointTable, correct_points, error_flags
 from geoaware.evaluation.predictions import Header, keypoint_names, read, records
-from geoaware.evaluation.protocols import check_alphas, get_protocol
+from geoaware.evaluation.protocols import check_alphas
 from geoaware.method.geometry import POSES
 from geoaware.method.metrics.errors import ERROR_TYPES
 from geoaware.method.metrics.pck import distances
@@ -91,7 +91,7 @@ def judge(path: Path, alpha: float = 0.1) -> Judged:
             )
         points = slice(edges[row], edges[row + 1])
         pairs[pair] = Place(pair, source, target, pose, row, points, table.keypoint[points].tolist())
-    strict = get_protocol(header.protocol).strict
+    strict = header.rules.strict
     error = distances(table.predicted, table.truth) / table.size[table.pair]
     correct = correct_points(table, (alpha,), strict)[:, 0]
     return Judged(path, header, table, pairs, error, correct, error_flags(table, alpha, strict))
@@ -100,7 +100,7 @@ def judge(path: Path, alpha: float = 0.1) -> Judged:
 def describe(runs: Sequence[Judged], data: str, alpha: float, shown: int) -> dict[str, str]:
     """What a gallery of one or two predictions files of a data set shows, and how it was judged."""
     first = runs[0]
-    protocol = get_protocol(first.header.protocol)
+    protocol = first.header.rules
     about = {
         "data": f"{data}, {shown:,} of {len(first.pairs):,} pairs",
         "protocol": protocol.name,
@@ -174,7 +174,7 @@ def _meant(runs: Sequence[Judged], wanted: Sequence[str], images: Images) -> Ima
 
 def _check_alike(a: Judged, b: Judged) -> None:
     """Make sure that two files are of the same pairs under the same rules."""
-    if a.header.protocol != b.header.protocol:
+    if a.header.rules != b.header.rules:
         raise InputError(
             f"{b.path}: is of protocol {b.header.protocol}, {a.path} of {a.header.protocol}; predict one of "
             "them again"
