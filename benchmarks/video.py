@@ -188,7 +188,7 @@ def decoding(given: argparse.Namespace) -> None:
             decoded = list(frames(video))[-1][1]
             times.append(time.process_time())
             for _ in range(10):
-                to_image(decoded, "")
+                to_image(video, decoded)
             times.append(time.process_time())
             looked, read, made = (1000 * (b - a) for a, b in pairwise(times))
             print(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
 import sys
 from collections.abc import Callable
@@ -33,7 +34,8 @@ CODECS = [
 
 def numbers(path: Path) -> list[tuple[int, int]]:
     """Number of every frame, and what it shows."""
-    return [(number, shown(to_image(frame, ""))) for number, frame in frames(look_through(path))]
+    video = look_through(path)
+    return [(number, shown(to_image(video, frame))) for number, frame in frames(video)]
 
 
 @pytest.mark.parametrize(("name", "codec", "options"), CODECS)
@@ -193,3 +195,25 @@ def test_the_mark_tells_videos_apart(tmp_path: Path) -> None:
         for name, count in (("a", 5), ("b", 5), ("c", 6))
     )
     assert one.mark == same.mark != other.mark
+
+
+def test_the_mark_tells_how_it_is_turned(tmp_path: Path) -> None:
+    path = film(tmp_path / "a.mp4", steps(3))
+    before = look_through(path)
+    after = look_through(turn(path, 6))
+    assert before.mark != after.mark
+    assert (before.orientation, after.orientation) == (1, 6)
+
+
+def test_frames_that_were_read_are_let_go(tmp_path: Path) -> None:
+    """Without waiting until Python looks for cycles."""
+    video, reader = look_through(turn(film(tmp_path / "a.mp4", steps(30)), 3)), Reader()
+    gc.collect()
+    gc.disable()
+    try:
+        for number in range(30):
+            reader.read(video, number)
+        held = [each for each in gc.get_objects() if type(each) is av.VideoFrame]
+        assert len(held) < 5
+    finally:
+        gc.enable()

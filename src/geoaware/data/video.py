@@ -10,7 +10,7 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,12 +61,14 @@ class Video:
         count: how many frames it has.
         stamps: when each is shown, rising; empty where it does not say so, as in AVI.
         mark: the same for the same frames.
+        orientation: how frames are to be turned, as EXIF counts.
     """
 
     path: Path
     count: int
     stamps: array[int]
     mark: str
+    orientation: int = 1
 
 
 def is_video(path: Path) -> bool:
@@ -103,10 +105,13 @@ def look_through(path: Path) -> Video:
         )
     if kind == "avi" or len({*stamps}) < count:
         stamps = array("q")
-    video = Video(path, count, array("q", sorted(stamps)), digest.hexdigest()[:16])
-    if next(frames(video), None) is None:
+    video = Video(path, count, array("q", sorted(stamps)), "")
+    first = next(frames(video), None)
+    if first is None:
         raise InputError(f"{path}: no frame can be decoded; fetch it again, or {_CONVERT}")
-    return video
+    orientation = _orientation(first[1])
+    digest.update(bytes([orientation]))
+    return replace(video, mark=digest.hexdigest()[:16], orientation=orientation)
 
 
 def frames(video: Video) -> Iterator[tuple[int, Any]]:
@@ -131,16 +136,15 @@ def frames(video: Video) -> Iterator[tuple[int, Any]]:
                     yield number, each
 
 
-def to_image(frame: Any, name: str) -> Image.Image:
+def to_image(video: Video, frame: Any) -> Image.Image:
     """A decoded frame as an upright RGB image.
 
     Raises:
         InputError: it has more pixels than is safe.
     """
     if frame.width * frame.height > (Image.MAX_IMAGE_PIXELS or 0):
-        raise InputError(f"{name}: more pixels than is safe to decode; scale it down first")
-    pixels = frame.to_ndarray(format="rgb24")
-    return Image.fromarray(turned_pixels(pixels, _orientation(frame)))
+        raise InputError(f"{video.path}: more pixels than is safe to decode; scale it down first")
+    return Image.fromarray(turned_pixels(frame.to_ndarray(format="rgb24"), video.orientation))
 
 
 class Reader:
@@ -174,11 +178,14 @@ class Reader:
                 raise InputError(
                     f"{video.path}: frame {number} cannot be decoded, the video is damaged there"
                 )
-            return to_image(self._held[1], str(video.path))
+            return to_image(video, self._held[1])
 
 
 def _orientation(frame: Any) -> int:
-    """How a frame is to be turned, as EXIF counts; 1 (as it is) also where it is not by 90 degrees."""
+    """How a frame is to be turned, as EXIF counts; 1 (as it is) also where it is not by 90 degrees.
+
+    Asking for this keeps the frame in memory until Python looks for cycles, so only the first one is asked.
+    """
     try:
         a, b, _, c, d = struct.unpack("<5i", bytes(frame.side_data["DISPLAYMATRIX"])[:20])
     except KeyError:

@@ -14,10 +14,11 @@ from PIL import Image
 from geoaware.apps.transfer import Outcome, Sources, TransferSettings, list_targets, read_sources, transfer
 from geoaware.apps.transfer import videos as library
 from geoaware.data import formats
+from geoaware.data.video import Video
 from geoaware.runs.errors import InputError
 from geoaware.runs.work import Local
 from tests.apps.transfer.tiny import CELL, NAMES, POINTS, SIDE, matcher, view, write_sources
-from tests.films import LOSSLESS, film, shown, spoil, steps, turn
+from tests.films import LOSSLESS, film, spoil, steps, turn
 
 pytest.importorskip("av")
 
@@ -289,10 +290,10 @@ def test_frames_are_decoded_once(
     """Also those that are written: the work then reads the images."""
     count = 0
 
-    def counted(frame: Any, name: str) -> Image.Image:
+    def counted(video: Video, frame: Any) -> Image.Image:
         nonlocal count
         count += 1
-        return to_image(frame, name)
+        return to_image(video, frame)
 
     to_image = library.to_image
     monkeypatch.setattr(library, "to_image", counted)
@@ -308,4 +309,3 @@ def test_long_videos_are_not_in_memory(tmp_path: Path) -> None:
     clip = film(tmp_path / "clip.mp4", steps(300))
     targets = list_targets([clip], every=7)
     assert (len(targets), targets[42].shot.number, targets[42].name) == (43, 294, "clip/img000294.png")
-    assert shown(library.to_image(next(library.frames(targets[0].shot.video))[1], "")) == 0

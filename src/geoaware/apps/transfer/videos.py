@@ -90,7 +90,7 @@ def keep_frames(shots: Mapping[str, Shot], folder: Path, tell: Tell = silent) ->
         for number, frame in frames(video) if left else ():
             if number in left:
                 with replacing(left[number]) as draft, writing(folder):
-                    to_image(frame, str(video.path)).save(draft, "PNG", compress_level=1)
+                    to_image(video, frame).save(draft, "PNG", compress_level=1)
                 done += 1
                 tell("writing frames", done, len(shots))
 

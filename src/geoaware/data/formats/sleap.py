@@ -177,9 +177,7 @@ class _Reader:
             folder.mkdir(parents=True)
             for each, decoded in frames_of(video):
                 if each in wanted:
-                    to_image(decoded, str(path)).save(
-                        folder / f"{place.stem}-{each:06}.png", compress_level=1
-                    )
+                    to_image(video, decoded).save(folder / f"{place.stem}-{each:06}.png", compress_level=1)
         name = f"{place.stem}-{frame:06}.png"
         if not (folder / name).exists():
             raise InputError(f"{self.path}: {place.name} has no frame {frame} that can be decoded")
