@@ -74,8 +74,8 @@ class Worker:
             self.waiting -= 1
 
     def end(self) -> None:
-        """End the thread when it has done what it does."""
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        """End the thread when it has done what it does; what waits is not begun."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
 
 
 class _Body(BaseModel):
