@@ -33,6 +33,7 @@ from geoaware.commands import (
     match,
     pose,
     reproduce,
+    review,
     serve,
     train,
     transfer,
@@ -106,6 +107,7 @@ for command in (
     demo.demo,
     serve.serve,
     transfer.transfer,
+    review.review,
 ):
     app.command()(command)
 app.add_typer(data.app, name="data")

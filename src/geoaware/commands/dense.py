@@ -83,11 +83,10 @@ def dense(
     """
     from geoaware.data.images import load_mask
     from geoaware.field import check_suffix
-    from geoaware.runs.files import check_apart, check_goals
+    from geoaware.runs.files import check_goals
 
     check_suffix(out)
     check_goals(out)
-    check_apart([out], [each for each in (a, b, mask) if each is not None])
     read = None if mask is None else load_mask(mask)
     found = sure.apply(field.find(load_matcher(features, run, pose, matching="extractor"), a, b, read))
     found.save(out)
@@ -122,11 +121,10 @@ def warp(
 
     geoaware warp cat1.jpg cat2.jpg --edit stripes.png --over --out striped.png
     """
-    from geoaware.runs.files import check_apart, check_goals
+    from geoaware.runs.files import check_goals
 
     check_format(out)
     check_goals(out)
-    check_apart([out], [each for each in (a, b, edit, mask) if each is not None])
     found = field.find(load_matcher(features, run, pose, matching="extractor"), b, a)
     carried = _carried(found.target.image, edit, mask)
     laid = sure.apply(found).carry(carried, sure.min_confidence, sure.max_cycle)

@@ -90,7 +90,7 @@ def expand(command: Callable[..., T]) -> Callable[..., T]:
 
 
 _LOCAL = frozenset(
-    {"ablation", "build_ap10k", "demo", "examples", "info", "reproduce", "serve", "train", "tune"}
+    {"ablation", "build_ap10k", "demo", "examples", "info", "reproduce", "review", "serve", "train", "tune"}
 )
 """Commands whose files are all on this machine: they append to them, lock or map them."""
 
@@ -110,7 +110,7 @@ def _check_names(paths: Iterable[Path], command: str) -> None:
             raise InputError(f"{path}: this command works on files of this machine; give a path of it")
 
 
-WRITTEN = frozenset({"out", "json_file", "csv", "markdown", "plots", "review", "report"})
+WRITTEN = frozenset({"out", "json_file", "csv", "markdown", "plots", "review", "report", "frames"})
 """Names of the parameters that say where results go."""
 
 _SHARED = frozenset({"cache", "root"})

@@ -92,7 +92,7 @@ def test_damaged_and_other_hdf5(tmp_path: Path) -> None:
     with h5py.File(path, "a") as file:
         film = json.dumps({"filename": "C:\\film.mp4", "backend": {"filename": "C:\\film.mp4"}})
         file["videos_json"][0] = film.encode()
-    refused(path, "annotates frames of the video film.mp4; export it as a package with images")
+    refused(path, "annotates frames of the video film.mp4; put it beside the file, or export a pack")
 
 
 def test_a_table_that_does_not_fit_the_memory(tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def test_zips_that_are_too_large_or_damaged(tmp_path: Path, monkeypatch: pytest.
     refused(path, "cannot be unpacked .*; fetch it again, or unpack it yourself")
     zipped(tmp_path / "in", path)
     monkeypatch.setattr(archive, "MOST_BYTES", 100)
-    refused(path, "would be 2 files of 0.0 GiB; unpack it yourself")
+    refused(path, "would be 2 files of 0.0 GiB, too much here; unpack it yourself")
 
 
 def test_a_zip_of_other_things(tmp_path: Path) -> None:

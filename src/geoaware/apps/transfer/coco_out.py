@@ -7,8 +7,7 @@ which run it is, and ends where the list of failed images begins.
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import compress, groupby
 from pathlib import Path
@@ -17,20 +16,17 @@ from typing import Any, TextIO
 from geoaware.apps.transfer.sources import Sources
 from geoaware.apps.transfer.targets import Target, Targets
 from geoaware.data import fields
-from geoaware.data.formats.hub import HIDDEN, VISIBLE, Result
+from geoaware.data.formats.hub import HIDDEN, VISIBLE, Result, box_around, mean_score
 from geoaware.data.names import printable
 from geoaware.runs.errors import InputError
 from geoaware.runs.files import reading_part
-from geoaware.runs.records import Records
+from geoaware.runs.records import Lines
 from geoaware.runs.tables import is_table, read_about
 
 DESCRIPTION = "Keypoints carried over by geoaware transfer"
 
 BEGIN = f'{{"info":{{"description":"{DESCRIPTION}"'
 """How every result begins, white space aside."""
-
-BOX_MARGIN = 0.1
-"""Added on every side of the box around keypoints, as a share of its longer side, where no box is given."""
 
 Record = Mapping[str, Any]
 """A line of a part file: ``target`` (its key), then ``failed`` (why), or ``size`` (of the image),
@@ -72,7 +68,7 @@ def shown_points(record: Record, threshold: float) -> list[bool]:
     ]
 
 
-def write_result(draft: Path, lines: Records, sources: Sources, targets: Targets) -> None:
+def write_result(draft: Path, lines: Lines, sources: Sources, targets: Targets) -> None:
     """Put the records of all targets together."""
     entry, head = category_entry(sources, targets), lines.head
 
@@ -86,7 +82,9 @@ def write_result(draft: Path, lines: Records, sources: Sources, targets: Targets
         for number, objects in groupby(records(failed=False), lambda pair: pair[1].image_id):
             record, target = next(objects)
             width, height = record["size"]
-            yield {"id": number, "file_name": target.name, "width": width, "height": height}
+            entry = {"id": number, "file_name": target.name, "width": width, "height": height}
+            shot = target.shot
+            yield entry if shot is None else {**entry, "video": shot.name, "frame": shot.number}
 
     settings, counted = head["run"]["settings"], Counts()
     for record in map(json.loads, lines.lines()):
@@ -146,8 +144,8 @@ def read_results(path: Path) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
             yield image, each
 
 
-def as_result(path: Path, folder: Path, mark: str) -> Result:
-    """A result as writers of other formats take it, read line by line; ``folder`` is that of the images."""
+def as_result(path: Path, targets: Targets, mark: str) -> Result:
+    """A result as writers of other formats take it, read line by line."""
 
     def images() -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
         for _, found in groupby(read_results(path), lambda pair: int(pair[0]["id"])):
@@ -156,7 +154,8 @@ def as_result(path: Path, folder: Path, mark: str) -> Result:
 
     with path.open(encoding="utf-8") as file, reading_part(str(path)):
         _seek(file, "categories", path)
-        return Result([*_entries(file)], images, mark, folder)
+        videos = {each.name: (each.video.path, each.video.count) for each in targets.shots.values()}
+        return Result([*_entries(file)], images, mark, targets.folder, videos)
 
 
 def category_entry(sources: Sources, targets: Targets) -> dict[str, Any]:
@@ -181,14 +180,15 @@ def annotation(
         None if point is None else [*point, chance] for point, chance in zip(points, chances, strict=True)
     ]
     shown = shown_points(record, settings["threshold"])
-    seen = list(compress(chances, shown))
     below = settings.get("unshown") == "hidden"
     flags = [
         VISIBLE if each else HIDDEN * (below and place is not None)
         for each, place in zip(shown, points, strict=True)
     ]
     given = target.annotation or {}
-    box = given["bbox"] if target.box else _box_around(points, shown, record["size"])
+    # What is shown counts, else every guess.
+    around = [*compress(points, shown)] or [point for point in points if point is not None]
+    box = given["bbox"] if target.box else box_around(around, record["size"])
     area = given.get("area")
     entry: dict[str, Any] = {
         "id": target.id,
@@ -204,7 +204,7 @@ def annotation(
         "area": area if area and fields.are_numbers([area]) else round(box[2] * box[3], 2),
         "segmentation": given.get("segmentation") or [],
         "iscrowd": 0,
-        "score": round(math.fsum(seen) / len(seen), 4) if seen else 0.0,
+        "score": mean_score(chances, shown),
         "keypoint_scores": chances,
         "source": sources.images[record["source"]].id,
         "pose": record["pose"],
@@ -213,16 +213,6 @@ def annotation(
     if settings["keep_guesses"]:
         entry["guesses"] = guesses
     return entry
-
-
-def _box_around(points: Sequence[Any], shown: Sequence[bool], size: Sequence[int]) -> list[float]:
-    """COCO's x, y, width, height around what is shown, else around every guess, with `BOX_MARGIN`."""
-    chosen = list(compress(points, shown)) or [point for point in points if point is not None]
-    (x1, x2), (y1, y2) = ((min(axis), max(axis)) for axis in zip(*chosen, strict=True))
-    extra = BOX_MARGIN * max(x2 - x1, y2 - y1)
-    left, top = max(0.0, x1 - extra), max(0.0, y1 - extra)
-    right, bottom = min(float(size[0]), x2 + extra), min(float(size[1]), y2 + extra)
-    return [round(each, 2) for each in (left, top, right - left, bottom - top)]
 
 
 def _write_list(file: TextIO, values: Iterable[Any]) -> None:

@@ -9,8 +9,8 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
@@ -31,14 +31,18 @@ from geoaware.apps.transfer.coco_out import (
     write_result,
 )
 from geoaware.apps.transfer.crop import Window, crop_window
+from geoaware.apps.transfer.smoothing import PEAKS, Smoothed
 from geoaware.apps.transfer.sources import Sources
 from geoaware.apps.transfer.table_out import write_rows
 from geoaware.apps.transfer.targets import Target, Targets
+from geoaware.apps.transfer.videos import keep_frames
+from geoaware.apps.transfer.vote import Vote
 from geoaware.apps.transfer.voters import TransferSettings, Voters
 from geoaware.data import formats, object_mask
 from geoaware.data.exif import INVERSE, turned_points, turned_size
 from geoaware.data.images import Frame, load_framed
 from geoaware.data.names import printable
+from geoaware.data.video import Reader
 from geoaware.evaluation.predictions import versions
 from geoaware.matcher import Matcher
 from geoaware.method.types import FeatureMap
@@ -57,7 +61,7 @@ FORMAT_VERSION = 1
 _DEPTH = 3
 """Levels that a message on differing runs looks into: ``settings.vote.rivals``."""
 
-AT_WRITING = frozenset({"threshold", "keep_guesses", "unshown"})
+AT_WRITING = frozenset({"threshold", "keep_guesses", "unshown", "smooth"})
 """Settings that are applied when the result is written."""
 
 SHOWN = 20
@@ -97,6 +101,7 @@ def transfer(
     *,
     engine: Engine | None = None,
     to: str | None = None,
+    smooth: bool = True,
     restart: bool = False,
     progress: Tell = silent,
 ) -> Outcome:
@@ -111,6 +116,7 @@ def transfer(
         engine: what does the work; this process if not given.
         to: format of the result, by its name in `data.formats.FORMATS`; where it is not COCO's, the result is
             made of ``NAME.coco.json`` beside it. By default the suffix of ``out`` and the sources decide.
+        smooth: place the keypoints of a video on their likeliest paths through its frames.
         restart: discard what an earlier run left instead of going on.
         progress: told of every source and of every target.
 
@@ -123,12 +129,19 @@ def transfer(
     if to == "coco":
         check_goals(goal)
     found = goal if to == "coco" else goal.with_name(f"{goal.stem}.coco.json")
-    check_apart({goal, found}, [each for each in (sources.path, targets.file) if each is not None])
-    run = _Transfer(sources, targets, matcher, settings or TransferSettings(), engine, progress, found)
+    videos = {each.video.path for each in targets.shots.values()}
+    check_apart({goal, found}, [each for each in (sources.path, targets.file, *videos) if each is not None])
+    if targets.shots and to not in ("coco", "slp") and not targets.kept:
+        raise InputError(f"{formats.FORMATS[to].WHAT} names image files; have the frames written", "frames")
+    run = _Transfer(
+        sources, targets, matcher, settings or TransferSettings(), engine, progress, found, smooth
+    )
     there = to == "coco" or formats.check_goal(to, goal, run.mark, restart, is_unchanged(found, goal))
+    if targets.kept:
+        keep_frames(targets.shots, targets.folder, progress)
     complete(run, found, engine, restart=restart, tell=progress)
     if not there:
-        formats.write(to, goal, as_result(found, targets.folder, run.mark))
+        formats.write(to, goal, as_result(found, targets, run.mark))
         if goal.is_file():
             note_made(found, goal)
     return _outcome(goal, found)
@@ -145,6 +158,7 @@ class _Transfer(Run):
     engine: Engine | None
     tell: Tell
     found: Path
+    smooth: bool = True
     known: Calibration | None = None
 
     reusable = True
@@ -181,6 +195,7 @@ class _Transfer(Run):
                 "pose_rule": asdict(matcher.pose_rule),
                 "batch": self.batch,
                 **provenance.settings,
+                **({"peaks": PEAKS, "smooth": self.smooth} if self.targets.shots else {}),
             },
             "versions": versions(),
             "hashes": provenance.hashes,
@@ -243,6 +258,8 @@ class _Transfer(Run):
             fine &= all(map(math.isfinite, chain(chances, *filter(None, points))))
             fine &= isinstance(self.sources.images[record["source"]].id, str) and "pose" in record
             fine &= math.isfinite(record["distance"])
+            if self.targets.shots:
+                fine &= len(record["peaks"]) == count and _are_places(chain(*record["peaks"]))
         if not fine:
             raise ValueError(record)
         if record["target"] not in self._places:
@@ -255,7 +272,8 @@ class _Transfer(Run):
     def write(self, draft: Path, records: Records) -> None:
         records.head = self._head()
         write = write_rows if is_table(draft) else write_result
-        write(draft, records, self.sources, self.targets)
+        smooth = self.smooth and self.targets.shots
+        write(draft, Smoothed(records, self.targets) if smooth else records, self.sources, self.targets)
 
 
 @dataclass(frozen=True)
@@ -265,6 +283,7 @@ class _Job:
     voters: Voters
     targets: Targets
     known: Calibration
+    reader: Reader = field(default_factory=Reader)
 
     @property
     def device(self) -> str:
@@ -298,7 +317,7 @@ def _open(target: Target, job: _Job) -> _Opened | str:
     if printable(target.name) != target.name:
         return "its name is not UTF-8, so cannot stand in the result; rename the file"
     try:
-        image, frame = load_framed(target.path)
+        image, frame = _read(target, job)
         annotated = target.annotated(frame, masks)
         window = crop_window(annotated.box, image.size, settings.margin, settings.below)
         mask = object_mask(annotated) if settings.masks else None
@@ -314,11 +333,27 @@ def _open(target: Target, job: _Job) -> _Opened | str:
     return _Opened(image.crop(window), frame, window, mask)
 
 
+def _read(target: Target, job: _Job) -> tuple[Image.Image, Frame]:
+    """The image of a target; that of a frame of a video is decoded where it is no file."""
+    if target.shot is None or (job.targets.kept and target.path.exists()):
+        return load_framed(target.path)
+    try:
+        image = job.reader.read(target.shot.video, target.shot.number)
+    except InputError as error:
+        raise InputError(str(error).replace(f"{target.shot.video.path}: ", "")) from None
+    return image, Frame(image.size, 1)
+
+
+def _are_places(values: Iterable[Any]) -> bool:
+    """Whether each of these is a place with its probability."""
+    return all(len(each) == 3 and all(map(math.isfinite, each)) for each in values)
+
+
 def _record(target: Target, opened: _Opened | str, maps: Iterator[FeatureMap], job: _Job) -> dict[str, Any]:
     if isinstance(opened, str):
         return {"failed": opened}
     try:
-        found = job.voters.locate(next(maps), opened.mask)
+        found = job.voters.locate(next(maps), opened.mask, others=PEAKS if target.shot else 0)
     except NotFiniteError as error:
         return {"failed": str(error)}
     chances = job.known.probability(found.evidence)
@@ -327,6 +362,7 @@ def _record(target: Target, opened: _Opened | str, maps: Iterator[FeatureMap], j
     if target.exif == "stored":
         places, size = turned_points(places, size, turn), turned_size(size, turn)
     seen = list(zip(places.tolist(), chances.tolist(), found.known.tolist(), strict=True))
+    peaks = {} if found.others is None else {"peaks": _others(found, opened.window, job.known)}
     return {
         "size": list(size),
         "points": [[round(x, 2), round(y, 2)] if there else None for (x, y), _, there in seen],
@@ -334,7 +370,20 @@ def _record(target: Target, opened: _Opened | str, maps: Iterator[FeatureMap], j
         "source": found.source,
         "pose": found.pose,
         "distance": round(found.distance, 4),
+        **peaks,
     }
+
+
+def _others(found: Vote, window: Window, known: Calibration) -> list[list[list[float]]]:
+    """The other places of each keypoint, with their probabilities, as far as they have any."""
+    assert found.others is not None
+    places = (found.others.points + torch.tensor(window[:2])).tolist()
+    chances = known.probability(found.others.evidence).reshape(len(places), -1).tolist()
+    return [
+        [[round(x, 2), round(y, 2), round(chance, 4)] for (x, y), chance in zip(*row, strict=True)]
+        if there else []
+        for *row, there in zip(places, chances, found.known.tolist(), strict=True)
+    ]  # fmt: skip
 
 
 def _work_of(about: dict[str, Any]) -> dict[str, Any]:
