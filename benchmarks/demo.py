@@ -86,6 +86,12 @@ def in_python(settings: DemoSettings, paths: list[Path]) -> dict[str, Any]:
     session.click(1, 1)
     session.clear()
     clicks = [timed(lambda x=x, y=y: session.click(x * width, y * height)) for x, y in places()]
+    pointer = [
+        spread(
+            [timed(lambda x=x, y=y, h=heated: session.peek(x * width, y * height, h)) for x, y in places()]
+        )
+        for heated in (False, True)
+    ]
     session.heated = True
     heat = []
     for number in range(7):
@@ -96,6 +102,8 @@ def in_python(settings: DemoSettings, paths: list[Path]) -> dict[str, Any]:
         "click": spread(clicks),
         "click_with_19_points_before": round(clicks[-1], 1),
         "heat_map": spread(heat),
+        "pointer": pointer[0],
+        "pointer_with_heat_map": pointer[1],
         "pose_alignment": session.aligned,
     }
 

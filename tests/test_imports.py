@@ -23,6 +23,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"store"}),
     frozenset({"presets"}),
     frozenset({"result"}),
+    frozenset({"field"}),
     frozenset({"matcher"}),
     frozenset({"evaluation"}),
     frozenset({"report"}),

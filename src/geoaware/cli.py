@@ -24,6 +24,7 @@ from geoaware.commands import (
     ablation,
     data,
     demo,
+    dense,
     evaluate,
     examples,
     extract,
@@ -32,6 +33,8 @@ from geoaware.commands import (
     match,
     pose,
     reproduce,
+    review,
+    serve,
     train,
     transfer,
     tune,
@@ -87,6 +90,8 @@ app = typer.Typer(
 )
 for command in (
     match.match,
+    dense.dense,
+    dense.warp,
     info.info,
     evaluate.evaluate,
     evaluate.predict,
@@ -100,7 +105,9 @@ for command in (
     pose.pose,
     reproduce.reproduce,
     demo.demo,
+    serve.serve,
     transfer.transfer,
+    review.review,
 ):
     app.command()(command)
 app.add_typer(data.app, name="data")

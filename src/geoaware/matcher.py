@@ -25,16 +25,19 @@ from geoaware.data.images import ImageLike, load_image
 from geoaware.features import Extractor, check_name, load_extractor
 from geoaware.features.framed import FramedExtractor, cut_out, frame
 from geoaware.features.refined import RefinedExtractor, refine
+from geoaware.field import Field, between, canvas_of
 from geoaware.method.alignment import (
     CANDIDATES,
     Alignment,
+    MirroredPoints,
     PoseRule,
     best_pose,
     match_posed,
     mirror_points,
     pose_distances,
 )
-from geoaware.method.geometry import Canvas, PointsLike, Pose, pose_image
+from geoaware.method.dense import lattice, mesh
+from geoaware.method.geometry import Canvas, PointsLike, Pose, clamp_points, pose_image
 from geoaware.method.keypoints.schema import flip_partners
 from geoaware.method.matching import MatchSettings
 from geoaware.method.post_processor import PostProcessor
@@ -251,11 +254,58 @@ class Matcher:
         mirrored = None
         if flip_pairs is not None:
             mirrored = mirror_points(pixels, here.size, flip_partners(len(pixels), flip_pairs), visible)
-        matches = match_posed(
-            here.maps, there.maps["identity"], pixels, aligned.pose, self.settings, mirrored
-        )
+        return self.match_aligned(here, there, pixels, setting, aligned, mirrored)
+
+    def match_aligned(
+        self,
+        source: Encoded,
+        target: Encoded,
+        pixels: Float[Tensor, "n 2"],
+        setting: str,
+        aligned: Alignment,
+        mirrored: MirroredPoints | None = None,
+    ) -> MatchResult:
+        """Match points once the poses are compared, which needs doing only once for a pair (`align`)."""
+        here, there = source.maps, target.maps["identity"]
+        matches = match_posed(here, there, pixels, aligned.pose, self.settings, mirrored)
         matches = replace(matches, distances=aligned.distances)
-        return MatchResult(here, there, pixels, matches, setting, self.settings, self.describe())
+        return MatchResult(source, target, pixels, matches, setting, self.settings, self.describe())
+
+    def dense(
+        self,
+        source: ImageLike | Encoded,
+        target: ImageLike | Encoded,
+        *,
+        size: int | None = 448,
+        step: int = 4,
+        pose: str | None = None,
+    ) -> Field:
+        """Find the counterpart of every pixel of the source image, or of its mask, in the target image.
+
+        Args:
+            source: the image of the pixels; with a mask (`encode`) only those of the object are looked for.
+            target: the image to find them in.
+            size: longer side of the field in pixels; as the image if ``None``.
+            step: every so many pixels of the field are matched, as `match` does it; what lies between is read
+                from these (`method.dense.read`). 1 matches each.
+            pose: overrides the matcher's pose setting for this call.
+
+        Raises:
+            InputError: an image cannot be read, or a size or step is below 1.
+
+        Example:
+            >>> field = matcher.dense("cat1.jpg", "cat2.jpg")       # doctest: +SKIP
+            >>> field.carry(field.target.image).save("warped.png")  # doctest: +SKIP
+        """
+        here, there = self.encode(source), self.encode(target)
+        longer = max(here.size) if size is None else size
+        if min(longer, step) < 1:
+            raise InputError(f"size and step of a field must be at least 1, got {longer} and {step}")
+        canvas = canvas_of(here.size, longer)
+        across, down = (lattice(each, step) for each in canvas.inner)
+        queries = canvas.to_pixels(mesh(across, down).reshape(-1, 2) + torch.tensor(canvas.offset))
+        found = self.match(here, there, clamp_points(queries, here.size), pose=pose)
+        return between(found, canvas, (len(down), len(across)))
 
     def match_pairs(
         self, pairs: Iterable[tuple[ImageLike | Encoded, ImageLike | Encoded, PointsLike]], **options: Any

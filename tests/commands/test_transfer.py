@@ -242,3 +242,15 @@ def test_a_result_that_is_a_folder_is_refused(
     monkeypatch.chdir(tmp_path)
     refused("is a folder; give the name of a file to write", source, folder, "--out", ".")
     assert sorted(each.name for each in tmp_path.iterdir()) == ["photos", "s"]
+
+
+def test_what_is_accepted_becomes_the_sources(tmp_path: Path) -> None:
+    source, images = write_sources(tmp_path, [(0, 0), (9, 9), (18, 18)]), photos(tmp_path / "photos")
+    words = [source, images, "--out", tmp_path / "out.json", "--accepted"]
+    with pytest.raises(InputError, match="no annotation in it is accepted; accept some with geoaware review"):
+        run(*words)
+    content = json.loads(source.read_text())
+    for each, accepted in zip(content["annotations"], (True, False, True), strict=True):
+        each["accepted"] = accepted
+    source.write_text(json.dumps(content))
+    assert "2 sources" in run(*words).output

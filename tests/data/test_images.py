@@ -16,7 +16,17 @@ import torch
 from PIL import Image
 
 from geoaware.data import images
-from geoaware.data.images import image_size, list_images, load_annotated, load_image, load_mask, to_rgb
+from geoaware.data.images import (
+    Frame,
+    image_size,
+    list_images,
+    load_annotated,
+    load_framed,
+    load_image,
+    load_mask,
+    load_reduced,
+    to_rgb,
+)
 from geoaware.method.types import AnnotatedImage, Keypoints
 from geoaware.runs.errors import InputError
 
@@ -295,7 +305,7 @@ def test_a_jpeg_mask_is_cut_at_half(tmp_path: Path) -> None:
 _PEAK = """
 import resource, sys
 from pathlib import Path
-from geoaware.apps.demo.security import Limits, read_image
+from geoaware.apps.web.images import Limits, read_image
 read_image(Path(sys.argv[1]), Limits())
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 read_image(Path(sys.argv[2]), Limits())
@@ -368,6 +378,24 @@ def test_tiles_are_invisible(mode: str, size: tuple[int, int]) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs Linux's list of open files")
+@pytest.mark.parametrize("name", ["a.jpg", "a.png"])
+def test_a_reduced_image_is_the_same_but_smaller(tmp_path: Path, name: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    large = Image.new("RGB", (1600, 800), "white")
+    large.paste("red", (0, 0, 800, 400))
+    large.save(tmp_path / name, exif=exif)
+    whole, frame = load_framed(tmp_path / name)
+    small, same = load_reduced(tmp_path / name, 200)
+    assert (frame, same) == (Frame((800, 1600), 6), Frame((800, 1600), 6))
+    assert small.size == ((100, 200) if name == "a.jpg" else (800, 1600)), "only a JPEG is faster smaller"
+    share = small.width / 800
+    for x, y in ((100, 100), (700, 100), (100, 1500), (700, 1500)):
+        found = small.getpixel((int(x * share), int(y * share)))
+        assert found == pytest.approx(whole.getpixel((x, y)), abs=6)
+    assert load_reduced(tmp_path / name, 5000)[0].size == (800, 1600)
+
+
 def test_a_file_that_cannot_be_read_at_all_is_closed() -> None:
     """Also while the error, which keeps what was at work, lives."""
     with pytest.raises(InputError, match=r"/proc/self/mem: cannot be read \(") as raised:

@@ -40,12 +40,32 @@ def tiny_dinov2(folder: Path, registers: bool) -> Path:
     return folder
 
 
+def tiny_dinov3(folder: Path, convolutional: bool) -> Path:
+    """The same of DINOv3."""
+    import transformers
+
+    torch.manual_seed(0)
+    if convolutional:
+        config = transformers.DINOv3ConvNextConfig(hidden_sizes=[8, 12, 16, 24], depths=[1, 1, 2, 1])
+        model = transformers.DINOv3ConvNextModel(config)
+    else:
+        sizes = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 48}
+        model = transformers.DINOv3ViTModel(transformers.DINOv3ViTConfig(**sizes, num_register_tokens=4))
+    # Layer scales begin so small that blocks would change nothing.
+    for name, parameter in model.named_parameters():
+        if "layer_scale" in name or name.endswith("gamma"):
+            parameter.data.fill_(0.5)
+    model.save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture(scope="module")
 def load(tmp_path_factory: pytest.TempPathFactory):
     """Load any extractor of the table on images of a modest size."""
     folders = {each: tmp_path_factory.mktemp("weights") for each in (False, True)}
     for registers, folder in folders.items():
         tiny_dinov2(folder, registers)
+    dinov3 = {each: tiny_dinov3(tmp_path_factory.mktemp("weights"), each) for each in (False, True)}
     diffusion = {name: tmp_path_factory.mktemp("weights") / name for name in ("sd15", "sd21")}
     for name, folder in diffusion.items():
         tiny_stable_diffusion(folder, sd21=name == "sd21")
@@ -54,6 +74,8 @@ def load(tmp_path_factory: pytest.TempPathFactory):
         if name.startswith("dinov2"):
             weights = str(folders[name.endswith("registers")])
             options = {"weights": weights, "canvas": 84, **options}
+        if name.startswith("dinov3"):
+            options = {"weights": str(dinov3["convnext" in name]), "canvas": 96, **options}
         if name in diffusion:
             options = {"weights": str(diffusion[name]), "canvas": 192, "crop": 128, **options}
         return load_extractor(name, device="cpu", **options)  # type: ignore[arg-type]

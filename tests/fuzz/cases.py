@@ -82,6 +82,11 @@ CASES = (
         "match img/a.png coco/images/0.png --point 17,24 @toy --mask coco/masks/0.png "
         "--target-mask coco/masks/1.png --pose {pose}",
     ),
+    Case("dense", "dense img/{image} img/a.png @toy --size 40 --out f.npz"),
+    Case(
+        "warp",
+        "warp coco/images/0.png img/{image} @toy --size 40 --mask coco/masks/0.png --smooth 0.01 --out w.png",
+    ),
     Case(
         "predict store",
         "predict @coco @toy --cache store --out new.jsonl",
@@ -272,4 +277,6 @@ CASES = (
     Case("info convert", "info --convert-captioner odise.pth --out c.safetensors"),
     Case("examples", "examples photos", weight=1),
     Case("demo", "demo --port 0 --device cpu", weight=1),
+    Case("review", "review coco/train.json --images coco/images --suggest 3", spoils=("*.json*",)),
+    Case("serve", "serve --port 0 --device cpu --host 0.0.0.0 --token 0123456789abcdef", weight=1),
 )

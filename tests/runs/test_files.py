@@ -347,10 +347,40 @@ def test_files_and_folders_are_locked_on_windows_too(tmp_path: Path, monkeypatch
         with pytest.raises(InputError, match=busy), locked(tmp_path):
             pass
         assert (tmp_path / ".geoaware.lock").exists()
+    with locked(tmp_path / "b.json"):
+        with pytest.raises(InputError, match=f"b.json: {busy}"), locked(tmp_path / "b.json"):
+            pass
+        assert (tmp_path / ".b.json.geoaware.lock").exists()
     with locked(tmp_path), open_part(part) as file:
         assert file.read() == b"3\n"
     assert [each.name for each in tmp_path.iterdir()] == [part.name]
     assert min(place for _, place in windows.held) > 1e12, "no file reaches it"
+
+
+@unix
+def test_a_file_stays_locked_when_it_is_replaced(tmp_path: Path) -> None:
+    goal = tmp_path / "new" / "a.json"
+    busy = "a.json: another process is at work on it; wait"
+    with locked(goal):
+        for text in ("1", "2"):
+            with replacing(goal) as draft:
+                draft.write_text(text)
+            with pytest.raises(InputError, match=busy), locked(goal):
+                pass
+        with locked(tmp_path / "new" / "b.json"):
+            pass
+    with locked(goal):
+        pass
+    assert [each.name for each in goal.parent.iterdir()] == ["a.json"]
+
+
+@unix
+def test_a_lock_that_was_removed_meanwhile_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    goal = tmp_path / "a.json"
+    # Whoever held it ends between the opening of the file and its lock.
+    monkeypatch.setattr("geoaware.runs.files._lock", lambda *_: (tmp_path / ".a.json.geoaware.lock").unlink())
+    with pytest.raises(InputError, match="another process is at work on it"), locked(goal):
+        pass
 
 
 @unix

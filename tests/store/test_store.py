@@ -649,3 +649,13 @@ def test_fused_features_are_stored_as_all_their_maps(tmp_path: Path) -> None:
     assert len(store.read(hash_pixels(image)).levels) == 4
     assert torch.equal(read.data, exact.data)
     assert read.extractor == exact.extractor
+
+
+def test_names_of_hubs_and_classes_make_plain_folders() -> None:
+    for name in ("hub:facebook/dino-vitb16", "mine.nets:Net"):
+        folder = SetKey(name, f"{name}()", "0" * 64, "fp32", "fp16").folder
+        assert not set(folder) & set(":/\\")
+        assert folder.startswith(name.replace(":", "-").replace("/", "-"))
+    assert SetKey("sd15+dinov2-base", "x", "0" * 64, "fp32", "fp16").folder.startswith(
+        "sd15+dinov2-base-fp16-"
+    )

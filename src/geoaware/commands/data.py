@@ -1,4 +1,4 @@
-"""``geoaware data``: build the AP-10K benchmark, check a data set's folder."""
+"""``geoaware data``: fetch a data set, build the AP-10K benchmark, check a data set's folder."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Argument, Option
 
-from geoaware.commands.options import cut, expand, parse_settings
+from geoaware.commands.options import cut, expand, parse_settings, say
 
 if TYPE_CHECKING:
     from geoaware.data.ap10k_pairs import Benchmark
     from geoaware.data.check import Findings
 
-app = typer.Typer(help="Build and check data sets.", no_args_is_help=True)
+app = typer.Typer(help="Fetch, build and check data sets.", no_args_is_help=True)
 
 
 @app.command("build-ap10k")
@@ -82,6 +82,34 @@ def check(
     _print_findings(name, findings)
     if not findings.fine:
         raise typer.Exit(2)
+
+
+@app.command("get")
+@expand
+def get(
+    name: Annotated[str, Argument(metavar="NAME", help="spair71k, pf-pascal or pf-willow.")],
+    folder: Annotated[Path, Argument(metavar="DIR", help="It becomes a folder in there.")],
+    keep: Annotated[bool, Option("--keep", help="Keep the archive when it is unpacked.")] = False,
+) -> None:
+    """Fetch a data set from where its authors put it, and say what it holds.
+
+    Mind its licence, which is printed. An interrupted download goes on with the same command.
+
+    Example: geoaware data get spair71k DATA
+    """
+    from geoaware.data.check import SOURCES
+    from geoaware.data.check import check as look_through
+    from geoaware.data.get import DOWNLOADS
+    from geoaware.data.get import get as fetch
+    from geoaware.runs.progress import progress_bars
+
+    with progress_bars(terminal_only=True) as tell:
+        root = fetch(name, folder, keep, tell)
+    _print_findings(name, look_through(name, root, None))
+    say(f"licence: {SOURCES[name].licence}")
+    if DOWNLOADS[name].missing:
+        say(f"note: {DOWNLOADS[name].missing}")
+    typer.echo(root)
 
 
 def _print_benchmark(benchmark: Benchmark) -> None:

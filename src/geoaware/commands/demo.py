@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer import Option
@@ -12,10 +12,14 @@ from geoaware.commands.options import (
     Dtype,
     ExtractorName,
     PostProcessorPlace,
+    UploadOptions,
     ViewOptions,
     expand,
     say,
 )
+
+if TYPE_CHECKING:
+    from geoaware.apps.demo.session import Opening
 
 
 @expand
@@ -26,17 +30,14 @@ def demo(
     post_processor: PostProcessorPlace = "auto",
     device: Device = "auto",
     dtype: Dtype = "fp32",
-    max_upload_mb: Annotated[float, Option(min=0.1, max=1000, help="Largest file taken, in megabytes.")] = 20,
-    max_megapixels: Annotated[
-        float,
-        Option(min=0.1, max=170, help="Largest image taken, decoded; less in formats that take more memory."),
-    ] = 40,
     *,
+    uploads: UploadOptions,
     views: ViewOptions,
 ) -> None:
     """Serve a page on which points clicked on one image appear on another.
 
-    `lite`, `lite-frozen` and `efficientnet-lite0` can be chosen on the page in any case.
+    It opens with two photographs, matched already. `lite`, `lite-frozen` and `efficientnet-lite0` can be
+    chosen on the page in any case.
 
     Open the address that it prints in a browser; Ctrl-C ends it. Images stay on this machine.
 
@@ -46,9 +47,9 @@ def demo(
 
     geoaware demo --extractor dinov2-base --device cuda --port 8000
     """
-    from geoaware.apps.demo.security import Limits, is_loopback
     from geoaware.apps.demo.server import DemoSettings, serve
     from geoaware.apps.demo.session import Features
+    from geoaware.apps.web.guard import is_loopback
     from geoaware.commands.examples import EXAMPLES
 
     settings = DemoSettings(
@@ -59,10 +60,28 @@ def demo(
         dtype,
         views.zoom,
         views.upright,
-        Limits(max_upload_mb, max_megapixels),
+        uploads.limits(),
     )
     if not is_loopback(host):
         say(f"warning: everyone who can reach this machine at {host} can use the demo; it has no password")
     photographs = [(path, example.about) for example in EXAMPLES if (path := example.path) is not None]
-    serve(settings, photographs, lambda url: typer.echo(f"open {url} in a browser; Ctrl-C ends the demo"))
+    serve(
+        settings,
+        photographs,
+        _opening(),
+        lambda url: typer.echo(f"open {url} in a browser; Ctrl-C ends the demo"),
+    )
     say("ended; its temporary files are deleted")
+
+
+def _opening() -> Opening | None:
+    """The faces that the page opens with, if their package still carries them."""
+    from geoaware.apps.demo.session import Opening, Shown
+    from geoaware.commands.examples import EYES_AND_EARS, FACES
+    from geoaware.data.images import load_image
+
+    paths = [path for each in FACES if (path := each.path) is not None]
+    if len(paths) < len(FACES):
+        return None
+    source, target = (Shown.of(load_image(path), own=False) for path in paths)
+    return Opening(source, target, EYES_AND_EARS)

@@ -43,6 +43,10 @@ EXAMPLES = (
     Example("skimage", "scikit-image", "data/chelsea.png", "a cat's face"),
 )
 
+FACES = (EXAMPLES[1], EXAMPLES[2])
+EYES_AND_EARS = ((88.0, 93.0), (161.0, 93.0), (40.0, 60.0), (208.0, 56.0))
+"""Two of these that face the camera, and pixels of the first: right eye, left eye, right ear, left ear."""
+
 _FIRST = "Photographs copied from installed packages; their own licences apply."
 
 

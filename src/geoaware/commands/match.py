@@ -78,7 +78,7 @@ class OutputOptions:
         if not into_folder:
             check_goals(self.out, self.json_file)
             if self.out is not None:
-                _check_format(self.out)
+                check_format(self.out)
 
     def of(self, target: Path) -> OutputOptions:
         """The files of one target of a folder."""
@@ -103,7 +103,9 @@ class OutputOptions:
 
         if self.out is not None:
             number = self.heatmap
-            _save(result.draw(labels=queries.names) if number is None else result.heatmap(number), self.out)
+            save_image(
+                result.draw(labels=queries.names) if number is None else result.heatmap(number), self.out
+            )
         if self.json_file is not None:
             content = {"source": str(source), "target": str(target), **told.to_dict()}
             for entry, name in zip(content["matches"], queries.names or [], strict=False):
@@ -289,7 +291,7 @@ def _print_result(result: MatchResult, queries: QueryPoints) -> None:
     typer.echo(f"pose: {result.pose} ({f'distances: {distances}' if distances else 'alignment off'})")
 
 
-def _check_format(path: Path) -> None:
+def check_format(path: Path) -> None:
     """Make sure that images can be written in the format of a suffix.
 
     Raises:
@@ -307,7 +309,7 @@ def _check_format(path: Path) -> None:
         ) from None
 
 
-def _save(image: Any, path: Path) -> None:
+def save_image(image: Any, path: Path) -> None:
     """Write a PIL image in the format of the suffix."""
     from geoaware.runs.files import replacing
 

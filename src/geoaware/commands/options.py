@@ -20,6 +20,7 @@ from geoaware.runs.errors import InputError, shortened
 from geoaware.runs.places import is_remote, place
 
 if TYPE_CHECKING:
+    from geoaware.apps.web.images import Limits
     from geoaware.data import DataSet
     from geoaware.evaluation.predict import PredictSettings
     from geoaware.evaluation.protocols import Protocol
@@ -88,7 +89,9 @@ def expand(command: Callable[..., T]) -> Callable[..., T]:
     return called
 
 
-_LOCAL = frozenset({"ablation", "build_ap10k", "demo", "examples", "info", "reproduce", "train", "tune"})
+_LOCAL = frozenset(
+    {"ablation", "build_ap10k", "demo", "examples", "info", "reproduce", "review", "serve", "train", "tune"}
+)
 """Commands whose files are all on this machine: they append to them, lock or map them."""
 
 
@@ -107,7 +110,7 @@ def _check_names(paths: Iterable[Path], command: str) -> None:
             raise InputError(f"{path}: this command works on files of this machine; give a path of it")
 
 
-WRITTEN = frozenset({"out", "json_file", "csv", "markdown", "plots", "review", "report"})
+WRITTEN = frozenset({"out", "json_file", "csv", "markdown", "plots", "review", "report", "frames"})
 """Names of the parameters that say where results go."""
 
 _SHARED = frozenset({"cache", "root"})
@@ -275,6 +278,23 @@ class ViewOptions:
     upright: Annotated[
         str, Option(metavar="off|auto", help="auto: turn images that do not stand upright (lite only).")
     ] = "off"
+
+
+@dataclass(frozen=True)
+class UploadOptions:
+    """The images that a server takes."""
+
+    max_upload_mb: Annotated[float, Option(min=0.1, max=1000, help="Largest file taken, in megabytes.")] = 20
+    max_megapixels: Annotated[
+        float,
+        Option(min=0.1, max=170, help="Largest image taken, decoded; less in formats that take more memory."),
+    ] = 40
+
+    def limits(self) -> Limits:
+        """As servers take them."""
+        from geoaware.apps.web.images import Limits
+
+        return Limits(self.max_upload_mb, self.max_megapixels)
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,10 @@ class ImageOptions:
         bool, Option("--hidden", help="Count annotated but hidden keypoints (flag 1) as visible.")
     ] = False
 
+    accepted: Annotated[
+        bool, Option("--accepted", help="Of what was reviewed (geoaware review), use only what is accepted.")
+    ] = False
+
     exif: ExifPixels = "upright"
 
     def check(self) -> None:
@@ -68,7 +72,9 @@ class ImageOptions:
         """The annotated images, and the others; says what there is to do."""
         from geoaware.apps.transfer import list_targets, read_sources, read_targets
 
-        sources = read_sources(self.source, self.source_images, self.category, self.hidden, self.exif)
+        sources = read_sources(
+            self.source, self.source_images, self.category, self.hidden, self.exif, self.accepted
+        )
         if self.targets is None:
             everything = list_targets(
                 self.images or [], self.root, self.recursive, self.exif, video.every, video.frames

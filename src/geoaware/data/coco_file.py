@@ -28,6 +28,7 @@ _OTHERS = "annotations are of categories without keypoints and are not used"
 _BARE = "annotations have no list of keypoints and are not used"
 _FLAT = "annotations have polygons of less than three points, which count as none"
 
+_OBJECTS, _KEYPOINTS = "COCO file of images and objects", "COCO keypoints file"
 _FLAGS = frozenset({-1, 0, HIDDEN, VISIBLE})
 _OF = ("image_id", "category_id")
 _OUTLINE = 6
@@ -75,9 +76,12 @@ def read_coco(path: Path, objects: bool = False) -> CocoFile:
     With ``objects``, objects of any category count, with keypoints or without, and the lists of categories
     and annotations may be missing; keypoints are not looked at.
     """
-    found = Annotations()
-    kind = "COCO file of images and objects" if objects else "COCO keypoints file"
-    read = formats.read(path, f"a {kind}")
+    return check_coco(path, formats.read(path, f"a {_OBJECTS if objects else _KEYPOINTS}"), objects)
+
+
+def check_coco(path: Path, read: formats.Read, objects: bool = False) -> CocoFile:
+    """What was read from a file, checked as `read_coco` does."""
+    found, kind = Annotations(), _OBJECTS if objects else _KEYPOINTS
     found.said.extend(read.notes)
     content = _content(path, read.content, kind, objects, found)
     images = _by_id(content, "images", "file_name", path)

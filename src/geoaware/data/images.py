@@ -97,6 +97,18 @@ def load_image(image: ImageLike) -> Image.Image:
     return load_framed(image)[0]
 
 
+def load_rgba(path: str | os.PathLike[str]) -> Image.Image:
+    """An image file as `load_image` reads it, but for its transparency, which stays.
+
+    Raises:
+        InputError: see `load_image`.
+    """
+    with _opened(path) as opened:
+        image, _ = _upright(opened)
+        clear = image.has_transparency_data and not _is_deep(image)
+        return (image if clear else to_rgb(image, str(path))).convert("RGBA")
+
+
 class Frame(NamedTuple):
     """Width and height of an upright image, and the EXIF orientation by which it was turned."""
 
@@ -108,6 +120,19 @@ def load_framed(path: str | os.PathLike[str]) -> tuple[Image.Image, Frame]:
     """An image file as `load_image` reads it, and how it was turned."""
     with _opened(path) as opened:
         return decode(opened, str(path))
+
+
+def load_reduced(path: str | os.PathLike[str], longest: int) -> tuple[Image.Image, Frame]:
+    """An image file as `load_framed` reads it, but smaller where that is fast.
+
+    A JPEG is decoded at down to an eighth of its size, its longer side not below ``longest``. The frame is
+    that of the whole image.
+    """
+    with _opened(path) as opened:
+        frame, share = _frame(opened), longest / max(opened.size)
+        if share < 1:
+            opened.draft(None, (round(opened.width * share), round(opened.height * share)))
+        return decode(opened, str(path))[0], frame
 
 
 def decode(opened: Image.Image, name: str) -> tuple[Image.Image, Frame]:

@@ -26,8 +26,9 @@ from geoaware.runs.errors import InputError
 Shape = Literal["circle", "diamond"]
 _SHAPES = get_args(Shape)
 
-_DARK_RIM = 2.4
-_LIGHT_RIM = 1.2
+RADIUS, DARK_RIM, LIGHT_RIM = 6.0, 2.4, 1.2
+"""Pixels: of the coloured part of a point, and of the rims around it."""
+
 _CHUNK = 64
 _TOGETHER = 256
 """So many markers are computed at once."""
@@ -53,7 +54,7 @@ class Mark:
 
 
 def draw_points(
-    image: Image.Image, xy: PointsLike, marks: Sequence[Mark], *, radius: float = 6.0
+    image: Image.Image, xy: PointsLike, marks: Sequence[Mark], *, radius: float = RADIUS
 ) -> Image.Image:
     """Draw one marker at each of the points, pixels (x, y) of shape (n, 2); what is off the image is cut off.
 
@@ -62,7 +63,7 @@ def draw_points(
     """
     centres = _points(xy, marks=len(marks))
     pixels = np.array(image.convert("RGB"), dtype=np.float32)
-    side = 2 * math.ceil(1.6 * radius + _DARK_RIM + 1) + 1
+    side = 2 * math.ceil(1.6 * radius + DARK_RIM + 1) + 1
     corners = np.floor(centres).astype(np.int64) - side // 2
     for start in range(0, len(centres), _TOGETHER):
         some = slice(start, start + _TOGETHER)
@@ -157,8 +158,8 @@ def _markers(
     edge = np.where(hollow, 0, -np.inf).astype(np.float32)
     kept, added = np.ones_like(distance), np.zeros((*distance.shape[:3], 3), dtype=np.float32)
     for outer, inner, colour in (
-        (_DARK_RIM, hole - 1, of_each([_rgb(DARK)] * len(marks))),
-        (_LIGHT_RIM, edge, of_each([_rgb(LIGHT)] * len(marks))),
+        (DARK_RIM, hole - 1, of_each([_rgb(DARK)] * len(marks))),
+        (LIGHT_RIM, edge, of_each([_rgb(LIGHT)] * len(marks))),
         (0.0, hole, of_each(_rgb(mark.colour) for mark in marks)),
     ):
         share = _inside(distance - np.float32(outer)) * (1 - _inside(distance - inner))

@@ -46,13 +46,19 @@ def draw_heatmap(
     Raises:
         InputError: canvas and image do not agree, the map is not square, or alpha is not in 0 … 1.
     """
-    values = _checked_map(image, similarity, canvas, alpha)
+    if image.size != (canvas.width, canvas.height):
+        raise InputError(
+            f"the map is of an image of {canvas.width}x{canvas.height} pixels, "
+            f"the image has {image.width}x{image.height}"
+        )
+    if not 0 <= alpha <= 1:
+        raise InputError(f"alpha must lie between 0 and 1, got {alpha:g}")
+    values = _checked_map(similarity, canvas)
     long = min(max(max(image.size), SMALLEST), LARGEST)
     view = fit(image.size, long, long)
     low, high = float(values.min()), float(values.max())
-    share = (_shown(values, canvas, view, low) - low) / max(high - low, 1e-12)
     grey = np.asarray(resized(image, view).convert("L"), dtype=np.float64)[..., None]
-    board = as_image(alpha * heat_colours(share) + (1 - alpha) * _DIM * grey)
+    board = as_image(alpha * _colours(values, canvas, view) + (1 - alpha) * _DIM * grey)
     panel = Panel(view, (0, 0), (0, 0, *view.inner))
     peak = panel.to_board(_peak(values, canvas))
     radius = max(3.0, long / 110)
@@ -61,6 +67,27 @@ def draw_heatmap(
         spot = panel.to_board(checked_points("point", [point]))
         board = draw_points(board, spot, [Mark(POINT)], radius=radius)
     return _with_bar(board, low, high, away_from=float(peak[0, 0]))
+
+
+def heat_layer(similarity: Float[Tensor, "p p"], canvas: Canvas, long: int = 160) -> Image.Image:
+    """The colours of `draw_heatmap` alone, of the whole image: to be enlarged and laid over it.
+
+    Args:
+        similarity: one value for each cell of the grid over the canvas; NaN counts as the lowest.
+        canvas: how the image was laid on the square that the grid covers.
+        long: side of the square that the colours just fit into, in pixels.
+
+    Raises:
+        InputError: the map is not square.
+    """
+    view = fit((canvas.width, canvas.height), long, long)
+    return as_image(_colours(_checked_map(similarity, canvas), canvas, view))
+
+
+def _colours(values: np.ndarray, canvas: Canvas, view: Canvas) -> np.ndarray:
+    """Colours (h, w, 3) of each pixel of the image as shown, from the lowest to the highest value."""
+    low, high = float(values.min()), float(values.max())
+    return heat_colours((_shown(values, canvas, view, low) - low) / max(high - low, 1e-12))
 
 
 def _shown(values: np.ndarray, canvas: Canvas, view: Canvas, outside: float) -> np.ndarray:
@@ -79,17 +106,10 @@ def _shown(values: np.ndarray, canvas: Canvas, view: Canvas, outside: float) -> 
     return np.where(canvas.holds(pixels).numpy(), shown, outside)
 
 
-def _checked_map(image: Image.Image, similarity: Tensor, canvas: Canvas, alpha: float) -> np.ndarray:
+def _checked_map(similarity: Tensor, canvas: Canvas) -> np.ndarray:
     """The map as float64, without NaN, and outside the image as low as its lowest value there."""
-    if image.size != (canvas.width, canvas.height):
-        raise InputError(
-            f"the map is of an image of {canvas.width}x{canvas.height} pixels, "
-            f"the image has {image.width}x{image.height}"
-        )
     if similarity.ndim != 2 or similarity.shape[0] != similarity.shape[1] or not len(similarity):
         raise InputError(f"a similarity map must be square, got shape {tuple(similarity.shape)}")
-    if not 0 <= alpha <= 1:
-        raise InputError(f"alpha must lie between 0 and 1, got {alpha:g}")
     values = similarity.detach().cpu().double().numpy()
     rows, columns = canvas.cells(len(values))
     on_image = values[rows, columns]

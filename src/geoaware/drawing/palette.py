@@ -24,6 +24,9 @@ RIGHT, WRONG, UNJUDGED = BLUE, ORANGE, PURPLE
 DARK, LIGHT = "#101014", "#FFFFFF"
 """The rims that make marks and texts stand out on any image."""
 
+SIDES = {"left": SKY, "right": ORANGE, "middle": LIGHT}
+"""Of keypoints and limbs: the object's own left and right. Both are light enough for any image."""
+
 POINT = "#00AAFF"
 """The marked point on a heat map, whose colours have no such blue."""
 

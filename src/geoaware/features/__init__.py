@@ -32,6 +32,14 @@ class Entry:
 
 
 _DINOV2_ABOUT = "DINOv2 ViT-{}/14{}, self-supervised; weights from a hub or a local folder"
+_DINOV3_ABOUT = "DINOv3 {}, self-supervised; weights from a hub (licence to accept) or a local folder"
+_DINOV3_NAMES = {
+    "small": "ViT-S/16",
+    "base": "ViT-B/16",
+    "large": "ViT-L/16",
+    "7b": "ViT-7B/16",
+    **{f"convnext-{size}": f"ConvNeXt {size}" for size in ("tiny", "small", "base", "large")},
+}
 _DINOV2_SIZES = {"small": "S", "base": "B", "large": "L", "giant": "g"}
 
 EXTRACTORS: dict[str, Entry] = {
@@ -59,6 +67,10 @@ EXTRACTORS: dict[str, Entry] = {
         for size, letter in _DINOV2_SIZES.items()
     },
     **{
+        f"dinov3-{size}": Entry("geoaware.features.hub", "HubNetwork", _DINOV3_ABOUT.format(about))
+        for size, about in _DINOV3_NAMES.items()
+    },
+    **{
         name: Entry(
             "geoaware.features.stable_diffusion",
             "StableDiffusion",
@@ -79,13 +91,15 @@ def check_name(name: str) -> None:
     """
     parts = name.split("+")
     for part in parts:
+        if part.startswith("hub:"):
+            continue
         if ":" in part:
             _own_class(part)
         elif part not in EXTRACTORS:
             of = f" in {name!r}" if len(parts) > 1 else ""
             raise InputError(
-                f"unknown extractor {part!r}{of}; known: {', '.join(EXTRACTORS)}, several joined by +, and "
-                "MODULE:CLASS of your own"
+                f"unknown extractor {part!r}{of}; known: {', '.join(EXTRACTORS)}, several joined by +, "
+                "hub:ORGANISATION/NAME of a hub, and MODULE:CLASS of your own"
             )
     if len(parts) > 1:
         from geoaware.features.fused import check_parts
@@ -99,9 +113,9 @@ def load_extractor(
     """Load an extractor by name, ready to call on images.
 
     Args:
-        name: one of `EXTRACTORS`; ``"MODULE:CLASS"``, a subclass of `Extractor` of your own, whose module is
-            looked for in the present folder too; or several joined by ``+`` (``"sd15+dinov2-base"``; see
-            `Fused`).
+        name: one of `EXTRACTORS`; ``"hub:ORGANISATION/NAME"``, a network of a hub that `transformers` knows;
+            ``"MODULE:CLASS"``, a subclass of `Extractor` of your own, whose module is looked for in the
+            present folder too; or several joined by ``+`` (``"sd15+dinov2-base"``; see `Fused`).
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
         dtype: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
         **settings: those of the extractor's settings class, e.g. ``canvas=518, weights="folder"``; of the
@@ -124,12 +138,13 @@ def load_extractor(
         return Fused([load_extractor(part, device, dtype, **own) for part, own in shares.items()]).eval()
     where = choose_device(device)
     kind = choose_dtype(dtype, where)
-    extractor = _load_own(name, settings) if ":" in name else _load_listed(name, settings)
+    own = ":" in name and not name.startswith("hub:")
+    extractor = _load_own(name, settings) if own else _load_listed(name, settings)
     return extractor.to(device=where, dtype=kind).eval().requires_grad_(False)
 
 
 def _load_listed(name: str, settings: dict[str, Any]) -> Extractor:
-    entry = EXTRACTORS[name]
+    entry = EXTRACTORS["dinov3-base" if name.startswith("hub:") else name]
     loaded: Extractor = getattr(importlib.import_module(entry.module), entry.load).load(name, **settings)
     return loaded
 

@@ -75,7 +75,7 @@ class Dinov2(Extractor):
         # What comes after the block is never needed: the later blocks do not run, nor does their memory stay.
         model.encoder.layer = layers[: settings.block % len(layers) + 1]
         self._extra_tokens = 1 + registers
-        self._tapped = _tap(model.encoder.layer[-1], settings.facet)
+        self._tapped = tap(model.encoder.layer[-1], settings.facet)
 
     @classmethod
     def load(cls, name: str, **settings: Any) -> Dinov2:
@@ -131,7 +131,7 @@ def _place(embeddings: nn.Module, grid: int) -> None:
     embeddings.register_buffer("position_embeddings", original_positions(trained.detach(), grid), False)
 
 
-def _tap(layer: nn.Module, facet: Facet) -> nn.Module:
+def tap(layer: nn.Module, facet: Facet) -> nn.Module:
     """The submodule whose output is the facet of the layer."""
     if facet == "token":
         return layer

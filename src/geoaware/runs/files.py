@@ -28,9 +28,10 @@ PART = ".part"
 """Ends the name of a file that is still being written."""
 
 LOCK = ".geoaware.lock"
-"""The file that stands for its folder where folders cannot be locked."""
+"""The file that stands for its folder where folders cannot be locked; ends the name of one beside a file."""
 
 _UNREACHED = 1 << 40
+_MAKE = os.O_RDWR | os.O_CREAT
 
 _DRAFT = re.compile(r"\..*\.geoaware-(?P<host>[0-9a-f]{8})-(?P<process>[0-9]+)-[0-9a-f]{8}\.part(\..*)?")
 
@@ -345,11 +346,11 @@ def check_own(path: Path, begin: str) -> None:
         raise InputError(f"{path}: exists and was not written by geoaware; choose another file", "out")
 
 
-def open_part(part: Path, restart: bool = False) -> BinaryIO:
+def open_part(part: Path, restart: bool = False, keep_all: bool = False) -> BinaryIO:
     """Open the file of what a run has done so far, to be read and appended to; missing folders are made.
 
     No other process can open it so until it is closed. With ``restart`` it is emptied. So is one that has
-    only its head: nothing is lost, and settings that were wrong can be mended.
+    only its head, unless all is to be kept: nothing is lost, and settings that were wrong can be mended.
 
     Raises:
         InputError: it cannot be written, or is in use.
@@ -360,7 +361,7 @@ def open_part(part: Path, restart: bool = False) -> BinaryIO:
     try:
         _lock(file.fileno(), part)
         file.seek(0)
-        if restart or not (file.readline() and file.readline().endswith(b"\n")):
+        if restart or not (keep_all or (file.readline() and file.readline().endswith(b"\n"))):
             file.truncate(0)
     except BaseException:
         file.close()
@@ -369,27 +370,38 @@ def open_part(part: Path, restart: bool = False) -> BinaryIO:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keep other processes that ask for it out of a folder.
+def locked(path: Path) -> Iterator[None]:
+    """Keep other processes that ask for it out of a folder, or from a file that is replaced meanwhile.
 
     Raises:
-        InputError: one is there.
+        InputError: one is there, or a lock cannot be made.
     """
-    windows = sys.platform == "win32"
-    file = folder / LOCK if windows else folder  # Windows opens no folders
-    descriptor = os.open(file, os.O_RDWR | os.O_CREAT if windows else os.O_RDONLY)
+    goal = Path(os.path.realpath(path))
+    if goal.is_dir():
+        # Windows opens no folders.
+        file, flags = (goal / LOCK, _MAKE) if sys.platform == "win32" else (goal, os.O_RDONLY)
+    else:
+        file, flags = goal.with_name(f".{goal.name[:200]}{LOCK}"), _MAKE
+    with writing(path):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(file, flags)
     try:
-        _lock(descriptor, folder)
+        _lock(descriptor, path)
+        if not file.exists() or not os.path.samestat(os.fstat(descriptor), file.stat()):
+            raise _busy(path)  # who held it has just removed the file
     except BaseException:
         os.close(descriptor)
         raise
     try:
         yield
     finally:
-        os.close(descriptor)
-        if windows:
+        if sys.platform == "win32":
+            os.close(descriptor)  # what is open is not removed there
+        if flags == _MAKE:
             with suppress(OSError):  # another process has opened it meanwhile
                 file.unlink()
+        if sys.platform != "win32":
+            os.close(descriptor)
 
 
 def _lock(descriptor: int, path: Path) -> None:
@@ -406,11 +418,15 @@ def _lock(descriptor: int, path: Path) -> None:
 
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):  # the second on Windows
-        raise InputError(
-            f"{path}: another process is at work on it; wait until it has ended, or choose another place"
-        ) from None
+        raise _busy(path) from None
     except OSError:  # a disk of a network that knows no locks
         pass
+
+
+def _busy(path: Path) -> InputError:
+    return InputError(
+        f"{path}: another process is at work on it; wait until it has ended, or choose another place"
+    )
 
 
 @contextmanager

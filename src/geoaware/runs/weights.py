@@ -37,6 +37,7 @@ class Source:
         hub_id: what to download where ``place`` has nothing.
         revision: of the hub repository.
         setting: the extractor's setting that takes another place.
+        licence: page where the terms of the weights are accepted, if that is needed to download them.
     """
 
     extractor: str
@@ -44,13 +45,15 @@ class Source:
     hub_id: str
     revision: str | None = None
     setting: str = "weights"
+    licence: str | None = None
 
     def absent(self, why: str) -> InputError:
         """The error that names both remedies."""
+        terms = f"accept the licence at {self.licence}, log in ('hf auth login') and " if self.licence else ""
         return InputError(
             f"no weights for {self.extractor} at {self.place!r} ({why})\n"
-            f"remedy: with a network, run 'hf download {self.hub_id}'; without, copy that folder here and "
-            f"give it as the setting {self.setting}=FOLDER"
+            f"remedy: with a network, {terms}run 'hf download {self.hub_id}'; without, copy that folder here "
+            f"and give it as the setting {self.setting}=FOLDER"
         )
 
 

@@ -68,7 +68,8 @@ class SetKey:
     def folder(self) -> str:
         """Name of the folder of the set: readable, and different for different keys."""
         digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
-        return f"{self.name}-{self.stored}-{digest[:16]}"
+        # Of a hub or of one's own, a name may hold what no folder's may.
+        return f"{re.sub('[^0-9A-Za-z_.+-]', '-', self.name)}-{self.stored}-{digest[:16]}"
 
     def differences(self, other: SetKey) -> str:
         """Names and values of what differs, for messages."""

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,8 +19,8 @@ from urllib.parse import urlsplit
 import numpy as np
 from PIL import Image
 
-from tests.apps.demo.bombs import png_bomb
 from tests.apps.demo.serving import fetch, said, started, trigger, upload
+from tests.apps.web.bombs import png_bomb
 from tests.toys import face
 
 PATIENCE = 1800.0
@@ -59,13 +60,17 @@ class Memory:
 def _family(process: int) -> Iterator[int]:
     yield process
     for path in Path(f"/proc/{process}/task").glob("*/children"):
-        for child in path.read_text().split():
-            yield from _family(int(child))
+        with suppress(FileNotFoundError, ProcessLookupError):
+            for child in path.read_text().split():
+                yield from _family(int(child))
 
 
 def _resident(process: int) -> int:
-    """Thousands of bytes."""
-    pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
+    """Thousands of bytes; nothing once the process has ended."""
+    try:
+        pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
     return pages * os.sysconf("SC_PAGE_SIZE") // 1000
 
 

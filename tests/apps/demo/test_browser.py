@@ -10,12 +10,15 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from geoaware.apps.demo.security import Limits
+from geoaware.apps.demo.fragments import OPENED
 from geoaware.apps.demo.server import Demo
+from geoaware.apps.demo.session import Opening, Shown
+from geoaware.apps.web.images import Limits
+from geoaware.data.images import load_image
 from geoaware.matcher import Matcher
 from geoaware.result import MatchResult
-from tests.apps.demo.bombs import png_bomb
 from tests.apps.demo.serving import running
+from tests.apps.web.bombs import png_bomb
 from tests.browser import browser
 from tests.toys import save_face
 
@@ -83,7 +86,7 @@ def click(page: Any, share: tuple[float, float], number: int) -> None:
 
 def marks(page: Any, side: str, size: tuple[int, int]) -> list[tuple[float, float]]:
     """Pixels of the image where the middles of the marks are drawn."""
-    photo = page.locator(f"#{side}-image .frame img").bounding_box()
+    photo = page.locator(f"#{side}-image .frame > img").bounding_box()
     found = []
     for mark in page.locator(f"#{side}-image .mark").all():
         box = mark.bounding_box()
@@ -184,20 +187,20 @@ def test_undo_clear_heat_map_and_choice(page: Any, photos: tuple[Path, Path]) ->
     bring(page, photos)
     for number, share in enumerate(CLICKS, start=1):
         click(page, share, number)
-    before = page.get_attribute("#target-image .frame img", "src")
+    before = page.get_attribute("#target-image .frame > img", "src")
     page.check("#heat input")
     page.wait_for_function(
-        f"document.querySelector('#target-image .frame img').getAttribute('src') !== '{before}'"
+        f"document.querySelector('#target-image .frame > img').getAttribute('src') !== '{before}'"
     )
-    heat = page.get_attribute("#target-image .frame img", "src")
-    page.wait_for_function("document.querySelector('#target-image .frame img').naturalWidth === 360")
+    heat = page.get_attribute("#target-image .frame > img", "src")
+    page.wait_for_function("document.querySelector('#target-image .frame > img').naturalWidth === 360")
     page.click("#matches [data-index='0']")
     page.wait_for_selector("#target-image .mark.chosen:has-text('1')")
-    assert page.get_attribute("#target-image .frame img", "src") not in (before, heat)
+    assert page.get_attribute("#target-image .frame > img", "src") not in (before, heat)
     assert page.get_attribute("#matches [data-index='0']", "aria-pressed") == "true"
     page.uncheck("#heat input")
     page.wait_for_function(
-        f"document.querySelector('#target-image .frame img').getAttribute('src') === '{before}'"
+        f"document.querySelector('#target-image .frame > img').getAttribute('src') === '{before}'"
     )
     page.click("button:has-text('Undo last point')")
     page.wait_for_selector("#note:has-text('2 points matched')")
@@ -282,6 +285,100 @@ def test_at_phone_width(demo: Demo, chromium: Any, photos: tuple[Path, Path]) ->
     page.context.close()
 
 
+def test_both_images_are_in_sight_on_a_phone(demo: Demo, chromium: Any, photos: tuple[Path, Path]) -> None:
+    page = opened(demo, chromium, width=390, height=800)
+    bring(page, photos)
+    click(page, CLICKS[0], 1)
+    for side in ("source", "target"):
+        box = page.locator(f"#{side}-image .stage").bounding_box()
+        assert box["y"] >= 0
+        assert box["y"] + box["height"] <= 800
+        assert box["height"] >= 250
+    page.context.close()
+
+
+def test_it_opens_with_a_pair_that_is_matched(chromium: Any, photos: tuple[Path, Path]) -> None:
+    source, target = (Shown.of(load_image(each), own=False) for each in photos)
+    points = tuple((x * 240, y * 320) for x, y in CLICKS)
+    with running(opening=Opening(source, target, points)) as demo:
+        page = opened(demo, chromium)
+        page.wait_for_selector("#target-image .mark >> nth=2")
+        assert note(page) == OPENED
+        assert_drawn(page, library(photos, [list(each) for each in points]))
+        click(page, (0.5, 0.4), 4)
+        wait_for_note(page, "4 points matched")
+        other = opened(demo, chromium)
+        other.wait_for_selector("#target-image .mark >> nth=2")
+        assert other.locator("#source-image .mark").count() == 3
+        demo.visitors.drop(next(iter(demo.visitors._held)))
+        page.click("button:has-text('Undo last point')")
+        wait_for_note(page, "Your images are no longer here")
+        page.context.close()
+        other.context.close()
+
+
+def middle(page: Any, side: str, share: tuple[float, float]) -> tuple[float, float]:
+    box = page.locator(f"#{side}-image .frame").bounding_box()
+    return box["x"] + share[0] * box["width"], box["y"] + share[1] * box["height"]
+
+
+def test_the_match_and_the_heat_map_follow_the_pointer(page: Any, photos: tuple[Path, Path]) -> None:
+    bring(page, photos)
+    click(page, CLICKS[0], 1)
+    page.mouse.move(5, 5)
+    page.wait_for_selector("#target-image .ghost", state="hidden")
+    for share in CLICKS[1:]:
+        page.mouse.move(*middle(page, "source", share))
+        page.wait_for_selector("#target-image .ghost:visible")
+        page.wait_for_timeout(1000)
+        wanted = library(photos, [[share[0] * 240, share[1] * 320]])
+        ghost, photo = (page.locator(f"#target-image {each}").bounding_box() for each in (".ghost", ".frame"))
+        x = (ghost["x"] + ghost["width"] / 2 - photo["x"]) / photo["width"] * 360
+        y = (ghost["y"] + ghost["height"] / 2 - photo["y"]) / photo["height"] * 300
+        assert (x, y) == pytest.approx(tuple(wanted.points[0].tolist()), abs=3)
+        confidence = float(page.inner_text("#target-image .ghost").split()[0])
+        assert confidence == pytest.approx(float(wanted.confidence[0]), abs=0.05)
+        assert page.locator("#target-image .layer:visible").count() == 0
+    page.mouse.move(5, 5)
+    page.wait_for_selector("#target-image .ghost", state="hidden")
+    page.check("#heat input")
+    page.wait_for_function("document.querySelector('#target-image .frame > img').naturalWidth === 360")
+    page.mouse.move(*middle(page, "source", CLICKS[2]))
+    page.wait_for_selector("#target-image .layer:visible")
+    page.wait_for_function("document.querySelectorAll('#target-image .layer img')[1].naturalWidth === 160")
+    page.mouse.move(5, 5)
+    page.wait_for_selector("#target-image .layer", state="hidden")
+    assert page.locator("#target-image .mark").count() == 1, "nothing was set"
+
+
+def test_a_point_is_dragged_and_deleted(page: Any, photos: tuple[Path, Path]) -> None:
+    bring(page, photos)
+    for number, share in enumerate(CLICKS, start=1):
+        click(page, share, number)
+    page.mouse.move(*middle(page, "source", CLICKS[0]))
+    page.mouse.down()
+    page.mouse.move(*middle(page, "source", (0.4, 0.45)), steps=4)
+    page.wait_for_selector("#target-image .ghost:visible")
+    page.mouse.move(*middle(page, "source", (0.5, 0.3)), steps=4)
+    page.mouse.up()
+    page.wait_for_selector("#matches td:has-text('120, 96')")
+    places = [(0.5, 0.3), *CLICKS[1:]]
+    drawn = marks(page, "source", (240, 320))
+    for one, share in zip(drawn, places, strict=True):
+        assert one == pytest.approx((share[0] * 240, share[1] * 320), abs=1)
+    assert_drawn(page, library(photos, [list(each) for each in drawn]))
+    assert page.get_attribute("#matches [data-index='0']", "aria-pressed") == "true"
+    page.mouse.move(5, 5)
+    page.click("#matches [aria-label='Delete point 2']")
+    wait_for_note(page, "2 points matched")
+    page.click("#source-image .mark >> nth=0")
+    page.wait_for_selector("#source-image .mark.chosen:has-text('1')")
+    page.focus("#source-image .frame")
+    page.keyboard.press("Delete")
+    wait_for_note(page, "1 point matched")
+    assert marks(page, "source", (240, 320))[0] == pytest.approx((0.5 * 240, 0.68 * 320), abs=1)
+
+
 def test_everything_has_a_name(page: Any, photos: tuple[Path, Path]) -> None:
     bring(page, photos)
     click(page, CLICKS[0], 1)
@@ -328,9 +425,9 @@ def test_two_visitors_do_not_see_each_others_images(
     yours.click("#source-image .frame")
     wait_for_note(yours, "Bring image B first")
     assert mine.locator("#target-image .mark").count() == 1
-    images = {each.get_attribute("src") for each in mine.locator(".frame img").all()}
+    images = {each.get_attribute("src") for each in mine.locator(".frame > img").all()}
     assert all(each and each.startswith("mine/") and len(each) == 5 + 32 for each in images)
-    assert yours.locator(".frame img >> nth=0").get_attribute("src") not in images
+    assert yours.locator(".frame > img >> nth=0").get_attribute("src") not in images
     fetched = mine.request.get(demo.url + images.copy().pop())
     assert (fetched.status, fetched.headers["cache-control"]) == (200, "private, no-store")
     held = len(demo.visitors)

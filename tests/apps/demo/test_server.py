@@ -19,13 +19,15 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from geoaware.apps.demo.security import Limits
+from geoaware.apps.demo.fragments import LOST
 from geoaware.apps.demo.server import Demo, DemoSettings, prepared
 from geoaware.apps.demo.session import Features
+from geoaware.apps.web.images import Limits
+from geoaware.presets import PRESETS
 from geoaware.runs.errors import InputError, MissingDependencyError
 from geoaware.runs.files import draft_name
-from tests.apps.demo.bombs import png_bomb
-from tests.apps.demo.serving import fetch, running, said, trigger, upload
+from tests.apps.demo.serving import arrive, fetch, running, said, trigger, upload
+from tests.apps.web.bombs import png_bomb
 from tests.toys import save_face
 
 SECRET = b"not for strangers"
@@ -174,6 +176,59 @@ def test_other_pages_cannot_reach_it_by_a_name_of_theirs(demo: Demo) -> None:
     with pytest.raises(urllib.error.HTTPError) as refused:
         urllib.request.urlopen(request, timeout=30)
     assert refused.value.code == 421
+
+
+def test_a_page_of_another_demo_is_told_to_load_again(demo: Demo, caplog: pytest.LogCaptureFixture) -> None:
+    for number in (9999, None):
+        body = json.dumps({"fn_index": number, "data": [], "session_hash": "old"}).encode()
+        status, answer = fetch(demo.url, "/gradio_api/run/predict", body, Content_Type="application/json")
+        assert (status, json.loads(answer)) == (
+            404,
+            {"error": "This page is of an earlier demo; load it again."},
+        )
+    assert caplog.messages == []
+
+
+def test_a_session_that_is_gone_is_told_once(demo: Demo, tmp_path: Path) -> None:
+    content = save_face(tmp_path / "a.png").read_bytes()
+    assert "Bring two images" in said(arrive(demo.url, "guest"))
+    assert LOST not in said(arrive(demo.url, "guest"))
+    sent = json.loads(upload(demo.url, "guest.png", content)[1])[0]
+    assert "Now bring image B." in said(
+        trigger(demo.url, "source-image", "bring", {"path": sent}, "guest")[1]
+    )
+    demo.visitors.drop("guest")
+    click = ("source-image", "place", {"x": 1, "y": 1}, "guest")
+    assert f"{LOST} Bring image A and image B first" in said(trigger(demo.url, *click)[1])
+    answer = said(trigger(demo.url, *click)[1])
+    assert LOST not in answer
+    assert "Bring image A and image B first" in answer
+    demo.visitors.drop("guest")
+
+
+def test_all_presets_are_on_offer(demo: Demo) -> None:
+    config = json.loads(fetch(demo.url, "/config")[1])
+    menu = next(each["props"] for each in config["components"] if each["props"].get("elem_id") == "extractor")
+    assert [name for _, name in menu["choices"]] == [*PRESETS, "efficientnet-lite0"]
+
+
+def test_the_pointer_asks_under_the_sessions_own_token(demo: Demo, tmp_path: Path) -> None:
+    content = save_face(tmp_path / "a.png").read_bytes()
+    for side in ("source", "target"):
+        sent = json.loads(upload(demo.url, f"{side}.png", content)[1])[0]
+        trigger(demo.url, f"{side}-image", "bring", {"path": sent}, "pointer")
+    session = demo.visitors.of("pointer")
+    path = f"/mine/{session.token}/at"
+    status, answer = fetch(demo.url, f"{path}?x=60&y=80")
+    assert status == 200
+    assert json.loads(answer) == session.peek(60, 80)
+    assert fetch(demo.url, f"{path}?x=60")[0] == 422
+    assert json.loads(fetch(demo.url, f"{path}?x=nan&y=inf")[1]) == {}
+    shown = session.shown("source")
+    assert shown is not None
+    assert fetch(demo.url, f"/mine/{shown.served.token}/at?x=60&y=80")[0] == 404
+    demo.visitors.drop("pointer")
+    assert fetch(demo.url, f"{path}?x=60&y=80")[0] == 404
 
 
 def test_two_tabs_with_one_image_do_not_take_it_from_each_other(demo: Demo, tmp_path: Path) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,15 +15,20 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from geoaware.apps.demo.fragments import OPENED, hint
 from geoaware.apps.demo.session import (
     LONGEST,
     MOST_POINTS,
     Features,
     Matchers,
+    Opening,
+    Row,
     Served,
     Session,
     Sessions,
+    Shown,
 )
+from geoaware.drawing.heatmap import heat_layer
 from geoaware.drawing.palette import SERIES
 from geoaware.matcher import Matcher
 from geoaware.method.geometry import pose_image
@@ -186,6 +193,94 @@ def test_undo_clear_and_choose(session: Session) -> None:
     assert (session.points, session.chosen, session.heat()) == ((), None, None)
     session.undo()
     assert session.points == ()
+
+
+def test_a_point_is_moved_or_taken_away(session: Session) -> None:
+    for point in POINTS:
+        session.click(*point)
+    session.move(0, 20.5, 30.5)
+    assert (session.points, session.chosen) == (((20.5, 30.5), *POINTS[1:]), 0)
+    wanted = matcher_of(session).match(noise(130, 120, 1), noise(130, 120, 2), [(20.5, 30.5)])
+    assert session.rows()[0].match == pytest.approx(tuple(wanted.points[0].tolist()), abs=1e-4)
+    session.remove(1)
+    assert (session.points, session.chosen) == (((20.5, 30.5), POINTS[2]), 1)
+    for change in (
+        lambda: session.move(0, 130, 5),
+        lambda: session.move(2, 5, 5),
+        lambda: session.remove(-1),
+    ):
+        with pytest.raises(InputError, match=r"lies outside image A|There is no point"):
+            change()
+    session.remove(1)
+    session.remove(0)
+    assert (session.points, session.chosen, session.rows()) == ((), None, [])
+
+
+def test_the_pointer_sees_what_a_click_would_give(session: Session) -> None:
+    session.click(*POINTS[0])
+    before = session.result
+    found = session.peek(*POINTS[1], heated=True)
+    assert (session.result, session.points) == (before, (POINTS[0],))
+    session.click(*POINTS[1])
+    row = session.rows()[1]
+    assert (found["x"], found["y"]) == pytest.approx(row.match, abs=1e-4)
+    assert found["confidence"] == pytest.approx(row.confidence, abs=1e-6)
+    assert found["low"] is row.low
+    assert session.result is not None
+    colours = Image.open(io.BytesIO(base64.b64decode(str(found["heat"]).partition(",")[2])))
+    layer = heat_layer(session.result.similarity_map(1), session.result.target.maps["identity"].canvas)
+    np.testing.assert_allclose(np.asarray(colours), np.asarray(layer), atol=1)
+    assert session.peek(*POINTS[1])["heat"] == ""
+    for x, y in ((130, 5), (-1, 5), (float("nan"), 1)):
+        assert session.peek(x, y) == {}
+    assert Session(toy_matchers(), Features("lite")).peek(1, 1) == {}
+
+
+def test_only_points_of_low_confidence_are_called_so() -> None:
+    session = session_with(face(), face(colour="khaki"))
+    sure = Row(1, "", (0, 0), (0, 0), 0.9, 0.01)
+    vague, elsewhere = replace(sure, number=2, confidence=0.29), replace(sure, number=3, cycle_error=0.11)
+    assert hint(session, [sure]) == "1 point matched."
+    several = "image B has several such places, or none."
+    assert hint(session, [sure, vague]) == f"2 points matched. Low confidence in point 2: {several}"
+    wanted = f"3 points matched. Low confidence in 2 of them (2, 3): {several}"
+    assert hint(session, [sure, vague, elsewhere]) == wanted
+
+
+def test_visitors_share_what_they_find_and_bring_their_own() -> None:
+    matchers = toy_matchers()
+    opening = Opening(
+        Shown.of(noise(130, 120, 1), own=False), Shown.of(noise(130, 120, 2), own=False), tuple(POINTS)
+    )
+    first, second = (Session(matchers, Features("lite")) for _ in range(2))
+    for each in (first, second):
+        each.open(opening)
+        assert (each.points, each.chosen, each.untouched, each.empty) == (tuple(POINTS), 0, True, True)
+        assert hint(each, each.rows()) == OPENED
+        assert each.bytes == 0
+    assert seen(first) == 3, "encoded once for all, the source mirrored too"
+    wanted = matcher_of(first).match(noise(130, 120, 1), noise(130, 120, 2), POINTS)
+    assert second.result is not None
+    torch.testing.assert_close(second.result.points, wanted.points, rtol=0, atol=1e-4)
+    first.bring("source", noise(50, 50, 3))
+    assert (first.points, first.untouched, first.empty) == ((), False, False)
+    first.open(opening)
+    assert first.points == (), "a page that is loaded again keeps what is on it"
+    assert second.untouched
+
+
+def test_what_rests_is_matched_again(session: Session) -> None:
+    for point in POINTS:
+        session.click(*point)
+    before, size = session.rows(), session.bytes
+    session.rest()
+    assert session.bytes == 2 * 4 * 130 * 120 < size
+    assert session.heat() is None
+    session.wake()
+    assert (session.rows(), session.bytes) == (before, size)
+    count = seen(session)
+    session.wake()
+    assert seen(session) == count
 
 
 def test_clicks_that_cannot_be(session: Session) -> None:
@@ -366,9 +461,9 @@ def test_sessions_that_take_too_much_make_room() -> None:
         with visitors.using(f"{number}") as session:
             session.bring("source", noise(70, 50, number))
             assert session.bytes >= 4 * 70 * 50
-    # As many bytes as an image of four bytes a pixel and its map of floats: two sessions fit.
-    kept = [number for number in range(3) if not visitors.of(f"{number}").empty]
-    assert kept == list(range(3 - 50_000 // session.bytes, 3))
+    # Images of 14,000 bytes with maps of 12,168: features of the longest unused go first, then its image.
+    held = {key: each.bytes for key, each in visitors._held.items()}
+    assert held == {"1": 4 * 70 * 50, "2": 4 * 70 * 50 + 4 * 18 * 13 * 13}
     with visitors.using("huge") as huge:
         huge.bring("source", noise(300, 200, 9))
     assert (len(visitors), visitors.of("huge")) == (1, huge), "the one used last stays, whatever it takes"

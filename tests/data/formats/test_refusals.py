@@ -186,7 +186,7 @@ def test_zips_that_are_too_large_or_damaged(tmp_path: Path, monkeypatch: pytest.
     refused(path, "cannot be unpacked .*; fetch it again, or unpack it yourself")
     zipped(tmp_path / "in", path)
     monkeypatch.setattr(archive, "MOST_BYTES", 100)
-    refused(path, "would be 2 files of 0.0 GiB; unpack it yourself")
+    refused(path, "would be 2 files of 0.0 GiB, too much here; unpack it yourself")
 
 
 def test_a_zip_of_other_things(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geoaware.method.keypoints import AP10K, Schema, infer_flip_pairs, infer_subgroups, part_name
+from geoaware.method.keypoints.names import sides
 
 
 @pytest.mark.parametrize(
@@ -81,3 +82,20 @@ def test_given_pairs_and_groups_are_kept() -> None:
 def test_part_name() -> None:
     assert part_name(["right_front_paw", "left_front_paw", "left_back_paw"], (0, 1, 2)) == "paw"
     assert part_name(["bow", "stern"], (0, 1)) == ""
+
+
+@pytest.mark.parametrize(
+    ("names", "pairs", "wanted"),
+    [
+        (["left ear", "nose", "R_ear"], [(0, 2)], ["left", "middle", "right"]),
+        (["rightear", "leftear"], [(0, 1)], ["right", "left"]),
+        (["ear", "left ear"], [(0, 1)], ["right", "left"]),
+        (["a", "b", "right a"], [(0, 2)], ["left", "middle", "right"]),
+        (["front", "back"], [(1, 0)], ["right", "left"]),
+        (["left ear", "right ear"], [], ["middle", "middle"]),
+    ],
+)
+def test_sides_by_the_names_else_by_the_order(
+    names: list[str], pairs: list[tuple[int, int]], wanted: list[str]
+) -> None:
+    assert sides(names, pairs) == wanted

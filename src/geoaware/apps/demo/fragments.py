@@ -8,6 +8,8 @@ from html import escape
 from geoaware.apps.demo.session import NAMES, Row, Session
 
 WELCOME = "Bring two images of the same kind of thing, then click points on image A."
+OPENED = "Left eye on left eye, right ear on right ear. Point at image A, or choose your own images."
+LOST = "Your images are no longer here: the demo was started anew, or others needed the room."
 _POSES = {"identity": "as it is", "flip": "mirrored"}
 
 
@@ -21,14 +23,15 @@ def table(rows: Sequence[Row], chosen: int | None) -> str:
         f'aria-label="Choose point {row.number}">{row.number}</button></td>'
         f"<td>{_xy(row.query)}</td><td>{_xy(row.match)}</td>"
         f'<td><span class="bar"><i style="width:{100 * row.confidence:.0f}%"></i></span>'
-        f'{row.confidence:.2f}</td><td class="wide">{row.cycle_error:.3f}</td></tr>'
+        f'{row.confidence:.2f}</td><td class="wide">{row.cycle_error:.3f}</td><td><button type="button" '
+        f'class="remove" data-remove="{index}" aria-label="Delete point {row.number}">×</button></td></tr>'
         for index, row in enumerate(rows)
     ]
     return (
         '<div class="panel"><h2>Matches</h2><table><thead><tr><th scope="col">Point</th>'
         '<th scope="col">On A</th><th scope="col">On B</th><th scope="col">Confidence</th>'
         '<th scope="col" class="wide" title="How far from the point its match leads back to, in units of '
-        "image A's longer side\">Cycle error</th></tr></thead>"
+        "image A's longer side\">Cycle error</th><th></th></tr></thead>"
         f"<tbody>{''.join(lines)}</tbody></table></div>"
     )
 
@@ -60,13 +63,19 @@ def hint(session: Session, rows: Sequence[Row]) -> str:
     """What to do next."""
     missing = [name for side, name in NAMES.items() if session.shown(side) is None]
     if len(missing) == 2:
-        return WELCOME
+        return f"{LOST} {WELCOME}" if session.lost else WELCOME
     if missing:
         return f"Now bring {missing[0]}."
     if not rows:
         return "Click a point on image A."
+    if session.untouched:
+        return OPENED
     many = "1 point" if len(rows) == 1 else f"{len(rows)} points"
-    return f"{many} matched. Low confidence: image B has several such places, or none."
+    low = [str(row.number) for row in rows if row.low]
+    if not low:
+        return f"{many} matched."
+    which = f"point {low[0]}" if len(low) == 1 else f"{len(low)} of them ({', '.join(low)})"
+    return f"{many} matched. Low confidence in {which}: image B has several such places, or none."
 
 
 def note(text: str, bad: bool = False) -> str:

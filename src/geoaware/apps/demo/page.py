@@ -16,19 +16,22 @@ import gradio as gr
 from PIL import Image, ImageOps
 
 from geoaware.apps.demo import fragments
-from geoaware.apps.demo.security import FETCH, Limits, read_image, tell_once, too_many_bytes, uploaded
+from geoaware.apps.demo.security import FETCH, uploaded
 from geoaware.apps.demo.session import (
     MOST_SESSIONS,
     NAMES,
     Features,
     Kind,
     Matchers,
+    Opening,
     Row,
     Served,
     Session,
     Sessions,
     Side,
 )
+from geoaware.apps.web.guard import tell_once
+from geoaware.apps.web.images import Limits, read_image, too_many_bytes
 from geoaware.runs.errors import InputError
 
 _HINTS: dict[Side, str] = {"source": "click points here", "target": "matches appear here"}
@@ -42,7 +45,8 @@ Update = dict[str, Any]
 
 @dataclass(frozen=True)
 class Place:
-    """What the page is served with: the folder into which gradio writes what is uploaded, and examples.
+    """What the page is served with: the folder into which gradio writes what is uploaded, examples, and what
+    visitors find on it.
 
     An example is a photograph with a few words about it. The lock ``taking`` is held while an image is taken:
     the largest take hundreds of megabytes while they are decoded and encoded.
@@ -51,7 +55,13 @@ class Place:
     uploads: Path
     limits: Limits
     examples: Sequence[tuple[Path, str]]
+    opening: Opening | None = None
     taking: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def open(self, session: Session) -> None:
+        """Show a visitor who comes what everyone finds on the page."""
+        if self.opening is not None:
+            session.open(self.opening)
 
 
 def build(visitors: Sessions, matchers: Matchers, chosen: Features, place: Place) -> gr.Blocks:
@@ -85,7 +95,8 @@ def build(visitors: Sessions, matchers: Matchers, chosen: Features, place: Place
                     none, js_on_load=_text("table.js"), apply_default_css=False, elem_id="matches"
                 )
             with gr.Column(scale=2, min_width=300):
-                heat = gr.Checkbox(False, label="Heat map of the chosen point on image B", elem_id="heat")
+                about = "Heat map on image B, of the chosen point or of that under the pointer"
+                heat = gr.Checkbox(False, label=about, elem_id="heat")
                 both = "Pose alignment: try image A mirrored too"
                 align = gr.Checkbox(start.aligned, label=both, elem_id="align")
                 pose = gr.HTML(fragments.pose(start), apply_default_css=False, elem_id="pose")
@@ -103,9 +114,13 @@ def build(visitors: Sessions, matchers: Matchers, chosen: Features, place: Place
         _connect_settings(view, heat)
         _connect_downloads(view, saver, {"json": as_json, "png": as_png})
 
+        def arrive(request: gr.Request) -> list[Update]:
+            return view.after(request, place.open, new=True)
+
         def leave(request: gr.Request) -> None:
             visitors.drop(_key(request))
 
+        page.load(arrive, outputs=view.all(), **_QUIET)
         page.unload(leave)
     # What gradio itself remembers of a tab: where its points are drawn, but no image.
     page.state_session_capacity = 4 * MOST_SESSIONS
@@ -123,7 +138,8 @@ class _Page(gr.Blocks):
             raise
         except Exception as error:
             tell_once(type(error).__name__)
-            raise gr.Error("this cannot be answered", print_exception=False) from error
+            text = "This could not be answered; load the page again."
+            raise gr.Error(text, print_exception=False) from error
 
 
 def look() -> dict[str, Any]:
@@ -183,14 +199,21 @@ class _View:
             gr.update(value=session.features.post_processor),
         ]
 
-    def after(self, request: gr.Request, change: Callable[[Session], object]) -> list[Update]:
-        """Make a change to the visitor's session, and show what came of it or why it could not be made."""
-        with self.visitors.using(_key(request)) as session:
+    def after(
+        self, request: gr.Request, change: Callable[[Session], object], new: bool = False
+    ) -> list[Update]:
+        """Make a change to the visitor's session, and show what came of it or why it could not be made.
+
+        ``new``: the page was just loaded.
+        """
+        with self.visitors.using(_key(request), new) as session:
             try:
                 change(session)
+                shown = self.of(session)
             except InputError as error:
-                return self.of(session, str(error))
-            return self.of(session)
+                shown = self.of(session, f"{fragments.LOST} {error}" if session.lost else str(error))
+            session.lost = False  # said once
+            return shown
 
     def on(
         self,
@@ -233,10 +256,17 @@ def _connect_image(view: _View, pane: gr.HTML, side: Side, place: Place) -> None
 
 
 def _connect_points(view: _View, undo: gr.Button, clear: gr.Button) -> None:
-    """Clicks on image A, the choice of a point, and taking points away."""
+    """Clicks on image A, the choice of a point, moving points and taking them away."""
     view.on(view.source.place, lambda session, data: session.click(_number(data, "x"), _number(data, "y")))
     for part in (view.source, view.target, view.table):
         view.on(part.choose, lambda session, data: session.choose(_index(data, len(session.points))))
+        view.on(part.removed, lambda session, data: session.remove(_index(data, len(session.points))))
+    view.on(
+        view.source.moved,
+        lambda session, data: session.move(
+            _index(data, len(session.points)), _number(data, "x"), _number(data, "y")
+        ),
+    )
     view.on(undo.click, lambda session, data: session.undo())
     view.on(clear.click, lambda session, data: session.clear())
 
@@ -291,6 +321,8 @@ def _pane(side: Side, place: Place) -> gr.HTML:
         elem_id=f"{side}-image",
         src="",
         heat="",
+        peek="",
+        heated=False,
         width=1,
         height=1,
         points=[],
@@ -314,6 +346,8 @@ def _image(session: Session, side: Side, rows: Sequence[Row]) -> Update:
     return gr.update(
         src=_url(None if shown is None else shown.served),
         heat=_url(session.heat()) if side == "target" else "",
+        peek=f"{FETCH}/{session.token}/at" if session.result is not None else "",
+        heated=session.heated,
         width=width,
         height=height,
         points=points,

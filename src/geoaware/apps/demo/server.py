@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import os
-import shutil
-import signal
 import socket
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geoaware.apps.demo.security import FETCH, Guard, Limits
-from geoaware.apps.demo.session import Features, Matchers, Session, Sessions
+from geoaware.apps.demo.security import FETCH, RULES
+from geoaware.apps.demo.session import Features, Matchers, Opening, Session, Sessions
+from geoaware.apps.web.guard import Guard
+from geoaware.apps.web.images import Limits
+from geoaware.apps.web.serving import Ending, listening, temporary_folder, url_of
 from geoaware.matcher import Matcher
-from geoaware.runs.errors import InputError
-from geoaware.runs.files import draft_name, sweep
+from geoaware.presets import PRESETS
 from geoaware.runs.memory import return_freed_memory
 from geoaware.runs.optional import require
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-ALWAYS = ("lite", "lite-frozen", "efficientnet-lite0")
-"""Extractors on offer whatever was asked for: their weights come with the extra `lite`."""
+    from geoaware.apps.demo.page import Place
+
+ALWAYS = (*PRESETS, "efficientnet-lite0")
+"""Presets and extractors on offer whatever was asked for: their weights come with the extra `lite`."""
 
 
 @dataclass(frozen=True)
@@ -64,10 +65,17 @@ class Demo:
     visitors: Sessions
 
 
-def serve(settings: DemoSettings, examples: Sequence[tuple[Path, str]], ready: Callable[[str], None]) -> None:
+def serve(
+    settings: DemoSettings,
+    examples: Sequence[tuple[Path, str]],
+    opening: Opening | None,
+    ready: Callable[[str], None],
+) -> None:
     """Serve the demo until the process is asked to end (Ctrl-C, SIGTERM, SIGHUP).
 
-    ``examples`` are photographs on offer, with a few words about each. ``ready`` is called with the address
+    ``examples`` are photographs on offer, with a few words about each, and ``opening`` is what visitors find.
+    It is matched when the first of them comes, and only with features of `ALWAYS`: others may take minutes.
+    ``ready`` is called with the address
     just before requests are answered.
 
     Raises:
@@ -75,18 +83,20 @@ def serve(settings: DemoSettings, examples: Sequence[tuple[Path, str]], ready: C
         MissingDependencyError: gradio is not installed.
     """
     return_freed_memory()
-    with _Ending() as ending, prepared(settings, examples) as demo:
+    with Ending() as ending, prepared(settings, examples, opening) as demo:
         ready(demo.url)
         ending.server = demo.server
         demo.server.run(sockets=[demo.listener])
 
 
 @contextmanager
-def prepared(settings: DemoSettings, examples: Sequence[tuple[Path, str]] = ()) -> Iterator[Demo]:
+def prepared(
+    settings: DemoSettings, examples: Sequence[tuple[Path, str]] = (), opening: Opening | None = None
+) -> Iterator[Demo]:
     """A server with its page, its listening socket and its temporary folder, which all end with the block."""
     with (
-        _listening(settings.host, settings.port) as listener,
-        _temporary_folder() as folder,
+        listening(settings.host, settings.port) as listener,
+        temporary_folder("demo") as folder,
         _environment(
             # Files go to the folder, and nothing goes to gradio's makers.
             GRADIO_TEMP_DIR=str(folder),
@@ -97,24 +107,15 @@ def prepared(settings: DemoSettings, examples: Sequence[tuple[Path, str]] = ()) 
         ),
     ):
         require("gradio", extra="demo")
+        from geoaware.apps.demo.page import Place
+
         matchers = load_matchers(settings)
         visitors = Sessions(lambda: Session(matchers, settings.features))
-        app = _app(settings, matchers, visitors, folder, examples)
-        url = _url(settings.host, listener.getsockname()[1])
+        fast = settings.features.extractor in ALWAYS
+        place = Place(folder, settings.limits, examples, opening if fast else None)
+        app = _app(settings, matchers, visitors, place)
+        url = url_of(settings.host, listener.getsockname()[1])
         yield Demo(_server(app, settings, folder), listener, url, folder, visitors)
-
-
-@contextmanager
-def _temporary_folder() -> Iterator[Path]:
-    """An empty folder that goes with the block; what killed servers left behind goes before it is made."""
-    place = Path(tempfile.gettempdir()).resolve()
-    sweep(place)
-    folder = place / draft_name("demo")
-    folder.mkdir(mode=0o700)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def load_matchers(settings: DemoSettings) -> Matchers:
@@ -140,18 +141,13 @@ def load_matchers(settings: DemoSettings) -> Matchers:
     return matchers
 
 
-def _app(
-    settings: DemoSettings,
-    matchers: Matchers,
-    visitors: Sessions,
-    folder: Path,
-    examples: Sequence[tuple[Path, str]],
-) -> FastAPI:
+def _app(settings: DemoSettings, matchers: Matchers, visitors: Sessions, place: Place) -> FastAPI:
     """The page, and the visitors' images beside it."""
     import gradio as gr
     from fastapi import FastAPI, Response
+    from fastapi.responses import JSONResponse
 
-    from geoaware.apps.demo.page import Place, build, look
+    from geoaware.apps.demo.page import build, look
 
     app = FastAPI(openapi_url=None)
 
@@ -162,7 +158,15 @@ def _app(
             return Response("no such address", 404, media_type="text/plain")
         return Response(found.data, media_type=found.kind, headers={"cache-control": "private, no-store"})
 
-    place = Place(folder, settings.limits, examples)
+    @app.get(f"/{FETCH}/{{token}}/at")
+    def at(token: str, x: float, y: float, heated: bool = False) -> Response:
+        key = visitors.at(token)
+        if key is None:
+            return Response("no such address", 404, media_type="text/plain")
+        with visitors.using(key) as session:
+            found = session.peek(x, y, heated)
+        return JSONResponse(found, headers={"cache-control": "private, no-store"})
+
     gr.mount_gradio_app(
         app,
         build(visitors, matchers, settings.features, place),
@@ -184,9 +188,12 @@ def _app(
 def _server(app: FastAPI, settings: DemoSettings, folder: Path) -> Any:
     """What serves the page, behind its guard."""
     import uvicorn
+    from gradio.route_utils import FnIndexInferError
     from starlette.routing import Mount
 
     inside: Any = next(route.app for route in app.routes if isinstance(route, Mount))
+    for unknown in (KeyError, FnIndexInferError):
+        inside.add_exception_handler(unknown, _outdated)
 
     class Server(uvicorn.Server):
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -195,13 +202,21 @@ def _server(app: FastAPI, settings: DemoSettings, folder: Path) -> Any:
 
     return Server(
         uvicorn.Config(
-            Guard(app, settings.limits, settings.host, folder),
+            Guard(app, RULES, settings.limits, settings.host, folder),
             log_level="warning",
+            proxy_headers=False,
             ws="none",
             server_header=False,
             timeout_graceful_shutdown=2,
         )
     )
+
+
+async def _outdated(request: Any, error: Exception) -> Any:
+    """What a page hears that asks for a part which this page does not have: it was made by another demo."""
+    from fastapi.responses import JSONResponse
+
+    return JSONResponse({"error": "This page is of an earlier demo; load it again."}, 404)
 
 
 @contextmanager
@@ -217,55 +232,3 @@ def _environment(**variables: str) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-
-
-@contextmanager
-def _listening(host: str, port: int) -> Iterator[socket.socket]:
-    """A socket bound to the address, if it is this machine's and not in use."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        listener = socket.create_server((host, port), family=family)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(
-            f"cannot listen at {host}, port {port} ({reason}); choose another host, or another port; 0 takes "
-            "one that is free",
-            parameter="port",
-        ) from None
-    with listener:
-        yield listener
-
-
-class _Ended(BaseException):
-    """The process was asked to end before there was a server to end."""
-
-
-class _Ending:
-    """Lets a signal end the block, in good order, instead of the process: ``server``, once there is one."""
-
-    server: Any = None
-    _asked = False
-
-    def __enter__(self) -> _Ending:
-        numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-        self._before = {number: signal.signal(number, self._end) for number in numbers}
-        return self
-
-    def _end(self, number: int, frame: object) -> None:
-        """Only the first signal does anything: the tidying up is not interrupted."""
-        first, self._asked = not self._asked, True
-        if self.server is not None:
-            self.server.should_exit = True
-        elif first:
-            raise _Ended
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        return kind is _Ended
-
-
-def _url(host: str, port: int) -> str:
-    """An address that a browser on this machine can open."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"

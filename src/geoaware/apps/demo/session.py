@@ -10,6 +10,7 @@ Example:
 
 from __future__ import annotations
 
+import base64
 import io
 import secrets
 import threading
@@ -21,6 +22,7 @@ from typing import Literal, NamedTuple
 
 from PIL import Image
 
+from geoaware.drawing.heatmap import heat_layer
 from geoaware.drawing.layout import fit, resized
 from geoaware.drawing.palette import SERIES
 from geoaware.matcher import Matcher
@@ -41,7 +43,10 @@ LONGEST = 1280
 MOST_POINTS = 60
 """On one image: more cannot be told apart, and the cost of a click stays bounded."""
 
-MOST_SESSIONS = 16
+SURE = (0.3, 0.1)
+"""Least confidence and largest cycle error of a match that is not called one of low confidence."""
+
+MOST_SESSIONS = 64
 """Held at once, if there is room for them."""
 
 MOST_BYTES = 800_000_000
@@ -65,6 +70,11 @@ class Row:
     match: tuple[float, float]
     confidence: float
     cycle_error: float
+
+    @property
+    def low(self) -> bool:
+        """Whether the match is one of low confidence: image B has several such places, or none."""
+        return not (self.confidence >= SURE[0] and self.cycle_error <= SURE[1])
 
 
 class Matchers:
@@ -117,13 +127,32 @@ class Served:
         return cls(file.getvalue(), "image/jpeg")
 
 
-@dataclass
+@dataclass(eq=False)
 class Shown:
     """An image of a visitor, upright RGB, and as a browser shows it, with its features by what made them."""
 
     image: Image.Image
     served: Served
     encoded: dict[Features, Encoded] = field(default_factory=dict)
+    own: bool = True
+    """Whether it is this visitor's alone; images that all visitors find on the page are not."""
+
+    @classmethod
+    def of(cls, image: Image.Image, own: bool = True) -> Shown:
+        """An image, upright RGB."""
+        return cls(image, Served.of(image), own=own)
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What a visitor finds on the page: two images, and points on the first.
+
+    All visitors share the images, which are encoded once.
+    """
+
+    source: Shown
+    target: Shown
+    points: tuple[tuple[float, float], ...]
 
 
 class Session:
@@ -135,6 +164,8 @@ class Session:
         chosen: index of the point whose heat map is shown; the last one clicked. ``None`` without points.
         heated: whether the heat map is shown.
         result: of the points; ``None`` until there are both images.
+        lost: whether there was a session before it, which is no longer here.
+        token: 192 random bits under which a browser asks for `peek`.
     """
 
     def __init__(self, matchers: Matchers, features: Features) -> None:
@@ -143,7 +174,10 @@ class Session:
         self.chosen: int | None = None
         self.heated = False
         self.result: MatchResult | None = None
+        self.lost = False
+        self.token = secrets.token_urlsafe(24)
         self._images: dict[Side, Shown] = {}
+        self._opening: Opening | None = None
         self._aligning: bool | None = None
         self._compared: tuple[Encoded, Encoded, str, Alignment] | None = None
         self._heat: tuple[MatchResult, int, Served] | None = None
@@ -169,12 +203,20 @@ class Session:
     @property
     def empty(self) -> bool:
         """Whether no image was brought yet."""
-        return not self._images
+        return not any(each.own for each in self._images.values())
+
+    @property
+    def untouched(self) -> bool:
+        """Whether it shows just what every visitor finds on the page."""
+        opening = self._opening
+        if opening is None or self.points != opening.points:
+            return False
+        return self._images == {"source": opening.source, "target": opening.target}
 
     @property
     def bytes(self) -> int:
-        """What images, at four bytes a pixel, and features take in memory."""
-        shown = list(self._images.values())
+        """What its own images, at four bytes a pixel, and their features take in memory."""
+        shown = [each for each in list(self._images.values()) if each.own]
         encoded = [features for each in shown for features in list(each.encoded.values())]
         maps = {id(each): each.data.nbytes for features in encoded for each in list(features.maps.values())}
         return sum(maps.values()) + sum(4 * each.image.width * each.image.height for each in shown)
@@ -183,10 +225,18 @@ class Session:
         """The image of a side; ``None`` until one is brought."""
         return self._images.get(side)
 
+    def open(self, opening: Opening) -> None:
+        """Show what every visitor finds on the page, unless there is something on it already."""
+        with self._changing():
+            if not self._images:
+                self._opening = opening
+                self._images = {"source": opening.source, "target": opening.target}
+                self.points, self.chosen = opening.points, 0 if opening.points else None
+
     def bring(self, side: Side, image: Image.Image) -> None:
         """Take an image, as `geoaware.data.images` reads it; a new source image starts without points."""
         with self._changing():
-            self._images = {**self._images, side: Shown(image, Served.of(image))}
+            self._images = {**self._images, side: Shown.of(image)}
             if side == "source":
                 self.points, self.chosen = (), None
 
@@ -196,22 +246,44 @@ class Session:
             missing = [name for side, name in NAMES.items() if side not in self._images]
             if missing:
                 raise InputError(f"Bring {' and '.join(missing)} first, then click a point on image A.")
-            width, height = self._images["source"].image.size
-            if not (0 <= x < width and 0 <= y < height):
-                raise InputError(
-                    f"({x:.0f}, {y:.0f}) lies outside image A, {width} x {height} pixels; click inside it."
-                )
+            self._check_inside(x, y)
             if len(self.points) == MOST_POINTS:
                 raise InputError(f"{MOST_POINTS} points are as many as there can be; clear or undo some.")
             self.points = (*self.points, (float(x), float(y)))
             self.chosen = len(self.points) - 1
 
+    def move(self, index: int, x: float, y: float) -> None:
+        """Put a point at another place of the source image, and choose it."""
+        with self._changing():
+            self._check_index(index)
+            self._check_inside(x, y)
+            self.points = (*self.points[:index], (float(x), float(y)), *self.points[index + 1 :])
+            self.chosen = index
+
+    def remove(self, index: int) -> None:
+        """Take one point away; those after it move up."""
+        with self._changing():
+            self._check_index(index)
+            self.points = (*self.points[:index], *self.points[index + 1 :])
+            self.chosen = min(index, len(self.points) - 1) if self.points else None
+
     def choose(self, index: int) -> None:
         """Choose the point whose heat map is shown."""
         with self._lock:
-            if not 0 <= index < len(self.points):
-                raise InputError(f"There is no point {index + 1}; there are {len(self.points)}.")
+            self._check_index(index)
             self.chosen = index
+
+    def _check_index(self, index: int) -> None:
+        if not 0 <= index < len(self.points):
+            raise InputError(f"There is no point {index + 1}; there are {len(self.points)}.")
+
+    def _check_inside(self, x: float, y: float) -> None:
+        """Make sure that a place lies in the source image, if there is one."""
+        width, height = self._images["source"].image.size
+        if not (0 <= x < width and 0 <= y < height):
+            raise InputError(
+                f"({x:.0f}, {y:.0f}) lies outside image A, {width} x {height} pixels; click inside it."
+            )
 
     def undo(self) -> None:
         """Take the last point away; without points nothing happens."""
@@ -238,14 +310,7 @@ class Session:
         """The matches in the order of the points; numbers start at 1."""
         with self._lock:
             found = self.result
-        if found is None:
-            return []
-        columns = (found.queries, found.points, found.confidence, found.cycle_error)
-        matches = zip(*(column.tolist() for column in columns), strict=True)
-        return [
-            Row(index + 1, SERIES[index % len(SERIES)], (qx, qy), (x, y), confidence, cycle)
-            for index, ((qx, qy), (x, y), confidence, cycle) in enumerate(matches)
-        ]
+        return [] if found is None else _rows(found)
 
     def heat(self) -> Served | None:
         """The heat map for the browser, drawn once; ``None`` unless it is to be shown and there is one."""
@@ -256,6 +321,49 @@ class Session:
             if self._heat is None or self._heat[0] is not found or self._heat[1] != chosen:
                 self._heat = (found, chosen, Served.of(found.heatmap(chosen)))
             return self._heat[2]
+
+    def peek(self, x: float, y: float, heated: bool = False) -> dict[str, object]:
+        """Where one more point would be matched, with nothing changed: what the pointer shows as it moves.
+
+        Returns:
+            position, confidence, whether that is low, and the colours of the heat map as an address of data;
+            nothing where there is nothing to match, or where the part with an object was encoded alone and
+            the point lies outside it.
+        """
+        with self._lock:
+            found = self.result
+        if found is None:
+            return {}
+        (width, height), pixels = found.source.size, as_points([(x, y)]).double()
+        inside = 0 <= x < width and 0 <= y < height
+        if not inside or not found.source.maps["identity"].canvas.holds(pixels).all():
+            return {}
+        target = found.target.maps["identity"]
+        matches = match_posed(found.source.maps, target, pixels, found.pose, found.settings)
+        one = replace(found, queries=pixels, matches=matches)
+        row = _rows(one)[0]
+        colours = ""
+        if heated:
+            file = io.BytesIO()
+            heat_layer(one.similarity_map(0), target.canvas).save(file, "PNG", compress_level=1)
+            colours = f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
+        (x, y) = row.match
+        return {"x": x, "y": y, "confidence": row.confidence, "low": row.low, "heat": colours}
+
+    def rest(self) -> None:
+        """Let the features go; `wake` computes them anew."""
+        with self._lock:
+            for each in self._images.values():
+                if each.own:
+                    each.encoded.clear()
+            self.result, self._compared, self._heat = None, None, None
+
+    def wake(self) -> None:
+        """Match again after a rest; does nothing at other times."""
+        with self._lock:
+            if len(self._images) == 2 and self.result is None:
+                with self._changing():
+                    pass
 
     def download(self, kind: Kind) -> Served:
         """The matches as a file for the browser; the one before it can no longer be fetched.
@@ -315,9 +423,7 @@ class Session:
             queries = as_points(self.points).double()
             here = self._images["source"].encoded[self.features] = matcher.holding(here, queries)
             found = self._alignment(matcher, here, there, setting)
-        matches = match_posed(here.maps, there.maps["identity"], queries, found.pose, matcher.settings)
-        matches = replace(matches, distances=found.distances)
-        return MatchResult(here, there, queries, matches, setting, matcher.settings, matcher.describe())
+        return matcher.match_aligned(here, there, queries, setting, found)
 
     def _alignment(self, matcher: Matcher, here: Encoded, there: Encoded, setting: str) -> Alignment:
         """The poses compared. This does not depend on the points, so it is kept for the next click."""
@@ -337,6 +443,15 @@ class Session:
             # The matcher's own copy goes: the image is upright RGB already.
             shown.encoded[self.features] = replace(encoded, image=shown.image)
         return shown.encoded[self.features]
+
+
+def _rows(found: MatchResult) -> list[Row]:
+    columns = (found.queries, found.points, found.confidence, found.cycle_error)
+    matches = zip(*(column.tolist() for column in columns), strict=True)
+    return [
+        Row(index + 1, SERIES[index % len(SERIES)], (qx, qy), (x, y), confidence, cycle)
+        for index, ((qx, qy), (x, y), confidence, cycle) in enumerate(matches)
+    ]
 
 
 class Sessions:
@@ -359,14 +474,20 @@ class Sessions:
             return session
 
     @contextmanager
-    def using(self, key: str) -> Iterator[Session]:
-        """The session of a key while something is done with it; then the longest unused make room."""
+    def using(self, key: str, new: bool = False) -> Iterator[Session]:
+        """The session of a key while something is done with it; then the longest unused make room.
+
+        Where ``new`` is not said, and there is no session, an earlier one was let go, or the server started
+        anew: it is ``lost``.
+        """
         with self._lock:
             if key not in self._held:
                 self._held[key] = self._make()
+                self._held[key].lost = not new
             session = self._held[key]
             self._used(key, 1)
         try:
+            session.wake()
             yield session
         finally:
             with self._lock:
@@ -383,8 +504,21 @@ class Sessions:
         idle.sort(key=lambda each: not self._held[each].empty)
         for each in idle[: max(0, len(self._held) - self._most)]:
             del self._held[each]
-        while len(self._held) > 1 and sum(each.bytes for each in self._held.values()) > self._most_bytes:
-            self._held.popitem(last=False)
+        self._make_room([each for each in self._held if each in idle])
+
+    def _make_room(self, idle: Sequence[str]) -> None:
+        """Keep within the bytes: features go first, which can be computed anew, and then images."""
+        steps: tuple[Callable[[str], object], ...] = (lambda each: self._held[each].rest(), self._held.pop)
+        for step in steps:
+            for each in idle:
+                if sum(each.bytes for each in self._held.values()) <= self._most_bytes:
+                    return
+                step(each)
+
+    def at(self, token: str) -> str | None:
+        """The key of the session whose own token this is."""
+        with self._lock:
+            return next((key for key, each in self._held.items() if each.token == token), None)
 
     def served(self, token: str) -> Served | None:
         """What lies under a token, whoever's it is: to know the token is to be let in."""

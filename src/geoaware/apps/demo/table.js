@@ -1,5 +1,8 @@
-// The table of matches: a button in it chooses its point.
+// The table of matches: buttons in it choose a point, or delete it.
 element.addEventListener('click', (event) => {
-  const node = event.target.closest('[data-index]');
-  if (node) trigger('choose', { index: Number(node.dataset.index) });
+  const node = event.target.closest('[data-index], [data-remove]');
+  if (!node) return;
+  const { index, remove } = node.dataset;
+  if (remove) trigger('removed', { index: Number(remove) });
+  else trigger('choose', { index: Number(index) });
 });

@@ -7,8 +7,7 @@ which run it is, and ends where the list of failed images begins.
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import compress, groupby
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any, TextIO
 from geoaware.apps.transfer.sources import Sources
 from geoaware.apps.transfer.targets import Target, Targets
 from geoaware.data import fields
-from geoaware.data.formats.hub import HIDDEN, VISIBLE, Result
+from geoaware.data.formats.hub import HIDDEN, VISIBLE, Result, box_around, mean_score
 from geoaware.data.names import printable
 from geoaware.runs.errors import InputError
 from geoaware.runs.files import reading_part
@@ -28,9 +27,6 @@ DESCRIPTION = "Keypoints carried over by geoaware transfer"
 
 BEGIN = f'{{"info":{{"description":"{DESCRIPTION}"'
 """How every result begins, white space aside."""
-
-BOX_MARGIN = 0.1
-"""Added on every side of the box around keypoints, as a share of its longer side, where no box is given."""
 
 Record = Mapping[str, Any]
 """A line of a part file: ``target`` (its key), then ``failed`` (why), or ``size`` (of the image),
@@ -184,14 +180,15 @@ def annotation(
         None if point is None else [*point, chance] for point, chance in zip(points, chances, strict=True)
     ]
     shown = shown_points(record, settings["threshold"])
-    seen = list(compress(chances, shown))
     below = settings.get("unshown") == "hidden"
     flags = [
         VISIBLE if each else HIDDEN * (below and place is not None)
         for each, place in zip(shown, points, strict=True)
     ]
     given = target.annotation or {}
-    box = given["bbox"] if target.box else _box_around(points, shown, record["size"])
+    # What is shown counts, else every guess.
+    around = [*compress(points, shown)] or [point for point in points if point is not None]
+    box = given["bbox"] if target.box else box_around(around, record["size"])
     area = given.get("area")
     entry: dict[str, Any] = {
         "id": target.id,
@@ -207,7 +204,7 @@ def annotation(
         "area": area if area and fields.are_numbers([area]) else round(box[2] * box[3], 2),
         "segmentation": given.get("segmentation") or [],
         "iscrowd": 0,
-        "score": round(math.fsum(seen) / len(seen), 4) if seen else 0.0,
+        "score": mean_score(chances, shown),
         "keypoint_scores": chances,
         "source": sources.images[record["source"]].id,
         "pose": record["pose"],
@@ -216,16 +213,6 @@ def annotation(
     if settings["keep_guesses"]:
         entry["guesses"] = guesses
     return entry
-
-
-def _box_around(points: Sequence[Any], shown: Sequence[bool], size: Sequence[int]) -> list[float]:
-    """COCO's x, y, width, height around what is shown, else around every guess, with `BOX_MARGIN`."""
-    chosen = list(compress(points, shown)) or [point for point in points if point is not None]
-    (x1, x2), (y1, y2) = ((min(axis), max(axis)) for axis in zip(*chosen, strict=True))
-    extra = BOX_MARGIN * max(x2 - x1, y2 - y1)
-    left, top = max(0.0, x1 - extra), max(0.0, y1 - extra)
-    right, bottom = min(float(size[0]), x2 + extra), min(float(size[1]), y2 + extra)
-    return [round(each, 2) for each in (left, top, right - left, bottom - top)]
 
 
 def _write_list(file: TextIO, values: Iterable[Any]) -> None:

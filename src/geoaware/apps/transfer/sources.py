@@ -21,6 +21,7 @@ from geoaware.apps.transfer.vote import Queries
 from geoaware.data.coco import open_folder
 from geoaware.data.coco_file import CocoFile, read_schemas
 from geoaware.data.dataset import LEFT_OUT, OUTSIDE, shortened
+from geoaware.data.formats.hub import ACCEPTED
 from geoaware.data.images import load_annotated
 from geoaware.data.names import alike, missing_files
 from geoaware.matcher import Matcher
@@ -80,6 +81,7 @@ def read_sources(
     category: str | None = None,
     hidden: bool = False,
     exif: str = "upright",
+    accepted: bool = False,
 ) -> Sources:
     """Read annotated images, and make sure that a transfer can use them.
 
@@ -90,10 +92,11 @@ def read_sources(
         category: whose annotations are used; needed where the file has several.
         hidden: count keypoints that are annotated but hidden (flag 1) as visible.
         exif: ``"stored"``: points, boxes and sizes are of the pixels as stored, not as turned by EXIF.
+        accepted: of annotations that were reviewed, use only those that somebody has found right.
 
     Raises:
         InputError: the file is missing or no annotation file, there is no keypoint, there are several
-            categories, or an image is missing.
+            categories, an image is missing, or nothing is accepted.
     """
     if not path.exists():
         raise InputError(
@@ -101,6 +104,8 @@ def read_sources(
         )
     folder = None if images is None else str(absolute(images))
     file, annotated, read = open_folder(path.parent, path.stem, path.name, folder, None, hidden, exif, SLACK)
+    if accepted:
+        annotated = _accepted(file, annotated)
     name = _choose(file, annotated, category, read.outside)
     chosen = tuple(each for each in annotated if each.category == name)
     missing = missing_files([each.path for each in chosen])
@@ -149,6 +154,14 @@ def source_windows(sources: Sources, margin: float, below: float) -> list[Window
             (min(left, x1), min(top, y1), max(right, min(width, x2 + 1)), max(bottom, min(height, y2 + 1)))
         )
     return windows
+
+
+def _accepted(file: CocoFile, images: Sequence[AnnotatedImage]) -> list[AnnotatedImage]:
+    """Without those that were reviewed and are not accepted."""
+    marks = [each.attributes.get(ACCEPTED) for each in images]
+    if not any(mark is True for mark in marks):
+        raise InputError(f"{file.path}: no annotation in it is accepted; accept some with geoaware review")
+    return [each for each, mark in zip(images, marks, strict=True) if mark is None or mark is True]
 
 
 def _choose(

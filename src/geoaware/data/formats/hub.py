@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import compress
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NamedTuple
 
@@ -15,12 +17,18 @@ from geoaware.runs.optional import require
 ABSENT, HIDDEN, VISIBLE = 0, 1, 2
 """COCO's keypoint flags."""
 
+ACCEPTED = "accepted"
+"""The entry of every annotation that was reviewed: whether somebody has found it right."""
+
 MARK = "geoaware transfer"
 """Stands before the mark of the run at the beginning of what was written, or of ``geoaware.json``."""
 
 HDF5 = b"\x89HDF"
 
 _MOST = 1 << 32
+
+BOX_MARGIN = 0.1
+"""Added on every side of the box around keypoints, as a share of its longer side, where no box is given."""
 
 Entry = dict[str, Any]
 Box = Sequence[float]
@@ -183,6 +191,21 @@ def box_of(annotation: Entry, points: Mapping[str, Point]) -> list[float] | None
         return box
     xs, ys = [each.x for each in points.values()], [each.y for each in points.values()]
     return [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
+
+
+def mean_score(chances: Sequence[float], shown: Sequence[bool]) -> float:
+    """The mean probability of what is shown."""
+    seen = [*compress(chances, shown)]
+    return round(math.fsum(seen) / len(seen), 4) if seen else 0.0
+
+
+def box_around(points: Iterable[Sequence[float]], size: Sequence[int]) -> list[float]:
+    """COCO's x, y, width, height around points in an image of this size, with `BOX_MARGIN`."""
+    (x1, x2), (y1, y2) = ((min(axis), max(axis)) for axis in zip(*points, strict=True))
+    extra = BOX_MARGIN * max(x2 - x1, y2 - y1)
+    left, top = max(0.0, x1 - extra), max(0.0, y1 - extra)
+    right, bottom = min(float(size[0]), x2 + extra), min(float(size[1]), y2 + extra)
+    return [round(each, 2) for each in (left, top, right - left, bottom - top)]
 
 
 def inside(name: str) -> PurePosixPath:

@@ -36,6 +36,25 @@ def infer_flip_pairs(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
     return tuple(sorted(pairs + _matched(rest)))
 
 
+def sides(names: Sequence[str], flip_pairs: Sequence[tuple[int, int]]) -> list[str]:
+    """Of each keypoint ``left``, ``right`` or, without a partner, ``middle``.
+
+    Where the names of two partners do not tell, the first is taken for the left one.
+
+    Example:
+        >>> sides(["ear.R", "ear.L", "nose", "horn 1", "horn 2"], [(0, 1), (3, 4)])
+        ['right', 'left', 'middle', 'left', 'right']
+    """
+    found = ["middle"] * len(names)
+    for pair in flip_pairs:
+        words = [_words(names[each]) for each in pair]
+        said = [{side for _, side in _set_off(each) or _written_on(each)} for each in words]
+        turned = "right" in said[0] or ("left" in said[1] and "left" not in said[0])
+        for each, side in zip(pair, ("right", "left") if turned else ("left", "right"), strict=True):
+            found[each] = side
+    return found
+
+
 def infer_subgroups(
     names: Sequence[str], flip_pairs: Sequence[tuple[int, int]]
 ) -> Mapping[str, tuple[int, ...]]:

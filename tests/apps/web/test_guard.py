@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from geoaware.apps.demo.security import LARGEST_REQUEST, Guard, Limits, is_loopback, read_image, uploaded
+from geoaware.apps.demo.security import RULES, uploaded
+from geoaware.apps.web.guard import LARGEST_REQUEST, Guard, is_loopback
+from geoaware.apps.web.images import Limits, read_image
 from geoaware.data.images import load_image
 from geoaware.runs.errors import InputError
-from tests.apps.demo.bombs import png_bomb, png_header
+from tests.apps.web.bombs import png_bomb, png_header
 from tests.toys import noise
 
 SVG = "<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>"
@@ -151,7 +153,7 @@ def ask(
         "method": method,
         "headers": [(key.encode(), value.encode()) for key, value in given.items()],
     }
-    asyncio.run(Guard(program, Limits(1, 1), bound)(scope, receive, send))
+    asyncio.run(Guard(program, RULES, Limits(1, 1), bound)(scope, receive, send))
     names = {name for name, _ in sent[0]["headers"]}
     assert {b"content-security-policy", b"x-content-type-options"} <= names
     return int(sent[0]["status"])
@@ -259,7 +261,7 @@ def guarded(program: Any, received: list[MutableMapping[str, Any]], **headers: s
     given = {"host": "127.0.0.1:7860", **{key.replace("_", "-"): value for key, value in headers.items()}}
     pairs = [(key.encode(), value.encode()) for key, value in given.items()]
     scope = {"type": "http", "path": RUN, "method": "POST", "headers": pairs}
-    asyncio.run(Guard(program, Limits(1, 1), "127.0.0.1")(scope, receive, send))
+    asyncio.run(Guard(program, RULES, Limits(1, 1), "127.0.0.1")(scope, receive, send))
     return sent
 
 
@@ -319,7 +321,7 @@ def test_uploads_are_capped_in_sum(tmp_path: Path) -> None:
         inside.append(await status(300_000))
         await send({"type": "http.response.start", "status": 200, "headers": []})
 
-    guard = Guard(program, Limits(1, 1, waiting_megabytes=1), "127.0.0.1", tmp_path)
+    guard = Guard(program, RULES, Limits(1, 1, waiting_megabytes=1), "127.0.0.1", tmp_path)
 
     async def status(length: int) -> int:
         sent: list[Any] = []

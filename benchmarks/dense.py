@@ -1,0 +1,114 @@
+"""Dense fields against point matching, masks carried by them, and how long they take, as Markdown tables.
+
+    python benchmarks/dense.py DATA [--extractor lite] [--pairs 40]
+
+Points: PCK@0.10 of annotated keypoints, matched one by one and read from the field of the whole image. Masks
+(badja): the target's mask carried to the source by the field, by the thin plate, and by nearest neighbours
+alone (argmax), as IoU with the source's own mask. Speed: a field of 448 x 448 pixels, without encoding.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from accuracy import CASES
+from PIL import Image
+
+from geoaware import data
+from geoaware.data import object_mask
+from geoaware.evaluation.predict import choose_pairs
+from geoaware.evaluation.protocols import get_protocol
+from geoaware.field import Field
+from geoaware.matcher import Matcher
+from geoaware.method.matching import MatchSettings
+from geoaware.runs.errors import InputError
+
+
+def points(matcher: Matcher, root: Path, name: str, count: int) -> str:
+    """A line of the first table."""
+    case = CASES[name]
+    pairs = data.load(case.loader, root / case.folder, case.split, **case.options)
+    found: dict[str, list[float]] = {"match": [], "field": []}
+    for pair in choose_pairs(pairs, count).pairs:
+        queries = pair.source.keypoints.at(pair.common_ids)
+        truth = pair.target.keypoints.at(pair.common_ids)
+        source, target = matcher.encode(pair.source.path), matcher.encode(pair.target.path)
+        allowed = 0.1 * get_protocol(case.protocol).size(pair.target)
+        field = matcher.dense(source, target, pose="off")
+        for way, there in (
+            ("match", matcher.match(source, target, queries, pose="off").points),
+            ("field", field.at(queries)),
+        ):
+            found[way].append(((there - truth).norm(dim=-1) < allowed).double().mean().item())
+    cells = [f"{100 * statistics.fmean(each):.1f}" for each in found.values()]
+    return f"| {name} | {len(found['match'])} | " + " | ".join(cells) + " |"
+
+
+def overlap(field: Field, mask: np.ndarray, truth: np.ndarray) -> float:
+    """IoU of the target's mask, carried to the source by every match, with the source's own."""
+    carried = Image.new("RGBA", field.target.size)
+    carried.putalpha(Image.fromarray(mask))
+    found = np.asarray(field.carry(carried, 0, float("inf")).getchannel("A")) >= 128
+    return float((found & truth).sum() / (found | truth).sum())
+
+
+def masks(matcher: Matcher, root: Path, count: int) -> list[str]:
+    """The lines of the second table."""
+    case = CASES["badja"]
+    pairs = data.load(case.loader, root / case.folder, case.split, **case.options)
+    nearest = Matcher(matcher.extractor, MatchSettings(mode="argmax", inside_picture=True), pose="off")
+    found: dict[str, list[float]] = {"nearest neighbours": [], "field": [], "thin plate": []}
+    for pair in choose_pairs(pairs, count).pairs:
+        own, other = (object_mask(each) for each in (pair.source, pair.target))
+        if own is None or other is None:
+            continue
+        source, target = matcher.encode(pair.source.path), matcher.encode(pair.target.path)
+        field = matcher.dense(source, target)
+        found["nearest neighbours"].append(overlap(nearest.dense(source, target), other, own))
+        found["field"].append(overlap(field, other, own))
+        try:
+            found["thin plate"].append(overlap(field.smoothed(), other, own))
+        except InputError:
+            found["thin plate"].append(found["field"][-1])
+    return [f"| {way} | {len(each)} | {100 * statistics.fmean(each):.1f} |" for way, each in found.items()]
+
+
+def seconds(matcher: Matcher, root: Path) -> float:
+    """Of a field of 448 x 448, the best of five."""
+    images = sorted((root / "badja").rglob("*.jpg"))[:2]
+    source, target = (matcher.encode(Image.open(each).convert("RGB").resize((448, 448))) for each in images)
+    times = []
+    for _ in range(5):
+        began = time.perf_counter()
+        matcher.dense(source, target, pose="off")
+        times.append(time.perf_counter() - began)
+    return min(times)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--extractor", default="lite")
+    parser.add_argument("--sets", nargs="+", choices=list(CASES), default=["lspet", "quaternius", "badja"])
+    parser.add_argument("--pairs", type=int, default=40, help="of each set")
+    parser.add_argument("--threads", type=int, default=2)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    matcher = Matcher.from_pretrained(given.extractor)
+    print(f"448 x 448 pixels: {seconds(matcher, given.data):.2f} s\n")
+    print("| data | pairs | matched one by one | read from the field |\n|---|---|---|---|")
+    for name in given.sets:
+        print(points(matcher, given.data, name, given.pairs), flush=True)
+    print("\n| masks carried by | pairs | IoU |\n|---|---|---|")
+    print("\n".join(masks(matcher, given.data, given.pairs)))
+
+
+if __name__ == "__main__":
+    main()

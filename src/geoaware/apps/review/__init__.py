@@ -1,0 +1,1 @@
+"""Looking a result through in the browser and correcting it, from the least confident object on."""

@@ -1,0 +1,188 @@
+"""Data sets fetched from where their authors put them: resumed after an interruption, checked, unpacked."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from http.client import HTTPException, HTTPResponse
+from pathlib import Path
+from typing import Any, BinaryIO
+from urllib.parse import urlsplit
+
+from geoaware.data.formats.archive import unpack
+from geoaware.runs.errors import InputError, reason
+from geoaware.runs.files import PART, check_goals, new_folder, open_part
+from geoaware.runs.progress import Tell, silent
+
+_BLOCK, _PATIENCE_S = 1 << 20, 60.0
+
+_AGAIN = "the same command goes on where it stopped"
+
+
+@dataclass(frozen=True)
+class Download:
+    """Where a data set is.
+
+    Attributes:
+        root: name of the folder that it becomes.
+        url: of its archive; empty: it cannot be fetched by a program.
+        top: the folder in the archive that is its root.
+        md5: of the archive, where its authors or users have published it.
+        beside: more files, by the names that they get in the root.
+        missing: what has to be fetched by hand.
+    """
+
+    root: str
+    url: str
+    top: str = ""
+    md5: str | None = None
+    beside: Mapping[str, str] = field(default_factory=dict)
+    missing: str = ""
+
+
+_PF = "https://www.di.ens.fr/willow/research"
+
+DOWNLOADS: Mapping[str, Download] = {
+    "spair71k": Download(
+        "SPair-71k", "http://cvlab.postech.ac.kr/research/SPair-71k/data/SPair-71k.tar.gz", "SPair-71k"
+    ),
+    "pf-pascal": Download(
+        "PF-PASCAL",
+        f"{_PF}/proposalflow/dataset/PF-dataset-PASCAL.zip",
+        "PF-dataset-PASCAL",
+        beside={
+            f"{split}_pairs.csv": f"{_PF}/cnngeometric/other_resources/{split}_pairs_pf_pascal.csv"
+            for split in ("val", "test")
+        },
+        missing="trn_pairs.csv comes with later papers' code, from a page that only a browser can read",
+    ),
+    "pf-willow": Download("PF-WILLOW", f"{_PF}/proposalflow/dataset/PF-dataset.zip", "PF-dataset"),
+    "ap10k": Download("ap-10k", "", missing="its page links to a drive that only a browser can read"),
+}
+
+
+def get(name: str, folder: Path, keep: bool = False, tell: Tell = silent) -> Path:
+    """Fetch a data set into a folder, where it gets a folder of its own.
+
+    Args:
+        name: as for `geoaware.data.load`.
+        folder: where to put it; what is fetched so far lies there in ``ARCHIVE.part``.
+        keep: whether the archive stays when it is unpacked.
+        tell: told of bytes as they arrive.
+
+    Returns:
+        The root of the data set. One that is there already is left as it is.
+
+    Raises:
+        InputError: nothing to fetch under this name, no network, too little room, or a file that is damaged
+            or is not the one that was expected. What has arrived stays, and the next call goes on.
+    """
+    if name not in DOWNLOADS:
+        raise InputError(f"{name!r} cannot be fetched; known: {', '.join(DOWNLOADS)}")
+    what = DOWNLOADS[name]
+    goal = folder / what.root
+    if goal.is_dir() and any(goal.iterdir()):
+        return goal
+    if not what.url:
+        raise InputError(
+            f"{name} must be fetched by hand: {what.missing}; see geoaware data check {name} DIR"
+        )
+    check_goals(goal / "file")
+    files = [_fetched(url, folder, what, tell) for url in (what.url, *what.beside.values())]
+    archive, *others = files
+    with new_folder(goal) as draft:
+        inner = draft / ".unpacked"
+        inner.mkdir()
+        unpack(archive, inner)
+        top = inner / what.top
+        if not top.is_dir():
+            raise InputError(f"{archive}: holds no folder {what.top}; remove it, and fetch it again")
+        for each in top.iterdir():
+            each.rename(draft / each.name)
+        shutil.rmtree(inner)
+        for path, inside in zip(others, what.beside, strict=True):
+            shutil.copy(path, draft / inside)
+    for each in [] if keep else files:
+        each.unlink()
+    return goal
+
+
+def _fetched(url: str, folder: Path, what: Download, tell: Tell) -> Path:
+    """A file in the folder, fetched as far as it is not there."""
+    path = folder / urlsplit(url).path.rpartition("/")[2]
+    if not path.exists():
+        part = path.with_name(path.name + PART)
+        with open_part(part, keep_all=True) as file:
+            _fetch(url, file, part, partial(tell, f"fetching {path.name}"))
+        part.rename(path)
+    if what.md5 is not None and url == what.url and (found := _md5(path)) != what.md5:
+        raise InputError(
+            f"{path}: is not the file that was expected (MD5 {found} instead of {what.md5}); remove it, and "
+            "fetch it again"
+        )
+    return path
+
+
+def _fetch(url: str, file: BinaryIO, part: Path, tell: Callable[[int, int], None]) -> None:
+    """Append to a file what it lacks of a URL."""
+    there = file.seek(0, 2)
+    request = urllib.request.Request(url, headers={"Range": f"bytes={there}-"} if there else {})
+    try:
+        with ExitStack() as stack:
+            try:
+                answer = stack.enter_context(urllib.request.urlopen(request, timeout=_PATIENCE_S))
+            except urllib.error.HTTPError as error:
+                if there and error.code == 416:  # all of it was there
+                    return
+                raise
+            if answer.status != 206:  # the server begins anew
+                file.truncate(0)
+                there = 0
+            total = there + int(answer.headers.get("Content-Length") or 0)
+            _check_room(part, total - there)
+            done = _copy(answer, file, there, total, tell)
+    except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
+        why = getattr(error, "reason", None) or error
+        raise InputError(f"{url}: cannot be fetched ({_told(why)}); {_AGAIN}") from None
+    except OSError as error:
+        raise InputError(f"{part}: cannot be written ({error.strerror}); {_AGAIN}") from None
+    if done < total:
+        raise InputError(f"{url}: only {done:,} of {total:,} bytes arrived; {_AGAIN}")
+
+
+def _copy(
+    answer: HTTPResponse, file: BinaryIO, done: int, total: int, tell: Callable[[int, int], None]
+) -> int:
+    """How many bytes of the file are there when the answer has ended."""
+    while block := answer.read(_BLOCK):
+        file.write(block)
+        done += len(block)
+        tell(done, max(total, done))
+    return done
+
+
+def _check_room(part: Path, size: int) -> None:
+    free = shutil.disk_usage(part.parent).free
+    if size > free:
+        raise InputError(
+            f"{part.parent}: {size / 1e6:,.0f} MB are still to come, {free / 1e6:,.0f} MB are free; make "
+            "room, or choose another folder"
+        )
+
+
+def _told(why: Any) -> str:
+    return reason(why) if isinstance(why, Exception) else str(why)
+
+
+def _md5(path: Path) -> str:
+    digest = hashlib.md5(usedforsecurity=False)
+    with path.open("rb") as file:
+        for block in iter(partial(file.read, _BLOCK), b""):
+            digest.update(block)
+    return digest.hexdigest()
