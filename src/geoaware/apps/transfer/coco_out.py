@@ -30,7 +30,8 @@ BEGIN = f'{{"info":{{"description":"{DESCRIPTION}"'
 
 Record = Mapping[str, Any]
 """A line of a part file: ``target`` (its key), then ``failed`` (why), or ``size`` (of the image),
-``points`` ([x, y] or null, by keypoint), ``probability``, ``source`` (row), ``pose`` and ``distance``."""
+``points`` ([x, y] or null, by keypoint), ``probability``, ``source`` (row), ``pose`` and ``distance``; of a
+frame of a video also ``peaks``, the other places ([x, y, probability]) of each keypoint."""
 
 
 @dataclass
