@@ -30,9 +30,10 @@ BEGIN = f'{{"info":{{"description":"{DESCRIPTION}"'
 
 Record = Mapping[str, Any]
 """A line of a part file: ``target`` (its key), then ``failed`` (why), or ``size`` (of the image),
-``points`` ([x, y] or null, by keypoint), ``probability``, ``source`` (row), ``pose`` and ``distance``; or,
-where an image has any number of objects, ``size`` and ``objects``: these for each, with ``box`` and
-``detection`` (the box's score)."""
+``points`` ([x, y] or null, by keypoint), ``probability``, ``source`` (row), ``pose`` and ``distance``; of a
+frame of a video also ``peaks``, the other places ([x, y, probability]) of each keypoint. Where an image has
+any number of objects, there are ``size`` and ``objects``: the same for each, with ``box`` and ``detection``
+(the box's score)."""
 
 
 @dataclass
