@@ -88,10 +88,7 @@ def in_python(settings: DemoSettings, paths: list[Path]) -> dict[str, Any]:
     clicks = [timed(lambda x=x, y=y: session.click(x * width, y * height)) for x, y in places()]
     pointer = [
         spread(
-            [
-                timed(lambda x=x, y=y, heated=heated: session.peek(x * width, y * height, heated))
-                for x, y in places()
-            ]
+            [timed(lambda x=x, y=y, h=heated: session.peek(x * width, y * height, h)) for x, y in places()]
         )
         for heated in (False, True)
     ]

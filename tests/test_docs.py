@@ -23,6 +23,7 @@ from tests.training.tiny import draw_data
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES.remove(ROOT / "docs" / "serve.md")  # tests/apps/serve/test_docs.py has a server for it
 NOTEBOOK = ROOT / "docs" / "first-steps.ipynb"
 
 

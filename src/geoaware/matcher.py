@@ -29,6 +29,7 @@ from geoaware.field import Field, between, canvas_of
 from geoaware.method.alignment import (
     CANDIDATES,
     Alignment,
+    MirroredPoints,
     PoseRule,
     best_pose,
     match_posed,
@@ -253,11 +254,22 @@ class Matcher:
         mirrored = None
         if flip_pairs is not None:
             mirrored = mirror_points(pixels, here.size, flip_partners(len(pixels), flip_pairs), visible)
-        matches = match_posed(
-            here.maps, there.maps["identity"], pixels, aligned.pose, self.settings, mirrored
-        )
+        return self.match_aligned(here, there, pixels, setting, aligned, mirrored)
+
+    def match_aligned(
+        self,
+        source: Encoded,
+        target: Encoded,
+        pixels: Float[Tensor, "n 2"],
+        setting: str,
+        aligned: Alignment,
+        mirrored: MirroredPoints | None = None,
+    ) -> MatchResult:
+        """Match points once the poses are compared, which needs doing only once for a pair (`align`)."""
+        here, there = source.maps, target.maps["identity"]
+        matches = match_posed(here, there, pixels, aligned.pose, self.settings, mirrored)
         matches = replace(matches, distances=aligned.distances)
-        return MatchResult(here, there, pixels, matches, setting, self.settings, self.describe())
+        return MatchResult(source, target, pixels, matches, setting, self.settings, self.describe())
 
     def dense(
         self,

@@ -15,14 +15,21 @@ from typer.testing import CliRunner
 
 from geoaware.apps.demo.server import DemoSettings, load_matchers
 from geoaware.apps.demo.session import Features, Session
-from geoaware.commands import demo, evaluate, match, pose, reproduce, transfer
+from geoaware.commands import demo, evaluate, match, pose, reproduce, serve, transfer
 from geoaware.features import EXTRACTORS, Entry
 from geoaware.method.geometry import Canvas, pose_image, pose_points
 from geoaware.runs.errors import InputError
 from tests.toys import Seeing, beacon, placed
 
 app = typer.Typer()
-for command in (match.match, transfer.transfer, evaluate.predict, evaluate.evaluate, demo.demo):
+for command in (
+    match.match,
+    transfer.transfer,
+    evaluate.predict,
+    evaluate.evaluate,
+    demo.demo,
+    serve.serve,
+):
     app.command()(command)
 
 SIZE = (585, 405)
@@ -173,6 +180,10 @@ def test_the_demo(monkeypatch: pytest.MonkeyPatch) -> None:
     given = ["demo", "--extractor", "seeing", "--zoom", "auto"]
     assert CliRunner().invoke(app, given, catch_exceptions=False).exit_code == 0
     assert (served[0].zoom, served[0].upright) == ("auto", "off")
+    monkeypatch.setattr("geoaware.apps.serve.server.serve", lambda settings, _: served.append(settings))
+    done = CliRunner().invoke(app, ["serve", *given[1:]], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert (served[1].extractor, served[1].zoom, served[1].upright) == ("seeing", "auto", "off")
 
 
 @pytest.mark.parametrize("option", ["zoom", "upright"])
@@ -186,6 +197,7 @@ def test_an_extractor_that_does_not_see_is_refused(photos: Path, option: str) ->
         ["predict", *coco, "--option", "images=.", "--out", out],
         ["transfer", photos / "sources.json", photos / "target", "--source-images", photos, "--out", out],
         ["demo", "--port", "0"],
+        ["serve", "--port", "0"],
     ):
         asked = [*map(str, given), "--extractor", "toy", "--device", "cpu", f"--{option}", "auto"]
         with pytest.raises(

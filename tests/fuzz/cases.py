@@ -278,4 +278,5 @@ CASES = (
     Case("examples", "examples photos", weight=1),
     Case("demo", "demo --port 0 --device cpu", weight=1),
     Case("review", "review coco/train.json --images coco/images --suggest 3", spoils=("*.json*",)),
+    Case("serve", "serve --port 0 --device cpu --host 0.0.0.0 --token 0123456789abcdef", weight=1),
 )

@@ -25,6 +25,7 @@ import typer
 
 from geoaware import cli
 from geoaware.apps.demo import server
+from geoaware.apps.serve import server as interface
 from geoaware.data import images
 from geoaware.features import EXTRACTORS, Entry
 from geoaware.method import post_processor
@@ -107,6 +108,7 @@ def _patched() -> Iterator[None]:
         for each in (
             mock.patch.dict(EXTRACTORS, {"toy": Entry("tests.fuzz.toy", "Toy", "a toy")}),
             mock.patch.object(server, "serve"),
+            mock.patch.object(interface, "serve"),
             mock.patch.object(typer.main, "get_command", return_value=tree),
             mock.patch.object(huggingface_hub.constants, "HF_HUB_OFFLINE", True),
             mock.patch.object(post_processor, "hub_options", return_value={"local_files_only": True}),

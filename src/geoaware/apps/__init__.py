@@ -1,1 +1,1 @@
-"""What is built on the library: transfer of keypoints, pose prediction, the demo."""
+"""What is built on the library: transfer of keypoints, pose prediction, the demo, HTTP."""

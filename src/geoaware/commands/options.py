@@ -110,7 +110,7 @@ def _check_names(paths: Iterable[Path], command: str) -> None:
             raise InputError(f"{path}: this command works on files of this machine; give a path of it")
 
 
-WRITTEN = frozenset({"out", "json_file", "csv", "markdown", "plots", "review", "report"})
+WRITTEN = frozenset({"out", "json_file", "csv", "markdown", "plots", "review", "report", "frames"})
 """Names of the parameters that say where results go."""
 
 _SHARED = frozenset({"cache", "root"})

@@ -36,7 +36,7 @@ class ImageOptions:
     ]
     out: Annotated[Path, Option(help="File or folder to write; a name in .parquet makes Parquet.")]
     images: Annotated[
-        list[Path] | None, Argument(metavar="IMAGES…", help="Files and folders to annotate.")
+        list[Path] | None, Argument(metavar="IMAGES…", help="Files and folders to annotate, or videos.")
     ] = None
     targets: Annotated[
         Path | None,
@@ -68,7 +68,7 @@ class ImageOptions:
         if bool(self.images) == (self.targets is not None):
             raise InputError("give the images to annotate either as files and folders or by --targets FILE")
 
-    def read(self, several: SeveralOptions) -> tuple[Sources, Targets]:
+    def read(self, video: VideoOptions, several: SeveralOptions) -> tuple[Sources, Targets]:
         """The annotated images, and the others; says what there is to do."""
         from geoaware.apps.transfer import list_targets, read_sources, read_targets
 
@@ -76,7 +76,11 @@ class ImageOptions:
             self.source, self.source_images, self.category, self.hidden, self.exif, self.accepted
         )
         if self.targets is None:
-            everything = list_targets(self.images or [], self.root, self.recursive, self.exif)
+            everything = list_targets(
+                self.images or [], self.root, self.recursive, self.exif, video.every, video.frames
+            )
+        elif video.every is not None or video.frames is not None:
+            raise InputError("--every and --frames belong to videos, which --targets cannot give")
         else:
             given = not several.any
             everything = read_targets(self.targets, sources, self.targets_images, self.exif, given)
@@ -88,6 +92,21 @@ class ImageOptions:
         counts = f"{len(sources.images):,} sources, {len(wanted):,} targets"
         say(f"{sources.name}: {len(sources.schema)} keypoints, {counts}")
         return sources, wanted
+
+
+@dataclass(frozen=True)
+class VideoOptions:
+    """What is made of a video."""
+
+    every: Annotated[int | None, Option(metavar="N", help="Of a video, annotate only every N-th frame.")] = (
+        None
+    )
+    frames: Annotated[
+        Path | None, Option(metavar="DIR", help="Write these frames as images, which most formats need.")
+    ] = None
+    smooth: Annotated[
+        bool, Option("--smooth/--no-smooth", help="Choose places that move little from frame to frame.")
+    ] = True
 
 
 @dataclass(frozen=True)
@@ -218,6 +237,8 @@ class ResultOptions:
         from geoaware.runs.files import check_apart
 
         if self.review is not None:
+            if targets.shots and not targets.kept:
+                raise InputError("--review shows image files; give --frames DIR for those of the video")
             check_apart([self.review], [each.path for each in (*sources.images, *targets)])
 
         if self.evaluate:
@@ -246,6 +267,7 @@ class ResultOptions:
 @expand
 def transfer(
     images: ImageOptions,
+    video: VideoOptions,
     several: SeveralOptions,
     voting: VoteOptions,
     result: ResultOptions,
@@ -268,6 +290,7 @@ def transfer(
 
     geoaware transfer cvat.zip photos/ --out found.xml --below hidden
 
+    geoaware transfer labels.json clip.mp4 --every 5 --out tracks.slp
     geoaware transfer cats.json photos/ --detections megadetector.json --out found.json
 
     geoaware transfer train.json --targets val.json --out found.json --evaluate --report figures/
@@ -280,7 +303,7 @@ def transfer(
     from geoaware.runs.progress import progress_bars
 
     settings = several.added(voting.settings(run.batch, result.evaluate))
-    sources, targets = images.read(several)
+    sources, targets = images.read(video, several)
     result.check_evaluation(sources, targets)
     worker = engine.load(len(targets), "geoaware.apps.transfer.run")
     matcher = load_matcher(features, run, pose, matching="extractor")
@@ -293,6 +316,7 @@ def transfer(
             settings,
             engine=worker,
             to=result.to,
+            smooth=video.smooth,
             restart=restart,
             progress=tell,
         )

@@ -29,6 +29,12 @@ from geoaware.runs.places import place
 Rows = list[tuple[str, list[str]]]
 """Place (``FILE, line NUMBER``) and columns of each row of a table."""
 
+VIDEOS = frozenset(
+    {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".asf"}
+    | {".flv", ".ogv", ".3gp"}
+)
+"""How the names of video files end; see `data.video`."""
+
 _VALUE = re.compile(r"^[-+]?[0-9.]+$|^nan$|\.[a-z]\w{2,3}$")
 """A number or a file name, as headers have none."""
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from geoaware._moved import renamed
 from geoaware.data.exif import SAME_SIZE, orientation_of, turned_size
-from geoaware.data.files import reading
+from geoaware.data.files import VIDEOS, reading
 from geoaware.method.types import AnnotatedImage
 from geoaware.runs.errors import InputError, reason
 from geoaware.runs.files import refuse_pretender
@@ -314,7 +314,8 @@ def find_images(root: Path, depth: int | None = 1) -> tuple[list[Path], str]:
         pattern = "/".join("*" * (depth or 1))
         listed = root.iterdir() if depth == 1 and not is_remote(root) else root.glob(pattern)
         inside = root.rglob(pattern) if depth is None else listed
-        named = {path: _not_listed(path) for path in inside if path.suffix.lower() in SUFFIXES | _RAW}
+        known = SUFFIXES | _RAW | VIDEOS
+        named = {path: _not_listed(path) for path in inside if path.suffix.lower() in known}
     passed = Counter(filter(None, named.values()))
     paths = [path for path, why in named.items() if not why]
     over = ", ".join(f"{count} {what}" for what, count in sorted(passed.items()))
@@ -330,6 +331,8 @@ def _not_listed(path: Path) -> str:
     if not is_remote(path) and not path.is_file():
         return "links to files that are missing" if path.is_symlink() else "pipes or devices"
     suffix = path.suffix.lower()
+    if suffix in VIDEOS:
+        return "videos (transfer takes them one by one)"
     why = unreadable(suffix)
     return f"{suffix} files ({why})" if why else ""
 

@@ -28,7 +28,7 @@ from functools import partial
 from io import BytesIO
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from geoaware.runs.errors import InputError
 from geoaware.runs.files import (
@@ -214,6 +214,16 @@ def carry_out(run: Run, records: Records, engine: Engine, tell: Tell = silent) -
                 if place not in records and run.keeps(line):
                     records.put(place, line)
                     tell(run.what, len(records), len(run))
+
+
+@runtime_checkable
+class Lines(Protocol):
+    """What a result is written from: the first line's content, and the lines of the items in their order."""
+
+    head: Any
+
+    def lines(self) -> Iterator[bytes]:
+        """The lines of the items, in their order."""
 
 
 class Records:

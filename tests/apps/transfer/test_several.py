@@ -29,6 +29,7 @@ from geoaware.runs.errors import InputError
 from geoaware.runs.work import Local
 from tests.apps.transfer.test_detections import mega, seen, write
 from tests.apps.transfer.tiny import CELL, POINTS, SIDE, finding, on_black, write_sources
+from tests.films import film, steps
 
 SIZE = (351, 234)
 CORNERS = {"a.png": [(0, 0), (234, 100)], "b.png": [], "c.png": [(100, 50)]}
@@ -202,7 +203,7 @@ def test_images_without_objects_reach_the_writers(
     tmp_path: Path, sources: Sources, detected: Targets
 ) -> None:
     out = transfer(sources, detected, finding(), tmp_path / "out.json", ALL).out
-    listed = [(image["file_name"], len(found)) for image, found in as_result(out, tmp_path, "").images()]
+    listed = [(image["file_name"], len(found)) for image, found in as_result(out, detected, "").images()]
     assert listed == [("a.png", 2), ("b.png", 0), ("c.png", 1)]
 
 
@@ -218,3 +219,16 @@ def test_parquet_and_page(tmp_path: Path, sources: Sources, detected: Targets) -
     found = transfer(sources, detected, finding(), tmp_path / "out.json", ALL).found
     page = write_review(found, sources, detected, tmp_path / "page.html").read_text(encoding="utf-8")
     assert "3 objects annotated from 2" in page
+
+
+def test_several_objects_are_not_followed_through_a_video(
+    tmp_path: Path, sources: Sources, detected: Targets
+) -> None:
+    pytest.importorskip("av")
+    clip = film(tmp_path / "clip.mp4", steps(3))
+    for settings, targets in (
+        (replace(ALL, find=0.5), list_targets([clip])),
+        (ALL, replace(list_targets([clip]), detector=tmp_path / "boxes.json")),
+    ):
+        with pytest.raises(InputError, match="several objects are not followed through a video; write its"):
+            transfer(sources, targets, finding(), tmp_path / "out.json", settings)

@@ -92,7 +92,7 @@ def test_damaged_and_other_hdf5(tmp_path: Path) -> None:
     with h5py.File(path, "a") as file:
         film = json.dumps({"filename": "C:\\film.mp4", "backend": {"filename": "C:\\film.mp4"}})
         file["videos_json"][0] = film.encode()
-    refused(path, "annotates frames of the video film.mp4; export it as a package with images")
+    refused(path, "annotates frames of the video film.mp4; put it beside the file, or export a pack")
 
 
 def test_a_table_that_does_not_fit_the_memory(tmp_path: Path) -> None:

@@ -176,12 +176,15 @@ if (points) {
   frame.setAttribute('aria-label', 'Arrow keys move a cross over image A, with Shift in larger steps; Enter sets a point, Delete takes the chosen one away');
   frame.addEventListener('keydown', steer);
   stage.addEventListener('click', (event) => {
-    if (props.src && !drag && !event.target.closest('button')) trigger('place', pixels(event));
+    if (!props.src || drag || event.target.closest('button')) return;
+    leave(); // the point that is set shows the same
+    trigger('place', pixels(event));
   });
   marks.addEventListener('pointerdown', grasp);
   frame.addEventListener('pointermove', (event) => {
     if (event.pointerType !== 'mouse' || drag) return;
-    peek((over = pixels(event, true)));
+    if (event.target.closest('.mark')) leave();
+    else peek((over = pixels(event, true)));
   });
   frame.addEventListener('pointerleave', leave);
 } else {

@@ -423,9 +423,7 @@ class Session:
             queries = as_points(self.points).double()
             here = self._images["source"].encoded[self.features] = matcher.holding(here, queries)
             found = self._alignment(matcher, here, there, setting)
-        matches = match_posed(here.maps, there.maps["identity"], queries, found.pose, matcher.settings)
-        matches = replace(matches, distances=found.distances)
-        return MatchResult(here, there, queries, matches, setting, matcher.settings, matcher.describe())
+        return matcher.match_aligned(here, there, queries, setting, found)
 
     def _alignment(self, matcher: Matcher, here: Encoded, there: Encoded, setting: str) -> Alignment:
         """The poses compared. This does not depend on the points, so it is kept for the next click."""

@@ -20,7 +20,7 @@ from geoaware.data.formats.hub import HIDDEN, VISIBLE, Result, box_around, mean_
 from geoaware.data.names import printable
 from geoaware.runs.errors import InputError
 from geoaware.runs.files import reading_part
-from geoaware.runs.records import Records
+from geoaware.runs.records import Lines
 from geoaware.runs.tables import is_table, read_about
 
 DESCRIPTION = "Keypoints carried over by geoaware transfer"
@@ -30,9 +30,10 @@ BEGIN = f'{{"info":{{"description":"{DESCRIPTION}"'
 
 Record = Mapping[str, Any]
 """A line of a part file: ``target`` (its key), then ``failed`` (why), or ``size`` (of the image),
-``points`` ([x, y] or null, by keypoint), ``probability``, ``source`` (row), ``pose`` and ``distance``; or,
-where an image has any number of objects, ``size`` and ``objects``: these for each, with ``box`` and
-``detection`` (the box's score)."""
+``points`` ([x, y] or null, by keypoint), ``probability``, ``source`` (row), ``pose`` and ``distance``; of a
+frame of a video also ``peaks``, the other places ([x, y, probability]) of each keypoint. Where an image has
+any number of objects, there are ``size`` and ``objects``: the same for each, with ``box`` and ``detection``
+(the box's score)."""
 
 
 @dataclass
@@ -97,7 +98,7 @@ def shown_points(record: Record, threshold: float) -> list[bool]:
     ]
 
 
-def write_result(draft: Path, lines: Records, sources: Sources, targets: Targets) -> None:
+def write_result(draft: Path, lines: Lines, sources: Sources, targets: Targets) -> None:
     """Put the records of all targets together."""
     entry, head = category_entry(sources, targets), lines.head
 
@@ -111,7 +112,9 @@ def write_result(draft: Path, lines: Records, sources: Sources, targets: Targets
         for number, objects in groupby(records(failed=False), lambda pair: pair[1].image_id):
             record, target = next(objects)
             width, height = record["size"]
-            yield {"id": number, "file_name": target.name, "width": width, "height": height}
+            entry = {"id": number, "file_name": target.name, "width": width, "height": height}
+            shot = target.shot
+            yield entry if shot is None else {**entry, "video": shot.name, "frame": shot.number}
 
     settings, counted = head["run"]["settings"], Counts()
     for record in map(json.loads, lines.lines()):
@@ -173,8 +176,8 @@ def read_results(path: Path) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
             yield image, each
 
 
-def as_result(path: Path, folder: Path, mark: str) -> Result:
-    """A result as writers of other formats take it, read line by line; ``folder`` is that of the images."""
+def as_result(path: Path, targets: Targets, mark: str) -> Result:
+    """A result as writers of other formats take it, read line by line."""
 
     def images() -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
         with (
@@ -195,7 +198,8 @@ def as_result(path: Path, folder: Path, mark: str) -> Result:
 
     with path.open(encoding="utf-8") as file, reading_part(str(path)):
         _seek(file, "categories", path)
-        return Result([*_entries(file)], images, mark, folder)
+        videos = {each.name: (each.video.path, each.video.count) for each in targets.shots.values()}
+        return Result([*_entries(file)], images, mark, targets.folder, videos)
 
 
 def category_entry(sources: Sources, targets: Targets) -> dict[str, Any]:

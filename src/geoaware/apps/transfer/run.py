@@ -9,14 +9,15 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from PIL import Image
 
 from geoaware.apps.transfer.calibration import Calibration
@@ -32,13 +33,17 @@ from geoaware.apps.transfer.coco_out import (
 from geoaware.apps.transfer.crop import Window, crop_window
 from geoaware.apps.transfer.find import Finder, check_sees
 from geoaware.apps.transfer.several import View, entry, objects
+from geoaware.apps.transfer.smoothing import PEAKS, Smoothed
 from geoaware.apps.transfer.sources import Sources
 from geoaware.apps.transfer.table_out import write_rows
 from geoaware.apps.transfer.targets import Target, Targets
+from geoaware.apps.transfer.videos import keep_frames
+from geoaware.apps.transfer.vote import Vote
 from geoaware.apps.transfer.voters import TransferSettings, Voters
 from geoaware.data import formats, object_mask
 from geoaware.data.images import Frame, load_framed
 from geoaware.data.names import printable
+from geoaware.data.video import Reader
 from geoaware.evaluation.predictions import versions
 from geoaware.matcher import Matcher
 from geoaware.method.types import FeatureMap
@@ -57,7 +62,7 @@ FORMAT_VERSION = 1
 _DEPTH = 3
 """Levels that a message on differing runs looks into: ``settings.vote.rivals``."""
 
-AT_WRITING = frozenset({"threshold", "keep_guesses", "unshown"})
+AT_WRITING = frozenset({"threshold", "keep_guesses", "unshown", "smooth"})
 """Settings that are applied when the result is written."""
 
 SHOWN = 20
@@ -97,6 +102,7 @@ def transfer(
     *,
     engine: Engine | None = None,
     to: str | None = None,
+    smooth: bool = True,
     restart: bool = False,
     progress: Tell = silent,
 ) -> Outcome:
@@ -111,6 +117,7 @@ def transfer(
         engine: what does the work; this process if not given.
         to: format of the result, by its name in `data.formats.FORMATS`; where it is not COCO's, the result is
             made of ``NAME.coco.json`` beside it. By default the suffix of ``out`` and the sources decide.
+        smooth: place the keypoints of a video on their likeliest paths through its frames.
         restart: discard what an earlier run left instead of going on.
         progress: told of every source and of every target.
 
@@ -123,21 +130,47 @@ def transfer(
     if to == "coco":
         check_goals(goal)
     found = goal if to == "coco" else goal.with_name(f"{goal.stem}.coco.json")
-    inputs = (sources.path, targets.file, targets.detector)
-    check_apart({goal, found}, [each for each in inputs if each is not None])
     settings = settings or TransferSettings()
+    _check(sources, targets, matcher, settings, {goal, found}, to)
+    run = _Transfer(sources, targets, matcher, settings, engine, progress, found, smooth)
+    there = to == "coco" or formats.check_goal(to, goal, run.mark, restart, is_unchanged(found, goal))
+    if targets.kept:
+        keep_frames(targets.shots, targets.folder, progress)
+    complete(run, found, engine, restart=restart, tell=progress)
+    if not there:
+        formats.write(to, goal, as_result(found, targets, run.mark))
+        if goal.is_file():
+            note_made(found, goal)
+    return _outcome(goal, found)
+
+
+def _check(
+    sources: Sources,
+    targets: Targets,
+    matcher: Matcher,
+    settings: TransferSettings,
+    goals: set[Path],
+    to: str,
+) -> None:
+    """Find out before the work what does not go together.
+
+    Raises:
+        InputError: something does not.
+    """
+    videos = {each.video.path for each in targets.shots.values()}
+    inputs = (sources.path, targets.file, targets.detector, *videos)
+    check_apart(goals, [each for each in inputs if each is not None])
+    if targets.shots and to not in ("coco", "slp") and not targets.kept:
+        raise InputError(f"{formats.FORMATS[to].WHAT} names image files; have the frames written", "frames")
     if settings.find is not None:
         check_sees(matcher.extractor)
         if targets.detector is not None:
             raise InputError("objects are either found or given by a detector, not both", "find")
-    run = _Transfer(sources, targets, matcher, settings, engine, progress, found)
-    there = to == "coco" or formats.check_goal(to, goal, run.mark, restart, is_unchanged(found, goal))
-    complete(run, found, engine, restart=restart, tell=progress)
-    if not there:
-        formats.write(to, goal, as_result(found, targets.folder, run.mark))
-        if goal.is_file():
-            note_made(found, goal)
-    return _outcome(goal, found)
+    if targets.shots and (settings.find is not None or targets.detector is not None):
+        raise InputError(
+            "several objects are not followed through a video; write its frames as images, and give these",
+            "find" if targets.detector is None else "detections",
+        )
 
 
 @dataclass
@@ -151,6 +184,7 @@ class _Transfer(Run):
     engine: Engine | None
     tell: Tell
     found: Path
+    smooth: bool = True
     known: Calibration | None = None
 
     reusable = True
@@ -189,6 +223,7 @@ class _Transfer(Run):
                 "pose_rule": asdict(matcher.pose_rule),
                 "batch": self.batch,
                 **provenance.settings,
+                **({"peaks": PEAKS, "smooth": self.smooth} if self.targets.shots else {}),
             },
             "versions": versions(),
             "hashes": provenance.hashes,
@@ -247,6 +282,9 @@ class _Transfer(Run):
         if "failed" not in record:
             fine &= min(record["size"]) > 0 and len(record["size"]) == 2
             fine &= all(map(self._whole, record.get("objects", [record])))
+            if self.targets.shots:
+                fine &= len(record["peaks"]) == len(self.sources.schema)
+                fine &= _are_places(chain(*record["peaks"]))
         if not fine:
             raise ValueError(record)
         if record["target"] not in self._places:
@@ -268,7 +306,8 @@ class _Transfer(Run):
     def write(self, draft: Path, records: Records) -> None:
         records.head = self._head()
         write = write_rows if is_table(draft) else write_result
-        write(draft, records, self.sources, self.targets)
+        smooth = self.smooth and self.targets.shots
+        write(draft, Smoothed(records, self.targets) if smooth else records, self.sources, self.targets)
 
 
 @dataclass(frozen=True)
@@ -279,6 +318,7 @@ class _Job:
     targets: Targets
     known: Calibration
     finder: Finder | None = None
+    reader: Reader = field(default_factory=Reader)
 
     @property
     def device(self) -> str:
@@ -315,7 +355,7 @@ def _open(target: Target, job: _Job) -> _Opened | str:
     if target.detected is not None and target.detected.failure:
         return target.detected.failure
     try:
-        image, frame = load_framed(target.path)
+        image, frame = _read(target, job)
         annotated = target.annotated(frame, masks)
         window = crop_window(annotated.box, image.size, settings.margin, settings.below)
         mask = object_mask(annotated) if settings.masks else None
@@ -331,6 +371,22 @@ def _open(target: Target, job: _Job) -> _Opened | str:
     return _Opened(image.crop(window), frame, window, mask)
 
 
+def _read(target: Target, job: _Job) -> tuple[Image.Image, Frame]:
+    """The image of a target; that of a frame of a video is decoded where it is no file."""
+    if target.shot is None or (job.targets.kept and target.path.exists()):
+        return load_framed(target.path)
+    try:
+        image = job.reader.read(target.shot.video, target.shot.number)
+    except InputError as error:
+        raise InputError(str(error).replace(f"{target.shot.video.path}: ", "")) from None
+    return image, Frame(image.size, 1)
+
+
+def _are_places(values: Iterable[Any]) -> bool:
+    """Whether each of these is a place with its probability."""
+    return all(len(each) == 3 and all(map(math.isfinite, each)) for each in values)
+
+
 def _record(target: Target, opened: _Opened | str, maps: Iterator[FeatureMap], job: _Job) -> dict[str, Any]:
     if isinstance(opened, str):
         return {"failed": opened}
@@ -339,10 +395,23 @@ def _record(target: Target, opened: _Opened | str, maps: Iterator[FeatureMap], j
         if job.finder is not None or target.detected is not None:
             found = objects(view, voters, job.known, target.detected, job.finder)
             return {"size": view.size(), "objects": found}
-        vote = voters.locate(next(maps), opened.mask)
+        vote = voters.locate(next(maps), opened.mask, others=PEAKS if target.shot else 0)
     except (InputError, NotFiniteError) as error:
         return {"failed": str(error)}
-    return {"size": view.size(), **entry(vote, opened.window, view, job.known)}
+    peaks = {} if vote.others is None else {"peaks": _others(vote, opened.window, job.known)}
+    return {"size": view.size(), **entry(vote, opened.window, view, job.known), **peaks}
+
+
+def _others(found: Vote, window: Window, known: Calibration) -> list[list[list[float]]]:
+    """The other places of each keypoint, with their probabilities, as far as they have any."""
+    assert found.others is not None
+    places = (found.others.points + torch.tensor(window[:2])).tolist()
+    chances = known.probability(found.others.evidence).reshape(len(places), -1).tolist()
+    return [
+        [[round(x, 2), round(y, 2), round(chance, 4)] for (x, y), chance in zip(*row, strict=True)]
+        if there else []
+        for *row, there in zip(places, chances, found.known.tolist(), strict=True)
+    ]  # fmt: skip
 
 
 def _work_of(about: dict[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from geoaware.apps.transfer.coco_out import (
 from geoaware.apps.transfer.sources import Sources
 from geoaware.apps.transfer.targets import Target, Targets
 from geoaware.data.names import printable
-from geoaware.runs.records import Records
+from geoaware.runs.records import Lines
 from geoaware.runs.tables import write_table
 
 COLUMNS = {
@@ -31,7 +31,7 @@ COLUMNS = {
 """Kinds of the columns; docs/scale.md says what they mean."""
 
 
-def write_rows(draft: Path, lines: Records, sources: Sources, targets: Targets) -> None:
+def write_rows(draft: Path, lines: Lines, sources: Sources, targets: Targets) -> None:
     """Put the records of all targets together; failures and the category stand in the metadata."""
     failed, threshold = list[dict[str, str]](), lines.head["run"]["settings"]["threshold"]
     counted = Counts()

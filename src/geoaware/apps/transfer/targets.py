@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from geoaware.apps.transfer.sources import Sources
+from geoaware.apps.transfer.videos import Shot, list_shots, only_videos
 from geoaware.data import fields
 from geoaware.data.coco_file import CocoFile, corner_box, corners, read_coco
 from geoaware.data.dataset import FAR, FLAT, LEFT_OUT, Annotations, shortened
@@ -52,6 +53,7 @@ class Target:
         annotation: what a COCO file says of the object (box, mask, keypoints), or ``None``.
         size: width and height that the file says, or ``None``.
         exif: of which pixels the annotation is, and that of the result.
+        shot: the frame of a video that it is, or ``None``.
         detected: the objects in the image, where a detector was asked.
     """
 
@@ -62,6 +64,7 @@ class Target:
     annotation: Mapping[str, Any] | None = None
     size: tuple[int, int] | None = None
     exif: Exif = "upright"
+    shot: Shot | None = None
     detected: Detected | None = None
 
     @property
@@ -107,6 +110,8 @@ class Targets(Sequence[Target]):
         sizes: width and height by image id, where the COCO file gives them.
         paths: files of names that are spelled in another way.
         exif: of which pixels points, boxes, masks and sizes are, those of the result too.
+        shots: the frames that the names are of, if these are targets.
+        kept: whether the frames are, or are to be, image files in ``folder``.
         detected: objects by the name of the image, as a detector saw them.
         detector: its file, if there is one.
     """
@@ -119,6 +124,8 @@ class Targets(Sequence[Target]):
     sizes: Mapping[Any, tuple[int, int] | None] = field(default_factory=dict)
     paths: Mapping[str, Path] = field(default_factory=dict)
     exif: Exif = "upright"
+    shots: Mapping[str, Shot] = field(default_factory=dict)
+    kept: bool = False
     detected: Mapping[str, Detected] = field(default_factory=dict)
     detector: Path | None = None
 
@@ -132,8 +139,9 @@ class Targets(Sequence[Target]):
         number = range(len(self))[place] + 1
         name, image_id, entry = self.rows[place]
         image = number if image_id is None else image_id
+        size, shot = self.sizes.get(image_id), self.shots.get(name)
         seen = None if self.detector is None else self.detected.get(name, Detected())
-        return Target(number, name, self.path(name), image, entry, self.sizes.get(image_id), self.exif, seen)
+        return Target(number, name, self.path(name), image, entry, size, self.exif, shot, seen)
 
     def path(self, name: str) -> Path:
         """The file of an image."""
@@ -148,12 +156,13 @@ class Targets(Sequence[Target]):
         """SHA-256 of names and of what a COCO file says, without the image files."""
         digest = hashlib.sha256()
         for each in self:
-            digest.update(_line(each.name, each.image_id, each.annotation, self.exif, each.detected))
+            digest.update(_line(each, each.image_id))
         return digest.hexdigest()
 
     def key(self, place: int) -> str:
         """What tells a target from others, however many there are and wherever it stands among them."""
-        return hashlib.sha256(_line(*self.rows[place], self.exif, self[place].detected)).hexdigest()[:16]
+        # An image that is only listed has no id of its own: that of the target changes with the others.
+        return hashlib.sha256(_line(self[place], self.rows[place][1])).hexdigest()[:16]
 
     def without(self, sources: Sources) -> Targets:
         """The targets whose image is not one of the sources.
@@ -168,32 +177,39 @@ class Targets(Sequence[Target]):
         return replace(self, rows=left)
 
 
-def _line(
-    name: str,
-    image_id: int | None,
-    annotation: Mapping[str, Any] | None,
-    exif: str,
-    detected: Detected | None,
-) -> bytes:
-    said: list[Any] = [name, image_id, annotation, *([exif] if exif != "upright" else [])]
-    said += [] if detected is None else [detected]
+def _line(target: Target, image_id: int | None) -> bytes:
+    """What tells a target from others, without the image file."""
+    said: list[Any] = [target.name, image_id, target.annotation]
+    said += [target.exif] if target.exif != "upright" else []
+    said += [target.shot.video.mark] if target.shot else []
+    said += [] if target.detected is None else [target.detected]
     return json.dumps(said, ensure_ascii=False, sort_keys=True).encode(errors="surrogatepass") + b"\n"
 
 
 def list_targets(
-    paths: Sequence[Path], root: Path | None = None, recursive: bool = False, exif: str = "upright"
+    paths: Sequence[Path],
+    root: Path | None = None,
+    recursive: bool = False,
+    exif: str = "upright",
+    every: int | None = None,
+    frames: Path | None = None,
 ) -> Targets:
-    """Images from files and folders, each once, in the order of their names on every system.
+    """Images from files and folders, or frames of videos, in the order of their names on every system.
 
     Args:
-        paths: images, and folders whose images are taken.
+        paths: images, and folders whose images are taken; or videos.
         root: folder that the names are relative to; the common folder of all paths when not given.
         recursive: look into the folders inside too.
         exif: ``"stored"``: points in the result are of the pixels as stored, not as turned by EXIF.
+        every: only every N-th frame of a video is a target, from the first.
+        frames: folder for the frames as images; `transfer` writes them.
 
     Raises:
         InputError: a path does not exist, a folder holds no image, or an image lies outside the root.
     """
+    videos = only_videos([each for each in paths if each.exists()])
+    if not videos and (every is not None or frames is not None):
+        raise InputError("only videos have frames to choose or to write; give a video", "targets")
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
@@ -215,6 +231,11 @@ def list_targets(
         raise InputError(
             f"{outside}: lies outside {root}; give a folder that holds all images", parameter="root"
         ) from None
+    if videos:
+        shots = list_shots(names, base, 1 if every is None else every)
+        folder = base if frames is None else absolute(frames)
+        rows = [(name, None, None) for name in shots]
+        return Targets(rows, folder, exif=check_exif(exif), shots=shots, kept=frames is not None)
     return Targets([(name, None, None) for name in names], base, exif=check_exif(exif))
 
 

@@ -17,12 +17,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from geoaware.method.alignment import best_pose
 from geoaware.method.geometry import Pose
-from geoaware.method.matching import MatchSettings, Searched, argmax, positions, window_mass
+from geoaware.method.matching import MatchSettings, Searched, argmax, positions, soft_argmax, window_mass
 from geoaware.method.types import FeatureMap
 from geoaware.runs.errors import InputError
 
@@ -94,6 +95,19 @@ class Evidence:
 
 
 @dataclass(frozen=True)
+class Peaks:
+    """The places where the maps of the keypoints are highest, the best first.
+
+    Attributes:
+        points: pixels (x, y) of the image that was encoded.
+        evidence: what speaks for each, keypoint by keypoint.
+    """
+
+    points: Float[Tensor, "k n 2"]
+    evidence: Evidence
+
+
+@dataclass(frozen=True)
 class Vote:
     """Where the keypoints were found.
 
@@ -104,6 +118,7 @@ class Vote:
         source: row of the best-fitting source.
         pose: how it was turned.
         distance: of its fit, 0 (same) to 2.
+        others: other places, where they were asked for.
     """
 
     points: Float[Tensor, "k 2"]
@@ -112,6 +127,7 @@ class Vote:
     source: int
     pose: Pose
     distance: float
+    others: Peaks | None = None
 
 
 def vote(
@@ -121,6 +137,7 @@ def vote(
     settings: VoteSettings | None = None,
     pose_margin: float = 0.0,
     inside: Bool[Tensor, "p p"] | None = None,
+    others: int = 0,
 ) -> Vote:
     """Find the sources' keypoints in a target image.
 
@@ -131,6 +148,7 @@ def vote(
         settings: how votes are weighed.
         pose_margin: see `alignment.best_pose`.
         inside: cells of the target that the object covers, if known; nothing is found elsewhere.
+        others: how many other places of each keypoint are found too.
     """
     match, settings = match or MatchSettings(), settings or VoteSettings()
     searched, outside = Searched(target, match), None
@@ -150,13 +168,16 @@ def vote(
     judged = _masked(against_rivals(sim, known, settings.rivals), outside)
     # Read the places from the maps, and what speaks for them.
     best = int(fit.argmin())
+    column, row = argmax(judged).long().unbind(-1)
+    cells = torch.arange(len(sim), device=sim.device), row, column
     return Vote(
         points=searched.pixels(positions(judged, match)),
         known=known.cpu(),
-        evidence=_evidence(judged, sim, known, match),
+        evidence=_evidence(window_mass(judged, match.window, match.temperature), sim, known, cells),
         source=best,
         pose=queries.poses[int(chosen[best])],
         distance=float(fit[best]),
+        others=_other_peaks(searched, judged, sim, known, match, others) if others else None,
     )
 
 
@@ -225,19 +246,48 @@ def _peaks(
 
 
 def _evidence(
+    mass: Float[Tensor, " q"],
+    sim: Float[Tensor, "k h w"],
+    known: Bool[Tensor, " k"],
+    cells: tuple[Int[Tensor, " q"], Int[Tensor, " q"], Int[Tensor, " q"]],
+) -> Evidence:
+    """What speaks for cells, given by keypoint, row and column."""
+    peak = sim[cells]
+    margin = torch.zeros_like(peak)
+    if int(known.sum()) >= 2:
+        margin = peak - _largest_other(sim, known)[cells]
+    return Evidence(*(each.float().cpu() for each in (mass, peak, margin)))
+
+
+def _other_peaks(
+    searched: Searched,
     judged: Float[Tensor, "k h w"],
     sim: Float[Tensor, "k h w"],
     known: Bool[Tensor, " k"],
     match: MatchSettings,
-) -> Evidence:
-    column, row = argmax(judged).long().unbind(-1)
-    keypoint = torch.arange(len(sim), device=sim.device)
-    peak = sim[keypoint, row, column]
-    margin = torch.zeros_like(peak)
-    if int(known.sum()) >= 2:
-        margin = peak - _largest_other(sim, known)[keypoint, row, column]
-    mass = window_mass(judged, match.window, match.temperature)
-    return Evidence(*(each.float().cpu() for each in (mass, peak, margin)))
+    count: int,
+) -> Peaks:
+    """The highest cells that no neighbour exceeds, but for the best one; places are read around each.
+
+    Where there are fewer, other cells follow.
+    """
+    keypoints, height, width = judged.shape
+    top = judged >= F.max_pool2d(judged[:, None], 3, stride=1, padding=1)[:, 0]
+    top.flatten(1).scatter_(1, judged.flatten(1).argmax(dim=1, keepdim=True), False)
+    found = judged.masked_fill(~top, _NOWHERE).flatten(1).topk(min(count, height * width)).indices
+    keypoint = torch.arange(keypoints, device=found.device).repeat_interleave(found.shape[1])
+    row, column = found.flatten() // width, found.flatten() % width
+    y_away = (torch.arange(height, device=found.device) - row[:, None]).abs()
+    x_away = (torch.arange(width, device=found.device) - column[:, None]).abs()
+
+    def near(half: int) -> Bool[Tensor, "q h w"]:
+        return (y_away <= half)[:, :, None] & (x_away <= half)[:, None, :]
+
+    places = soft_argmax(judged[keypoint].masked_fill(~near(1), -torch.inf), match.temperature)
+    shares = (judged / match.temperature).flatten(1).softmax(dim=1).view_as(judged)
+    mass = (shares[keypoint] * near(match.window // 2)).sum(dim=(1, 2)).clamp(max=1.0)
+    points = searched.pixels(places).view(*found.shape, 2)
+    return Peaks(points, _evidence(mass, sim, known, (keypoint, row, column)))
 
 
 def _masked(sim: Float[Tensor, "q h w"], outside: Bool[Tensor, "h w"] | None) -> Float[Tensor, "q h w"]:

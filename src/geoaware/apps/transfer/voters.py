@@ -89,7 +89,11 @@ class Voters:
         return min(nearest, len(self.queries)) if nearest else len(self.queries)
 
     def locate(
-        self, features: FeatureMap, mask: np.ndarray | None = None, queries: Queries | None = None
+        self,
+        features: FeatureMap,
+        mask: np.ndarray | None = None,
+        queries: Queries | None = None,
+        others: int = 0,
     ) -> Vote:
         """Vote on an image, or the part of one, that was encoded.
 
@@ -97,6 +101,7 @@ class Voters:
             features: of the image.
             mask: its object, boolean (h, w), if known; not empty.
             queries: of fewer sources than all.
+            others: how many other places of each keypoint are found too.
 
         Raises:
             NotFiniteError: features are NaN or infinite.
@@ -104,7 +109,7 @@ class Voters:
         inside = None if mask is None else cells_of_mask(mask, features.canvas, features.grid)
         queries = self.queries if queries is None else queries
         margin = self.matcher.pose_rule.margin
-        found = vote(queries, features, self.matcher.settings, self.settings.vote, margin, inside)
+        found = vote(queries, features, self.matcher.settings, self.settings.vote, margin, inside, others)
         numbers = (found.points[found.known], *(each[found.known] for each in vars(found.evidence).values()))
         if not (math.isfinite(found.distance) and all(each.isfinite().all() for each in numbers)):
             raise NotFiniteError("the features of the target are not finite; try another dtype")

@@ -19,6 +19,7 @@ from geoaware.data.files import read_json, reading
 from geoaware.data.formats import coco, cvat, dlc, labelme, labelstudio, sleap, yolo
 from geoaware.data.formats.archive import is_zip, unpacked
 from geoaware.data.formats.hub import MARK, Head, Hub, Result
+from geoaware.data.video import is_video
 from geoaware.runs.errors import InputError
 from geoaware.runs.files import check_goals, new_folder, refuse_pretender, replacing
 from geoaware.runs.optional import require
@@ -237,6 +238,10 @@ def _head(path: Path, expected: str = "") -> Head:
 def _refuse_others(path: Path, head: Head, expected: str) -> None:
     """Say what a file is that is of no known format, where it is known."""
     refuse_pretender(path)
+    if is_video(path):
+        raise InputError(
+            f"{path}: is a video, which holds no annotations; annotate some of its frames with a tool"
+        )
     wanted = expected.removeprefix("a ")
     for pattern, what in _OTHERS:
         if pattern.match(head.text):

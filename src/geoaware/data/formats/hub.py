@@ -137,12 +137,14 @@ class Result:
         images: makes an iterator of images with their annotations, in COCO's form.
         mark: of the run; stands at the file's beginning after `MARK`.
         folder: of the images.
+        videos: file and number of frames of those that the images are of, by ``video`` in their entries.
     """
 
     categories: Sequence[Entry]
     images: Callable[[], Iterable[tuple[Entry, Sequence[Entry]]]]
     mark: str = ""
     folder: Path | None = None
+    videos: Mapping[str, tuple[Path, int]] = field(default_factory=dict)
 
     def only(self, what: str) -> Entry:
         """The category, for formats that have one."""

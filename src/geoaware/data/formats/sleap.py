@@ -29,6 +29,8 @@ from geoaware.data.formats.hub import (
     whole,
 )
 from geoaware.data.images import load_image
+from geoaware.data.video import frames as frames_of
+from geoaware.data.video import look_through, to_image
 from geoaware.runs.errors import InputError
 from geoaware.runs.optional import require
 
@@ -150,14 +152,36 @@ class _Reader:
             return self._embedded(backend, frame)
         listed = backend.get("filenames") or video.get("filename") or backend.get("filename")
         if not isinstance(listed, list):
-            film = PurePosixPath(str(backend.get("filename") or listed).replace("\\", "/")).name
-            raise InputError(
-                f"{self.path}: annotates frames of the video {film}; export it as a package with "
-                "images (.pkg.slp)"
-            )
+            return self._frame(number, str(backend.get("filename") or listed).replace("\\", "/"), frame)
         shape = backend.get("shape") or [None] * 4
         alike = shape[1:3] if len(listed) == 1 else (None, None)
         return self.hub.image(str(listed[frame]).replace("\\", "/"), (alike[1], alike[0]))
+
+    def _frame(self, number: int, film: str, frame: int) -> Entry:
+        """The image of a frame of a video, put into a folder of this run with all others of the video."""
+        place = PurePosixPath(film)
+        self.hub.folder = self.hub.folder or workplace("images")
+        folder = self.hub.folder / f"video{number}"
+        if not folder.exists():
+            path = next(
+                (each for each in (Path(film), self.path.parent / place.name) if each.is_file()), None
+            )
+            if path is None:
+                raise InputError(
+                    f"{self.path}: annotates frames of the video {place.name}; put it beside the file, or "
+                    "export a package with images (.pkg.slp)"
+                )
+            video = look_through(path)
+            table = whole(self.file["frames"])
+            wanted = {*table["frame_idx"][table["video"] == number].tolist()}
+            folder.mkdir(parents=True)
+            for each, decoded in frames_of(video):
+                if each in wanted:
+                    to_image(video, decoded).save(folder / f"{place.stem}-{each:06}.png", compress_level=1)
+        name = f"{place.stem}-{frame:06}.png"
+        if not (folder / name).exists():
+            raise InputError(f"{self.path}: {place.name} has no frame {frame} that can be decoded")
+        return self.hub.image(f"{folder.name}/{name}")
 
     def _embedded(self, backend: Mapping[str, Any], frame: int) -> Entry:
         """The image of a frame, put into a folder of this run."""
@@ -199,21 +223,24 @@ def write(draft: Path, result: Result) -> None:
         group.attrs["format_id"] = FORMAT_ID
         group.attrs["json"] = np.bytes_(json.dumps(_head(category, result.mark)).encode())
         tables = {name: _Table(file, name) for name in _KINDS}
-        videos: dict[tuple[int, int], list[str]] = {}
+        videos: dict[tuple[int, int, str], list[str]] = {}
         for image, objects in result.images():
             # The images of a video are of one size.
-            size = (image.get("width") or 0, image.get("height") or 0)
-            images = videos.setdefault(size, [])
-            name = image["file_name"] if result.folder is None else str(result.folder / image["file_name"])
-            images.append(name)
+            film = image["video"] if image.get("video") in result.videos else ""
+            key = (image.get("width") or 0, image.get("height") or 0, film)
+            images = videos.setdefault(key, [])
+            if not film:
+                name = image["file_name"]
+                images.append(name if result.folder is None else str(result.folder / name))
             frames, instances = tables["frames"], tables["instances"]
             number, first = frames.count, instances.count
             for each in objects:
                 _instance(each, number, result, tables)
-            frames.add((number, [*videos].index(size), len(images) - 1, first, instances.count))
+            place = image["frame"] if film else len(images) - 1
+            frames.add((number, [*videos].index(key), place, first, instances.count))
         for table in tables.values():
             table.flush()
-        _list(file, "videos_json", [_video(size, images) for size, images in videos.items()])
+        _list(file, "videos_json", [_video(key, each, result) for key, each in videos.items()])
         for name in ("tracks_json", "suggestions_json", "sessions_json"):
             _list(file, name, [])
 
@@ -260,10 +287,15 @@ def _instance(annotation: Entry, frame: int, result: Result, tables: Mapping[str
     instances.add((instances.count, kind, frame, 0, -1, -1, score, first, table.count, 0.0))
 
 
-def _video(size: tuple[int, int], images: Sequence[str]) -> Entry:
-    width, height = size
+def _video(key: tuple[int, int, str], images: Sequence[str], result: Result) -> Entry:
+    width, height, film = key
+    if film:
+        path, count = result.videos[film]
+        place, backend = str(path), dict[str, Any](shape=[count, height, width, 3])
+        backend |= {"type": "MediaVideo", "filename": place, "grayscale": False, "bgr": True}
+        return {"filename": place, "backend": backend | {"dataset": "", "input_format": "", "fps": None}}
     shape = [len(images), height, width, 3]
-    backend: Entry = {"type": "ImageVideo", "shape": shape, "filename": images[0], "filenames": [*images]}
+    backend = {"type": "ImageVideo", "shape": shape, "filename": images[0], "filenames": [*images]}
     backend |= {"height_": height, "width_": width, "channels_": 3, "grayscale": False, "fps": None}
     return {"filename": [*images], "backend": backend}
 
