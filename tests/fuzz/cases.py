@@ -58,6 +58,7 @@ CHOICES = {
     "points": ("points.csv", "plain.csv", "points.json", "named.json"),
     "pose": ("flip", "rotate", "auto"),
     "labels": ("labels.csv", "labels.json"),
+    "boxes": ("megadetector.json", "results.json"),
     "by": ("category", "keypoint", "azimuth"),
     "exif": ("upright", "stored"),
     "analysis": ("table2", "table3", "fig4", "fig15"),
@@ -197,6 +198,13 @@ CASES = (
         reads=(*_SHOWN, "more/images", "more/masks"),
         fails=True,
         weight=3,
+    ),
+    Case(
+        "transfer detections",
+        "transfer coco/train.json @more @toy --root . --out new.json --detections {boxes}",
+        reads=_SHOWN,
+        spoils=("megadetector.json", "results.json"),
+        fails=True,
     ),
     Case(
         "transfer again",

@@ -39,6 +39,7 @@ def make(root: Path) -> Path:
     root.mkdir(parents=True)
     _images(root / "img")
     _points(root)
+    _boxes(root)
     _coco(root / "coco", ("orange", "gray", "white", "khaki"))
     _coco(root / "more", ("tan", "sienna"))
     _other_sets(root)
@@ -96,6 +97,17 @@ def _points(root: Path) -> None:
     content = {"points": [[*point] for point in POINTS], "names": [*NAMES], "flip_pairs": [[0, 1]]}
     _json(root / "points.json", content)
     _json(root / "named.json", dict(zip(NAMES, ([*point] for point in POINTS), strict=True)))
+
+
+def _boxes(root: Path) -> None:
+    """What detectors write of `MORE`."""
+    seen = {"category": "1", "conf": 0.9, "bbox": [0.1, 0.1, 0.5, 0.6]}
+    images = [{"file": MORE[0], "detections": [seen, {**seen, "category": "2"}]}]
+    images += [{"file": "C:\\" + MORE[1].replace("/", "\\"), "failure": "cannot open"}]
+    names = {"1": "animal", "2": "person"}
+    _json(root / "megadetector.json", {"images": images, "detection_categories": names})
+    results = [{"file_name": each, "category_id": 1, "bbox": [2, 3, 20, 30], "score": 0.9} for each in MORE]
+    _json(root / "results.json", results)
 
 
 def _json(path: Path, content: Any) -> None:

@@ -162,3 +162,17 @@ def test_what_cannot_be_used(tmp_path: Path, targets: Targets, listed: Targets) 
     refused(targets, outside, "the smallest score is 0 to 1, got 5", least=5)
     bare = {"images": [{"id": 1, "file_name": "000.png"}]}
     refused(targets, write(tmp_path / "j.json", bare), "no annotation in it has a box")
+
+
+def test_what_comes_from_the_file_is_cut_in_messages(tmp_path: Path, targets: Targets) -> None:
+    long = "x" * 5000
+    content = mega(
+        seen("000.png", ("9", 0.9, [0, 0, 1, 1]), ("1", 0.9, [0, 0, 1, 1])),
+        seen(long, ("1", 0.9, [0, 0, 0, 1])),
+        {"file": "001.png", "failure": long},
+        detection_categories={"1": "animal", "9": long},
+    )
+    found = with_detections(targets, write(tmp_path / "md.json", content), "cat")
+    assert len(found.notes) == 4
+    assert max(map(len, found.notes)) < 300
+    assert len(found.detected["001.png"].failure) < 200

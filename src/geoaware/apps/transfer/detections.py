@@ -15,6 +15,7 @@ from geoaware.data.dataset import FLAT, LEFT_OUT, shortened
 from geoaware.data.files import known_as, read_json
 from geoaware.data.names import Names
 from geoaware.runs.errors import InputError
+from geoaware.runs.errors import shortened as cut
 
 MINIMUM = 0.2
 """Boxes of a smaller score are not used, as MegaDetector's authors advise."""
@@ -88,7 +89,7 @@ def with_detections(
         len(probable) < len(kept)
     )
     flat = [each for each in probable if min(each.xywh[2:]) <= 0]
-    notes += [f"{FLAT} ({len(flat)}, {flat[0].image})"] if flat else []
+    notes += [f"{FLAT} ({len(flat)}, {cut(flat[0].image)})"] if flat else []
     named, unknown, spelled = _named(file, path, targets)
     listed = dict[str, list[_Box]]()
     for each in probable:
@@ -100,9 +101,9 @@ def with_detections(
     }
     for name, why in (file.failures or {}).items():
         if name in named:
-            found[named[name]] = Detected(failure=f"the detector failed on it ({why})")
+            found[named[name]] = Detected(failure=f"the detector failed on it ({cut(why)})")
     notes += spelled
-    notes += [f"{len(unknown)} images of {path} are no targets ({unknown[0]})"] if unknown else []
+    notes += [f"{len(unknown)} images of {path} are no targets ({cut(unknown[0])})"] if unknown else []
     bare = [name for name, *_ in targets.rows if name not in found]
     notes += [f"{len(bare)} images without a box, so without an object ({bare[0]})"] if bare else []
     return replace(targets, detected=found, detector=path, notes=(*targets.notes, *notes))
@@ -198,12 +199,14 @@ def _of_category(
     if wanted is None:
         given = category if chosen is None else chosen
         raise InputError(
-            f"{path}: has boxes of {shortened(sorted({called[each] for each in there}))}, none called "
+            f"{path}: has boxes of {shortened(sorted({cut(called[key]) for key in there}))}, none called "
             f"{given!r}; choose one",
             "detection_category",
         )
     kept = [each for each in file.boxes if each.category in wanted]
-    others = [f"{count} of {called[each]}" for each, count in sorted(there.items()) if each not in wanted]
+    others = [
+        f"{count} of {cut(called[each])}" for each, count in sorted(there.items()) if each not in wanted
+    ]
     return kept, [f"{LEFT_OUT}: boxes of other categories ({shortened(others)})"] if others else []
 
 
@@ -245,7 +248,7 @@ def _named(file: _File, path: Path, targets: Targets) -> tuple[dict[str, str], l
         what, remedy = "images", "give the images that the detector saw"
         if file.ids:
             what, remedy = "image ids", "give the COCO file that lists its images as targets"
-        raise InputError(f"{path}: none of its {len(asked)} {what} is a target ({asked[0]}); {remedy}")
+        raise InputError(f"{path}: none of its {len(asked)} {what} is a target ({cut(asked[0])}); {remedy}")
     return found, [each for each in asked if each not in found], names.notes()
 
 
