@@ -1,12 +1,13 @@
 """What `geoaware transfer` finds of several animals in an image, with given boxes and with its own finder.
 
-    python benchmarks/several.py --data DATA [--images 40] [--sources 9] [--draw 0] [--split val]
+    python benchmarks/several.py --data DATA [--images 40] [--others 15] [--sources 9] [--draw 0]
 
-DATA holds the folder animalpose. Sources are single animals with at least 14 keypoints, as many of each
-category, of the training images; `train` takes its targets from the training images that are no sources. The
-targets are so many images of one animal, and as many of several. Found: share of the annotated animals whose
-box overlaps a box of the result by half or more, one to one. False: boxes without such an animal, by image;
-animals that nobody annotated count as false. PCK@0.10: of the visible keypoints of those that were found.
+DATA holds the folders animalpose, lspet and unlabelled. Sources are single animals with at least 14
+keypoints, as many of each category, of the training images. The targets are so many images of one animal of
+`--split`, and as many of several. Found: share of the annotated animals whose box overlaps a box of the
+result by half or more, one to one. False: boxes without such an animal, by image; animals that nobody
+annotated count as false. PCK@0.10: of the visible keypoints of those that were found. The others are
+photographs of people and of things, on which nothing should be found.
 """
 
 from __future__ import annotations
@@ -122,6 +123,14 @@ def draw_targets(data: Path, split: str, count: int, sources: Sources) -> list[t
     return [(folder / each["file_name"], known[each["id"]]) for each in one + more]
 
 
+def draw_others(data: Path, count: int) -> dict[str, list[Path]]:
+    """So many photographs of people, and of things, which come last in the order of ImageNet's classes."""
+    people = json.loads((data / "lspet" / "val.json").read_text(encoding="utf-8"))["images"]
+    things = sorted((data / "unlabelled").glob("*.jpg"))[612::25]
+    names = [each["file_name"] for each in people[:: max(1, len(people) // count)]]
+    return {"people": [data / "lspet" / "images" / each for each in names[:count]], "things": things[:count]}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -129,6 +138,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("DATA"))
     parser.add_argument("--split", choices=["train", "val"], default="val")
     parser.add_argument("--images", type=int, default=40, help="of one animal, and of several")
+    parser.add_argument("--others", type=int, default=15, help="photographs of people, and of things")
     parser.add_argument("--sources", type=int, default=9)
     parser.add_argument("--draw", type=int, default=0, help="number of the draw of sources")
     parser.add_argument("--minimum", type=float, nargs="+", default=[MINIMUM], help="of the finder")
@@ -156,7 +166,13 @@ def main() -> None:
     print("| boxes | animals in an image | images | animals | found | false an image | PCK@0.10 | seconds |")
     print("|---|---|---|---|---|---|---|---|")
     for (way, kind), each in figures.items():
-        print(f"| {way} | {kind} | {each.row()} |")
+        if each.images:
+            print(f"| {way} | {kind} | {each.row()} |", flush=True)
+    for kind, paths in draw_others(given.data, given.others).items() if given.others else ():
+        found = [objects(View(*load_framed(path)), voters, known, None, finder) for path in paths]
+        for least in given.minimum:
+            some = sum(any(one["detection"] >= least for one in each) for each in found)
+            print(f"{kind}: an animal at {least:g} in {some} of {len(paths)} images", flush=True)
 
 
 if __name__ == "__main__":
