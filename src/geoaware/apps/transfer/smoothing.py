@@ -193,13 +193,11 @@ class Smoothed:
         """The lines of all targets, in their order."""
         for place, line in enumerate(self._records.lines()):
             if place in self._found:
-                record = json.loads(line)
-                last = np.array(record["size"]) - 1
-                for keypoint, (x, y, chance) in enumerate(self._found[place].tolist()):
-                    if record["points"][keypoint] is not None:
-                        point = np.clip((x, y), 0, last)
-                        record["points"][keypoint] = [round(each, 2) for each in point.tolist()]
-                        record["probability"][keypoint] = round(chance, 4)
+                record, found = json.loads(line), self._found[place]
+                inside = np.clip(found[:, :2], 0, np.array(record["size"]) - 1).round(2).tolist()
+                there = [point is not None for point in record["points"]]
+                record["points"] = [xy if each else None for xy, each in zip(inside, there, strict=True)]
+                record["probability"] = np.where(there, found[:, 2], 0.0).round(4).tolist()
                 line = json.dumps(record).encode() + b"\n"
             yield line
 

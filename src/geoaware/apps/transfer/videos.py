@@ -11,7 +11,7 @@ from pathlib import Path
 from geoaware.data.images import SUFFIXES
 from geoaware.data.video import Video, frames, is_video, look_through, to_image
 from geoaware.runs.errors import InputError
-from geoaware.runs.files import reading_part, replacing, writing
+from geoaware.runs.files import locked, reading_part, replacing, writing
 from geoaware.runs.progress import Tell, silent
 
 MARK = "geoaware frames"
@@ -83,16 +83,18 @@ def keep_frames(shots: Mapping[str, Shot], folder: Path, tell: Tell = silent) ->
     for _, grouped in groupby(shots.items(), lambda pair: pair[1].name):
         named = list(grouped)
         paths, video = {shot.number: folder / name for name, shot in named}, named[0][1].video
-        _claim(next(iter(paths.values())).parent, video)
-        left = {number: path for number, path in paths.items() if not path.exists()}
-        done += len(paths) - len(left)
-        tell("writing frames", done, len(shots))
-        for number, frame in frames(video) if left else ():
-            if number in left:
-                with replacing(left[number]) as draft, writing(folder):
-                    to_image(video, frame).save(draft, "PNG", compress_level=1)
-                done += 1
-                tell("writing frames", done, len(shots))
+        own = next(iter(paths.values())).parent
+        _claim(own, video)
+        with locked(own):
+            left = {number: path for number, path in paths.items() if not path.exists()}
+            done += len(paths) - len(left)
+            tell("writing frames", done, len(shots))
+            for number, frame in frames(video) if left else ():
+                if number in left:
+                    with replacing(left[number]) as draft, writing(folder):
+                        to_image(video, frame).save(draft, "PNG", compress_level=1)
+                    done += 1
+                    tell("writing frames", done, len(shots))
 
 
 def _claim(folder: Path, video: Video) -> None:
