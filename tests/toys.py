@@ -92,9 +92,12 @@ class Seeing(Patches):
         self.count += len(pixels)
         return super().levels(pixels)
 
+    def presence(self, levels: Sequence[Tensor]) -> Tensor:
+        return (levels[0][3:6] * self.std + self.mean).amax(dim=0) - 0.1
+
     def look(self, levels: Sequence[Tensor], canvas: Canvas) -> Canvas:
         colours = levels[0][3:6] * self.std + self.mean  # of the cell itself, not of that above
-        present = colours.amax(dim=0) > 0.1
+        present = self.presence(levels) > 0
         found = box_of_cells(present, canvas)
         if found is None:
             return canvas

@@ -119,6 +119,7 @@ def test_every_place_is_known_to_be_read_or_written() -> None:
         "b",
         "cache",
         "convert",
+        "detections",
         "edit",
         "exclude",
         "file",

@@ -244,6 +244,35 @@ def test_a_result_that_is_a_folder_is_refused(
     assert sorted(each.name for each in tmp_path.iterdir()) == ["photos", "s"]
 
 
+def test_boxes_of_a_detector(tmp_path: Path, source: Path) -> None:
+    folder, out = photos(tmp_path / "photos", 3), tmp_path / "out.json"
+    boxes = [{"category": "1", "conf": score, "bbox": [0, 0, 1, 1]} for score in (0.9, 0.3)]
+    images = [{"file": f"C:\\p\\00{each}.png", "detections": boxes[:each]} for each in range(3)]
+    detector = tmp_path / "md.json"
+    detector.write_text(json.dumps({"images": images, "detection_categories": {"1": "animal"}}))
+    given = (source, folder, "--detections", detector, "--out", out, "--threshold", 0)
+    result = run(*given)
+    assert "note: 1 images without a box, so without an object (000.png)" in result.stderr
+    assert "3 objects in 3 images, 1 without any" in result.stderr
+    content = json.loads(out.read_text())
+    assert [each["file_name"] for each in content["images"]] == ["000.png", "001.png", "002.png"]
+    assert [each["image_id"] for each in content["annotations"]] == [2, 3, 3]
+    higher = run(*given[:-4], "--out", tmp_path / "b.json", "--threshold", 0, "--min-detection", 0.5)
+    assert "left out: 1 boxes of scores below 0.5" in higher.stderr
+    assert "2 objects in 3 images, 1 without any" in higher.stderr
+
+
+def test_what_does_not_go_with_detections(tmp_path: Path, source: Path) -> None:
+    given = (source, photos(tmp_path / "photos", 1), "--out", tmp_path / "out.json")
+    refused("give either --find or --detections FILE", *given, "--find", "--detections", "md.json")
+    refused("--min-detection belongs to --detections or --find", *given, "--min-detection", 0.5)
+    refused("--detection-category belongs to --detections", *given, "--detection-category", "cat")
+    refused("--evaluate compares objects that --targets gives", *given, "--find", "--evaluate")
+    refused("md.json: no such file; expected boxes of a detector", *given, "--detections", "md.json")
+    refused("toy does not see where an object is, as lite does; give boxes", *given, "--find")
+    assert not list(tmp_path.glob("out*"))
+
+
 def test_what_is_accepted_becomes_the_sources(tmp_path: Path) -> None:
     source, images = write_sources(tmp_path, [(0, 0), (9, 9), (18, 18)]), photos(tmp_path / "photos")
     words = [source, images, "--out", tmp_path / "out.json", "--accepted"]

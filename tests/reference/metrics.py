@@ -122,3 +122,12 @@ def by_keypoint(records, category, keypoint, hit, geometry_aware):
                 total += 1
                 right += 1 if hits[i] else 0
     return right / total if total else math.nan
+
+
+def keypoint_similarity(predicted, truth, area, sigmas, weights):
+    """COCO's object keypoint similarity (https://cocodataset.org/#keypoints-eval), as a loop."""
+    total = weight = 0.0
+    for p, t, sigma, share in zip(predicted, truth, sigmas, weights, strict=True):
+        total += share * math.exp(-(distance(p, t) ** 2) / (2 * area * (2 * sigma) ** 2))
+        weight += share
+    return total / weight if weight else math.nan

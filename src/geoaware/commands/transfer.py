@@ -68,7 +68,7 @@ class ImageOptions:
         if bool(self.images) == (self.targets is not None):
             raise InputError("give the images to annotate either as files and folders or by --targets FILE")
 
-    def read(self, video: VideoOptions) -> tuple[Sources, Targets]:
+    def read(self, video: VideoOptions, several: SeveralOptions) -> tuple[Sources, Targets]:
         """The annotated images, and the others; says what there is to do."""
         from geoaware.apps.transfer import list_targets, read_sources, read_targets
 
@@ -82,9 +82,10 @@ class ImageOptions:
         elif video.every is not None or video.frames is not None:
             raise InputError("--every and --frames belong to videos, which --targets cannot give")
         else:
-            everything = read_targets(self.targets, sources, self.targets_images, self.exif)
-        wanted = everything.without(sources)
-        for note in (*sources.notes, *everything.notes):
+            given = not several.any
+            everything = read_targets(self.targets, sources, self.targets_images, self.exif, given)
+        wanted = several.within(everything.without(sources), sources)
+        for note in (*sources.notes, *wanted.notes):
             say(f"note: {note}")
         if left_out := len(everything) - len(wanted):
             say(f"note: {left_out} targets left out, their images are sources")
@@ -106,6 +107,60 @@ class VideoOptions:
     smooth: Annotated[
         bool, Option("--smooth/--no-smooth", help="Choose places that move little from frame to frame.")
     ] = True
+
+
+@dataclass(frozen=True)
+class SeveralOptions:
+    """How several objects in an image are told apart."""
+
+    detections: Annotated[
+        Path | None,
+        Option(metavar="FILE", help="Boxes of objects: COCO results, or MegaDetector's JSON."),
+    ] = None
+    detection_category: Annotated[
+        str | None, Option(metavar="NAME", help="Of these boxes; the sources', or animal, if not given.")
+    ] = None
+    find: Annotated[bool, Option("--find", help="Find the objects in every image (lite only).")] = False
+    min_detection: Annotated[
+        float | None,
+        Option(metavar="SCORE", help="Less probable boxes are none; 0.2 of --detections, 0.5 of --find."),
+    ] = None
+
+    @property
+    def any(self) -> bool:
+        """Whether an image may hold any number of objects."""
+        return self.find or self.detections is not None
+
+    def check(self, evaluate: bool) -> None:
+        """Find out what does not go together."""
+        if self.find and self.detections is not None:
+            raise InputError("give either --find or --detections FILE: objects are found, or they are given")
+        if self.detection_category is not None and self.detections is None:
+            raise InputError("--detection-category belongs to --detections; give both")
+        if self.min_detection is not None and not self.any:
+            raise InputError("--min-detection belongs to --detections or --find; give one of them")
+        if self.any and evaluate:
+            raise InputError(
+                "--evaluate compares objects that --targets gives; leave --find and --detections out"
+            )
+
+    def within(self, targets: Targets, sources: Sources) -> Targets:
+        """The targets with the boxes of a detector, if there are any."""
+        from geoaware.apps.transfer import detections
+
+        if self.detections is None:
+            return targets
+        least = detections.MINIMUM if self.min_detection is None else self.min_detection
+        return detections.with_detections(
+            targets, self.detections, sources.name, chosen=self.detection_category, least=least
+        )
+
+    def added(self, settings: TransferSettings) -> TransferSettings:
+        """The settings of a run that finds objects."""
+        from geoaware.apps.transfer.find import MINIMUM
+
+        least = MINIMUM if self.min_detection is None else self.min_detection
+        return replace(settings, find=least) if self.find else settings
 
 
 @dataclass(frozen=True)
@@ -213,6 +268,7 @@ class ResultOptions:
 def transfer(
     images: ImageOptions,
     video: VideoOptions,
+    several: SeveralOptions,
     voting: VoteOptions,
     result: ResultOptions,
     restart: Restart = False,
@@ -235,17 +291,19 @@ def transfer(
     geoaware transfer cvat.zip photos/ --out found.xml --below hidden
 
     geoaware transfer labels.json clip.mp4 --every 5 --out tracks.slp
+    geoaware transfer cats.json photos/ --detections megadetector.json --out found.json
 
     geoaware transfer train.json --targets val.json --out found.json --evaluate --report figures/
     """
     images.check()
+    several.check(result.evaluate)
     result.check(images.out)
 
     from geoaware.apps import transfer as library
     from geoaware.runs.progress import progress_bars
 
-    settings = voting.settings(run.batch, result.evaluate)
-    sources, targets = images.read(video)
+    settings = several.added(voting.settings(run.batch, result.evaluate))
+    sources, targets = images.read(video, several)
     result.check_evaluation(sources, targets)
     worker = engine.load(len(targets), "geoaware.apps.transfer.run")
     matcher = load_matcher(features, run, pose, matching="extractor")
@@ -275,11 +333,13 @@ def _report(outcome: Outcome) -> None:
         say(f"… and {outcome.failed - len(outcome.reasons)} more")
     annotated = outcome.targets - outcome.failed
     shown = f"{counts.shown_keypoints:,} of {counts.sought_keypoints:,} keypoints shown"
+    if counts.objects is not None:
+        say(f"{counts.objects:,} objects in {annotated:,} images, {counts.bare_images:,} without any")
     say(f"{annotated:,} annotated, {outcome.failed:,} failed; {shown}, {counts.empty_targets:,} empty")
     if outcome.found != outcome.out:
         say(f"the same as COCO, with what is known of the run: {outcome.found}")
     typer.echo(outcome.out)
-    if annotated and not counts.shown_keypoints:
+    if annotated and not counts.shown_keypoints and counts.objects != 0:
         say(
             "warning: no keypoint is probable enough to be shown; annotate more sources, or give a lower "
             "--threshold, which costs no work"

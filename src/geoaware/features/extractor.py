@@ -86,7 +86,7 @@ class Extractor(nn.Module, ABC):
         layout: canvas, grid, channels, mean and std.
         stored: how features were rounded on disk before use (``fp16``, ``int8``); ``None`` if they were not.
         blend: share of a post-processor's descriptors in the similarity; 0 without one.
-        sees: what `look` can tell, of ``"zoom"`` and ``"upright"``.
+        sees: what `look` can tell, of ``"zoom"`` and ``"upright"``; with the former there is a `presence`.
     """
 
     mean: Tensor
@@ -174,6 +174,10 @@ class Extractor(nn.Module, ABC):
         """
         return canvas
 
+    def presence(self, levels: Sequence[Float[Tensor, "_ _ _"]]) -> Float[Tensor, "g g"]:
+        """The logit that a cell shows an object, from the raw maps of an image; of extractors that see it."""
+        raise NotImplementedError(f"{self.name} does not see where an object is")
+
     def framed(self, images: Sequence[Image.Image], canvases: Sequence[Canvas]) -> list[FeatureMap]:
         """Feature maps of upright RGB images, each laid on its canvas, in one batch.
 
@@ -224,6 +228,10 @@ class Wrapped(Extractor):
     def look(self, levels: Sequence[Float[Tensor, "_ _ _"]], canvas: Canvas) -> Canvas:
         """As the extractor inside does."""
         return self.extractor.look(levels, canvas)
+
+    def presence(self, levels: Sequence[Float[Tensor, "_ _ _"]]) -> Float[Tensor, "g g"]:
+        """As the extractor inside does."""
+        return self.extractor.presence(levels)
 
     def limit_memory(self, size: int) -> None:
         """Of the extractor inside."""

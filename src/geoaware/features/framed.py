@@ -100,9 +100,15 @@ def box_of_cells(present: Bool[Tensor, "g g"], canvas: Canvas) -> Box | None:
     found = present[rows, columns].nonzero().cpu() + torch.tensor([rows.start, columns.start])
     if not len(found):
         return None
-    edges = torch.stack([found.amin(dim=0), found.amax(dim=0) + 1]).flip(-1).double()
+    (top, left), (bottom, right) = found.amin(dim=0).tolist(), (found.amax(dim=0) + 1).tolist()
+    return box_of_edges((left, top, right, bottom), len(present), canvas)
+
+
+def box_of_edges(edges: Box, grid: int, canvas: Canvas) -> Box:
+    """The box, in pixels of the image, of a part of a map that is given by its edges in cells."""
+    outer = torch.tensor(edges, dtype=torch.float64).view(2, 2) * (canvas.size / grid)
     # Turns take pixels to pixels, so the last pixel is taken, not the edge beyond it.
-    outer = edges * (canvas.size / len(present)) - torch.tensor([[0.0], [canvas.scale]])
+    outer = outer - torch.tensor([[0.0], [canvas.scale]])
     corners = canvas.to_pixels(outer)
     x1, y1, x2, y2 = torch.cat([corners.amin(dim=0), corners.amax(dim=0) + 1]).tolist()
     return x1, y1, x2, y2

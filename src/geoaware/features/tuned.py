@@ -261,14 +261,18 @@ class Tuned(Extractor):
         """Of the trained descriptors in the similarity of each image, from its raw maps."""
         return SHARE * torch.sigmoid(self.network.familiarity(levels[1]))
 
+    def presence(self, levels: Sequence[Float[Tensor, "_ _ _"]]) -> Float[Tensor, "g g"]:
+        """The logit that a cell shows an object of a kind that was trained on."""
+        return levels[1][0]
+
     def look(self, levels: Sequence[Float[Tensor, "_ _ _"]], canvas: Canvas) -> Canvas:
         """The turn that is surely needed, and the box around the cells where an object is present."""
-        _, presence, turns, *_ = levels
+        turns = levels[2]
         chance, quarters = turns.flatten().softmax(dim=0).max(dim=0)
         turn = canvas.turn
         if float(chance) > SURE:
             turn = UPRIGHT[(UPRIGHT.index(turn) + int(quarters)) % len(UPRIGHT)]
-        return replace(canvas, turn=turn, box=_small_box(presence[0], canvas) or canvas.box)
+        return replace(canvas, turn=turn, box=_small_box(self.presence(levels), canvas) or canvas.box)
 
 
 def _small_box(presence: Float[Tensor, "g g"], canvas: Canvas) -> tuple[int, int, int, int] | None:

@@ -312,7 +312,9 @@ def test_it_opens_with_a_pair_that_is_matched(chromium: Any, photos: tuple[Path,
         assert other.locator("#source-image .mark").count() == 3
         demo.visitors.drop(next(iter(demo.visitors._held)))
         page.click("button:has-text('Undo last point')")
-        wait_for_note(page, "Your images are no longer here")
+        wait_for_note(page, "What was on this page is no longer here")
+        page.wait_for_selector("#target-image .mark >> nth=2")
+        assert page.locator("#source-image .mark").count() == 3, "it is as it was when it was loaded"
         page.context.close()
         other.context.close()
 

@@ -300,7 +300,9 @@ def test_a_full_queue_says_when_to_come_back(matcher: Matcher, monkeypatch: pyte
 
 
 def test_memory_that_is_full_says_so(matcher: Matcher) -> None:
-    with serving(matcher, bounds=Bounds(megabytes=4.5 * 4 * 80 * 60 / 1e6)) as service:
+    file = io.BytesIO()
+    images()[0].save(file, "PNG")
+    with serving(matcher, bounds=Bounds(megabytes=4.5 * len(file.getvalue()) / 1e6)) as service:
         for name in ("me", "you"):
             for _ in range(3):
                 Client(service.url, name).id(images()[0])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from geoaware.apps.transfer import Targets, list_targets, read_sources, read_targets
-from geoaware.apps.transfer.targets import cells_of_mask
+from geoaware.apps.transfer.crop import cells_of_mask
 from geoaware.data import object_mask
 from geoaware.data.images import Frame
 from geoaware.method.geometry import Canvas

@@ -27,6 +27,16 @@ SIDE = 117
 CELL = 9.0
 
 
+class Finding(Sided):
+    """`Sided` that sees an object where it is not black."""
+
+    sees = ("zoom",)
+
+    def presence(self, levels: Sequence[torch.Tensor]) -> torch.Tensor:
+        colours = levels[0][:3] * self.std + self.mean
+        return torch.where(colours.amax(dim=0) > 0.1, 8.0, -8.0)
+
+
 def world() -> Image.Image:
     """One scene; the images are parts of it."""
     return noise(180, 180, 3)
@@ -76,6 +86,18 @@ def category(**changes: Any) -> dict[str, Any]:
 
 def matcher(pose: str = "flip", **settings: Any) -> Matcher:
     return Matcher(Sided(), MatchSettings(**{"window": 3, "inside_picture": True, **settings}), pose)
+
+
+def finding() -> Matcher:
+    return Matcher(Finding(), MatchSettings(window=3, inside_picture=True), "flip")
+
+
+def on_black(*corners: tuple[int, int], size: tuple[int, int] = (351, 234)) -> Image.Image:
+    """The scene's first view at these places of a black image."""
+    board = Image.new("RGB", size)
+    for corner in corners:
+        board.paste(view(0, 0), corner)
+    return board
 
 
 def photos(folder: Path, count: int = 5) -> Path:

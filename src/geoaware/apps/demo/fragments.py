@@ -9,7 +9,7 @@ from geoaware.apps.demo.session import NAMES, Row, Session
 
 WELCOME = "Bring two images of the same kind of thing, then click points on image A."
 OPENED = "Left eye on left eye, right ear on right ear. Point at image A, or choose your own images."
-LOST = "Your images are no longer here: the demo was started anew, or others needed the room."
+LOST = "What was on this page is no longer here: the demo was started anew, or others needed the room."
 _POSES = {"identity": "as it is", "flip": "mirrored"}
 
 
@@ -63,7 +63,7 @@ def hint(session: Session, rows: Sequence[Row]) -> str:
     """What to do next."""
     missing = [name for side, name in NAMES.items() if session.shown(side) is None]
     if len(missing) == 2:
-        return f"{LOST} {WELCOME}" if session.lost else WELCOME
+        return WELCOME
     if missing:
         return f"Now bring {missing[0]}."
     if not rows:

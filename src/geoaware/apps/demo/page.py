@@ -107,11 +107,11 @@ def build(visitors: Sessions, matchers: Matchers, chosen: Features, place: Place
         saver = gr.HTML(
             "", html_template="<span></span>", js_on_load=_text("saver.js"), url="", name="", serial=0
         )
-        view = _View(visitors, note, source, target, table, pose, align, extractor, refined)
+        view = _View(visitors, place, note, source, target, table, pose, align, extractor, refined, heat)
         _connect_image(view, source, "source", place)
         _connect_image(view, target, "target", place)
         _connect_points(view, undo, clear)
-        _connect_settings(view, heat)
+        _connect_settings(view)
         _connect_downloads(view, saver, {"json": as_json, "png": as_png})
 
         def arrive(request: gr.Request) -> list[Update]:
@@ -173,6 +173,7 @@ class _View:
     """The components that show a session, and how events change it."""
 
     visitors: Sessions
+    place: Place
     note: gr.HTML
     source: gr.HTML
     target: gr.HTML
@@ -181,9 +182,10 @@ class _View:
     align: gr.Checkbox
     extractor: gr.Dropdown
     refined: gr.Dropdown
+    heat: gr.Checkbox
 
     def all(self) -> list[gr.blocks.Block]:
-        return [each for each in vars(self).values() if each is not self.visitors]
+        return [each for each in vars(self).values() if isinstance(each, gr.blocks.Block)]
 
     def of(self, session: Session, error: str | None = None) -> list[Update]:
         """Everything as it now is, in the order of `all`."""
@@ -197,23 +199,31 @@ class _View:
             gr.update(value=session.aligned),
             gr.update(value=session.features.extractor),
             gr.update(value=session.features.post_processor),
+            gr.update(value=session.heated),
         ]
 
     def after(
-        self, request: gr.Request, change: Callable[[Session], object], new: bool = False
+        self,
+        request: gr.Request,
+        change: Callable[[Session], object],
+        new: bool = False,
+        brings: bool = False,
     ) -> list[Update]:
         """Make a change to the visitor's session, and show what came of it or why it could not be made.
 
-        ``new``: the page was just loaded.
+        Where the session that the page shows is gone, that is said instead, and it is as when it was loaded;
+        unless an image is brought (``brings``). ``new``: the page was just loaded.
         """
         with self.visitors.using(_key(request), new) as session:
+            lost, session.lost = session.lost, False
+            if lost and not brings:
+                self.place.open(session)
+                return self.of(session, fragments.LOST)
             try:
                 change(session)
-                shown = self.of(session)
             except InputError as error:
-                shown = self.of(session, f"{fragments.LOST} {error}" if session.lost else str(error))
-            session.lost = False  # said once
-            return shown
+                return self.of(session, str(error))
+            return self.of(session)
 
     def on(
         self,
@@ -221,12 +231,15 @@ class _View:
         change: Callable[[Session, Data], object],
         turn: AbstractContextManager[object] | None = None,
     ) -> None:
-        """Let an event of a component make a change; who waits for a ``turn`` holds no session meanwhile."""
+        """Let an event of a component make a change; with a ``turn`` it brings an image.
+
+        Who waits for a turn holds no session meanwhile.
+        """
 
         def handle(request: gr.Request, event: gr.EventData) -> list[Update]:
             data = event._data if isinstance(event._data, dict) else {}
             with turn or nullcontext():
-                return self.after(request, lambda session: change(session, data))
+                return self.after(request, lambda session: change(session, data), brings=turn is not None)
 
         event(handle, outputs=self.all(), **_QUIET)
 
@@ -271,7 +284,7 @@ def _connect_points(view: _View, undo: gr.Button, clear: gr.Button) -> None:
     view.on(clear.click, lambda session, data: session.clear())
 
 
-def _connect_settings(view: _View, heat: gr.Checkbox) -> None:
+def _connect_settings(view: _View) -> None:
     """Heat map, pose alignment and features."""
 
     def switch(box: gr.Checkbox, change: Callable[[Session, bool], None]) -> None:
@@ -283,7 +296,7 @@ def _connect_settings(view: _View, heat: gr.Checkbox) -> None:
     def use(extractor: str, post_processor: str, request: gr.Request) -> list[Update]:
         return view.after(request, lambda session: session.use(Features(str(extractor), str(post_processor))))
 
-    switch(heat, lambda session, wanted: setattr(session, "heated", wanted))
+    switch(view.heat, lambda session, wanted: setattr(session, "heated", wanted))
     switch(view.align, Session.align)
     for menu in (view.extractor, view.refined):
         menu.input(use, [view.extractor, view.refined], view.all(), **_QUIET)

@@ -74,8 +74,8 @@ class Worker:
             self.waiting -= 1
 
     def end(self) -> None:
-        """End the thread when it has done what it does."""
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        """End the thread when it has done what it does; what waits is not begun."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
 
 
 class _Body(BaseModel):
@@ -200,10 +200,10 @@ def _add_images(
 
         def take() -> Sent:
             # What waits for its turn lies on the disk, where it is large.
-            read = read_image(image.file.read(), settings.limits, image.filename or None)
-            held = images.add(client, read)
-            images.encode(held, matcher)
-            return Sent(id=held.id, width=read.width, height=read.height, seconds=settings.bounds.seconds)
+            content = image.file.read()
+            encoded = matcher.encode(read_image(content, settings.limits, image.filename or None))
+            id, (width, height) = images.add(client, content, encoded).id, encoded.size
+            return Sent(id=id, width=width, height=height, seconds=settings.bounds.seconds)
 
         return await worker.do(take)
 

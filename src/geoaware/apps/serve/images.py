@@ -7,7 +7,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from PIL import Image
 
@@ -37,36 +37,44 @@ class Bounds:
     Attributes:
         seconds: that an image is kept after it was last used.
         each: images of one client; the longest unused makes room.
-        megabytes: of the pixels of all clients, four bytes each. One client has half of it at most.
-        features_megabytes: of the features of all images. Those unused the longest go, and are computed anew.
+        megabytes: of the files of all clients. One client has half of it at most.
+        decoded_megabytes: of the features and pixels of all images. Those unused the longest go, and are made
+            anew from their files.
     """
 
     seconds: float = 900
     each: int = 200
-    megabytes: float = 1000
-    features_megabytes: float = 500
+    megabytes: float = 500
+    decoded_megabytes: float = 1000
 
 
 @dataclass(eq=False)
 class Held:
-    """An image of a client."""
+    """An image of a client: its file, and what was made of it."""
 
     id: str
     client: str
-    image: Image.Image
+    content: bytes
     used: float
-    encoded: Encoded | None = None
-    bytes: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.bytes = 4 * self.image.width * self.image.height
+    encoded: Encoded | None
 
 
 class Images:
-    """Images by ids of 192 random bits. Methods may be called from any thread."""
+    """Images by ids of 192 random bits. Methods may be called from any thread, `match` from one.
 
-    def __init__(self, bounds: Bounds, clock: Callable[[], float] = time.monotonic) -> None:
-        self._bounds, self._clock = bounds, clock
+    Args:
+        bounds: of what is kept.
+        read: an image from its file.
+        clock: in seconds.
+    """
+
+    def __init__(
+        self,
+        bounds: Bounds,
+        read: Callable[[bytes], Image.Image],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._bounds, self._read, self._clock = bounds, read, clock
         self._held: OrderedDict[str, Held] = OrderedDict()
         self._lock = threading.RLock()
         # Pose and distances of pairs; only the thread that computes uses it.
@@ -80,30 +88,31 @@ class Images:
             return len(self._held)
 
     @property
-    def bytes(self) -> int:
-        """What images and features take in memory."""
+    def taken(self) -> int:
+        """What files, pixels and features take in memory."""
         with self._lock:
-            return sum(each.bytes + _features(each.encoded) for each in self._held.values())
+            return sum(len(each.content) + _size(each.encoded) for each in self._held.values())
 
-    def add(self, client: str, image: Image.Image) -> Held:
-        """Keep an image under a new id.
+    def add(self, client: str, content: bytes, encoded: Encoded) -> Held:
+        """Keep a file, and what was made of it, under a new id.
 
         Raises:
             FullError: others take all the room. What is this client's own makes room first.
         """
-        one = Held(secrets.token_urlsafe(24), client, image, self._clock())
+        one = Held(secrets.token_urlsafe(24), client, content, self._clock(), encoded)
         room = self._bounds.megabytes * 1_000_000
         with self._lock:
             self._expire()
             mine = [(id, each) for id, each in self._held.items() if each.client == client]
-            taken = one.bytes + sum(each.bytes for _, each in mine)
+            taken = len(content) + sum(len(each.content) for _, each in mine)
             while mine and (len(mine) >= self._bounds.each or taken > room / 2):
                 id, oldest = mine.pop(0)
-                taken -= oldest.bytes
+                taken -= len(oldest.content)
                 del self._held[id]
-            if one.bytes + sum(each.bytes for each in self._held.values()) > room:
+            if len(content) + sum(len(each.content) for each in self._held.values()) > room:
                 raise FullError
             self._held[one.id] = one
+            self._keep_within(one)
             return one
 
     def get(self, client: str, id: str) -> Held:
@@ -143,11 +152,6 @@ class Images:
         for id in [id for id, each in self._held.items() if each.used < oldest]:
             del self._held[id]
 
-    def encode(self, held: Held, matcher: Matcher) -> None:
-        """Compute the features of an image."""
-        _encoded(held, matcher)
-        self._keep_within(held)
-
     def match(
         self, pair: tuple[Held, Held], points: Sequence[tuple[float, float]], pose: str, matcher: Matcher
     ) -> MatchResult:
@@ -157,7 +161,7 @@ class Images:
             InputError: a point is not a number or lies outside the image.
         """
         setting = matcher.pose if pose == "auto" else pose
-        here, there = (_encoded(each, matcher) for each in pair)
+        here, there = (self._encoded(each, matcher) for each in pair)
         pixels = check_points(points, here.size)
         source = matcher.holding(here, pixels)
         if source is here:
@@ -173,7 +177,7 @@ class Images:
 
     def _aligned(self, pair: tuple[Held, Held], setting: str, matcher: Matcher) -> Alignment:
         """The poses of a pair compared; this does not depend on the points, so it is done once."""
-        here, there = (_encoded(each, matcher) for each in pair)
+        here, there = (self._encoded(each, matcher) for each in pair)
         key = (pair[0].id, pair[1].id, setting)
         if key not in self._compared:
             aligned = matcher.align(here, there, setting)
@@ -184,25 +188,29 @@ class Images:
             here.maps.update(matcher.posed(here, [pose]))
         return Alignment(pose, distances, dict(here.maps))
 
+    def _encoded(self, held: Held, matcher: Matcher) -> Encoded:
+        """An image with its features, which are computed where they are not there."""
+        if held.encoded is None:
+            held.encoded = matcher.encode(self._read(held.content))
+        return held.encoded
+
     def _keep_within(self, *used: Held) -> None:
-        """Let the features go of images that were unused the longest."""
+        """Let go what was made of files that were unused the longest."""
         with self._lock:
-            over = sum(_features(each.encoded) for each in self._held.values())
-            over -= round(self._bounds.features_megabytes * 1_000_000)
+            over = sum(_size(each.encoded) for each in self._held.values())
+            over -= round(self._bounds.decoded_megabytes * 1_000_000)
             for each in self._held.values():
                 if over <= 0:
                     return
                 if each not in used:
-                    over -= _features(each.encoded)
+                    over -= _size(each.encoded)
                     each.encoded = None
 
 
-def _encoded(held: Held, matcher: Matcher) -> Encoded:
-    """The image with its features, which are computed where they are not there."""
-    if held.encoded is None:
-        held.encoded = matcher.encode(held.image)
-    return held.encoded
-
-
-def _features(encoded: Encoded | None) -> int:
-    return 0 if encoded is None else sum(each.data.nbytes for each in list(encoded.maps.values()))
+def _size(encoded: Encoded | None) -> int:
+    """Bytes of the pixels, four each, and of the features."""
+    if encoded is None:
+        return 0
+    return 4 * encoded.size[0] * encoded.size[1] + sum(
+        each.data.nbytes for each in list(encoded.maps.values())
+    )

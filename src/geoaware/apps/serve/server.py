@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from geoaware.apps.serve.images import Images
 from geoaware.apps.serve.settings import ServeSettings
 from geoaware.apps.web.guard import Guard
+from geoaware.apps.web.images import read_image
 from geoaware.apps.web.serving import Ending, listening, url_of
 from geoaware.matcher import Matcher
 from geoaware.runs.memory import return_freed_memory
@@ -65,7 +66,8 @@ def prepared(settings: ServeSettings, matcher: Matcher | None = None) -> Iterato
             device=settings.device,
             dtype=settings.dtype,
         )
-        images, worker = Images(settings.bounds), Worker(settings.waiting)
+        images = Images(settings.bounds, lambda content: read_image(content, settings.limits))
+        worker = Worker(settings.waiting)
         app = build(settings, matcher, images, worker)
         guarded = Guard(app, rules(settings), settings.limits, settings.host, token=settings.token)
         server = uvicorn.Server(

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 from geoaware.apps.transfer.calibration import Calibration
+from geoaware.apps.transfer.detections import with_detections
 from geoaware.apps.transfer.run import Outcome, transfer
 from geoaware.apps.transfer.sources import Sources, read_sources
 from geoaware.apps.transfer.targets import Targets, list_targets, read_targets
@@ -28,4 +29,5 @@ __all__ = [
     "read_targets",
     "transfer",
     "vote",
+    "with_detections",
 ]

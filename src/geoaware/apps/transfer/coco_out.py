@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import compress, groupby
 from pathlib import Path
 from typing import Any, TextIO
@@ -31,7 +31,9 @@ BEGIN = f'{{"info":{{"description":"{DESCRIPTION}"'
 Record = Mapping[str, Any]
 """A line of a part file: ``target`` (its key), then ``failed`` (why), or ``size`` (of the image),
 ``points`` ([x, y] or null, by keypoint), ``probability``, ``source`` (row), ``pose`` and ``distance``; of a
-frame of a video also ``peaks``, the other places ([x, y, probability]) of each keypoint."""
+frame of a video also ``peaks``, the other places ([x, y, probability]) of each keypoint. Where an image has
+any number of objects, there are ``size`` and ``objects``: the same for each, with ``box`` and ``detection``
+(the box's score)."""
 
 
 @dataclass
@@ -43,22 +45,49 @@ class Counts:
         empty_targets: targets without a keypoint above the threshold.
         shown_keypoints: keypoints above it.
         sought_keypoints: keypoints that the sources know, in all targets that did not fail.
+        objects: that were detected or found, in all images; ``None`` where every target is one.
+        bare_images: images without any, likewise.
     """
 
     failed_targets: int = 0
     empty_targets: int = 0
     shown_keypoints: int = 0
     sought_keypoints: int = 0
+    objects: int | None = None
+    bare_images: int | None = None
 
     def add(self, record: Record, threshold: float) -> None:
         """Count the record of a target."""
         if "failed" in record:
             self.failed_targets += 1
             return
+        if "objects" in record:
+            found = record["objects"]
+            self.objects = (self.objects or 0) + len(found)
+            self.bare_images = (self.bare_images or 0) + (not found)
+            for each in found:
+                self.add(each, threshold)
+            return
         shown = sum(shown_points(record, threshold))
         self.empty_targets += shown == 0
         self.shown_keypoints += shown
         self.sought_keypoints += sum(point is not None for point in record["points"])
+
+    def known(self) -> dict[str, int]:
+        """Those that there are, by name."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+def each_object(pairs: Iterable[tuple[Record, Target]]) -> Iterator[tuple[Record, Target]]:
+    """Records of one object each: as they are, or those inside the records of images, with new ids."""
+    number = 0
+    for record, target in pairs:
+        if "objects" not in record:
+            yield record, target
+        for found in record.get("objects", ()):
+            number += 1
+            given = {"id": number, "bbox": found["box"]}
+            yield {"size": record["size"], **found}, replace(target, annotation=given)
 
 
 def shown_points(record: Record, threshold: float) -> list[bool]:
@@ -90,7 +119,7 @@ def write_result(draft: Path, lines: Lines, sources: Sources, targets: Targets) 
     settings, counted = head["run"]["settings"], Counts()
     for record in map(json.loads, lines.lines()):
         counted.add(record, settings["threshold"])
-    info = {"description": DESCRIPTION, **head, **asdict(counted)}
+    info = {"description": DESCRIPTION, **head, **counted.known()}
     extra = {"flip_pairs": entry["flip_pairs"]}
     if sources.keypoint_groups is not None:
         extra["keypoint_groups"] = sources.keypoint_groups
@@ -102,7 +131,9 @@ def write_result(draft: Path, lines: Lines, sources: Sources, targets: Targets) 
         file.write(']},\n"licenses":[],\n')
         for key, value in extra.items():
             file.write(f'"{key}":{as_json(value)},\n')
-        found = (annotation(*each, entry["id"], sources, settings) for each in records(failed=False))
+        found = (
+            annotation(*each, entry["id"], sources, settings) for each in each_object(records(failed=False))
+        )
         for key, values in (("categories", [entry]), ("images", images()), ("annotations", found)):
             file.write(f'"{key}":[\n')
             _write_list(file, values)
@@ -149,9 +180,21 @@ def as_result(path: Path, targets: Targets, mark: str) -> Result:
     """A result as writers of other formats take it, read line by line."""
 
     def images() -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
-        for _, found in groupby(read_results(path), lambda pair: int(pair[0]["id"])):
-            pairs = list(found)
-            yield pairs[0][0], [each for _, each in pairs]
+        with (
+            path.open(encoding="utf-8") as above,
+            path.open(encoding="utf-8") as below,
+            reading_part(str(path)),
+        ):
+            _seek(above, "images", path)
+            _seek(below, "annotations", path)
+            objects = groupby(_entries(below), lambda each: each["image_id"])
+            number, found = next(objects, (None, iter(())))
+            for image in _entries(above):
+                if image["id"] != number:
+                    yield image, []  # nothing was found on it
+                    continue
+                yield image, list(found)
+                number, found = next(objects, (None, iter(())))
 
     with path.open(encoding="utf-8") as file, reading_part(str(path)):
         _seek(file, "categories", path)
@@ -211,6 +254,8 @@ def annotation(
         "pose": record["pose"],
         "distance": record["distance"],
     }
+    if record.get("detection") is not None:
+        entry["detection_score"] = record["detection"]
     if settings["keep_guesses"]:
         entry["guesses"] = guesses
     return entry

@@ -1,7 +1,13 @@
-"""Which part of an image to encode when the object's box is known."""
+"""Which part of an image to encode when the object's box is known, and where in it to look."""
 
 from __future__ import annotations
 
+import numpy as np
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from geoaware.method.geometry import Canvas
 from geoaware.method.types import Box, longer_side
 from geoaware.runs.errors import InputError
 
@@ -10,6 +16,9 @@ Window = tuple[int, int, int, int]
 
 A pixel (x, y) of the image is the pixel (x - left, y - top) of the crop.
 """
+
+ALWAYS = float("inf")
+"""For ``below``: objects are cut out of whatever size they are."""
 
 
 def crop_window(
@@ -43,3 +52,16 @@ def crop_window(
     left, top = max(0, int(x1 - extra)), max(0, int(y1 - extra))
     right, bottom = min(width, int(x2 + extra) + 1), min(height, int(y2 + extra) + 1)
     return left, top, right, bottom
+
+
+def cells_of_mask(mask: np.ndarray, canvas: Canvas, grid: int) -> Bool[Tensor, "p p"]:
+    """The cells of a map that hold a pixel of an object, from its mask (h, w) on the canvas's image.
+
+    Where the canvas shows nothing of the object, they are the cells nearest to it.
+    """
+    pixels = np.stack(np.nonzero(mask)[::-1], axis=1)
+    held = canvas.holds(pixels).numpy()
+    cells = canvas.patch(canvas.to_canvas(pixels[held] if held.any() else pixels), grid)
+    inside = torch.zeros(grid, grid, dtype=torch.bool)
+    inside[cells[:, 1], cells[:, 0]] = True
+    return inside

@@ -36,9 +36,10 @@ def write_review(out: Path, sources: Sources, targets: Targets, page: Path, most
         InputError: there is nothing to show, or the page cannot be written.
     """
     info = read_run(out) or {}
-    there = len(targets) - info["failed_targets"]
+    there = info.get("objects", len(targets) - info["failed_targets"])
     if not there:
-        raise InputError(f"{out}: every target failed, so there is nothing to review")
+        why = "no object was found" if "objects" in info else "every target failed"
+        raise InputError(f"{out}: {why}, so there is nothing to review")
     step = -(-there // most)
     with reading_part(str(out)):
         run = info["run"]
@@ -50,7 +51,8 @@ def write_review(out: Path, sources: Sources, targets: Targets, page: Path, most
             "Threshold": f"{run['settings']['threshold']:g}; less probable keypoints are not visible",
             "Probability": info["calibration"]["origin"],
         }
-    title = f"{sources.name}: {there} images annotated from {len(sources.images)}"
+    what = "objects" if "objects" in info else "images"
+    title = f"{sources.name}: {there} {what} annotated from {len(sources.images)}"
     return write_gallery(_entries(out, sources, targets, step), page, title=title, about=about)
 
 

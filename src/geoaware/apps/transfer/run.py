@@ -31,6 +31,8 @@ from geoaware.apps.transfer.coco_out import (
     write_result,
 )
 from geoaware.apps.transfer.crop import Window, crop_window
+from geoaware.apps.transfer.find import Finder, check_sees
+from geoaware.apps.transfer.several import View, entry, objects
 from geoaware.apps.transfer.smoothing import PEAKS, Smoothed
 from geoaware.apps.transfer.sources import Sources
 from geoaware.apps.transfer.table_out import write_rows
@@ -39,7 +41,6 @@ from geoaware.apps.transfer.videos import keep_frames
 from geoaware.apps.transfer.vote import Vote
 from geoaware.apps.transfer.voters import TransferSettings, Voters
 from geoaware.data import formats, object_mask
-from geoaware.data.exif import INVERSE, turned_points, turned_size
 from geoaware.data.images import Frame, load_framed
 from geoaware.data.names import printable
 from geoaware.data.video import Reader
@@ -129,13 +130,9 @@ def transfer(
     if to == "coco":
         check_goals(goal)
     found = goal if to == "coco" else goal.with_name(f"{goal.stem}.coco.json")
-    videos = {each.video.path for each in targets.shots.values()}
-    check_apart({goal, found}, [each for each in (sources.path, targets.file, *videos) if each is not None])
-    if targets.shots and to not in ("coco", "slp") and not targets.kept:
-        raise InputError(f"{formats.FORMATS[to].WHAT} names image files; have the frames written", "frames")
-    run = _Transfer(
-        sources, targets, matcher, settings or TransferSettings(), engine, progress, found, smooth
-    )
+    settings = settings or TransferSettings()
+    _check(sources, targets, matcher, settings, {goal, found}, to)
+    run = _Transfer(sources, targets, matcher, settings, engine, progress, found, smooth)
     there = to == "coco" or formats.check_goal(to, goal, run.mark, restart, is_unchanged(found, goal))
     if targets.kept:
         keep_frames(targets.shots, targets.folder, progress)
@@ -145,6 +142,35 @@ def transfer(
         if goal.is_file():
             note_made(found, goal)
     return _outcome(goal, found)
+
+
+def _check(
+    sources: Sources,
+    targets: Targets,
+    matcher: Matcher,
+    settings: TransferSettings,
+    goals: set[Path],
+    to: str,
+) -> None:
+    """Find out before the work what does not go together.
+
+    Raises:
+        InputError: something does not.
+    """
+    videos = {each.video.path for each in targets.shots.values()}
+    inputs = (sources.path, targets.file, targets.detector, *videos)
+    check_apart(goals, [each for each in inputs if each is not None])
+    if targets.shots and to not in ("coco", "slp") and not targets.kept:
+        raise InputError(f"{formats.FORMATS[to].WHAT} names image files; have the frames written", "frames")
+    if settings.find is not None:
+        check_sees(matcher.extractor)
+        if targets.detector is not None:
+            raise InputError("objects are either found or given by a detector, not both", "find")
+    if targets.shots and (settings.find is not None or targets.detector is not None):
+        raise InputError(
+            "several objects are not followed through a video; write its frames as images, and give these",
+            "find" if targets.detector is None else "detections",
+        )
 
 
 @dataclass
@@ -181,6 +207,8 @@ class _Transfer(Run):
         settings = asdict(self.settings)
         if self.settings.unshown == "absent":
             del settings["unshown"]  # as in results of before
+        if self.settings.find is None:
+            del settings["find"]  # likewise
         values = {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
@@ -210,7 +238,8 @@ class _Transfer(Run):
     @property
     def job(self) -> _Job:
         assert self.known is not None
-        return _Job(self.voters, self.targets, self.known)
+        finder = None if self.settings.find is None else Finder(self.voters)
+        return _Job(self.voters, self.targets, self.known, finder)
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -251,15 +280,11 @@ class _Transfer(Run):
         """The place of a record's target; every value that the result is made of must be there."""
         fine = True
         if "failed" not in record:
-            count, (width, height) = len(self.sources.schema), record["size"]
-            points, chances = record["points"], record["probability"]
-            fine &= len(points) == len(chances) == count and min(width, height) > 0
-            fine &= all(point is None or len(point) == 2 for point in points)
-            fine &= all(map(math.isfinite, chain(chances, *filter(None, points))))
-            fine &= isinstance(self.sources.images[record["source"]].id, str) and "pose" in record
-            fine &= math.isfinite(record["distance"])
+            fine &= min(record["size"]) > 0 and len(record["size"]) == 2
+            fine &= all(map(self._whole, record.get("objects", [record])))
             if self.targets.shots:
-                fine &= len(record["peaks"]) == count and _are_places(chain(*record["peaks"]))
+                fine &= len(record["peaks"]) == len(self.sources.schema)
+                fine &= _are_places(chain(*record["peaks"]))
         if not fine:
             raise ValueError(record)
         if record["target"] not in self._places:
@@ -268,6 +293,15 @@ class _Transfer(Run):
                 "restart",
             )
         return self._places[record["target"]]
+
+    def _whole(self, found: Any) -> bool:
+        """Whether what a record says of an object is all there."""
+        points, chances = found["points"], found["probability"]
+        fine = len(points) == len(chances) == len(self.sources.schema)
+        fine &= all(point is None or len(point) == 2 for point in points)
+        fine &= all(map(math.isfinite, chain(chances, found.get("box", ()), *filter(None, points))))
+        fine &= isinstance(self.sources.images[found["source"]].id, str) and "pose" in found
+        return bool(fine and math.isfinite(found["distance"]))
 
     def write(self, draft: Path, records: Records) -> None:
         records.head = self._head()
@@ -283,6 +317,7 @@ class _Job:
     voters: Voters
     targets: Targets
     known: Calibration
+    finder: Finder | None = None
     reader: Reader = field(default_factory=Reader)
 
     @property
@@ -293,7 +328,8 @@ class _Job:
         return [_open(self.targets[place], self) for place in batch]
 
     def work(self, batch: Batch, loaded: list[_Opened | str]) -> list[str]:
-        images = [each.image for each in loaded if isinstance(each, _Opened)]
+        several = self.finder is not None or self.targets.detector is not None
+        images = [] if several else [each.image for each in loaded if isinstance(each, _Opened)]
         maps = iter(self.voters.matcher.features(images))
         return [
             as_json({"target": self.targets.key(place), **_record(self.targets[place], each, maps, self)})
@@ -316,6 +352,8 @@ def _open(target: Target, job: _Job) -> _Opened | str:
     settings, masks = job.voters.settings, job.targets.masks
     if printable(target.name) != target.name:
         return "its name is not UTF-8, so cannot stand in the result; rename the file"
+    if target.detected is not None and target.detected.failure:
+        return target.detected.failure
     try:
         image, frame = _read(target, job)
         annotated = target.annotated(frame, masks)
@@ -352,26 +390,16 @@ def _are_places(values: Iterable[Any]) -> bool:
 def _record(target: Target, opened: _Opened | str, maps: Iterator[FeatureMap], job: _Job) -> dict[str, Any]:
     if isinstance(opened, str):
         return {"failed": opened}
+    view, voters = View(opened.image, opened.frame, target.exif), job.voters
     try:
-        found = job.voters.locate(next(maps), opened.mask, others=PEAKS if target.shot else 0)
-    except NotFiniteError as error:
+        if job.finder is not None or target.detected is not None:
+            found = objects(view, voters, job.known, target.detected, job.finder)
+            return {"size": view.size(), "objects": found}
+        vote = voters.locate(next(maps), opened.mask, others=PEAKS if target.shot else 0)
+    except (InputError, NotFiniteError) as error:
         return {"failed": str(error)}
-    chances = job.known.probability(found.evidence)
-    places = found.points + torch.tensor(opened.window[:2])
-    size, turn = opened.frame.size, INVERSE[opened.frame.orientation]
-    if target.exif == "stored":
-        places, size = turned_points(places, size, turn), turned_size(size, turn)
-    seen = list(zip(places.tolist(), chances.tolist(), found.known.tolist(), strict=True))
-    peaks = {} if found.others is None else {"peaks": _others(found, opened.window, job.known)}
-    return {
-        "size": list(size),
-        "points": [[round(x, 2), round(y, 2)] if there else None for (x, y), _, there in seen],
-        "probability": [round(chance, 4) if there else 0.0 for _, chance, there in seen],
-        "source": found.source,
-        "pose": found.pose,
-        "distance": round(found.distance, 4),
-        **peaks,
-    }
+    peaks = {} if vote.others is None else {"peaks": _others(vote, opened.window, job.known)}
+    return {"size": view.size(), **entry(vote, opened.window, view, job.known), **peaks}
 
 
 def _others(found: Vote, window: Window, known: Calibration) -> list[list[list[float]]]:
@@ -397,5 +425,6 @@ def _outcome(goal: Path, found: Path) -> Outcome:
     with reading_part(str(found)):
         reasons = (f"{each['file_name']}: {each['reason']}" for each in read_failures(found))
         count = info["run"]["targets"]["count"]
-        counts = Counts(*(int(info[each.name]) for each in fields(Counts)))
+        there = [each.name for each in fields(Counts) if each.default == 0 or each.name in info]
+        counts = Counts(**{name: int(info[name]) for name in there})
         return Outcome(goal, found, count, counts, tuple(islice(reasons, SHOWN)))

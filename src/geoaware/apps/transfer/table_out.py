@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from geoaware.apps.transfer.coco_out import DESCRIPTION, Counts, Record, category_entry, shown_points
+from geoaware.apps.transfer.coco_out import (
+    DESCRIPTION,
+    Counts,
+    Record,
+    category_entry,
+    each_object,
+    shown_points,
+)
 from geoaware.apps.transfer.sources import Sources
 from geoaware.apps.transfer.targets import Target, Targets
 from geoaware.data.names import printable
@@ -30,17 +36,21 @@ def write_rows(draft: Path, lines: Lines, sources: Sources, targets: Targets) ->
     failed, threshold = list[dict[str, str]](), lines.head["run"]["settings"]["threshold"]
     counted = Counts()
 
-    def rows() -> Iterator[dict[str, Any]]:
+    def records() -> Iterator[tuple[Record, Target]]:
         for record, target in zip(map(json.loads, lines.lines()), targets, strict=True):
             counted.add(record, threshold)
             if "failed" in record:
                 failed.append({"file_name": printable(target.name), "reason": record["failed"]})
             else:
-                yield from _rows(record, target, sources, threshold)
+                yield record, target
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for record, target in each_object(records()):
+            yield from _rows(record, target, sources, threshold)
 
     def about() -> dict[str, Any]:
         category = category_entry(sources, targets)
-        about = {"description": DESCRIPTION, "category": category, **asdict(counted)}
+        about = {"description": DESCRIPTION, "category": category, **counted.known()}
         return {**lines.head, **about, "failed": failed}
 
     write_table(draft, COLUMNS, rows(), about)

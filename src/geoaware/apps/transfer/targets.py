@@ -10,12 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import torch
-from jaxtyping import Bool
-from torch import Tensor
+from typing import Any, NamedTuple
 
 from geoaware.apps.transfer.sources import Sources
 from geoaware.apps.transfer.videos import Shot, list_shots, only_videos
@@ -26,10 +21,25 @@ from geoaware.data.exif import Exif, check_exif
 from geoaware.data.formats.coco import image_folder
 from geoaware.data.images import Frame, check_size, list_images, note_once
 from geoaware.data.names import FileNames, alike
-from geoaware.method.geometry import Canvas
 from geoaware.method.types import AnnotatedImage, Box
 from geoaware.runs.errors import InputError
 from geoaware.runs.places import absolute, common_folder, real
+
+
+class Detected(NamedTuple):
+    """The objects that a detector saw in an image; none is a result.
+
+    Attributes:
+        boxes: x, y, width and height of each.
+        scores: of each, if known.
+        shares: whether boxes are shares of width and height, not pixels.
+        failure: why the detector could not look at the image.
+    """
+
+    boxes: tuple[tuple[float, ...], ...] = ()
+    scores: tuple[float | None, ...] = ()
+    shares: bool = False
+    failure: str = ""
 
 
 @dataclass(frozen=True)
@@ -44,6 +54,7 @@ class Target:
         size: width and height that the file says, or ``None``.
         exif: of which pixels the annotation is, and that of the result.
         shot: the frame of a video that it is, or ``None``.
+        detected: the objects in the image, where a detector was asked.
     """
 
     number: int
@@ -54,6 +65,7 @@ class Target:
     size: tuple[int, int] | None = None
     exif: Exif = "upright"
     shot: Shot | None = None
+    detected: Detected | None = None
 
     @property
     def id(self) -> int:
@@ -100,6 +112,8 @@ class Targets(Sequence[Target]):
         exif: of which pixels points, boxes, masks and sizes are, those of the result too.
         shots: the frames that the names are of, if these are targets.
         kept: whether the frames are, or are to be, image files in ``folder``.
+        detected: objects by the name of the image, as a detector saw them.
+        detector: its file, if there is one.
     """
 
     rows: Sequence[tuple[str, int | None, Mapping[str, Any] | None]]
@@ -112,6 +126,8 @@ class Targets(Sequence[Target]):
     exif: Exif = "upright"
     shots: Mapping[str, Shot] = field(default_factory=dict)
     kept: bool = False
+    detected: Mapping[str, Detected] = field(default_factory=dict)
+    detector: Path | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -124,7 +140,8 @@ class Targets(Sequence[Target]):
         name, image_id, entry = self.rows[place]
         image = number if image_id is None else image_id
         size, shot = self.sizes.get(image_id), self.shots.get(name)
-        return Target(number, name, self.path(name), image, entry, size, self.exif, shot)
+        seen = None if self.detector is None else self.detected.get(name, Detected())
+        return Target(number, name, self.path(name), image, entry, size, self.exif, shot, seen)
 
     def path(self, name: str) -> Path:
         """The file of an image."""
@@ -138,20 +155,14 @@ class Targets(Sequence[Target]):
     def hash(self) -> str:
         """SHA-256 of names and of what a COCO file says, without the image files."""
         digest = hashlib.sha256()
-        for place in range(len(self)):
-            digest.update(self._line(place))
+        for each in self:
+            digest.update(_line(each, each.image_id))
         return digest.hexdigest()
 
     def key(self, place: int) -> str:
         """What tells a target from others, however many there are and wherever it stands among them."""
-        return hashlib.sha256(self._line(place)).hexdigest()[:16]
-
-    def _line(self, place: int) -> bytes:
-        name, image_id, annotation = self.rows[place]
-        shot = self.shots.get(name)
-        said = [name, image_id, annotation, *([self.exif] if self.exif != "upright" else [])]
-        said += [shot.video.mark] if shot else []
-        return json.dumps(said, ensure_ascii=False, sort_keys=True).encode(errors="surrogatepass") + b"\n"
+        # An image that is only listed has no id of its own: that of the target changes with the others.
+        return hashlib.sha256(_line(self[place], self.rows[place][1])).hexdigest()[:16]
 
     def without(self, sources: Sources) -> Targets:
         """The targets whose image is not one of the sources.
@@ -164,6 +175,15 @@ class Targets(Sequence[Target]):
         if not left:
             raise InputError(f"every target image is one of the sources of {sources.path}; give others")
         return replace(self, rows=left)
+
+
+def _line(target: Target, image_id: int | None) -> bytes:
+    """What tells a target from others, without the image file."""
+    said: list[Any] = [target.name, image_id, target.annotation]
+    said += [target.exif] if target.exif != "upright" else []
+    said += [target.shot.video.mark] if target.shot else []
+    said += [] if target.detected is None else [target.detected]
+    return json.dumps(said, ensure_ascii=False, sort_keys=True).encode(errors="surrogatepass") + b"\n"
 
 
 def list_targets(
@@ -219,7 +239,9 @@ def list_targets(
     return Targets([(name, None, None) for name in names], base, exif=check_exif(exif))
 
 
-def read_targets(path: Path, sources: Sources, images: Path | None = None, exif: str = "upright") -> Targets:
+def read_targets(
+    path: Path, sources: Sources, images: Path | None = None, exif: str = "upright", objects: bool = True
+) -> Targets:
     """Images and objects from a COCO file; its annotations need no keypoints.
 
     Every annotation of the sources' category is one target, in the order of image and annotation ids;
@@ -230,6 +252,7 @@ def read_targets(path: Path, sources: Sources, images: Path | None = None, exif:
         sources: whose category is looked for, by name.
         images: folder of the images; ``images`` or ``data`` beside the file, or its own folder.
         exif: ``"stored"``: boxes, masks and sizes, and points in the result, are of the pixels as stored.
+        objects: whether its objects are the targets; if not, its images are.
 
     Raises:
         InputError: the file is missing or no COCO file, has other categories or other keypoints, or has no
@@ -238,10 +261,13 @@ def read_targets(path: Path, sources: Sources, images: Path | None = None, exif:
     file = read_coco(path, objects=True)
     files = {number: str(each["file_name"]).replace("\\", "/") for number, each in file.images.items()}
     category_id = _category_id(file, sources)
-    objects, notes = _objects(_ordered(file, category_id, sources), category_id)
-    if not objects:
+    if not objects and (file.annotations or file.crowds):
+        said = (*file.notes, f"{LEFT_OUT}: the boxes of {path}, of which the images alone are used")
+        file = replace(file, annotations=(), crowds=frozenset(), notes=said)
+    found, notes = _objects(_ordered(file, category_id, sources), category_id)
+    if not found:
         raise InputError(f"{path}: no image or no annotation of category {sources.name!r} to work on")
-    used = Counter(files[image] for image in {image for image, _ in objects})
+    used = Counter(files[image] for image in {image for image, _ in found})
     if twice := [name for name, times in used.items() if times > 1]:
         notes.append(f"{len(twice)} images are listed under several ids and annotated each time ({twice[0]})")
     names = list(files.values())
@@ -254,7 +280,7 @@ def read_targets(path: Path, sources: Sources, images: Path | None = None, exif:
             parameter="targets_images",
         )
     return Targets(
-        [(files[image], image, entry) for image, entry in objects],
+        [(files[image], image, entry) for image, entry in found],
         there.folder,
         path,
         category_id,
@@ -266,19 +292,6 @@ def read_targets(path: Path, sources: Sources, images: Path | None = None, exif:
         paths,
         check_exif(exif),
     )
-
-
-def cells_of_mask(mask: np.ndarray, canvas: Canvas, grid: int) -> Bool[Tensor, "p p"]:
-    """The cells of a map that hold a pixel of an object, from its mask (h, w) on the canvas's image.
-
-    Where the canvas shows nothing of the object, they are the cells nearest to it.
-    """
-    pixels = np.stack(np.nonzero(mask)[::-1], axis=1)
-    held = canvas.holds(pixels).numpy()
-    cells = canvas.patch(canvas.to_canvas(pixels[held] if held.any() else pixels), grid)
-    inside = torch.zeros(grid, grid, dtype=torch.bool)
-    inside[cells[:, 1], cells[:, 0]] = True
-    return inside
 
 
 def _category_id(file: CocoFile, sources: Sources) -> int:

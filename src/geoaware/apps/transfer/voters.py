@@ -9,9 +9,8 @@ import numpy as np
 import torch
 
 from geoaware.apps.transfer.calibration import ALPHA, MIN_SOURCES, Calibration, shipped
-from geoaware.apps.transfer.crop import Window
+from geoaware.apps.transfer.crop import Window, cells_of_mask
 from geoaware.apps.transfer.sources import Sources, encode_sources, source_windows
-from geoaware.apps.transfer.targets import cells_of_mask
 from geoaware.apps.transfer.vote import Evidence, Queries, Vote, VoteSettings, vote
 from geoaware.data.images import load_annotated
 from geoaware.matcher import Matcher
@@ -37,6 +36,7 @@ class TransferSettings:
         below: an object is small if its box's longer side is less than this share of the image's; 0: none.
         masks: whether keypoints are sought only on the target object's mask, where one is given.
         batch: images encoded together; 0: one on a CPU, eight elsewhere.
+        find: objects are looked for in every image, and those that are at least so probable are annotated.
     """
 
     vote: VoteSettings = field(default_factory=VoteSettings)
@@ -47,6 +47,7 @@ class TransferSettings:
     masks: bool = True
     batch: int = 0
     unshown: str = "absent"
+    find: float | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.threshold <= 1:
@@ -54,6 +55,10 @@ class TransferSettings:
         if self.unshown not in ("absent", "hidden"):
             raise InputError(
                 f"keypoints that are not shown are absent or hidden, not {self.unshown!r}", "below"
+            )
+        if self.find is not None and not 0 <= self.find <= 1:
+            raise InputError(
+                f"objects are found by a probability, 0 to 1, got {self.find:g}", "min_detection"
             )
         if self.batch < 0:
             raise InputError(f"a batch must hold at least one image, got {self.batch}")

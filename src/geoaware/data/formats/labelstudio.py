@@ -110,7 +110,8 @@ def write(draft: Path, result: Result) -> None:
     with draft.open("w", encoding="utf-8", newline="\n") as file:
         before = "[\n"
         for image, objects in result.images():
-            scored = any("keypoint_scores" in each for each in objects)
+            # That nothing was found is a prediction too.
+            scored = not objects or any("keypoint_scores" in each for each in objects)
             regions = [
                 each
                 for number, entry in enumerate(objects)
@@ -119,7 +120,7 @@ def write(draft: Path, result: Result) -> None:
             made: Entry = {"result": regions}
             if scored:
                 scores = [each.get("score") or 0.0 for each in objects]
-                made |= {"model_version": "geoaware", "score": sum(scores) / len(scores)}
+                made |= {"model_version": "geoaware", "score": sum(scores) / max(1, len(scores))}
             task = {
                 "meta": {MARK: result.mark},
                 "data": {"image": _LOCAL + quote(image["file_name"], errors="surrogatepass")},
