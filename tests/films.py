@@ -102,3 +102,18 @@ def spoil(path: Path, frame: int, until: int) -> Path:
         content[begin : begin + size] = bytes(size)
     path.write_bytes(content)
     return path
+
+
+def trim(path: Path, frames: int, out: Path) -> Path:
+    """A video without its first frames, as phones trim it: they are in the file, but not to be shown."""
+    av = pytest.importorskip("av")
+    options = {"avoid_negative_ts": "disabled", "use_editlist": "1"}
+    with av.open(str(path)) as whole, av.open(str(out), "w", options=options) as file:
+        stream = whole.streams.video[0]
+        copy = file.add_stream_from_template(stream)
+        away = round(frames / stream.average_rate / stream.time_base)
+        for packet in whole.demux(stream):
+            if packet.size:
+                packet.pts, packet.dts, packet.stream = packet.pts - away, packet.dts - away, copy
+                file.mux(packet)
+    return out

@@ -164,6 +164,7 @@ def tarred(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> bytes:
         (tarred("SPair-71k/l", tarfile.LNKTYPE, "../../x"), "'SPair-71k/l' in it is a link, or no file"),
         (tarred("SPair-71k/fifo", tarfile.FIFOTYPE), "'SPair-71k/fifo' in it is a link, or no file"),
     ],
+    ids=["none", "other folder", "above", "absolute", "link", "hard link", "pipe"],
 )
 def test_archives_that_are_not_to_be_trusted(
     server: Server, tmp_path: Path, content: bytes, message: str

@@ -16,7 +16,7 @@ from geoaware.data import video as library
 from geoaware.data.exif import turned_pixels
 from geoaware.data.video import Reader, frames, is_video, look_through, to_image
 from geoaware.runs.errors import InputError, MissingDependencyError
-from tests.films import cut, film, shown, sound, spoil, steps, turn
+from tests.films import cut, film, shown, sound, spoil, steps, trim, turn
 
 av = pytest.importorskip("av")
 
@@ -52,6 +52,12 @@ def test_frames_that_are_not_evenly_spaced_are_counted_alike(tmp_path: Path) -> 
     times = [each**2 + 3 * each for each in range(40)]
     path = film(tmp_path / "a.mp4", steps(), options={"bf": "2"}, times=times)
     assert numbers(path) == [(each, each) for each in range(40)]
+
+
+def test_what_was_trimmed_away_is_not_shown(tmp_path: Path) -> None:
+    whole = film(tmp_path / "whole.mp4", steps(), options={"g": "12", "bf": "2"})
+    found = numbers(trim(whole, 15, tmp_path / "a.mp4"))
+    assert found == [(each, each + 15) for each in range(25)]
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -106,7 +112,7 @@ def unknown_codec(path: Path) -> Path:
 
 
 def fast_start(path: Path) -> Path:
-    return film(path, steps(), container_options={"movflags": "faststart"})
+    return film(path, steps(150), container_options={"movflags": "faststart"})
 
 
 def text(content: str) -> Callable[[Path], Path]:
@@ -119,7 +125,7 @@ def text(content: str) -> Callable[[Path], Path]:
 
 BROKEN = [
     ("a.mp4", lambda path: cut(film(path, steps()), 0.5), "damaged or cut off .Invalid data.*fetch it again"),
-    ("a.mp4", lambda path: cut(fast_start(path), 0.8), r"is cut off after \d\d frames; fetch.*-c copy"),
+    ("a.mp4", lambda path: cut(fast_start(path), 0.6), r"is cut off after \d\d frames; fetch.*-c copy"),
     ("a.mkv", lambda path: cut(film(path, steps(150)), 0.6), r"is cut off after \d\d frames; fetch it again"),
     ("a.mp4", text("no film at all\n" * 100), "is no video that can be read; give another, or convert it"),
     ("a.mp4", text(""), "is empty; fetch it again"),

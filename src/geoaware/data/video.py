@@ -84,21 +84,20 @@ def look_through(path: Path) -> Video:
         InputError: it is none, is damaged or cut off, has no moving images, or nothing here can decode it.
         MissingDependencyError: the package for videos is not installed.
     """
-    stamps, digest, count, seen, end = array("q"), hashlib.sha256(), 0, 0, 0.0
+    stamps, digest, count, end = array("q"), hashlib.sha256(), 0, 0.0
     with _opened(path) as (container, stream):
-        says, kind = stream.frames, container.format.name
+        kind = container.format.name
         length = (container.duration or 0) / 1e6 + (container.start_time or 0) / 1e6
         for packet in container.demux():
-            if packet.size and packet.pts is not None:
-                end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
-            if packet.size and packet.stream is stream:
-                seen += 1
-                if not packet.is_discard:
-                    count += 1
-                    stamps.extend([] if packet.pts is None else [packet.pts])
-                    digest.update(struct.pack("<qq", packet.pts or 0, packet.size))
-    short = kind.startswith(_WHOLE) and end < length - _SLACK
-    if short or (kind.startswith("mov") and seen < says):
+            begin = packet.dts if packet.pts is None else packet.pts
+            if packet.size and begin is not None:
+                end = max(end, float((begin + (packet.duration or 0)) * packet.time_base))
+            # What was trimmed away may still be there, to be decoded and not shown.
+            if packet.size and packet.stream is stream and not packet.is_discard:
+                count += 1
+                stamps.extend([] if packet.pts is None else [packet.pts])
+                digest.update(struct.pack("<qq", packet.pts or 0, packet.size))
+    if kind.startswith(_WHOLE) and 0 < end < length - _SLACK:
         raise InputError(
             f"{path}: is cut off after {count} frames; fetch it again, or keep these: "
             "ffmpeg -i VIDEO -c copy OTHER.mp4"

@@ -347,7 +347,7 @@ def test_the_match_and_the_heat_map_follow_the_pointer(page: Any, photos: tuple[
     page.wait_for_function("document.querySelector('#target-image .frame > img').naturalWidth === 360")
     page.mouse.move(*middle(page, "source", CLICKS[2]))
     page.wait_for_selector("#target-image .layer:visible")
-    page.wait_for_function("document.querySelectorAll('#target-image .layer img')[1].naturalWidth === 160")
+    page.wait_for_function("document.querySelectorAll('#target-image .layer img')[1].naturalWidth === 120")
     page.mouse.move(5, 5)
     page.wait_for_selector("#target-image .layer", state="hidden")
     assert page.locator("#target-image .mark").count() == 1, "nothing was set"

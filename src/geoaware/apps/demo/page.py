@@ -81,10 +81,7 @@ def build(visitors: Sessions, matchers: Matchers, chosen: Features, place: Place
         )
         note = gr.HTML(fragments.note(fragments.WELCOME), elem_id="note")
         with gr.Row():
-            with gr.Column(min_width=320):
-                source = _pane("source", place)
-            with gr.Column(min_width=320):
-                target = _pane("target", place)
+            source, target = _pane("source", place), _pane("target", place)
         with gr.Row():
             labels = ("Undo last point", "Clear points", "Download JSON", "Download PNG")
             undo, clear, as_json, as_png = (gr.Button(each, size="sm", min_width=130) for each in labels)
@@ -326,24 +323,25 @@ def _connect_downloads(view: _View, saver: gr.HTML, buttons: Mapping[Kind, gr.Bu
 def _pane(side: Side, place: Place) -> gr.HTML:
     template = _text("image.html").replace("SIDE", side).replace("HINT", _HINTS[side])
     template = template.replace("TITLE", NAMES[side].replace("image", "Image"))
-    return gr.HTML(
-        "",
-        html_template=template,
-        js_on_load=_text("image.js"),
-        apply_default_css=False,
-        elem_id=f"{side}-image",
-        src="",
-        heat="",
-        peek="",
-        heated=False,
-        width=1,
-        height=1,
-        points=[],
-        chosen=-1,
-        serial=0,
-        most=place.limits.bytes,
-        examples=[{"src": _thumbnail(path), "about": about} for path, about in place.examples],
-    )
+    with gr.Column(min_width=320):
+        return gr.HTML(
+            "",
+            html_template=template,
+            js_on_load=_text("image.js"),
+            apply_default_css=False,
+            elem_id=f"{side}-image",
+            src="",
+            heat="",
+            peek="",
+            heated=False,
+            width=1,
+            height=1,
+            points=[],
+            chosen=-1,
+            serial=0,
+            most=place.limits.bytes,
+            examples=[{"src": _thumbnail(path), "about": about} for path, about in place.examples],
+        )
 
 
 def _image(session: Session, side: Side, rows: Sequence[Row]) -> Update:

@@ -75,8 +75,7 @@ def serve(
 
     ``examples`` are photographs on offer, with a few words about each, and ``opening`` is what visitors find.
     It is matched when the first of them comes, and only with features of `ALWAYS`: others may take minutes.
-    ``ready`` is called with the address
-    just before requests are answered.
+    ``ready`` is called with the address just before requests are answered.
 
     Raises:
         InputError: the address cannot be had, or the features cannot be loaded.
