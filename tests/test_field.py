@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +103,10 @@ def test_a_thin_plate_follows_an_even_motion(found: Field) -> None:
     assert (smooth.confidence == found.confidence).all()
     with pytest.raises(InputError, match="fewer than four matches are sure enough to hold a thin plate"):
         found.smoothed(min_confidence=1.01)
+    line = replace(found, confidence=torch.zeros_like(found.confidence))
+    line.confidence[60] = 1.0
+    with pytest.raises(InputError, match="the sure matches lie on a line, which holds no thin plate"):
+        line.smoothed(max_cycle_error=float("inf"))
 
 
 def test_a_mirrored_source_is_matched_through_its_mirror() -> None:

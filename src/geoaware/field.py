@@ -129,7 +129,7 @@ class Field:
             seed: of their choice, where there are very many.
 
         Raises:
-            InputError: fewer than four matches are accepted.
+            InputError: fewer than four matches are accepted, or they lie on a line.
         """
         from scipy.interpolate import RBFInterpolator
 
@@ -141,7 +141,14 @@ class Field:
         knots = np.stack([columns, rows], axis=1)[chosen] / max(height, width)
         span = max(self.target.size)
         values = self.points.numpy()[rows[chosen], columns[chosen]] / span
-        plate = RBFInterpolator(knots, values, smoothing=stiffness * len(chosen), kernel="thin_plate_spline")
+        try:
+            plate = RBFInterpolator(
+                knots, values, smoothing=stiffness * len(chosen), kernel="thin_plate_spline"
+            )
+        except np.linalg.LinAlgError:
+            raise InputError(
+                "the sure matches lie on a line, which holds no thin plate; do not smooth"
+            ) from None
         places = mesh(lattice(width, _BENDS), lattice(height, _BENDS))
         bent = plate(places.reshape(-1, 2).numpy() / max(height, width)).reshape(places.shape) * span
         points = enlarge(torch.from_numpy(bent), width, height, float("inf")).to(self.points)
