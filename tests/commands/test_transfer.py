@@ -269,7 +269,7 @@ def test_what_does_not_go_with_detections(tmp_path: Path, source: Path) -> None:
     refused("--detection-category belongs to --detections", *given, "--detection-category", "cat")
     refused("--evaluate compares objects that --targets gives", *given, "--find", "--evaluate")
     refused("md.json: no such file; expected boxes of a detector", *given, "--detections", "md.json")
-    refused("toy does not see where an object is, as lite does; give boxes", *given, "--find")
+    refused("toy does not see where objects are, as lite does; give boxes", *given, "--find")
     assert not list(tmp_path.glob("out*"))
 
 

@@ -109,7 +109,7 @@ def test_what_cannot_see_is_refused_before_any_work(tmp_path: Path) -> None:
     sources = read_sources(write_sources(tmp_path / "s"))
     (tmp_path / "images.json").write_text('{"images": [{"id": 1, "file_name": "s/images/s1.png"}]}')
     targets = read_targets(tmp_path / "images.json", sources)
-    with pytest.raises(InputError, match=r"sided does not see where an object is, as lite does; give boxes"):
+    with pytest.raises(InputError, match=r"sided does not see where objects are, as lite does; give boxes"):
         transfer(sources, targets, matcher(), tmp_path / "out.json", TransferSettings(find=0.5))
     assert not list(tmp_path.glob("out*"))
     with pytest.raises(InputError, match="by a probability, 0 to 1, got 2"):

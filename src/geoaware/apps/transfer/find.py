@@ -275,7 +275,7 @@ def check_sees(extractor: Extractor) -> None:
     """Make sure that an extractor can tell where an object is."""
     if "zoom" not in extractor.sees:
         raise InputError(
-            f"{extractor.name} does not see where an object is, as lite does; give boxes", "detections"
+            f"{extractor.name} does not see where objects are, as lite does; give boxes", "detections"
         )
 
 
