@@ -13,7 +13,7 @@ import logging
 import multiprocessing
 import os
 import shutil
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from copy import copy
@@ -446,6 +446,7 @@ class _Job:
         self._work, self._images = work, _images(work.dataset.pairs)
         self.device = work.matcher.extractor.device.type
         self._sources = {pair.source.path for pair in work.dataset.pairs}
+        self._uses = Counter(path for pair in work.dataset.pairs for path in _paths(pair))
         self._paths = list(self._images)
         self._number = {path: number for number, path in enumerate(self._paths)}
         self._room = work.settings.cache_bytes // work.processes
@@ -490,8 +491,8 @@ class _Job:
     def _made(self, group: int, loaded: dict[Path, Image.Image]) -> dict[Path, Encoded]:
         """A batch: as another process has left it, or extracted here."""
         file = self._file(group)
-        if file is None:
-            return self._extract(group, loaded)
+        if file is None or all(self._uses[path] == 1 for path in self._members(group)):
+            return self._extract(group, loaded)  # no other process will look for it
         file.parent.mkdir(parents=True, exist_ok=True)
         # Who comes second waits for what the first one extracts.
         with _locked(file):
@@ -531,6 +532,10 @@ class _Job:
             for path, features in zip(turned, self._work.matcher.features(images, canvases), strict=True):
                 fresh[path].maps[pose] = features
         return fresh
+
+
+def _paths(pair: Pair) -> set[Path]:
+    return {pair.source.path, pair.target.path}
 
 
 def _locked(file: Path) -> BaseFileLock:
