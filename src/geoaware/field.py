@@ -16,7 +16,7 @@ from torch import Tensor
 
 from geoaware.method.dense import JUMP, enlarge, lattice, mesh, read
 from geoaware.method.geometry import Canvas, PointsLike, Pose, as_points
-from geoaware.result import Encoded, MatchResult
+from geoaware.result import Encoded, MatchResult, as_png
 from geoaware.runs.errors import InputError
 from geoaware.runs.files import replacing
 
@@ -59,16 +59,12 @@ class Field:
 
     def _repr_png_(self) -> bytes:
         """The picture of `draw`, which notebooks show."""
-        from io import BytesIO
-
-        written = BytesIO()
-        self.draw().save(written, "png")
-        return written.getvalue()
+        return as_png(self.draw())
 
     @property
     def canvas(self) -> Canvas:
         """How the source image is scaled to the field's size."""
-        return canvas_of(self.source.size, max(self.points.shape[:2]))
+        return Canvas(*self.source.size, max(self.points.shape[:2]))
 
     def accepted(
         self, min_confidence: float = CONFIDENCE, max_cycle_error: float = CYCLE
@@ -232,8 +228,3 @@ def jump_of(target: Encoded) -> float:
     """How far counterparts of neighbours may lie apart and belong together, in pixels of the target."""
     features = target.maps["identity"]
     return JUMP * features.canvas.size / features.grid / features.canvas.scale
-
-
-def canvas_of(size: tuple[int, int], longer: int) -> Canvas:
-    """How an image is scaled to a field whose longer side has so many pixels."""
-    return Canvas(*size, longer)

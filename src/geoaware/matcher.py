@@ -25,7 +25,7 @@ from geoaware.data.images import ImageLike, load_image
 from geoaware.features import Extractor, check_name, load_extractor
 from geoaware.features.framed import FramedExtractor, cut_out, frame
 from geoaware.features.refined import RefinedExtractor, refine
-from geoaware.field import Field, between, canvas_of
+from geoaware.field import Field, between
 from geoaware.method.alignment import (
     CANDIDATES,
     Alignment,
@@ -301,7 +301,7 @@ class Matcher:
         longer = max(here.size) if size is None else size
         if min(longer, step) < 1:
             raise InputError(f"size and step of a field must be at least 1, got {longer} and {step}")
-        canvas = canvas_of(here.size, longer)
+        canvas = Canvas(*here.size, longer)
         across, down = (lattice(each, step) for each in canvas.inner)
         queries = canvas.to_pixels(mesh(across, down).reshape(-1, 2) + torch.tensor(canvas.offset))
         found = self.match(here, there, clamp_points(queries, here.size), pose=pose)

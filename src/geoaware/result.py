@@ -45,6 +45,13 @@ class Encoded:
         return f"<Encoded {width}x{height}, features of {', '.join(self.maps) or 'nothing yet'}>"
 
 
+def as_png(image: Image.Image) -> bytes:
+    """An image as the bytes of a PNG file."""
+    written = BytesIO()
+    image.save(written, "png")
+    return written.getvalue()
+
+
 @dataclass(frozen=True, repr=False)
 class MatchResult:
     """What `Matcher.match` found, with the images it was found in.
@@ -74,9 +81,7 @@ class MatchResult:
 
     def _repr_png_(self) -> bytes:
         """The picture of `draw`, which notebooks show."""
-        written = BytesIO()
-        self.draw().save(written, "png")
-        return written.getvalue()
+        return as_png(self.draw())
 
     @property
     def points(self) -> Float[Tensor, "n 2"]:

@@ -156,6 +156,17 @@ def test_items_that_are_not_kept_are_tried_again(tmp_path: Path) -> None:
     assert engine.seen == [[2, 3], [0, 1]]
 
 
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_run_that_keeps_no_lines_leaves_a_file_of_that_name_alone(tmp_path: Path, restart: bool) -> None:
+    goal, foreign = tmp_path / "n.json", tmp_path / "n.json.records"
+    foreign.write_text("notes of a user")
+    complete(Numbers(), goal, Slow(), restart=restart)
+    assert json.loads(goal.read_text())["numbers"] == [0, 1, 4, 9, 16]
+    assert foreign.read_text() == "notes of a user"
+    complete(Numbers(), goal, Slow(), restart=restart)
+    assert foreign.read_text() == "notes of a user"
+
+
 def test_no_item(tmp_path: Path) -> None:
     complete(Numbers(0), tmp_path / "n.json", Slow(0))
     assert json.loads((tmp_path / "n.json").read_text())["numbers"] == []

@@ -291,6 +291,7 @@ def transfer(
     geoaware transfer cvat.zip photos/ --out found.xml --below hidden
 
     geoaware transfer labels.json clip.mp4 --every 5 --out tracks.slp
+
     geoaware transfer cats.json photos/ --detections megadetector.json --out found.json
 
     geoaware transfer train.json --targets val.json --out found.json --evaluate --report figures/

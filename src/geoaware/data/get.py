@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import urllib.error
 import urllib.request
@@ -17,7 +16,7 @@ from urllib.parse import urlsplit
 
 from geoaware.data.formats.archive import unpack
 from geoaware.runs.errors import InputError, reason
-from geoaware.runs.files import PART, check_goals, new_folder, open_part
+from geoaware.runs.files import PART, check_goals, digest_of, new_folder, open_part
 from geoaware.runs.progress import Tell, silent
 
 _BLOCK, _PATIENCE_S = 1 << 20, 60.0
@@ -121,7 +120,7 @@ def _fetched(url: str, folder: Path, what: Download, tell: Tell) -> Path:
         with open_part(part, keep_all=True) as file:
             _fetch(url, file, part, partial(tell, f"fetching {path.name}"))
         part.rename(path)
-    if what.md5 is not None and url == what.url and (found := _md5(path)) != what.md5:
+    if what.md5 is not None and url == what.url and (found := digest_of(path, "md5")) != what.md5:
         raise InputError(
             f"{path}: is not the file that was expected (MD5 {found} instead of {what.md5}); remove it, and "
             "fetch it again"
@@ -178,11 +177,3 @@ def _check_room(part: Path, size: int) -> None:
 
 def _told(why: Any) -> str:
     return reason(why) if isinstance(why, Exception) else str(why)
-
-
-def _md5(path: Path) -> str:
-    digest = hashlib.md5(usedforsecurity=False)
-    with path.open("rb") as file:
-        for block in iter(partial(file.read, _BLOCK), b""):
-            digest.update(block)
-    return digest.hexdigest()

@@ -302,18 +302,19 @@ def list_images(folder: str | os.PathLike[str], recursive: bool = False) -> list
 def find_images(root: Path, depth: int | None = 1) -> tuple[list[Path], str]:
     """Images so many folders down, as `list_images` gives them, and how many of which kind are passed over.
 
-    Without a depth, they are looked for in all folders inside.
-
-    These are named like an image, but are none that can be read: folders, dead links, pipes, macOS's
-    ``._x.jpg``, formats that Pillow does not read here.
+    Passed over is what is named like an image, but is none that can be read: folders, dead links, pipes,
+    macOS's ``._x.jpg``, formats that Pillow does not read here. Without a depth, all folders are looked into.
     """
     with reading(root):
         if not root.is_dir():
             raise InputError(f"{root}: no such folder; give the folder of the images")
         # At a URL these are files alone: asking what each is would take as long as reading it.
-        pattern = "/".join("*" * (depth or 1))
-        listed = root.iterdir() if depth == 1 and not is_remote(root) else root.glob(pattern)
-        inside = root.rglob(pattern) if depth is None else listed
+        if depth is None:
+            inside = root.rglob("*")
+        elif depth == 1 and not is_remote(root):
+            inside = root.iterdir()
+        else:
+            inside = root.glob("/".join("*" * depth))
         known = SUFFIXES | _RAW | VIDEOS
         named = {path: _not_listed(path) for path in inside if path.suffix.lower() in known}
     passed = Counter(filter(None, named.values()))

@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -31,6 +31,7 @@ LOCK = ".geoaware.lock"
 """The file that stands for its folder where folders cannot be locked; ends the name of one beside a file."""
 
 _UNREACHED = 1 << 40
+_BLOCK = 1 << 20
 _MAKE = os.O_RDWR | os.O_CREAT
 
 _DRAFT = re.compile(r"\..*\.geoaware-(?P<host>[0-9a-f]{8})-(?P<process>[0-9]+)-[0-9a-f]{8}\.part(\..*)?")
@@ -51,6 +52,15 @@ def refuse_pretender(path: Path) -> None:
         raise InputError(f"{path}: is a pointer of Git LFS, not the file; fetch it (git lfs pull)")
     if begin.startswith((b"<!doctype html", b"<html")):
         raise InputError(f"{path}: is a web page, not the file; download the file itself (the raw file)")
+
+
+def digest_of(path: Path, algorithm: str = "sha256") -> str:
+    """The hexadecimal digest of a file, read in blocks; ``hashlib`` names the algorithms."""
+    digest = hashlib.new(algorithm, usedforsecurity=False)
+    with path.open("rb") as file:
+        for block in iter(partial(file.read, _BLOCK), b""):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 @contextmanager

@@ -24,7 +24,6 @@ from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from functools import partial
 from io import BytesIO
 from pathlib import Path
 from types import TracebackType
@@ -35,6 +34,7 @@ from geoaware.runs.files import (
     PART,
     check_own,
     clear_drafts,
+    digest_of,
     discard,
     is_alive,
     open_part,
@@ -130,34 +130,35 @@ def complete(
     Raises:
         InputError: files of another run are in the way, or in use.
     """
-    part, kept = _part(goal), _kept(goal)
+    part, kept = _part(goal), _kept(goal) if run.reusable else None
     if is_table(goal):
         check_own_table(goal, run.part_begins)
     else:
         check_own(goal, run.begins)
     check_own(part / HEAD if is_remote(part) else part, run.part_begins)
-    if run.reusable:
+    if kept:
         check_own(kept, run.part_begins)
     current = goal.exists() and not restart and run.is_current(goal)
     if current:
         tell(run.what, len(run), len(run))
         clear_drafts(goal)
-    elif goal.exists() and not restart and kept.exists() and not is_unchanged(goal, goal):
+    elif goal.exists() and not restart and kept and kept.exists() and not is_unchanged(goal, goal):
         text = f"{goal}: was changed after it was written; choose another place, or restart"
         raise InputError(text, "restart")
     # A run that was killed at its very end may have left its lines.
-    if not current or (run.reusable and part.exists() and not kept.exists()):
+    if not current or (kept and part.exists() and not kept.exists()):
         with (RecordFolder if is_remote(part) else Records)(part, run, restart) as records:
             if restart:
                 discard(goal)
-                discard(kept)
-            if kept.exists():
+                if kept:
+                    discard(kept)
+            if kept and kept.exists():
                 records.take(kept, run)
             if not current:
                 carry_out(run, records, engine or Local(), tell)
                 with replacing(goal) as draft:
                     run.write(draft, records)
-            if run.reusable and len(records) == len(run):
+            if kept and len(records) == len(run):
                 records.keep(kept, goal)
     remove_part(part)
 
@@ -167,7 +168,7 @@ def is_unchanged(goal: Path, result: Path) -> bool:
     try:
         with _kept(goal).open("rb") as file:
             known = json.loads(file.readline())["results"]
-        return bool(known[result.name] == _digest(result))
+        return bool(known[result.name] == digest_of(result))
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return False
 
@@ -178,7 +179,7 @@ def note_made(goal: Path, made: Path) -> None:
     if kept.exists():
         with kept.open("rb") as file, replacing(kept) as draft, draft.open("wb") as copy:
             head = json.loads(file.readline())
-            copy.write(_head_line(head, {**head["results"], made.name: _digest(made)}))
+            copy.write(_head_line(head, {**head["results"], made.name: digest_of(made)}))
             shutil.copyfileobj(file, copy)
 
 
@@ -192,14 +193,6 @@ def _part(goal: Path) -> Path:
 
 def _kept(goal: Path) -> Path:
     return goal.with_name(goal.name + KEPT)
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        for block in iter(partial(file.read, 1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def carry_out(run: Run, records: Records, engine: Engine, tell: Tell = silent) -> None:
@@ -301,7 +294,7 @@ class Records:
     def keep(self, kept: Path, goal: Path) -> None:
         """Keep the lines in their order, and how the result is that was made of them."""
         with replacing(kept) as draft, draft.open("wb") as file:
-            file.write(_head_line(self.head, {**self._results, goal.name: _digest(goal)}))
+            file.write(_head_line(self.head, {**self._results, goal.name: digest_of(goal)}))
             file.writelines(self.lines())
 
     def _append(self, line: str) -> int:

@@ -130,6 +130,17 @@ def test_an_edited_result_is_not_read_by_lines(tmp_path: Path) -> None:
         list(read_results(out))
 
 
+def test_an_annotation_without_its_image_is_damage(tmp_path: Path) -> None:
+    out = transfer(*job(tmp_path), matcher(), tmp_path / "out.json").out
+    assert out is not None
+    first = json.dumps(json.loads(out.read_text())["images"][0], separators=(",", ":"))
+    text = out.read_text()
+    assert first in text
+    out.write_text(text.replace(first + ",\n", ""))
+    with pytest.raises(InputError, match="is damaged"):
+        list(read_results(out))
+
+
 def test_several_objects_of_a_image(tmp_path: Path, sources: Any) -> None:
     photos(tmp_path / "images", 2)
     boxes = [(1, [0, 0, 100, 100]), (1, [10, 10, 100, 100]), (2, [0, 0, 90, 90])]

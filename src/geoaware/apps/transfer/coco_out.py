@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import compress, groupby
 from pathlib import Path
 from typing import Any, TextIO
@@ -165,41 +166,34 @@ def read_failures(path: Path) -> Iterator[dict[str, str]]:
 
 def read_results(path: Path) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """Image and annotation of every target that did not fail, from a result, in the order of the targets."""
-    with path.open(encoding="utf-8") as above, path.open(encoding="utf-8") as below, reading_part(str(path)):
-        _seek(above, "images", path)
-        _seek(below, "annotations", path)
-        images = _entries(above)
-        image: dict[str, Any] = {"id": None}
-        for each in _entries(below):
-            while image["id"] != each["image_id"]:
-                image = next(images, {})  # without an id: the annotation's image is missing
+    for image, objects in _read_images(path):
+        for each in objects:
             yield image, each
 
 
 def as_result(path: Path, targets: Targets, mark: str) -> Result:
     """A result as writers of other formats take it, read line by line."""
-
-    def images() -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
-        with (
-            path.open(encoding="utf-8") as above,
-            path.open(encoding="utf-8") as below,
-            reading_part(str(path)),
-        ):
-            _seek(above, "images", path)
-            _seek(below, "annotations", path)
-            objects = groupby(_entries(below), lambda each: each["image_id"])
-            number, found = next(objects, (None, iter(())))
-            for image in _entries(above):
-                if image["id"] != number:
-                    yield image, []  # nothing was found on it
-                    continue
-                yield image, list(found)
-                number, found = next(objects, (None, iter(())))
-
     with path.open(encoding="utf-8") as file, reading_part(str(path)):
         _seek(file, "categories", path)
         videos = {each.name: (each.video.path, each.video.count) for each in targets.shots.values()}
-        return Result([*_entries(file)], images, mark, targets.folder, videos)
+        return Result([*_entries(file)], partial(_read_images, path), mark, targets.folder, videos)
+
+
+def _read_images(path: Path) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
+    """Every image of a result with its annotations, of which there may be none."""
+    with path.open(encoding="utf-8") as above, path.open(encoding="utf-8") as below, reading_part(str(path)):
+        _seek(above, "images", path)
+        _seek(below, "annotations", path)
+        groups = groupby(_entries(below), lambda each: each["image_id"])
+        number, objects = next(groups, (None, iter(())))
+        for image in _entries(above):
+            if image["id"] == number:
+                yield image, list(objects)
+                number, objects = next(groups, (None, iter(())))
+            else:
+                yield image, []
+        if number is not None:
+            raise ValueError(number)  # the image of an annotation is missing
 
 
 def category_entry(sources: Sources, targets: Targets) -> dict[str, Any]:
