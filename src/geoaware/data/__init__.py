@@ -23,6 +23,11 @@ LOADERS: Mapping[str, str] = {
     "pf-pascal": "pf_pascal",
     "pf-willow": "pf_willow",
     "ap10k": "ap10k",
+    "spair-u": "spair_u",
+    "cub": "cub",
+    "awa-pose": "awa_pose",
+    "tss": "tss",
+    "soco": "soco",
     "coco": "coco",
     "pairs": "pairs",
 }

@@ -165,7 +165,12 @@ def with_keypoints(data: DataSet, names: Sequence[str]) -> DataSet:
 
 def with_common(pairs: Sequence[Pair], min_common: int = 1) -> list[Pair]:
     """Pairs whose images show at least ``min_common`` keypoints in common, in their order."""
-    return [pair for pair in pairs if in_common(pair.source, pair.target) >= min_common]
+    return [
+        pair
+        for pair in pairs
+        if (in_common(pair.source, pair.target) if pair.answers is None else len(pair.common_ids))
+        >= min_common
+    ]
 
 
 def in_common(source: AnnotatedImage, target: AnnotatedImage) -> int:

@@ -111,6 +111,28 @@ _ALL = (
         alphas=_PF_ALPHAS,
         inside_picture=True,
     ),
+    Protocol(
+        "cub",
+        "CUB-200-2011 and AwA-Pose as Aygün and Mac Aodha (2022) count",
+        strict=False,
+        alphas=(0.1,),
+        inside_picture=True,
+    ),
+    Protocol(
+        "tss",
+        "TSS as its authors count (Taniai et al. 2016): foreground pixels, mean of the three groups",
+        base="image",
+        strict=False,
+        averaging="category_per_image",
+        alphas=(0.05,),
+        inside_picture=True,
+    ),
+    Protocol(
+        "soco",
+        "SOCO as its authors count (Dünkel et al. 2026): pairs, then categories",
+        averaging="category_per_image",
+        alphas=(0.1,),
+    ),
 )
 
 PROTOCOLS: dict[str, Protocol] = {each.name: each for each in _ALL}

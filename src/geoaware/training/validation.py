@@ -71,7 +71,7 @@ def _score(data: DataSet, maps: RecentMaps, settings: MatchSettings, alpha: floa
         source, target = maps(pair.source), maps(pair.target)
         matches = match(source, target, pair.source.keypoints.at(pair.common_ids), settings)
         # Compare with the annotation.
-        truth = as_xy(pair.target.keypoints.at(pair.common_ids), "true")
+        truth = as_xy(pair.truth(matches.points.tolist()), "true")
         far = distances(as_xy(matches.points, "found"), truth)
         correct = within(far, alpha * protocol.size(pair.target), protocol.strict).tolist()
         # The geometry-aware keypoints are counted a second time, by themselves.
