@@ -40,7 +40,7 @@ def load(name: str, root: str | os.PathLike[str], split: str, **given: Any) -> D
     """Load a split of a data set.
 
     Args:
-        name: spair71k, pf-pascal, pf-willow, ap10k, coco or pairs.
+        name: one of `LOADERS`.
         root: the data set's folder.
         split: trn, val or test where the data set has these; see the loaders.
         given: options of the loader; an option that is ``None`` counts as not given.

@@ -112,7 +112,7 @@ def make_image(root: Path, bird: Bird, annotations: Annotations) -> AnnotatedIma
         bird.places,
         where=f"{bird.where}: {bird.name}",
         box=bird.box,
-        mask_path=annotations.optional(root / "segmentations", str(name.with_suffix(".png"))),
+        mask_path=annotations.optional(root / "segmentations" / name.parent, f"{name.stem}.png"),
     )
 
 
