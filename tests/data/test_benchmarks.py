@@ -268,6 +268,9 @@ class TestTss:
         assert result.errors is None
         assert result.by_keypoint == ()
         assert result.averaging == "category_per_image"
+        table = predict(data, tiny_matcher(), tmp_path / "p.parquet", PredictSettings("tss"))
+        assert list(records(table)) == list(records(path))
+        assert score_file(table, draws=0) == result
 
     @pytest.mark.parametrize(
         ("file", "content", "message"),
@@ -425,6 +428,9 @@ class TestSoco:
         root = made.soco(tmp_path)
         with pytest.raises(InputError, match="no split 'val'; choose intra, cross, trn, test"):
             load("soco", root, "val")
+        assert check("soco", root, "val").problems == [
+            "SOCO has no split 'val'; choose intra, cross, trn, test"
+        ]
         with pytest.raises(InputError, match=r"match.*part"):
             load("soco", root, "intra", match="part")
         with pytest.raises(InputError, match="has no category 'owl'"):

@@ -226,7 +226,7 @@ def _inspect_soco(findings: Findings, root: Path, split: str | None, given: Mapp
     if not list(_tried(findings, require_folders, root, soco.FOLDERS, "SOCO")):
         return
     for each in [split] if split else soco.SOCO_SPLITS:
-        for files in _tried(findings, soco.pair_files, root, _own(each)):
+        for files in _tried(findings, soco.pair_files, root, each):
             findings.add_problems(_messages(files, soco.Reader(root).pair))
             _look(findings, soco.NAME, root, each, given)
 

@@ -56,7 +56,7 @@ def load(
         InputError: something is missing or damaged; the message names the file.
     """
     require_folders(root, FOLDERS, "SOCO")
-    chosen = choose_split(split, list(SOCO_SPLITS), "SOCO")
+    chosen = own_split(split)
     if match not in ("object", "concept"):
         raise InputError(f"match={match!r}: choose object or concept")
     reader = Reader(root, match == "concept")
@@ -65,9 +65,14 @@ def load(
     return assemble(NAME, chosen, reader.schemas(), pairs, "box", [note], reader.annotations)
 
 
+def own_split(split: str) -> str:
+    """The split as it is called here."""
+    return choose_split(split, list(SOCO_SPLITS), "SOCO")
+
+
 def pair_files(root: Path, split: str, categories: Sequence[str] | None = None) -> list[Path]:
     """The annotations of a split's pairs, by category and name; at least one."""
-    folder = root / "PairAnnotations" / SOCO_SPLITS[split]
+    folder = root / "PairAnnotations" / SOCO_SPLITS[own_split(split)]
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; unpack PairAnnotations.zip in the root of SOCO")
     classes = categories or sorted(each.name for each in folder.iterdir() if each.is_dir())
