@@ -121,6 +121,7 @@ class TestCub:
                 r"images\.txt, line 2: not all of parts/part_",
             ),
             ("train_test_split.txt", "2 0", "2 test", r"train_test_split\.txt, line 2 is 'test'; expected 0"),
+            ("parts/parts.txt", "15 throat\n", "", r"keypoint 15 is none of '001.*, which has 0 … 14"),
             ("images.txt", "bird_3.jpg", "gone.jpg", r"gone\.jpg: no such"),
         ],
     )
@@ -428,9 +429,8 @@ class TestSoco:
         root = made.soco(tmp_path)
         with pytest.raises(InputError, match="no split 'val'; choose intra, cross, trn, test"):
             load("soco", root, "val")
-        assert check("soco", root, "val").problems == [
-            "SOCO has no split 'val'; choose intra, cross, trn, test"
-        ]
+        (problem,) = check("soco", root, "val").problems
+        assert problem == "SOCO has no split 'val'; choose intra, cross, trn, test"
         with pytest.raises(InputError, match=r"match.*part"):
             load("soco", root, "intra", match="part")
         with pytest.raises(InputError, match="has no category 'owl'"):

@@ -13,7 +13,6 @@ from geoaware.data.dataset import (
     DataSet,
     assemble,
     choose_split,
-    keypoint_counts,
     require_folders,
 )
 from geoaware.data.spair import check_categories, make_pairs, parse_pair, read_image
@@ -23,6 +22,8 @@ from geoaware.runs.places import place
 
 NAME = "spair-u"
 FOLDERS = ("ImageAnnotation", "PairAnnotation")
+POINTS = 30
+"""Ids of a category at most, as in SPair-71k's files."""
 
 _PICTURES = "JPEGImages"
 
@@ -55,8 +56,7 @@ def load(
     pairs = make_pairs(
         names, lambda category, image: read_image(root, category, image, annotations, pictures)
     )
-    counts = keypoint_counts(image for pair in pairs for image in (pair.source, pair.target))
-    schemas = {category: Schema(tuple(map(str, range(count)))) for category, count in counts.items()}
+    schemas = dict.fromkeys({pair.category for pair in pairs}, Schema(tuple(map(str, range(POINTS)))))
     return assemble(NAME, chosen, schemas, pairs, "box", (), annotations)
 
 
