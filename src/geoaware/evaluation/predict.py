@@ -391,9 +391,10 @@ def _queries(pair: Pair, schema: Schema, work: _Work) -> tuple[Tensor, MirroredP
 
     Keypoints that only the source shows are there too: they are partners of those that are evaluated.
     """
-    visible = pair.source.keypoints.visible_ids
+    visible, common = pair.source.keypoints.visible_ids, set(pair.common_ids)
+    seen = set(visible)
     # A partner that is not visible gets a row, marked so: its keypoint then keeps its straight match.
-    absent = [partner for each in visible if (partner := schema.partner(each)) not in visible]
+    absent = [partner for each in visible if (partner := schema.partner(each)) not in seen]
     rows = {each: number for number, each in enumerate([*visible, *absent])}
     places = [*visible, *(schema.partner(each) for each in absent)]
     points = pair.source.keypoints.at(places).double()
@@ -404,7 +405,7 @@ def _queries(pair: Pair, schema: Schema, work: _Work) -> tuple[Tensor, MirroredP
         # Mirroring at the image's edge, w - x, is mirroring an image one pixel wider at its last pixel.
         width += 1
     partners = [rows[schema.partner(each)] for each in rows]
-    known = [each in (pair.common_ids if work.protocol.released_pose else visible) for each in rows]
+    known = [each in (common if work.protocol.released_pose else seen) for each in rows]
     return points, mirror_points(points, (width, height), partners, known)
 
 
