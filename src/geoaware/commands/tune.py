@@ -45,5 +45,5 @@ def tune(
     keep_freed_memory()
     with progress_bars() as tell:
         weights = run(chosen, folder, device=device, restart=restart, tell=tell, say=say)
-    say(f"use them: geoaware match A B --point x,y --extractor lite --set weights={weights}")
+    say(f"use them: geoaware match A B --point x,y {chosen.use}{weights}")
     typer.echo(weights)

@@ -121,8 +121,8 @@ class Adapter:
         """
         if self.shape.base != extractor.weights_hash()[:16]:
             raise InputError(
-                f"{where}: was trained on {self.shape.backbone} with other weights or blocks than "
-                f"{extractor.name} has here; give that extractor, with the weights and settings of the training"
+                f"{where}: was trained on {self.shape.backbone}, with other weights or blocks than "
+                f"{extractor.name} has here; give the extractor, weights and settings of the training"
             )
 
     @torch.no_grad()

@@ -186,9 +186,7 @@ def first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
-def write_folder(
-    place: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor], readme: str
-) -> Path:
+def write_folder(place: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor], readme: str) -> Path:
     """Write ``model.safetensors``, ``config.json`` and the card ``README.md``, each whole or not at all.
 
     Raises:
@@ -237,7 +235,7 @@ def read_config(
 
 
 def card(noun: str, count: int, shape: Mapping[str, Any], info: Mapping[str, Any]) -> str:
-    """A model card in Markdown: shape and number of parameters, and everything in ``info``, a section each."""
+    """A model card in Markdown: shape and size of a network, and everything in ``info``, a section each."""
     told = ", ".join(f"{key} {value}" for key, value in shape.items())
     lines = [f"# {noun.capitalize()} for geoaware", "", f"{count:,} parameters: {told}.", ""]
     for name, content in info.items():
