@@ -137,22 +137,20 @@ class Adapter:
         for name, tensor in self.tensors.items():
             layer = name.removesuffix(DOWN).removesuffix(UP)
             target = parameters.get(name if layer == name else f"{layer}.weight")
-            value = tensor if layer == name else self._update(layer)
-            if target is None or value is None or target.shape != value.shape:
+            if target is None or not self._fits(layer, name, target.shape):
                 raise InputError(f"{where}: {name} fits no parameter of {extractor.name}; copy it anew")
             if layer == name:
-                target.copy_(value)
+                target.copy_(tensor)
             elif name.endswith(DOWN):
-                target.add_(value)
+                target.add_(self.shape.scale * self.tensors[layer + UP].float() @ tensor.float())
 
-    def _update(self, layer: str) -> Tensor | None:
-        """What is added to the weight of a layer; ``None`` where its factors do not go together."""
-        down, up = self.tensors.get(layer + DOWN), self.tensors.get(layer + UP)
-        if down is None or up is None or down.shape[:1] != (self.shape.rank,) or up.ndim != 2:
-            return None
-        if down.ndim != 2 or up.shape[1] != self.shape.rank:
-            return None
-        return self.shape.scale * up.float() @ down.float()
+    def _fits(self, layer: str, name: str, shape: torch.Size) -> bool:
+        """Whether a tensor, or with its other factor the update of a layer, is of this shape."""
+        if layer == name:
+            return self.tensors[name].shape == shape
+        down, up = (self.tensors.get(layer + factor, torch.empty(0)).shape for factor in (DOWN, UP))
+        rank = self.shape.rank
+        return len(shape) == 2 and (*up, *down) == (shape[0], rank, rank, shape[1])
 
 
 def with_adapter(extractor: Kind, place: str | None) -> Kind:

@@ -8,6 +8,7 @@ channels, and go wherever those of the plain network go: into fusions, and to po
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,7 @@ class Transformer(Kind[AdaptedNetwork]):
         if window % 2 == 0 and window < grid:
             raise InputError(f"validation.window: must be odd, or the whole map ({grid}), got {window}")
         if config.checkpointing:
-            _keep_little(found.model)
+            _keep_little(found)
 
     def make(self) -> AdaptedNetwork:
         """The pretrained network with untrained updates, or what an earlier run made of it."""
@@ -173,9 +174,16 @@ def _inject(extractor: PatchNetwork, lora: Lora) -> None:
     peft.inject_adapter_in_model(peft.LoraConfig(target_modules=chosen, **wanted), extractor.model)
 
 
-def _keep_little(model: Any) -> None:
-    """Let blocks be computed again in the backward pass instead of keeping what is inside them."""
-    # The second name is that of earlier versions.
-    names = {"activation_checkpointing_enable": "activation", "gradient_checkpointing_enable": "gradient"}
-    method = next(name for name in names if hasattr(model, name))
-    getattr(model, method)(**{f"{names[method]}_checkpointing_kwargs": {"use_reentrant": False}})
+def _keep_little(extractor: PatchNetwork) -> None:
+    """Let blocks be computed again in the backward pass instead of keeping what is inside them.
+
+    Raises:
+        InputError: `transformers` cannot do this with the network.
+    """
+    # The library renamed it; both names are in use.
+    for what in ("activation", "gradient"):
+        if enable := getattr(extractor.model, f"{what}_checkpointing_enable", None):
+            with suppress(ValueError):
+                enable(**{f"{what}_checkpointing_kwargs": {"use_reentrant": False}})
+                return
+    raise InputError(f"checkpointing: {extractor.name} does not support it; leave it out")
