@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -19,7 +19,7 @@ from geoaware.features.efficientnet_lite import EfficientNetLite
 from geoaware.features.extractor import Extractor
 from geoaware.features.tuned import STRIDE, Tuned, TunedNetwork, TunedSettings, TunedShape
 from geoaware.runs.errors import InputError
-from geoaware.training.backbone.config import EMBEDDED, TuneConfig
+from geoaware.training.backbone.config import TuneConfig
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -104,17 +104,3 @@ def shared_maps(plain: EfficientNetLite, pixels: Float[Tensor, "n 3 s s"]) -> Fl
     """What the blocks give that both networks share, of pixels from 0 to 1; they compute in bfloat16."""
     with torch.autocast(pixels.device.type, torch.bfloat16):
         return plain.early((pixels - plain.mean) / plain.std).float()
-
-
-def kind_of(config: TuneConfig) -> Kind[Any]:
-    """The kind of network that a run trains, its pretrained weights loaded.
-
-    Raises:
-        InputError: there is no such backbone, its weights are not there, or settings do not fit it.
-        MissingDependencyError: an extra that it needs is not installed.
-    """
-    if config.backbone == EMBEDDED:
-        return Embedded(config)
-    from geoaware.training.backbone.transformer import Transformer
-
-    return Transformer(config)

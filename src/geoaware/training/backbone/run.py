@@ -33,10 +33,11 @@ from geoaware.runs.errors import InputError
 from geoaware.runs.log import Log
 from geoaware.runs.progress import Tell, silent
 from geoaware.training import kit
-from geoaware.training.backbone.config import TuneConfig
+from geoaware.training.backbone.config import EMBEDDED, TuneConfig
 from geoaware.training.backbone.crops import make_crops
-from geoaware.training.backbone.kinds import Kind, kind_of
+from geoaware.training.backbone.kinds import Embedded, Kind
 from geoaware.training.backbone.objective import Criterion
+from geoaware.training.backbone.transformer import Transformer
 from geoaware.training.backbone.unlabelled import Unlabelled, make_unlabelled, used_images
 from geoaware.training.backbone.views import Batch, Camera, Share, to_device
 from geoaware.training.backbone.vocabulary import Vocabulary, with_own_names
@@ -220,7 +221,7 @@ def _prepare(
     wanted, images = config.unlabelled, []
     if wanted is not None:
         images = used_images(Path(config.root) / wanted.root, wanted.every, wanted.negatives)
-    kind = kind_of(config)
+    kind: Kind[Any] = Embedded(config) if config.backbone == EMBEDDED else Transformer(config)
     kit.say_notes([*sets, *validation], say)
     vocabulary = Vocabulary.of(data.schemas[each] for data in sets for each in sorted(data.schemas))
     # What does not fit is refused before images are decoded, which takes minutes.
