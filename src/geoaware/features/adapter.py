@@ -113,26 +113,18 @@ class Adapter:
         """First 16 digits of the SHA-256 of tensors and scale."""
         return digest([*self.tensors.items(), ("scale", torch.tensor(self.shape.scale))]).hex()[:16]
 
-    def check_base(self, extractor: Extractor, where: str) -> None:
-        """Make sure that an extractor, as yet unchanged, is the one that this was trained on.
+    @torch.no_grad()
+    def merge(self, extractor: Extractor, where: str) -> None:
+        """Change the weights of the extractor that this was trained on, in place.
 
         Raises:
-            InputError: it is not; the message begins with ``where``.
+            InputError: it is another one, or the tensors do not fit it; the message begins with ``where``.
         """
         if self.shape.base != extractor.weights_hash()[:16]:
             raise InputError(
                 f"{where}: was trained on {self.shape.backbone}, with other weights or blocks than "
                 f"{extractor.name} has here; give the extractor, weights and settings of the training"
             )
-
-    @torch.no_grad()
-    def merge(self, extractor: Extractor, where: str) -> None:
-        """Change the weights of the extractor that this was trained on, in place.
-
-        Raises:
-            InputError: it is another one, or the tensors do not fit it.
-        """
-        self.check_base(extractor, where)
         parameters = dict(extractor.named_parameters())
         for name, tensor in self.tensors.items():
             layer = name.removesuffix(DOWN).removesuffix(UP)

@@ -52,8 +52,11 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(data: Path, cache: Path, networks: Weights, tmp_path: Path) -> Callable[..., Path]:
+def run(
+    data: Path, cache: Path, networks: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Path]:
     """Tune a transformer with changed settings into a folder of that name; the folder of the weights."""
+    monkeypatch.setattr(running, "_LOOKED_AT", 1)
 
     def start(name: str = "run", backbone: str = "dinov2-base", stop_at: int = 0, **changes: Any) -> Path:
         def interrupt(what: str, done: int, *_: object) -> None:

@@ -183,12 +183,13 @@ class TuneConfig(RunSettings):
         backbone_settings: of a transformer, as for `load_extractor`: weights, revision, canvas, block, ….
         lora: train low-rank updates of a transformer.
         unfreeze: train so many of a transformer's last blocks instead.
-        checkpointing: compute a transformer's blocks again instead of keeping what is inside them; it takes
-            a third more time and a fraction of the memory.
+        checkpointing: compute a transformer's blocks again in the backward pass instead of keeping what is
+            inside them: less memory, more time.
         shape: of the embedded network's decoder.
         data: what to train on.
         without: categories that are left out.
-        unlabelled: images without labels.
+        unlabelled: images without labels; a transformer can do without them, and then no object is shown
+            before another background or in another coat.
         cache: folder of decoded objects and images; what is missing is made first.
         views: how objects are shown.
         crop: side of the decoded objects in pixels.

@@ -48,14 +48,10 @@ class AdaptedNetwork(nn.Module):
         (tokens,) = self.extractor.levels(pixels)
         return (F.normalize(tokens.float(), dim=1),)
 
-    def adapter(self) -> Adapter:
-        """What was trained, by the names that it has in the plain extractor."""
-        state = self.state_dict()
-        return Adapter(self.shape, {_plain_name(name): each for name, each in state.items()}, self.info)
-
     def save_pretrained(self, folder: Path) -> None:
-        """Write the adapter."""
-        self.adapter().save_pretrained(folder)
+        """Write the adapter: what was trained, by the names that it has in the plain extractor."""
+        tensors = {_plain_name(name): each for name, each in self.state_dict().items()}
+        Adapter(self.shape, tensors, self.info).save_pretrained(folder)
 
     @torch.no_grad()
     def start_from(self, place: str) -> None:
