@@ -17,7 +17,6 @@ from geoaware.evaluation.predict import (
     PredictSettings,
     _Job,
     _size,
-    _Work,
     choose_pairs,
     matching_settings,
     predict,
@@ -317,9 +316,9 @@ def test_several_processes_write_the_same_bytes(dataset, tmp_path, whole, cache_
 
 
 def test_what_processes_leave_for_each_other_takes_only_its_room(dataset, tmp_path):
-    job = _Job(_Work(dataset, tiny_matcher(), PredictSettings(batch=1)))
+    job = _Job(dataset, tiny_matcher(), PredictSettings(batch=1))
     made = [job._extract(number, {}) for number in range(4)]
-    sizes = [sum(map(_size, each.values())) for each in made]
+    sizes = [_size(each) for each in made]
     job._room = room = max(sizes[a] + sizes[a + 1] for a in range(3))
     folder = tmp_path / "left"
     folder.mkdir()
@@ -333,7 +332,7 @@ def test_what_processes_leave_for_each_other_takes_only_its_room(dataset, tmp_pa
     for path, encoded in made[3].items():
         assert torch.equal(found[path].maps["identity"].data, encoded.maps["identity"].data)
     job._room = 0
-    job._left.clear()
+    del job._left
     job._leave(made[0], folder / "0.pt")
     assert not (folder / "0.pt").exists()
 

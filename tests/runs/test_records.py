@@ -23,15 +23,12 @@ class Numbers(Run):
     part_begins = '{"of"'
 
     def __init__(self, count: int = 5, batch: int = 2, of: str = NAME) -> None:
-        self.count, self.batch, self.of = count, batch, of
-        self.checked: list[Path] = []
+        super().__init__({"of": of}, count, map(str, range(count)))
+        self.batch, self.of, self.checked = batch, of, list[Path]()
 
     @property
     def job(self) -> Job:
         return Squares()
-
-    def __len__(self) -> int:
-        return self.count
 
     def batches(self) -> Sequence[Batch]:
         """In an order of their own."""
@@ -50,6 +47,9 @@ class Numbers(Run):
 
     def place(self, content: Any) -> int:
         return int(content["item"])
+
+    def take(self, content: Any, place: int) -> None:
+        raise NotImplementedError
 
     def write(self, draft: Path, records: Records) -> None:
         found = [json.loads(line)["square"] for line in records.lines()]

@@ -22,8 +22,9 @@ import socket
 import time
 from abc import ABC, abstractmethod
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 from types import TracebackType
@@ -33,6 +34,7 @@ from geoaware.runs.errors import InputError
 from geoaware.runs.files import (
     PART,
     check_own,
+    check_same_run,
     clear_drafts,
     digest_of,
     discard,
@@ -65,26 +67,42 @@ _log = logging.getLogger(__name__)
 class Run(ABC):
     """Work with its result: what makes two runs the same, and what stands in the file.
 
+    Args:
+        about: what tells the run from others, as it comes back from JSON.
+        count: how many items there are.
+        names: of the items, which their lines have under `key`; read when there are lines.
+
     Attributes:
         what: what is done, for the progress.
+        key: under which a line has the name of its item.
         begins: how every result begins, white space aside.
         part_begins: how every file of what is done so far begins.
+        depth: levels that a message on differing runs looks into.
         reusable: whether its lines are kept when it has ended.
     """
 
     what: str
+    key: str
     begins: str
     part_begins: str
+    depth = 2
     reusable = False
+
+    def __init__(self, about: Mapping[str, Any], count: int, names: Iterable[str]) -> None:
+        self.about, self.count, self._names = about, count, names
+
+    def __len__(self) -> int:
+        return self.count
+
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """The numbers of the items by their names."""
+        return {name: place for place, name in enumerate(self._names)}
 
     @property
     @abstractmethod
     def job(self) -> Job:
         """The work, as processes do it; asked for when some of it is left. A result is a line of JSON."""
-
-    @abstractmethod
-    def __len__(self) -> int:
-        """How many items there are."""
 
     @abstractmethod
     def batches(self) -> Sequence[Batch]:
@@ -94,17 +112,23 @@ class Run(ABC):
     def is_current(self, goal: Path) -> bool:
         """Whether a whole result is of this run; if not, and it may not be replaced, `InputError`."""
 
-    @abstractmethod
     def head(self) -> str:
         """First line of a part file: which run it is. Long preparations may be part of making it."""
+        return as_line(self.about)
 
-    @abstractmethod
     def check_head(self, content: Any, part: Path) -> None:
         """Make sure that a part file's first line is of this run, and take from it what was prepared."""
+        check_same_run(content, self.about, part, self.depth)
 
-    @abstractmethod
     def place(self, content: Any) -> int:
         """The number of the item that a line is of; any error says that the line is damaged."""
+        place = self.places[content[self.key]]
+        self.take(content, place)
+        return place
+
+    @abstractmethod
+    def take(self, content: Any, place: int) -> None:
+        """Make sure that the line of an item has all that the result is made of; likewise."""
 
     @abstractmethod
     def write(self, draft: Path, records: Records) -> None:
@@ -113,6 +137,11 @@ class Run(ABC):
     def keeps(self, line: str) -> bool:
         """Whether a line that has come is kept; if not, the next run tries its item again."""
         return True
+
+
+def as_line(content: Any) -> str:
+    """A value as JSON on one line, with the line's end."""
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False) + "\n"
 
 
 def complete(
