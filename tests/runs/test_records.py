@@ -32,7 +32,7 @@ class Numbers(Run):
 
     def batches(self) -> Sequence[Batch]:
         """In an order of their own."""
-        return batched(self.count, self.batch)[::-1]
+        return batched(len(self), self.batch)[::-1]
 
     def is_current(self, goal: Path) -> bool:
         self.checked.append(goal)
@@ -47,9 +47,6 @@ class Numbers(Run):
 
     def place(self, content: Any) -> int:
         return int(content["item"])
-
-    def take(self, content: Any, place: int) -> None:
-        raise NotImplementedError
 
     def write(self, draft: Path, records: Records) -> None:
         found = [json.loads(line)["square"] for line in records.lines()]

@@ -35,7 +35,6 @@ from geoaware.evaluation.predictions import (
     hash_pairs,
     make_record,
     parse_header,
-    record_line,
     versions,
 )
 from geoaware.evaluation.protocols import PROTOCOLS, Protocol, get_protocol
@@ -47,7 +46,7 @@ from geoaware.method.types import AnnotatedImage, Pair
 from geoaware.presets import defaults_of
 from geoaware.result import Encoded
 from geoaware.runs.errors import InputError, NotFiniteError
-from geoaware.runs.files import replacing
+from geoaware.runs.files import record_line, replacing
 from geoaware.runs.places import place
 from geoaware.runs.progress import Tell, silent
 from geoaware.runs.recent import Recent
@@ -220,7 +219,7 @@ def _suited(matcher: Matcher, protocol: Protocol) -> Matcher:
 class _Predictions(Run):
     """The predictions file: a header, and a line for each pair."""
 
-    what, key = "predicting", "pair"
+    what = "predicting"
     begins = part_begins = BEGIN
 
     def __init__(self, job: _Job) -> None:
@@ -252,11 +251,13 @@ class _Predictions(Run):
         parse_header(content, f"{part}, line 1")
         super().check_head(content, part)
 
-    def take(self, record: Any, place: int) -> None:
-        """There must be as many points as the pair has."""
-        lengths = {len(record[key]) for key in ("keypoint_ids", "predicted", "truth", "geometry_aware")}
-        if lengths != {len(self._job.pairs[place].common_ids)}:
+    def place(self, content: Any) -> int:
+        """The row of a record's pair; it must have as many points as the pair."""
+        row = self.places[content["pair"]]
+        lengths = {len(content[key]) for key in ("keypoint_ids", "predicted", "truth", "geometry_aware")}
+        if lengths != {len(self._job.pairs[row].common_ids)}:
             raise ValueError(lengths)
+        return row
 
     def write(self, draft: Path, records: Records) -> None:
         if is_table(draft):

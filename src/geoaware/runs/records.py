@@ -41,6 +41,7 @@ from geoaware.runs.files import (
     is_alive,
     open_part,
     reading_part,
+    record_line,
     replacing,
     scratch,
     writing,
@@ -70,11 +71,10 @@ class Run(ABC):
     Args:
         about: what tells the run from others, as it comes back from JSON.
         count: how many items there are.
-        names: of the items, which their lines have under `key`; read when there are lines.
+        names: of the items, as their lines have them; read when there are lines.
 
     Attributes:
         what: what is done, for the progress.
-        key: under which a line has the name of its item.
         begins: how every result begins, white space aside.
         part_begins: how every file of what is done so far begins.
         depth: levels that a message on differing runs looks into.
@@ -82,20 +82,19 @@ class Run(ABC):
     """
 
     what: str
-    key: str
     begins: str
     part_begins: str
     depth = 2
     reusable = False
 
     def __init__(self, about: Mapping[str, Any], count: int, names: Iterable[str]) -> None:
-        self.about, self.count, self._names = about, count, names
+        self.about, self._count, self._names = about, count, names
 
     def __len__(self) -> int:
-        return self.count
+        return self._count
 
     @cached_property
-    def places(self) -> dict[str, int]:
+    def places(self) -> Mapping[str, int]:
         """The numbers of the items by their names."""
         return {name: place for place, name in enumerate(self._names)}
 
@@ -114,21 +113,15 @@ class Run(ABC):
 
     def head(self) -> str:
         """First line of a part file: which run it is. Long preparations may be part of making it."""
-        return as_line(self.about)
+        return record_line(self.about)
 
     def check_head(self, content: Any, part: Path) -> None:
         """Make sure that a part file's first line is of this run, and take from it what was prepared."""
         check_same_run(content, self.about, part, self.depth)
 
+    @abstractmethod
     def place(self, content: Any) -> int:
         """The number of the item that a line is of; any error says that the line is damaged."""
-        place = self.places[content[self.key]]
-        self.take(content, place)
-        return place
-
-    @abstractmethod
-    def take(self, content: Any, place: int) -> None:
-        """Make sure that the line of an item has all that the result is made of; likewise."""
 
     @abstractmethod
     def write(self, draft: Path, records: Records) -> None:
@@ -137,11 +130,6 @@ class Run(ABC):
     def keeps(self, line: str) -> bool:
         """Whether a line that has come is kept; if not, the next run tries its item again."""
         return True
-
-
-def as_line(content: Any) -> str:
-    """A value as JSON on one line, with the line's end."""
-    return json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False) + "\n"
 
 
 def complete(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from geoaware.runs.errors import InputError
-from geoaware.runs.files import check_own
+from geoaware.runs.files import as_json, check_own
 from geoaware.runs.optional import require
 
 GROUP = 20_000
@@ -41,8 +41,7 @@ def write_table(
     with parquet.ParquetWriter(str(draft), schema, compression="zstd") as file:
         while group := list(islice(left, GROUP)):
             file.write_table(arrow.Table.from_pylist([_printable(each) for each in group], schema))
-        text = json.dumps(about(), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        file.add_key_value_metadata({_KEY: text.encode(errors="backslashreplace")})
+        file.add_key_value_metadata({_KEY: as_json(about()).encode(errors="backslashreplace")})
 
 
 def read_about(path: Path) -> Any:

@@ -16,11 +16,11 @@ from geoaware.apps.pose.predict import PosePrediction, PosePredictor, PoseSettin
 from geoaware.apps.pose.templates import DIRECTIONS, TemplateSets
 from geoaware.data.files import reading
 from geoaware.data.names import printable
-from geoaware.evaluation.predictions import record_line, versions
+from geoaware.evaluation.predictions import versions
 from geoaware.matcher import Matcher
 from geoaware.method.types import AnnotatedImage
 from geoaware.runs.errors import InputError, NotFiniteError, stop
-from geoaware.runs.files import reading_part
+from geoaware.runs.files import reading_part, record_line
 from geoaware.runs.places import place
 from geoaware.runs.progress import Tell, silent
 from geoaware.runs.records import Records, Run, complete
@@ -139,7 +139,7 @@ class _Poses(Run):
         found: by the images' numbers.
     """
 
-    what, key = "predicting poses", "picture"
+    what = "predicting poses"
     begins = part_begins = f'{{"format":"{FORMAT}"'
 
     def __init__(self, work: PoseWork, failed: Callable[[str, Exception], None]) -> None:
@@ -172,13 +172,14 @@ class _Poses(Run):
                 self.place(each)
         return True
 
-    def take(self, content: Any, place: int) -> None:
-        """Distances must be numbers."""
-        distances = content["distances"]
+    def place(self, content: Any) -> int:
+        """The number of a prediction's image; its distances must be numbers."""
+        number, distances = self.places[content["picture"]], content["distances"]
         values = [distances[name][pose] for name in distances for pose in DIRECTIONS]
         if not values or not all(map(math.isfinite, values)):
             raise ValueError(values)
-        self.found[place] = PosePrediction(content["picture"], content["category"], distances)
+        self.found[number] = PosePrediction(content["picture"], content["category"], distances)
+        return number
 
     def keeps(self, line: str) -> bool:
         """Take a prediction; an image that failed is told, and tried again by the next run."""

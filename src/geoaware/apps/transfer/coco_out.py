@@ -20,7 +20,7 @@ from geoaware.data import fields
 from geoaware.data.formats.hub import HIDDEN, VISIBLE, Result, box_around, mean_score
 from geoaware.data.names import printable
 from geoaware.runs.errors import InputError
-from geoaware.runs.files import reading_part
+from geoaware.runs.files import as_json, reading_part
 from geoaware.runs.records import Lines
 from geoaware.runs.tables import is_table, read_about
 
@@ -277,8 +277,3 @@ def _seek(file: Iterable[str], key: str, path: Path) -> None:
         if line == f'"{key}":[\n':
             return
     raise InputError(f"{path}: is not as geoaware transfer wrote it; make it anew", parameter="restart")
-
-
-def as_json(value: Any) -> str:
-    """A value as JSON on one line."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
