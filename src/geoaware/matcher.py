@@ -369,11 +369,8 @@ class Matcher:
 
     def how(self) -> dict[str, Any]:
         """How features are matched, as headers of files of results say it."""
-        return {
-            "matching": asdict(self.settings),
-            "pose": self.pose,
-            "pose_rule": asdict(self.pose_rule),
-        }
+        rule = asdict(self.pose_rule)
+        return {"matching": asdict(self.settings), "pose": self.pose, "pose_rule": rule}
 
     def describe(self) -> dict[str, Any]:
         """Features, settings and versions, as written beside every result."""

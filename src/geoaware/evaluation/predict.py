@@ -45,6 +45,7 @@ from geoaware.method.matching import MatchSettings
 from geoaware.method.types import AnnotatedImage, Pair
 from geoaware.presets import defaults_of
 from geoaware.result import Encoded
+from geoaware.runs import work
 from geoaware.runs.errors import InputError, NotFiniteError
 from geoaware.runs.files import record_line, replacing
 from geoaware.runs.places import place
@@ -53,7 +54,7 @@ from geoaware.runs.recent import Recent
 from geoaware.runs.records import Records, Run, complete
 from geoaware.runs.settings import checked
 from geoaware.runs.tables import is_table, read_about
-from geoaware.runs.work import Batch, Engine, batched, shared
+from geoaware.runs.work import Batch, Engine, batched
 
 if TYPE_CHECKING:
     from geoaware.method.keypoints import Schema
@@ -293,7 +294,7 @@ class _Job:
 
     @cached_property
     def _room(self) -> int:
-        return self.settings.cache_bytes // shared().processes
+        return self.settings.cache_bytes // work.among.processes
 
     @cached_property
     def _kept(self) -> Recent[int, _Group]:
@@ -365,10 +366,9 @@ class _Job:
 
     def load(self, batch: Batch) -> dict[Path, Image.Image]:
         """The images of all groups that these pairs need, without those that are kept or left."""
-        sides = (side.path for row in batch for side in (self.pairs[row].source, self.pairs[row].target))
-        files = {
-            each: self._file(each) for each in map(self._number.__getitem__, sides) if each not in self._kept
-        }
+        pairs = [self.pairs[row] for row in batch]
+        groups = {self._number[side.path] for pair in pairs for side in (pair.source, pair.target)}
+        files = {each: self._file(each) for each in groups if each not in self._kept}
         wanted = [each for each, file in files.items() if file is None or not file.exists()]
         return {path: load_annotated(self._images[path]) for each in wanted for path in self._groups[each]}
 
@@ -426,7 +426,7 @@ class _Job:
 
     def _file(self, group: int) -> Path | None:
         """Where another process finds what is extracted here; none where no other will look for it."""
-        folder, again = shared().folder, any(self._uses[path] > 1 for path in self._groups[group])
+        folder, again = work.among.folder, any(self._uses[path] > 1 for path in self._groups[group])
         return folder / f"{group}.pt" if folder is not None and again else None
 
     def _made(self, group: int, loaded: dict[Path, Image.Image]) -> _Group:

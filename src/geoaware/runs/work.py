@@ -236,13 +236,13 @@ def _pool(payload: bytes, batches: Sequence[Batch], workers: int) -> Iterator[Do
         yield from _pooled(payload, batches, Shared(workers, folder))
 
 
-def _pooled(payload: bytes, batches: Sequence[Batch], among: Shared) -> Iterator[Done]:
+def _pooled(payload: bytes, batches: Sequence[Batch], with_whom: Shared) -> Iterator[Done]:
     from concurrent.futures.process import BrokenProcessPool
 
     _preload()
     context = multiprocessing.get_context(_START)
-    others, workers = set(multiprocessing.active_children()), among.processes
-    pool = ProcessPoolExecutor(workers, context, _begin, (payload, among))
+    others, workers = set(multiprocessing.active_children()), with_whom.processes
+    pool = ProcessPoolExecutor(workers, context, _begin, (payload, with_whom))
     left, waiting, said = iter(batches), dict[Future[Any], Batch](), set[Note]()
     try:
         while True:
@@ -290,18 +290,13 @@ class Shared(NamedTuple):
 # Of a process that takes part: what it works with, or why it cannot, what it has to tell, and with whom.
 _job: Careful | Exception | None = None
 _notes = BufferingHandler(sys.maxsize)
-_among = Shared()
+among = Shared()
 
 
-def shared() -> Shared:
-    """With whom this process does its job; the folder is there until the job is done."""
-    return _among
-
-
-def _begin(payload: bytes, among: Shared) -> None:
+def _begin(payload: bytes, with_whom: Shared) -> None:
     """Make a process of `_pool` ready."""
-    global _among
-    _among = among
+    global among
+    among = with_whom
     # An interruption reaches all processes of a terminal; the first one ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()

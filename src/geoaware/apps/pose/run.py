@@ -59,12 +59,8 @@ class PoseWork:
     def header(self) -> dict[str, Any]:
         """What was predicted with what, without time and place, so that runs can be compared."""
         provenance = self.matcher.extractor.provenance()
-        shown = [
-            members[pose]
-            for _, sets in sorted(self.templates.items())
-            for _, members in sorted(sets.items())
-            for pose in DIRECTIONS
-        ]
+        sets = (members for _, each in sorted(self.templates.items()) for _, members in sorted(each.items()))
+        shown = [members[pose] for members in sets for pose in DIRECTIONS]
         return {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
@@ -203,7 +199,7 @@ class _Poses(Run):
     def write(self, draft: Path, records: Records) -> None:
         about = {**self.about, "failed": self._without} if self._without else self.about
         if is_table(draft):
-            write_table(draft, COLUMNS, map(_row, self.predictions()), lambda: about)
+            write_table(draft, COLUMNS, map(_row, self.predictions()), about)
             return
         content = {**about, "poses": [each.to_dict() for each in self.predictions()]}
         text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
@@ -260,9 +256,8 @@ def _read_table(goal: Path, images: Iterable[str]) -> dict[str, Any]:
 
 
 def _read(goal: Path) -> dict[str, Any]:
-    raw = goal.read_bytes()
     with suppress(ValueError, RecursionError):
-        if isinstance(content := json.loads(raw), dict):
+        if isinstance(content := json.loads(goal.read_bytes()), dict):
             return content
     what = "is not what `geoaware pose` writes; choose another file, or restart"
     raise InputError(f"{goal}: {what}", "restart")
