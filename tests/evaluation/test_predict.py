@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -7,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -315,7 +317,7 @@ def test_several_processes_write_the_same_bytes(dataset, tmp_path, whole, cache_
     assert [each.name for each in tmp_path.iterdir() if "p.jsonl" in each.name] == ["p.jsonl"]
 
 
-def test_what_processes_leave_for_each_other_takes_only_its_room(dataset, tmp_path):
+def test_what_processes_leave_for_each_other_takes_only_its_room(dataset, tmp_path, monkeypatch):
     job = _Job(dataset, tiny_matcher(), PredictSettings(batch=1))
     made = [job._extract(number, {}) for number in range(4)]
     sizes = [_size(each) for each in made]
@@ -335,6 +337,11 @@ def test_what_processes_leave_for_each_other_takes_only_its_room(dataset, tmp_pa
     del job._left
     job._leave(made[0], folder / "0.pt")
     assert not (folder / "0.pt").exists()
+    full = OSError(errno.ENOSPC, "no room")
+    monkeypatch.setattr(torch, "save", Mock(side_effect=full))
+    job._room = room
+    job._leave(made[0], folder / "0.pt")  # the others extract it for themselves
+    assert not list(folder.glob("0.*"))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")

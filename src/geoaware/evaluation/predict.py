@@ -450,7 +450,7 @@ class _Job:
         size = _size(made)
         if size <= self._room:
             self._left[file] = size
-            with replacing(file) as draft:
+            with suppress(OSError, RuntimeError), replacing(file) as draft:  # the disk may be full
                 torch.save(made, draft)
 
     def _extract(self, group: int, loaded: dict[Path, Image.Image]) -> _Group:
