@@ -29,7 +29,7 @@ def write_predictions(draft: Path, header: Mapping[str, Any], records: Iterable[
     """Write records, as the lines of a predictions file have them, and its header into the metadata."""
     names = {name: schema["names"] for name, schema in header["schemas"].items()}
     rows = (row for each in records for row in _rows(each, names[each["category"]]))
-    write_table(draft, COLUMNS, rows, lambda: header)
+    write_table(draft, COLUMNS, rows, header)
 
 
 def read_predictions(path: Path) -> Iterator[dict[str, Any]]:

@@ -21,7 +21,7 @@ from geoaware.evaluation.counts import PointTable
 from geoaware.evaluation.prediction_table import read_predictions
 from geoaware.method.metrics.geometry_aware import pair_mask
 from geoaware.runs.errors import InputError, quoted
-from geoaware.runs.files import PART
+from geoaware.runs.files import PART, record_line
 from geoaware.runs.tables import is_table, read_about
 
 if TYPE_CHECKING:
@@ -150,11 +150,6 @@ def make_record(
         places = pair.target.keypoints.at(there).tolist()
         record["target_keypoints"] = dict(zip(map(str, there), places, strict=True))
     return record
-
-
-def record_line(record: Any) -> str:
-    """A record as it stands in the file, with the line's end."""
-    return json.dumps(record, ensure_ascii=False, separators=(",", ":"), allow_nan=False) + "\n"
 
 
 def hash_pairs(pairs: Iterable[Pair]) -> str:

@@ -14,7 +14,7 @@ from geoaware.apps.transfer.calibration import Calibration
 from geoaware.apps.transfer.crop import Window
 from geoaware.apps.transfer.find import Candidate, Finder, vote_in
 from geoaware.apps.transfer.targets import Detected
-from geoaware.apps.transfer.vote import Vote
+from geoaware.apps.transfer.vote import Evidence, Vote
 from geoaware.apps.transfer.voters import Voters
 from geoaware.data.exif import INVERSE, Exif, turned_box, turned_points, turned_size
 from geoaware.data.images import Frame
@@ -65,17 +65,25 @@ class View:
 
 
 def entry(vote: Vote, window: Window, view: View, known: Calibration) -> dict[str, Any]:
-    """What is in the record of a vote on a part of an image."""
-    chances = known.probability(vote.evidence)
-    places = view.points(vote.points + torch.tensor(window[:2]))
-    seen = list(zip(places.tolist(), chances.tolist(), vote.known.tolist(), strict=True))
-    return {
-        "points": [[round(x, 2), round(y, 2)] if there else None for (x, y), _, there in seen],
-        "probability": [round(chance, 4) if there else 0.0 for _, chance, there in seen],
+    """What is in the record of a vote on a part of an image; ``peaks`` where other places were found too."""
+
+    def rounded(points: torch.Tensor, evidence: Evidence) -> list[list[float]]:
+        places, chances = view.points(points + torch.tensor(window[:2])), known.probability(evidence)
+        found = zip(places.tolist(), chances.tolist(), strict=True)
+        return [[round(x, 2), round(y, 2), round(chance, 4)] for (x, y), chance in found]
+
+    seen = list(zip(rounded(vote.points, vote.evidence), vote.known.tolist(), strict=True))
+    made = {
+        "points": [found[:2] if there else None for found, there in seen],
+        "probability": [found[2] if there else 0.0 for found, there in seen],
         "source": vote.source,
         "pose": vote.pose,
         "distance": round(vote.distance, 4),
     }
+    if vote.others is None:
+        return made
+    peaks, each = rounded(vote.others.points.flatten(0, 1), vote.others.evidence), vote.others.points.shape[1]
+    return {**made, "peaks": [peaks[k * each : (k + 1) * each] * there for k, (_, there) in enumerate(seen)]}
 
 
 def objects(
