@@ -6,15 +6,15 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from jaxtyping import config, install_import_hook
+from jaxtyping import config
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Workers, and the programs that they start, would each take every core. Read when torch is first loaded.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import tests.checker  # noqa: F401  (the hook finds it among the imported modules)
+from tests import checker
 
-install_import_hook("geoaware", "tests.checker.check")
+checker.install()
 
 
 @pytest.fixture
