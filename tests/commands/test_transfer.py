@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from geoaware.features import EXTRACTORS, Entry
 from geoaware.runs.errors import InputError
 from tests.apps.transfer.test_evaluate import annotated
 from tests.apps.transfer.tiny import photos, write_sources
+from tests.command_line import geoaware
 from tests.shared_data import shared
 from tests.store.toy_extraction import Toy
 
@@ -160,14 +159,7 @@ def test_mistakes_are_found_before_the_work(
 
 
 def test_one_line_and_exit_code_2(tmp_path: Path) -> None:
-    """Through the real program; registered there by the command line itself."""
-    code = (
-        "from geoaware import cli\nfrom geoaware.commands import transfer\n"
-        "if all(each.callback is not transfer.transfer for each in cli.app.registered_commands):\n"
-        "    cli.app.command()(transfer.transfer)\ncli.main()"
-    )
-    command = [sys.executable, "-c", code, "transfer", "nowhere.json", "photos", "--out", "out.json"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    done = geoaware("transfer", "nowhere.json", "photos", "--out", "out.json", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("error: nowhere.json: no such file")
     assert len(done.stderr.strip().splitlines()) == 1
