@@ -1,8 +1,8 @@
-"""Object masks of images, read or decoded when asked for: files, COCO run lengths, COCO polygons."""
+"""Object masks of images: read or decoded when asked for (files, COCO run lengths, polygons), and encoded."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -80,6 +80,28 @@ def decode_segmentation(segmentation: Any, size: tuple[int, int], where: str) ->
         raise InputError(
             f"{where}: segmentation cannot be read ({reason(error)}); expected COCO's RLE or polygons"
         ) from None
+
+
+def encode_segmentation(mask: np.ndarray) -> dict[str, Any]:
+    """A boolean array (h, w) as a COCO ``segmentation``: run lengths as COCO's compressed text."""
+    flat = np.concatenate([[False], mask.T.ravel()])
+    edges = np.flatnonzero(flat[1:] != flat[:-1])
+    runs = np.diff(np.concatenate([[0], edges, [mask.size]])).tolist()
+    return {"size": list(mask.shape), "counts": compress(runs)}
+
+
+def compress(runs: Sequence[int]) -> str:
+    """COCO's text of run lengths; see `uncompress`."""
+    digits: list[str] = []
+    for place, run in enumerate(runs):
+        value = run - (runs[place - 2] if place > 2 else 0)
+        more = True
+        while more:
+            digit, value = value & 31, value >> 5
+            # What is left must be all sign, as the digit's highest bit says it.
+            more = value != (-1 if digit & 16 else 0)
+            digits.append(chr(48 + digit + 32 * more))
+    return "".join(digits)
 
 
 def uncompress(text: str) -> list[int]:

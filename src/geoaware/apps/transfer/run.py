@@ -32,6 +32,7 @@ from geoaware.apps.transfer.coco_out import (
 )
 from geoaware.apps.transfer.crop import Window, crop_window
 from geoaware.apps.transfer.find import Finder, check_sees
+from geoaware.apps.transfer.masks import hash_masks
 from geoaware.apps.transfer.several import View, entry, objects
 from geoaware.apps.transfer.smoothing import PEAKS, Smoothed
 from geoaware.apps.transfer.sources import Sources
@@ -42,11 +43,12 @@ from geoaware.apps.transfer.vote import Vote
 from geoaware.apps.transfer.voters import TransferSettings, Voters
 from geoaware.data import formats, object_mask
 from geoaware.data.images import Frame, load_framed
+from geoaware.data.masks import has_mask
 from geoaware.data.names import printable
 from geoaware.data.video import Reader
 from geoaware.evaluation.predictions import versions
 from geoaware.matcher import Matcher
-from geoaware.method.types import FeatureMap
+from geoaware.method.types import Box, FeatureMap
 from geoaware.runs.errors import InputError, NotFiniteError
 from geoaware.runs.files import PART, check_apart, check_goals, check_same_run, reading_part
 from geoaware.runs.places import place
@@ -131,6 +133,8 @@ def transfer(
         check_goals(goal)
     found = goal if to == "coco" else goal.with_name(f"{goal.stem}.coco.json")
     settings = settings or TransferSettings()
+    if settings.carry_masks:
+        mask_notes(sources, goal, to)
     _check(sources, targets, matcher, settings, {goal, found}, to)
     run = _Transfer(sources, targets, matcher, settings, engine, progress, found, smooth)
     there = to == "coco" or formats.check_goal(to, goal, run.mark, restart, is_unchanged(found, goal))
@@ -173,6 +177,26 @@ def _check(
         )
 
 
+def mask_notes(sources: Sources, out: Path, to: str | None) -> list[str]:
+    """What there is to say of masks that are carried into a result, one sentence each; see `transfer`.
+
+    Raises:
+        InputError: no source has a mask, or the result can hold none.
+    """
+    without = sum(not has_mask(each) for each in sources.images)
+    if without == len(sources.images):
+        text = f"{sources.path}: no source has a mask to carry; draw one, or carry keypoints alone"
+        raise InputError(text, "masks")
+    if is_table(out):
+        raise InputError(f"{out}: Parquet has no column for masks; write .json", "masks")
+    notes = [f"{without} of {len(sources.images)} sources have no mask"] if without else []
+    if (name := formats.choose(to, out, sources.format)) != "coco":
+        notes.append(
+            f"{formats.FORMATS[name].WHAT} is written without masks; the COCO file beside it has them"
+        )
+    return notes
+
+
 @dataclass
 class _Transfer(Run):
     """The result of a transfer; the sources are encoded when there is something to do."""
@@ -204,16 +228,19 @@ class _Transfer(Run):
     def about(self) -> dict[str, Any]:
         """What tells this run from others, as it comes back from a file; no time and no place."""
         matcher, provenance = self.matcher, self.matcher.extractor.provenance()
+        masks = {"masks": hash_masks(self.sources.images)} if self.settings.carry_masks else {}
         settings = asdict(self.settings)
         if self.settings.unshown == "absent":
             del settings["unshown"]  # as in results of before
         if self.settings.find is None:
             del settings["find"]  # likewise
+        if not self.settings.carry_masks:
+            del settings["carry_masks"]  # likewise
         values = {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
             "category": self.sources.name,
-            "sources": {"hash": self.sources.hash(), "count": len(self.sources.images)},
+            "sources": {"hash": self.sources.hash(), "count": len(self.sources.images), **masks},
             "targets": {"hash": self.targets.hash(), "count": len(self.targets)},
             "extractor": matcher.identity,
             "settings": {
@@ -301,6 +328,8 @@ class _Transfer(Run):
         fine &= all(point is None or len(point) == 2 for point in points)
         fine &= all(map(math.isfinite, chain(chances, found.get("box", ()), *filter(None, points))))
         fine &= isinstance(self.sources.images[found["source"]].id, str) and "pose" in found
+        if (mask := found.get("mask")) is not None:
+            fine &= len(mask["size"]) == 2 and isinstance(mask["counts"], str)
         return bool(fine and math.isfinite(found["distance"]))
 
     def write(self, draft: Path, records: Records) -> None:
@@ -339,12 +368,13 @@ class _Job:
 
 
 class _Opened(NamedTuple):
-    """A target, ready to be encoded: the part of the image in a window, and its object's mask there."""
+    """A target, ready to be encoded: the part of the image in a window, its object's mask there, and box."""
 
     image: Image.Image
     frame: Frame
     window: Window
     mask: np.ndarray | None
+    box: Box | None
 
 
 def _open(target: Target, job: _Job) -> _Opened | str:
@@ -368,7 +398,7 @@ def _open(target: Target, job: _Job) -> _Opened | str:
         mask = mask[top:bottom, left:right]
         if not mask.any():
             return "its mask shows nothing inside its box; mend box or mask"
-    return _Opened(image.crop(window), frame, window, mask)
+    return _Opened(image.crop(window), frame, window, mask, annotated.box)
 
 
 def _read(target: Target, job: _Job) -> tuple[Image.Image, Frame]:
@@ -395,11 +425,12 @@ def _record(target: Target, opened: _Opened | str, maps: Iterator[FeatureMap], j
         if job.finder is not None or target.detected is not None:
             found = objects(view, voters, job.known, target.detected, job.finder)
             return {"size": view.size(), "objects": found}
-        vote = voters.locate(next(maps), opened.mask, others=PEAKS if target.shot else 0)
+        others, carry = PEAKS if target.shot else 0, opened.mask is None
+        vote = voters.locate(next(maps), opened.mask, others=others, carry=carry)
     except (InputError, NotFiniteError) as error:
         return {"failed": str(error)}
     peaks = {} if vote.others is None else {"peaks": _others(vote, opened.window, job.known)}
-    return {"size": view.size(), **entry(vote, opened.window, view, job.known), **peaks}
+    return {"size": view.size(), **entry(vote, opened.window, view, job.known, opened.box), **peaks}
 
 
 def _others(found: Vote, window: Window, known: Calibration) -> list[list[list[float]]]:
