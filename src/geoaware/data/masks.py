@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from geoaware.data import fields
 from geoaware.data.exif import INVERSE, turned_pixels, turned_size
-from geoaware.data.images import load_mask, note_whole
+from geoaware.data.images import image_frame, load_mask, note_whole
 from geoaware.method.types import AnnotatedImage
 from geoaware.runs.errors import InputError, reason
 
@@ -43,12 +44,28 @@ def object_mask(image: AnnotatedImage) -> np.ndarray | None:
         mask = turned_pixels(mask, image.orientation)
     width, height = image.size
     if mask.shape != (height, width):
-        turned = "; one of them is turned by EXIF, the other is not" if mask.shape == image.size else ""
-        raise InputError(
-            f"{image.mask_path or image.id}: mask of {mask.shape[1]}x{mask.shape[0]} pixels, "
-            f"image of {width}x{height}{turned}"
-        )
+        raise other_size(image.mask_path or image.id, mask, image.size)
     return mask
+
+
+def read_mask(path: Path, image: Path, orientation: int = 1) -> np.ndarray:
+    """A mask (h, w) from a file, turned by this orientation, of an image.
+
+    Raises:
+        InputError: one of them cannot be read, or the mask is empty or has not the upright image's size.
+    """
+    mask, size = turned_pixels(load_mask(path), orientation), image_frame(image).size
+    if mask.shape != size[::-1]:
+        raise other_size(path, mask, size)
+    return mask
+
+
+def other_size(path: Path | str, mask: np.ndarray, size: tuple[int, int]) -> InputError:
+    """The error that a mask has not the size of its image."""
+    turned = mask.shape == size
+    remedy = "one of them is turned by EXIF, the other is not" if turned else "give one of the image's size"
+    (height, width), needed = mask.shape, f"{size[0]}x{size[1]}"
+    return InputError(f"{path}: mask of {width}x{height} pixels, image of {needed}; {remedy}")
 
 
 def decode_segmentation(segmentation: Any, size: tuple[int, int], where: str) -> np.ndarray:
