@@ -166,6 +166,6 @@ def _tell(field: Field, sure: SureOptions) -> None:
     grid = field.target.maps["identity"].grid
     if grid < COARSE:
         say(
-            f"note: features of {grid} x {grid} cells are too coarse for the edges of a field; a larger canvas "
-            "(--set canvas=SIDE), where the extractor has that setting, or another extractor is finer"
+            f"note: features of {grid} x {grid} cells are too coarse for the edges of a field; a larger "
+            "canvas (--set canvas=SIDE), where the extractor has that setting, or another extractor is finer"
         )
