@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,7 @@ from geoaware.apps.transfer import (
     with_detections,
 )
 from geoaware.apps.transfer.masks import Cells, Covered, Outline, cells_of, covered_cells
+from geoaware.apps.transfer.review import write_review
 from geoaware.data.masks import decode_segmentation, encode_segmentation
 from geoaware.method.geometry import Canvas
 from geoaware.method.types import FeatureMap
@@ -176,6 +180,23 @@ def test_a_given_mask_stays_unless_it_is_not_used(tmp_path: Path) -> None:
     assert entries(kept)[0]["segmentation"] == given
     carried = transfer(sources, targets, matcher(), tmp_path / "c.json", replace(CARRY, masks=False)).out
     assert overlap(entries(carried)[0], seen_of(0, 0)) > 0.8
+
+
+def test_the_page_shows_what_is_covered(tmp_path: Path) -> None:
+    sources, folder = read_sources(masked(tmp_path / "s", [(0, 0)])), tmp_path / "t"
+    folder.mkdir()
+    view(0, 0).save(folder / "a.png")
+    targets = list_targets([folder])
+    out = transfer(sources, targets, matcher(), tmp_path / "out.json", CARRY).out
+    page = write_review(out, sources, targets, tmp_path / "r.html").read_text(encoding="utf-8")
+    # The source, and the target with its mask.
+    plain, shown = (
+        np.array(Image.open(io.BytesIO(base64.b64decode(each))), dtype=float)
+        for each in re.findall(r'<script type="text/plain" id="image-\d">(.*?)</script>', page)
+    )
+    brighter = (shown - plain).mean(axis=-1)
+    assert abs(brighter[45:80, 50:75].mean()) < 5
+    assert brighter[:, 100:].mean() > 50
 
 
 def test_masks_of_stored_pixels(tmp_path: Path) -> None:
