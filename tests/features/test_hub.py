@@ -159,9 +159,7 @@ class Gated(BaseHTTPRequestHandler):
         pass
 
 
-def test_gated_weights_say_where_the_licence_is_accepted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_gated_weights_and_no_network_say_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Gated) as server:
@@ -175,6 +173,11 @@ def test_gated_weights_say_where_the_licence_is_accepted(
         with pytest.raises(InputError) as caught:
             load_extractor("dinov3-base", device="cpu")
         server.shutdown()
+    # Nobody answers there any more.
+    with pytest.raises(
+        InputError, match=r"no weights for dinov3-small .*\nremedy: with a network, accept the"
+    ):
+        load_extractor("dinov3-small", device="cpu")
     first, second = str(caught.value).splitlines()
     assert "no weights for dinov3-base at 'facebook/dinov3-vitb16-pretrain-lvd1689m' (" in first
     assert "gated repo" in first
