@@ -107,6 +107,14 @@ def test_masks_move_with_the_image(tmp_path: Path) -> None:
     assert (decoded == decode_segmentation(first["segmentation"], (SIDE, SIDE), "a")).all()
 
 
+def test_an_image_of_background_alone_has_no_mask(tmp_path: Path) -> None:
+    sources, folder = read_sources(masked(tmp_path / "s")), tmp_path / "t"
+    folder.mkdir()
+    Image.new("RGB", (SIDE, SIDE), (0, 120, 120)).save(folder / "a.png")
+    out = transfer(sources, list_targets([folder]), matcher(), tmp_path / "out.json", CARRY).out
+    assert entries(out)[0]["segmentation"] == []
+
+
 def test_keypoints_are_those_of_a_run_without_masks(tmp_path: Path) -> None:
     sources, targets = read_sources(masked(tmp_path / "s")), list_targets([photos(tmp_path / "t", 2)])
     with_masks, plain = tmp_path / "with.json", tmp_path / "plain.json"

@@ -24,7 +24,7 @@ from geoaware.method.geometry import Canvas, opposite, pose_image
 from geoaware.method.types import AnnotatedImage, FeatureMap
 from geoaware.runs.errors import InputError
 
-MOST = 20_000
+MOST = 10_000
 """Cells of all sources that the classifier is made of at most: they are held together."""
 
 RIDGE = 1e-3
@@ -87,8 +87,8 @@ class Outline:
         covered = torch.cat([each.covered for each in sources])
         if not 0 < float(covered.mean()) < 1:
             raise InputError(
-                "the masks of the sources cover all of their images, so nothing tells the object from the "
-                "background; give masks of the object alone",
+                "the masks of the sources cover all of their images, or next to nothing: nothing tells "
+                "the object from the background; give masks of the object alone",
                 "masks",
             )
         shares = covered / covered.sum() + (1 - covered) / (1 - covered).sum()

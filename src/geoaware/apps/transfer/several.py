@@ -50,14 +50,16 @@ class View:
         x1, y1, x2, y2 = turned_box(box, self.frame.size, self._back) if self.exif == "stored" else box
         return [round(each, 2) for each in (x1, y1, x2 - x1, y2 - y1)]
 
-    def mask(self, covered: Covered, window: Window, box: Box | None) -> dict[str, Any]:
-        """What the object covers, as run lengths for the record; of a known box, nothing is far outside."""
+    def mask(self, covered: Covered, window: Window, box: Box | None) -> dict[str, Any] | None:
+        """What the object covers, if anything, as run lengths; of a known box, nothing is far outside."""
         width, height = self.frame.size
         (left, top, right, bottom), found = window, covered.pixels()
         x1, y1, x2, y2 = crop_window(box, (width, height), BOX_MARGIN, ALWAYS)
         x1, y1, x2, y2 = max(left, x1), max(top, y1), min(right, x2), min(bottom, y2)
         mask = np.zeros((height, width), dtype=bool)
         mask[y1:y2, x1:x2] = found[y1 - top : y2 - top, x1 - left : x2 - left]
+        if not mask.any():
+            return None
         return encode_segmentation(turned_pixels(mask, self._back) if self.exif == "stored" else mask)
 
     def boxes(self, detected: Detected) -> Iterator[Box]:
