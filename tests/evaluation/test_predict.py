@@ -255,6 +255,12 @@ def test_masks_choose_the_pose(dataset, tmp_path):
     header, record = lines(predict(only, tiny_matcher(), tmp_path / "p.jsonl", PredictSettings(masks=True)))
     assert header["settings"]["masks"] is True
     assert record["pose"] == "flip"
+    Image.new("L", (9, 7), 255).save(mask)
+    with pytest.raises(
+        InputError, match=r"mask\.png: mask of 9x7 pixels, image of .*; give one of the image's size"
+    ):
+        predict(only, tiny_matcher(), tmp_path / "q.jsonl", PredictSettings(masks=True))
+    assert not (tmp_path / "q.jsonl").exists()
 
 
 def test_each_image_and_pose_is_extracted_once(dataset, tmp_path, whole):

@@ -31,7 +31,8 @@ BEGIN = f'{{"info":{{"description":"{DESCRIPTION}"'
 
 Record = Mapping[str, Any]
 """A line of a part file: ``target`` (its key), then ``failed`` (why), or ``size`` (of the image),
-``points`` ([x, y] or null, by keypoint), ``probability``, ``source`` (row), ``pose`` and ``distance``; of a
+``points`` ([x, y] or null, by keypoint), ``probability``, ``source`` (row), ``pose`` and ``distance``, and
+``mask`` (COCO's run lengths) where one was carried; of a
 frame of a video also ``peaks``, the other places ([x, y, probability]) of each keypoint. Where an image has
 any number of objects, there are ``size`` and ``objects``: the same for each, with ``box`` and ``detection``
 (the box's score)."""
@@ -233,7 +234,7 @@ def annotation(
     # What is shown counts, else every guess.
     around = [*compress(points, shown)] or [point for point in points if point is not None]
     box = given["bbox"] if target.box else box_around(around, record["size"])
-    area = given.get("area")
+    mask, area = record.get("mask"), given.get("area")
     entry: dict[str, Any] = {
         "id": target.id,
         "image_id": target.image_id,
@@ -246,7 +247,7 @@ def annotation(
         "num_keypoints": sum(map(bool, flags)),
         "bbox": box,
         "area": area if area and fields.are_numbers([area]) else round(box[2] * box[3], 2),
-        "segmentation": given.get("segmentation") or [],
+        "segmentation": mask or given.get("segmentation") or [],
         "iscrowd": 0,
         "score": mean_score(chances, shown),
         "keypoint_scores": chances,

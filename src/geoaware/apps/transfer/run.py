@@ -30,6 +30,7 @@ from geoaware.apps.transfer.coco_out import (
 )
 from geoaware.apps.transfer.crop import Window, crop_window
 from geoaware.apps.transfer.find import Finder, check_sees
+from geoaware.apps.transfer.masks import hash_masks
 from geoaware.apps.transfer.several import View, entry, objects
 from geoaware.apps.transfer.smoothing import PEAKS, Smoothed
 from geoaware.apps.transfer.sources import Sources
@@ -39,11 +40,12 @@ from geoaware.apps.transfer.videos import keep_frames
 from geoaware.apps.transfer.voters import TransferSettings, Voters
 from geoaware.data import formats, object_mask
 from geoaware.data.images import Frame, load_framed
+from geoaware.data.masks import has_mask
 from geoaware.data.names import printable
 from geoaware.data.video import Reader
 from geoaware.evaluation.predictions import versions
 from geoaware.matcher import Matcher
-from geoaware.method.types import FeatureMap
+from geoaware.method.types import Box, FeatureMap
 from geoaware.runs.errors import InputError, NotFiniteError
 from geoaware.runs.files import (
     PART,
@@ -132,9 +134,10 @@ def transfer(
     if to == "coco":
         check_goals(goal)
     found = goal if to == "coco" else goal.with_name(f"{goal.stem}.coco.json")
-    run = _Transfer(
-        sources, targets, matcher, settings or TransferSettings(), engine, progress, found, smooth
-    )
+    settings = settings or TransferSettings()
+    if settings.carry_masks:
+        mask_notes(sources, goal, to)
+    run = _Transfer(sources, targets, matcher, settings, engine, progress, found, smooth)
     run.check({goal, found}, to)
     there = to == "coco" or formats.check_goal(to, goal, run.mark, restart, is_unchanged(found, goal))
     if targets.kept:
@@ -145,6 +148,26 @@ def transfer(
         if goal.is_file():
             note_made(found, goal)
     return _outcome(goal, found)
+
+
+def mask_notes(sources: Sources, out: Path, to: str | None) -> list[str]:
+    """What there is to say of masks that are carried into a result, one sentence each; see `transfer`.
+
+    Raises:
+        InputError: no source has a mask, or the result can hold none.
+    """
+    without = sum(not has_mask(each) for each in sources.images)
+    if without == len(sources.images):
+        text = f"{sources.path}: no source has a mask to carry; draw one, or carry keypoints alone"
+        raise InputError(text, "masks")
+    if is_table(out):
+        raise InputError(f"{out}: Parquet has no column for masks; write .json", "masks")
+    notes = [f"{without} of {len(sources.images)} sources have no mask"] if without else []
+    if (name := formats.choose(to, out, sources.format)) != "coco":
+        notes.append(
+            f"{formats.FORMATS[name].WHAT} is written without masks; the COCO file beside it has them"
+        )
+    return notes
 
 
 @dataclass
@@ -201,13 +224,15 @@ class _Transfer(Run):
     def _described(self) -> dict[str, Any]:
         """What tells this run from others, as it comes back from a file; no time and no place."""
         matcher, provenance = self.matcher, self.matcher.extractor.provenance()
+        masks = {"masks": hash_masks(self.sources.images)} if self.settings.carry_masks else {}
         # What was not there before is not in results of before.
-        unsaid, given = (("unshown", "absent"), ("find", None)), asdict(self.settings)
+        unsaid = ("unshown", "absent"), ("find", None), ("carry_masks", False)
+        given = asdict(self.settings)
         values = {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
             "category": self.sources.name,
-            "sources": {"hash": self.sources.hash(), "count": len(self.sources.images)},
+            "sources": {"hash": self.sources.hash(), "count": len(self.sources.images), **masks},
             "targets": {"hash": self.targets.hash(), "count": len(self.targets)},
             "extractor": matcher.identity,
             "settings": {
@@ -281,12 +306,15 @@ class _Transfer(Run):
         """Whether what a record says of an object is all there."""
         points, chances = found["points"], found["probability"]
         numbers = (found["distance"], *chances, *found.get("box", ()), *chain(*filter(None, points)))
+        mask = found.get("mask") or {"size": (1, 1), "counts": ""}
         return (
             len(points) == len(chances) == len(self.sources.schema)
             and all(point is None or len(point) == 2 for point in points)
             and all(map(math.isfinite, numbers))
             and isinstance(self.sources.images[found["source"]].id, str)
             and "pose" in found
+            and len(mask["size"]) == 2
+            and isinstance(mask["counts"], str)
         )
 
     def write(self, draft: Path, records: Records) -> None:
@@ -297,11 +325,12 @@ class _Transfer(Run):
 
 
 class _Opened(NamedTuple):
-    """A target, ready to be encoded: the part of its image in a window, and its object's mask there."""
+    """A target, ready to be encoded: the part of its image in a window, its object's mask there, and box."""
 
     view: View
     window: Window
     mask: np.ndarray | None
+    box: Box | None
 
 
 @dataclass(frozen=True)
@@ -351,7 +380,7 @@ class _Job:
             mask = mask[top:bottom, left:right]
             if not mask.any():
                 return "its mask shows nothing inside its box; mend box or mask"
-        return _Opened(View(image.crop(window), frame, target.exif), window, mask)
+        return _Opened(View(image.crop(window), frame, target.exif), window, mask, annotated.box)
 
     def _read(self, target: Target) -> tuple[Image.Image, Frame]:
         """The image of a target; that of a frame of a video is decoded where it is no file."""
@@ -367,15 +396,16 @@ class _Job:
     def _record(self, target: Target, opened: _Opened | str, maps: Iterator[FeatureMap]) -> dict[str, Any]:
         if isinstance(opened, str):
             return {"failed": opened}
-        view, window, mask = opened
+        view, window, mask, box = opened
         try:
             if self.finder is not None or target.detected is not None:
                 found = objects(view, self.voters, self.known, target.detected, self.finder)
                 return {"size": view.size(), "objects": found}
-            vote = self.voters.locate(next(maps), mask, others=PEAKS if target.shot else 0)
+            others, carry = PEAKS if target.shot else 0, mask is None
+            vote = self.voters.locate(next(maps), mask, others=others, carry=carry)
         except (InputError, NotFiniteError) as error:
             return {"failed": str(error)}
-        return {"size": view.size(), **entry(vote, window, view, self.known)}
+        return {"size": view.size(), **entry(vote, window, view, self.known, box)}
 
 
 def _are_places(peaks: Sequence[Any], count: int) -> bool:
