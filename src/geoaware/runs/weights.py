@@ -47,6 +47,19 @@ class Source:
     setting: str = "weights"
     licence: str | None = None
 
+    @property
+    def is_here(self) -> bool:
+        """Whether the weights can be loaded without a network: a folder, or files that the hub gave before."""
+        from huggingface_hub import scan_cache_dir
+        from huggingface_hub.errors import CacheNotFound
+
+        if Path(self.place).is_dir():
+            return True
+        try:
+            return any(each.repo_id == self.place for each in scan_cache_dir().repos)
+        except CacheNotFound:
+            return False
+
     def absent(self, why: str) -> InputError:
         """The error that names both remedies."""
         terms = f"accept the licence at {self.licence}, log in ('hf auth login') and " if self.licence else ""

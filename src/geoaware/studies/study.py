@@ -27,7 +27,7 @@ from geoaware.runs.errors import InputError
 from geoaware.runs.progress import Tell, renamed, silent
 from geoaware.runs.settings import Part
 from geoaware.studies.case import PREDICTIONS, Run
-from geoaware.studies.variants import Bench, Variant
+from geoaware.studies.variants import Bench, Setup, Variant
 from geoaware.training.post_processor.config import TrainConfig
 from geoaware.training.settings import loadable
 
@@ -85,10 +85,14 @@ def _labels_differ(sets: tuple[SetConfig, ...]) -> tuple[SetConfig, ...]:
 
 
 class TrainingConfig(Part):
-    """What an analysis trains, a YAML file or the name of a shipped one, and the labels that it tests on."""
+    """What an analysis trains, a YAML file or the name of a shipped one, and the labels that it tests on.
+
+    ``start`` names another training of the study from whose weights it goes on.
+    """
 
     config: str
     tests: tuple[str, ...] = ()
+    start: str = ""
 
 
 class StudyConfig(Part):
@@ -142,6 +146,7 @@ class Study:
     Attributes:
         sets: the data sets.
         bench: makes the matchers.
+        benches: instead of it, of data sets that have a post-processor of their own, by label.
         out: folder; predictions go below it.
         settings: of the predictions, but for protocol and masks.
         trainings: for the analyses that train, by name.
@@ -158,15 +163,29 @@ class Study:
     say: Callable[[str], None] = lambda _: None
     restart: bool = False
     as_in_paper: bool = False
+    benches: Mapping[str, Bench] = field(default_factory=dict)
     _done: dict[Path, Run] = field(default_factory=dict, init=False)
+
+    def bench_of(self, of: StudySet) -> Bench:
+        """What makes the matchers of a data set."""
+        return self.benches.get(of.config.label, self.bench)
+
+    def place(self, of: StudySet, setup: Setup) -> Path:
+        """The predictions file of a variant that was made ready."""
+        return self.out / PREDICTIONS / of.config.label / f"{setup.name}.jsonl"
+
+    def forget(self) -> None:
+        """Let go of all features."""
+        for bench in (self.bench, *self.benches.values()):
+            bench.forget()
 
     def run(self, of: StudySet, variant: Variant, count: str = "") -> Run:
         """The predictions of a variant on one of the data sets, made if they are not there, and their score.
 
         ``count``, which of how many this is, is for the progress.
         """
-        setup = self.bench.setup(variant, of.protocol.name)
-        path = self.out / PREDICTIONS / of.config.label / f"{setup.name}.jsonl"
+        setup = self.bench_of(of).setup(variant, of.protocol.name)
+        path = self.place(of, setup)
         if path not in self._done:
             keep_out_of_git(self.out / PREDICTIONS)
             settings = replace(self.settings, protocol=of.protocol.name, masks=setup.masks)
