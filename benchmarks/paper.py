@@ -2,9 +2,9 @@
 
     python benchmarks/paper.py --out src/geoaware/configs/rates.json
 
-Networks have their real sizes and random weights, which cost what trained ones do. On a CPU everything runs in
-one thread, as the command itself does, and CPU time is counted: so the figures are those of one core, however
-busy the machine is. Elsewhere it is the time that passes. Each part runs in a process of its own, whose peak
+Networks have their real sizes and random weights, which cost what trained ones do. On a CPU everything runs
+in one thread and CPU time is counted: so the figures are those of one core, however busy the machine is.
+Elsewhere it is the time that passes. Each part runs in a process of its own, whose peak
 of memory is its own. With ``--out OUT/rates.json`` the estimates of a run in OUT rest on this machine's
 figures. Needs about 8 GB.
 """
@@ -113,7 +113,6 @@ def extract(device: torch.device, folder: Path) -> dict[str, Any]:
         "seconds": {"extract": times[-1]},
         "memory": {"extract": peak(device)},
         "size": {"feature file": encoded_size(shapes, "fp16"), "weights": weights_size(extractor)},
-        "maps": [list(shape) for shape in shapes],
     }
 
 
@@ -165,7 +164,11 @@ def predict(device: torch.device, folder: Path) -> dict[str, Any]:
             kind = kind_of(variant.subject, variant.pose, again)
             found[kind] = max(found.get(kind, 0.0), taken / PAIRS)  # of the distances, the dearer one
     record = sum(path.stat().st_size for path in sizes) / len(sizes) / PAIRS
-    return {"seconds": found, "memory": {"predict": peak(device)}, "size": {"record": round(record)}}
+    return {
+        "seconds": found,
+        "memory": dict.fromkeys((ZERO_SHOT, POST_PROCESSOR), peak(device)),
+        "size": {"record": round(record)},
+    }
 
 
 def train(device: torch.device, folder: Path) -> dict[str, Any]:

@@ -49,16 +49,11 @@ class Source:
 
     @property
     def is_here(self) -> bool:
-        """Whether the weights can be loaded without a network: a folder, or files that the hub gave before."""
-        from huggingface_hub import scan_cache_dir
-        from huggingface_hub.errors import CacheNotFound
+        """Whether there is a folder of them, be it the one where the hub's library keeps what it fetched."""
+        from huggingface_hub import constants
 
-        if Path(self.place).is_dir():
-            return True
-        try:
-            return any(each.repo_id == self.place for each in scan_cache_dir().repos)
-        except CacheNotFound:
-            return False
+        kept = Path(constants.HF_HUB_CACHE, f"models--{self.place.replace('/', '--')}", "snapshots")
+        return Path(self.place).is_dir() or kept.is_dir()
 
     def absent(self, why: str) -> InputError:
         """The error that names both remedies."""

@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from geoaware.evaluation.tables import MISSING, Grid
 from geoaware.runs.errors import InputError, reason
 from geoaware.runs.files import replacing
 from geoaware.runs.settings import Part, parse
-from geoaware.studies.variants import PoseChoice
+from geoaware.studies.variants import POST_PROCESSOR, ZERO_SHOT, PoseChoice
 
 SHIPPED = Path(__file__).resolve().parents[1] / "configs" / "rates.json"
 FILE = "rates.json"
@@ -29,24 +31,23 @@ class Rates(Part):
         source: the machine, in words.
         machine: the same in detail.
         seconds: of a unit of work, by its kind.
-        memory: bytes that a process doing it takes at its peak, by kind or by the first word of it.
+        memory: bytes that a process takes at its peak, by the kind as far as its comma.
         size: bytes of things.
-        maps: channels and sides of the raw maps that were stored.
         measured: units of the work that a run's own figures are means of, by kind.
     """
 
     source: str = ""
-    machine: dict[str, Any] = {}
-    seconds: dict[str, float] = {}
-    memory: dict[str, int] = {}
-    size: dict[str, int] = {}
-    maps: list[list[int]] = []
-    measured: dict[str, int] = {}
+    machine: dict[str, Any] = Field(default_factory=dict)
+    seconds: dict[str, float] = Field(default_factory=dict)
+    memory: dict[str, int] = Field(default_factory=dict)
+    size: dict[str, int] = Field(default_factory=dict)
+    measured: dict[str, int] = Field(default_factory=dict)
 
 
 def kind_of(subject: str, pose: PoseChoice, again: bool = False) -> str:
     """Kind of the work of predicting a pair; ``again``: with poses that an earlier variant has chosen."""
-    return f"{subject}, {'pose off' if pose == 'off' else 'pose known' if again else 'pose chosen'}"
+    features = subject if subject == ZERO_SHOT else POST_PROCESSOR
+    return f"{features}, {'pose off' if pose == 'off' else 'pose known' if again else 'pose chosen'}"
 
 
 def load_rates(out: Path | None = None) -> Rates:
@@ -116,7 +117,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Planned:
+class Line:
     """A line of a plan: the step's name, how far it is in words, and what is left of it."""
 
     name: str
@@ -124,7 +125,7 @@ class Planned:
     left: Work
 
 
-def plan_grid(lines: Sequence[Planned], rates: Rates, note: str) -> Grid:
+def plan_grid(lines: Sequence[Line], rates: Rates, note: str) -> Grid:
     """Every step with what it will take, and all together: sums of disk and time, the largest memory."""
     rows, seconds, disk, peak = [], 0.0, 0, 0
     for number, each in enumerate(lines, start=1):

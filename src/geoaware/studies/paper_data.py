@@ -1,4 +1,4 @@
-"""The data sets that the paper's tables and trainings need: what is there, what is fetched, what is missing."""
+"""The data sets that the paper's tables and trainings need: what is there, fetched, or missing."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class PaperData:
         return found
 
     def _loaded(self, config: SetConfig | DataChoice, load: Callable[[], Any]) -> Any:
-        """What is loaded once; ``None`` if its folder, or AP-10K's list of pairs, is not there, or is wrong."""
+        """What is loaded once; ``None`` if its folder, or AP-10K's list of pairs, is absent or wrong."""
         key, folder = repr(config), self.root / config.root
         if key not in self._found:
             if not folder.is_dir() or (config.name == "ap10k" and not _manifest(folder).is_file()):

@@ -7,8 +7,8 @@
     OUT/ablation/ OUT/ablation.json               the leave-one-out rows
     OUT/rates.json                                what steps took here, for estimates
 
-Every step is what another command does as well: `data get`, `data build-ap10k`, `extract`, `train`, `ablation`,
-and `reproduce` of the tables one by one.
+Every step is what another command does as well: `data get`, `data build-ap10k`, `extract`, `train`,
+`ablation`, and `reproduce` of the tables one by one.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from geoaware.features.captioner import CLIP_HUB_ID
 from geoaware.features.refined import load_post_processor
 from geoaware.features.stable_diffusion import HUB_IDS
 from geoaware.method.geometry import Pose
-from geoaware.method.post_processor import PostProcessor
+from geoaware.method.post_processor import PostProcessor, PostProcessorSettings
 from geoaware.runs import checkpoint
 from geoaware.runs.errors import InputError
 from geoaware.runs.files import replacing
@@ -128,6 +128,7 @@ class Reproduction:
     tell: Tell = silent
     say: Callable[[str], None] = lambda _: None
     _extractor: CachedExtractor | None = field(default=None, init=False)
+    _was_loaded: bool = field(default=False, init=False)
     _whole: set[Path] = field(default_factory=set, init=False)
 
     def check(self) -> None:
@@ -237,8 +238,7 @@ class Reproduction:
             chosen = self.choices
             plain = load_extractor(EXTRACTOR, chosen.device, chosen.dtype, **chosen.settings)
             store = FeatureStore.of(self.cache, plain)
-            self._extractor = CachedExtractor(plain, store)
-            self._store = store
+            self._extractor, self._store, self._was_loaded = CachedExtractor(plain, store), store, True
         return self._extractor
 
     @cached_property
@@ -262,11 +262,11 @@ class Reproduction:
             what = f"{captioner}: no such file" if captioner else "no implicit captioner is given"
             missing = (
                 f"{what}; the paper's features need the one of ODISE's checkpoint: `geoaware info "
-                "--convert-captioner odise_label_coco_50e-b67d2efc.pth --out captioner.safetensors`, then give "
-                "the setting sd15.captioner=captioner.safetensors (or =null, to do without)"
+                "--convert-captioner odise_label_coco_50e-b67d2efc.pth --out captioner.safetensors`, then "
+                "give the setting sd15.captioner=captioner.safetensors (or =null, to do without)"
             )
         size = 0 if here else self.rates.size.get("weights", 0)
-        done = here or self._extractor is not None
+        done = here or self._was_loaded
         return Step("weights", self.extractor, int(done), left=Work(disk=size), missing=missing)
 
     def _files(self) -> dict[Path, set[tuple[Path, Pose]]]:
@@ -332,19 +332,16 @@ class Reproduction:
                 needed[of.config.label].append(variant)
         for of in study.sets:
             variants, pairs = needed[of.config.label], self.data.count(of)
-            bench = study.bench_of(of)
-            left = [
-                each for each in variants
-                if not study.place(of, bench.setup(each, of.protocol.name)).is_file()
-            ]  # fmt: skip
+            left = [each for each in variants if not study.is_there(of, each)]
             units: dict[str, int] = {}
             for kind in _kinds(left):
                 units[kind] = units.get(kind, 0) + pairs
             size = len(left) * pairs * self.rates.size.get("record", 0)
             work = Work(units, size, self._loaded_size + 2 * self.choices.memory)
+            run, done = partial(self._predict, of.config, left), len(variants) - len(left)
             if variants:
-                yield Step(f"predictions of {of.config.label}, {subject}", partial(self._predict, of.config, left),
-                           len(variants) - len(left), len(variants), "variants", work)  # fmt: skip
+                name = f"predictions of {of.config.label}, {subject}"
+                yield Step(name, run, done, len(variants), "variants", work)
 
     def _predict(self, config: SetConfig, variants: Sequence[Variant]) -> None:
         study, of = self._study(), self.data.of(config)
@@ -367,22 +364,29 @@ class Reproduction:
     @property
     def _planned(self) -> Study:
         """The study, but for its networks: it names its predictions, and makes none."""
-        widths, given = self.choices.widths, self._given
-        sets = tuple(map(self.data.of, self.study.sets))
-        bench = partial(Bench, self._planned_extractor, matching=self.choices.matching)
-        main = None if given is None else (given.settings, given.info.get("matching", {}))
-        benches = {
-            label: bench(
-                planned_network(config.network, config.matching.model_dump(exclude_none=True), widths)
-            )
-            for label, config in self._config_of.items()
-        }
-        return Study(sets, bench(main and planned_network(*main, widths)), self.out, as_in_paper=True,
-                     benches=benches)  # fmt: skip
+        sets, (main, benches) = tuple(map(self.data.of, self.study.sets)), self._planned_benches
+        return Study(sets, main, self.out, as_in_paper=True, benches=benches)
 
     @cached_property
-    def _planned_extractor(self) -> Any:
-        return planned_extractor(self.choices.settings, self.choices.widths)
+    def _planned_benches(self) -> tuple[Bench, dict[str, Bench]]:
+        widths, given = self.choices.widths, self._given
+        plain = planned_extractor(self.choices.settings, widths)
+
+        made: dict[str, Bench] = {}
+
+        def bench(settings: PostProcessorSettings, matching: Mapping[str, Any]) -> Bench:
+            if (key := repr((settings, matching))) not in made:
+                network = planned_network(settings, matching, widths)
+                made[key] = Bench(plain, network, self.choices.matching)
+            return made[key]
+
+        main = Bench(plain, matching=self.choices.matching)
+        if given is not None:
+            main = bench(given.settings, given.info.get("matching", {}))
+        return main, {
+            label: bench(config.network, config.matching.model_dump(exclude_none=True))
+            for label, config in self._config_of.items()
+        }
 
     @property
     def _config_of(self) -> dict[str, TrainConfig]:

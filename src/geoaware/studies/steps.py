@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from geoaware.runs.errors import InputError
-from geoaware.studies.costs import Planned, Rates, Work, duration
+from geoaware.studies.costs import Line, Rates, Work, duration
 
 DONE, TO_DO = "done", "to do"
 
@@ -44,14 +44,14 @@ class Step:
         return not self.missing and self.done >= self.parts
 
     @property
-    def line(self) -> Planned:
+    def line(self) -> Line:
         """For a table of what there is to do."""
         state = DONE if self.finished else TO_DO
         if self.missing:
             state = "missing"
         elif self.what and not self.finished:
             state = f"{self.done:,} of {self.parts:,} {self.what}"
-        return Planned(self.name, state, Work() if self.finished else self.left)
+        return Line(self.name, state, Work() if self.finished else self.left)
 
 
 def carry_out(plan: Callable[[], Sequence[Step]], rates: Rates, say: Callable[[str], None]) -> None:
@@ -70,9 +70,7 @@ def carry_out(plan: Callable[[], Sequence[Step]], rates: Rates, say: Callable[[s
         if step.missing:
             raise InputError(step.missing)
         if step.name in began:
-            raise InputError(
-                f"{step.name}: ended and is not finished; something else works in the same folder"
-            )
+            raise InputError(f"{step.name}: ended, and is not done; something else works in the same folder")
         began.add(step.name)
         expected = duration(step.left.seconds(rates))
         say(f"step {number + 1} of {len(steps)}: {step.name} (expected: {expected})")

@@ -170,8 +170,11 @@ class Study:
         """What makes the matchers of a data set."""
         return self.benches.get(of.config.label, self.bench)
 
-    def place(self, of: StudySet, setup: Setup) -> Path:
-        """The predictions file of a variant that was made ready."""
+    def is_there(self, of: StudySet, variant: Variant) -> bool:
+        """Whether the predictions of a variant are made."""
+        return self._place(of, self.bench_of(of).setup(variant, of.protocol.name)).is_file()
+
+    def _place(self, of: StudySet, setup: Setup) -> Path:
         return self.out / PREDICTIONS / of.config.label / f"{setup.name}.jsonl"
 
     def forget(self) -> None:
@@ -185,7 +188,7 @@ class Study:
         ``count``, which of how many this is, is for the progress.
         """
         setup = self.bench_of(of).setup(variant, of.protocol.name)
-        path = self.place(of, setup)
+        path = self._place(of, setup)
         if path not in self._done:
             keep_out_of_git(self.out / PREDICTIONS)
             settings = replace(self.settings, protocol=of.protocol.name, masks=setup.masks)
