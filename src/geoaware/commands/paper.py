@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,15 +106,18 @@ def _reproduction(asked: Asked, tell: Tell) -> Reproduction:
         **more,
     )
     cache, study = run.cache or asked.out / FEATURES, load_study(asked.study or PAPER)
-    return Reproduction(root, asked.out, cache, study, choices, load_rates(asked.out), tell, say)
+    return Reproduction(
+        root, asked.out, cache, study, choices, load_rates(asked.out, not asked.smoke), tell, say
+    )
 
 
 def _note(work: Reproduction) -> str:
     """What the estimates rest on."""
-    folder = next(each for each in (work.out.absolute(), *work.out.absolute().parents) if each.exists())
+    from geoaware.store.extraction import free_disk
+
+    free = free_disk(work.cache)
     return (
         f"Time at the rates of {work.rates.source}; disk: bytes of a feature file (fp16) times files, and "
         "measured bytes of a prediction and of a run; memory: measured peaks, with the networks and full "
-        f"caches. What is not there yet is counted as published. {shutil.disk_usage(folder).free / 1e9:,.1f} "
-        "GB are free."
+        f"caches. What is not there yet is counted as published. {(free or 0) / 1e9:,.1f} GB are free."
     )

@@ -50,19 +50,19 @@ def kind_of(subject: str, pose: PoseChoice, again: bool = False) -> str:
     return f"{features}, {'pose off' if pose == 'off' else 'pose known' if again else 'pose chosen'}"
 
 
-def load_rates(out: Path | None = None) -> Rates:
-    """The shipped rates, with those of a run's folder before them.
+def load_rates(out: Path, full_size: bool = True) -> Rates:
+    """The shipped rates, which are of networks of full size, with those of a run's folder before them.
 
     Raises:
         InputError: the folder's file is damaged.
     """
-    shipped, own = _read(SHIPPED), None if out is None else out / FILE
-    if own is None or not own.is_file():
+    shipped, own = _read(SHIPPED) if full_size else Rates(source="this run"), out / FILE
+    if not own.is_file():
         return shipped
     found = _read(own)
     parts = {key: {**getattr(shipped, key), **getattr(found, key)} for key in ("seconds", "memory", "size")}
     kinds = ", ".join(sorted(found.seconds))
-    source = f"{shipped.source}; of {kinds}: {found.source or 'this run'}"
+    source = f"{shipped.source}; of {kinds}: {found.source or 'this run'}" if full_size else shipped.source
     return shipped.model_copy(update={**parts, "source": source, "measured": found.measured})
 
 

@@ -33,6 +33,7 @@ from geoaware.runs.errors import InputError
 from geoaware.runs.files import replacing
 from geoaware.runs.progress import Tell, silent
 from geoaware.runs.weights import Source
+from geoaware.store.extraction import free_disk
 from geoaware.store.feature_store import MANIFEST, CachedExtractor, FeatureStore
 from geoaware.store.stored_file import encoded_size
 from geoaware.studies.ablation import ablate
@@ -141,6 +142,13 @@ class Reproduction:
         if missing:
             more = f" (a dry run lists {len(missing) - 1} more)" if len(missing) > 1 else ""
             raise InputError(f"{missing[0]}{more}")
+        size, free = sum(each.line.left.disk for each in self._extracting()), free_disk(self.cache)
+        if free is not None and size > free:
+            raise InputError(
+                f"{self.cache}: features take {size / 1e9:,.1f} GB more, {free / 1e9:,.1f} GB are free; make "
+                "room, or choose another folder",
+                "cache",
+            )
         self.extractor()
 
     def steps(self) -> list[Step]:
@@ -407,6 +415,7 @@ class Reproduction:
             for name in self.trained
             if _is_trained(self.configs[name], self._run(name), self._length(name))
             for label in self.study.trainings[name].tests
+            if label in self._config_of
         }
         return Study(
             tuple(map(self.data.of, self.study.sets)),
@@ -445,7 +454,8 @@ class Reproduction:
         pairs = config.validation.pairs or 0
         units = None if left is None else {"step": left, kind_of(POST_PROCESSOR, "off"): validations * pairs}
         work = Work(units, self.rates.size.get("run", 0), self._loaded_size + _VALIDATION_ROOM)
-        return Step(f"training {name}", partial(self._train, name), done, length or done + 1, "steps", work)
+        parts = (0, 1, "") if length is None else (done, length, "steps")
+        return Step(f"training {name}", partial(self._train, name), *parts, work)
 
     def _train(self, name: str) -> None:
         config, folder, start = self.configs[name], self._run(name), time.monotonic()
@@ -463,8 +473,7 @@ class Reproduction:
         runs = dict.fromkeys(each.trained_as for each in ROWS)
         tested = [self.data.of(each) for each in self.study.sets if each.label in self._tests]
         folders = [self.out / ABLATION / slug(each) / f"seed{config.seed}" for each in runs]
-        done = 0
-        units = None
+        done, units = 0, None
         if length is not None:
             found = (checkpoint.position(each) for each in folders)
             done = sum(min(length, position.total) for position in found if position is not None)
