@@ -81,8 +81,8 @@ def states(work: Reproduction) -> dict[str, str]:
 def small_study() -> StudyConfig:
     """Two data sets and a training for each, the second from the first one's weights."""
     whole = load_study("paper")
-    trainings = {name: whole.trainings[name] for name in ("ap10k", "spair71k")}
-    return whole.model_copy(update={"sets": whole.sets[:2], "trainings": trainings})
+    networks = {name: whole.networks[name] for name in ("ap10k", "spair71k")}
+    return whole.model_copy(update={"sets": whole.sets[:2], "networks": networks, "ablation": None})
 
 
 def test_interrupted_and_gone_on(drawn, tmp_path, cheap):

@@ -39,7 +39,7 @@ from geoaware.store.stored_file import encoded_size
 from geoaware.studies.ablation import ablate
 from geoaware.studies.ablation_table import ROWS, to_json, trained_rows
 from geoaware.studies.case import slug
-from geoaware.studies.catalogue import ANALYSES, choose
+from geoaware.studies.catalogue import choose
 from geoaware.studies.conduct import Report, conduct, wanted
 from geoaware.studies.costs import Rates, Work, kind_of, note_rate
 from geoaware.studies.paper_data import IMAGES, PaperData, published_pairs
@@ -52,7 +52,7 @@ from geoaware.studies.planned import (
     planned_network,
 )
 from geoaware.studies.steps import Step
-from geoaware.studies.study import PAPER, SetConfig, Study, StudyConfig
+from geoaware.studies.study import PAPER, SetConfig, Study, StudyConfig, TrainingConfig
 from geoaware.studies.trained import is_of
 from geoaware.studies.variants import POST_PROCESSOR, ZERO_SHOT, Bench, Variant
 from geoaware.training.post_processor.augment import POSES
@@ -181,12 +181,11 @@ class Reproduction:
         """Names of the post-processors that are trained for the data sets, in order."""
         if not self.choices.training or self.choices.post_processor != "auto":
             return []
-        return [name for name in self.study.trainings if name not in ANALYSES and name != ABLATION]
+        return list(self.study.networks)
 
     @property
     def _ablates(self) -> bool:
-        here = self.choices.training and self.choices.ablation is None
-        return here and ABLATION in self.study.trainings
+        return self.choices.training and self.choices.ablation is None and self.study.ablation is not None
 
     @property
     def _ablation_file(self) -> Path:
@@ -195,11 +194,12 @@ class Reproduction:
     @cached_property
     def configs(self) -> dict[str, TrainConfig]:
         """Configurations of what is trained, by name."""
-        names = [*self.trained, *([ABLATION] if self._ablates else [])]
-        return {name: self._config(name) for name in names}
+        given = {name: self.study.networks[name] for name in self.trained}
+        if self._ablates and self.study.ablation is not None:
+            given[ABLATION] = self.study.ablation
+        return {name: self._config(name, each) for name, each in given.items()}
 
-    def _config(self, name: str) -> TrainConfig:
-        given = self.study.trainings[name]
+    def _config(self, name: str, given: TrainingConfig) -> TrainConfig:
         changes = {
             "root": str(self.root),
             "cache": str(self.cache),
@@ -402,7 +402,7 @@ class Reproduction:
         return {
             label: self.configs[name]
             for name in self.trained
-            for label in self.study.trainings[name].tests
+            for label in self.study.networks[name].tests
             if any(each.label == label for each in self.study.sets)
         }
 
@@ -414,7 +414,7 @@ class Reproduction:
             label: PostProcessor.from_pretrained(self._run(name) / BEST)
             for name in self.trained
             if _is_trained(self.configs[name], self._run(name), self._length(name))
-            for label in self.study.trainings[name].tests
+            for label in self.study.networks[name].tests
             if label in self._config_of
         }
         return Study(
@@ -471,7 +471,8 @@ class Reproduction:
     def _ablation(self) -> Step:
         config, length = self.configs[ABLATION], self._length(ABLATION)
         runs = dict.fromkeys(each.trained_as for each in ROWS)
-        tested = [self.data.of(each) for each in self.study.sets if each.label in self._tests]
+        tests = () if self.study.ablation is None else self.study.ablation.tests
+        tested = [self.data.of(each) for each in self.study.sets if each.label in tests]
         folders = [self.out / ABLATION / slug(each) / f"seed{config.seed}" for each in runs]
         done, units = 0, None
         if length is not None:
@@ -484,10 +485,6 @@ class Reproduction:
         made = self._ablation_file.is_file()
         total = len(runs) * (length or 0)
         return Step("ablation", self._ablate, total + 1 if made else done, total + 1, "steps", work)
-
-    @property
-    def _tests(self) -> tuple[str, ...]:
-        return self.study.trainings[ABLATION].tests
 
     def _ablate(self) -> None:
         self._extractor = None

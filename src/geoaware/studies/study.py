@@ -87,7 +87,7 @@ def _labels_differ(sets: tuple[SetConfig, ...]) -> tuple[SetConfig, ...]:
 class TrainingConfig(Part):
     """What an analysis trains, a YAML file or the name of a shipped one, and the labels that it tests on.
 
-    ``start`` names another training of the study from whose weights it goes on.
+    ``start`` names another one of the study's networks, from whose weights it goes on.
     """
 
     config: str
@@ -98,12 +98,16 @@ class TrainingConfig(Part):
 class StudyConfig(Part):
     """Several data sets to measure alike: what they have in common, in a sentence, and one by one.
 
-    What the analyses that train take is given by the name of the analysis.
+    What the analyses that train take is given by the name of the analysis. ``networks`` are the
+    post-processors that `reproduce paper` trains for the data sets, in order, and ``ablation`` is what it
+    trains for the leave-one-out rows.
     """
 
     about: str = ""
     sets: Annotated[tuple[SetConfig, ...], AfterValidator(_labels_differ)]
     trainings: dict[str, TrainingConfig] = Field(default_factory=dict)
+    networks: dict[str, TrainingConfig] = Field(default_factory=dict)
+    ablation: TrainingConfig | None = None
 
 
 @dataclass(frozen=True)
