@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -11,6 +12,7 @@ from torch import Tensor
 from geoaware.features.fused import Fused
 from geoaware.method.post_processor import PostProcessor
 from geoaware.runs.errors import InputError
+from geoaware.studies import paper_data
 from geoaware.studies import reproduction as module
 from geoaware.studies.costs import Rates
 from geoaware.studies.paper import TABLE_9, TABLE_12
@@ -166,10 +168,30 @@ def test_nothing_is_there(drawn, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_data_is_fetched_and_built(drawn, tmp_path, monkeypatch):
+    root = tmp_path / "data"
+    shutil.copytree(drawn.root, root)
+    shutil.rmtree(root / "SPair-71k")
+    shutil.rmtree(root / "ap-10k" / "correspondence", ignore_errors=True)
+    asked = []
+
+    def get(name, folder, *, tell):
+        asked.append((name, folder))
+        shutil.copytree(drawn.root / "SPair-71k", folder / "SPair-71k")
+
+    monkeypatch.setattr(paper_data, "get", get)
+    work = reproduction(drawn, tmp_path / "out", root)
+    carry_out(lambda: list(work.data.steps(RATES)), RATES, work.say)
+    assert asked == [("spair71k", root)]
+    found = states(work)
+    assert found["pairs of ap-10k"] == "done"
+    assert found["features of SPair-71k"] == "0 of 24 files"  # 12 images, upright and mirrored
+
+
 def test_too_little_room_is_found_before_anything_is_computed(drawn, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "free_disk", lambda _: 1000)
     work = reproduction(drawn, tmp_path / "out")
-    with pytest.raises(InputError, match=r"features take 0.0 GB more, 0.0 GB are free; make room"):
+    with pytest.raises(InputError, match=r"features take 0\.\d GB more, 0.0 GB are free; make room"):
         work.check()
     assert not (tmp_path / "out").exists()
 

@@ -45,6 +45,7 @@ def reproduce_paper(asked: Asked) -> None:
     from geoaware.runs.progress import progress_bars
     from geoaware.studies.conduct import check_places, to_text, write
     from geoaware.studies.costs import plan_grid
+    from geoaware.studies.reproduction import ABLATION, RUNS
     from geoaware.studies.steps import carry_out
     from geoaware.studies.study import keep_out_of_git
 
@@ -61,9 +62,10 @@ def reproduce_paper(asked: Asked) -> None:
                     say(f"missing: {each.missing}")
             return
         work.check()
-        keep_out_of_git(work.cache)
-        keep_out_of_git(asked.out / "runs")
-        keep_out_of_git(asked.out / "ablation")
+        large = [work.cache] if asked.run.cache is None else []
+        large += [asked.out / RUNS, asked.out / ABLATION] if asked.training else []
+        for folder in large:
+            keep_out_of_git(folder)
         carry_out(work.steps, work.rates, say)
         report = work.report()
         path = write(report, asked.out)

@@ -74,7 +74,8 @@ class PaperData:
     @property
     def names(self) -> dict[Path, str]:
         """The data set of each folder below the root."""
-        return {Path(each.root): each.name for each in (*self.sets, *self.choices)}
+        tested = {each.root: each.name for each in self.sets}
+        return tested | {Path(each.root): each.name for each in self.choices}
 
     def of(self, config: SetConfig) -> StudySet:
         """A data set to test on; only expected as long as it is not there, or not whole."""
@@ -115,8 +116,10 @@ class PaperData:
 
     def steps(self, rates: Rates, tell: Tell = silent) -> Iterator[Step]:
         """What is fetched and built, and what must be brought by hand."""
-        for each in (*self.sets, *self.choices):  # which finds what is wrong
-            self.of(each) if isinstance(each, SetConfig) else self.split(each)
+        for config in self.sets:  # which finds what is wrong
+            self.of(config)
+        for choice in self.choices:
+            self.split(choice)
         for root, name in self.names.items():
             folder = self.root / root
             there = folder.is_dir() and any(folder.iterdir())

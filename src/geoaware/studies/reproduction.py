@@ -303,6 +303,8 @@ class Reproduction:
             files = needed[root]
             total = len(files) or len(POSES) * IMAGES.get(name, 0)
             done = total if root in self._whole else self._stored(files)
+            if files and done == total:
+                self._whole.add(root)
             work = Work({"extract": total - done}, (total - done) * size)
             yield Step(f"features of {root}", partial(self._extract, root), done, total, "files", work)
 
@@ -399,12 +401,12 @@ class Reproduction:
     @property
     def _config_of(self) -> dict[str, TrainConfig]:
         """By the label of a data set, the training whose post-processor it is matched with."""
-        return {
-            label: self.configs[name]
-            for name in self.trained
-            for label in self.study.networks[name].tests
-            if any(each.label == label for each in self.study.sets)
-        }
+        return {label: self.configs[name] for name in self.trained for label in self._labels(name)}
+
+    def _labels(self, name: str) -> list[str]:
+        """Data sets that are matched with a training's post-processor."""
+        tests = self.study.networks[name].tests
+        return [each.label for each in self.study.sets if each.label in tests]
 
     def _study(self) -> Study:
         """The study with the networks that there are."""
@@ -414,8 +416,7 @@ class Reproduction:
             label: PostProcessor.from_pretrained(self._run(name) / BEST)
             for name in self.trained
             if _is_trained(self.configs[name], self._run(name), self._length(name))
-            for label in self.study.networks[name].tests
-            if label in self._config_of
+            for label in self._labels(name)
         }
         return Study(
             tuple(map(self.data.of, self.study.sets)),
@@ -488,16 +489,8 @@ class Reproduction:
 
     def _ablate(self) -> None:
         self._extractor = None
-        chosen = self.choices
-        tell = self.tell
-        found = ablate(
-            self.configs[ABLATION],
-            self.out / ABLATION,
-            seeds=1,
-            device=chosen.device,
-            tell=tell,
-            say=self.say,
-        )
+        where, device = self.out / ABLATION, self.choices.device
+        found = ablate(self.configs[ABLATION], where, seeds=1, device=device, tell=self.tell, say=self.say)
         with replacing(self._ablation_file) as draft:
             draft.write_text(to_json(found) + "\n", encoding="utf-8")
 

@@ -24,7 +24,7 @@ def tiny_stable_diffusion(folder: Path, *, sd21: bool = False) -> Path:
 
     torch.manual_seed(21 if sd21 else 15)
     heads = {"attention_head_dim": [2, 4, 8, 8], "use_linear_projection": True} if sd21 else {}
-    unet = diffusers.UNet2DConditionModel(
+    unet: Any = diffusers.UNet2DConditionModel(
         **{
             "sample_size": 64,
             "block_out_channels": WIDTHS,
@@ -39,7 +39,7 @@ def tiny_stable_diffusion(folder: Path, *, sd21: bool = False) -> Path:
         if "norm" in name or name.endswith("bias"):
             torch.nn.init.normal_(parameter, mean=float(name.endswith("weight")), std=0.2)
     unet.save_pretrained(folder / "unet")
-    vae = diffusers.AutoencoderKL(
+    vae: Any = diffusers.AutoencoderKL(
         block_out_channels=(8, 16, 16, 16),
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
