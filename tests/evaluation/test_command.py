@@ -234,8 +234,7 @@ def test_evaluate_real_images(tmp_path):
 def test_the_documented_command_for_released_weights(tmp_path, monkeypatch, caplog):
     pytest.importorskip("diffusers")
     from geoaware.features.captioner import convert_captioner
-    from tests.features.test_contract import tiny_dinov2
-    from tests.features.tiny import odise_state, tiny_clip, tiny_stable_diffusion
+    from geoaware.studies.tiny_networks import odise_state, tiny_clip, tiny_dinov2, tiny_stable_diffusion
 
     page = (Path(__file__).parents[2] / "docs/training.md").read_text(encoding="utf-8")
     (line,) = (each for each in page.splitlines() if each.startswith("geoaware evaluate --dataset spair71k"))

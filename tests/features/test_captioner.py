@@ -23,7 +23,7 @@ from geoaware.features.captioner import (
     load_captioner,
 )
 from geoaware.runs.errors import InputError
-from tests.features.tiny import EMBEDDING, TEXT, odise_state
+from geoaware.studies.tiny_networks import EMBEDDING, TEXT, odise_state
 from tests.reference.captioner import context_of, time_of
 
 

@@ -14,34 +14,13 @@ from PIL import Image
 from geoaware.features import EXTRACTORS, Extractor, load_extractor
 from geoaware.features.extractor import choose_device, choose_dtype
 from geoaware.runs.errors import InputError, MissingDependencyError
-from tests.features.tiny import tiny_stable_diffusion
+from geoaware.studies.tiny_networks import tiny_dinov2, tiny_stable_diffusion
 from tests.reference import dinov2 as slow
 from tests.toys import noise
 
 
-def tiny_dinov2(folder: Path, registers: bool) -> Path:
-    """A DINOv2 network of the real class, small and random, saved as the hub would hold it."""
-    import transformers
-
-    torch.manual_seed(0)
-    sizes = {
-        "hidden_size": 24,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 2,
-        "image_size": 70,
-        "patch_size": 14,
-    }
-    if registers:
-        config = transformers.Dinov2WithRegistersConfig(**sizes, num_register_tokens=4)
-        model = transformers.Dinov2WithRegistersModel(config)
-    else:
-        model = transformers.Dinov2Model(transformers.Dinov2Config(**sizes))
-    model.save_pretrained(folder)
-    return folder
-
-
 def tiny_dinov3(folder: Path, convolutional: bool) -> Path:
-    """The same of DINOv3."""
+    """A DINOv3 network of the real class, small and random, saved as the hub would hold it."""
     import transformers
 
     torch.manual_seed(0)

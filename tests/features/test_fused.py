@@ -15,8 +15,7 @@ from geoaware.features.extractor import Extractor, Layout
 from geoaware.features.fused import Fused
 from geoaware.method.geometry import Canvas
 from geoaware.runs.errors import InputError
-from tests.features.test_contract import tiny_dinov2
-from tests.features.tiny import tiny_stable_diffusion
+from geoaware.studies.tiny_networks import tiny_dinov2, tiny_stable_diffusion
 from tests.toys import Patches, noise
 
 

@@ -30,7 +30,7 @@ from geoaware.features.refined import RefinedExtractor, load_post_processor
 from geoaware.features.stable_diffusion import StableDiffusion, cut, stitch
 from geoaware.method.post_processor import PostProcessor
 from geoaware.runs.errors import InputError, MissingDependencyError
-from tests.features.tiny import WIDTHS, odise_state, tiny_clip, tiny_stable_diffusion
+from geoaware.studies.tiny_networks import WIDTHS, odise_state, tiny_clip, tiny_stable_diffusion
 from tests.reference.captioner import context_of, time_of
 from tests.reference.freeu import maps_of_full_network
 from tests.toys import Patches, noise

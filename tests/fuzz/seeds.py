@@ -16,12 +16,12 @@ from safetensors.torch import save_file
 
 from geoaware.features.tuned import TunedNetwork, TunedShape
 from geoaware.method.post_processor import PostProcessor
+from geoaware.studies.tiny_networks import odise_state
 from tests.data import benchmarks
 from tests.data import test_pairs as pairs
 from tests.data import test_proposal_flow as flow
 from tests.data import test_spair as spair
 from tests.data.ap10k_files import annotation, write_files
-from tests.features.tiny import odise_state
 from tests.fuzz import frame
 from tests.toys import face
 from tests.training.backbone.tiny import draw_sets

@@ -187,10 +187,11 @@ def test_shipped_studies_can_be_read():
     for name in names:
         study = load_study(name)
         labels = {each.label for each in study.sets}
-        for training in study.trainings.values():
+        for training in (*study.trainings.values(), *study.networks.values()):
             assert load_config(training.config).stages
             assert set(training.tests) <= labels
         assert set(study.trainings) <= {each.name for each in ANALYSES.values() if each.trains}
+    assert [each.start for each in load_study("paper").networks.values()] == ["", "ap10k", "ap10k"]
     paper = {each.label for each in load_study("paper").sets}
     for analysis in ANALYSES.values():
         assert set(analysis.needs) <= paper, analysis.name

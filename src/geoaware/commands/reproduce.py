@@ -25,7 +25,10 @@ from geoaware.commands.options import (
     predict_settings,
     say,
 )
+from geoaware.commands.paper import PAPER, Asked, reproduce_paper
 from geoaware.runs.errors import InputError
+
+LITE = "lite"
 
 if TYPE_CHECKING:
     from geoaware.studies.catalogue import Analysis
@@ -60,7 +63,7 @@ class WorkOptions:
         ),
     ] = None
     training: Annotated[
-        bool, Option("--training/--no-training", help="Whether `all` has the analyses that train.")
+        bool, Option("--training/--no-training", help="Whether `all` and `paper` have what must be trained.")
     ] = True
     ablation: Annotated[
         Path | None,
@@ -72,6 +75,12 @@ class WorkOptions:
     restart: Annotated[
         bool, Option("--restart", help="Throw away the predictions that are needed and make them again.")
     ] = False
+    dry_run: Annotated[
+        bool, Option("--dry-run", help="paper: list every step with disk, time and memory, and do nothing.")
+    ] = False
+    smoke: Annotated[
+        bool, Option("--smoke", help="paper: rehearse all of it on a few images with tiny networks.")
+    ] = False
 
 
 @expand
@@ -80,7 +89,8 @@ def reproduce(
         str,
         Argument(
             metavar="NAME",
-            help="table1 … table5, table7, table9 … table13, unseen, fig4, fig5, fig15, fig18; or all.",
+            help="table1 … table5, table7, table9 … table13, unseen, fig4, fig5, fig15, fig18; or all; or "
+            "paper: everything from data and weights to tables 2 to 5, 9, 12 and 13.",
         ),
     ],
     root: Annotated[Path, Option(help="Folder of the data set, or of the data sets of a study.")],
@@ -105,7 +115,15 @@ def reproduce(
     geoaware reproduce fig4 --dataset coco --root lspet --annotations val.json --split val --out results
 
     geoaware reproduce all --dataset shared --root DATA --out results
+
+    geoaware reproduce paper --root DATA --out results --dry-run
     """
+    if name == PAPER:
+        _check_paper(data, features, chosen, work)
+        given = root, out, data.dataset, features.post_processor, rules, chosen, run
+        return reproduce_paper(Asked(*given, work.training, work.ablation, work.dry_run, work.smoke))
+    if work.dry_run or work.smoke:
+        raise InputError("this goes with `paper` only", "dry_run" if work.dry_run else "smoke")
     from geoaware.runs.progress import progress_bars
     from geoaware.studies.ablation_table import trained_rows
     from geoaware.studies.catalogue import choose
@@ -134,6 +152,26 @@ def reproduce(
     for line in report.left_out:
         say(f"left out: {line}")
     say(f"wrote {path}\nfigures: {out / f'{name}.json'}; predictions: {out / 'predictions'}")
+
+
+def _check_paper(data: SetOptions, features: FeatureOptions, chosen: PairOptions, work: WorkOptions) -> None:
+    """Refuse what `paper` does not take.
+
+    Raises:
+        InputError: it is given.
+    """
+    if data.split or data.loader.annotations or data.loader.option:
+        raise InputError("paper takes the paper's data sets, or those of a study; leave this out", "split")
+    if features.extractor not in (LITE, "sd15+dinov2-base"):
+        raise InputError(
+            "paper takes the paper's features, sd15+dinov2-base; `all` takes others", "extractor"
+        )
+    if work.config is not None:
+        raise InputError("paper trains what the study names; leave this out", "config")
+    if work.restart:
+        raise InputError(
+            "paper goes on with what is there; remove from its folder what is to be made anew", "restart"
+        )
 
 
 def _say_notes(sets: list[StudySet]) -> None:

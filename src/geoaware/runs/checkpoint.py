@@ -103,6 +103,20 @@ def save(folder: Path, state: Saved) -> None:
     write_safetensors(folder / FILE, tensors, {"state": json.dumps(rest)})
 
 
+def position(folder: Path) -> Position | None:
+    """Where the run of a folder is; ``None`` where it has no checkpoint.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    if not (folder / FILE).is_file():
+        return None
+    with reading(folder) as path:
+        with safe_open(path, framework="pt") as file:
+            rest = json.loads(file.metadata()["state"])
+        return Position(**checked(Position, rest["progress"], "progress"))
+
+
 def load(folder: Path) -> Saved | None:
     """The state that was saved last; ``None`` where there is none.
 

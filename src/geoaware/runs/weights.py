@@ -47,6 +47,14 @@ class Source:
     setting: str = "weights"
     licence: str | None = None
 
+    @property
+    def is_here(self) -> bool:
+        """Whether there is a folder of them, be it the one where the hub's library keeps what it fetched."""
+        from huggingface_hub import constants
+
+        kept = Path(constants.HF_HUB_CACHE, f"models--{self.place.replace('/', '--')}", "snapshots")
+        return Path(self.place).is_dir() or kept.is_dir()
+
     def absent(self, why: str) -> InputError:
         """The error that names both remedies."""
         terms = f"accept the licence at {self.licence}, log in ('hf auth login') and " if self.licence else ""

@@ -179,7 +179,7 @@ def extract(
             levels, each = measured(lambda: extractor.levels_of([first]), extractor.device)
             batch = batch or plan_batch(each, extractor.device, memory, sharers)
             size = work.files * encoded_size([level.shape[1:] for level in levels], store.key.stored)
-            estimate = Estimate(work.files, size, _free_disk(store.folder), batch)
+            estimate = Estimate(work.files, size, free_disk(store.folder), batch)
             announce(estimate)
             estimate.check(store.folder.parent)
         for numbers, results in (engine or Local()).results(job, batched(len(units), batch or 1)):
@@ -195,10 +195,13 @@ WRITTEN = ""
 """The result of an image that was written; ``None``: another process did so; else why it failed."""
 
 
-def _free_disk(folder: Path) -> int | None:
+def free_disk(folder: Path) -> int | None:
+    """Bytes that are free where a folder is or would be; ``None`` at a URL, where nobody knows."""
     if is_remote(folder):
         return None
-    return shutil.disk_usage(next(each for each in (folder, *folder.parents) if each.exists())).free
+    return shutil.disk_usage(
+        next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    ).free
 
 
 @dataclass(frozen=True)

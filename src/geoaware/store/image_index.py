@@ -64,6 +64,11 @@ class ImageIndex:
             self._load(self.path.read_bytes(), found)
         return found
 
+    def known(self, image: str | os.PathLike[str]) -> str | None:
+        """Pixel hash of an image file, if it is remembered."""
+        key = self._key(image)
+        return None if key is None else self._known.get(key)
+
     def hash_of(self, image: str | os.PathLike[str]) -> str:
         """Pixel hash of an image file; an `InputError` if it cannot be read."""
         key = self._key(image)

@@ -17,10 +17,11 @@ from geoaware.evaluation.result import PCKResult
 from geoaware.evaluation.statistics import Estimate, estimate
 from geoaware.evaluation.tables import Grid, plain
 from geoaware.studies.metrics import METRICS, pair_values
-from geoaware.studies.variants import Variant
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from geoaware.studies.variants import Variant
 
 PREDICTIONS = "predictions"
 """Folder of a study's predictions files."""

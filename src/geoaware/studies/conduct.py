@@ -20,8 +20,8 @@ from geoaware.runs.errors import InputError
 from geoaware.runs.files import check_own, replacing, without_html
 from geoaware.studies.case import Case, Outcome, Run
 from geoaware.studies.catalogue import ALL, ANALYSES, Analysis
-from geoaware.studies.study import Study, StudySet
-from geoaware.studies.variants import Variant
+from geoaware.studies.study import PAPER, Study, StudySet
+from geoaware.studies.variants import Bench, Variant
 
 PLOTS = "plots"
 
@@ -43,25 +43,31 @@ class Report:
 
 
 def conduct(study: Study, name: str, chosen: Sequence[Analysis], *, about: str = "") -> Report:
-    """Make analyses of a study; the report's name is that of the analysis, or ``"all"``.
+    """Make analyses of a study; the report's name is that of the analysis, or of several, such as ``"all"``.
 
-    With ``"all"``, what a data set does not allow is left out and said so.
+    Of several, what a data set does not allow is left out and said so.
 
     Raises:
         InputError: the one analysis asked for cannot be made of the data.
     """
-    work = _Work(study, everything=name == ALL)
+    work = _Work(study, everything=name not in ANALYSES)
     fitting = [(each, work.fitting(each)) for each in chosen]
     work.predict(fitting)
     outcomes = tuple(outcome for each, sets in fitting for outcome in work.outcomes(each, sets))
     return Report(
         name,
         about,
-        {each: _described(study, each) for each in study.bench.subjects},
+        _subjects(study),
         tuple(map(_facts, study.sets)),
         outcomes,
         tuple(f"{reason} ({', '.join(names)})" for reason, names in work.left_out.items()),
     )
+
+
+def wanted(study: Study, chosen: Sequence[Analysis]) -> list[tuple[StudySet, Variant]]:
+    """What has to be predicted for analyses, in the order in which it is; what the data lack is left out."""
+    work = _Work(study, everything=True)
+    return work.wanted([(each, work.fitting(each)) for each in chosen])
 
 
 def check_places(name: str, out: Path) -> None:
@@ -81,7 +87,7 @@ def _places(name: str, out: Path) -> tuple[Path, Path]:
 
 
 def _title(name: str) -> str:
-    return "Results" if name == ALL else ANALYSES[name].title
+    return {ALL: "Results", PAPER: "The paper's tables"}.get(name) or ANALYSES[name].title
 
 
 def write(report: Report, out: Path) -> Path:
@@ -212,25 +218,33 @@ class _Work:
     def _variants(self, of: StudySet, analysis: Analysis) -> list[Variant]:
         """What an analysis needs of a data set."""
         masks = "masks" not in analysis.partly or of.lacks("masks") is None
-        return [each for each in analysis.variants(self.study.bench) if masks or each.pose != "masks"]
+        bench = self.study.bench_of(of)
+        return [each for each in analysis.variants(bench) if masks or each.pose != "masks"]
 
-    def predict(self, fitting: Sequence[tuple[Analysis, Sequence[StudySet]]]) -> None:
-        """Make every run that is needed, by data set and subject, so that features are shared.
+    def wanted(
+        self, fitting: Sequence[tuple[Analysis, Sequence[StudySet]]]
+    ) -> list[tuple[StudySet, Variant]]:
+        """Every run that is needed, by data set and subject, so that features are shared.
 
         Those without alignment go first: they need the images upright only, of which more fit in memory.
         """
-        subjects = self.study.bench.subjects
         wanted = []
         for of in self.study.sets:
+            subjects = self.study.bench_of(of).subjects
             needed = (each for one, sets in fitting if of in sets for each in self._variants(of, one))
             ordered = sorted(
                 dict.fromkeys(needed), key=lambda each: (subjects.index(each.subject), each.pose != "off")
             )
             wanted += [(of, variant) for variant in ordered]
+        return wanted
+
+    def predict(self, fitting: Sequence[tuple[Analysis, Sequence[StudySet]]]) -> None:
+        """Make every run that is needed."""
+        wanted = self.wanted(fitting)
         for number, (of, variant) in enumerate(wanted, start=1):
             count = f"({number} of {len(wanted)})"
             self.runs[of.config.label, variant] = self.study.run(of, variant, count)
-        self.study.bench.forget()
+        self.study.forget()
 
     def outcomes(self, analysis: Analysis, sets: Sequence[StudySet]) -> Iterator[Outcome]:
         """What an analysis finds, data set by data set or on all of them together."""
@@ -270,9 +284,18 @@ def _heading(outcome: Outcome) -> str:
     return " · ".join(each for each in (outcome.name, outcome.title, outcome.data) if each)
 
 
-def _described(study: Study, subject: str) -> dict[str, Any]:
+def _subjects(study: Study) -> dict[str, dict[str, Any]]:
+    """What is compared, and once more what is other on some data sets, with their labels."""
+    found = {each: _described(study.bench, each) for each in study.bench.subjects}
+    for label, bench in study.benches.items():
+        of = {each: _described(bench, each) for each in bench.subjects}
+        found |= {f"{each} ({label})": about for each, about in of.items() if about != found.get(each)}
+    return found
+
+
+def _described(bench: Bench, subject: str) -> dict[str, Any]:
     """Features, settings and versions of a subject as matched by default."""
-    matcher = study.bench.setup(Variant(subject), "paper").matcher
+    matcher = bench.setup(Variant(subject), "paper").matcher
     return {**matcher.describe(), "pose": matcher.pose, "stored": matcher.extractor.stored}
 
 

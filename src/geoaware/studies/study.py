@@ -27,7 +27,7 @@ from geoaware.runs.errors import InputError
 from geoaware.runs.progress import Tell, renamed, silent
 from geoaware.runs.settings import Part
 from geoaware.studies.case import PREDICTIONS, Run
-from geoaware.studies.variants import Bench, Variant
+from geoaware.studies.variants import Bench, Setup, Variant
 from geoaware.training.post_processor.config import TrainConfig
 from geoaware.training.settings import loadable
 
@@ -85,21 +85,29 @@ def _labels_differ(sets: tuple[SetConfig, ...]) -> tuple[SetConfig, ...]:
 
 
 class TrainingConfig(Part):
-    """What an analysis trains, a YAML file or the name of a shipped one, and the labels that it tests on."""
+    """What an analysis trains, a YAML file or the name of a shipped one, and the labels that it tests on.
+
+    ``start`` names another one of the study's networks, from whose weights it goes on.
+    """
 
     config: str
     tests: tuple[str, ...] = ()
+    start: str = ""
 
 
 class StudyConfig(Part):
     """Several data sets to measure alike: what they have in common, in a sentence, and one by one.
 
-    What the analyses that train take is given by the name of the analysis.
+    What the analyses that train take is given by the name of the analysis. ``networks`` are the
+    post-processors that `reproduce paper` trains for the data sets, in order, and ``ablation`` is what it
+    trains for the leave-one-out rows.
     """
 
     about: str = ""
     sets: Annotated[tuple[SetConfig, ...], AfterValidator(_labels_differ)]
     trainings: dict[str, TrainingConfig] = Field(default_factory=dict)
+    networks: dict[str, TrainingConfig] = Field(default_factory=dict)
+    ablation: TrainingConfig | None = None
 
 
 @dataclass(frozen=True)
@@ -142,6 +150,7 @@ class Study:
     Attributes:
         sets: the data sets.
         bench: makes the matchers.
+        benches: instead of it, of data sets that have a post-processor of their own, by label.
         out: folder; predictions go below it.
         settings: of the predictions, but for protocol and masks.
         trainings: for the analyses that train, by name.
@@ -158,15 +167,32 @@ class Study:
     say: Callable[[str], None] = lambda _: None
     restart: bool = False
     as_in_paper: bool = False
+    benches: Mapping[str, Bench] = field(default_factory=dict)
     _done: dict[Path, Run] = field(default_factory=dict, init=False)
+
+    def bench_of(self, of: StudySet) -> Bench:
+        """What makes the matchers of a data set."""
+        return self.benches.get(of.config.label, self.bench)
+
+    def is_there(self, of: StudySet, variant: Variant) -> bool:
+        """Whether the predictions of a variant are made."""
+        return self._place(of, self.bench_of(of).setup(variant, of.protocol.name)).is_file()
+
+    def _place(self, of: StudySet, setup: Setup) -> Path:
+        return self.out / PREDICTIONS / of.config.label / f"{setup.name}.jsonl"
+
+    def forget(self) -> None:
+        """Let go of all features."""
+        for bench in (self.bench, *self.benches.values()):
+            bench.forget()
 
     def run(self, of: StudySet, variant: Variant, count: str = "") -> Run:
         """The predictions of a variant on one of the data sets, made if they are not there, and their score.
 
         ``count``, which of how many this is, is for the progress.
         """
-        setup = self.bench.setup(variant, of.protocol.name)
-        path = self.out / PREDICTIONS / of.config.label / f"{setup.name}.jsonl"
+        setup = self.bench_of(of).setup(variant, of.protocol.name)
+        path = self._place(of, setup)
         if path not in self._done:
             keep_out_of_git(self.out / PREDICTIONS)
             settings = replace(self.settings, protocol=of.protocol.name, masks=setup.masks)

@@ -56,7 +56,7 @@ class Trainer:
             DivergedError: the loss of the run became NaN or infinite.
         """
         wanted = config.model_copy(update={"validation": Validation()})
-        finished = predictions and all(path.is_file() for path in predictions) and _is_of(wanted, folder)
+        finished = predictions and all(path.is_file() for path in predictions) and is_of(wanted, folder)
 
         def tell(what: str, done: int, total: int, note: str = "", /) -> None:
             self.tell(f"{title}, {what}", done, total, note)
@@ -81,7 +81,7 @@ class Trainer:
         predict(data, matcher, path, PredictSettings(protocol), restart=self.restart, progress=tell)
 
 
-def _is_of(config: TrainConfig, folder: Path) -> bool:
+def is_of(config: TrainConfig, folder: Path) -> bool:
     """Whether a run's folder says that it is of this configuration."""
     path = folder / CONFIG
     return path.is_file() and load_config(path).model_dump(mode="json") == config.model_dump(mode="json")

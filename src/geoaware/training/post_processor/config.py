@@ -5,6 +5,7 @@ Files that come with the package are known by name (``geoaware train spair71k``)
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
@@ -93,6 +94,10 @@ class Stage(Part):
     learning_rate: Positive = 1.25e-3
     rising: Annotated[float, Field(gt=0, lt=1)] = 0.3
     weight_decay: Weight = 1e-3
+
+    def length(self, groups: int) -> int:
+        """Steps of the optimiser, over so many groups."""
+        return self.steps or max(1, math.ceil((self.epochs or 0.0) * groups / self.batch))
 
 
 class Matching(Part):

@@ -102,7 +102,7 @@ class _Task:
                 f"a batch of {stage.batch:,} in a step is more than the {len(groups):,} groups of the whole "
                 "training data; give a smaller batch"
             )
-        steps = stage.steps or max(1, math.ceil(epochs * len(groups) / stage.batch))
+        steps = stage.length(len(groups))
         fixed = math.ceil(epochs * SPAIR_PAIRS / stage.batch) if released else 0
         return cls(stage, groups, key, steps, max(steps, fixed))
 

@@ -1,15 +1,20 @@
-"""Networks of the real classes and topology, few channels and random weights, saved as on the hub."""
+"""Networks of the real classes and topology, few channels and random weights, saved as on the hub.
+
+For a rehearsal of long work, and for tests; what they compute means nothing.
+"""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 
 WIDTHS = (32, 64, 128, 128)
 TEXT = 24
 EMBEDDING = 20
+DINOV2 = 24
 
 
 def tiny_stable_diffusion(folder: Path, *, sd21: bool = False) -> Path:
@@ -19,7 +24,7 @@ def tiny_stable_diffusion(folder: Path, *, sd21: bool = False) -> Path:
 
     torch.manual_seed(21 if sd21 else 15)
     heads = {"attention_head_dim": [2, 4, 8, 8], "use_linear_projection": True} if sd21 else {}
-    unet = diffusers.UNet2DConditionModel(
+    unet: Any = diffusers.UNet2DConditionModel(
         **{
             "sample_size": 64,
             "block_out_channels": WIDTHS,
@@ -34,7 +39,7 @@ def tiny_stable_diffusion(folder: Path, *, sd21: bool = False) -> Path:
         if "norm" in name or name.endswith("bias"):
             torch.nn.init.normal_(parameter, mean=float(name.endswith("weight")), std=0.2)
     unet.save_pretrained(folder / "unet")
-    vae = diffusers.AutoencoderKL(
+    vae: Any = diffusers.AutoencoderKL(
         block_out_channels=(8, 16, 16, 16),
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
@@ -55,6 +60,28 @@ def tiny_stable_diffusion(folder: Path, *, sd21: bool = False) -> Path:
     )
     transformers.CLIPTextModel(text).save_pretrained(folder / "text_encoder")
     _save_tokenizer(folder / "tokenizer")
+    return folder
+
+
+def tiny_dinov2(folder: Path, registers: bool = False) -> Path:
+    """A DINOv2 network, with or without registers."""
+    import transformers
+
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {
+        "hidden_size": DINOV2,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+        "image_size": 70,
+        "patch_size": 14,
+    }
+    model: Any
+    if registers:
+        config = transformers.Dinov2WithRegistersConfig(**sizes, num_register_tokens=4)
+        model = transformers.Dinov2WithRegistersModel(config)
+    else:
+        model = transformers.Dinov2Model(transformers.Dinov2Config(**sizes))
+    model.save_pretrained(folder)
     return folder
 
 
