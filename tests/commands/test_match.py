@@ -75,7 +75,12 @@ def test_masks_choose_the_pose(photos: Path, tmp_path: Path) -> None:
     assert distances[0] != distances[1]
     assert distances[2] > distances[1]
     assert_refused(geoaware("match", a, b, "--point", "5,5", "--target-mask", masks[1]), "--mask")
-    assert_refused(geoaware("match", a, b, "--point", "5,5", "--mask", masks[1]), "300x240", "200x200")
+    assert_refused(
+        geoaware("match", a, b, "--point", "5,5", "--mask", masks[1]),
+        f"{masks[1]}: mask of",
+        "300x240",
+        "200x200; give one of the image's size",
+    )
 
 
 def test_a_post_processor(photos: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from geoaware.evaluation import score_file
 from geoaware.features import EXTRACTORS, Entry
 from geoaware.runs.errors import InputError
 from tests.apps.transfer.test_evaluate import annotated
+from tests.apps.transfer.test_masks import masked
 from tests.apps.transfer.tiny import photos, write_sources
 from tests.command_line import geoaware
 from tests.shared_data import shared
@@ -114,6 +115,21 @@ def test_options_reach_the_run(tmp_path: Path, source: Path) -> None:
     assert (settings["keep_guesses"], settings["below"], settings["masks"]) == (True, 0.0, False)
     assert (settings["pose"], settings["matching"]["window"], settings["batch"]) == ("off", 3, 3)
     assert len(content["annotations"][0]["guesses"]) == 5
+
+
+def test_masks_are_carried_where_the_result_can_hold_them(tmp_path: Path, source: Path) -> None:
+    path = masked(tmp_path / "m", without=(1,))
+    folder, out = photos(tmp_path / "photos", 1), tmp_path / "out.json"
+    result = run(path, folder, "--masks", "--out", out)
+    assert "note: 1 of 2 sources have no mask" in result.stderr
+    (entry,) = json.loads(out.read_text())["annotations"]
+    assert entry["segmentation"]["size"] == [117, 117]
+    result = run(path, folder, "--masks", "--out", tmp_path / "out.xml", "--below", "hidden")
+    assert "a CVAT XML is written without masks; the COCO file beside it has them" in result.stderr
+    assert json.loads((tmp_path / "out.coco.json").read_text())["annotations"][0]["segmentation"]
+    refused("Parquet has no column for masks", path, folder, "--masks", "--out", tmp_path / "out.parquet")
+    refused("no source has a mask to carry", source, folder, "--masks", "--out", tmp_path / "none.json")
+    assert not [*tmp_path.glob("none*"), *tmp_path.glob("*.parquet*")]
 
 
 def test_an_evaluation(tmp_path: Path, source: Path) -> None:
