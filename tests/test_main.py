@@ -23,7 +23,7 @@ def test_what_was_to_be_done_at_the_end_is_done() -> None:
     """Other threads are waited for, functions of the end run, and what was printed arrives."""
     found = ended(
         """
-import atexit, threading, time
+import atexit, threading
 from geoaware.__main__ import main
 
 class Late:
@@ -32,7 +32,7 @@ class Late:
 
 late = Late()
 atexit.register(lambda: print("at the end"))
-threading.Thread(target=lambda: (time.sleep(0.5), print("thread"))).start()
+threading.Thread(target=lambda: (threading.main_thread().join(), print("thread"))).start()
 main()
 """,
         "--version",

@@ -3,11 +3,11 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from subprocess import PIPE, Popen
 from typing import Any
 
 import numpy as np
@@ -303,14 +303,26 @@ def test_a_jpeg_mask_is_cut_at_half(tmp_path: Path) -> None:
 
 
 _PEAK = """
-import resource, sys
+import os, resource, sys
 from pathlib import Path
 from geoaware.apps.web.images import Limits, read_image
-read_image(Path(sys.argv[1]), Limits())
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-read_image(Path(sys.argv[2]), Limits())
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+for line in sys.stdin:
+    if (child := os.fork()) == 0:  # of which the peak is known
+        first, large = map(Path, line.split())
+        read_image(first, Limits())
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        read_image(large, Limits())
+        print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024, flush=True)
+        os._exit(0)
+    os.waitpid(child, 0)
 """
+
+
+@pytest.fixture(scope="module")
+def reader() -> Iterator[Popen[str]]:
+    """A small program that tells how much memory the second image of each line takes."""
+    with Popen([sys.executable, "-c", _PEAK], stdin=PIPE, stdout=PIPE, text=True) as program:
+        yield program
 
 
 @pytest.mark.parametrize(
@@ -341,17 +353,17 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
     ],
 )
 def test_the_largest_images_of_the_demo_take_300_megabytes(
-    tmp_path: Path, name: str, mode: str, size: tuple[int, int], how: dict[str, Any]
+    reader: Popen[str], tmp_path: Path, name: str, mode: str, size: tuple[int, int], how: dict[str, Any]
 ) -> None:
     Image.new(mode, (64, 64)).save(tmp_path / f"first{Path(name).suffix}", **how)
     image = Image.new(mode, size)
     image.putpixel((5, 5), (1, 2, 3, 4)[: len(mode)] if mode.startswith("RGB") else 70)
     image.save(tmp_path / name, **how)
-    files = [tmp_path / f"first{Path(name).suffix}", tmp_path / name]
-    done = subprocess.run(
-        [sys.executable, "-c", _PEAK, *map(str, files)], capture_output=True, text=True, check=True
-    )
-    assert int(done.stdout) < 300e6
+    assert reader.stdin is not None
+    assert reader.stdout is not None
+    reader.stdin.write(f"{tmp_path / f'first{Path(name).suffix}'} {tmp_path / name}\n")
+    reader.stdin.flush()
+    assert 1e6 < int(reader.stdout.readline()) < 300e6
 
 
 @pytest.mark.parametrize("size", [(1500, 700), (300_000, 2), (2, 300_000)])
