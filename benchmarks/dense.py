@@ -3,8 +3,9 @@
     python benchmarks/dense.py DATA [--extractor lite] [--pairs 40]
 
 Points: PCK@0.10 of annotated keypoints, matched one by one and read from the field of the whole image. Masks
-(badja): the target's mask carried to the source by the field, by the thin plate, and by nearest neighbours
-alone (argmax), as IoU with the source's own mask. Speed: a field of 448 x 448 pixels, without encoding.
+(badja): the target's mask carried to the source by the field, by the thin plate, by nearest neighbours alone
+(argmax), and as `geoaware transfer --masks` does it, as IoU with the source's own mask. Speed: a field of
+448 x 448 pixels, without encoding.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from accuracy import CASES
 from PIL import Image
 
 from geoaware import data
+from geoaware.apps.transfer.masks import MOST, Outline, cells_of
 from geoaware.data import object_mask
 from geoaware.evaluation.predict import choose_pairs
 from geoaware.evaluation.protocols import get_protocol
@@ -49,11 +51,15 @@ def points(matcher: Matcher, root: Path, name: str, count: int) -> str:
     return f"| {name} | {len(found['match'])} | " + " | ".join(cells) + " |"
 
 
-def overlap(field: Field, mask: np.ndarray, truth: np.ndarray) -> float:
-    """IoU of the target's mask, carried to the source by every match, with the source's own."""
-    carried = Image.new("RGBA", field.target.size)
-    carried.putalpha(Image.fromarray(mask))
-    found = np.asarray(field.carry(carried, 0, float("inf")).getchannel("A")) >= 128
+def carried(field: Field, mask: np.ndarray) -> np.ndarray:
+    """The target's mask, carried to the source by every match."""
+    image = Image.new("RGBA", field.target.size)
+    image.putalpha(Image.fromarray(mask))
+    return np.asarray(field.carry(image, 0, float("inf")).getchannel("A")) >= 128
+
+
+def overlap(found: np.ndarray, truth: np.ndarray) -> float:
+    """IoU of two masks."""
     return float((found & truth).sum() / (found | truth).sum())
 
 
@@ -63,16 +69,20 @@ def masks(matcher: Matcher, root: Path, count: int) -> list[str]:
     pairs = data.load(case.loader, root / case.folder, case.split, **case.options)
     nearest = Matcher(matcher.extractor, MatchSettings(mode="argmax", inside_picture=True), pose="off")
     found: dict[str, list[float]] = {"nearest neighbours": [], "field": [], "thin plate": []}
+    found["transfer --masks"] = []
     for pair in choose_pairs(pairs, count).pairs:
         own, other = (object_mask(each) for each in (pair.source, pair.target))
         if own is None or other is None:
             continue
         source, target = matcher.encode(pair.source.path), matcher.encode(pair.target.path)
         field = matcher.dense(source, target)
-        found["nearest neighbours"].append(overlap(nearest.dense(source, target), other, own))
-        found["field"].append(overlap(field, other, own))
+        found["nearest neighbours"].append(overlap(carried(nearest.dense(source, target), other), own))
+        found["field"].append(overlap(carried(field, other), own))
+        here, there = (each.maps["identity"] for each in (source, target))
+        outline = Outline.of([cells_of(there, other, MOST, 0)])
+        found["transfer --masks"].append(overlap(outline(here).pixels(), own))
         try:
-            found["thin plate"].append(overlap(field.smoothed(), other, own))
+            found["thin plate"].append(overlap(carried(field.smoothed(), other), own))
         except InputError:
             found["thin plate"].append(found["field"][-1])
     return [f"| {way} | {len(each)} | {100 * statistics.fmean(each):.1f} |" for way, each in found.items()]

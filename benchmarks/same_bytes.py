@@ -117,6 +117,9 @@ OTHERS = (
     " --pose flip --report transfer-report",
     "transfer source.json {data}/SPair-mini/JPEGImages --recursive --extractor efficientnet-lite0"
     " --out folder.json",
+    "transfer source.json {data}/SPair-mini/JPEGImages --recursive --find --out found.json",
+    "pose {data}/badja/images --templates templates --extractor efficientnet-lite0 --out poses.json",
+    "extract {data}/badja/images --extractor efficientnet-lite0 --poses identity,flip --cache stored",
 )
 
 KEPT = (".jsonl", ".csv", ".json", ".safetensors")
@@ -141,13 +144,17 @@ def commands(data: Path) -> list[str]:
 
 
 def write_source(data: Path, out: Path) -> None:
-    """The first three images of BADJA as the annotated sources of a transfer."""
+    """The first three images of BADJA as the annotated sources of a transfer, four as templates of poses."""
     content = json.loads((data / "badja" / "annotations.json").read_text(encoding="utf-8"))
     images = content["images"][:3]
     chosen = {each["id"] for each in images}
     annotations = [each for each in content["annotations"] if each["image_id"] in chosen]
     (out / "source.json").write_text(json.dumps({**content, "images": images, "annotations": annotations}))
     (out / "images").symlink_to(data / "badja" / "images")
+    (out / "templates" / "dogs").mkdir(parents=True)
+    for pose, each in zip(("left", "right", "front", "back"), content["images"][10:], strict=False):
+        image = data / "badja" / "images" / each["file_name"]
+        (out / "templates" / "dogs" / f"{pose}{image.suffix}").symlink_to(image)
 
 
 def run(checkout: Path, data: Path, out: Path, words: list[str]) -> int:

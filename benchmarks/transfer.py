@@ -3,11 +3,12 @@
     python benchmarks/transfer.py accuracy --data DATA --cache FOLDER     PCK by number of sources
     python benchmarks/transfer.py rules --data DATA --cache FOLDER        the vote against simpler rules
     python benchmarks/transfer.py calibration --data DATA --cache FOLDER  the parameters that are shipped
+    python benchmarks/transfer.py masks --data DATA --cache FOLDER        IoU of masks by number of sources
     python benchmarks/transfer.py memory                                  peak memory by number of images
 
 Sources are drawn from the training images, of quaternius for each species apart. `calibration` takes its
-targets from there too; `accuracy` and `rules` take the validation images. The cache spares a second run the
-extraction.
+targets from there too; `accuracy` and `rules` take the validation images. `masks` takes both from badja, of
+the same animal or of the other. The cache spares a second run the extraction.
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from machine import machine
 from torch import Tensor
 
@@ -32,6 +35,7 @@ from geoaware.apps.transfer import Sources, TransferSettings, Vote, Voters, Vote
 from geoaware.apps.transfer.calibration import fit
 from geoaware.apps.transfer.crop import Window, crop_window
 from geoaware.apps.transfer.evaluate import visibility
+from geoaware.apps.transfer.masks import MOST, Cells, cells_of
 from geoaware.apps.transfer.vote import Evidence, Queries
 from geoaware.apps.transfer.voters import judge
 from geoaware.data import object_mask
@@ -266,6 +270,60 @@ def calibration(given: argparse.Namespace) -> None:
         )
 
 
+def masks(given: argparse.Namespace) -> None:
+    """IoU of carried masks, beside the vote of the label of each source's nearest cell."""
+    matcher = matcher_with(given.cache)
+    settings = TransferSettings(carry_masks=True)
+    print("| sources | targets | nearest cells | `--masks` |")
+    print("|---|---|---|---|")
+    path = given.data / "badja" / "annotations.json"
+    animals = [read_sources(path, category=each) for each in ("dog", "cows")]
+    for count, other in product([each for each in given.sources if each < 20], (False, True)):
+        found = list[tuple[float, float]]()
+        for own, strange in (animals, animals[::-1]):
+            voters = Voters(draw(strange if other else own, count, 0), matcher, settings)
+            used = {image.id for image in voters.sources.images}
+            targets = [image for image in own.images if image.id not in used]
+            for features, image, window in search(matcher, targets[: given.targets], [voters], own.name):
+                found.append(_overlaps(voters, features, image, window))
+        shown = " | ".join(f"{100 * statistics.fmean(ious):.1f}" for ious in zip(*found, strict=True))
+        print(
+            f"| {count} of the {'other' if other else 'same'} animal | {len(found)} | {shown} |", flush=True
+        )
+
+
+def _overlaps(
+    voters: Voters, features: FeatureMap, image: AnnotatedImage, window: Window
+) -> tuple[float, float]:
+    """IoU of the mask by nearest cells and of the one that is carried, in the part that was encoded."""
+    left, top, right, bottom = window
+    truth = object_mask(image)
+    assert truth is not None
+    assert voters.outline is not None
+    own = voters.outline(features)
+    target = F.normalize(features.data.flatten(1), dim=0)
+    shares, weights = torch.zeros(features.grid**2), list[float]()
+    for row, source in enumerate(voters.sources.images):
+        cells = _source_cells(voters, source, row)
+        near = cells.descriptors @ target
+        best = (2 - 2 * near[cells.covered >= 0.5].amax(dim=1)).clamp_min(0).sqrt().mean()
+        weights.append(float(torch.exp(-best / voters.settings.vote.softness)))
+        shares += weights[-1] * cells.covered[near.argmax(dim=0)]
+    nearest = replace(own, shares=(shares / sum(weights)).view_as(features.norms).numpy())
+    truth = truth[top:bottom, left:right]
+    both = [each.pixels() for each in (nearest, own)]
+    first, second = (float((each & truth).sum() / (each | truth).sum()) for each in both)
+    return first, second
+
+
+def _source_cells(voters: Voters, source: AnnotatedImage, row: int) -> Cells:
+    left, top, right, bottom = window = voters.windows[row]
+    (features,) = voters.matcher.features([load_annotated(source).crop(window)])
+    mask = object_mask(source)
+    assert mask is not None
+    return cells_of(features, mask[top:bottom, left:right], MOST, 0)
+
+
 def memory(given: argparse.Namespace) -> None:
     """Peak memory of runs over generated images with a toy extractor, each in a process of its own."""
     figures = {}
@@ -317,6 +375,7 @@ MODES: dict[str, Callable[[argparse.Namespace], None]] = {
     "accuracy": accuracy,
     "rules": rules,
     "calibration": calibration,
+    "masks": masks,
     "memory": memory,
     "one-run": one_run,
 }

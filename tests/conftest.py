@@ -4,17 +4,32 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
-from jaxtyping import config, install_import_hook
+from jaxtyping import config
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Workers, and the programs that they start, would each take every core. Read when torch is first loaded.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import tests.checker  # noqa: F401  (the hook finds it among the imported modules)
+from tests import checker
 
-install_import_hook("geoaware", "tests.checker.check")
+checker.install()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first, so that none is left to one process while the others are idle."""
+    slow = {each.path for each in items if each.get_closest_marker("slow")}
+    items.sort(key=lambda each: each.path not in slow)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Each process works through files of its own, and takes from another one when it has no more."""
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log) if config.getoption("dist") == "load" else None
 
 
 @pytest.fixture

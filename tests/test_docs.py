@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from scipy.io import savemat
 from geoaware.commands.examples import examples
 from geoaware.runs import cluster
 from geoaware.runs.work import Local
+from tests.command_line import geoaware
 from tests.data.test_spair import made_up
 from tests.training.tiny import draw_data
 
@@ -89,7 +88,8 @@ def test_the_training_of_ones_own_images(place: Path) -> None:
 
 
 def command(words: str) -> None:
-    subprocess.run([sys.executable, "-m", "geoaware", *words.split()], check=True)
+    done = geoaware(*words.split())
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_notebook_runs_from_top_to_bottom(place: Path) -> None:

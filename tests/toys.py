@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from geoaware.features.extractor import Extractor, Layout
 from geoaware.features.framed import box_of_cells, cut_out
+from geoaware.features.tuned import UPRIGHT
 from geoaware.method.geometry import Canvas, Pose
 from geoaware.method.types import longer_side
 
@@ -109,7 +110,8 @@ class Seeing(Patches):
         turns: dict[float, Pose] = {-down: "identity", right: "rot90", down: "rot180", -right: "rot-90"}
         box = cut_out(found, (canvas.width, canvas.height))
         small = longer_side(found) < 0.5 * max(canvas.width, canvas.height)
-        return replace(canvas, turn=turns[max(turns)], box=box if small else None)
+        turn = UPRIGHT[(UPRIGHT.index(canvas.turn) + UPRIGHT.index(turns[max(turns)])) % 4]
+        return replace(canvas, turn=turn, box=box if small else None)
 
 
 def beacon(side: int = 78, seed: int = 0) -> Image.Image:

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor
 
+from geoaware.data.flow import write_flow
 from geoaware.method.dense import JUMP, enlarge, lattice, mesh, read
 from geoaware.method.geometry import Canvas, PointsLike, Pose, as_points
 from geoaware.result import Encoded, MatchResult, as_png
@@ -25,9 +26,6 @@ CONFIDENCE, CYCLE = 0.3, 0.1
 
 _KNOTS, _BENDS = 400, 8
 """So many matches at most hold a thin plate, and at every so many pixels it is computed: it is smooth."""
-
-_FLO, _UNKNOWN = 202021.25, 1e10
-"""What Middlebury's .flo begins with, and what stands where nothing is known."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -184,11 +182,7 @@ class Field:
     def _write_flo(self, draft: Path) -> None:
         width, height = self.source.size
         pixels = mesh(torch.arange(width), torch.arange(height))
-        flow = (self._read(pixels)[..., :2] - pixels).nan_to_num(nan=_UNKNOWN)
-        with draft.open("wb") as file:
-            np.array([_FLO], "<f4").tofile(file)
-            np.array([width, height], "<i4").tofile(file)
-            flow.numpy().astype("<f4").tofile(file)
+        write_flow(draft, (self._read(pixels)[..., :2] - pixels).numpy())
 
     def _write_png(self, draft: Path) -> None:
         self.draw().save(draft)

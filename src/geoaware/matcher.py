@@ -367,6 +367,11 @@ class Matcher:
             )
         return Alignment(best_pose(distances, self.pose_rule.margin), distances, maps)
 
+    def how(self) -> dict[str, Any]:
+        """How features are matched, as headers of files of results say it."""
+        rule = asdict(self.pose_rule)
+        return {"matching": asdict(self.settings), "pose": self.pose, "pose_rule": rule}
+
     def describe(self) -> dict[str, Any]:
         """Features, settings and versions, as written beside every result."""
         refined = {}

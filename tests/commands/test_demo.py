@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -16,8 +15,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.apps.demo.load import under_load
-from tests.apps.demo.serving import COMMAND, PATIENCE, started
-from tests.commands.test_match import assert_refused
+from tests.apps.demo.serving import PATIENCE, started
+from tests.command_line import assert_refused, geoaware
 from tests.toys import save_face
 
 
@@ -81,45 +80,39 @@ def test_others_are_let_in_only_with_a_warning(tmp_path: Path) -> None:
         assert "warning: everyone who can reach this machine at 0.0.0.0" in demo.end(signal.SIGTERM)
 
 
-def run(*options: str, program: list[str] = COMMAND) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "120", "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [*program, *options], capture_output=True, text=True, env=environment, timeout=PATIENCE
-    )
-
-
 def test_a_port_in_use() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        done = run("--port", str(port))
+        done = geoaware("demo", "--port", port)
     assert_refused(done, f"cannot listen at 127.0.0.1, port {port}", "0 takes one that is free (--port)")
 
 
 def test_an_address_of_another_machine() -> None:
-    done = run("--host", "192.0.2.1", "--port", "0")
+    done = geoaware("demo", "--host", "192.0.2.1", "--port", "0")
     assert done.returncode == 2
     assert "error: cannot listen at 192.0.2.1" in done.stderr
 
 
 def test_unknown_features() -> None:
-    assert_refused(run("--extractor", "nonesuch", "--port", "0"), "unknown extractor 'nonesuch'")
+    assert_refused(geoaware("demo", "--extractor", "nonesuch", "--port", 0), "unknown extractor 'nonesuch'")
 
 
 def test_without_gradio() -> None:
     code = "import sys; sys.modules['gradio'] = None; from geoaware import cli; cli.main()"
-    done = run("--port", "0", program=[sys.executable, "-c", code, "demo"])
+    words = [sys.executable, "-c", code, "demo", "--port", "0"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert_refused(done, "the package 'gradio' is not installed: pip install 'geoaware[demo]'")
 
 
 @pytest.mark.parametrize("option", ["--max-upload-mb=0", "--max-megapixels=500", "--port=70000"])
 def test_limits_that_cannot_be(option: str) -> None:
-    done = run(option)
+    done = geoaware("demo", option)
     assert done.returncode == 2
     assert option.split("=")[0] in done.stderr
     assert "Traceback" not in done.stderr
 
 
 def test_help_shows_an_example() -> None:
-    done = run("--help")
+    done = geoaware("demo", "--help")
     assert done.returncode == 0
     assert "geoaware demo --extractor dinov2-base --device cuda --port 8000" in done.stdout

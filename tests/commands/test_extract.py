@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -14,25 +15,24 @@ from geoaware.commands import extract as command
 from geoaware.features import EXTRACTORS, Entry
 from geoaware.runs.errors import InputError
 from geoaware.store.feature_store import FeatureStore
-from tests.commands.test_match import assert_refused
+from tests.command_line import Done, assert_refused, geoaware
 from tests.store.toy_extraction import Toy, photos, snapshot
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULE = "tests.commands.toy_program"
 
 
-def start(*arguments: object, launcher: tuple[str, ...] = (), **environment: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", *launcher, MODULE, "extract", *map(str, arguments)]
-    variables = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120", **environment}
+def start(*arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", MODULE, "extract", *map(str, arguments)]
+    variables = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
     return subprocess.Popen(
         command, cwd=ROOT, env=variables, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
 
 
-def extract(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    process = start(*arguments, **environment)
-    out, error = process.communicate(timeout=120)
-    return subprocess.CompletedProcess(process.args, process.returncode, out, error)
+def extract(*arguments: object) -> Done:
+    with mock.patch.dict(EXTRACTORS, toy=Entry("tests.store.toy_extraction", "Toy", "a toy")):
+        return geoaware("extract", *arguments)
 
 
 def common(folder: Path, cache: Path) -> tuple[object, ...]:
@@ -96,9 +96,10 @@ def test_a_second_run_skips_a_check_lists_and_a_third_mends(tmp_path: Path) -> N
 
 def test_several_processes_make_what_one_makes(alone: tuple[Path, Path], tmp_path: Path) -> None:
     folder, cache = alone
-    done = extract(*common(folder, tmp_path), "--recursive", "--workers", 2)
-    assert done.returncode == 1, done.stderr
-    assert "18 extracted, 0 already there, 1 failed" in done.stderr
+    process = start(*common(folder, tmp_path), "--recursive", "--workers", 2)
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 1, error
+    assert "18 extracted, 0 already there, 1 failed" in error
     assert snapshot(tmp_path) == snapshot(cache)
     manifests = [(FeatureStore.open(each).folder / "manifest.json").read_text() for each in (tmp_path, cache)]
     assert manifests[0] == manifests[1]

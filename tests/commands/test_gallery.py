@@ -10,6 +10,7 @@ from typer.testing import CliRunner, Result
 
 from geoaware.commands.gallery import gallery
 from geoaware.runs.errors import InputError
+from tests.command_line import geoaware
 from tests.report.gallery.small import EVIL, EXACT, MIXED, write_data, write_predictions
 from tests.report.gallery.test_write import content, images
 from tests.runs.test_files import HANG, unix
@@ -130,17 +131,14 @@ def test_three_files_and_no_root(root: Path, tmp_path: Path) -> None:
     assert "gone" in str(done.exception)
 
 
-def test_as_a_program(root: Path, tmp_path: Path) -> None:
+def test_exit_codes_and_what_is_said(root: Path, tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").touch()
-    command = [sys.executable, "-m", "geoaware.cli", "gallery"]
     whole = write_predictions(tmp_path / "p.jsonl")
     for arguments, code, message in (
         (["empty.jsonl", "--root", root], 2, "error: empty.jsonl: is empty; write predictions with"),
         ([whole, "--root", root, "--out", "g.html"], 0, "wrote g.html"),
     ):
-        done = subprocess.run(
-            [*command, *map(str, arguments)], capture_output=True, text=True, cwd=tmp_path, timeout=120
-        )
+        done = geoaware("gallery", *arguments, cwd=tmp_path)
         assert done.returncode == code, done.stderr
         assert message in done.stderr
         assert "Traceback" not in done.stderr

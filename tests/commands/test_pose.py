@@ -19,7 +19,7 @@ from geoaware.data import load, object_mask
 from geoaware.matcher import Matcher
 from geoaware.runs.errors import InputError
 from tests.apps.pose.test_pose import SIZE, columns, object_image, write_set
-from tests.commands.test_match import assert_refused, geoaware
+from tests.command_line import assert_refused, geoaware, program
 from tests.evaluation.tiny import Sided
 from tests.shared_data import shared
 
@@ -238,7 +238,7 @@ def test_real_images_end_to_end(tmp_path: Path) -> None:
         labels[query.path.name] = pose
     with (tmp_path / "labels.csv").open("w", newline="") as file:
         csv.writer(file).writerows(labels.items())
-    done = geoaware(
+    done = program(
         "pose", tmp_path / "photos", "--templates", tmp_path / "sets", "--masks", tmp_path / "masks",
         "--labels", tmp_path / "labels.csv", "--out", tmp_path / "poses.json", "--device", "cpu",
     )  # fmt: skip

@@ -16,6 +16,7 @@ import pytest
 
 from tests.apps.demo.serving import fetch
 from tests.apps.review.made import THREE, write_result
+from tests.command_line import Done, assert_refused, geoaware
 
 COMMAND = [sys.executable, "-m", "geoaware.cli", "review"]
 PATIENCE = 120
@@ -44,17 +45,8 @@ def url(process: subprocess.Popen[str]) -> str:
     return line.split()[1]
 
 
-def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, *words], capture_output=True, text=True, cwd=folder, timeout=PATIENCE, check=False
-    )
-
-
-def assert_refused(done: subprocess.CompletedProcess[str], *parts: str) -> None:
-    assert (done.returncode, done.stdout) == (2, ""), done.stderr
-    assert len(done.stderr.strip().splitlines()) <= 2, done.stderr
-    for each in parts:
-        assert each in done.stderr
+def run(folder: Path, *words: str) -> Done:
+    return geoaware("review", *words, cwd=folder)
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.apps.demo.serving import request, started
-from tests.commands.test_match import assert_refused, geoaware
+from tests.command_line import assert_refused, geoaware
 
 TOKEN = "a-token-nobody-guesses"
 

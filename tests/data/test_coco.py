@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from geoaware.data import load
+from geoaware.data.check import check
 from geoaware.runs.errors import InputError
 from tests.shared_data import shared
 
@@ -40,6 +41,41 @@ def made_up(root: Path, **changes: Any) -> Path:
         Image.new("RGB", (50, 40)).save(root / "images" / image["file_name"])
     (root / "annotations.json").write_text(json.dumps(content), encoding="utf-8")
     return root
+
+
+def test_the_layout_of_mp100(tmp_path: Path) -> None:
+    """Many categories of their own numbers of keypoints, a folder of images for each, splits 1 to 5."""
+    kinds = {"fox_body": 3, "sofa": 5, "human_hand": 4}
+    content: dict[str, Any] = {"images": [], "annotations": [], "categories": []}
+    for category, (name, count) in enumerate(kinds.items(), start=1):
+        names = [f"{each}" for each in "abcde"[:count]] if name != "human_hand" else []
+        content["categories"].append({"id": category, "name": name, "keypoints": names, "skeleton": []})
+        for each in range(2):
+            number = 10 * category + each
+            file = f"{name}/{each:06}.jpg"
+            (tmp_path / name).mkdir(exist_ok=True)
+            Image.new("RGB", (50, 40)).save(tmp_path / file)
+            content["images"].append({"id": number, "file_name": file, "width": 50, "height": 40})
+            places = [value for point in range(count) for value in (category, point + each, 2)]
+            content["annotations"].append(
+                {"id": number, "image_id": number, "category_id": category, "bbox": [0, 0, 30, 20]}
+                | {"keypoints": places, "num_keypoints": count}
+            )
+    (tmp_path / "annotations").mkdir()
+    path = tmp_path / "annotations/mp100_split1_test.json"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    data = load("coco", tmp_path, "mp100_split1_test", pairs="all")
+    assert [pair.id for pair in data.pairs if pair.category == "sofa"] == [
+        "sofa/000000.jpg--sofa/000001.jpg",
+        "sofa/000001.jpg--sofa/000000.jpg",
+    ]
+    assert {name: len(data.schemas[name]) for name in data.categories} == kinds
+    assert data.schemas["human_hand"].names == ("0", "1", "2", "3")
+    (hand,) = (image for image in data.images if image.id == "human_hand/000001.jpg")
+    assert hand.path == tmp_path / "human_hand/000001.jpg"
+    assert hand.keypoints.at([0, 3]).tolist() == [[3.0, 1.0], [3.0, 4.0]]
+    assert "human_hand: names no keypoints, so they are called by their numbers from 0" in data.notes
+    assert check("coco", tmp_path, "mp100_split1_test").problems == []
 
 
 def test_images_and_pairs(tmp_path: Path) -> None:

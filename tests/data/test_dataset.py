@@ -88,6 +88,11 @@ def test_options_of_every_loader() -> None:
         "pf-pascal": ("pairs",),
         "pf-willow": ("pairs",),
         "ap10k": ("benchmark", "built", "images"),
+        "spair-u": ("categories", "images"),
+        "cub": ("pairs", "across", "categories", "seed"),
+        "awa-pose": ("pairs", "across", "categories", "seed"),
+        "tss": ("categories", "step"),
+        "soco": ("match", "categories"),
         "coco": ("annotations", "images", "masks", "pairs", "min_common", "across", "hidden", "seed", "exif"),
         "pairs": ("pairs", "images", "exif"),
     }

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import shutil
+import socket
 import tarfile
 import threading
+import time
 import zipfile
 from collections import namedtuple
 from collections.abc import Iterator
@@ -14,26 +17,30 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 
 import pytest
 
 from geoaware import cli
 from geoaware.data import get as module
+from geoaware.data import load
 from geoaware.data.get import DOWNLOADS, Download, get
 from geoaware.runs.errors import InputError
+from tests.data import benchmarks
 from tests.data.test_spair import made_up
 
 ARCHIVE = "SPair-71k.tar.gz"
 
 
 class Server(ThreadingHTTPServer):
-    """Gives files by their names; ``stop`` is after how many bytes it hangs up, once."""
+    """Gives files by their names; after ``stop`` bytes it hangs up, once, and it waits ``wait`` seconds."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.files: dict[str, bytes] = {}
         self.stop: int | None = None
         self.ranges = True
+        self.wait = 0.0
         self.asked: list[str | None] = []
 
     def url(self, name: str) -> str:
@@ -62,6 +69,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(rest)))
         self.end_headers()
         stop, self.server.stop = self.server.stop, None
+        time.sleep(self.server.wait)
         self.wfile.write(rest if stop is None else rest[:stop])
 
 
@@ -144,6 +152,48 @@ def test_files_beside_the_archive_go_into_the_root(
     assert names(root.parent) == ["PF-PASCAL"]
 
 
+def test_several_archives_and_a_list_beside_one(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.files |= {f"{name}.zip": zipped((f"{name}/a", name.encode())) for name in ("Images", "Pairs")}
+    offer(monkeypatch, "soco", url=server.url("Pairs.zip"), more=(server.url("Images.zip"),))
+    assert inside(get("soco", tmp_path)) == {"Images/a": b"Images", "Pairs/a": b"Pairs"}
+    server.files["CUB_200_2011.tgz"] = cub = packed(benchmarks.cub(tmp_path / "birds"), "CUB_200_2011")
+    server.files["random_pairs.txt"] = b"3 4\n"
+    assert DOWNLOADS["cub"].md5 == "97eceeb196236b17998738112f37df78"
+    beside = {"random_pairs.txt": server.url("random_pairs.txt")}
+    offer(monkeypatch, "cub", url=server.url("CUB_200_2011.tgz"), beside=beside)
+    with pytest.raises(InputError, match="is not the file that was expected"):
+        get("cub", tmp_path)
+    offer(monkeypatch, "cub", md5=hashlib.md5(cub).hexdigest())
+    root = get("cub", tmp_path)
+    assert [pair.source.id[-10:] for pair in load("cub", root, "all").pairs] == ["bird_3.jpg"]
+    assert names(tmp_path) == ["CUB_200_2011", "SOCO", "birds", "source"]
+
+
+def test_what_is_fetched_is_what_the_loader_reads(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.files["TSS.tgz"] = packed(benchmarks.tss(tmp_path / "flows"), "TSS_CVPR2016")
+    offer(monkeypatch, "tss", url=server.url("TSS.tgz"))
+    assert len(load("tss", get("tss", tmp_path), "test")) == 4
+    benchmarks.spair_u(tmp_path / "SPair-U")
+    (tmp_path / "SPair-U").rename(tmp_path / "unseen")
+    server.files["u.tgz"] = packed(tmp_path / "unseen", "datasets/SPair-U")
+    offer(monkeypatch, "spair-u", url=server.url("u.tgz"))
+    assert len(load("spair-u", get("spair-u", tmp_path), "test")) == 1
+
+
+def zipped(*members: tuple[str, bytes], link: str = "") -> bytes:
+    written = io.BytesIO()
+    with zipfile.ZipFile(written, "w") as archive:
+        for name, content in members:
+            info = zipfile.ZipInfo(name)
+            info.external_attr = (0o120777 if name == link else 0o100644) << 16
+            archive.writestr(info, content)
+    return written.getvalue()
+
+
 def tarred(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> bytes:
     written = io.BytesIO()
     with tarfile.open(fileobj=written, mode="w:gz") as archive:
@@ -163,8 +213,22 @@ def tarred(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> bytes:
         (tarred("SPair-71k/l", tarfile.SYMTYPE, "/etc/passwd"), "'SPair-71k/l' in it is a link, or no file"),
         (tarred("SPair-71k/l", tarfile.LNKTYPE, "../../x"), "'SPair-71k/l' in it is a link, or no file"),
         (tarred("SPair-71k/fifo", tarfile.FIFOTYPE), "'SPair-71k/fifo' in it is a link, or no file"),
+        (zipped(("../out", b"")), "'../out' in it leads out of its folder; do not trust this archive"),
+        (zipped(("SPair-71k/l", b"/etc"), link="SPair-71k/l"), "'SPair-71k/l' in it is a link, or no file"),
+        (zipped(("SPair-71k/a", b"1234")).replace(b"1234", b"1235"), r"cannot be unpacked \("),
     ],
-    ids=["none", "other folder", "above", "absolute", "link", "hard link", "pipe"],
+    ids=[
+        "none",
+        "other folder",
+        "above",
+        "absolute",
+        "link",
+        "hard link",
+        "pipe",
+        "zip above",
+        "zip link",
+        "bit",
+    ],
 )
 def test_archives_that_are_not_to_be_trusted(
     server: Server, tmp_path: Path, content: bytes, message: str
@@ -200,12 +264,47 @@ def test_too_little_room(server: Server, tmp_path: Path, monkeypatch: pytest.Mon
         get("spair71k", tmp_path / "data")
 
 
+def test_a_disk_that_fills_up(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_copy", full)
+        with pytest.raises(InputError, match=r"\.part: cannot be written \(No space left on device\);"):
+            get("spair71k", tmp_path / "data")
+    assert names(tmp_path / "data") == [f"{ARCHIVE}.part"]
+    with monkeypatch.context() as patch:
+        patch.setattr("geoaware.data.formats.archive.shutil.copyfileobj", full)
+        with pytest.raises(InputError, match=r"tar\.gz: cannot be unpacked \(.*No space left on device"):
+            get("spair71k", tmp_path / "data")
+    assert names(tmp_path / "data") == [ARCHIVE]
+    assert inside(get("spair71k", tmp_path / "data")) == inside(tmp_path / "source")
+
+
+def test_a_network_that_is_not_there_or_stalls(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_PATIENCE_S", 0.05)
+    server.wait = 0.3
+    with pytest.raises(InputError, match=r"cannot be fetched \(.*timed out.*\); the same command goes on"):
+        get("spair71k", tmp_path)
+
+    def unknown(*_: Any, **__: Any) -> None:
+        raise URLError(socket.gaierror(-2, "Name or service not known"))
+
+    monkeypatch.setattr(module.urllib.request, "urlopen", unknown)
+    with pytest.raises(InputError, match=r"cannot be fetched \(.*Name or service not known\); the same"):
+        get("spair71k", tmp_path)
+
+
 def test_what_cannot_be_fetched(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     server.files.clear()
     with pytest.raises(InputError, match=r"SPair-71k.tar.gz: cannot be fetched \(.*Not Found"):
         get("spair71k", tmp_path)
     with pytest.raises(InputError, match="ap10k must be fetched by hand: its page links to a drive"):
         get("ap10k", tmp_path)
+    with pytest.raises(InputError, match="awa-pose must be fetched by hand: images and annotations"):
+        get("awa-pose", tmp_path)
     with pytest.raises(InputError, match="'coco' cannot be fetched; known: spair71k, pf-pascal, pf-willow"):
         get("coco", tmp_path)
     monkeypatch.setitem(DOWNLOADS, "spair71k", Download("x", "http://127.0.0.1:9/x.zip"))  # type: ignore[arg-type]

@@ -9,9 +9,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from pycocotools import mask as coco
 
 from geoaware.data import load, object_mask
-from geoaware.data.masks import decode_segmentation, has_mask, uncompress
+from geoaware.data.masks import compress, decode_segmentation, encode_segmentation, has_mask, uncompress
 from geoaware.method.types import AnnotatedImage, Keypoints
 from geoaware.runs.errors import InputError
 from tests.shared_data import shared
@@ -23,21 +24,9 @@ def test_compressed_run_lengths_by_hand() -> None:
     # is 31 (with "more") then -2 in five bits, 30.
     text = chr(48 + 5) + chr(48 + 8 + 32) + chr(48 + 1) + chr(48 + 3) + chr(48 + 31 + 32) + chr(48 + 30)
     assert uncompress(text) == [5, 40, 3, 7]
+    assert compress([5, 40, 3, 7]) == text
     assert uncompress("") == []
-
-
-def compress(runs: list[int]) -> str:
-    """The other way round, digit by digit."""
-    text = ""
-    for place, run in enumerate(runs):
-        value = run - (runs[place - 2] if place > 2 else 0)
-        while True:
-            digit, value = value & 31, value >> 5
-            more = value != (-1 if digit & 16 else 0)
-            text += chr(48 + digit + 32 * more)
-            if not more:
-                break
-    return text
+    assert compress([]) == ""
 
 
 @given(st.lists(st.integers(0, 10**6), max_size=30))
@@ -51,6 +40,18 @@ def test_runs_go_down_the_columns() -> None:
     for counts in ([1, 3, 2], "132"):
         mask = decode_segmentation({"size": [2, 3], "counts": counts}, (3, 2), "it")
         assert mask.tolist() == expected
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_masks_are_encoded_as_pycocotools_does(first: bool) -> None:
+    generator = np.random.default_rng(1)
+    for share in (0, 0.1, 0.9, 1):
+        mask = generator.random((31, 7)) < share
+        mask[0, 0] = first
+        encoded = encode_segmentation(mask)
+        theirs = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
+        assert encoded == {"size": [31, 7], "counts": theirs["counts"].decode()}
+        assert (decode_segmentation(encoded, (7, 31), "it") == mask).all()
 
 
 def test_polygons() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -7,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -17,7 +19,6 @@ from geoaware.evaluation.predict import (
     PredictSettings,
     _Job,
     _size,
-    _Work,
     choose_pairs,
     matching_settings,
     predict,
@@ -254,6 +255,12 @@ def test_masks_choose_the_pose(dataset, tmp_path):
     header, record = lines(predict(only, tiny_matcher(), tmp_path / "p.jsonl", PredictSettings(masks=True)))
     assert header["settings"]["masks"] is True
     assert record["pose"] == "flip"
+    Image.new("L", (9, 7), 255).save(mask)
+    with pytest.raises(
+        InputError, match=r"mask\.png: mask of 9x7 pixels, image of .*; give one of the image's size"
+    ):
+        predict(only, tiny_matcher(), tmp_path / "q.jsonl", PredictSettings(masks=True))
+    assert not (tmp_path / "q.jsonl").exists()
 
 
 def test_each_image_and_pose_is_extracted_once(dataset, tmp_path, whole):
@@ -316,10 +323,10 @@ def test_several_processes_write_the_same_bytes(dataset, tmp_path, whole, cache_
     assert [each.name for each in tmp_path.iterdir() if "p.jsonl" in each.name] == ["p.jsonl"]
 
 
-def test_what_processes_leave_for_each_other_takes_only_its_room(dataset, tmp_path):
-    job = _Job(_Work(dataset, tiny_matcher(), PredictSettings(batch=1)))
+def test_what_processes_leave_for_each_other_takes_only_its_room(dataset, tmp_path, monkeypatch):
+    job = _Job(dataset, tiny_matcher(), PredictSettings(batch=1))
     made = [job._extract(number, {}) for number in range(4)]
-    sizes = [sum(map(_size, each.values())) for each in made]
+    sizes = [_size(each) for each in made]
     job._room = room = max(sizes[a] + sizes[a + 1] for a in range(3))
     folder = tmp_path / "left"
     folder.mkdir()
@@ -333,9 +340,14 @@ def test_what_processes_leave_for_each_other_takes_only_its_room(dataset, tmp_pa
     for path, encoded in made[3].items():
         assert torch.equal(found[path].maps["identity"].data, encoded.maps["identity"].data)
     job._room = 0
-    job._left.clear()
+    del job._left
     job._leave(made[0], folder / "0.pt")
     assert not (folder / "0.pt").exists()
+    full = OSError(errno.ENOSPC, "no room")
+    monkeypatch.setattr(torch, "save", Mock(side_effect=full))
+    job._room = room
+    job._leave(made[0], folder / "0.pt")  # the others extract it for themselves
+    assert not list(folder.glob("0.*"))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")

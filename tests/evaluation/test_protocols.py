@@ -23,8 +23,10 @@ POINTS = Keypoints(
 PICTURE = AnnotatedImage("p", Path("p.png"), (200, 150), "cat", POINTS, box=(10, 20, 90, 120))
 
 
-def test_the_five():
-    assert list(PROTOCOLS) == ["paper", "released", "dift", "pf-pascal", "pf-willow"]
+def test_the_eight():
+    assert list(PROTOCOLS) == [
+        *("paper", "released", "dift", "pf-pascal", "pf-willow", "cub", "tss", "soco"),
+    ]
     rules = {name: (each.base, each.strict, each.averaging, each.flip) for name, each in PROTOCOLS.items()}
     assert rules == {
         "paper": ("box", True, "per_image", "pixel"),
@@ -32,7 +34,11 @@ def test_the_five():
         "dift": ("box", False, "per_point", "pixel"),
         "pf-pascal": ("image", True, "per_image", "pixel"),
         "pf-willow": ("keypoints", False, "per_image", "pixel"),
+        "cub": ("box", False, "per_image", "pixel"),
+        "tss": ("image", False, "category_per_image", "pixel"),
+        "soco": ("box", True, "category_per_image", "pixel"),
     }
+    assert get_protocol("tss").alphas == (0.05,)
     assert get_protocol("paper").alphas == (0.01, 0.05, 0.1)
     assert get_protocol("pf-pascal").alphas == (0.05, 0.1, 0.15)
     assert set(FOR_BASE.values()) <= set(PROTOCOLS)

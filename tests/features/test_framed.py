@@ -259,17 +259,32 @@ def lite() -> Extractor:
 
 
 @pytest.mark.parametrize("place", range(4))
-def test_lite_turns_what_it_is_sure_of(lite: Extractor, place: int) -> None:
+def test_lite_sees_the_likeliest_turn(lite: Extractor, place: int) -> None:
     canvas, nothing = Canvas(352, 352, 352), torch.full((1, 44, 44), -1.0)
-    # A logit of 3.2 above three others is a probability of 0.891, one of 3.4 of 0.909.
-    for logit, turn in ((3.2, "identity"), (3.4, TURNS[place])):
-        logits = torch.zeros(4, 1, 1)
-        logits[place] = logit
-        assert lite.look([torch.zeros(1, 1, 1), nothing, logits], canvas) == replace(canvas, turn=turn)
+    logits = torch.zeros(4, 1, 1)
+    logits[place] = 0.1
+    seen = lite.look([torch.zeros(1, 1, 1), nothing, logits], canvas)
+    assert seen == replace(canvas, turn=TURNS[place])
     # What is turned already is turned further.
     half = replace(canvas, turn="rot180")
     turned = lite.look([torch.zeros(1, 1, 1), nothing, logits], half).turn
     assert turned == TURNS[(2 + place) % 4]
+
+
+class Doubtful(Seeing):
+    """`Seeing`, but a turned image would have to be turned further."""
+
+    def look(self, levels: object, canvas: Canvas) -> Canvas:
+        turns: dict[Pose, Pose] = {"identity": "rot90", "rot90": "rot180"}
+        return replace(canvas, turn=turns[canvas.turn])
+
+
+def test_a_turn_is_taken_only_if_the_turned_image_stands_upright() -> None:
+    doubtful, image = Doubtful(), beacon(117)
+    found = FramedExtractor(doubtful, upright="auto")(image)
+    assert doubtful.count == 2
+    assert found.canvas == Canvas(117, 117, 117)
+    assert torch.equal(found.data, Seeing()(image).data)
 
 
 def test_lite_cuts_small_objects_out(lite: Extractor) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -140,6 +142,48 @@ def test_settings_that_cannot_be(
     folder = tiny_dinov3(tmp_path, convolutional)
     with pytest.raises(InputError, match=message):
         load_extractor(name, device="cpu", weights=str(folder), **settings)
+
+
+class Gated(BaseHTTPRequestHandler):
+    """A hub whose repositories are all gated."""
+
+    def do_HEAD(self) -> None:
+        self.send_response(401)
+        self.send_header("X-Error-Code", "GatedRepo")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_GET = do_HEAD
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+def test_gated_weights_and_no_network_say_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Gated) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        place = f"http://127.0.0.1:{server.server_port}"
+        monkeypatch.setattr(constants, "ENDPOINT", place)
+        template = place + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        with pytest.raises(InputError) as caught:
+            load_extractor("dinov3-base", device="cpu")
+        server.shutdown()
+    # Nobody answers there any more.
+    with pytest.raises(
+        InputError, match=r"no weights for dinov3-small .*\nremedy: with a network, accept the"
+    ):
+        load_extractor("dinov3-small", device="cpu")
+    first, second = str(caught.value).splitlines()
+    assert "no weights for dinov3-base at 'facebook/dinov3-vitb16-pretrain-lvd1689m' (" in first
+    assert "gated repo" in first
+    assert "accept the licence at https://huggingface.co/facebook/dinov3-vitb16-pretrain-lvd1689m" in second
+    assert "hf download facebook/dinov3-vitb16-pretrain-lvd1689m" in second
+    assert not [each for each in tmp_path.rglob("*") if each.is_file()]
 
 
 def test_missing_weights_say_where_the_licence_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:

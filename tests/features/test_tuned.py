@@ -236,7 +236,7 @@ def alone() -> EfficientNetLite:
 
 
 def tuned(network: TunedNetwork, **settings: Any) -> Tuned:
-    chosen = TunedSettings(**{"canvas": SIDE, "coarse_canvas": 64, **settings})
+    chosen = TunedSettings(**{"canvas": SIDE, "coarse_canvas": 64, "share": 0.75, **settings})
     return Tuned("tiny", chosen, network).eval()
 
 
@@ -342,7 +342,7 @@ class TestCombined:
         ours, theirs = (each[0].flatten(1).T @ each[1].flatten(1) for each in (found, usual))
         torch.testing.assert_close(ours, 0.5 * theirs, atol=1e-5, rtol=0)
 
-    def test_three_quarters_are_the_most(self, network: TunedNetwork) -> None:
+    def test_the_setting_is_the_most(self, network: TunedNetwork) -> None:
         extractor = tuned(network)
         trained, presence, turns, *plain = levels_of(extractor)
         with torch.inference_mode():
@@ -388,6 +388,7 @@ class TestTuned:
         first = tuned(network)
         assert tuned(network, grid=5).identity != first.identity
         assert tuned(network, coarse_canvas=32).identity != first.identity
+        assert tuned(network, share=0.5).identity != first.identity
         with torch.no_grad():
             network.familiar[1] += 1
         other = tuned(network)
@@ -401,6 +402,8 @@ class TestTuned:
             ({"canvas": 0}, "canvases must be multiples of 32 pixels, got 0"),
             ({"coarse_canvas": 200}, "canvases must be multiples of 32 pixels, got 200"),
             ({"grid": 0}, "the grid must have 1 to 352 cells a side, got 0"),
+            ({"share": 1.5}, "share must be from 0 to 1, got 1.5"),
+            ({"share": float("nan")}, "share must be from 0 to 1, got nan"),
         ],
     )
     def test_settings_that_cannot_be(self, settings: dict[str, Any], message: str) -> None:

@@ -41,6 +41,11 @@ _SETS = {
     "pf-pascal": ("pascal", "test"),
     "pf-willow": ("willow", "test"),
     "pairs": ("pairs", "mine"),
+    "spair-u": ("unseen", "test"),
+    "cub": ("cub", "all"),
+    "awa-pose": ("awa", "all"),
+    "tss": ("tss", "test"),
+    "soco": ("soco", "cross"),
 }
 _RUN = ("run/checkpoint.safetensors", "run/log.jsonl", "run/config.yaml", "run/last/*", "run/best/*")
 _SHOWN = ("coco/images", "coco/masks")

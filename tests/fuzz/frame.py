@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import io
-import logging
 import os
 import signal
 import sys
 import tempfile
 import traceback
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -26,10 +23,10 @@ import typer
 from geoaware import cli
 from geoaware.apps.demo import server
 from geoaware.apps.serve import server as interface
-from geoaware.data import images
 from geoaware.features import EXTRACTORS, Entry
 from geoaware.method import post_processor
 from geoaware.runs import progress
+from tests.command_line import fresh_state, outputs
 
 LONGEST_S = 60
 """A run that takes longer hangs."""
@@ -123,7 +120,7 @@ def run(words: list[str], folder: Path, stop: int | None = None) -> Ended:
     before = Path.cwd(), sys.argv, tempfile.tempdir
     temporary = folder / "tmp"
     temporary.mkdir()
-    with _patched(), _outputs(folder.parent) as told, _fresh_state(), _limited(stop):
+    with _patched(), outputs(folder.parent) as told, fresh_state(), _limited(stop):
         try:
             os.chdir(folder)
             tempfile.tempdir = str(temporary)
@@ -141,47 +138,6 @@ def run(words: list[str], folder: Path, stop: int | None = None) -> Ended:
             _, sys.argv, tempfile.tempdir = before
     ended.out, ended.err, ended.below = told
     return ended
-
-
-@contextlib.contextmanager
-def _outputs(folder: Path) -> Iterator[list[str]]:
-    """Catch both outputs, and what lies below Python."""
-    told: list[str] = []
-    streams, kept = (sys.stdout, sys.stderr), [os.dup(number) for number in (1, 2)]
-    caught = [io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in streams]
-    with tempfile.TemporaryFile(dir=folder) as file:
-        try:
-            for number in (1, 2):
-                os.dup2(file.fileno(), number)
-            sys.stdout, sys.stderr = caught
-            yield told
-        finally:
-            sys.stdout, sys.stderr = streams
-            for number, old in zip((1, 2), kept, strict=True):
-                os.dup2(old, number)
-                os.close(old)
-            told += [each.buffer.getvalue().decode() for each in caught]  # type: ignore[attr-defined]
-            file.seek(0)
-            told.append(file.read().decode(errors="backslashreplace"))
-
-
-@contextlib.contextmanager
-def _fresh_state() -> Iterator[None]:
-    """What a process keeps between two runs is as at its start; warnings are shown as often as they come."""
-    logger = logging.getLogger("geoaware")
-    handlers, level = logger.handlers[:], logger.level
-    images._said.clear()
-    with warnings.catch_warnings():
-        warnings.resetwarnings()
-        warnings.simplefilter("always", UserWarning)
-        warnings.simplefilter("ignore", DeprecationWarning)
-        try:
-            yield
-        finally:
-            logger.handlers[:] = handlers
-            logger.setLevel(level)
-            if "matplotlib.pyplot" in sys.modules:
-                sys.modules["matplotlib.pyplot"].close("all")
 
 
 @contextlib.contextmanager

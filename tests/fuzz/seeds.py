@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from geoaware.features.tuned import TunedNetwork, TunedShape
 from geoaware.method.post_processor import PostProcessor
 from geoaware.studies.tiny_networks import odise_state
+from tests.data import benchmarks
 from tests.data import test_pairs as pairs
 from tests.data import test_proposal_flow as flow
 from tests.data import test_spair as spair
@@ -140,6 +141,13 @@ def _coco(root: Path, colours: tuple[str, ...]) -> None:
 
 def _other_sets(root: Path) -> None:
     spair.made_up(root / "spair")
+    benchmarks.spair_u(root / "unseen")
+    (root / "SPair-71k" / "JPEGImages").rename(root / "unseen" / "JPEGImages")
+    shutil.rmtree(root / "SPair-71k")
+    for name, make in (("cub", benchmarks.cub), ("awa", benchmarks.awa_pose)):
+        make(root / name)
+    benchmarks.tss(root / "tss")
+    benchmarks.soco(root / "soco")
     flow.willow(root / "willow")
     flow.willow_list(root / "willow" / "test_pairs.csv", ("car(S)/c.png", "car(S)/a.png"))
     flow.pascal(root / "pascal")

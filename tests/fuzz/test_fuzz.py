@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-SEED, RUNS, PART = 0, 2_000, 500
+SEED, RUNS, PART = 0, 2_000, 1_000
 
 pytestmark = [
     pytest.mark.skipif(find_spec(package) is None, reason=f"needs {package}")

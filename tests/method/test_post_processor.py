@@ -274,7 +274,9 @@ class MakesAFolder:
 
 
 class TestReleased:
-    @pytest.mark.parametrize(("channels", "width", "grid"), [(CHANNELS, 128, 60), ((7,), 256, 9)])
+    @pytest.mark.parametrize(
+        ("channels", "width", "grid"), [(CHANNELS, 128, 60), ((7,), 256, 9), ((128,), 128, 5)]
+    )
     def test_round_trip(self, tmp_path: Path, channels: tuple[int, ...], width: int, grid: int) -> None:
         state = slow.released_state(channels, width)
         torch.save(state, tmp_path / "best_856.PTH")
@@ -295,6 +297,30 @@ class TestReleased:
             assert torch.equal(network(maps), saved(maps))
             expected = slow.refined(state, maps, grid)
         torch.testing.assert_close(saved(maps).double(), expected, atol=1e-4, rtol=1e-5)
+
+    @pytest.mark.parametrize(
+        ("channels", "width"),
+        [((768,), 768), ((768,), 384), ((768,), 128), ((640, 1280, 1280, 768), 768)],
+    )
+    def test_adapters_of_diy_sc(self, tmp_path: Path, channels: tuple[int, ...], width: int) -> None:
+        """Dünkel et al. 2025: one block for each map under the same names, narrower ones with a shortcut."""
+        state, parts = {}, ["conv1", "conv2", "conv3"]
+        released = slow.released_state(channels, width)
+        for number, inputs in enumerate(channels):
+            for part in parts if inputs == width else [*parts, "shortcut"]:
+                for each in ("weight", "norm.weight", "norm.bias"):
+                    name = f"bottleneck_layers.{number}.0.{part}.{each}"
+                    state[name] = released[name]
+        for name in ("mixing_weights", "logit_scale", "self_logit_scale"):
+            state[name] = released[name]
+        torch.save(state, tmp_path / "best.pth")
+        network = PostProcessor.from_released(tmp_path / "best.pth", 3)
+        assert (network.settings.channels, network.settings.width) == (channels, width)
+        maps = random_maps(0, 1, channels, [3] * len(channels))
+        with torch.no_grad():
+            torch.testing.assert_close(
+                network(maps).double(), slow.refined(state, maps, 3), atol=1e-3, rtol=1e-4
+            )
 
     def test_default_network(self, tmp_path: Path) -> None:
         torch.save(slow.released_state((640, 1280, 1280, 768), 768), tmp_path / "last.PTH")
@@ -369,6 +395,10 @@ class TestReleased:
         cases = [
             ({key: each for key, each in state.items() if key != name}, f"lacks {name}"),
             ({**state, "grid": torch.zeros(2)}, "has grid, which is not known"),
+            (
+                {**state, "bottleneck_layers.0.1.conv1.weight": torch.zeros(2)},
+                "has bottleneck_layers.0.1.conv1.weight, which is not known",
+            ),
             ({**state, name: torch.zeros(64)}, rf"{name} has shape \(64,\), expected \(32,\); the width or"),
             (
                 {**state, "mixing_weights": torch.zeros(4)},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -88,3 +89,22 @@ def other_peaks(judged: np.ndarray, count: int) -> list[tuple[int, int]]:
     best = np.unravel_index(judged.argmax(), judged.shape)
     cells = [(y, x) for y in range(height) for x in range(width) if (y, x) != best and is_peak(y, x)]
     return sorted(cells, key=lambda cell: -judged[cell])[:count]
+
+
+def outline(sources: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, float]:
+    """Ridge regression of the covered share on unit descriptors, cell by cell; both classes weigh a half.
+
+    Minimises the weighted sum of (w x + b - y)^2 plus 1e-3 / sources times |w|^2; b costs nothing.
+    """
+    rows = [(x.astype(np.float64), float(y)) for each in sources for x, y in zip(*each, strict=True)]
+    covered, bare = sum(y for _, y in rows), sum(1 - y for _, y in rows)
+    size = len(rows[0][0])
+    left, right = np.zeros((size + 1, size + 1)), np.zeros(size + 1)
+    for x, y in rows:
+        weight = y / covered / 2 + (1 - y) / bare / 2
+        extended = np.append(x, 1.0)
+        left += weight * np.outer(extended, extended)
+        right += weight * y * extended
+    left[:size, :size] += 1e-3 / len(sources) * np.eye(size)
+    solved = np.linalg.solve(left, right)
+    return solved[:size], float(solved[size])

@@ -34,6 +34,14 @@ def test_so_many_stay_whatever_they_take() -> None:
         assert (kept_of(recent, "abc"), recent.bytes) == (expected, 2 * least)
 
 
+def test_what_goes_is_told() -> None:
+    gone = list[str]()
+    recent: Recent[str, str] = Recent(5, len, least=0, dropped=gone.append)
+    for key, value in (("a", "xx"), ("b", "xxx"), ("c", "x"), ("b", "xx"), ("d", "xxxxxx")):
+        recent[key] = value
+    assert (gone, len(recent)) == (["a", "c", "b", "d"], 0)
+
+
 def test_nothing() -> None:
     recent: Recent[str, str] = Recent(0, len)
     assert (len(recent), recent.bytes, "a" in recent) == (0, 0, False)

@@ -23,19 +23,16 @@ class Numbers(Run):
     part_begins = '{"of"'
 
     def __init__(self, count: int = 5, batch: int = 2, of: str = NAME) -> None:
-        self.count, self.batch, self.of = count, batch, of
-        self.checked: list[Path] = []
+        super().__init__({"of": of}, count, map(str, range(count)))
+        self.batch, self.of, self.checked = batch, of, list[Path]()
 
     @property
     def job(self) -> Job:
         return Squares()
 
-    def __len__(self) -> int:
-        return self.count
-
     def batches(self) -> Sequence[Batch]:
         """In an order of their own."""
-        return batched(self.count, self.batch)[::-1]
+        return batched(len(self), self.batch)[::-1]
 
     def is_current(self, goal: Path) -> bool:
         self.checked.append(goal)

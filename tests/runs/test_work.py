@@ -63,6 +63,13 @@ def speak(item: int) -> None:
     _log.warning("item %d", item)
 
 
+def note_company(notes: Path, _: int) -> None:
+    folder = work.among.folder
+    assert folder is not None
+    assert folder.is_dir()
+    (notes / str(work.among.processes)).write_text(str(folder))
+
+
 def no_threads(parent: int, _: int) -> None:
     assert torch.get_num_threads() == 1
     assert os.getpid() != parent
@@ -101,6 +108,14 @@ def test_the_default_is_one_process_a_core_where_there_is_enough_to_do(monkeypat
 
 def test_processes_compute_in_one_thread() -> None:
     assert len(squares(Local(2), Squares(act=partial(no_threads, os.getpid())), batched(4, 1))) == 4
+
+
+def test_processes_share_a_folder_until_the_job_is_done(tmp_path: Path) -> None:
+    squares(Local(2), Squares(act=partial(note_company, tmp_path)), batched(4, 1))
+    (note,) = tmp_path.iterdir()
+    assert note.name == "2"
+    assert not Path(note.read_text()).exists()
+    assert work.among == work.Shared(1, None), "this process does nothing with others"
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -158,8 +173,10 @@ def note_process(_: int) -> None:
 
 
 def alive(pid: int) -> bool:
-    state = Path(f"/proc/{pid}/stat")
-    return state.exists() and state.read_text().rpartition(")")[2].split()[0] != "Z"
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):  # the second: it ended while this was read
+        return False
 
 
 def test_threads_are_as_before_afterwards() -> None:

@@ -52,7 +52,7 @@ def build_ap10k(
 @expand
 def check(
     name: Annotated[
-        str, Argument(metavar="NAME", help="spair71k, pf-pascal, pf-willow, ap10k, coco or pairs.")
+        str, Argument(metavar="NAME", help="spair71k, cub, coco, pairs … (docs/data.md has all).")
     ],
     root: Annotated[Path, Argument(metavar="ROOT", help="The data set's folder.")],
     split: Annotated[str | None, Option(help="Only this one.")] = None,
@@ -87,7 +87,7 @@ def check(
 @app.command("get")
 @expand
 def get(
-    name: Annotated[str, Argument(metavar="NAME", help="spair71k, pf-pascal or pf-willow.")],
+    name: Annotated[str, Argument(metavar="NAME", help="spair71k, cub, tss … (docs/data.md has all).")],
     folder: Annotated[Path, Argument(metavar="DIR", help="It becomes a folder in there.")],
     keep: Annotated[bool, Option("--keep", help="Keep the archive when it is unpacked.")] = False,
 ) -> None:

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from geoaware.matcher import Matcher
 
 
+COARSE = 24
+"""Of a map with fewer cells a side, a warp shows the cells and not the object."""
+
+
 @dataclass(frozen=True)
 class FieldOptions:
     """How fine the field is."""
@@ -81,13 +85,13 @@ def dense(
 
     Example: geoaware dense cat1.jpg cat2.jpg --out field.npz
     """
-    from geoaware.data.images import load_mask
+    from geoaware.data.masks import read_mask
     from geoaware.field import check_suffix
     from geoaware.runs.files import check_goals
 
     check_suffix(out)
     check_goals(out)
-    read = None if mask is None else load_mask(mask)
+    read = None if mask is None else read_mask(mask, a)
     found = sure.apply(field.find(load_matcher(features, run, pose, matching="extractor"), a, b, read))
     found.save(out)
     _tell(found, sure)
@@ -126,7 +130,7 @@ def warp(
     check_format(out)
     check_goals(out)
     found = field.find(load_matcher(features, run, pose, matching="extractor"), b, a)
-    carried = _carried(found.target.image, edit, mask)
+    carried = _carried(a, found.target.image, edit, mask)
     laid = sure.apply(found).carry(carried, sure.min_confidence, sure.max_cycle)
     if over:
         ground = found.source.image.convert("RGBA")
@@ -137,29 +141,31 @@ def warp(
     typer.echo(out)
 
 
-def _carried(image: Image.Image, edit: Path | None, mask: Path | None) -> Image.Image:
-    """What is carried: the image or an edit of it, where the mask is white."""
+def _carried(path: Path, image: Image.Image, edit: Path | None, mask: Path | None) -> Image.Image:
+    """What is carried: the image of the path or an edit of it, where the mask is white."""
     from PIL import Image
 
-    from geoaware.data.images import load_mask, load_rgba
+    from geoaware.data.images import load_rgba
+    from geoaware.data.masks import read_mask
 
     carried = image.convert("RGBA")
     if edit is not None:
         carried = load_rgba(edit)
-        _check_size(edit, carried.size, image.size)
+        if carried.size != image.size:
+            is_now, needed = (f"{width}x{height}" for width, height in (carried.size, image.size))
+            raise InputError(f"{edit}: has {is_now} pixels, and A {needed}; give one of A's size")
     if mask is not None:
-        white = Image.fromarray(load_mask(mask))
-        _check_size(mask, white.size, image.size)
+        white = Image.fromarray(read_mask(mask, path))
         carried.putalpha(Image.composite(carried.getchannel("A"), Image.new("L", image.size), white))
     return carried
-
-
-def _check_size(path: Path, size: tuple[int, int], wanted: tuple[int, int]) -> None:
-    if size != wanted:
-        is_now, needed = (f"{width}x{height}" for width, height in (size, wanted))
-        raise InputError(f"{path}: has {is_now} pixels, and A {needed}; give one of A's size")
 
 
 def _tell(field: Field, sure: SureOptions) -> None:
     shown = field.accepted(sure.min_confidence, sure.max_cycle).float().mean()
     say(f"pose: {field.pose}; {shown:.0%} of the pixels have a sure counterpart")
+    grid = field.target.maps["identity"].grid
+    if grid < COARSE:
+        say(
+            f"note: features of {grid} x {grid} cells are too coarse for the edges of a field; a larger "
+            "canvas (--set canvas=SIDE), where the extractor has that setting, or another extractor is finer"
+        )

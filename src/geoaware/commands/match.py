@@ -121,15 +121,14 @@ class MaskOptions:
     mask: Annotated[Path | None, Option(help="Image of A's object, white on black, for the pose.")] = None
     target_mask: Annotated[Path | None, Option(help="The same of B; with --mask and a single B only.")] = None
 
-    def read(self, target: Path, turns: tuple[int, int]) -> list[Any]:
+    def read(self, source: Path, target: Path, turns: tuple[int, int]) -> list[Any]:
         """The masks of A and B, where given, turned by these orientations."""
-        from geoaware.data.exif import turned_pixels
-        from geoaware.data.images import load_mask
+        from geoaware.data.masks import read_mask
 
         if self.target_mask is not None and (self.mask is None or target.is_dir()):
             raise InputError("--target-mask goes with --mask, and with a single image as B")
-        given = zip((self.mask, self.target_mask), turns, strict=True)
-        return [None if path is None else turned_pixels(load_mask(path), turn) for path, turn in given]
+        given = zip((self.mask, self.target_mask), (source, target), turns, strict=True)
+        return [None if path is None else read_mask(path, image, turn) for path, image, turn in given]
 
 
 @expand
@@ -166,7 +165,7 @@ def match(
         results = [place for each in targets for place in output.of(each).places]
         check_apart(results, [each for each in (a, points.points, masks.mask, *targets) if each is not None])
     turns = (_turn(a, exif), 1 if b.is_dir() else _turn(b, exif, asked=False))
-    source_object, target_object = masks.read(b, turns)
+    source_object, target_object = masks.read(a, b, turns)
 
     from geoaware.data.exif import INVERSE, turned_points, turned_size
     from geoaware.data.points_file import check_pixels

@@ -243,7 +243,7 @@ class LoaderOptions:
 class DataOptions:
     """Which data set."""
 
-    dataset: Annotated[str, Option(help="spair71k, pf-pascal, pf-willow, ap10k, coco or pairs.")]
+    dataset: Annotated[str, Option(help="spair71k, cub, coco, pairs … (docs/data.md has all).")]
     root: Annotated[Path, Option(help="Folder of the data set.")]
     split: Annotated[str, Option(help="Its split: trn, val, test …")]
     loader: LoaderOptions = LoaderOptions()
@@ -333,7 +333,7 @@ class ProtocolOptions:
 
     protocol: Annotated[
         str | None,
-        Option(help="paper, released, dift, pf-pascal, pf-willow; the data set's usual one if not given."),
+        Option(help="paper, dift, pf-pascal … (docs/evaluation.md); the data set's usual one if not given."),
     ] = None
     matching: Annotated[
         str,
@@ -363,9 +363,9 @@ class ProtocolOptions:
 
     def of(self, data: DataSet) -> Protocol:
         """The protocol asked for, or the data set's usual one."""
-        from geoaware.evaluation.protocols import FOR_BASE, get_protocol
+        from geoaware.evaluation.protocols import get_protocol, usual_protocol
 
-        return get_protocol(self.protocol or FOR_BASE[data.threshold_base])
+        return get_protocol(self.protocol) if self.protocol else usual_protocol(data)
 
 
 @dataclass(frozen=True)

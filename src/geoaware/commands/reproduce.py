@@ -43,8 +43,8 @@ class SetOptions:
     dataset: Annotated[
         str | None,
         Option(
-            help="spair71k, pf-pascal, pf-willow, ap10k, coco or pairs; or a study: shared, or a YAML file "
-            "that lists data sets. The paper's own if not given."
+            help="spair71k, pf-pascal … (docs/data.md has all); or a study: shared, or a YAML file that "
+            "lists data sets. The paper's own if not given."
         ),
     ] = None
     split: Annotated[str | None, Option(help="Of the data set: trn, val, test …; not for a study.")] = None

@@ -178,9 +178,11 @@ class VoteOptions:
     crop: Annotated[
         bool, Option("--crop/--no-crop", help="Cut small objects out by their boxes, where given.")
     ] = True
-    masks: Annotated[
-        bool, Option("--masks/--no-masks", help="Look only on the target's mask, where one is given.")
+    given_masks: Annotated[
+        bool,
+        Option("--given-masks/--no-masks", help="Look only on the target's mask, where one is given."),
     ] = True
+    masks: Annotated[bool, Option("--masks", help="Carry the sources' masks over too.")] = False
 
     def settings(self, batch: int, guesses: bool) -> TransferSettings:
         """The options as the library takes them."""
@@ -189,7 +191,13 @@ class VoteOptions:
         votes = VoteSettings(nearest=self.nearest)
         guesses = guesses or self.keep_guesses
         settings = TransferSettings(
-            votes, self.threshold, guesses, masks=self.masks, batch=batch, unshown=self.below
+            votes,
+            self.threshold,
+            guesses,
+            masks=self.given_masks,
+            batch=batch,
+            unshown=self.below,
+            carry_masks=self.masks,
         )
         return settings if self.crop else replace(settings, below=0.0)
 
@@ -305,6 +313,9 @@ def transfer(
 
     settings = several.added(voting.settings(run.batch, result.evaluate))
     sources, targets = images.read(video, several)
+    if voting.masks:
+        for note in library.mask_notes(sources, images.out, result.to):
+            say(f"note: {note}")
     result.check_evaluation(sources, targets)
     worker = engine.load(len(targets), "geoaware.apps.transfer.run")
     matcher = load_matcher(features, run, pose, matching="extractor")

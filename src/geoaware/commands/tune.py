@@ -1,4 +1,4 @@
-"""``geoaware tune``: the embedded backbone itself, trained on annotated images, resumable."""
+"""``geoaware tune``: a backbone itself, trained on annotated images, resumable."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from geoaware.commands.options import ConfigSettings, Device, RestartRun, expand
 
 @expand
 def tune(
-    config: Annotated[str, Argument(help="A YAML file, or the name of a shipped configuration: lite.")],
+    config: Annotated[
+        str, Argument(help="A YAML file, or the name of a shipped configuration, such as lite.")
+    ],
     setting: ConfigSettings = None,
     out: Annotated[Path | None, Option(help="Folder of the run; runs/tune-CONFIG if not given.")] = None,
     device: Device = "auto",
     restart: RestartRun = False,
 ) -> None:
-    """Train the embedded backbone with a decoder, as the weights of lite were made.
+    """Train a backbone: the embedded one, as the weights of lite were made, or a transformer by LoRA.
 
     Slow without a GPU. A run that was stopped goes on where it was when the same command is given again.
 
@@ -34,6 +36,10 @@ def tune(
     geoaware tune lite --set root=data --set start=runs/tune-lite/weights --set learning_rate=0.0001
 
     geoaware match A B --point 120,85 --extractor lite --set weights=runs/tune-lite/weights
+
+    geoaware tune spair71k-dinov2 --set root=SPair-71k --set backbone=dinov2-large --set checkpointing=true
+
+    geoaware match A B --point 120,85 --extractor dinov2-large --set adapter=runs/tune-spair71k-dinov2/weights
     """
     from geoaware.runs.memory import keep_freed_memory
     from geoaware.runs.progress import progress_bars
@@ -45,5 +51,5 @@ def tune(
     keep_freed_memory()
     with progress_bars() as tell:
         weights = run(chosen, folder, device=device, restart=restart, tell=tell, say=say)
-    say(f"use them: geoaware match A B --point x,y --extractor lite --set weights={weights}")
+    say(f"use them: geoaware match A B --point x,y {chosen.use}{weights}")
     typer.echo(weights)

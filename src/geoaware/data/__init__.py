@@ -23,6 +23,11 @@ LOADERS: Mapping[str, str] = {
     "pf-pascal": "pf_pascal",
     "pf-willow": "pf_willow",
     "ap10k": "ap10k",
+    "spair-u": "spair_u",
+    "cub": "cub",
+    "awa-pose": "awa_pose",
+    "tss": "tss",
+    "soco": "soco",
     "coco": "coco",
     "pairs": "pairs",
 }
@@ -35,7 +40,7 @@ def load(name: str, root: str | os.PathLike[str], split: str, **given: Any) -> D
     """Load a split of a data set.
 
     Args:
-        name: spair71k, pf-pascal, pf-willow, ap10k, coco or pairs.
+        name: one of `LOADERS`.
         root: the data set's folder.
         split: trn, val or test where the data set has these; see the loaders.
         given: options of the loader; an option that is ``None`` counts as not given.

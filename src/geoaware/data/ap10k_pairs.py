@@ -24,6 +24,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import chain, combinations, product
 from pathlib import Path
 from typing import Any
@@ -343,7 +344,7 @@ _CANDIDATES = {INTRA: intra_species, CROSS_SPECIES: cross_species, CROSS_FAMILY:
 def pair_lines(species: Mapping[str, Splits], benchmark: str, split: str, rules: Rules) -> Iterator[str]:
     """The pairs of a list as written."""
     for category, wanted, pairs in _CANDIDATES[benchmark](species, split, rules):
-        usable = [in_common(*pair) >= rules.min_common for pair in pairs].__getitem__
+        usable = partial(_usable, pairs, rules)  # asked of those that are drawn, a few of very many
         key = f"{rules.seed}/{benchmark}/{split}/{category}"
         if benchmark == INTRA:
             # Drawn first, filtered then: the paper's limit counts pairs with too little in common.
@@ -355,6 +356,10 @@ def pair_lines(species: Mapping[str, Splits], benchmark: str, split: str, rules:
             yield (
                 f'{{"id": "{a}-{b}", "category": {json.dumps(category)}, "source": "{a}", "target": "{b}"}}\n'
             )
+
+
+def _usable(pairs: Sequence[tuple[AnnotatedImage, AnnotatedImage]], rules: Rules, number: int) -> bool:
+    return in_common(*pairs[number]) >= rules.min_common
 
 
 def by_family(species: Mapping[str, Splits], split: str) -> dict[str, list[list[AnnotatedImage]]]:

@@ -8,7 +8,21 @@ from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
-from geoaware.data import ap10k, ap10k_pairs, checked, coco, load, pf_pascal, pf_willow, spair
+from geoaware.data import (
+    ap10k,
+    ap10k_pairs,
+    awa_pose,
+    checked,
+    coco,
+    cub,
+    load,
+    pf_pascal,
+    pf_willow,
+    soco,
+    spair,
+    spair_u,
+    tss,
+)
 from geoaware.data.dataset import (
     ALIASES,
     DOUBTFUL,
@@ -82,18 +96,44 @@ def check(name: str, root: Path, split: str | None = None, **given: Any) -> Find
 def _inspect_spair(findings: Findings, root: Path, split: str | None, given: Mapping[str, Any]) -> None:
     if not list(_tried(findings, require_folders, root, spair.FOLDERS, "SPair-71k")):
         return
-    images: dict[tuple[str, str], AnnotatedImage | None] = {}
-    for each in [split] if split else SPLITS:
+    splits = [split] if split else SPLITS
+    for each in splits:
         _look(findings, spair.NAME, root, each, given, images=False)
-        own = ALIASES.get(each, each)
+    own = {name: chain(*_tried(findings, spair.layout_pairs, root, name)) for name in map(_own, splits)}
+    _check_spair_pairs(findings, root, own)
+
+
+def _inspect_spair_u(findings: Findings, root: Path, split: str | None, given: Mapping[str, Any]) -> None:
+    if not list(_tried(findings, require_folders, root, spair_u.FOLDERS, "SPair-U")):
+        return
+    _look(findings, spair_u.NAME, root, split or "test", given, images=False)
+    for folder in _tried(findings, spair_u.picture_folder, root, given.get("images")):
+        own = {"test": chain(*_tried(findings, spair_u.pair_names, root))}
+        _check_spair_pairs(findings, root, own, folder)
+
+
+def _own(split: str) -> str:
+    return ALIASES.get(split, split)
+
+
+def _check_spair_pairs(
+    findings: Findings,
+    root: Path,
+    splits: Mapping[str, Iterable[tuple[str, str, str, str]]],
+    pictures: Path | None = None,
+) -> None:
+    """Every image of the pairs by split, and where an image's annotation and a pair's own disagree."""
+    images: dict[tuple[str, str], AnnotatedImage | None] = {}
+    for split, names in splits.items():
         disagreements: list[str] = []
-        for name, source, target, category in chain(*_tried(findings, spair.layout_pairs, root, own)):
+        for name, source, target, category in names:
             for key in ((category, source), (category, target)):
                 if key not in images:
-                    images[key] = next(_tried(findings, spair.read_image, root, *key, Annotations()), None)
+                    read = _tried(findings, spair.read_image, root, *key, Annotations(), pictures)
+                    images[key] = next(read, None)
             sides = [side for each in (source, target) if (side := images[category, each])]
             if len(sides) == 2:
-                disagreements += _spair_pair_problems(root / "PairAnnotation" / own, name, sides)
+                disagreements += _spair_pair_problems(root / "PairAnnotation" / split, name, sides)
         findings.add_problems(disagreements)
     _check_images(findings, [found for found in images.values() if found])
 
@@ -144,6 +184,51 @@ def _inspect_ap10k(findings: Findings, root: Path, split: str | None, given: Map
     for benchmark in chosen:
         for each in [split] if split else ap10k_pairs.SPLITS.get(benchmark, ("test",)):
             _look(findings, ap10k.NAME, root, each, {**given, "benchmark": benchmark})
+
+
+def _inspect_cub(findings: Findings, root: Path, split: str | None, given: Mapping[str, Any]) -> None:
+    if not list(_tried(findings, require_folders, root, cub.FOLDERS, "CUB-200-2011")):
+        return
+    _look(findings, cub.NAME, root, split or "all", given, images=False)
+    # Random pairs leave images out, so all of them are gone through here.
+    images: list[AnnotatedImage] = []
+    for birds in _tried(findings, lambda: list(cub.read_birds(root, cub.own_split(split or "all")))):
+        findings.add_problems(
+            _messages(birds, lambda bird: images.append(cub.make_image(root, bird, Annotations())))
+        )
+    _check_images(findings, images)
+
+
+def _inspect_awa_pose(findings: Findings, root: Path, split: str | None, given: Mapping[str, Any]) -> None:
+    if not list(_tried(findings, require_folders, root, awa_pose.FOLDERS, "AwA-Pose")):
+        return
+    images: list[AnnotatedImage] = []
+    for files in _tried(findings, awa_pose.annotation_files, root):
+        findings.add_problems(
+            _messages(files, lambda path: images.extend(awa_pose.read_animal(root, path, Annotations())))
+        )
+    _look(findings, awa_pose.NAME, root, split or "all", given, images=False)
+    _check_images(findings, images)
+
+
+def _inspect_tss(findings: Findings, root: Path, split: str | None, given: Mapping[str, Any]) -> None:
+    for folders in _tried(findings, tss.pair_folders, root):
+        findings.add_problems(
+            _messages(
+                product(folders, (1, 2)),
+                lambda each: tss.read_direction(root, each[0], each[1], tss.STEP, Annotations()),
+            )
+        )
+    _look(findings, tss.NAME, root, split or "test", given)
+
+
+def _inspect_soco(findings: Findings, root: Path, split: str | None, given: Mapping[str, Any]) -> None:
+    if not list(_tried(findings, require_folders, root, soco.FOLDERS, "SOCO")):
+        return
+    for each in [split] if split else soco.SOCO_SPLITS:
+        for files in _tried(findings, soco.pair_files, root, each):
+            findings.add_problems(_messages(files, soco.Reader(root).pair))
+            _look(findings, soco.NAME, root, each, given)
 
 
 def _inspect_coco(findings: Findings, root: Path, split: str | None, given: Mapping[str, Any]) -> None:
@@ -208,6 +293,45 @@ SOURCES: Mapping[str, Source] = {
         "10,015 images, roughly 1 to 2 GB",
         "annotations/ap10k-{train,val,test}-split1.json data/*.jpg, and correspondence/ made by build-ap10k",
         _inspect_ap10k,
+    ),
+    "spair-u": Source(
+        "https://github.com/VICO-UoE/JamaisVu",
+        "annotations for images of SPair-71k, whose terms hold; cite Mariotti et al. 2025",
+        "annotations only, beside SPair-71k",
+        "ImageAnnotation/CATEGORY/*.json PairAnnotation/test/*.json, and SPair-71k's JPEGImages/ in it or in "
+        "a folder SPair-71k beside it",
+        _inspect_spair_u,
+    ),
+    "cub": Source(
+        "https://www.vision.caltech.edu/datasets/cub_200_2011/",
+        "for research and education that are not commercial; cite Wah et al. 2011",
+        "11,788 images, 1.1 GB",
+        "images/SPECIES/*.jpg images.txt bounding_boxes.txt train_test_split.txt parts/parts.txt "
+        "parts/part_locs.txt, optionally random_pairs.txt and segmentations/",
+        _inspect_cub,
+    ),
+    "awa-pose": Source(
+        "https://github.com/prinik/AwA-Pose",
+        "see its page; the images are of Animals with Attributes 2, each with a licence; cite Banik et al. "
+        "2021 and Xian et al. 2019",
+        "about 10,000 annotated images",
+        "JPEGImages/CLASS/*.jpg (of AwA2) Annotations/CLASS/*.pickle, optionally random_pairs.txt",
+        _inspect_awa_pose,
+    ),
+    "tss": Source(
+        "https://taniai.space/projects/cvpr16_dccs/",
+        "see its page; cite Taniai et al. 2016",
+        "400 pairs of images, in both directions",
+        "{FG3DCar,JODS,PASCAL}/PAIR/ with image1.png image2.png mask1.png mask2.png flow1.flo flow2.flo",
+        _inspect_tss,
+    ),
+    "soco": Source(
+        "https://huggingface.co/datasets/GenIntelLab/SOCO",
+        "CC BY 4.0; cite Dünkel et al. 2026",
+        "4,000 images, 60,000 annotated pairs",
+        "Images/CATEGORY/*.JPEG PairAnnotations/{intra,cross,trainsplits/train,trainsplits/test}/CATEGORY/"
+        "*.json",
+        _inspect_soco,
     ),
     "coco": Source(
         "",

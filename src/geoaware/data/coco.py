@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 from operator import itemgetter
 from pathlib import Path
@@ -21,21 +21,14 @@ from geoaware.data.coco_file import (
     read_schemas,
     visible_from,
 )
-from geoaware.data.dataset import (
-    Annotations,
-    DataSet,
-    assemble,
-    azimuth_difference,
-    in_common,
-    usual_base,
-)
+from geoaware.data.dataset import Annotations, DataSet, assemble, usual_base
 from geoaware.data.exif import check_exif
 from geoaware.data.formats import is_annotated
 from geoaware.data.formats.coco import image_folder
 from geoaware.data.pairs import read_pair_list
-from geoaware.data.sampling import draw
+from geoaware.data.pools import Pool, by_category, drawn
 from geoaware.method.keypoints import Schema
-from geoaware.method.types import AnnotatedImage, Pair
+from geoaware.method.types import AnnotatedImage
 from geoaware.runs.errors import InputError
 from geoaware.runs.places import place
 
@@ -90,7 +83,7 @@ def load(
     if isinstance(pairs, int) or pairs == "all" or pairs.isdecimal():
         pools = _pools(annotated, schemas, across)
         schemas |= {pool.category: schemas[pool.images[0].category] for pool in pools}
-        made, note = _made_pairs(pools, pairs, min_common, seed)
+        made, note = drawn(pools, pairs, min_common, NAME, seed)
     else:
         made = read_pair_list(root / place(pairs), {image.id: image for image in annotated}, notes)
         note = f"pairs of {Path(pairs).name}"
@@ -168,42 +161,14 @@ def _image(
     )
 
 
-@dataclass(frozen=True)
-class _Pool:
-    """Ordered candidate pairs of one category, numbered 0 … total-1, without writing them down."""
-
-    category: str
-    images: Sequence[AnnotatedImage]
-    partners: Sequence[AnnotatedImage] | None = None
-
-    @property
-    def total(self) -> int:
-        if self.partners is None:
-            return len(self.images) * (len(self.images) - 1)
-        return 2 * len(self.images) * len(self.partners)
-
-    def __getitem__(self, number: int) -> tuple[AnnotatedImage, AnnotatedImage]:
-        if self.partners is None:
-            # Every image comes with all others: its own place is skipped.
-            first, second = divmod(number, len(self.images) - 1)
-            return self.images[first], self.images[second + (second >= first)]
-        # Even numbers are pairs from the first category to the second, odd ones lead back.
-        forward, backward = divmod(number, 2)
-        first, second = divmod(forward, len(self.partners))
-        pair = self.images[first], self.partners[second]
-        return pair[::-1] if backward else pair
-
-
-def _pools(images: Sequence[AnnotatedImage], schemas: Mapping[str, Schema], across: bool) -> list[_Pool]:
+def _pools(images: Sequence[AnnotatedImage], schemas: Mapping[str, Schema], across: bool) -> list[Pool]:
     """Candidates by category or, ``across``, by two categories with the same keypoint names."""
-    grouped: dict[str, list[AnnotatedImage]] = defaultdict(list)
-    for image in images:
-        grouped[image.category].append(image)
+    grouped = by_category(images)
     if not across:
-        return [_Pool(category, each) for category, each in sorted(grouped.items()) if len(each) > 1]
+        return [Pool(category, each) for category, each in grouped.items() if len(each) > 1]
     pools = [
-        _Pool(f"{a}+{b}", grouped[a], grouped[b])
-        for a, b in combinations(sorted(grouped), 2)
+        Pool(f"{a}+{b}", grouped[a], grouped[b])
+        for a, b in combinations(grouped, 2)
         if schemas[a].names == schemas[b].names
     ]
     if not pools:
@@ -211,31 +176,6 @@ def _pools(images: Sequence[AnnotatedImage], schemas: Mapping[str, Schema], acro
             "no two categories have the same keypoint names, so there are no pairs across categories"
         )
     return pools
-
-
-def _made_pairs(
-    pools: Sequence[_Pool], pairs: str | int, min_common: int, seed: int
-) -> tuple[list[Pair], str]:
-    """So many random pairs of each pool with enough keypoints in common, or all of them, and how many."""
-    total = sum(pool.total for pool in pools)
-    wanted = total if pairs == "all" else int(pairs)
-    if wanted < 1 and pairs != "all":
-        raise InputError(f"pairs={pairs}: at least one pair a category is needed, or 'all'")
-    made = [pair for pool in pools for pair in _pool_pairs(pool, wanted, min_common, seed)]
-    if pairs == "all":
-        return made, f"all ordered pairs: {len(made)} of {total} have enough keypoints in common"
-    how = f"up to {wanted} random ones a category (seed {seed}) of {total} ordered pairs"
-    return made, f"{len(made)} pairs: {how}"
-
-
-def _pool_pairs(pool: _Pool, wanted: int, min_common: int, seed: int) -> Iterator[Pair]:
-    def usable(number: int) -> bool:
-        return in_common(*pool[number]) >= min_common
-
-    for number in draw(pool.total, wanted, f"{NAME}/{seed}/{pool.category}", usable):
-        source, target = pool[number]
-        apart = azimuth_difference(source, target)
-        yield Pair(f"{source.id}--{target.id}", pool.category, source, target, apart)
 
 
 def _annotation_file(root: Path, split: str, given: str | None) -> Path:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -89,10 +89,9 @@ def check_coco(path: Path, read: formats.Read, objects: bool = False) -> CocoFil
     entries = _entries(content["annotations"], path)
     if not objects:
         categories, entries = _one_object(categories, entries, found)
-        categories = {
-            key: each for key, each in categories.items() if _named(each, f"{path}: category {key}")
-        }
-        if not categories:
+        named = {key: each for key, each in categories.items() if _named(each, f"{path}: category {key}")}
+        categories = {**named, **_numbered(categories.keys() - named.keys(), categories, entries, found)}
+        if not named:
             missing = "no category lists its 'keypoints'; add their names to the categories"
             raise InputError(
                 f"{path}: {missing if read.format == 'coco' else 'shows no keypoint; annotate at least one'}"
@@ -399,6 +398,28 @@ def _triple(values: Sequence[Any], each: int, where: str) -> tuple[float, float,
     if seen <= 0 and (fields.missing(x) or fields.missing(y)):
         return 0, 0, 0
     return fields.number(x, f"{where}: x"), fields.number(y, f"{where}: y"), seen
+
+
+def _numbered(
+    keys: Iterable[int], categories: Mapping[int, Entry], entries: Sequence[Entry], found: Annotations
+) -> dict[int, Entry]:
+    """Those of the categories without names of keypoints whose annotations have some, with numbers as names.
+
+    Data sets of many categories, such as MP-100, name the keypoints of most of them.
+    """
+    lengths: dict[int, set[int]] = {key: set() for key in keys}
+    for each in entries:
+        values = each.get("keypoints")
+        if each["category_id"] in lengths and isinstance(values, list) and values:
+            lengths[each["category_id"]].add(len(values))
+    given = {}
+    for key, sizes in sorted(lengths.items()):
+        if len(sizes) == 1 and (size := sizes.pop()) % 3 == 0:
+            given[key] = {**categories[key], "keypoints": list(map(str, range(size // 3)))}
+    if given:
+        called = shortened([each["name"] for each in given.values()])
+        found.said.append(f"{called}: names no keypoints, so they are called by their numbers from 0")
+    return given
 
 
 def _named(category: Entry, where: str) -> bool:

@@ -97,7 +97,7 @@ def assemble(
     ``annotations`` made the images, and knows what was left out of them.
 
     Raises:
-        InputError: no pair is left, two have the same id, or image files are missing.
+        InputError: no pair is left, two have the same id, a keypoint is unknown, or image files are missing.
     """
     where = f"{name}, split {split!r}"
     if not pairs:
@@ -125,8 +125,21 @@ def assemble(
         said.append(f"{NO_SUBGROUPS}, so no geometry-aware keypoints: {shortened(without)}")
     left_out = {what: count for what, count, _ in counted if count}
     made = DataSet(name, split, dict(schemas), tuple(kept), threshold_base, (*notes, *said), left_out)
+    _require_known(made.images, schemas)
     require_files(made.images)
     return made
+
+
+def _require_known(images: Iterable[AnnotatedImage], schemas: Mapping[str, Schema]) -> None:
+    """Make sure that the schemas know the ids of all keypoints, unless the points are no parts."""
+    for image in images:
+        count, ids = len(schemas[image.category]), image.keypoints.ids
+        wrong = [each for each in (ids[0], ids[-1]) if not 0 <= each < count] if ids and count else []
+        if wrong:
+            raise InputError(
+                f"{image.path}: keypoint {wrong[0]} is none of {image.category!r}, which has 0 … {count - 1}"
+                "; mend the annotation, or fetch it again"
+            )
 
 
 def with_keypoints(data: DataSet, names: Sequence[str]) -> DataSet:
@@ -165,7 +178,12 @@ def with_keypoints(data: DataSet, names: Sequence[str]) -> DataSet:
 
 def with_common(pairs: Sequence[Pair], min_common: int = 1) -> list[Pair]:
     """Pairs whose images show at least ``min_common`` keypoints in common, in their order."""
-    return [pair for pair in pairs if in_common(pair.source, pair.target) >= min_common]
+    return [
+        pair
+        for pair in pairs
+        if (in_common(pair.source, pair.target) if pair.answers is None else len(pair.common_ids))
+        >= min_common
+    ]
 
 
 def in_common(source: AnnotatedImage, target: AnnotatedImage) -> int:

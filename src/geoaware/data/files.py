@@ -110,6 +110,18 @@ def read_lines(path: Path, expected: str) -> list[tuple[str, str]]:
     return [(f"{path}, line {number}", line.strip()) for number, line in numbered if line.strip()]
 
 
+def read_columns(path: Path, columns: int, expected: str) -> Iterator[tuple[str, list[str]]]:
+    """Place (``FILE, line NUMBER``) and columns, set off by white space, of every line that is not blank.
+
+    There are exactly so many; what follows the last but one is the last, with its white space.
+    """
+    for where, line in read_lines(path, expected):
+        parts = line.split(maxsplit=columns - 1)
+        if len(parts) != columns:
+            raise InputError(f"{where}: {shortened(line)!r}; expected {expected}")
+        yield where, parts
+
+
 def read_json_lines(path: Path, expected: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Place (``FILE, line NUMBER``) and object of every line that is not blank."""
     for where, line in read_lines(path, expected):

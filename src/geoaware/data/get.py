@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
@@ -33,6 +34,7 @@ class Download:
         url: of its archive; empty: it cannot be fetched by a program.
         top: the folder in the archive that is its root.
         md5: of the archive, where its authors or users have published it.
+        more: further archives, unpacked into the root as they are.
         beside: more files, by the names that they get in the root.
         missing: what has to be fetched by hand.
     """
@@ -41,11 +43,14 @@ class Download:
     url: str
     top: str = ""
     md5: str | None = None
+    more: tuple[str, ...] = ()
     beside: Mapping[str, str] = field(default_factory=dict)
     missing: str = ""
 
 
 _PF = "https://www.di.ens.fr/willow/research"
+_AYGUN = "https://raw.githubusercontent.com/MehmetAygun/demistfy_correspondence/main/pairs"
+_SOCO = "https://huggingface.co/datasets/GenIntelLab/SOCO/resolve/main"
 
 DOWNLOADS: Mapping[str, Download] = {
     "spair71k": Download(
@@ -63,6 +68,28 @@ DOWNLOADS: Mapping[str, Download] = {
     ),
     "pf-willow": Download("PF-WILLOW", f"{_PF}/proposalflow/dataset/PF-dataset.zip", "PF-dataset"),
     "ap10k": Download("ap-10k", "", missing="its page links to a drive that only a browser can read"),
+    "spair-u": Download(
+        "SPair-U",
+        "https://groups.inf.ed.ac.uk/hbilen-data/data/JamaisVuData/SPair-U.zip",
+        "datasets/SPair-U",
+        missing="its images are those of spair71k, to be fetched into the same folder",
+    ),
+    "cub": Download(
+        "CUB_200_2011",
+        "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz",
+        "CUB_200_2011",
+        md5="97eceeb196236b17998738112f37df78",
+        beside={"random_pairs.txt": f"{_AYGUN}/cub/random_pairs.txt"},
+    ),
+    "awa-pose": Download(
+        "AwA-Pose", "", missing="images and annotations lie at two places, and go into one folder"
+    ),
+    "tss": Download(
+        "TSS",
+        "http://www.hci.iis.u-tokyo.ac.jp/datasets/data/JointCorrCoseg/TSS_CVPR2016.zip",
+        "TSS_CVPR2016",
+    ),
+    "soco": Download("SOCO", f"{_SOCO}/PairAnnotations.zip", more=(f"{_SOCO}/Images.zip",)),
 }
 
 
@@ -93,23 +120,28 @@ def get(name: str, folder: Path, keep: bool = False, tell: Tell = silent) -> Pat
             f"{name} must be fetched by hand: {what.missing}; see geoaware data check {name} DIR"
         )
     check_goals(goal / "file")
-    files = [_fetched(url, folder, what, tell) for url in (what.url, *what.beside.values())]
-    archive, *others = files
+    tops = {what.url: what.top, **dict.fromkeys(what.more, "")}
+    archives = [(_fetched(url, folder, what, tell), top) for url, top in tops.items()]
+    others = [_fetched(url, folder, what, tell) for url in what.beside.values()]
     with new_folder(goal) as draft:
-        inner = draft / ".unpacked"
-        inner.mkdir()
-        unpack(archive, inner)
-        top = inner / what.top
-        if not top.is_dir():
-            raise InputError(f"{archive}: holds no folder {what.top}; remove it, and fetch it again")
-        for each in top.iterdir():
-            each.rename(draft / each.name)
-        shutil.rmtree(inner)
+        for archive, top in archives:
+            _unpack(archive, top, draft)
         for path, inside in zip(others, what.beside, strict=True):
             shutil.copy(path, draft / inside)
+    files = [*(archive for archive, _ in archives), *others]
     for each in [] if keep else files:
         each.unlink()
     return goal
+
+
+def _unpack(archive: Path, top: str, draft: Path) -> None:
+    """Put what is in a folder of an archive into the draft."""
+    with TemporaryDirectory(prefix=".unpacked", dir=draft) as inner:
+        unpack(archive, Path(inner))
+        if not (folder := Path(inner) / top).is_dir():
+            raise InputError(f"{archive}: holds no folder {top}; remove it, and fetch it again")
+        for each in folder.iterdir():
+            each.rename(draft / each.name)
 
 
 def _fetched(url: str, folder: Path, what: Download, tell: Tell) -> Path:

@@ -1,8 +1,9 @@
-"""Object masks of images, read or decoded when asked for: files, COCO run lengths, COCO polygons."""
+"""Object masks of images: read or decoded when asked for (files, COCO run lengths, polygons), and encoded."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from geoaware.data import fields
 from geoaware.data.exif import INVERSE, turned_pixels, turned_size
-from geoaware.data.images import load_mask, note_whole
+from geoaware.data.images import image_frame, load_mask, note_whole
 from geoaware.method.types import AnnotatedImage
 from geoaware.runs.errors import InputError, reason
 
@@ -43,12 +44,28 @@ def object_mask(image: AnnotatedImage) -> np.ndarray | None:
         mask = turned_pixels(mask, image.orientation)
     width, height = image.size
     if mask.shape != (height, width):
-        turned = "; one of them is turned by EXIF, the other is not" if mask.shape == image.size else ""
-        raise InputError(
-            f"{image.mask_path or image.id}: mask of {mask.shape[1]}x{mask.shape[0]} pixels, "
-            f"image of {width}x{height}{turned}"
-        )
+        raise other_size(image.mask_path or image.id, mask, image.size)
     return mask
+
+
+def read_mask(path: Path, image: Path, orientation: int = 1) -> np.ndarray:
+    """A mask (h, w) from a file, turned by this orientation, of an image.
+
+    Raises:
+        InputError: one of them cannot be read, or the mask is empty or has not the upright image's size.
+    """
+    mask, size = turned_pixels(load_mask(path), orientation), image_frame(image).size
+    if mask.shape != size[::-1]:
+        raise other_size(path, mask, size)
+    return mask
+
+
+def other_size(path: Path | str, mask: np.ndarray, size: tuple[int, int]) -> InputError:
+    """The error that a mask has not the size of its image."""
+    turned = mask.shape == size
+    remedy = "one of them is turned by EXIF, the other is not" if turned else "give one of the image's size"
+    (height, width), needed = mask.shape, f"{size[0]}x{size[1]}"
+    return InputError(f"{path}: mask of {width}x{height} pixels, image of {needed}; {remedy}")
 
 
 def decode_segmentation(segmentation: Any, size: tuple[int, int], where: str) -> np.ndarray:
@@ -80,6 +97,28 @@ def decode_segmentation(segmentation: Any, size: tuple[int, int], where: str) ->
         raise InputError(
             f"{where}: segmentation cannot be read ({reason(error)}); expected COCO's RLE or polygons"
         ) from None
+
+
+def encode_segmentation(mask: np.ndarray) -> dict[str, Any]:
+    """A boolean array (h, w) as a COCO ``segmentation``: run lengths as COCO's compressed text."""
+    flat = np.concatenate([[False], mask.T.ravel()])
+    edges = np.flatnonzero(flat[1:] != flat[:-1])
+    runs = np.diff(np.concatenate([[0], edges, [mask.size]])).tolist()
+    return {"size": list(mask.shape), "counts": compress(runs)}
+
+
+def compress(runs: Sequence[int]) -> str:
+    """COCO's text of run lengths; see `uncompress`."""
+    digits: list[str] = []
+    for place, run in enumerate(runs):
+        value = run - (runs[place - 2] if place > 2 else 0)
+        more = True
+        while more:
+            digit, value = value & 31, value >> 5
+            # What is left must be all sign, as the digit's highest bit says it.
+            more = value != (-1 if digit & 16 else 0)
+            digits.append(chr(48 + digit + 32 * more))
+    return "".join(digits)
 
 
 def uncompress(text: str) -> list[int]:

@@ -10,14 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import multiprocessing
 import os
-import shutil
-from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from copy import copy
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,34 +35,35 @@ from geoaware.evaluation.predictions import (
     hash_pairs,
     make_record,
     parse_header,
-    record_line,
     versions,
 )
 from geoaware.evaluation.protocols import PROTOCOLS, Protocol, get_protocol
 from geoaware.matcher import Matcher
 from geoaware.method.alignment import CANDIDATES, MirroredPoints, match_posed, mirror_points
-from geoaware.method.geometry import Pose, pose_image
+from geoaware.method.geometry import pose_image
 from geoaware.method.matching import MatchSettings
 from geoaware.method.types import AnnotatedImage, Pair
 from geoaware.presets import defaults_of
 from geoaware.result import Encoded
+from geoaware.runs import work
 from geoaware.runs.errors import InputError, NotFiniteError
-from geoaware.runs.files import check_same_run, draft_name, replacing, scratch
-from geoaware.runs.places import is_remote, place
+from geoaware.runs.files import record_line, replacing
+from geoaware.runs.places import place
 from geoaware.runs.progress import Tell, silent
 from geoaware.runs.recent import Recent
 from geoaware.runs.records import Records, Run, complete
 from geoaware.runs.settings import checked
 from geoaware.runs.tables import is_table, read_about
-from geoaware.runs.work import Batch, Engine, Local, cores
+from geoaware.runs.work import Batch, Engine, batched
 
 if TYPE_CHECKING:
-    from filelock import BaseFileLock
-
     from geoaware.method.keypoints import Schema
     from geoaware.method.post_processor import PostProcessor
 
 _log = logging.getLogger(__name__)
+
+_Group = dict[Path, Encoded]
+"""Images that are extracted together."""
 
 MATCHING = ("auto", "paper", "extractor")
 """Choices of `matching_settings`."""
@@ -198,12 +198,10 @@ def predict(
             not fit the data set.
     """
     chosen = settings or PredictSettings()
-    protocol = get_protocol(chosen.protocol)
-    work = _Work(scorable(dataset, protocol), _suited(matcher, protocol), chosen)
-    _check(work)
-    goal = place(path)
-    with _sharing(work, goal, engine) as job:
-        complete(_Predictions(job), goal, engine, restart=restart, tell=progress)
+    protocol, goal = get_protocol(chosen.protocol), place(path)
+    job = _Job(scorable(dataset, protocol), _suited(matcher, protocol), chosen)
+    job.check()
+    complete(_Predictions(job), goal, engine, restart=restart, tell=progress)
     return goal
 
 
@@ -219,41 +217,106 @@ def _suited(matcher: Matcher, protocol: Protocol) -> Matcher:
     return suited
 
 
-@dataclass(frozen=True)
-class _Work:
-    """Everything that decides the predictions; and where several processes share features, and how many."""
+class _Predictions(Run):
+    """The predictions file: a header, and a line for each pair."""
 
-    dataset: DataSet
-    matcher: Matcher
-    settings: PredictSettings
-    shared: Path | None = None
-    processes: int = 1
+    what = "predicting"
+    begins = part_begins = BEGIN
 
-    @property
-    def protocol(self) -> Protocol:
-        return get_protocol(self.settings.protocol)
+    def __init__(self, job: _Job) -> None:
+        super().__init__(json.loads(job.header().to_line()), len(job.pairs), (each.id for each in job.pairs))
+        self._job = job
 
     @property
-    def batch(self) -> int:
-        return self.matcher.together(self.settings.batch)
+    def job(self) -> _Job:
+        return self._job
 
-    @property
-    def poses(self) -> tuple[Pose, ...]:
-        return CANDIDATES[self.matcher.pose]
+    def batches(self) -> Sequence[Batch]:
+        """Each pair is one; those that follow each other share images."""
+        return [(row,) for row in self._job.plan()]
+
+    def is_current(self, goal: Path) -> bool:
+        with goal.open("rb") as file:
+            try:
+                content = read_about(goal) if is_table(goal) else json.loads(file.readline())
+            except (ValueError, RecursionError):
+                raise InputError(
+                    f"{goal}: exists and is no predictions file; choose another file", "out"
+                ) from None
+            self.check_head(content, goal)
+            if not is_table(goal) and sum(line.endswith(b"\n") for line in file) != len(self):
+                raise InputError(f"{goal}: is cut off; restart to predict again", "restart")
+        return True
+
+    def check_head(self, content: Any, part: Path) -> None:
+        parse_header(content, f"{part}, line 1")
+        super().check_head(content, part)
+
+    def place(self, content: Any) -> int:
+        """The row of a record's pair; it must have as many points as the pair."""
+        row = self.places[content["pair"]]
+        lengths = {len(content[key]) for key in ("keypoint_ids", "predicted", "truth", "geometry_aware")}
+        if lengths != {len(self._job.pairs[row].common_ids)}:
+            raise ValueError(lengths)
+        return row
+
+    def write(self, draft: Path, records: Records) -> None:
+        if is_table(draft):
+            write_predictions(draft, self.about, map(json.loads, records.lines()))
+            return
+        with draft.open("wb") as out:
+            out.write(self.head().encode(errors="backslashreplace"))
+            out.writelines(records.lines())
+
+
+class _Job:
+    """Matches pairs. Encoded images are kept within a number of bytes, and extracted in fixed batches.
+
+    Images are grouped by first appearance; a group is extracted together whenever one of it is needed.
+    Several processes leave what they extract in a folder for each other, and remove what has been there the
+    longest when there is no room.
+    """
+
+    def __init__(self, dataset: DataSet, matcher: Matcher, settings: PredictSettings) -> None:
+        self.dataset, self.matcher, self.settings = dataset, matcher, settings
+        self.pairs, self.protocol = dataset.pairs, get_protocol(settings.protocol)
+        self.device, self.poses = matcher.extractor.device.type, CANDIDATES[matcher.pose]
+        self.batch = matcher.together(settings.batch)
+        self._images = dict[Path, AnnotatedImage]()
+        for pair in self.pairs:
+            for side in (pair.target, pair.source):
+                self._images.setdefault(side.path, side)
+        paths = list(self._images)
+        self._groups = [paths[each.start : each.stop] for each in batched(len(paths), self.batch)]
+        self._number = {path: number for number, group in enumerate(self._groups) for path in group}
+        self._sources = {pair.source.path for pair in self.pairs}
+        self._uses = Counter(path for pair in self.pairs for path in {pair.source.path, pair.target.path})
+
+    @cached_property
+    def _room(self) -> int:
+        return self.settings.cache_bytes // work.among.processes
+
+    @cached_property
+    def _kept(self) -> Recent[int, _Group]:
+        # The group just made and the one of the other image of a pair stay, whatever the limit.
+        return Recent(self._room, _size, least=2)
+
+    @cached_property
+    def _left(self) -> Recent[Path, int]:
+        """Files for other processes, with their sizes."""
+        return Recent(self._room, int, least=0, dropped=_remove)
 
     def header(self) -> Header:
-        """As it comes back from a file."""
-        provenance = self.matcher.extractor.provenance()
-        header = Header(
+        """What is predicted with what."""
+        matcher, provenance = self.matcher, self.matcher.extractor.provenance()
+        return Header(
             protocol=self.protocol.name,
-            pairs=len(self.dataset.pairs),
+            pairs=len(self.pairs),
             dataset=self.dataset.name,
             split=self.dataset.split,
-            extractor=self.matcher.identity,
+            extractor=matcher.identity,
             settings={
-                "matching": asdict(self.matcher.settings),
-                "pose": self.matcher.pose,
-                "pose_rule": asdict(self.matcher.pose_rule),
+                **matcher.how(),
                 "labels": self.settings.labels,
                 "masks": self.settings.masks,
                 "batch": self.batch,
@@ -261,290 +324,157 @@ class _Work:
                 **provenance.settings,
             },
             versions=versions(),
-            hashes={"pairs": hash_pairs(self.dataset.pairs), **provenance.hashes},
+            hashes={"pairs": hash_pairs(self.pairs), **provenance.hashes},
             schemas={name: describe_schema(self.dataset.schemas[name]) for name in self.dataset.categories},
         )
-        return parse_header(json.loads(header.to_line()), "header")
 
+    def check(self) -> None:
+        """Find out before the work begins what would stop it later.
 
-def _check(work: _Work) -> None:
-    """Find out before the work begins what would stop it later.
-
-    Raises:
-        InputError: no pair, a repeated pair id, a target that the protocol cannot be applied to, or an image
-            without the mask that is asked for.
-    """
-    dataset, protocol = work.dataset, work.protocol
-    if not dataset.pairs:
-        raise InputError(f"{dataset.name}, split {dataset.split}: there are no pairs to predict")
-    if len({pair.id for pair in dataset.pairs}) < len(dataset.pairs):
-        raise InputError(f"{dataset.name}, split {dataset.split}: pair ids repeat; each pair needs its own")
-    for target in {pair.target.id: pair.target for pair in dataset.pairs}.values():
-        protocol.size(target)
-    if work.settings.masks:
-        for pair in dataset.pairs:
-            for side in (pair.source, pair.target)[: 1 + protocol.released_pose]:
+        Raises:
+            InputError: no pair, a repeated pair id, a target that the protocol cannot be applied to, or an
+                image without the mask that is asked for.
+        """
+        where = f"{self.dataset.name}, split {self.dataset.split}"
+        if not self.pairs:
+            raise InputError(f"{where}: there are no pairs to predict")
+        if len({pair.id for pair in self.pairs}) < len(self.pairs):
+            raise InputError(f"{where}: pair ids repeat; each pair needs its own")
+        for target in {pair.target.id: pair.target for pair in self.pairs}.values():
+            self.protocol.size(target)
+        for pair in self.pairs if self.settings.masks else ():
+            for side in (pair.source, pair.target)[: 1 + self.protocol.released_pose]:
                 if not has_mask(side):
                     raise InputError(
                         f"{side.id}: the data set has no mask of this object; predict without masks", "masks"
                     )
 
+    def plan(self) -> list[int]:
+        """Rows of the pairs in the order of work.
 
-@contextmanager
-def _sharing(work: _Work, goal: Path, engine: Engine | None) -> Iterator[_Work]:
-    """The work with a folder beside the result in which processes find each other's features, meanwhile."""
-    if not isinstance(engine, Local) or engine.workers == 1:
-        yield work
-        return
-    with ExitStack() as held:
-        if is_remote(goal):
-            folder = held.enter_context(scratch())
-        else:
-            folder = goal.with_name(draft_name(goal.stem, ".features"))
-            held.callback(shutil.rmtree, folder, ignore_errors=True)
-        yield replace(work, shared=folder, processes=engine.workers or cores())
+        Pairs are worked off in square blocks of images that fit the cache, back and forth, so that an image
+        is rarely extracted twice however the data set orders its pairs.
+        """
+        block = max(self.settings.cache_bytes // (self.matcher.map_bytes * len(self.poses) * 2), 1)
+        blocks = {path: number // block for number, path in enumerate(self._images)}
 
+        def key(row: int) -> tuple[int, int, int]:
+            down, across = (blocks[side.path] for side in (self.pairs[row].source, self.pairs[row].target))
+            return down, -across if down % 2 else across, row
 
-class _Predictions(Run):
-    """The predictions file: a header, and a line for each pair."""
-
-    what = "predicting"
-    begins = part_begins = BEGIN
-
-    def __init__(self, work: _Work) -> None:
-        self._work, self._header = work, work.header()
-        self._rows = {pair.id: row for row, pair in enumerate(work.dataset.pairs)}
-
-    @property
-    def job(self) -> _Job:
-        return _Job(self._work)
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def batches(self) -> Sequence[Batch]:
-        """Each pair is one; those that follow each other share images."""
-        return [(row,) for row in _plan(self._work)]
-
-    def is_current(self, goal: Path) -> bool:
-        if is_table(goal):
-            self.check_head(read_about(goal), goal)
-            return True
-        with goal.open("rb") as file:
-            try:
-                content = json.loads(file.readline())
-            except (ValueError, RecursionError):
-                raise InputError(
-                    f"{goal}: exists and is no predictions file; choose another file", "out"
-                ) from None
-            self.check_head(content, goal)
-            if sum(line.endswith(b"\n") for line in file) != len(self):
-                raise InputError(f"{goal}: is cut off; restart to predict again", "restart")
-        return True
-
-    def head(self) -> str:
-        return self._header.to_line()
-
-    def check_head(self, content: Any, part: Path) -> None:
-        check_same_run(asdict(parse_header(content, f"{part}, line 1")), asdict(self._header), part)
-
-    def place(self, content: Any) -> int:
-        """The row of a record's pair; it must have as many points as the pair."""
-        row = self._rows[content["pair"]]
-        lengths = {len(content[key]) for key in ("keypoint_ids", "predicted", "truth", "geometry_aware")}
-        if lengths != {len(self._work.dataset.pairs[row].common_ids)}:
-            raise ValueError(lengths)
-        return row
-
-    def write(self, draft: Path, records: Records) -> None:
-        if is_table(draft):
-            write_predictions(draft, json.loads(self.head()), map(json.loads, records.lines()))
-            return
-        with draft.open("wb") as out:
-            out.write(self.head().encode(errors="backslashreplace"))
-            out.writelines(records.lines())
-
-
-def _record(pair: Pair, work: _Work, source: Encoded, target: Encoded) -> dict[str, Any]:
-    schema = work.dataset.schemas[pair.category]
-    if work.settings.masks:
-        source = replace(source, mask=object_mask(pair.source))
-        if work.protocol.released_pose:
-            target = replace(target, mask=object_mask(pair.target))
-    points, mirrored = _queries(pair, schema, work)
-    source = work.matcher.holding(source, points[: len(pair.source.keypoints.visible_ids)])
-    # The pose that brings the source nearest to the target, and where each keypoint is read in it.
-    settings = work.matcher.settings
-    try:
-        aligned = work.matcher.align(source, target, work.matcher.pose)
-        matches = match_posed(aligned.maps, target.maps["identity"], points, aligned.pose, settings, mirrored)
-    except NotFiniteError as error:
-        raise NotFiniteError(f"pair {pair.id}: {error}") from None
-    # Of all that was matched, the keypoints that both images show are kept.
-    row = {each: number for number, each in enumerate(pair.source.keypoints.visible_ids)}
-    predicted = matches.points[[row[each] for each in pair.common_ids]].tolist()
-    return make_record(pair, schema, work.protocol, predicted, aligned.pose)
-
-
-def _queries(pair: Pair, schema: Schema, work: _Work) -> tuple[Tensor, MirroredPoints | None]:
-    """All visible keypoints of the source, and where they are read in its mirror image.
-
-    Keypoints that only the source shows are there too: they are partners of those that are evaluated.
-    """
-    visible = pair.source.keypoints.visible_ids
-    # A partner that is not visible gets a row, marked so: its keypoint then keeps its straight match.
-    absent = [partner for each in visible if (partner := schema.partner(each)) not in visible]
-    rows = {each: number for number, each in enumerate([*visible, *absent])}
-    places = [*visible, *(schema.partner(each) for each in absent)]
-    points = pair.source.keypoints.at(places).double()
-    if not work.settings.labels:
-        return points, None
-    width, height = pair.source.size
-    if work.protocol.flip == "edge":
-        # Mirroring at the image's edge, w - x, is mirroring an image one pixel wider at its last pixel.
-        width += 1
-    partners = [rows[schema.partner(each)] for each in rows]
-    known = [each in (pair.common_ids if work.protocol.released_pose else visible) for each in rows]
-    return points, mirror_points(points, (width, height), partners, known)
-
-
-def _images(pairs: Sequence[Pair]) -> dict[Path, AnnotatedImage]:
-    """The images by their files, in the order of their first appearance."""
-    found = dict[Path, AnnotatedImage]()
-    for pair in pairs:
-        found.setdefault(pair.target.path, pair.target)
-        found.setdefault(pair.source.path, pair.source)
-    return found
-
-
-def _plan(work: _Work) -> list[int]:
-    """Rows of the pairs in the order of work.
-
-    Pairs are worked off in square blocks of images that fit the cache, back and forth, so that an image is
-    rarely extracted twice however the data set orders its pairs.
-    """
-    pairs = work.dataset.pairs
-    block = max(work.settings.cache_bytes // (work.matcher.map_bytes * len(work.poses) * 2), 1)
-    blocks = {path: number // block for number, path in enumerate(_images(pairs))}
-
-    def key(row: int) -> tuple[int, int, int]:
-        down, across = blocks[pairs[row].source.path], blocks[pairs[row].target.path]
-        return down, -across if down % 2 else across, row
-
-    return sorted(range(len(pairs)), key=key)
-
-
-class _Job:
-    """Matches pairs. Encoded images are kept within a number of bytes, and extracted in fixed batches.
-
-    Images are numbered by first appearance; ``batch`` of them in a row are extracted together whenever one
-    is needed. Several processes leave what they extract in a folder for each other, and remove what has been
-    there the longest when there is no room.
-    """
-
-    def __init__(self, work: _Work) -> None:
-        self._work, self._images = work, _images(work.dataset.pairs)
-        self.device = work.matcher.extractor.device.type
-        self._sources = {pair.source.path for pair in work.dataset.pairs}
-        self._uses = Counter(path for pair in work.dataset.pairs for path in _paths(pair))
-        self._paths = list(self._images)
-        self._number = {path: number for number, path in enumerate(self._paths)}
-        self._room = work.settings.cache_bytes // work.processes
-        # The batch just made and the one of the other image of a pair stay, whatever the limit.
-        self._kept: Recent[Path, Encoded] = Recent(self._room, _size, least=2 * work.batch)
-        self._left = deque[tuple[Path, int]]()
+        return sorted(range(len(self.pairs)), key=key)
 
     def load(self, batch: Batch) -> dict[Path, Image.Image]:
-        """The images of all extraction batches that these pairs need, without those that are kept."""
-        pairs = [self._work.dataset.pairs[row] for row in batch]
-        paths = [side.path for pair in pairs for side in (pair.source, pair.target)]
-        groups = {self._group(each) for each in paths if each not in self._kept}
-        there = {n for n in groups if (file := self._file(n)) is not None and file.exists()}
-        return {path: load_annotated(self._images[path]) for n in groups - there for path in self._members(n)}
+        """The images of all groups that these pairs need, without those that are kept or left."""
+        pairs = [self.pairs[row] for row in batch]
+        groups = {self._number[side.path] for pair in pairs for side in (pair.source, pair.target)}
+        files = {each: self._file(each) for each in groups if each not in self._kept}
+        wanted = [each for each, file in files.items() if file is None or not file.exists()]
+        return {path: load_annotated(self._images[path]) for each in wanted for path in self._groups[each]}
 
     def work(self, batch: Batch, loaded: dict[Path, Image.Image]) -> list[str]:
         lines = []
-        for pair in (self._work.dataset.pairs[row] for row in batch):
-            source, target = self._get(pair.source, loaded), self._get(pair.target, loaded)
-            lines.append(record_line(_record(pair, self._work, source, target)))
+        for pair in (self.pairs[row] for row in batch):
+            source, target = (self._get(side.path, loaded) for side in (pair.source, pair.target))
+            lines.append(record_line(self._record(pair, source, target)))
         return lines
 
-    def _get(self, image: AnnotatedImage, loaded: dict[Path, Image.Image]) -> Encoded:
+    def _record(self, pair: Pair, source: Encoded, target: Encoded) -> dict[str, Any]:
+        schema, visible = self.dataset.schemas[pair.category], pair.source.keypoints.visible_ids
+        if self.settings.masks:
+            source = replace(source, mask=object_mask(pair.source))
+            if self.protocol.released_pose:
+                target = replace(target, mask=object_mask(pair.target))
+        points, mirrored = self._queries(pair, schema)
+        source = self.matcher.holding(source, points[: len(visible)])
+        # The pose that brings the source nearest to the target, and where each keypoint is read in it.
+        try:
+            found = self.matcher.align(source, target, self.matcher.pose)
+            there, settings = target.maps["identity"], self.matcher.settings
+            matches = match_posed(found.maps, there, points, found.pose, settings, mirrored)
+        except NotFiniteError as error:
+            raise NotFiniteError(f"pair {pair.id}: {error}") from None
+        # Of all that was matched, the keypoints that both images show are kept.
+        predicted = matches.points[[visible.index(each) for each in pair.common_ids]].tolist()
+        return make_record(pair, schema, self.protocol, predicted, found.pose)
+
+    def _queries(self, pair: Pair, schema: Schema) -> tuple[Tensor, MirroredPoints | None]:
+        """All visible keypoints of the source, and where they are read in its mirror image.
+
+        Keypoints that only the source shows are there too: they are partners of those that are evaluated.
+        """
+        visible = pair.source.keypoints.visible_ids
+        seen = set(visible)
+        # A partner that is not visible gets a row, marked so: its keypoint then keeps its straight match.
+        ids = list(dict.fromkeys([*visible, *map(schema.partner, visible)]))
+        places = [each if each in seen else schema.partner(each) for each in ids]
+        points = pair.source.keypoints.at(places).double()
+        if not self.settings.labels:
+            return points, None
+        width, height = pair.source.size
+        # Mirroring at the image's edge, w - x, is mirroring an image one pixel wider at its last pixel.
+        size = (width + (self.protocol.flip == "edge"), height)
+        shown = set(pair.common_ids) if self.protocol.released_pose else seen
+        rows = {each: row for row, each in enumerate(ids)}
+        partners, known = [rows[schema.partner(each)] for each in ids], [each in shown for each in ids]
+        return points, mirror_points(points, size, partners, known)
+
+    def _get(self, path: Path, loaded: dict[Path, Image.Image]) -> Encoded:
         """The image with its features, in every pose if it is the source of any pair."""
-        if image.path not in self._kept:
-            for path, encoded in self._made(self._group(image.path), loaded).items():
-                self._kept[path] = encoded
-        return self._kept[image.path]
-
-    def _group(self, path: Path) -> int:
-        return self._number[path] // self._work.batch
-
-    def _members(self, group: int) -> list[Path]:
-        batch = self._work.batch
-        return self._paths[group * batch : (group + 1) * batch]
+        group = self._number[path]
+        if group not in self._kept:
+            self._kept[group] = self._made(group, loaded)
+        return self._kept[group][path]
 
     def _file(self, group: int) -> Path | None:
-        """Where processes find what another one has extracted; none where one process does all."""
-        shared = self._work.shared if multiprocessing.parent_process() is not None else None
-        return None if shared is None else shared / f"{group}.pt"
+        """Where another process finds what is extracted here; none where no other will look for it."""
+        folder, again = work.among.folder, any(self._uses[path] > 1 for path in self._groups[group])
+        return folder / f"{group}.pt" if folder is not None and again else None
 
-    def _made(self, group: int, loaded: dict[Path, Image.Image]) -> dict[Path, Encoded]:
-        """A batch: as another process has left it, or extracted here."""
+    def _made(self, group: int, loaded: dict[Path, Image.Image]) -> _Group:
+        """A group: as another process has left it, or extracted here."""
+        from filelock import FileLock
+
         file = self._file(group)
-        if file is None or all(self._uses[path] == 1 for path in self._members(group)):
-            return self._extract(group, loaded)  # no other process will look for it
-        file.parent.mkdir(parents=True, exist_ok=True)
+        if file is None:
+            return self._extract(group, loaded)
         # Who comes second waits for what the first one extracts.
-        with _locked(file):
-            if file.exists():
-                found: dict[Path, Encoded] = torch.load(file, mmap=True, weights_only=False)
+        with FileLock(f"{file}.lock", poll_interval=0.002):
+            with suppress(OSError, RuntimeError):  # nobody has left it, or it has just made room
+                found: _Group = torch.load(file, mmap=True, weights_only=False)
                 return found
             made = self._extract(group, loaded)
             self._leave(made, file)
             return made
 
-    def _leave(self, made: dict[Path, Encoded], file: Path) -> None:
-        """Write a batch for the other processes."""
-        size = sum(map(_size, made.values()))
-        while self._left and self._room < size:
-            oldest, taken = self._left.popleft()
-            with _locked(oldest), suppress(OSError):  # on Windows: open elsewhere
-                oldest.unlink()
-            self._room += taken
-        if self._room >= size:
-            with replacing(file) as draft:
+    def _leave(self, made: _Group, file: Path) -> None:
+        """Write a group for the other processes."""
+        size = _size(made)
+        if size <= self._room:
+            self._left[file] = size
+            with suppress(OSError, RuntimeError), replacing(file) as draft:  # the disk may be full
                 torch.save(made, draft)
-            self._left.append((file, size))
-            self._room -= size
 
-    def _extract(self, group: int, loaded: dict[Path, Image.Image]) -> dict[Path, Encoded]:
-        """Extract a batch in every pose that its images are needed in."""
-        paths = self._members(group)
+    def _extract(self, group: int, loaded: dict[Path, Image.Image]) -> _Group:
+        """Extract a group in every pose that its images are needed in."""
+        paths = self._groups[group]
         fresh = {path: Encoded(loaded.get(path) or load_annotated(self._images[path])) for path in paths}
-        for pose in self._work.poses:
+        for pose in self.poses:
             turned = [path for path in paths if pose == "identity" or path in self._sources]
-            if not turned:
-                continue
             canvases = None
             if pose != "identity":
                 canvases = [fresh[path].maps["identity"].canvas.posed(pose) for path in turned]
             images = [pose_image(fresh[path].image, pose) for path in turned]
-            for path, features in zip(turned, self._work.matcher.features(images, canvases), strict=True):
+            for path, features in zip(turned, self.matcher.features(images, canvases), strict=True):
                 fresh[path].maps[pose] = features
         return fresh
 
 
-def _paths(pair: Pair) -> set[Path]:
-    return {pair.source.path, pair.target.path}
+def _remove(file: Path) -> None:
+    with suppress(OSError):  # on Windows: open elsewhere
+        file.unlink()
 
 
-def _locked(file: Path) -> BaseFileLock:
-    """Held while one process makes a file that all share, or removes it."""
-    from filelock import FileLock
-
-    return FileLock(f"{file}.lock", poll_interval=0.002)
-
-
-def _size(encoded: Encoded) -> int:
-    maps = sum(each.data.nbytes for each in encoded.maps.values())
-    return maps + 3 * encoded.image.width * encoded.image.height
+def _size(group: _Group) -> int:
+    maps = sum(each.data.nbytes for encoded in group.values() for each in encoded.maps.values())
+    return maps + sum(3 * each.image.width * each.image.height for each in group.values())

@@ -21,7 +21,7 @@ from geoaware.evaluation.counts import PointTable
 from geoaware.evaluation.prediction_table import read_predictions
 from geoaware.method.metrics.geometry_aware import pair_mask
 from geoaware.runs.errors import InputError, quoted
-from geoaware.runs.files import PART
+from geoaware.runs.files import PART, record_line
 from geoaware.runs.tables import is_table, read_about
 
 if TYPE_CHECKING:
@@ -120,36 +120,36 @@ def make_record(
 ) -> dict[str, Any]:
     """One pair's line: what was found for ``pair.common_ids``, in that order, in the target's pixels.
 
-    Without a schema no keypoint counts as geometry-aware.
+    Without a schema no keypoint counts as geometry-aware. The target's other keypoints, which error types
+    need, are left out where several answers are right, or where the points are no parts with names.
 
     Raises:
         InputError: not one prediction per common keypoint, or the protocol cannot be applied to the target.
     """
-    ids, keypoints, there = pair.common_ids, pair.target.keypoints, pair.target.keypoints.visible_ids
+    ids = pair.common_ids
     if len(predicted) != len(ids):
         raise InputError(
             f"pair {pair.id}: {len(predicted)} predictions for {len(ids)} common keypoints; match the points "
             "pair.source.keypoints.at(pair.common_ids)"
         )
-    return {
+    record = {
         "pair": pair.id,
         "category": pair.category,
         "source": pair.source.id,
         "target": pair.target.id,
         "keypoint_ids": list(ids),
         "predicted": [list(map(float, point)) for point in predicted],
-        "truth": keypoints.at(ids).tolist(),
+        "truth": pair.truth(predicted).tolist(),
         "size": protocol.size(pair.target),
         "geometry_aware": [False] * len(ids) if schema is None else pair_mask(pair, schema).tolist(),
         "pose": pose,
         "azimuth_difference": pair.azimuth_difference,
-        "target_keypoints": dict(zip(map(str, there), keypoints.at(there).tolist(), strict=True)),
     }
-
-
-def record_line(record: Any) -> str:
-    """A record as it stands in the file, with the line's end."""
-    return json.dumps(record, ensure_ascii=False, separators=(",", ":"), allow_nan=False) + "\n"
+    if pair.answers is None and (schema is None or schema.names):
+        there = pair.target.keypoints.visible_ids
+        places = pair.target.keypoints.at(there).tolist()
+        record["target_keypoints"] = dict(zip(map(str, there), places, strict=True))
+    return record
 
 
 def hash_pairs(pairs: Iterable[Pair]) -> str:
@@ -163,6 +163,8 @@ def hash_pairs(pairs: Iterable[Pair]) -> str:
                 known[id(each)] = record_line([each.id, each.size, each.box, ids, places])
         digest.update(record_line([pair.id, pair.category, pair.azimuth_difference]).encode())
         digest.update((known[id(pair.source)] + known[id(pair.target)]).encode())
+        if pair.answers is not None:
+            digest.update(record_line(sorted(pair.answers.items())).encode())
     return digest.hexdigest()
 
 

@@ -15,6 +15,7 @@ from geoaware.evaluation.averages import Averaging
 from geoaware.runs.errors import InputError
 
 if TYPE_CHECKING:
+    from geoaware.data import DataSet
     from geoaware.method.types import AnnotatedImage
 
 Base = Literal["box", "image", "keypoints"]
@@ -111,12 +112,42 @@ _ALL = (
         alphas=_PF_ALPHAS,
         inside_picture=True,
     ),
+    Protocol(
+        "cub",
+        "CUB-200-2011 and AwA-Pose as Aygün and Mac Aodha (2022) count",
+        strict=False,
+        alphas=(0.1,),
+        inside_picture=True,
+    ),
+    Protocol(
+        "tss",
+        "TSS as its authors count (Taniai et al. 2016): foreground pixels, mean of the three groups",
+        base="image",
+        strict=False,
+        averaging="category_per_image",
+        alphas=(0.05,),
+        inside_picture=True,
+    ),
+    Protocol(
+        "soco",
+        "SOCO as its authors count (Dünkel et al. 2026): pairs, then categories",
+        averaging="category_per_image",
+        alphas=(0.1,),
+    ),
 )
 
 PROTOCOLS: dict[str, Protocol] = {each.name: each for each in _ALL}
 
 FOR_BASE: dict[Base, str] = {"box": "paper", "image": "pf-pascal", "keypoints": "pf-willow"}
 """The protocol to take where none is named, by what a data set usually takes its threshold from."""
+
+_FOR_DATA = {"cub": "cub", "awa-pose": "cub", "tss": "tss", "soco": "soco"}
+"""Data sets that are counted in a way of their own."""
+
+
+def usual_protocol(data: DataSet) -> Protocol:
+    """The protocol to take for a data set where none is named."""
+    return PROTOCOLS[_FOR_DATA.get(data.name) or FOR_BASE[data.threshold_base]]
 
 
 def check_alphas(alphas: Sequence[float]) -> None:

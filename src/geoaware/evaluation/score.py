@@ -184,4 +184,5 @@ def _by_keypoint(
             values=dict(zip(SETS, map(tuple, values), strict=True)),
         )
         for (category, each), totals, values in zip(*map(np.ndarray.tolist, columns), strict=True)
+        if names.get(table.names[category]) != {}  # points that are no parts
     )

@@ -15,15 +15,13 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from geoaware.features.extractor import Extractor, Layout, describe, make_settings
+from geoaware.features.adapter import with_adapter
+from geoaware.features.extractor import Layout, describe, make_settings
+from geoaware.features.patches import Facet, PatchNetwork, cells, tap
 from geoaware.runs.errors import InputError
 from geoaware.runs.weights import Source, load_network
 
-Facet = Literal["token", "key", "query", "value"]
 Positions = Literal["original", "transformers"]
-
-# transformers renamed the projections; both names are in use.
-_PROJECTIONS = {"key": ("k_proj", "key"), "query": ("q_proj", "query"), "value": ("v_proj", "value")}
 
 
 @dataclass(frozen=True)
@@ -39,6 +37,7 @@ class Dinov2Settings:
         positions: how position embeddings are brought to the canvas: as DINOv2's own code does it (see
             `original_positions`), or as `transformers` does. With registers, and on the canvas that the
             network was trained on, both are the same.
+        adapter: folder that ``geoaware tune`` wrote for this network.
     """
 
     weights: str | None = None
@@ -47,31 +46,30 @@ class Dinov2Settings:
     block: int = -1
     facet: Facet = "token"
     positions: Positions = "original"
+    adapter: str | None = None
 
 
-class Dinov2(Extractor):
+class Dinov2(PatchNetwork):
     """A DINOv2 network cut after the block that is asked for."""
 
     def __init__(self, name: str, settings: Dinov2Settings, model: Any) -> None:
         config = model.config
-        patch = config.patch_size
-        if settings.canvas < patch or settings.canvas % patch:
-            nearest = max(patch, round(settings.canvas / patch) * patch)
-            raise InputError(
-                f"the canvas must be a multiple of {patch}, got {settings.canvas}; the nearest is {nearest}"
-            )
+        grid = cells(settings.canvas, config.patch_size)
         layers = model.encoder.layer
         if not -len(layers) <= settings.block < len(layers):
             raise InputError(f"block {settings.block} does not exist: {name} has blocks 0…{len(layers) - 1}")
-        grid = settings.canvas // patch
         registers: int = getattr(config, "num_register_tokens", 0)
         placed = settings.positions == "original" and not registers
         # What the library does was all there was before this setting: its features keep their name.
-        identity = describe(name, settings, *([] if placed else ["positions"]))
+        identity = describe(name, settings, "adapter", *([] if placed else ["positions"]))
         super().__init__(name, identity, Layout(settings.canvas, grid, config.hidden_size))
         self.model = model
         if placed:
-            _place(model.embeddings, grid)
+            # The trained ones stay: the hash of the weights must not depend on how a machine rounds.
+            trained: Any = model.embeddings.position_embeddings
+            del model.embeddings.position_embeddings
+            model.embeddings.register_parameter("trained_positions", trained)
+            self._placed(grid)
         # What comes after the block is never needed: the later blocks do not run, nor does their memory stay.
         model.encoder.layer = layers[: settings.block % len(layers) + 1]
         self._extra_tokens = 1 + registers
@@ -87,7 +85,20 @@ class Dinov2(Extractor):
         hub_id = f"facebook/dinov2{'-with-registers' if registers else ''}-{size}"
         kind: Any = transformers.Dinov2WithRegistersModel if registers else transformers.Dinov2Model
         source = Source(name, chosen.weights or hub_id, hub_id, chosen.revision)
-        return cls(name, chosen, load_network(kind, source))
+        return with_adapter(cls(name, chosen, load_network(kind, source)), chosen.adapter)
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The transformer blocks that run, in their order."""
+        blocks: nn.ModuleList = self.model.encoder.layer
+        return blocks
+
+    def _placed(self, grid: int) -> None:
+        """Give the network position embeddings of a grid, if it takes them as they are."""
+        embeddings = self.model.embeddings
+        if hasattr(embeddings, "trained_positions"):
+            placed = original_positions(embeddings.trained_positions.detach(), grid)
+            embeddings.register_buffer("position_embeddings", placed, False)
 
     def levels(self, pixels: Float[Tensor, "b 3 s s"]) -> tuple[Tensor, ...]:
         """Patch features of the block and facet; class and register tokens are dropped."""
@@ -118,26 +129,3 @@ def original_positions(trained: Float[Tensor, "1 m d"], grid: int) -> Float[Tens
     lattice = trained[:, 1:].unflatten(1, (side, side)).permute(0, 3, 1, 2).float()
     placed = F.interpolate(lattice, scale_factor=(grid + 0.1) / side, mode="bicubic")
     return torch.cat([trained[:, :1], placed.flatten(2).transpose(1, 2).to(trained.dtype)], dim=1)
-
-
-def _place(embeddings: nn.Module, grid: int) -> None:
-    """Give the network position embeddings of the canvas, which it then takes as they are.
-
-    The trained ones stay beside them: the hash of the weights must not depend on how a machine rounds.
-    """
-    trained: Any = embeddings.position_embeddings
-    del embeddings.position_embeddings
-    embeddings.register_parameter("trained_positions", trained)
-    embeddings.register_buffer("position_embeddings", original_positions(trained.detach(), grid), False)
-
-
-def tap(layer: nn.Module, facet: Facet) -> nn.Module:
-    """The submodule whose output is the facet of the layer."""
-    if facet == "token":
-        return layer
-    for path, module in layer.named_modules():
-        if path.rsplit(".", 1)[-1] in _PROJECTIONS[facet] and isinstance(module, nn.Linear):
-            return module
-    raise InputError(
-        f"this version of transformers names the {facet} projection otherwise; use facet='token'"
-    )

@@ -66,23 +66,26 @@ class FramedExtractor(Wrapped):
         return replace(self.extractor.feature_map(levels, size), extractor=self.identity)
 
     def framed(self, images: Sequence[Image.Image], canvases: Sequence[Canvas]) -> list[FeatureMap]:
-        """Feature maps of upright RGB images on their canvases, or on the better ones that are seen."""
+        """Feature maps of upright RGB images on their canvases, or on the better ones that are seen.
+
+        A turn is taken if the turned image, looked at in its turn, stands upright.
+        """
         canvases = list(canvases)
         levels = self.levels_on(images, canvases)
         for part in self._parts:
-            changed = []
+            tried: dict[int, Canvas] = {}
             for row, canvas in enumerate(canvases):
                 unknown = canvas.turn == "identity" if part == "turn" else canvas.box is None
                 seen = getattr(self.extractor.look(levels[row], canvas), part) if unknown else None
                 if seen is not None and seen != getattr(canvas, part):
-                    canvases[row] = replace(canvas, **{part: seen})
-                    changed.append(row)
+                    tried[row] = replace(canvas, **{part: seen})
                 elif part == "box":
                     # Nothing to cut out: the whole image is the box, in every pose.
                     canvases[row] = replace(canvas, box=canvas.part)
-            fresh = self.levels_on([images[row] for row in changed], [canvases[row] for row in changed])
-            for row, each in zip(changed, fresh, strict=True):
-                levels[row] = each
+            fresh = self.levels_on([images[row] for row in tried], list(tried.values()))
+            for (row, canvas), each in zip(tried.items(), fresh, strict=True):
+                if part == "box" or self.extractor.look(each, canvas).turn == canvas.turn:
+                    canvases[row], levels[row] = canvas, each
         return [self.feature_map_on(canvas, each) for canvas, each in zip(canvases, levels, strict=True)]
 
 

@@ -18,15 +18,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from geoaware.features.dinov2 import Facet, tap
+from geoaware.features.adapter import with_adapter
 from geoaware.features.extractor import (
     IMAGENET_MEAN,
     IMAGENET_STD,
-    Extractor,
     Layout,
     describe,
     make_settings,
 )
+from geoaware.features.patches import Facet, PatchNetwork, cells, tap
 from geoaware.runs.errors import InputError
 from geoaware.runs.weights import Source, load_network
 
@@ -63,6 +63,7 @@ class HubSettings:
         blocks: indices of the transformer blocks whose mean is taken, negative from the end; of a
             convolutional network one stage, the last but one when not given.
         facet: the blocks' outputs (``token``), or their attentions' ``key``, ``query`` or ``value``.
+        adapter: folder that ``geoaware tune`` wrote for this network.
     """
 
     weights: str | None = None
@@ -70,9 +71,10 @@ class HubSettings:
     canvas: int = 0
     blocks: tuple[int, ...] = ()
     facet: Facet = "token"
+    adapter: str | None = None
 
 
-class HubNetwork(Extractor):
+class HubNetwork(PatchNetwork):
     """A network of a hub, cut after the last block that is asked for."""
 
     def __init__(
@@ -86,14 +88,8 @@ class HubNetwork(Extractor):
         stages = getattr(model.config, "depths", None)
         reader = _Stage(name, settings, model) if stages else _Blocks(name, settings, model)
         canvas = settings.canvas or _GRID * reader.stride
-        if canvas < reader.stride or canvas % reader.stride:
-            nearest = max(1, round(canvas / reader.stride)) * reader.stride
-            raise InputError(
-                f"the canvas must be a multiple of {reader.stride}, got {canvas}; the nearest is {nearest}",
-                "canvas",
-            )
-        layout = Layout(canvas, canvas // reader.stride, reader.channels, mean, std)
-        super().__init__(name, describe(name, settings), layout)
+        layout = Layout(canvas, cells(canvas, reader.stride), reader.channels, mean, std)
+        super().__init__(name, describe(name, settings, "adapter"), layout)
         self.model, self._reader = model, reader
 
     @classmethod
@@ -109,7 +105,14 @@ class HubNetwork(Extractor):
         # Of a network of images and texts the part that sees is enough.
         model = getattr(model, "vision_model", model)
         mean, std = _normalisation(source)
-        return cls(name, chosen, model, mean, std)
+        return with_adapter(cls(name, chosen, model, mean, std), chosen.adapter)
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The transformer blocks that run, in their order."""
+        if isinstance(self._reader, _Stage):
+            raise InputError(f"{self.name} is convolutional, and has no transformer blocks")
+        return _stack(self.model, self.name)[2]
 
     def levels(self, pixels: Float[Tensor, "b 3 s s"]) -> tuple[Tensor, ...]:
         """The map of the blocks and the facet, or of the stage."""

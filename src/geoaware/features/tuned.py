@@ -51,12 +51,6 @@ DECODED = {SHARED - 1: 24, 4: 40, 10: 112, 15: 320}
 UPRIGHT: tuple[Pose, ...] = ("identity", "rot90", "rot180", "rot-90")
 """The turns that an image may need to stand upright, in the order of their logits."""
 
-SHARE = 0.75
-"""The trained descriptors' share of the similarity, at most."""
-
-SURE = 0.9
-"""`Tuned.look` turns an image where the probability of the turn exceeds this."""
-
 SMALL = 0.6
 """`Tuned.look` cuts an object out if its box, margin included, is smaller than this share of the image."""
 
@@ -203,12 +197,14 @@ class TunedSettings:
         canvas: side of the square image, a multiple of 32.
         coarse_canvas: side to which it is reduced for the plain descriptors' late blocks, a multiple of 32.
         grid: cells a side of the map; an eighth of the canvas when not given.
+        share: of the trained descriptors in the similarity, at most, 0 to 1.
     """
 
     weights: str = "lite"
     canvas: int = 352
     coarse_canvas: int = 192
     grid: int | None = None
+    share: float = 0.97
 
     @property
     def plain(self) -> EfficientNetLiteSettings:
@@ -218,6 +214,8 @@ class TunedSettings:
 
     def __post_init__(self) -> None:
         _ = self.plain  # refuses what cannot be
+        if not 0 <= self.share <= 1:
+            raise InputError(f"share must be from 0 to 1, got {self.share}", "share")
 
 
 class Tuned(Extractor):
@@ -248,8 +246,8 @@ class Tuned(Extractor):
     def combine(self, levels: Sequence[Tensor], grid: int | None = None) -> Float[Tensor, "b c p p"]:
         """Unit descriptors, whose cosine similarity mixes those of both kinds.
 
-        An image's share of the trained descriptors is 0.75 times the probability that it shows an object
-        like those that were trained on.
+        An image's share of the trained descriptors is the setting's times the probability that it shows an
+        object like those that were trained on.
         """
         trained, _, _, *plain = levels
         side = grid or self.layout.grid
@@ -259,19 +257,16 @@ class Tuned(Extractor):
 
     def share(self, levels: Sequence[Tensor]) -> Float[Tensor, " b"]:
         """Of the trained descriptors in the similarity of each image, from its raw maps."""
-        return SHARE * torch.sigmoid(self.network.familiarity(levels[1]))
+        return self.settings.share * torch.sigmoid(self.network.familiarity(levels[1]))
 
     def presence(self, levels: Sequence[Float[Tensor, "_ _ _"]]) -> Float[Tensor, "g g"]:
         """The logit that a cell shows an object of a kind that was trained on."""
         return levels[1][0]
 
     def look(self, levels: Sequence[Float[Tensor, "_ _ _"]], canvas: Canvas) -> Canvas:
-        """The turn that is surely needed, and the box around the cells where an object is present."""
-        turns = levels[2]
-        chance, quarters = turns.flatten().softmax(dim=0).max(dim=0)
-        turn = canvas.turn
-        if float(chance) > SURE:
-            turn = UPRIGHT[(UPRIGHT.index(turn) + int(quarters)) % len(UPRIGHT)]
+        """The likeliest turn, and the box around the cells where an object is present."""
+        quarters = int(levels[2].flatten().argmax())
+        turn = UPRIGHT[(UPRIGHT.index(canvas.turn) + quarters) % len(UPRIGHT)]
         return replace(canvas, turn=turn, box=_small_box(self.presence(levels), canvas) or canvas.box)
 
 

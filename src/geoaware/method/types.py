@@ -189,6 +189,8 @@ class Pair:
         source: where the points come from.
         target: where they are to be found.
         azimuth_difference: 0 … 4 steps of 45 degrees, or ``None`` where the data set does not say.
+        answers: by the id of a keypoint of the source, those of the target that are right answers to it;
+            keypoints without an entry do not count. ``None``: the keypoint of the same id is the answer.
     """
 
     id: str
@@ -196,12 +198,34 @@ class Pair:
     source: AnnotatedImage
     target: AnnotatedImage
     azimuth_difference: int | None = None
+    answers: Mapping[int, tuple[int, ...]] | None = None
 
     @property
     def common_ids(self) -> tuple[int, ...]:
-        """Ids visible in both images, rising: the points that are evaluated."""
-        there = set(self.target.keypoints.visible_ids)
-        return tuple(each for each in self.source.keypoints.visible_ids if each in there)
+        """Ids visible in both images, rising: the points that are evaluated.
+
+        With ``answers``: ids visible in the source to which the target shows an answer.
+        """
+        there, seen = set(self.target.keypoints.visible_ids), self.source.keypoints.visible_ids
+        if self.answers is None:
+            return tuple(each for each in seen if each in there)
+        return tuple(each for each in seen if not there.isdisjoint(self.answers.get(each, ())))
+
+    def truth(self, found: Sequence[Sequence[float]]) -> Float[Tensor, "n 2"]:
+        """Where the points of `common_ids` are in the target, in pixels.
+
+        Where several keypoints answer to one, that is the place nearest to where it was found: a distance
+        then is that to the nearest right place.
+        """
+        keypoints = self.target.keypoints
+        if self.answers is None:
+            return keypoints.at(self.common_ids)
+        there, places = set(keypoints.visible_ids), []
+        for number, point in zip(self.common_ids, found, strict=True):
+            right = keypoints.at([each for each in self.answers[number] if each in there])
+            apart = (right - torch.tensor(point, dtype=right.dtype)).square().sum(dim=1)
+            places.append(right[apart.argmin()])
+        return torch.stack(places) if places else keypoints.xy[:0]
 
 
 def __getattr__(name: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import secrets
@@ -61,6 +62,16 @@ def digest_of(path: Path, algorithm: str = "sha256") -> str:
         for block in iter(partial(file.read, _BLOCK), b""):
             digest.update(block)
     return digest.hexdigest()
+
+
+def as_json(value: Any) -> str:
+    """A value as JSON on one line."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def record_line(record: Any) -> str:
+    """A record as it stands in a file of lines, with the line's end."""
+    return as_json(record) + "\n"
 
 
 @contextmanager

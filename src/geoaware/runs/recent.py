@@ -17,6 +17,7 @@ class Recent(Generic[K, V]):
         room: bytes that the values may take.
         size: bytes of a value.
         least: how many values stay, whatever they take.
+        dropped: told the key of a value that makes room.
 
     Attributes:
         bytes: what the values take now.
@@ -31,8 +32,14 @@ class Recent(Generic[K, V]):
         (True, False, 4)
     """
 
-    def __init__(self, room: int, size: Callable[[V], int], least: int = 1) -> None:
-        self._room, self._size, self._least = room, size, least
+    def __init__(
+        self,
+        room: int,
+        size: Callable[[V], int],
+        least: int = 1,
+        dropped: Callable[[K], object] = lambda _: None,
+    ) -> None:
+        self._room, self._size, self._least, self._dropped = room, size, least, dropped
         self._values: OrderedDict[K, V] = OrderedDict()
         self.bytes = 0
 
@@ -52,5 +59,6 @@ class Recent(Generic[K, V]):
         self._values[key] = value
         self.bytes += self._size(value)
         while self.bytes > self._room and len(self._values) > self._least:
-            _, dropped = self._values.popitem(last=False)
-            self.bytes -= self._size(dropped)
+            old, value = self._values.popitem(last=False)
+            self.bytes -= self._size(value)
+            self._dropped(old)

@@ -22,8 +22,9 @@ import socket
 import time
 from abc import ABC, abstractmethod
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 from types import TracebackType
@@ -33,12 +34,14 @@ from geoaware.runs.errors import InputError
 from geoaware.runs.files import (
     PART,
     check_own,
+    check_same_run,
     clear_drafts,
     digest_of,
     discard,
     is_alive,
     open_part,
     reading_part,
+    record_line,
     replacing,
     scratch,
     writing,
@@ -65,26 +68,40 @@ _log = logging.getLogger(__name__)
 class Run(ABC):
     """Work with its result: what makes two runs the same, and what stands in the file.
 
+    Args:
+        about: what tells the run from others, as it comes back from JSON.
+        count: how many items there are.
+        names: of the items, as their lines have them; read when there are lines.
+
     Attributes:
         what: what is done, for the progress.
         begins: how every result begins, white space aside.
         part_begins: how every file of what is done so far begins.
+        depth: levels that a message on differing runs looks into.
         reusable: whether its lines are kept when it has ended.
     """
 
     what: str
     begins: str
     part_begins: str
+    depth = 2
     reusable = False
+
+    def __init__(self, about: Mapping[str, Any], count: int, names: Iterable[str]) -> None:
+        self.about, self._count, self._names = about, count, names
+
+    def __len__(self) -> int:
+        return self._count
+
+    @cached_property
+    def places(self) -> Mapping[str, int]:
+        """The numbers of the items by their names."""
+        return {name: place for place, name in enumerate(self._names)}
 
     @property
     @abstractmethod
     def job(self) -> Job:
         """The work, as processes do it; asked for when some of it is left. A result is a line of JSON."""
-
-    @abstractmethod
-    def __len__(self) -> int:
-        """How many items there are."""
 
     @abstractmethod
     def batches(self) -> Sequence[Batch]:
@@ -94,13 +111,13 @@ class Run(ABC):
     def is_current(self, goal: Path) -> bool:
         """Whether a whole result is of this run; if not, and it may not be replaced, `InputError`."""
 
-    @abstractmethod
     def head(self) -> str:
         """First line of a part file: which run it is. Long preparations may be part of making it."""
+        return record_line(self.about)
 
-    @abstractmethod
     def check_head(self, content: Any, part: Path) -> None:
         """Make sure that a part file's first line is of this run, and take from it what was prepared."""
+        check_same_run(content, self.about, part, self.depth)
 
     @abstractmethod
     def place(self, content: Any) -> int:

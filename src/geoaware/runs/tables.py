@@ -7,14 +7,14 @@ entry, ``geoaware``: a JSON object that says of which run the table is.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from geoaware.runs.errors import InputError
-from geoaware.runs.files import check_own
+from geoaware.runs.files import as_json, check_own
 from geoaware.runs.optional import require
 
 GROUP = 20_000
@@ -32,17 +32,16 @@ def is_table(path: Path) -> bool:
 
 
 def write_table(
-    draft: Path, columns: Columns, rows: Iterable[Mapping[str, Any]], about: Callable[[], Mapping[str, Any]]
+    draft: Path, columns: Columns, rows: Iterable[Mapping[str, Any]], about: Mapping[str, Any]
 ) -> None:
-    """Write rows in their order; ``about`` is asked when all are written."""
+    """Write rows in their order; ``about`` says of which run they are."""
     arrow, parquet = _arrow()
     schema = arrow.schema([(name, _kind(arrow, kind)) for name, kind in columns.items()])
     left = iter(rows)
     with parquet.ParquetWriter(str(draft), schema, compression="zstd") as file:
         while group := list(islice(left, GROUP)):
             file.write_table(arrow.Table.from_pylist([_printable(each) for each in group], schema))
-        text = json.dumps(about(), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        file.add_key_value_metadata({_KEY: text.encode(errors="backslashreplace")})
+        file.add_key_value_metadata({_KEY: as_json(about).encode(errors="backslashreplace")})
 
 
 def read_about(path: Path) -> Any:

@@ -194,6 +194,63 @@ def first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
+def write_folder(place: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor], readme: str) -> Path:
+    """Write ``model.safetensors``, ``config.json`` and the card ``README.md``, each whole or not at all.
+
+    Raises:
+        InputError: the folder cannot be written to.
+    """
+    # Before anything is written: info may not be JSON.
+    texts = {CONFIG: json.dumps(config, indent=1, allow_nan=False) + "\n", CARD: readme}
+    write_safetensors(place / WEIGHTS, tensors)
+    for name, text in texts.items():
+        with replacing(place / name) as draft:
+            draft.write_text(text, encoding="utf-8")
+    return place
+
+
+def read_config(
+    path: Path, form: str, section: str, kind: type, origin: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The section of a ``config.json`` with the values of a dataclass, and its info.
+
+    Args:
+        path: of the file.
+        form: the format that it must name.
+        section: with the values.
+        kind: class of the values; only the names are compared.
+        origin: what messages tell to give instead.
+
+    Raises:
+        InputError: nothing is there, or it is damaged or of another format.
+    """
+    refuse_pretender(path)
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; give {origin}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: cannot be read ({reason(error)}); copy the folder anew") from None
+    if not isinstance(config, dict) or config.get("format") != form:
+        raise InputError(f"{path}: is not the config of a {form}; give {origin}")
+    values, info = config.get(section), config.get("info")
+    if not isinstance(values, dict) or not isinstance(info, dict):
+        raise InputError(f"{path}: damaged, lacks {section} or info; copy the folder anew")
+    unknown = sorted(values.keys() - {each.name for each in fields(kind)})
+    if unknown:
+        raise InputError(f"{path}: unknown setting {unknown[0]}; a newer geoaware may know it")
+    return values, info
+
+
+def card(noun: str, count: int, shape: Mapping[str, Any], info: Mapping[str, Any]) -> str:
+    """A model card in Markdown: shape and size of a network, and everything in ``info``, a section each."""
+    told = ", ".join(f"{key} {value}" for key, value in shape.items())
+    lines = [f"# {noun.capitalize()} for geoaware", "", f"{count:,} parameters: {told}.", ""]
+    for name, content in info.items():
+        lines += [f"## {name.replace('_', ' ').capitalize()}", "", *_as_markdown(content), ""]
+    return without_html("\n".join(lines))
+
+
 class SavedNetwork(nn.Module):
     """A network that is kept in a folder, with the values that shape it and what is known of its weights.
 
@@ -226,11 +283,7 @@ class SavedNetwork(nn.Module):
     def card(self) -> str:
         """The model card in Markdown: shape and size, and everything in `info`, a section each."""
         count = sum(each.numel() for each in self.parameters())
-        shape = ", ".join(f"{key} {value}" for key, value in asdict(getattr(self, self.section)).items())
-        lines = [f"# {self.noun.capitalize()} for geoaware", "", f"{count:,} parameters: {shape}.", ""]
-        for name, content in self.info.items():
-            lines += [f"## {name.replace('_', ' ').capitalize()}", "", *_as_markdown(content), ""]
-        return without_html("\n".join(lines))
+        return card(self.noun, count, asdict(getattr(self, self.section)), self.info)
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
         """Write ``model.safetensors``, ``config.json`` and the card ``README.md``, each whole or not at all.
@@ -238,15 +291,8 @@ class SavedNetwork(nn.Module):
         Raises:
             InputError: the folder cannot be written to.
         """
-        place = Path(folder)
         config = {"format": self.format, self.section: asdict(getattr(self, self.section)), "info": self.info}
-        # Before anything is written: info may not be JSON.
-        texts = {CONFIG: json.dumps(config, indent=1, allow_nan=False) + "\n", CARD: self.card()}
-        write_safetensors(place / WEIGHTS, self.saved_state())
-        for name, text in texts.items():
-            with replacing(place / name) as draft:
-                draft.write_text(text, encoding="utf-8")
-        return place
+        return write_folder(Path(folder), config, self.saved_state(), self.card())
 
     @classmethod
     def from_folder(cls: type[Network], folder: Path, origin: str) -> Network:
@@ -256,21 +302,7 @@ class SavedNetwork(nn.Module):
             InputError: nothing is there, or it is damaged or of another format.
         """
         path = folder / CONFIG
-        refuse_pretender(path)
-        try:
-            config = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise InputError(f"{path}: no such file; give {origin}") from None
-        except (OSError, ValueError, RecursionError) as error:
-            raise InputError(f"{path}: cannot be read ({reason(error)}); copy the folder anew") from None
-        if not isinstance(config, dict) or config.get("format") != cls.format:
-            raise InputError(f"{path}: is not the config of a {cls.format}; give {origin}")
-        values, info = config.get(cls.section), config.get("info")
-        if not isinstance(values, dict) or not isinstance(info, dict):
-            raise InputError(f"{path}: damaged, lacks {cls.section} or info; copy the folder anew")
-        unknown = sorted(values.keys() - {each.name for each in fields(cls.values)})
-        if unknown:
-            raise InputError(f"{path}: unknown setting {unknown[0]}; a newer geoaware may know it")
+        values, info = read_config(path, cls.format, cls.section, cls.values, origin)
         try:
             lists = {key: tuple(each) for key, each in values.items() if isinstance(each, list)}
             network = cls.of_values(**{**values, **lists})

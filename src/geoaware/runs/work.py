@@ -19,9 +19,11 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, Thr
 from contextlib import contextmanager
 from dataclasses import dataclass
 from logging.handlers import BufferingHandler
-from typing import Any, Protocol, runtime_checkable
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from geoaware.runs.errors import InputError
+from geoaware.runs.files import scratch
 from geoaware.runs.memory import free_host_memory, keep_freed_memory
 from geoaware.runs.progress import Tell
 
@@ -230,12 +232,17 @@ def _preload(*modules: str) -> None:
 
 def _pool(payload: bytes, batches: Sequence[Batch], workers: int) -> Iterator[Done]:
     """In processes of this machine, which end with this one however it ends."""
+    with scratch() as folder:
+        yield from _pooled(payload, batches, Shared(workers, folder))
+
+
+def _pooled(payload: bytes, batches: Sequence[Batch], with_whom: Shared) -> Iterator[Done]:
     from concurrent.futures.process import BrokenProcessPool
 
     _preload()
     context = multiprocessing.get_context(_START)
-    others = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(workers, context, _begin, (payload,))
+    others, workers = set(multiprocessing.active_children()), with_whom.processes
+    pool = ProcessPoolExecutor(workers, context, _begin, (payload, with_whom))
     left, waiting, said = iter(batches), dict[Future[Any], Batch](), set[Note]()
     try:
         while True:
@@ -273,13 +280,23 @@ def pass_on(notes: Iterable[Note], said: set[Note]) -> None:
             logging.getLogger(name).log(level, "%s", text)
 
 
-# Of a process that takes part: what it works with, or why it cannot, and what it has to tell.
+class Shared(NamedTuple):
+    """How many processes do a job, and the folder in which they leave things for each other, if they can."""
+
+    processes: int = 1
+    folder: Path | None = None
+
+
+# Of a process that takes part: what it works with, or why it cannot, what it has to tell, and with whom.
 _job: Careful | Exception | None = None
 _notes = BufferingHandler(sys.maxsize)
+among = Shared()
 
 
-def _begin(payload: bytes) -> None:
+def _begin(payload: bytes, with_whom: Shared) -> None:
     """Make a process of `_pool` ready."""
+    global among
+    among = with_whom
     # An interruption reaches all processes of a terminal; the first one ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -68,6 +69,14 @@ class Estimate:
         free = "" if self.free is None else f" ({self.free / 1e9:,.1f} GB free)"
         size = f"{self.bytes / 1e6:,.1f} MB on disk{free}"
         return f"{self.files} files to extract, {size}, {self.batch} at a time"
+
+    def check(self, cache: Path) -> None:
+        """Make sure that a cache folder has room for the files; `InputError` if not."""
+        if self.free is not None and self.bytes > self.free:
+            raise InputError(
+                f"{cache}: {self.bytes / 1e6:,.1f} MB are needed on this disk, {self.free / 1e6:,.1f} MB are "
+                "free; make room, choose another folder, or store the features as int8 (half of fp16)"
+            )
 
 
 def survey(
@@ -164,15 +173,16 @@ def extract(
     job = _Job(units, extractor, store, store.damaged())
     written, failed = 0, dict[int, str]()
     with one_thread():
-        first = job.first()
+        each_alone = chain.from_iterable(map(job.load, batched(len(units), 1)))
+        first = next((each for each in each_alone if isinstance(each, Image.Image)), None)
         if first is not None:
             levels, each = measured(lambda: extractor.levels_of([first]), extractor.device)
             batch = batch or plan_batch(each, extractor.device, memory, sharers)
             size = work.files * encoded_size([level.shape[1:] for level in levels], store.key.stored)
             estimate = Estimate(work.files, size, free_disk(store.folder), batch)
             announce(estimate)
-            _check_disk(estimate, store)
-        for numbers, results in (engine or Local()).results(job, batched(len(job.units), batch or 1)):
+            estimate.check(store.folder.parent)
+        for numbers, results in (engine or Local()).results(job, batched(len(units), batch or 1)):
             written += results.count(WRITTEN)
             failed |= {number: each for number, each in zip(numbers, results, strict=True) if each}
             progress(len(results))
@@ -194,15 +204,6 @@ def free_disk(folder: Path) -> int | None:
     ).free
 
 
-def _check_disk(estimate: Estimate, store: FeatureStore) -> None:
-    if estimate.free is not None and estimate.bytes > estimate.free:
-        raise InputError(
-            f"{store.folder.parent}: {estimate.bytes / 1e6:,.1f} MB are needed on this disk, "
-            f"{estimate.free / 1e6:,.1f} MB are free; make room, choose another folder, or store the "
-            "features as int8 (half of fp16)"
-        )
-
-
 @dataclass(frozen=True)
 class _Job:
     """The files to be made, by their images and poses; those that are damaged are made anew."""
@@ -216,25 +217,20 @@ class _Job:
     def device(self) -> str:
         return self.extractor.device.type
 
-    def first(self) -> Image.Image | None:
-        loaded = (self.load((number,))[0] for number in range(len(self.units)))
-        return next((each for each in loaded if isinstance(each, Image.Image)), None)
-
     def load(self, batch: Batch) -> list[Image.Image | str | None]:
         """Turned images; ``None`` for what another process made meanwhile, or why there is no image."""
-        found = list[Image.Image | str | None]()
-        last: tuple[Path, Image.Image] | None = None
-        for task, pose in (self.units[number] for number in batch):
-            if (task.image, pose) not in self.damaged and self.store.has(task.image, pose):
-                found.append(None)
-                continue
-            try:
-                if last is None or last[0] != task.path:
-                    last = task.path, _unchanged(task)
-                found.append(pose_image(last[1], pose))
-            except InputError as error:
-                found.append(str(error))
-        return found
+        images = dict[Path, Image.Image]()
+        return [self._load(*self.units[number], images) for number in batch]
+
+    def _load(self, task: Task, pose: Pose, images: dict[Path, Image.Image]) -> Image.Image | str | None:
+        if (task.image, pose) not in self.damaged and self.store.has(task.image, pose):
+            return None
+        try:
+            if task.path not in images:
+                images[task.path] = _unchanged(task)
+            return pose_image(images[task.path], pose)
+        except InputError as error:
+            return str(error)
 
     def work(self, batch: Batch, loaded: list[Image.Image | str | None]) -> list[str | None]:
         """`WRITTEN`, ``None``, or why there are no features."""

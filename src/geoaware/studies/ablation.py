@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from geoaware.data import DataSet
-from geoaware.evaluation.protocols import FOR_BASE
+from geoaware.evaluation.protocols import usual_protocol
 from geoaware.runs.errors import InputError
 from geoaware.runs.progress import Tell, silent
 from geoaware.studies.ablation_table import FULL, Ablation, Row, SetFigures, choose_rows, compare
@@ -76,7 +76,7 @@ def ablate(
     for place, (name, data) in enumerate(sets):
         of_set = {row: np.stack([each[place] for each in of_seeds]) for row, of_seeds in values.items()}
         ends = [pair.source.id for pair in data.pairs], [pair.target.id for pair in data.pairs]
-        facts = name, FOR_BASE[data.threshold_base], len(data), len(data.images)
+        facts = name, usual_protocol(data).name, len(data), len(data.images)
         tables.append(SetFigures(*facts, compare(of_set, *ends)))
     return Ablation(chosen, numbers, tuple(tables))
 
@@ -135,6 +135,6 @@ def _run(
     for row in rows:
         settings = replace(matching.settings(), mode=row.mode)
         for (_, data), path in zip(sets, paths[row.name], strict=True):
-            protocol, what = FOR_BASE[data.threshold_base], f"{title}, {path.stem}"
+            protocol, what = usual_protocol(data).name, f"{title}, {path.stem}"
             trainer.predict(data, path, protocol, settings, network, matching.blend, what)
     return paths

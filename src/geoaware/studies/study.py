@@ -21,7 +21,7 @@ from geoaware.data import DataSet, load, options
 from geoaware.data.masks import has_mask
 from geoaware.evaluation import score_file
 from geoaware.evaluation.predict import PredictSettings, choose_pairs, predict
-from geoaware.evaluation.protocols import FOR_BASE, Protocol, get_protocol
+from geoaware.evaluation.protocols import Protocol, get_protocol, usual_protocol
 from geoaware.runs import settings
 from geoaware.runs.errors import InputError
 from geoaware.runs.progress import Tell, renamed, silent
@@ -238,7 +238,7 @@ def load_set(
         ) from None
     if pairs is not None and not draws_pairs:
         data = choose_pairs(data, pairs, seed)
-    name = protocol or config.protocol or FOR_BASE[data.threshold_base]
+    name = protocol or config.protocol or usual_protocol(data).name
     return StudySet(config, data, get_protocol(name))
 
 

@@ -10,7 +10,7 @@ import torch
 
 from geoaware.data import DataSet
 from geoaware.evaluation.predict import scorable
-from geoaware.evaluation.protocols import FOR_BASE, get_protocol
+from geoaware.evaluation.protocols import usual_protocol
 from geoaware.method.matching import MatchSettings, match
 from geoaware.method.metrics.pck import as_xy, distances, within
 from geoaware.method.types import AnnotatedImage, FeatureMap
@@ -55,7 +55,7 @@ def validate(
     settings: MatchSettings,
     alpha: float,
 ) -> list[Score]:
-    """PCK at ``alpha`` (a share) of each data set, under the protocol that its boxes suggest.
+    """PCK at ``alpha`` (a share) of each data set, under its usual protocol.
 
     ``make`` gives the feature map of an image, by the network as it is now.
     """
@@ -64,14 +64,14 @@ def validate(
 
 
 def _score(data: DataSet, maps: RecentMaps, settings: MatchSettings, alpha: float) -> Score:
-    protocol = get_protocol(FOR_BASE[data.threshold_base])
+    protocol = usual_protocol(data)
     standard, aware = [], []
     for pair in scorable(data, protocol).pairs:
         # Match the keypoints that both images show.
         source, target = maps(pair.source), maps(pair.target)
         matches = match(source, target, pair.source.keypoints.at(pair.common_ids), settings)
         # Compare with the annotation.
-        truth = as_xy(pair.target.keypoints.at(pair.common_ids), "true")
+        truth = as_xy(pair.truth(matches.points.tolist()), "true")
         far = distances(as_xy(matches.points, "found"), truth)
         correct = within(far, alpha * protocol.size(pair.target), protocol.strict).tolist()
         # The geometry-aware keypoints are counted a second time, by themselves.

@@ -132,7 +132,7 @@ def test_one_source_matches_as_a_matcher_does(tmp_path: Path, pose: str, turned:
     """Without rivals, the vote of one source is `match_posed` in the pose that it chose, partners and all."""
     sources = read_sources(write_sources(tmp_path, hide={0: [1, 2]}))
     matching = matcher(pose)
-    queries = encode_sources(sources, matching, source_windows(sources, 0.3, 0.5))
+    queries, _ = encode_sources(sources, matching, source_windows(sources, 0.3, 0.5))
     target = matching.encode(pose_image(view(9, 4), turned))
     found = vote(queries, target.maps["identity"], matching.settings, VoteSettings(rivals=0.0))
     assert found.pose == ("flip" if turned == "flip" and pose != "off" else "identity")

@@ -111,7 +111,7 @@ def test_smoothing_is_decided_when_the_result_is_written(
     assert not np.array_equal(points(smooth), points(plain))
     assert content(smooth)["info"]["run"]["settings"]["smooth"] is True
     run(sources, clip, again)
-    monkeypatch.setattr("geoaware.apps.transfer.run._record", None)  # nothing is computed any more
+    monkeypatch.setattr("geoaware.apps.transfer.run._Job._record", None)  # nothing is computed any more
     run(sources, clip, again, smooth=False)
     assert again.read_bytes() == plain.read_bytes()
     run(sources, clip, again)

@@ -173,3 +173,60 @@ def test_it_survives_being_written(tmp_path: Path) -> None:
 def test_the_folder_of_a_run_that_was_given_none() -> None:
     assert run_folder("lite") == Path("runs/tune-lite")
     assert run_folder("configs/mine.yaml") == Path("runs/tune-mine")
+
+
+TRANSFORMER = {**NEEDED, "backbone": "dinov2-base", "lora": {}, "unlabelled": None}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"lora": None}, "backbone: of dinov2-base either lora or unfreeze is trained; set one of them"),
+        ({"unfreeze": 2}, "backbone: of dinov2-base either lora or unfreeze is trained; set one of them"),
+        ({"lora.rank": 0}, "lora.rank: input should be greater than or equal to 1 (got 0)"),
+        ({"lora.targets": ["head"]}, "lora.targets.0: input should be 'attention' or 'mlp' (got 'head')"),
+        ({"lora.targets": []}, "lora.targets: "),
+        ({"lora.dropout": 1}, "lora.dropout: input should be less than 1 (got 1)"),
+        ({"shape.width": 8}, "shape: is of the decoder of efficientnet-lite0; leave it out"),
+        (
+            {"unlabelled": {"root": "others"}},
+            "unlabelled.negatives: only efficientnet-lite0 learns",
+        ),
+        ({"objective.presence": 1}, "objective.presence: only efficientnet-lite0 learns it; leave it out"),
+        ({"backbone_settings.facet": "key"}, "backbone_settings.facet: only token can be trained"),
+        ({"backbone_settings.adapter": "x"}, "backbone_settings.adapter: give it as start"),
+        ({"size": 334}, "size: input should be less than or equal to 320 (got 334)"),
+        (
+            {"crop": 518, "unlabelled": {"root": "others", "negatives": 0}},
+            "crop: can be 448 at most with images without labels, got 518",
+        ),
+        ({"data.0.categories": 0}, "data.0.categories: "),
+        ({"backbone": "efficientnet-lite0"}, "unlabelled: field required"),
+        (
+            {"backbone": "efficientnet-lite0", "unlabelled": {"root": "others"}},
+            "lora: is for transformers; leave it out, or set backbone (dinov2-base, …)",
+        ),
+    ],
+)
+def test_values_that_no_transformer_can_have(tmp_path: Path, changes: dict, message: str) -> None:
+    path = file(tmp_path, TRANSFORMER)
+    with pytest.raises(InputError) as caught:
+        load_config(path, changes)
+    assert str(caught.value).startswith(f"{path}: {message}")
+
+
+def test_how_the_weights_of_a_run_are_used(tmp_path: Path) -> None:
+    assert load_config("lite").use == "--extractor lite --set weights="
+    changes = {"backbone_settings": {"weights": "folder", "canvas": 518}}
+    found = load_config("spair71k-dinov2", changes).use
+    assert found == "--extractor dinov2-base --set weights=folder --set canvas=518 --set adapter="
+
+
+@pytest.mark.parametrize(("name", "patch"), [("spair71k-dinov2", 14), ("spair71k-dinov3", 16)])
+def test_those_of_transformers(name: str, patch: int) -> None:
+    config = load_config(name)
+    assert config.precision == "bf16"
+    assert config.size % patch == 0
+    assert (config.data[0].name, config.data[0].split) == ("spair71k", "trn")
+    # Keypoints are compared within a category, so a step needs several objects of each.
+    assert config.data[0].objects >= 3 * (config.data[0].categories or 99)

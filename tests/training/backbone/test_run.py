@@ -21,6 +21,7 @@ from geoaware.features.tuned import TunedNetwork, TunedShape
 from geoaware.runs import checkpoint, log
 from geoaware.runs.errors import InputError
 from geoaware.runs.progress import silent
+from geoaware.training.backbone import kinds
 from geoaware.training.backbone import run as running
 from geoaware.training.backbone.config import TuneConfig, load_config
 from geoaware.training.backbone.objective import Criterion
@@ -160,7 +161,7 @@ class TestRun:
 
         def take(self: Any, step: int, ready: Any) -> dict[str, float]:
             runs.append(self)
-            before.append(copy.deepcopy(self.plain.state_dict()))
+            before.append(copy.deepcopy(self.kind.plain.state_dict()))
             return original(self, step, ready)
 
         monkeypatch.setattr(running._Run, "take", take)
@@ -174,8 +175,8 @@ class TestRun:
             assert each.grad.isfinite().all(), name
             assert each.grad.any(), name
         assert all(each.grad is None for each in taken.learner.average.parameters())
-        assert all(each.grad is None for each in taken.plain.parameters())
-        plain = taken.plain.state_dict()
+        assert all(each.grad is None for each in taken.kind.plain.parameters())
+        plain = taken.kind.plain.state_dict()
         assert all(torch.equal(plain[name], value) for name, value in before[0].items())
 
     def test_slope_and_offset_alone_learn_from_familiar(self, run: Run, tmp_path: Path) -> None:
@@ -211,13 +212,13 @@ class TestRun:
     def test_views_and_negatives_are_shown_together(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         """Four views of three objects, then the negatives; the prototypes look at views alone."""
         shown: list[int] = []
-        original = running.shared_maps
+        original = kinds.shared_maps
 
         def shared(plain: EfficientNetLite, pixels: Tensor) -> Tensor:
             shown.append(len(pixels))
             return original(plain, pixels)
 
-        monkeypatch.setattr(running, "shared_maps", shared)
+        monkeypatch.setattr(kinds, "shared_maps", shared)
         for negatives in (0, 3):
             shown.clear()
             run(f"{negatives} negatives", steps=1, unlabelled__negatives=negatives)
@@ -518,7 +519,7 @@ def test_shared_maps_are_the_plain_extractor_s_of_normalised_pixels() -> None:
     """Nearly: they are computed in bfloat16."""
     plain = EfficientNetLite.load("efficientnet-lite0").eval()
     pixels = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    found = running.shared_maps(plain, pixels)
+    found = kinds.shared_maps(plain, pixels)
     with torch.no_grad():
         wanted = plain.early((255 * pixels - 127) / 128)
     assert found.dtype == torch.float32

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -306,3 +307,33 @@ def test_on_a_device_what_says_what_counts_stays(others: Unlabelled) -> None:
     moved = to_device(drawn(made_crops(), others), torch.device("meta"))
     assert moved.pixels.device.type == moved.negatives.device.type == moved.own.device.type == "meta"
     assert moved.visible.device.type == moved.pairs.device.type == "cpu"
+
+
+def test_of_few_categories_a_step() -> None:
+    """Four categories of one object each; a step of six objects shows those of two."""
+    crops = replace(made_crops(4), members=tuple(np.array([row]) for row in range(4)))
+    seen = set()
+    for seed in range(12):
+        rows = [row for row, _ in camera(Unlabelled.none(), seed)._objects(Share(crops, 6, 0, 2))]
+        assert len(set(rows)) == 2
+        assert all(rows.count(row) == 3 for row in rows)
+        seen |= set(rows)
+    assert seen == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize(("stride", "size"), [(14, 112), (16, 160)])
+def test_on_a_grid_of_patches_and_without_other_images(stride: int, size: int) -> None:
+    """Places are those on the map of the network; objects with masks stay where they are."""
+    views = {**STILL, "background": 1.0, "recolour": 1.0}
+    made, usual = (
+        Camera(Views(**views), VOCABULARY, Unlabelled.none(), side, torch.Generator().manual_seed(1), each)
+        for side, each in ((size, stride), (size, STRIDE))
+    )
+    shares = [Share(made_crops(masked=True), 2, 1)]
+    coarse, fine = (each.batch(shares, 2, 5, 0) for each in (made, usual))
+    assert torch.equal(coarse.pixels, fine.pixels)
+    assert coarse.regions.shape[-1] == size // stride
+    pixels = (stride * (coarse.xy + 0.5), STRIDE * (fine.xy + 0.5))
+    torch.testing.assert_close(*pixels, atol=0.2, rtol=0)
+    nose = (stride * coarse.xy[0, NOSE] + stride / 2).round().long()
+    assert int(coarse.pixels[0, :, nose[1], nose[0]].argmax()) == COLOURS[NOSE]

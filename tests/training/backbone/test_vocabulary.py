@@ -4,7 +4,8 @@ import pytest
 
 from geoaware.method.keypoints import AP10K, Schema
 from geoaware.runs.errors import InputError
-from geoaware.training.backbone.vocabulary import Vocabulary, class_names
+from geoaware.training.backbone.vocabulary import Vocabulary, class_names, with_own_names
+from tests.training.toy_sets import SCHEMA, data_set, image, pairs_of
 
 ANIMAL = Schema(
     ("left_eye", "right_eye", "left_front_elbow", "right_front_elbow", "tailbase"),
@@ -44,3 +45,17 @@ def test_contradicting_flip_pairs_are_refused() -> None:
     other = Schema(("left_eye", "right_eye"))
     with pytest.raises(InputError, match="left_eye"):
         Vocabulary.of([ANIMAL, other])
+
+
+def test_numbered_keypoints_are_those_of_their_category() -> None:
+    """Keypoint 2 is no image's, nor is its partner 3: they are one class, whatever the category."""
+    schema = Schema({4: "ear 4"}, flip_pairs=((0, 1), (2, 3)))
+    cats = [image(name, visible) for name, visible in (("a", (0, 4)), ("b", (4,)))]
+    data = data_set([*pairs_of(cats), *pairs_of([image("c", (2,), category="fox")] * 2)], schema)
+    named = with_own_names(data).schemas
+    assert named["cat"].names == ("cat keypoint 0", "cat keypoint 1", "unseen", "unseen", "cat ear 4")
+    assert named["fox"].names == ("unseen", "unseen", "fox keypoint 2", "fox keypoint 3", "unseen")
+    made = Vocabulary.of(named.values())
+    assert len(made) == 3 + 2 + 1
+    assert [made.names[each] for each in made.partners][:3] == ["cat keypoint 1", "cat keypoint 0", "unseen"]
+    assert with_own_names(data_set(pairs_of(cats))).schemas["cat"].names == SCHEMA.names

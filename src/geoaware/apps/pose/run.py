@@ -16,11 +16,11 @@ from geoaware.apps.pose.predict import PosePrediction, PosePredictor, PoseSettin
 from geoaware.apps.pose.templates import DIRECTIONS, TemplateSets
 from geoaware.data.files import reading
 from geoaware.data.names import printable
-from geoaware.evaluation.predictions import record_line, versions
+from geoaware.evaluation.predictions import versions
 from geoaware.matcher import Matcher
 from geoaware.method.types import AnnotatedImage
 from geoaware.runs.errors import InputError, NotFiniteError, stop
-from geoaware.runs.files import check_same_run, reading_part
+from geoaware.runs.files import reading_part, record_line
 from geoaware.runs.places import place
 from geoaware.runs.progress import Tell, silent
 from geoaware.runs.records import Records, Run, complete
@@ -59,12 +59,8 @@ class PoseWork:
     def header(self) -> dict[str, Any]:
         """What was predicted with what, without time and place, so that runs can be compared."""
         provenance = self.matcher.extractor.provenance()
-        shown = [
-            members[pose]
-            for _, sets in sorted(self.templates.items())
-            for _, members in sorted(sets.items())
-            for pose in DIRECTIONS
-        ]
+        sets = (members for _, each in sorted(self.templates.items()) for _, members in sorted(each.items()))
+        shown = [members[pose] for members in sets for pose in DIRECTIONS]
         return {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
@@ -143,9 +139,9 @@ class _Poses(Run):
     begins = part_begins = f'{{"format":"{FORMAT}"'
 
     def __init__(self, work: PoseWork, failed: Callable[[str, Exception], None]) -> None:
-        self._work, self._images, self._failed = work, work.images, failed
-        self._numbers = {image.id: number for number, image in enumerate(work.images)}
-        self._header = json.loads(json.dumps(work.header()))
+        images = work.images
+        super().__init__(json.loads(json.dumps(work.header())), len(images), (each.id for each in images))
+        self._work, self._failed = work, failed
         self._without = dict[str, str]()
         self._last: Exception | None = None
         self.found = dict[int, PosePrediction]()
@@ -154,17 +150,15 @@ class _Poses(Run):
     def job(self) -> _Job:
         return _Job(self._work)
 
-    def __len__(self) -> int:
-        return len(self._images)
-
     def batches(self) -> Sequence[Batch]:
         """Each image is one; those of a category follow each other."""
-        return [(each,) for each in sorted(range(len(self)), key=lambda each: self._images[each].category)]
+        images = self._work.images
+        return [(each,) for each in sorted(range(len(self)), key=lambda each: images[each].category)]
 
     def is_current(self, goal: Path) -> bool:
-        content = _read_table(goal, self._numbers) if is_table(goal) else _read(goal)
+        content = _read_table(goal, self.places) if is_table(goal) else _read(goal)
         poses, without = content.pop("poses", None), content.pop("failed", {})
-        check_same_run(content, self._header, goal)
+        self.check_head(content, goal)
         if not isinstance(poses, list) or not isinstance(without, dict):
             raise InputError(f"{goal}: holds no poses; predict again with a restart", parameter="restart")
         for image, why in without.items():
@@ -174,15 +168,9 @@ class _Poses(Run):
                 self.place(each)
         return True
 
-    def head(self) -> str:
-        return record_line(self._header)
-
-    def check_head(self, content: Any, part: Path) -> None:
-        check_same_run(content, self._header, part)
-
     def place(self, content: Any) -> int:
         """The number of a prediction's image; its distances must be numbers."""
-        number, distances = self._numbers[content["picture"]], content["distances"]
+        number, distances = self.places[content["picture"]], content["distances"]
         values = [distances[name][pose] for name in distances for pose in DIRECTIONS]
         if not values or not all(map(math.isfinite, values)):
             raise ValueError(values)
@@ -209,9 +197,9 @@ class _Poses(Run):
         return [self.found[number] for number in sorted(self.found)]
 
     def write(self, draft: Path, records: Records) -> None:
-        about = {**self._header, "failed": self._without} if self._without else self._header
+        about = {**self.about, "failed": self._without} if self._without else self.about
         if is_table(draft):
-            write_table(draft, COLUMNS, map(_row, self.predictions()), lambda: about)
+            write_table(draft, COLUMNS, map(_row, self.predictions()), about)
             return
         content = {**about, "poses": [each.to_dict() for each in self.predictions()]}
         text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
@@ -233,21 +221,16 @@ class _Job:
         return [record_line(self._predict(self._work.images[number])) for number in batch]
 
     def _predict(self, image: AnnotatedImage) -> dict[str, Any]:
-        predictor = self._for(image.category)  # a template that cannot be used ends the run
+        work = self._work
+        if self._predictor is None or image.category != self._category:
+            self._predictor = None  # Free the last category's templates before the next ones are encoded.
+            self._category, templates = image.category, work.templates[image.category]
+            self._predictor = PosePredictor(work.matcher, templates, work.settings)
         try:
-            return PosePrediction(image.id, image.category, predictor.distances(image)).to_dict()
+            return PosePrediction(image.id, image.category, self._predictor.distances(image)).to_dict()
         except (InputError, NotFiniteError) as error:
             not_finite = isinstance(error, NotFiniteError)
             return {"picture": image.id, "failed": str(error), "not_finite": not_finite}
-
-    def _for(self, category: str) -> PosePredictor:
-        if self._predictor is None or category != self._category:
-            self._predictor = None  # Free the last category's templates before the next ones are encoded.
-            self._category = category
-            self._predictor = PosePredictor(
-                self._work.matcher, self._work.templates[category], self._work.settings
-            )
-        return self._predictor
 
 
 def _row(found: PosePrediction) -> dict[str, Any]:
@@ -273,9 +256,8 @@ def _read_table(goal: Path, images: Iterable[str]) -> dict[str, Any]:
 
 
 def _read(goal: Path) -> dict[str, Any]:
-    raw = goal.read_bytes()
     with suppress(ValueError, RecursionError):
-        if isinstance(content := json.loads(raw), dict):
+        if isinstance(content := json.loads(goal.read_bytes()), dict):
             return content
     what = "is not what `geoaware pose` writes; choose another file, or restart"
     raise InputError(f"{goal}: {what}", "restart")

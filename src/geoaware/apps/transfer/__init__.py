@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from geoaware.apps.transfer.calibration import Calibration
 from geoaware.apps.transfer.detections import with_detections
-from geoaware.apps.transfer.run import Outcome, transfer
+from geoaware.apps.transfer.run import Outcome, mask_notes, transfer
 from geoaware.apps.transfer.sources import Sources, read_sources
 from geoaware.apps.transfer.targets import Targets, list_targets, read_targets
 from geoaware.apps.transfer.vote import Vote, VoteSettings, vote
@@ -25,6 +25,7 @@ __all__ = [
     "VoteSettings",
     "Voters",
     "list_targets",
+    "mask_notes",
     "read_sources",
     "read_targets",
     "transfer",

@@ -20,7 +20,7 @@ from geoaware.data import fields
 from geoaware.data.formats.hub import HIDDEN, VISIBLE, Result, box_around, mean_score
 from geoaware.data.names import printable
 from geoaware.runs.errors import InputError
-from geoaware.runs.files import reading_part
+from geoaware.runs.files import as_json, reading_part
 from geoaware.runs.records import Lines
 from geoaware.runs.tables import is_table, read_about
 
@@ -31,7 +31,8 @@ BEGIN = f'{{"info":{{"description":"{DESCRIPTION}"'
 
 Record = Mapping[str, Any]
 """A line of a part file: ``target`` (its key), then ``failed`` (why), or ``size`` (of the image),
-``points`` ([x, y] or null, by keypoint), ``probability``, ``source`` (row), ``pose`` and ``distance``; of a
+``points`` ([x, y] or null, by keypoint), ``probability``, ``source`` (row), ``pose`` and ``distance``, and
+``mask`` (COCO's run lengths) where one was carried; of a
 frame of a video also ``peaks``, the other places ([x, y, probability]) of each keypoint. Where an image has
 any number of objects, there are ``size`` and ``objects``: the same for each, with ``box`` and ``detection``
 (the box's score)."""
@@ -74,10 +75,6 @@ class Counts:
         self.shown_keypoints += shown
         self.sought_keypoints += sum(point is not None for point in record["points"])
 
-    def known(self) -> dict[str, int]:
-        """Those that there are, by name."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
-
 
 def each_object(pairs: Iterable[tuple[Record, Target]]) -> Iterator[tuple[Record, Target]]:
     """Records of one object each: as they are, or those inside the records of images, with new ids."""
@@ -99,42 +96,52 @@ def shown_points(record: Record, threshold: float) -> list[bool]:
     ]
 
 
+def paired(lines: Lines, targets: Targets, failed: bool = False) -> Iterator[tuple[Record, Target]]:
+    """The records of the targets that did not fail, or of those that did, with these."""
+    for record, target in zip(map(json.loads, lines.lines()), targets, strict=True):
+        if ("failed" in record) == failed:
+            yield record, target
+
+
+def failures(lines: Lines, targets: Targets) -> Iterator[dict[str, str]]:
+    """``file_name`` and ``reason`` of every target that failed."""
+    for record, target in paired(lines, targets, failed=True):
+        yield {"file_name": printable(target.name), "reason": record["failed"]}
+
+
+def count(lines: Lines) -> dict[str, int]:
+    """The `Counts` of a result, by name."""
+    counted, threshold = Counts(), lines.head["run"]["settings"]["threshold"]
+    for record in map(json.loads, lines.lines()):
+        counted.add(record, threshold)
+    return {name: value for name, value in asdict(counted).items() if value is not None}
+
+
 def write_result(draft: Path, lines: Lines, sources: Sources, targets: Targets) -> None:
     """Put the records of all targets together."""
-    entry, head = category_entry(sources, targets), lines.head
-
-    def records(failed: bool) -> Iterator[tuple[Record, Target]]:
-        for record, target in zip(map(json.loads, lines.lines()), targets, strict=True):
-            if ("failed" in record) == failed:
-                yield record, target
+    entry, settings = category_entry(sources, targets), lines.head["run"]["settings"]
 
     def images() -> Iterator[Any]:
         # The objects of an image follow each other.
-        for number, objects in groupby(records(failed=False), lambda pair: pair[1].image_id):
+        for number, objects in groupby(paired(lines, targets), lambda pair: pair[1].image_id):
             record, target = next(objects)
             width, height = record["size"]
             entry = {"id": number, "file_name": target.name, "width": width, "height": height}
             shot = target.shot
             yield entry if shot is None else {**entry, "video": shot.name, "frame": shot.number}
 
-    settings, counted = head["run"]["settings"], Counts()
-    for record in map(json.loads, lines.lines()):
-        counted.add(record, settings["threshold"])
-    info = {"description": DESCRIPTION, **head, **counted.known()}
+    info = {"description": DESCRIPTION, **lines.head, **count(lines)}
     extra = {"flip_pairs": entry["flip_pairs"]}
     if sources.keypoint_groups is not None:
         extra["keypoint_groups"] = sources.keypoint_groups
     with draft.open("w", encoding="utf-8", newline="\n") as file:
         file.write('{"info":' + as_json(info)[:-1] + ',"failed":[\n')
-        _write_list(
-            file, ({"file_name": printable(t.name), "reason": r["failed"]} for r, t in records(failed=True))
-        )
+        _write_list(file, failures(lines, targets))
         file.write(']},\n"licenses":[],\n')
         for key, value in extra.items():
             file.write(f'"{key}":{as_json(value)},\n')
-        found = (
-            annotation(*each, entry["id"], sources, settings) for each in each_object(records(failed=False))
-        )
+        objects = each_object(paired(lines, targets))
+        found = (annotation(*each, entry["id"], sources, settings) for each in objects)
         for key, values in (("categories", [entry]), ("images", images()), ("annotations", found)):
             file.write(f'"{key}":[\n')
             _write_list(file, values)
@@ -227,7 +234,7 @@ def annotation(
     # What is shown counts, else every guess.
     around = [*compress(points, shown)] or [point for point in points if point is not None]
     box = given["bbox"] if target.box else box_around(around, record["size"])
-    area = given.get("area")
+    mask, area = record.get("mask"), given.get("area")
     entry: dict[str, Any] = {
         "id": target.id,
         "image_id": target.image_id,
@@ -240,7 +247,7 @@ def annotation(
         "num_keypoints": sum(map(bool, flags)),
         "bbox": box,
         "area": area if area and fields.are_numbers([area]) else round(box[2] * box[3], 2),
-        "segmentation": given.get("segmentation") or [],
+        "segmentation": mask or given.get("segmentation") or [],
         "iscrowd": 0,
         "score": mean_score(chances, shown),
         "keypoint_scores": chances,
@@ -277,8 +284,3 @@ def _seek(file: Iterable[str], key: str, path: Path) -> None:
         if line == f'"{key}":[\n':
             return
     raise InputError(f"{path}: is not as geoaware transfer wrote it; make it anew", parameter="restart")
-
-
-def as_json(value: Any) -> str:
-    """A value as JSON on one line."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)

@@ -31,7 +31,7 @@ from geoaware.data.coco_file import keypoint_places, read_places, visible_from
 from geoaware.data.dataset import make_keypoints, usual_base
 from geoaware.drawing.palette import BLACK, BLUE, ORANGE
 from geoaware.evaluation import formats
-from geoaware.evaluation.predictions import Header, describe_schema, hash_pairs, make_record, record_line
+from geoaware.evaluation.predictions import Header, describe_schema, hash_pairs, make_record
 from geoaware.evaluation.protocols import FOR_BASE, Protocol, get_protocol
 from geoaware.evaluation.result import PCKResult
 from geoaware.evaluation.score import score_file
@@ -39,7 +39,7 @@ from geoaware.evaluation.tables import Grid, as_text, percent, plain
 from geoaware.method.types import AnnotatedImage, Pair
 from geoaware.report import plots
 from geoaware.runs.errors import InputError
-from geoaware.runs.files import reading_part, replacing
+from geoaware.runs.files import reading_part, record_line, replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

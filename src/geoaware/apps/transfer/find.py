@@ -268,7 +268,7 @@ def vote_in(voters: Voters, image: Image.Image, box: Box) -> tuple[Vote, Window]
     # The part is known, so nothing is cut out of it.
     canvas = Canvas(*part.size, matcher.extractor.layout.size, box=(0, 0, *part.size))
     (features,) = matcher.features([part], [canvas])
-    return voters.locate(features, mask), window
+    return voters.locate(features, mask, carry=True), window
 
 
 def check_sees(extractor: Extractor) -> None:

@@ -7,14 +7,16 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from geoaware.apps.transfer.coco_out import read_results, read_run
 from geoaware.apps.transfer.sources import Sources
 from geoaware.apps.transfer.targets import Targets
-from geoaware.data.exif import turned_points
+from geoaware.data.exif import turned_pixels, turned_points
 from geoaware.data.formats.hub import VISIBLE
 from geoaware.data.images import Frame, image_frame
+from geoaware.data.masks import decode_segmentation
 from geoaware.method.keypoints import Schema
 from geoaware.method.types import AnnotatedImage
 from geoaware.report.gallery import Entry, Match, write_gallery
@@ -53,10 +55,11 @@ def write_review(out: Path, sources: Sources, targets: Targets, page: Path, most
         }
     what = "objects" if "objects" in info else "images"
     title = f"{sources.name}: {there} {what} annotated from {len(sources.images)}"
-    return write_gallery(_entries(out, sources, targets, step), page, title=title, about=about)
+    masks = "carry_masks" in run["settings"]
+    return write_gallery(_entries(out, sources, targets, step, masks), page, title=title, about=about)
 
 
-def _entries(out: Path, sources: Sources, targets: Targets, step: int) -> Iterator[Entry]:
+def _entries(out: Path, sources: Sources, targets: Targets, step: int, masks: bool) -> Iterator[Entry]:
     images = {each.id: each for each in sources.images}
     with reading_part(str(out)):
         for image, found in islice(read_results(out), 0, None, step):
@@ -75,7 +78,16 @@ def _entries(out: Path, sources: Sources, targets: Targets, step: int) -> Iterat
                 tuple(_matches(found, source, sources.schema, stored)),
                 pose=found["pose"],
                 note=f"{seen}, score {found['score']:.2f}",
+                mask=_mask(found, stored) if masks else None,
             )
+
+
+def _mask(found: Mapping[str, Any], stored: Frame) -> np.ndarray | None:
+    """The object's mask on the upright image, if it has one."""
+    if not found["segmentation"]:
+        return None
+    mask = decode_segmentation(found["segmentation"], stored.size, str(found["id"]))
+    return turned_pixels(mask, stored.orientation)
 
 
 def _matches(

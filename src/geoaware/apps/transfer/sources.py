@@ -17,12 +17,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from geoaware.apps.transfer.crop import Window, crop_window
+from geoaware.apps.transfer.masks import MOST, Cells, cells_of
 from geoaware.apps.transfer.vote import Queries
 from geoaware.data.coco import open_folder
 from geoaware.data.coco_file import CocoFile, read_schemas
 from geoaware.data.dataset import LEFT_OUT, OUTSIDE, shortened
 from geoaware.data.formats.hub import ACCEPTED
 from geoaware.data.images import load_annotated
+from geoaware.data.masks import object_mask
 from geoaware.data.names import alike, missing_files
 from geoaware.matcher import Matcher
 from geoaware.method.alignment import CANDIDATES, mirror_points
@@ -134,12 +136,17 @@ def encode_sources(
     windows: Sequence[Window],
     engine: Engine | None = None,
     progress: Tell = silent,
-) -> Queries:
-    """The descriptors of the sources' keypoints in every candidate pose, each read in the source's window."""
-    encode, device = partial(_encode, sources, matcher, windows), matcher.extractor.device.type
+    masks: bool = False,
+) -> tuple[Queries, list[Cells]]:
+    """The descriptors of the sources' keypoints in every candidate pose, each read in the source's window.
+
+    With ``masks``, also cells of those sources that have a mask.
+    """
+    encode, device = partial(_encode, sources, matcher, windows, masks), matcher.extractor.device.type
     encoded = calls(engine or Local(), encode, range(len(windows)), device, progress, "encoding sources")
-    found, known = (torch.stack(each) for each in zip(*encoded, strict=True))
-    return Queries(CANDIDATES[matcher.pose], found, known)
+    found, known, cells = zip(*encoded, strict=True)
+    queries = Queries(CANDIDATES[matcher.pose], torch.stack(found), torch.stack(known))
+    return queries, [each for each in cells if each is not None]
 
 
 def source_windows(sources: Sources, margin: float, below: float) -> list[Window]:
@@ -189,9 +196,12 @@ def _choose(
 
 
 def _encode(
-    sources: Sources, matcher: Matcher, windows: Sequence[Window], row: int
-) -> tuple[Float[Tensor, "p k c"], Bool[Tensor, "p k"]]:
-    """Unit descriptors of every keypoint of the schema in a source, by pose, and which of them are known."""
+    sources: Sources, matcher: Matcher, windows: Sequence[Window], masks: bool, row: int
+) -> tuple[Float[Tensor, "p k c"], Bool[Tensor, "p k"], Cells | None]:
+    """Unit descriptors of every keypoint of the schema in a source, by pose, and which of them are known.
+
+    Last, cells of the image as it is, if masks are carried and it has one.
+    """
     annotated, window, schema = sources.images[row], windows[row], sources.schema
     poses = CANDIDATES[matcher.pose]
     image, keypoints = load_annotated(annotated).crop(window), annotated.keypoints
@@ -217,4 +227,8 @@ def _encode(
         known.append(mirrored.known | visible if flipped else visible)
     if not all(each.isfinite().all() for each in rows):
         raise NotFiniteError(f"{annotated.id}: the features of this source are not finite; try another dtype")
-    return F.normalize(torch.stack(rows), dim=-1), torch.stack(known).to(rows[0].device)
+    cells, mask = None, object_mask(annotated) if masks else None
+    if mask is not None:
+        left, top, right, bottom = window
+        cells = cells_of(turned[0], mask[top:bottom, left:right], -(-MOST // len(windows)), row)
+    return F.normalize(torch.stack(rows), dim=-1), torch.stack(known).to(rows[0].device), cells

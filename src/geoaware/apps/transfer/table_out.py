@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from geoaware.apps.transfer.coco_out import (
     DESCRIPTION,
-    Counts,
     Record,
     category_entry,
+    count,
     each_object,
+    failures,
+    paired,
     shown_points,
 )
 from geoaware.apps.transfer.sources import Sources
 from geoaware.apps.transfer.targets import Target, Targets
-from geoaware.data.names import printable
 from geoaware.runs.records import Lines
 from geoaware.runs.tables import write_table
 
@@ -33,27 +33,12 @@ COLUMNS = {
 
 def write_rows(draft: Path, lines: Lines, sources: Sources, targets: Targets) -> None:
     """Put the records of all targets together; failures and the category stand in the metadata."""
-    failed, threshold = list[dict[str, str]](), lines.head["run"]["settings"]["threshold"]
-    counted = Counts()
-
-    def records() -> Iterator[tuple[Record, Target]]:
-        for record, target in zip(map(json.loads, lines.lines()), targets, strict=True):
-            counted.add(record, threshold)
-            if "failed" in record:
-                failed.append({"file_name": printable(target.name), "reason": record["failed"]})
-            else:
-                yield record, target
-
-    def rows() -> Iterator[dict[str, Any]]:
-        for record, target in each_object(records()):
-            yield from _rows(record, target, sources, threshold)
-
-    def about() -> dict[str, Any]:
-        category = category_entry(sources, targets)
-        about = {"description": DESCRIPTION, "category": category, **counted.known()}
-        return {**lines.head, **about, "failed": failed}
-
-    write_table(draft, COLUMNS, rows(), about)
+    threshold = lines.head["run"]["settings"]["threshold"]
+    objects = each_object(paired(lines, targets))
+    rows = (row for record, target in objects for row in _rows(record, target, sources, threshold))
+    about = {"description": DESCRIPTION, "category": category_entry(sources, targets), **count(lines)}
+    about = {**lines.head, **about, "failed": [*failures(lines, targets)]}
+    write_table(draft, COLUMNS, rows, about)
 
 
 def _rows(record: Record, target: Target, sources: Sources, threshold: float) -> Iterator[dict[str, Any]]:

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from geoaware.apps.transfer.masks import Covered
 from geoaware.method.alignment import best_pose
 from geoaware.method.geometry import Pose
 from geoaware.method.matching import MatchSettings, Searched, argmax, positions, soft_argmax, window_mass
@@ -119,6 +120,7 @@ class Vote:
         pose: how it was turned.
         distance: of its fit, 0 (same) to 2.
         others: other places, where they were asked for.
+        covered: where the object is, where masks are carried.
     """
 
     points: Float[Tensor, "k 2"]
@@ -128,6 +130,7 @@ class Vote:
     pose: Pose
     distance: float
     others: Peaks | None = None
+    covered: Covered | None = None
 
 
 def vote(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 
 from geoaware.apps.transfer.calibration import ALPHA, MIN_SOURCES, Calibration, shipped
 from geoaware.apps.transfer.crop import Window, cells_of_mask
+from geoaware.apps.transfer.masks import Outline
 from geoaware.apps.transfer.sources import Sources, encode_sources, source_windows
 from geoaware.apps.transfer.vote import Evidence, Queries, Vote, VoteSettings, vote
 from geoaware.data.images import load_annotated
@@ -37,6 +38,7 @@ class TransferSettings:
         masks: whether keypoints are sought only on the target object's mask, where one is given.
         batch: images encoded together; 0: one on a CPU, eight elsewhere.
         find: objects are looked for in every image, and those that are at least so probable are annotated.
+        carry_masks: whether the sources' masks are carried over too.
     """
 
     vote: VoteSettings = field(default_factory=VoteSettings)
@@ -48,6 +50,7 @@ class TransferSettings:
     batch: int = 0
     unshown: str = "absent"
     find: float | None = None
+    carry_masks: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.threshold <= 1:
@@ -67,7 +70,8 @@ class TransferSettings:
 class Voters:
     """The sources, ready to vote on any image; each of their images is encoded once.
 
-    ``queries`` is what they look for, ``windows`` the part of each of their images that is encoded.
+    ``queries`` is what they look for, ``windows`` the part of each of their images that is encoded, and
+    ``outline`` tells what their masks cover, where these are carried.
     """
 
     def __init__(
@@ -80,7 +84,9 @@ class Voters:
     ) -> None:
         self.sources, self.matcher, self.settings = sources, matcher, settings or TransferSettings()
         self.windows = source_windows(sources, self.settings.margin, self.settings.below)
-        self.queries = encode_sources(sources, matcher, self.windows, engine, progress)
+        carry = self.settings.carry_masks
+        self.queries, cells = encode_sources(sources, matcher, self.windows, engine, progress, carry)
+        self.outline = Outline.of(cells) if carry else None
 
     @property
     def voting(self) -> int:
@@ -94,6 +100,7 @@ class Voters:
         mask: np.ndarray | None = None,
         queries: Queries | None = None,
         others: int = 0,
+        carry: bool = False,
     ) -> Vote:
         """Vote on an image, or the part of one, that was encoded.
 
@@ -102,6 +109,7 @@ class Voters:
             mask: its object, boolean (h, w), if known; not empty.
             queries: of fewer sources than all.
             others: how many other places of each keypoint are found too.
+            carry: whether the sources' masks are carried to it, if they are to others.
 
         Raises:
             NotFiniteError: features are NaN or infinite.
@@ -113,7 +121,7 @@ class Voters:
         numbers = (found.points[found.known], *(each[found.known] for each in vars(found.evidence).values()))
         if not (math.isfinite(found.distance) and all(each.isfinite().all() for each in numbers)):
             raise NotFiniteError("the features of the target are not finite; try another dtype")
-        return found
+        return replace(found, covered=self.outline(features)) if carry and self.outline else found
 
     def calibrate(self, engine: Engine | None = None, progress: Tell = silent) -> Calibration:
         """What evidence is worth here: as shipped, adapted to the sources if they are enough."""

@@ -25,6 +25,7 @@ class Schema:
 
     Attributes:
         names: one name per annotation id 0 … k-1; given as a mapping, ids without a name get "keypoint ID".
+            A schema without names is of points that are no parts, such as the pixels of a flow field.
         subgroups: name of a part to the ids of the keypoints that show it (all four paws, say), at least two
             each: those that only the geometry tells apart (paper, section 3.1 and table 6).
         flip_pairs: ids that exchange when the image is mirrored; every id in one pair at most.
@@ -93,6 +94,8 @@ class Schema:
         Raises:
             KeyError: the schema has no such id.
         """
+        if not self.names:
+            return keypoint
         if not 0 <= keypoint < len(self):
             raise KeyError(f"there is no keypoint {keypoint}; ids are 0 … {len(self) - 1}")
         return self.partners[keypoint]
@@ -150,6 +153,8 @@ class Schema:
 
     def geometry_aware_ids(self, source: Keypoints, target: Keypoints) -> tuple[int, ...]:
         """Ids of a pair's geometry-aware keypoints, rising; see `geometry_aware_mask`."""
+        if not self.names:
+            return ()
         mask = self.geometry_aware_mask(self.visibility(source), self.visibility(target))
         return tuple(int(each) for each in mask.nonzero().flatten())
 

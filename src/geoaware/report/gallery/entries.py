@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from geoaware.runs.errors import InputError
 
@@ -93,6 +95,7 @@ class Entry:
         target_name: what to call the target.
         other: what a second method found for the same points, to be compared; ``None``: there is none.
         other_pose: the pose that the second method chose.
+        mask: of the target (h, w); what is outside is shown paler.
     """
 
     id: str
@@ -107,6 +110,7 @@ class Entry:
     target_name: str = ""
     other: tuple[Match, ...] | None = None
     other_pose: str = "identity"
+    mask: np.ndarray | None = field(default=None, compare=False)
 
     def to_dict(self, source: int | None, target: int) -> dict[str, Any]:
         """As it stands in the page; ``source`` and ``target`` are the numbers of the images there."""

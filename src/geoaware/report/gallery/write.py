@@ -18,6 +18,9 @@ from pathlib import Path
 from string import Template
 from typing import IO, Any
 
+import numpy as np
+from PIL import Image
+
 from geoaware.data.images import load_image
 from geoaware.drawing.layout import fit, resized
 from geoaware.drawing.palette import css_variables
@@ -73,7 +76,7 @@ def write_gallery(
             if entry.id in pairs:
                 raise InputError(f"two pairs have the id {entry.id!r}; ids must differ")
             source = None if entry.source is None else album.number(entry.source)
-            pairs[entry.id] = entry.to_dict(source, album.number(entry.target))
+            pairs[entry.id] = entry.to_dict(source, album.number(entry.target, entry.mask))
             progress(len(pairs))
         if not pairs:
             raise InputError("there are no pairs to show")
@@ -98,14 +101,17 @@ class _Album:
         self._numbers: dict[Path, int] = {}
         self._file, self._size, self._strict = file, size, strict
 
-    def number(self, path: Path) -> int:
-        """Position of an image in ``images``; it is written to the file when it is new."""
+    def number(self, path: Path, mask: np.ndarray | None = None) -> int:
+        """Position of an image in ``images``; it is written to the file when it is new, or has a mask."""
+        if mask is not None:
+            self.images.append(self._embed(path, mask))
+            return len(self.images) - 1
         if path not in self._numbers:
             self._numbers[path] = len(self.images)
             self.images.append(self._embed(path))
         return self._numbers[path]
 
-    def _embed(self, path: Path) -> dict[str, Any]:
+    def _embed(self, path: Path, mask: np.ndarray | None = None) -> dict[str, Any]:
         try:
             image = load_image(path)
         except InputError as error:
@@ -114,6 +120,9 @@ class _Album:
             self.unread.append(str(error))
             # The page names no place of this machine.
             return {"why": str(error).removeprefix(f"{path}: ").replace(str(path), path.name)}
+        if mask is not None:
+            paler = Image.blend(image, Image.new(image.mode, image.size, "white"), 0.6)
+            image = Image.composite(image, paler, Image.fromarray(mask))
         data, side = io.BytesIO(), self._size
         small = resized(image, fit(image.size, side, side)) if max(image.size) > side else image
         small.save(data, "JPEG", quality=_QUALITY, optimize=True)

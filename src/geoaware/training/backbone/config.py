@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -20,6 +20,12 @@ from geoaware.training.settings import DataChoice, RunSettings, Validation
 
 CONFIGS = common.CONFIGS / "tuning"
 """Folder of the configurations that come with the package."""
+
+EMBEDDED = "efficientnet-lite0"
+"""The backbone of `lite`."""
+
+WHOLE = 448
+"""Side of an image without labels on its canvas."""
 
 Chance = Annotated[float, Field(ge=0, le=1)]
 Number = Annotated[int, Field(ge=0, le=2**31 - 1)]
@@ -34,17 +40,35 @@ class Shape(Part):
     detail: Number = 2
 
 
+class Lora(Part):
+    """Low-rank updates of a transformer's linear layers (Hu et al. 2021), in all of its blocks.
+
+    Attributes:
+        rank: of the updates.
+        alpha: an update counts alpha / rank times.
+        targets: layers of the attention, of the MLP, or of both.
+        dropout: share of an update's inputs that is left out at random in a step.
+    """
+
+    rank: Annotated[int, Field(ge=1, le=1024)] = 16
+    alpha: Positive = 16.0
+    targets: Annotated[tuple[Literal["attention", "mlp"], ...], Field(min_length=1)] = ("attention",)
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
 class Trained(DataChoice):
     """A split that is trained on; see `DataChoice` for the rest.
 
     Attributes:
         objects: annotated objects a step, every category as often.
         twice: how many of them are shown twice.
+        categories: how many categories the objects of a step are of at most; any number when not given.
     """
 
     share: None = None
     objects: Count
     twice: Number = 0
+    categories: Count | None = None
 
     @model_validator(mode="after")
     def _fewer(self) -> Trained:
@@ -104,6 +128,9 @@ class Unlabelled(Part):
 class Objective(Part):
     """Weights of the parts of the loss; see `geoaware.training.backbone.objective`.
 
+    A transformer has no ``presence``, ``familiar`` and ``upright``: by these the embedded network weighs its
+    two kinds of descriptors, of which a transformer has one.
+
     Attributes:
         cells: cross-entropy over the target's cells, for annotated keypoints.
         dense: the paper's dense loss, in cells.
@@ -151,32 +178,47 @@ class TuneConfig(RunSettings):
     """A whole run; see `RunSettings` for what every run has.
 
     Attributes:
-        shape: of the network.
+        backbone: what is trained: the embedded network, or a transformer (``dinov2-base``, ``dinov3-base``,
+            ``hub:ORGANISATION/NAME`` and their like).
+        backbone_settings: of a transformer, as for `load_extractor`: weights, revision, canvas, block, ….
+        lora: train low-rank updates of a transformer.
+        unfreeze: train so many of a transformer's last blocks instead.
+        checkpointing: compute a transformer's blocks again in the backward pass instead of keeping what is
+            inside them: less memory, more time.
+        shape: of the embedded network's decoder.
         data: what to train on.
         without: categories that are left out.
-        unlabelled: images without labels.
+        unlabelled: images without labels; a transformer can do without them, and then no object is shown
+            before another background or in another coat.
         cache: folder of decoded objects and images; what is missing is made first.
         views: how objects are shown.
-        size: side of views in pixels.
+        crop: side of the decoded objects in pixels.
+        size: side of views in pixels: a multiple of 32, of a transformer of its patch.
         objective: the loss.
         steps: of the optimiser.
         warmup: steps in which the rate rises.
         cooling: last steps, in which the rate falls to 0.
         learning_rate: of the decoder.
-        backbone_rate: of the backbone, relative to it.
+        backbone_rate: of the backbone, also of what is trained of a transformer, relative to it.
         prototype_rate: of what the loss learns and of the network's `familiar`, relative to it.
         weight_decay: of AdamW.
         average: decay of the moving average of the weights, which is what is saved.
         workers: threads that decode images and make views; the number of cores when not given.
     """
 
+    backbone: str = EMBEDDED
+    backbone_settings: dict[str, Any] = Field(default_factory=dict)
+    lora: Lora | None = None
+    unfreeze: Number = 0
+    checkpointing: bool = False
     shape: Shape = Shape()
     data: Annotated[list[Trained], Field(min_length=1)]
     without: list[str] = Field(default_factory=list)
-    unlabelled: Unlabelled
+    unlabelled: Unlabelled | None = None
     cache: str = "cache"
     views: Views = Views()
-    size: Annotated[int, Field(ge=32, le=320, multiple_of=32)] = 256
+    crop: Annotated[int, Field(ge=32, le=2048)] = 320
+    size: Annotated[int, Field(ge=32)] = 256
     objective: Objective = Objective()
     steps: Count
     warmup: Count = 50
@@ -189,6 +231,55 @@ class TuneConfig(RunSettings):
     workers: Count | None = None
     validation: Checks = Checks()
     log_every: Count = 20
+
+    @model_validator(mode="after")
+    def _of_one_kind(self) -> TuneConfig:
+        if self.size > self.crop:
+            raise ValueError(f"size: input should be less than or equal to {self.crop} (got {self.size})")
+        if self.unlabelled and self.crop > WHOLE:
+            raise ValueError(f"crop: can be {WHOLE} at most with images without labels, got {self.crop}")
+        wrong = _not_of_embedded(self) if self.backbone == EMBEDDED else _not_of_transformer(self)
+        if wrong:
+            raise ValueError(wrong)
+        return self
+
+    @property
+    def use(self) -> str:
+        """Options by which a command takes the weights of the run; their folder is to follow."""
+        if self.backbone == EMBEDDED:
+            return "--extractor lite --set weights="
+        own = [f"--set {key}={value}" for key, value in self.backbone_settings.items()]
+        return " ".join(["--extractor", self.backbone, *own, "--set adapter="])
+
+
+def _not_of_embedded(config: TuneConfig) -> str | None:
+    """What is wrong with the settings of a run of the embedded network."""
+    if config.size % 32:
+        return f"size: input should be a multiple of 32 (got {config.size})"
+    if config.unlabelled is None:
+        return "unlabelled: field required"
+    for name in ("backbone_settings", "lora", "unfreeze", "checkpointing"):
+        if getattr(config, name):
+            return f"{name}: is for transformers; leave it out, or set backbone (dinov2-base, …)"
+    return None
+
+
+def _not_of_transformer(config: TuneConfig) -> str | None:
+    """What is wrong with the settings of a run of a transformer."""
+    if (config.lora is None) == (config.unfreeze == 0):
+        return f"backbone: of {config.backbone} either lora or unfreeze is trained; set one of them"
+    if config.shape != Shape():
+        return f"shape: is of the decoder of {EMBEDDED}; leave it out"
+    if config.unlabelled and config.unlabelled.negatives:
+        return f"unlabelled.negatives: only {EMBEDDED} learns from them; set it to 0"
+    for name in ("presence", "familiar", "upright"):
+        if getattr(config.objective, name) not in (0, getattr(Objective(), name)):
+            return f"objective.{name}: only {EMBEDDED} learns it; leave it out"
+    if "adapter" in config.backbone_settings:
+        return "backbone_settings.adapter: give it as start, to go on from it"
+    if config.backbone_settings.get("facet", "token") != "token":
+        return "backbone_settings.facet: only token can be trained"
+    return None
 
 
 def load_config(place: str | os.PathLike[str], changes: Mapping[str, Any] | None = None) -> TuneConfig:

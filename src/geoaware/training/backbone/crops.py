@@ -26,7 +26,7 @@ from geoaware.training.backbone.records import file_state, made_by_threads, reco
 from geoaware.training.backbone.vocabulary import Vocabulary
 
 SIZE = 320
-"""Side of a crop in pixels."""
+"""Side of a crop in pixels, unless another is asked for."""
 
 OTHERS = 6
 """At most so many other objects of an image are kept with a crop."""
@@ -50,8 +50,8 @@ class Crops:
     """Crops of one data set; all places are in pixels of the crop.
 
     Attributes:
-        pixels: (n, SIZE, SIZE, 3), RGB, on the disk.
-        regions: (n, SIZE, SIZE), what each pixel shows: `OBJECT`, `OUTSIDE` or `UNKNOWN`; on the disk.
+        pixels: (n, s, s, 3), RGB, on the disk.
+        regions: (n, s, s), what each pixel shows: `OBJECT`, `OUTSIDE` or `UNKNOWN`; on the disk.
         xy: (n, k, 2), keypoints by class of the vocabulary.
         visible: (n, k).
         box: (n, 4), x1, y1, x2, y2.
@@ -81,6 +81,7 @@ def make_crops(
     workers: int,
     tell: Tell,
     without: Collection[str] = (),
+    size: int = SIZE,
 ) -> Crops:
     """The crops of a data set's objects that show two keypoints, from the disk if they are there.
 
@@ -91,6 +92,7 @@ def make_crops(
         workers: threads that decode.
         tell: is told how far this is.
         without: categories that are not trained on.
+        size: side of a crop in pixels.
 
     Raises:
         InputError: no object is left, or an image or mask cannot be read.
@@ -99,7 +101,7 @@ def make_crops(
     categories = sorted({image.category for image in images} - set(without))
     if not categories:
         raise InputError(f"{data.name}, split {data.split}: no object to train on has two visible keypoints")
-    maker = _Maker(data, vocabulary)
+    maker = _Maker(data, vocabulary, size)
     decided = [vocabulary.names, maker.state(images)]
     what = f"crops of {data.name}, {data.split}"
 
@@ -119,7 +121,8 @@ def make_crops(
 class _Maker:
     """Makes the crop of any object of a data set."""
 
-    def __init__(self, data: DataSet, vocabulary: Vocabulary) -> None:
+    def __init__(self, data: DataSet, vocabulary: Vocabulary, size: int) -> None:
+        self.size = size
         self.rows = {category: vocabulary.rows(schema) for category, schema in data.schemas.items()}
         self.together: dict[Path, list[AnnotatedImage]] = defaultdict(list)
         for image in data.images:
@@ -127,7 +130,7 @@ class _Maker:
         k = len(vocabulary)
         self.dtype: Any = np.dtype(
             [
-                ("pixels", "u1", (SIZE, SIZE, 3)), ("regions", "u1", (SIZE, SIZE)),
+                ("pixels", "u1", (size, size, 3)), ("regions", "u1", (size, size)),
                 ("xy", "f4", (k, 2)), ("visible", "?", (k,)), ("box", "f4", (4,)), ("masked", "?"),
                 ("others_xy", "f4", (OTHERS, k, 2)), ("others_visible", "?", (OTHERS, k)),
                 ("others_box", "f4", (OTHERS, 4)),
@@ -151,7 +154,7 @@ class _Maker:
 
     def make(self, image: AnnotatedImage) -> np.ndarray:
         """The record of an object."""
-        made, cut = np.zeros((), self.dtype), _Cut.around(image.extent)
+        made, cut = np.zeros((), self.dtype), _Cut.around(image.extent, self.size)
         made["pixels"] = np.asarray(cut(load_annotated(image)))
         made["box"] = cut.corners(image.extent)
         self._label(made["xy"], made["visible"], image, cut)
@@ -164,7 +167,7 @@ class _Maker:
         mask = object_mask(image)
         made["masked"] = mask is not None
         if mask is None:
-            made["regions"] = _discs(made, len(others[:OTHERS]))
+            made["regions"] = _discs(made, len(others[:OTHERS]), self.size)
         else:
             made["regions"] = _masked(cut(Image.fromarray((mask * 255).astype(np.uint8)).convert("RGB")))
         return made
@@ -180,16 +183,17 @@ class _Maker:
 
 @dataclass(frozen=True)
 class _Cut:
-    """A square of an image: its top left corner, and crop pixels per pixel of the image."""
+    """A square of an image: its top left corner, crop pixels per pixel of the image, and these a side."""
 
     corner: tuple[float, float]
     scale: float
+    size: int
 
     @classmethod
-    def around(cls, box: Box) -> _Cut:
+    def around(cls, box: Box, size: int) -> _Cut:
         x1, y1, x2, y2 = box
         side = max(_AROUND * longer_side(box), _SMALLEST)
-        return cls(((x1 + x2 - side) / 2, (y1 + y2 - side) / 2), SIZE / side)
+        return cls(((x1 + x2 - side) / 2, (y1 + y2 - side) / 2), size / side, size)
 
     def corners(self, box: Box) -> np.ndarray:
         """A box on the crop."""
@@ -197,27 +201,29 @@ class _Cut:
 
     def __call__(self, image: Image.Image) -> Image.Image:
         """The crop, black beyond the image."""
-        side = SIZE / self.scale
+        side = self.size / self.scale
         x, y = self.corner
         across = down = 1.0
         if self.scale < 1:
             # Shrinking in two steps keeps it smooth: transform alone takes no mean over the pixels.
-            size = max(1, round(image.width * self.scale)), max(1, round(image.height * self.scale))
-            across, down = size[0] / image.width, size[1] / image.height
-            image = image.resize(size, Image.Resampling.LANCZOS)
-        matrix = (side * across / SIZE, 0, x * across, 0, side * down / SIZE, y * down)
-        return image.transform((SIZE, SIZE), Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC)
+            smaller = max(1, round(image.width * self.scale)), max(1, round(image.height * self.scale))
+            across, down = smaller[0] / image.width, smaller[1] / image.height
+            image = image.resize(smaller, Image.Resampling.LANCZOS)
+        matrix = (side * across / self.size, 0, x * across, 0, side * down / self.size, y * down)
+        return image.transform(
+            (self.size, self.size), Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC
+        )
 
 
 def _apart(one: Box, other: Box) -> float:
     return abs(one[0] + one[2] - other[0] - other[2]) + abs(one[1] + one[3] - other[1] - other[3])
 
 
-def _discs(made: np.ndarray, others: int) -> np.ndarray:
+def _discs(made: np.ndarray, others: int, size: int) -> np.ndarray:
     """Regions without a mask: discs around all keypoints are object, far from every box is outside."""
     boxes = np.stack([made["box"], *made["others_box"][:others]])
     sides = (boxes[:, 2:] - boxes[:, :2]).max(axis=1)
-    board = Image.new("L", (SIZE, SIZE), OUTSIDE)
+    board = Image.new("L", (size, size), OUTSIDE)
     pen = ImageDraw.Draw(board)
     for (x1, y1, x2, y2), margin in zip(boxes, _MARGIN * sides, strict=True):
         pen.rectangle((x1 - margin, y1 - margin, x2 + margin, y2 + margin), fill=UNKNOWN)

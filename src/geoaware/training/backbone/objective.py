@@ -72,18 +72,25 @@ class Criterion(nn.Module):
             turns: the logits of their turns.
             batch: labels of the views.
         """
-        scale, count = self.log_scale.exp().clamp(max=_LARGEST), len(maps)
-        cells, dense = self._searches(maps, batch, scale)
+        count = len(maps)
         of_none = torch.full_like(presence[count:, 0], OUTSIDE)
         shows = (torch.arange(len(familiarity)) < count).to(familiarity)
+        return {
+            **self.matched(maps, batch),
+            "presence": presence_loss(presence, torch.cat([batch.regions, of_none])),
+            "upright": turn_loss(turns, batch.turns),
+            "familiar": F.binary_cross_entropy_with_logits(familiarity, shows),
+        }
+
+    def matched(self, maps: Float[Tensor, "v d g g"], batch: Batch) -> dict[str, Float[Tensor, ""]]:
+        """The parts that follow from descriptors alone, unweighted; the rest is as above."""
+        scale = self.log_scale.exp().clamp(max=_LARGEST)
+        cells, dense = self._searches(maps, batch, scale)
         return {
             "cells": cells,
             "dense": dense,
             "keypoints": keypoint_entropy(sample_descriptors(maps, batch.xy), batch.xy, batch.visible, scale),
             "own": own_entropy(maps, batch, self.weights.spread, scale),
-            "presence": presence_loss(presence, torch.cat([batch.regions, of_none])),
-            "upright": turn_loss(turns, batch.turns),
-            "familiar": F.binary_cross_entropy_with_logits(familiarity, shows),
         }
 
     def total(self, parts: dict[str, Float[Tensor, ""]]) -> Float[Tensor, ""]:

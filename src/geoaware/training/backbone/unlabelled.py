@@ -13,9 +13,10 @@ from geoaware.data.images import list_images, load_image
 from geoaware.method.geometry import Canvas
 from geoaware.runs.errors import InputError
 from geoaware.runs.progress import Tell
+from geoaware.training.backbone.config import WHOLE
 from geoaware.training.backbone.records import file_state, made_by_threads, records
 
-CANVAS = 448
+CANVAS = WHOLE
 """Side of a whole image on its canvas."""
 
 
@@ -30,6 +31,11 @@ class Unlabelled:
 
     pixels: np.ndarray
     negatives: np.ndarray
+
+    @classmethod
+    def none(cls) -> Unlabelled:
+        """No images at all."""
+        return cls(np.zeros((0, CANVAS, CANVAS, 3), np.uint8), np.zeros(0, int))
 
 
 def used_images(folder: Path, every: int, negatives: int) -> list[Path]:

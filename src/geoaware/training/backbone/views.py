@@ -83,11 +83,15 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
 
 @dataclass(frozen=True)
 class Share:
-    """Crops of one data set: so many objects a step, of which the first few are shown twice."""
+    """Crops of one data set: so many objects a step, of which the first few are shown twice.
+
+    They are of so many categories at most, if that is given.
+    """
 
     crops: Crops
     objects: int
     twice: int
+    categories: int | None = None
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,8 @@ class Camera:
         unlabelled: images for backgrounds and for views that show no object.
         size: side of a view in pixels.
         generator: of all that is random.
+        stride: pixels a cell of the network's map.
+        crop: side of the crops in pixels.
     """
 
     views: Views
@@ -107,11 +113,13 @@ class Camera:
     unlabelled: Unlabelled
     size: int
     generator: torch.Generator
+    stride: int = STRIDE
+    crop: int = SIZE
 
     @property
     def cells(self) -> int:
         """A side of the network's map of a view."""
-        return self.size // STRIDE
+        return self.size // self.stride
 
     def batch(self, shares: Sequence[Share], limbs: int, points: int, negatives: int) -> Batch:
         """The views of a step.
@@ -144,7 +152,7 @@ class Camera:
         self._cover(pixels, stacked["xy"], stacked["visible"])
         xy, visible = _with_limbs(stacked["xy"], stacked["visible"], ends, along)
         others, others_visible = _with_limbs(stacked["others"], stacked["others_visible"], ends, along)
-        on_grid = Canvas(SIZE, SIZE, SIZE).to_grid
+        on_grid = Canvas(self.crop, self.crop, self.crop).to_grid
         others_seen, others_turns = self._negatives(negatives)
         return Batch(
             pixels,
@@ -187,42 +195,43 @@ class Camera:
     def _objects(self, share: Share) -> list[tuple[int, bool]]:
         """Rows of random objects, every category as often, and whether each is shown twice."""
         members = share.crops.members
-        order = torch.randperm(len(members), generator=self.generator).tolist()
+        order = torch.randperm(len(members), generator=self.generator).tolist()[: share.categories]
         found = []
         for place in range(share.objects):
-            rows = members[order[place % len(members)]]
+            rows = members[order[place % len(order)]]
             found.append((int(rows[int(self._choose(len(rows)))]), place < share.twice))
         return found
 
     def _place(self, crops: Crops, row: int) -> Placement:
         """The object somewhere on the view, in pixels of a view as large as a crop."""
-        views = self.views
+        views, crop = self.views, self.crop
         scale, upside, turned, across, down, mirrored = self._rand(6).tolist()
         x1, y1, x2, y2 = crops.box[row].tolist()
         side = max(x2 - x1, y2 - y1, 1.0)
-        wanted = views.smaller * (views.larger / views.smaller) ** scale * SIZE
+        wanted = views.smaller * (views.larger / views.smaller) ** scale * crop
         turn = 180.0 if upside < views.upside else views.turn
-        reach = min(0.4 * wanted, SIZE / 2)
-        moved = [SIZE * (0.5 + _MOVED * (2 * each - 1)) for each in (across, down)]
-        x, y = (min(max(each, reach), SIZE - reach) for each in moved)
+        reach = min(0.4 * wanted, crop / 2)
+        moved = [crop * (0.5 + _MOVED * (2 * each - 1)) for each in (across, down)]
+        x, y = (min(max(each, reach), crop - reach) for each in moved)
         pivot = ((x1 + x2) / 2, (y1 + y2) / 2)
         return Placement(pivot, (x, y), wanted / side, turn * (2 * turned - 1), mirrored < views.mirror)
 
     def _show(self, crops: Crops, row: int, placement: Placement) -> dict[str, Tensor]:
         """Pixels and labels of one view, places still in pixels of the crop."""
-        pixels = _cut(crops.pixels[row], 0, 0, SIZE)[None]
+        pixels = _cut(crops.pixels[row], 0, 0, self.crop)[None]
         regions = torch.from_numpy(np.array(crops.regions[row]))[None, None].float()
-        theta = placement.sampling(SIZE)[None]
+        theta = placement.sampling(self.crop)[None]
         coarse = F.affine_grid(theta, [1, 1, self.cells, self.cells], align_corners=False)
         # Beyond the crop nobody knows.
         there = F.grid_sample(torch.ones_like(regions), coarse, mode="nearest", align_corners=False)
         found = F.grid_sample(regions, coarse, mode="nearest", align_corners=False)
         found = torch.where(there == 0, torch.full_like(found, UNKNOWN), found)[0, 0]
         before, recoloured = self._rand(2).tolist()
-        masked, where = bool(crops.masked[row]), (regions == OBJECT).float()
+        # Without other images there is nothing to show an object in front of.
+        masked, where = bool(crops.masked[row] and len(self.unlabelled.pixels)), (regions == OBJECT).float()
         turn = _turn_back(placement.degrees)
         if masked and recoloured < self.views.recolour:
-            pixels = self._tinted(pixels, where, self._backdrop(SIZE)[None])
+            pixels = self._tinted(pixels, where, self._backdrop(self.crop)[None])
         shown = self._sampled(pixels, theta, placement.scale)
         if masked and before < self.views.background:
             alpha = self._sampled(where, theta, placement.scale)
@@ -231,15 +240,17 @@ class Camera:
             found = torch.where(found == OBJECT, found, torch.full_like(found, UNKNOWN))
             turn = -1
         names = list(self.vocabulary.partners if placement.mirrored else range(len(self.vocabulary)))
-        xy, visible = _placed(crops.xy[row], crops.visible[row], names, placement)
-        others, others_visible = _placed(crops.others_xy[row], crops.others_visible[row], names, placement)
+        xy, visible = self._placed(crops.xy[row], crops.visible[row], names, placement)
+        others, others_visible = self._placed(
+            crops.others_xy[row], crops.others_visible[row], names, placement
+        )
         return {
             "pixels": shown[0],
             "regions": found,
             "turn": torch.tensor(turn),
             "xy": xy,
             "visible": visible,
-            "elsewhere": _elsewhere(crops, row, coarse[0]),
+            "elsewhere": _elsewhere(crops, row, ((coarse[0] + 1) * self.crop - 1) / 2),
             "others": others,
             "others_visible": others_visible,
         }
@@ -248,10 +259,20 @@ class Camera:
         self, pixels: Float[Tensor, "1 c s s"], theta: Float[Tensor, "1 2 3"], scale: float
     ) -> Float[Tensor, "1 c t t"]:
         """The crop as it is placed; shrunk in two steps where it is made much smaller."""
-        if scale * self.size / SIZE < 0.6:
+        if scale * self.size / self.crop < 0.6:
             pixels = F.avg_pool2d(pixels, 2)
         fine = F.affine_grid(theta, [1, pixels.shape[1], self.size, self.size], align_corners=False)
         return F.grid_sample(pixels, fine, align_corners=False)
+
+    def _placed(
+        self, xy: np.ndarray, visible: np.ndarray, names: list[int], placement: Placement
+    ) -> tuple[Float[Tensor, "*n 2"], Bool[Tensor, "*n"]]:
+        """Keypoints on the view under the names they have there; those off it are not visible."""
+        there = placement.place(torch.from_numpy(xy[..., names, :]))
+        return there, torch.from_numpy(visible[..., names]) & self._inside(there)
+
+    def _inside(self, xy: Float[Tensor, "*n 2"]) -> Bool[Tensor, "*n"]:
+        return ((xy >= 0) & (xy <= self.crop - 1)).all(dim=-1)
 
     def _own(
         self, crops: Crops, row: int, placements: Sequence[Placement], count: int
@@ -261,7 +282,7 @@ class Camera:
         ends = torch.randint(len(seen), (2, count), generator=self.generator)
         xy = torch.lerp(seen[ends[0]], seen[ends[1]], self._rand(count, 1))
         there = torch.stack([each.place(xy) for each in placements])
-        return there, _inside(there).all(dim=0)
+        return there, self._inside(there).all(dim=0)
 
     def _limb_points(self, count: int) -> tuple[Int[Tensor, "m 2"], Float[Tensor, "m 1"]]:
         """Any points of any limbs, the same on every view: their ends, and how far from the first."""
@@ -278,7 +299,7 @@ class Camera:
         visible: Bool[Tensor, "v k"],
     ) -> None:
         """Lay rectangles of noise before some objects; covered keypoints are no longer visible. In place."""
-        factor = self.size / SIZE
+        factor = self.size / self.crop
         for row in range(len(pixels)):
             chance, wide, high, shade = self._rand(4).tolist()
             places = xy[row][visible[row]]
@@ -357,24 +378,11 @@ def _cut(pixels: np.ndarray, y: int, x: int, size: int) -> Float[Tensor, "3 s s"
     return torch.from_numpy(cut).permute(2, 0, 1).float() / 255
 
 
-def _placed(
-    xy: np.ndarray, visible: np.ndarray, names: list[int], placement: Placement
-) -> tuple[Float[Tensor, "*n 2"], Bool[Tensor, "*n"]]:
-    """Keypoints on the view under the names they have there; those off it are not visible."""
-    there = placement.place(torch.from_numpy(xy[..., names, :]))
-    return there, torch.from_numpy(visible[..., names]) & _inside(there)
-
-
-def _inside(xy: Float[Tensor, "*n 2"]) -> Bool[Tensor, "*n"]:
-    return ((xy >= 0) & (xy <= SIZE - 1)).all(dim=-1)
-
-
-def _elsewhere(crops: Crops, row: int, places: Float[Tensor, "g g 2"]) -> Bool[Tensor, "g g"]:
+def _elsewhere(crops: Crops, row: int, xy: Float[Tensor, "g g 2"]) -> Bool[Tensor, "g g"]:
     """Cells in the box of another object of the kind and not in the object's own.
 
-    ``places`` says where the cells are on the crop, from -1 to 1.
+    ``xy`` says where the cells are, in pixels of the crop.
     """
-    xy = ((places + 1) * SIZE - 1) / 2
     corners = torch.from_numpy(np.concatenate([crops.box[row][None], crops.others_box[row]]))
     low, high = corners[:, None, None, :2], corners[:, None, None, 2:]
     # Where there is no other object the corners are one point.

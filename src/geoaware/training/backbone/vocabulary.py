@@ -7,9 +7,11 @@ rendered bull teach one network together. People keep classes of their own.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from geoaware.data import DataSet
 from geoaware.method.keypoints import Schema
 from geoaware.runs.errors import InputError
 
@@ -77,6 +79,27 @@ class Vocabulary:
     def rows(self, schema: Schema) -> list[int]:
         """The class of each of a schema's keypoints."""
         return [self.names.index(name) for name in class_names(schema)]
+
+
+def with_own_names(data: DataSet) -> DataSet:
+    """A data set whose keypoints are named by category, where a name is but a number in its category.
+
+    In SPair-71k every name ends with the keypoint's number, and keypoint 4 of a bus is none of a cat. Of such
+    names, those that no image shows, nor in the mirror, become one.
+    """
+    seen: dict[str, set[int]] = defaultdict(set)
+    for image in data.images:
+        seen[image.category] |= set(image.keypoints.visible_ids)
+    named = {category: _own_names(category, each, seen[category]) for category, each in data.schemas.items()}
+    return replace(data, schemas=named)
+
+
+def _own_names(category: str, schema: Schema, seen: set[int]) -> Schema:
+    if not all(str(name).endswith(f" {number}") for number, name in enumerate(schema.names)):
+        return schema
+    shown = [{number, partner} & seen for number, partner in enumerate(schema.partners)]
+    both = zip(schema.names, shown, strict=True)
+    return replace(schema, names=tuple(f"{category} {name}" if each else "unseen" for name, each in both))
 
 
 def class_names(schema: Schema) -> tuple[str, ...]:
