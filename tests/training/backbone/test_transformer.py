@@ -21,9 +21,10 @@ from geoaware.method.matching import MatchSettings
 from geoaware.runs import checkpoint, log
 from geoaware.runs.errors import InputError
 from geoaware.runs.progress import silent
+from geoaware.studies.tiny_networks import tiny_dinov2
 from geoaware.training.backbone import run as running
 from geoaware.training.backbone.run import tune
-from tests.features.test_contract import tiny_dinov2, tiny_dinov3
+from tests.features.test_contract import tiny_dinov3
 from tests.toys import noise
 from tests.training.backbone.tiny import config
 
