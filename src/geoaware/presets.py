@@ -44,7 +44,7 @@ DEFAULTS: dict[str, Defaults] = {
     "efficientnet-lite0-tuned": Defaults(
         MatchSettings(window=9, temperature=0.03, inside_picture=True, interpolate=True),
         pose="flip",
-        pose_rule=PoseRule("imd", margin=0.01),
+        pose_rule=PoseRule("imd", margin=0.02),
     ),
 }
 """Per extractor; those not named get the paper's zero-shot window (11) and pose alignment (flip)."""

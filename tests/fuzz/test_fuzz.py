@@ -33,4 +33,4 @@ def test_commands_are_right_before_they_are_spoiled(tmp_path: Path) -> None:
 @pytest.mark.parametrize("first", range(0, RUNS, PART))
 def test_nothing_breaks_a_command(first: int, tmp_path: Path) -> None:
     told = fuzz("--seed", SEED, "--first", first, "--runs", PART, "--place", tmp_path)
-    assert f"{PART} runs of seed {SEED}, 0 with faults" in told
+    assert f"{PART:,} runs of seed {SEED}, 0 with faults" in told
