@@ -94,7 +94,7 @@ def other_peaks(judged: np.ndarray, count: int) -> list[tuple[int, int]]:
 def outline(sources: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, float]:
     """Ridge regression of the covered share on unit descriptors, cell by cell; both classes weigh a half.
 
-    Minimises the weighted sum of (w x + b - y)^2 plus 1e-3 / sources times |w|^2; b costs nothing.
+    Minimises the weighted sum of (w x + b - y)^2 plus 3e-5 / sources times |w|^2; b costs nothing.
     """
     rows = [(x.astype(np.float64), float(y)) for each in sources for x, y in zip(*each, strict=True)]
     covered, bare = sum(y for _, y in rows), sum(1 - y for _, y in rows)
@@ -105,6 +105,6 @@ def outline(sources: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarra
         extended = np.append(x, 1.0)
         left += weight * np.outer(extended, extended)
         right += weight * y * extended
-    left[:size, :size] += 1e-3 / len(sources) * np.eye(size)
+    left[:size, :size] += 3e-5 / len(sources) * np.eye(size)
     solved = np.linalg.solve(left, right)
     return solved[:size], float(solved[size])

@@ -27,9 +27,9 @@ from geoaware.runs.errors import InputError
 MOST = 10_000
 """Cells of all sources that the classifier is made of at most: they are held together."""
 
-RIDGE = 1e-3
+RIDGE = 3e-5
 """How much large weights cost, shared by the sources: with more of them, less is left to chance. Chosen on
-badja and quaternius with `lite`, from 3e-5 to 1e-1."""
+badja with `lite`, from 1e-5 to 1e-3."""
 
 
 class Cells(NamedTuple):
