@@ -17,6 +17,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -48,8 +49,11 @@ def encoded(extractor: Tuned, paths: Sequence[Path]) -> Tensor:
     with torch.inference_mode():
         for path in paths:
             image = load_image(path)
-            view = Canvas(*image.size, extractor.layout.size).render(image)
-            extractor.levels_of([view.rotate(-90 * turn) for turn in range(len(UPRIGHT))])
+            board = np.array(Canvas(*image.size, extractor.layout.size).render(image))
+            upright = torch.from_numpy(board).permute(2, 0, 1).float() / 255
+            views = torch.stack([upright.rot90(-turn, (1, 2)) for turn in range(len(UPRIGHT))])
+            # The plain descriptors, which take a third of the time, are not needed.
+            extractor.network(extractor.plain.early((views - extractor.mean) / extractor.std))
     hook.remove()
     return torch.stack(pooled).float()
 

@@ -14,6 +14,7 @@ from geoaware.runs.errors import InputError
 if TYPE_CHECKING:
     from geoaware.commands.options import PairOptions, ProtocolOptions, RunOptions
     from geoaware.runs.progress import Tell
+    from geoaware.studies.conduct import Report
     from geoaware.studies.reproduction import Reproduction
 
 PAPER = "paper"
@@ -43,7 +44,7 @@ def reproduce_paper(asked: Asked) -> None:
     """Do what is left of the steps and print the tables; or list the steps."""
     from geoaware.evaluation.tables import as_text
     from geoaware.runs.progress import progress_bars
-    from geoaware.studies.conduct import check_places, to_text, write
+    from geoaware.studies.conduct import check_places, write
     from geoaware.studies.costs import plan_grid
     from geoaware.studies.reproduction import ABLATION, RUNS
     from geoaware.studies.steps import carry_out
@@ -69,10 +70,19 @@ def reproduce_paper(asked: Asked) -> None:
         carry_out(work.steps, work.rates, say)
         report = work.report()
         path = write(report, asked.out)
+    print_report(report, path)
+
+
+def print_report(report: Report, path: Path) -> None:
+    """Print a report that was written to a path, and say where all of it is."""
+    from geoaware.studies.case import PREDICTIONS
+    from geoaware.studies.conduct import to_text
+
     typer.echo(to_text(report))
     for line in report.left_out:
         say(f"left out: {line}")
-    say(f"wrote {path}\nfigures: {asked.out / f'{PAPER}.json'}; predictions: {asked.out / 'predictions'}")
+    figures, predictions = path.with_name(f"{report.name}.json"), path.with_name(PREDICTIONS)
+    say(f"wrote {path}\nfigures: {figures}; predictions: {predictions}")
 
 
 def _reproduction(asked: Asked, tell: Tell) -> Reproduction:
@@ -118,8 +128,9 @@ def _note(work: Reproduction) -> str:
     from geoaware.store.extraction import free_disk
 
     free = free_disk(work.cache)
+    room = "" if free is None else f" {free / 1e9:,.1f} GB are free."
     return (
         f"Time at the rates of {work.rates.source}; disk: bytes of a feature file (fp16) times files, and "
         "measured bytes of a prediction and of a run; memory: measured peaks, with the networks and full "
-        f"caches. What is not there yet is counted as published. {(free or 0) / 1e9:,.1f} GB are free."
+        f"caches. What is not there yet is counted as published.{room}"
     )

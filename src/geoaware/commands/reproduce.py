@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 from typer import Argument, Option
 
 from geoaware.commands.options import (
@@ -25,10 +24,8 @@ from geoaware.commands.options import (
     predict_settings,
     say,
 )
-from geoaware.commands.paper import PAPER, Asked, reproduce_paper
+from geoaware.commands.paper import PAPER, Asked, print_report, reproduce_paper
 from geoaware.runs.errors import InputError
-
-LITE = "lite"
 
 if TYPE_CHECKING:
     from geoaware.studies.catalogue import Analysis
@@ -119,15 +116,30 @@ def reproduce(
     geoaware reproduce paper --root DATA --out results --dry-run
     """
     if name == PAPER:
-        _check_paper(data, features, chosen, work)
+        _check_paper(data, features, work)
         given = root, out, data.dataset, features.post_processor, rules, chosen, run
         return reproduce_paper(Asked(*given, work.training, work.ablation, work.dry_run, work.smoke))
     if work.dry_run or work.smoke:
         raise InputError("this goes with `paper` only", "dry_run" if work.dry_run else "smoke")
+    _analyse(name, root, out, data, features, rules, chosen, run, work)
+
+
+def _analyse(
+    name: str,
+    root: Path,
+    out: Path,
+    data: SetOptions,
+    features: FeatureOptions,
+    rules: ProtocolOptions,
+    chosen: PairOptions,
+    run: RunOptions,
+    work: WorkOptions,
+) -> None:
+    """Make one analysis, or all, of a data set or a study."""
     from geoaware.runs.progress import progress_bars
     from geoaware.studies.ablation_table import trained_rows
     from geoaware.studies.catalogue import choose
-    from geoaware.studies.conduct import check_places, conduct, to_text, write
+    from geoaware.studies.conduct import check_places, conduct, write
     from geoaware.studies.study import FEATURES, Study, keep_out_of_git
 
     analyses = [each for each in choose(name) if work.training or not each.trains or name == each.name]
@@ -148,24 +160,22 @@ def reproduce(
         report = conduct(study, name, analyses, about=config.about)
         report = replace(report, outcomes=(*report.outcomes, *trained))
         path = write(report, out)
-    typer.echo(to_text(report))
-    for line in report.left_out:
-        say(f"left out: {line}")
-    say(f"wrote {path}\nfigures: {out / f'{name}.json'}; predictions: {out / 'predictions'}")
+    print_report(report, path)
 
 
-def _check_paper(data: SetOptions, features: FeatureOptions, chosen: PairOptions, work: WorkOptions) -> None:
+def _check_paper(data: SetOptions, features: FeatureOptions, work: WorkOptions) -> None:
     """Refuse what `paper` does not take.
 
     Raises:
         InputError: it is given.
     """
+    from geoaware.studies.planned import EXTRACTOR
+
     if data.split or data.loader.annotations or data.loader.option:
         raise InputError("paper takes the paper's data sets, or those of a study; leave this out", "split")
-    if features.extractor not in (LITE, "sd15+dinov2-base"):
-        raise InputError(
-            "paper takes the paper's features, sd15+dinov2-base; `all` takes others", "extractor"
-        )
+    # Lite is what stands there if nothing is given.
+    if features.extractor not in ("lite", EXTRACTOR):
+        raise InputError(f"paper takes the paper's features, {EXTRACTOR}; `all` takes others", "extractor")
     if work.config is not None:
         raise InputError("paper trains what the study names; leave this out", "config")
     if work.restart:

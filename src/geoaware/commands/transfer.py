@@ -313,9 +313,8 @@ def transfer(
 
     settings = several.added(voting.settings(run.batch, result.evaluate))
     sources, targets = images.read(video, several)
-    if voting.masks:
-        for note in library.mask_notes(sources, images.out, result.to):
-            say(f"note: {note}")
+    for note in library.mask_notes(sources, images.out, result.to) if voting.masks else ():
+        say(f"note: {note}")
     result.check_evaluation(sources, targets)
     worker = engine.load(len(targets), "geoaware.apps.transfer.run")
     matcher = load_matcher(features, run, pose, matching="extractor")

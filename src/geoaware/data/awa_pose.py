@@ -12,6 +12,7 @@ from geoaware.data.dataset import (
     DataSet,
     assemble,
     choose_split,
+    files_by_folder,
     require_folders,
     usual_base,
 )
@@ -76,9 +77,7 @@ def load(
     annotations = Annotations()
     files = annotation_files(root, categories)
     known = {image.id: image for path in files for image in read_animal(root, path, annotations)}
-    if pairs == "auto" and categories:
-        pairs = 10_000 if across else 50
-    made, note = listed_or_drawn(root, known, pairs, across, NAME, seed)
+    made, note = listed_or_drawn(root, known, pairs, across, NAME, seed, whole=not categories)
     schemas = dict.fromkeys({image.category for image in known.values()}, Schema.infer(PARTS))
     base, said = usual_base([(each.id, each.box) for each in known.values()])
     return assemble(NAME, chosen, schemas, made, base, [note, *said], annotations)
@@ -86,15 +85,8 @@ def load(
 
 def annotation_files(root: Path, categories: Sequence[str] | None = None) -> list[Path]:
     """The annotation of each image, by class and name; at least one."""
-    folder = root / "Annotations"
-    classes = categories or sorted(each.name for each in folder.iterdir() if each.is_dir())
-    unknown = [each for each in classes if not (folder / each).is_dir()]
-    if unknown:
-        raise InputError(f"{folder}: has no class {unknown[0]!r}")
-    found = [path for each in classes for path in sorted((folder / each).glob("*.pickle"))]
-    if not found:
-        raise InputError(f"{folder}: holds no CLASS/IMAGE.pickle; give the Annotations of AwA-Pose")
-    return found
+    absent = "holds no CLASS/IMAGE.pickle; give the Annotations of AwA-Pose"
+    return files_by_folder(root / "Annotations", categories, "*.pickle", "class", absent)
 
 
 def read_animal(root: Path, path: Path, annotations: Annotations) -> Iterator[AnnotatedImage]:
@@ -113,9 +105,12 @@ def read_animal(root: Path, path: Path, annotations: Annotations) -> Iterator[An
             name,
             annotations.file(root / "JPEGImages", name),
             path.parent.name,
-            {_PLACES[part]: _place(points.get(part), f"{path}: {part}") for part in PARTS},
+            {
+                place: _known(points.get(part), f"{path}: {part}", 2, "two numbers x, y")
+                for part, place in _PLACES.items()
+            },
             where=str(path),
-            box=_corners(animal.get(_BOX), str(path)),
+            box=_known(animal.get(_BOX), f"{path}: {_BOX}", 4, "corners x1 y1 x2 y2"),
         )
     except (TypeError, ValueError) as error:
         if isinstance(error, InputError):
@@ -123,17 +118,9 @@ def read_animal(root: Path, path: Path, annotations: Annotations) -> Iterator[An
         raise InputError(f"{path}: is not an annotation of AwA-Pose ({reason(error)})") from None
 
 
-def _place(value: object, where: str) -> tuple[float, float] | None:
-    """A place x, y; ``None`` where a coordinate is -1, or nothing is given."""
+def _known(value: object, where: str, count: int, form: str) -> list[float] | None:
+    """So many coordinates; ``None`` where one of them is -1, or nothing is given."""
     if fields.missing(value):
         return None
-    x, y = fields.numbers(value, where, 2, "two numbers x, y")
-    return None if -1 in (x, y) else (x, y)
-
-
-def _corners(value: object, where: str) -> list[float] | None:
-    """A box x1, y1, x2, y2; ``None`` where a coordinate is -1, or nothing is given."""
-    if fields.missing(value):
-        return None
-    corners = fields.numbers(value, f"{where}: {_BOX}", 4, "corners x1 y1 x2 y2")
-    return None if -1 in corners else corners
+    found = fields.numbers(value, where, count, form)
+    return None if -1 in found else found

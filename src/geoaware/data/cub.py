@@ -54,9 +54,8 @@ def load(
         if unknown:
             raise InputError(f"{root}: CUB-200-2011 has no species {unknown[0]!r} in split {chosen!r}")
         known = {number: image for number, image in known.items() if image.category in categories}
-    if pairs == "auto" and (categories or chosen != "all"):
-        pairs = 10_000 if across else 50
-    made, note = listed_or_drawn(root, known, pairs, across, NAME, seed)
+    whole = chosen == "all" and not categories
+    made, note = listed_or_drawn(root, known, pairs, across, NAME, seed, whole=whole)
     schemas = dict.fromkeys({image.category for image in known.values()}, read_schema(root))
     return assemble(NAME, chosen, schemas, made, "box", [note], annotations)
 

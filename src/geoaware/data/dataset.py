@@ -413,6 +413,28 @@ def require_folders(root: Path, names: Sequence[str], data_set: str) -> None:
         raise InputError(f"{root}: is not the root of {data_set}, no folder {missing[0]!r} in it; {remedy}")
 
 
+def files_by_folder(
+    folder: Path, chosen: Sequence[str] | None, pattern: str, noun: str, absent: str
+) -> list[Path]:
+    """Files in the folders of a folder, or in the chosen ones, by folder and name; at least one.
+
+    Args:
+        folder: holds a folder for each class of objects.
+        chosen: names of these.
+        pattern: of the files.
+        noun: what a class is called.
+        absent: what a message says if there is no file.
+    """
+    classes = chosen or sorted(each.name for each in folder.iterdir() if each.is_dir())
+    unknown = [each for each in classes if not (folder / each).is_dir()]
+    if unknown:
+        raise InputError(f"{folder}: has no {noun} {unknown[0]!r}")
+    found = [path for each in classes for path in sorted((folder / each).glob(pattern))]
+    if not found:
+        raise InputError(f"{folder}: {absent}")
+    return found
+
+
 SPLITS = ("trn", "val", "test")
 ALIASES: Mapping[str, str] = {"train": "trn"}
 

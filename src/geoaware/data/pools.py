@@ -76,7 +76,14 @@ def by_category(images: Iterable[AnnotatedImage]) -> dict[str, list[AnnotatedIma
 
 
 def listed_or_drawn(
-    root: Path, known: Mapping[str, AnnotatedImage], pairs: str | int, across: bool, name: str, seed: int
+    root: Path,
+    known: Mapping[str, AnnotatedImage],
+    pairs: str | int,
+    across: bool,
+    name: str,
+    seed: int,
+    *,
+    whole: bool = True,
 ) -> tuple[list[Pair], str]:
     """The pairs of a list, or random ones of the images, and which they are.
 
@@ -89,13 +96,14 @@ def listed_or_drawn(
         across: whether random pairs are of any two images, not of two of a category.
         name: of the data set.
         seed: of the random pairs.
+        whole: whether these are all images that `LISTED` was made of; if not, it does not count.
 
     Raises:
         InputError: a list names an image that is not known, or no pair is wanted.
     """
     if isinstance(pairs, int) or pairs.isdecimal() or pairs in ("all", "auto"):
         listed, most = root / LISTED, FIRST
-        if pairs != "auto" or not across or not listed.is_file():
+        if pairs != "auto" or not (across and whole and listed.is_file()):
             grouped = {"": list(known.values())} if across else by_category(known.values())
             pools = [Pool(category, each) for category, each in grouped.items() if len(each) > 1]
             wanted = pairs if pairs != "auto" else FIRST if across else 50

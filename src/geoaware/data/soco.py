@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from geoaware.data import fields
-from geoaware.data.dataset import Annotations, DataSet, assemble, choose_split, require_folders
+from geoaware.data.dataset import (
+    Annotations,
+    DataSet,
+    assemble,
+    choose_split,
+    files_by_folder,
+    require_folders,
+)
 from geoaware.data.files import read_json
 from geoaware.method.keypoints import Schema
 from geoaware.method.types import AnnotatedImage, Pair
@@ -75,14 +82,8 @@ def pair_files(root: Path, split: str, categories: Sequence[str] | None = None) 
     folder = root / "PairAnnotations" / SOCO_SPLITS[own_split(split)]
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; unpack PairAnnotations.zip in the root of SOCO")
-    classes = categories or sorted(each.name for each in folder.iterdir() if each.is_dir())
-    unknown = [each for each in classes if not (folder / each).is_dir()]
-    if unknown:
-        raise InputError(f"{folder}: has no category {unknown[0]!r}")
-    found = [path for each in classes for path in sorted((folder / each).glob("*.json"))]
-    if not found:
-        raise InputError(f"{folder}: holds no CATEGORY/PAIR.json; unpack PairAnnotations.zip again")
-    return found
+    absent = "holds no CATEGORY/PAIR.json; unpack PairAnnotations.zip again"
+    return files_by_folder(folder, categories, "*.json", "category", absent)
 
 
 @dataclass

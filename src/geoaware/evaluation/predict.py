@@ -395,7 +395,8 @@ class _Job:
         except NotFiniteError as error:
             raise NotFiniteError(f"pair {pair.id}: {error}") from None
         # Of all that was matched, the keypoints that both images show are kept.
-        predicted = matches.points[[visible.index(each) for each in pair.common_ids]].tolist()
+        rows = {each: row for row, each in enumerate(visible)}
+        predicted = matches.points[[rows[each] for each in pair.common_ids]].tolist()
         return make_record(pair, schema, self.protocol, predicted, found.pose)
 
     def _queries(self, pair: Pair, schema: Schema) -> tuple[Tensor, MirroredPoints | None]:

@@ -111,10 +111,8 @@ def position(folder: Path) -> Position | None:
     """
     if not (folder / FILE).is_file():
         return None
-    with reading(folder) as path:
-        with safe_open(path, framework="pt") as file:
-            rest = json.loads(file.metadata()["state"])
-        return Position(**checked(Position, rest["progress"], "progress"))
+    with reading(folder) as path, safe_open(path, framework="pt") as file:
+        return _rest(file)[0]
 
 
 def load(folder: Path) -> Saved | None:
@@ -125,12 +123,16 @@ def load(folder: Path) -> Saved | None:
     """
     if not (folder / FILE).is_file():
         return None
-    with reading(folder) as path:
-        with safe_open(path, framework="pt") as file:
-            rest = json.loads(file.metadata()["state"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        position = Position(**checked(Position, rest["progress"], "progress"))
-        return Saved(*_states(tensors, rest["groups"]), rest["schedule"], position)
+    with reading(folder) as path, safe_open(path, framework="pt") as file:
+        where, rest = _rest(file)
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return Saved(*_states(tensors, rest["groups"]), rest["schedule"], where)
+
+
+def _rest(file: Any) -> tuple[Position, dict[str, Any]]:
+    """Where the run is, and the rest of what is no tensor, of an open checkpoint."""
+    rest = json.loads(file.metadata()["state"])
+    return Position(**checked(Position, rest["progress"], "progress")), rest
 
 
 @contextmanager

@@ -137,8 +137,8 @@ def transfer(
     settings = settings or TransferSettings()
     if settings.carry_masks:
         mask_notes(sources, goal, to)
+    _check(sources, targets, matcher, settings, {goal, found}, to)
     run = _Transfer(sources, targets, matcher, settings, engine, progress, found, smooth)
-    run.check({goal, found}, to)
     there = to == "coco" or formats.check_goal(to, goal, run.mark, restart, is_unchanged(found, goal))
     if targets.kept:
         keep_frames(targets.shots, targets.folder, progress)
@@ -148,6 +148,35 @@ def transfer(
         if goal.is_file():
             note_made(found, goal)
     return _outcome(goal, found)
+
+
+def _check(
+    sources: Sources,
+    targets: Targets,
+    matcher: Matcher,
+    settings: TransferSettings,
+    goals: set[Path],
+    to: str,
+) -> None:
+    """Find out, before weights are read through, what does not go together.
+
+    Raises:
+        InputError: something does not.
+    """
+    videos = {each.video.path for each in targets.shots.values()}
+    inputs = (sources.path, targets.file, targets.detector, *videos)
+    check_apart(goals, [each for each in inputs if each is not None])
+    if targets.shots and to not in ("coco", "slp") and not targets.kept:
+        raise InputError(f"{formats.FORMATS[to].WHAT} names image files; have the frames written", "frames")
+    if settings.find is not None:
+        check_sees(matcher.extractor)
+        if targets.detector is not None:
+            raise InputError("objects are either found or given by a detector, not both", "find")
+    if targets.shots and (settings.find is not None or targets.detector is not None):
+        raise InputError(
+            "several objects are not followed through a video; write its frames as images, and give these",
+            "find" if targets.detector is None else "detections",
+        )
 
 
 def mask_notes(sources: Sources, out: Path, to: str | None) -> list[str]:
@@ -191,31 +220,6 @@ class _Transfer(Run):
     def __post_init__(self) -> None:
         targets = self.targets
         super().__init__(self._described(), len(targets), map(targets.key, range(len(targets))))
-
-    def check(self, goals: set[Path], to: str) -> None:
-        """Find out before the work what does not go together.
-
-        Raises:
-            InputError: something does not.
-        """
-        targets, find = self.targets, self.settings.find
-        videos = {each.video.path for each in targets.shots.values()}
-        inputs = (self.sources.path, targets.file, targets.detector, *videos)
-        check_apart(goals, [each for each in inputs if each is not None])
-        if targets.shots and to not in ("coco", "slp") and not targets.kept:
-            raise InputError(
-                f"{formats.FORMATS[to].WHAT} names image files; have the frames written", "frames"
-            )
-        if find is not None:
-            check_sees(self.matcher.extractor)
-            if targets.detector is not None:
-                raise InputError("objects are either found or given by a detector, not both", "find")
-        if targets.shots and (find is not None or targets.detector is not None):
-            raise InputError(
-                "several objects are not followed through a video; write its frames as images, and give "
-                "these",
-                "find" if targets.detector is None else "detections",
-            )
 
     @cached_property
     def voters(self) -> Voters:
