@@ -43,9 +43,11 @@ from geoaware.data.coco import open_folder
 from geoaware.data.images import load_annotated
 from geoaware.data.sampling import permutation
 from geoaware.evaluation.score import score
+from geoaware.features import load_extractor
 from geoaware.matcher import Matcher
 from geoaware.method.keypoints import Schema
 from geoaware.method.types import AnnotatedImage, FeatureMap, Keypoints, Matches, Pair
+from geoaware.presets import preset_extractor
 from geoaware.store.feature_store import CachedExtractor, FeatureStore
 
 SETS = ("lspet", "quaternius")
@@ -67,11 +69,11 @@ class Found:
         return self.vote.points + torch.tensor(self.window[:2])
 
 
-def matcher_with(cache: Path | None) -> Matcher:
-    matcher = Matcher.from_pretrained("lite", device="cpu")
+def matcher_with(cache: Path | None, zoom: str | None = None) -> Matcher:
+    extractor = load_extractor(preset_extractor("lite"), device="cpu")
     if cache is not None:
-        matcher.extractor = CachedExtractor(matcher.extractor, FeatureStore.of(cache, matcher.extractor))
-    return matcher
+        extractor = CachedExtractor(extractor, FeatureStore.of(cache, extractor))
+    return Matcher(extractor, zoom=zoom)
 
 
 def draw(sources: Sources, count: int, number: int, skip: int = 0) -> Sources:
@@ -93,7 +95,9 @@ def search(
     settings = voters[0].settings
     for number, image in enumerate(targets, start=1):
         window = crop_window(image.box, image.size, settings.margin, settings.below)
-        yield matcher.features([load_annotated(image).crop(window)])[0], image, window
+        part = load_annotated(image).crop(window)
+        canvas = matcher.canvas(part, known=settings.below > 0)
+        yield matcher.features([part], [canvas])[0], image, window
         if number % 50 == 0:
             print(f"{what}: {number} of {len(targets)}", file=sys.stderr, flush=True)
 
@@ -149,7 +153,7 @@ def mean(values: Sequence[dict[str, float]]) -> str:
 
 def accuracy(given: argparse.Namespace) -> None:
     """PCK, visibility and calibration by number of sources."""
-    matcher = matcher_with(given.cache)
+    matcher = matcher_with(given.cache, given.zoom)
     settings = TransferSettings(VoteSettings(nearest=given.nearest))
     settings = replace(settings, below=0.0) if given.no_crop else settings
     print(
@@ -318,7 +322,8 @@ def _overlaps(
 
 def _source_cells(voters: Voters, source: AnnotatedImage, row: int) -> Cells:
     left, top, right, bottom = window = voters.windows[row]
-    (features,) = voters.matcher.features([load_annotated(source).crop(window)])
+    part = load_annotated(source).crop(window)
+    (features,) = voters.matcher.features([part], [voters.matcher.canvas(part, known=True)])
     mask = object_mask(source)
     assert mask is not None
     return cells_of(features, mask[top:bottom, left:right], MOST, 0)
@@ -393,7 +398,8 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=3, help="of sources, where fewer than 20")
     parser.add_argument("--targets", type=int, help="of each category at most; calibration: of each set")
     parser.add_argument("--nearest", type=int, default=0, help="accuracy: so many sources vote")
-    parser.add_argument("--no-crop", action="store_true", help="accuracy: small objects as they are")
+    parser.add_argument("--no-crop", action="store_true", help="accuracy: without the targets' boxes")
+    parser.add_argument("--zoom", choices=["auto", "off"], help="accuracy: of the matcher")
     parser.add_argument("--masks", action="store_true", help="accuracy: look on the targets' masks only")
     parser.add_argument("--images", nargs="+", type=int, default=[500, 5000])
     parser.add_argument("--count", type=int, help=argparse.SUPPRESS)

@@ -101,17 +101,18 @@ class Seeing(Patches):
         present = self.presence(levels) > 0
         found = box_of_cells(present, canvas)
         if found is None:
-            return canvas
+            return replace(canvas, box=None)
         red = (colours[0] - colours[1:].amax(dim=0) - 0.05).clamp(min=0) + 1e-9
         rows, columns = present.nonzero().unbind(dim=1)
         places = torch.arange(len(present)).float()
         down = float((red.sum(dim=1) * places).sum() / red.sum()) - float(rows.float().mean())
         right = float((red.sum(dim=0) * places).sum() / red.sum()) - float(columns.float().mean())
         turns: dict[float, Pose] = {-down: "identity", right: "rot90", down: "rot180", -right: "rot-90"}
-        box = cut_out(found, (canvas.width, canvas.height))
-        small = longer_side(found) < 0.5 * max(canvas.width, canvas.height)
+        box = canvas.box
+        if box is None and longer_side(found) < 0.5 * max(canvas.width, canvas.height):
+            box = cut_out(found, (canvas.width, canvas.height))
         turn = UPRIGHT[(UPRIGHT.index(canvas.turn) + UPRIGHT.index(turns[max(turns)])) % 4]
-        return replace(canvas, turn=turn, box=box if small else None)
+        return replace(canvas, turn=turn, box=box)
 
 
 def beacon(side: int = 78, seed: int = 0) -> Image.Image:

@@ -63,7 +63,8 @@ class Matcher:
             device and put in evaluation mode.
         blend: share of the refined descriptors in the similarity, the rest being the extractor's own: 1
             matches the refined alone, 0 is the same as no post-processor. As measured when not given.
-        zoom: ``"auto"`` looks for a small object in each image and encodes that part alone; ``"off"``.
+        zoom: ``"auto"`` looks for a small object in each image and encodes that part alone; ``"off"`` does
+            not. As measured when not given.
         upright: ``"auto"`` turns images that lie on their side or stand on their head; ``"off"``.
 
     Attributes:
@@ -84,12 +85,14 @@ class Matcher:
         pose_rule: PoseRule | None = None,
         post_processor: PostProcessor | None = None,
         blend: float | None = None,
-        zoom: str = "off",
+        zoom: str | None = None,
         upright: str = "off",
     ) -> None:
         network = None if blend == 0 else post_processor
         self.defaults = defaults_of(extractor.name, network or extractor.post_processor)
         share = self.defaults.blend if network is not None and blend is None else blend
+        if zoom is None:
+            zoom = "off" if isinstance(extractor, FramedExtractor) else self.defaults.zoom
         self.extractor = frame(refine(extractor, network, share), zoom, upright)
         self.settings = settings or self.defaults.match
         self.pose_rule = pose_rule or self.defaults.pose_rule
@@ -106,7 +109,7 @@ class Matcher:
         settings: MatchSettings | None = None,
         post_processor: str | os.PathLike[str] | PostProcessor | None = "auto",
         blend: float | None = None,
-        zoom: str = "off",
+        zoom: str | None = None,
         upright: str = "off",
         device: str | torch.device = "auto",
         dtype: str | torch.dtype = "fp32",
@@ -187,9 +190,15 @@ class Matcher:
                 f"the mask has {mask.shape[1]}x{mask.shape[0]} pixels, its image "
                 f"{upright.width}x{upright.height}"
             )
-        part = None if box is None else cut_out(box, upright.size)
-        (features,) = self.features([upright], [Canvas(*upright.size, self.extractor.layout.size, box=part)])
+        canvas = self.canvas(upright)
+        canvas = canvas if box is None else replace(canvas, box=cut_out(box, upright.size))
+        (features,) = self.features([upright], [canvas])
         return Encoded(upright, {"identity": features}, mask)
+
+    def canvas(self, image: Image.Image, known: bool = False) -> Canvas:
+        """All of an image; if it is ``known`` to show the object alone, nothing is cut out of it."""
+        whole = (0, 0, *image.size) if known else None
+        return Canvas(*image.size, self.extractor.layout.size, box=whole)
 
     def features(
         self, images: Sequence[Image.Image], canvases: Sequence[Canvas] | None = None
@@ -201,9 +210,8 @@ class Matcher:
             canvases: how each is laid on its canvas, all of it if not given. For ``zoom`` a box is looked for
                 where the canvas has none, for ``upright`` a turn likewise.
         """
-        size = self.extractor.layout.size
         read = [load_image(each) for each in images]
-        laid = [Canvas(*each.size, size) for each in read] if canvases is None else canvases
+        laid = [self.canvas(each) for each in read] if canvases is None else canvases
         return [replace(each, levels=()) for each in self.extractor.framed(read, laid)]
 
     def posed(self, source: Encoded, poses: Sequence[Pose]) -> dict[Pose, FeatureMap]:

@@ -25,12 +25,14 @@ class Defaults:
         pose: a key of `alignment.CANDIDATES`.
         pose_rule: how the pose is chosen.
         blend: share of a post-processor's descriptors in the similarity, where there is one.
+        zoom: whether small objects are looked for, ``"auto"`` or ``"off"``.
     """
 
     match: MatchSettings
     pose: str = "off"
     pose_rule: PoseRule = field(default_factory=PoseRule)
     blend: float = 1.0
+    zoom: str = "off"
 
 
 _PAPER = MatchSettings(window=11, inside_picture=True)
@@ -45,6 +47,7 @@ DEFAULTS: dict[str, Defaults] = {
         MatchSettings(window=9, temperature=0.03, inside_picture=True, interpolate=True),
         pose="flip",
         pose_rule=PoseRule("imd", margin=0.02),
+        zoom="auto",
     ),
 }
 """Per extractor; those not named get the paper's zero-shot window (11) and pose alignment (flip)."""
@@ -84,7 +87,7 @@ def defaults_of(extractor_name: str, post_processor: PostProcessor | None = None
     match = MatchSettings(inside_picture=plain.match.inside_picture, interpolate=plain.match.interpolate)
     measured = post_processor.info.get("matching", {})
     try:
-        return _changed(Defaults(match, pose="off", pose_rule=plain.pose_rule), measured)
+        return _changed(replace(plain, match=match, pose="off"), measured)
     except (TypeError, ValueError, AttributeError) as error:
         raise InputError(f"info.matching in the post-processor's config: {reason(error)}") from None
 
@@ -132,9 +135,10 @@ def _changed(defaults: Defaults, measured: Mapping[str, Any]) -> Defaults:
     from geoaware.runs.settings import checked
 
     for_match = {key: measured[key] for key in of_match if key in measured}
-    return Defaults(
-        replace(defaults.match, **checked(MatchSettings, for_match, "matching")),
-        pose,
-        defaults.pose_rule if rule is None else PoseRule.parse(rule),
-        float(measured.get("blend", defaults.blend)),
+    return replace(
+        defaults,
+        match=replace(defaults.match, **checked(MatchSettings, for_match, "matching")),
+        pose=pose,
+        pose_rule=defaults.pose_rule if rule is None else PoseRule.parse(rule),
+        blend=float(measured.get("blend", defaults.blend)),
     )

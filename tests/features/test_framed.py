@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +17,7 @@ from geoaware.features.tuned import Tuned, TunedNetwork, TunedSettings, TunedSha
 from geoaware.matcher import Matcher
 from geoaware.method.geometry import POSES, Canvas, Pose, opposite, pose_image, pose_points
 from geoaware.method.matching import MatchSettings
+from geoaware.presets import defaults_of
 from geoaware.runs.errors import InputError
 from geoaware.store.feature_store import CachedExtractor, FeatureStore
 from tests.features.test_refined import random_network
@@ -287,6 +289,33 @@ def test_a_turn_is_taken_only_if_the_turned_image_stands_upright() -> None:
     assert torch.equal(found.data, Seeing()(image).data)
 
 
+class Mistaken(Seeing):
+    """`Seeing`, but what it cuts out shows no object."""
+
+    def look(self, levels: Sequence[torch.Tensor], canvas: Canvas) -> Canvas:
+        return super().look(levels, canvas) if canvas.box is None else replace(canvas, box=None)
+
+
+def test_what_was_cut_out_is_taken_only_if_it_shows_an_object() -> None:
+    mistaken, image = Mistaken(), placed(beacon(27), (45, 36), (117, 117))
+    assert FramedExtractor(Seeing(), "auto")(image).canvas.box == (38, 29, 79, 70)
+    found = FramedExtractor(mistaken, "auto")(image)
+    assert mistaken.count == 2
+    assert found.canvas.box == (0, 0, 117, 117)
+    assert torch.equal(found.data, Seeing()(image).data)
+
+
+def test_lite_looks_again_at_what_it_cut_out(lite: Extractor) -> None:
+    assert isinstance(lite, Tuned)
+    part, logits = Canvas(704, 352, 352, box=(144, 128, 240, 224)), torch.zeros(4, 1, 1)
+    slope, offset = lite.network.familiar.tolist()
+    for above, box in ((0.1, part.box), (-0.1, None)):
+        # One cell in fifty, the 39th of 1,936, decides.
+        presence = torch.full((1, 44, 44), -20.0)
+        presence.view(-1)[:39] = (above - offset) / slope
+        assert lite.look([torch.zeros(1, 1, 1), presence, logits], part) == replace(part, box=box)
+
+
 def test_lite_cuts_small_objects_out(lite: Extractor) -> None:
     canvas, presence, logits = Canvas(704, 352, 352), torch.full((1, 44, 44), -1.0), torch.zeros(4, 1, 1)
     presence[0, 20:24, 10:14] = 0.1
@@ -319,6 +348,17 @@ def test_weights_that_never_learned_turns_refuse_to_see_them(lite: Extractor) ->
     blind = Tuned("tiny", TunedSettings(canvas=96), network)
     with pytest.raises(InputError, match="tiny does not see how an image stands with these weights"):
         FramedExtractor(blind, upright="auto")
+
+
+def test_lite_zooms_by_default_and_others_do_not(lite: Extractor) -> None:
+    for extractor, zoom, identity in (
+        (lite, None, f"{lite.identity} (zoom auto)"),
+        (lite, "off", lite.identity),
+        (Seeing(), None, "seeing()"),
+        (FramedExtractor(lite, upright="auto"), None, f"{lite.identity} (upright auto)"),
+    ):
+        assert Matcher(extractor, zoom=zoom).identity == identity
+    assert defaults_of(lite.name, random_network()).zoom == "auto"
 
 
 def test_settings_are_told_apart() -> None:

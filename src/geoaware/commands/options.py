@@ -273,8 +273,9 @@ class ViewOptions:
     """How images are laid out before they are encoded."""
 
     zoom: Annotated[
-        str, Option(metavar="off|auto", help="auto: find small objects, and encode them alone (lite only).")
-    ] = "off"
+        str | None,
+        Option(metavar="off|auto", help="auto: find small objects, and encode them alone; usual for lite."),
+    ] = None
     upright: Annotated[
         str, Option(metavar="off|auto", help="auto: turn images that do not stand upright (lite only).")
     ] = "off"

@@ -165,12 +165,15 @@ class Extractor(nn.Module, ABC):
     def look(self, levels: Sequence[Float[Tensor, "_ _ _"]], canvas: Canvas) -> Canvas:
         """How an image is better laid on its canvas: turned upright, and cut to a small object.
 
+        A better view is looked at in its turn, and taken if its turn or box then comes back as it is.
+
         Args:
             levels: raw maps of the image as it lies on the canvas.
-            canvas: how it lies there.
+            canvas: how it lies there; its box, if any, is what was cut out.
 
         Returns:
-            the canvas with another turn, box or both; as it came where nothing better is seen.
+            the canvas with another turn, box or both; as it came where nothing better is seen; without a box
+            where what was cut out shows no object.
         """
         return canvas
 

@@ -68,7 +68,7 @@ class FramedExtractor(Wrapped):
     def framed(self, images: Sequence[Image.Image], canvases: Sequence[Canvas]) -> list[FeatureMap]:
         """Feature maps of upright RGB images on their canvases, or on the better ones that are seen.
 
-        A turn is taken if the turned image, looked at in its turn, stands upright.
+        A view is taken if, looked at in its turn, it is seen as it is.
         """
         canvases = list(canvases)
         levels = self.levels_on(images, canvases)
@@ -79,13 +79,13 @@ class FramedExtractor(Wrapped):
                 seen = getattr(self.extractor.look(levels[row], canvas), part) if unknown else None
                 if seen is not None and seen != getattr(canvas, part):
                     tried[row] = replace(canvas, **{part: seen})
-                elif part == "box":
-                    # Nothing to cut out: the whole image is the box, in every pose.
-                    canvases[row] = replace(canvas, box=canvas.part)
             fresh = self.levels_on([images[row] for row in tried], list(tried.values()))
             for (row, canvas), each in zip(tried.items(), fresh, strict=True):
-                if part == "box" or self.extractor.look(each, canvas).turn == canvas.turn:
+                if getattr(self.extractor.look(each, canvas), part) == getattr(canvas, part):
                     canvases[row], levels[row] = canvas, each
+            if part == "box":
+                # Where nothing is cut out, the whole image is the box, in every pose.
+                canvases = [replace(each, box=each.box or each.part) for each in canvases]
         return [self.feature_map_on(canvas, each) for canvas, each in zip(canvases, levels, strict=True)]
 
 

@@ -264,10 +264,17 @@ class Tuned(Extractor):
         return levels[1][0]
 
     def look(self, levels: Sequence[Float[Tensor, "_ _ _"]], canvas: Canvas) -> Canvas:
-        """The likeliest turn, and the box around the cells where an object is present."""
+        """The likeliest turn, and the box around the cells where an object is present.
+
+        What was cut out stays so if it probably shows an object like those that were trained on.
+        """
         quarters = int(levels[2].flatten().argmax())
         turn = UPRIGHT[(UPRIGHT.index(canvas.turn) + quarters) % len(UPRIGHT)]
-        return replace(canvas, turn=turn, box=_small_box(self.presence(levels), canvas) or canvas.box)
+        if canvas.box is None:
+            box = _small_box(self.presence(levels), canvas)
+        else:
+            box = canvas.box if self.network.familiarity(levels[1][None]) > 0 else None
+        return replace(canvas, turn=turn, box=box)
 
 
 def _small_box(presence: Float[Tensor, "g g"], canvas: Canvas) -> tuple[int, int, int, int] | None:

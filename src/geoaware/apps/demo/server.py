@@ -46,7 +46,7 @@ class DemoSettings:
     features: Features = field(default_factory=Features)
     device: str = "auto"
     dtype: str = "fp32"
-    zoom: str = "off"
+    zoom: str | None = None
     upright: str = "off"
     limits: Limits = field(default_factory=Limits)
 
@@ -125,7 +125,7 @@ def load_matchers(settings: DemoSettings) -> Matchers:
         return Matcher.from_pretrained(
             name,
             post_processor=place,
-            zoom=settings.zoom if first else "off",
+            zoom=settings.zoom if first else None,
             upright=settings.upright if first else "off",
             device=settings.device,
             dtype=settings.dtype,

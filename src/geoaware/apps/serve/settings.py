@@ -36,7 +36,7 @@ class ServeSettings:
     post_processor: str = "auto"
     device: str = "auto"
     dtype: str = "fp32"
-    zoom: str = "off"
+    zoom: str | None = None
     upright: str = "off"
     limits: Limits = field(default_factory=Limits)
     bounds: Bounds = field(default_factory=Bounds)

@@ -210,10 +210,8 @@ class Finder:
         return apart([each for _, each in found], _OVERLAP, _PART)
 
     def _look(self, image: Image.Image) -> _View:
-        extractor = self.voters.matcher.extractor
-        # All of the image is meant, so nothing is cut out of it.
-        canvas = Canvas(*image.size, extractor.layout.size, box=(0, 0, *image.size))
-        (features,) = extractor.framed([image], [canvas])
+        matcher, extractor = self.voters.matcher, self.voters.matcher.extractor
+        (features,) = extractor.framed([image], [matcher.canvas(image, known=True)])
         presence = resized(extractor.presence(features.levels)[None, None], features.grid)[0, 0]
         maps = similarity(self.mean, features.data, features.norms) * self.mean.norm(dim=1)[:, None, None]
         maps = against_rivals(maps, self.shown, self.voters.settings.vote.rivals)[self.shown]
@@ -265,9 +263,7 @@ def vote_in(voters: Voters, image: Image.Image, box: Box) -> tuple[Vote, Window]
     x1, y1 = (max(0, round(each - edge)) for each, edge in zip(box[:2], window[:2], strict=True))
     x2, y2 = (round(each - edge) for each, edge in zip(box[2:], window[:2], strict=True))
     mask[min(y1, bottom - top - 1) : max(y2, y1 + 1), min(x1, right - left - 1) : max(x2, x1 + 1)] = True
-    # The part is known, so nothing is cut out of it.
-    canvas = Canvas(*part.size, matcher.extractor.layout.size, box=(0, 0, *part.size))
-    (features,) = matcher.features([part], [canvas])
+    (features,) = matcher.features([part], [matcher.canvas(part, known=True)])
     return voters.locate(features, mask, carry=True), window
 
 

@@ -28,7 +28,7 @@ from geoaware.data.masks import object_mask
 from geoaware.data.names import alike, missing_files
 from geoaware.matcher import Matcher
 from geoaware.method.alignment import CANDIDATES, mirror_points
-from geoaware.method.geometry import Canvas, clamp_points, pose_image, pose_points
+from geoaware.method.geometry import clamp_points, pose_image, pose_points
 from geoaware.method.keypoints import Schema
 from geoaware.method.matching import descriptors
 from geoaware.method.types import AnnotatedImage
@@ -212,10 +212,9 @@ def _encode(
     visible = schema.visibility(keypoints)
     mirrored = mirror_points(xy, image.size, schema.partners, visible)
     rows, known = list[Tensor](), list[Tensor]()
-    # The part is known, so nothing is cut out of it: every keypoint has to stay in it.
     posed = [pose_image(image, each) for each in poses]
-    side = matcher.extractor.layout.size
-    turned = matcher.features(posed, [Canvas(*each.size, side, box=(0, 0, *each.size)) for each in posed])
+    # Every keypoint has to stay in the part.
+    turned = matcher.features(posed, [matcher.canvas(each, known=True) for each in posed])
     for pose, features in zip(poses, turned, strict=True):
         flipped = pose == "flip"
         places = mirrored.places if flipped else pose_points(xy, image.size, pose)

@@ -140,7 +140,8 @@ class Voters:
     def leave_out(self, row: int) -> tuple[Evidence, list[bool]]:
         """Evidence for the keypoints of one source, found by the others, and which were right."""
         image, window = self.sources.images[row], self.windows[row]
-        (features,) = self.matcher.features([load_annotated(image).crop(window)])
+        part = load_annotated(image).crop(window)
+        (features,) = self.matcher.features([part], [self.matcher.canvas(part, known=True)])
         found = self.locate(features, queries=self.queries.without(row))
         return judge(found, image, window)
 
