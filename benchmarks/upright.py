@@ -24,7 +24,8 @@ from torch import Tensor
 
 from geoaware.data.images import load_image
 from geoaware.data.sampling import permutation
-from geoaware.features.tuned import UPRIGHT, Tuned, TunedNetwork, TunedSettings
+from geoaware.features.framed import UPRIGHT
+from geoaware.features.tuned import Tuned, TunedNetwork, TunedSettings
 from geoaware.method.geometry import Canvas
 
 DECAY = 3e-4

@@ -16,6 +16,7 @@ from geoaware.method.matching import MatchSettings
 from geoaware.runs.errors import InputError
 from tests.apps.transfer.tiny import CELL, SIDE, matcher, view
 from tests.evaluation.tiny import Sided
+from tests.toys import Seeing, beacon, placed
 
 MOVED = (18, 9)
 """How far the target's view lies from the source's, in pixels: two cells and one."""
@@ -52,6 +53,19 @@ def test_points_are_read_as_they_are_matched() -> None:
     assert torch.allclose(field.at(queries).float(), one_by_one.points.float(), atol=1e-3)
     picked = [field.confidence[y, x] for x, y in queries]
     assert torch.allclose(torch.stack(picked), one_by_one.confidence, atol=1e-5)
+
+
+def test_what_lies_beside_a_small_object_is_looked_for_in_the_whole_target() -> None:
+    source, target = (placed(beacon(90), corner, (585, 405)) for corner in ((270, 45), (90, 180)))
+    best = MatchSettings("window", window=3, temperature=0.001, inside_picture=True)
+    zooming, whole = (Matcher(Seeing(), best, "off", zoom=zoom) for zoom in ("auto", "off"))
+    field, plain = (each.dense(source, target, size=None, step=1) for each in (zooming, whole))
+    cut = field.source.maps["identity"].canvas
+    on, beside = [(300.0, 90.0), (340.0, 70.0)], [(20.0, 20.0), (560.0, 380.0)]
+    assert cut.holds(on).all()
+    assert not cut.holds(beside).any()
+    assert torch.allclose(field.at(on).float(), zooming.match(source, target, on).points.float(), atol=1e-3)
+    assert torch.equal(field.at(beside), plain.at(beside))
 
 
 def test_what_is_carried_lies_where_it_belongs(found: Field) -> None:

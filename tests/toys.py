@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +13,7 @@ from torch import Tensor, nn
 
 from geoaware.features.extractor import Extractor, Layout
 from geoaware.features.framed import box_of_cells, cut_out
-from geoaware.features.tuned import UPRIGHT
-from geoaware.method.geometry import Canvas, Pose
+from geoaware.method.geometry import Canvas
 from geoaware.method.types import longer_side
 
 
@@ -96,23 +94,26 @@ class Seeing(Patches):
     def presence(self, levels: Sequence[Tensor]) -> Tensor:
         return (levels[0][3:6] * self.std + self.mean).amax(dim=0) - 0.1
 
-    def look(self, levels: Sequence[Tensor], canvas: Canvas) -> Canvas:
+    def small_object(self, levels: Sequence[Tensor], canvas: Canvas) -> tuple[int, int, int, int] | None:
+        found = box_of_cells(self.presence(levels) > 0, canvas)
+        if found is None or longer_side(found) >= 0.5 * max(canvas.width, canvas.height):
+            return None
+        return cut_out(found, (canvas.width, canvas.height))
+
+    def shows_object(self, levels: Sequence[Tensor]) -> bool:
+        return bool((self.presence(levels) > 0).any())
+
+    def standing(self, levels: Sequence[Tensor]) -> Tensor:
         colours = levels[0][3:6] * self.std + self.mean  # of the cell itself, not of that above
         present = self.presence(levels) > 0
-        found = box_of_cells(present, canvas)
-        if found is None:
-            return replace(canvas, box=None)
+        if not present.any():
+            return torch.tensor([9.0, 0.0, 0.0, 0.0])
         red = (colours[0] - colours[1:].amax(dim=0) - 0.05).clamp(min=0) + 1e-9
         rows, columns = present.nonzero().unbind(dim=1)
         places = torch.arange(len(present)).float()
         down = float((red.sum(dim=1) * places).sum() / red.sum()) - float(rows.float().mean())
         right = float((red.sum(dim=0) * places).sum() / red.sum()) - float(columns.float().mean())
-        turns: dict[float, Pose] = {-down: "identity", right: "rot90", down: "rot180", -right: "rot-90"}
-        box = canvas.box
-        if box is None and longer_side(found) < 0.5 * max(canvas.width, canvas.height):
-            box = cut_out(found, (canvas.width, canvas.height))
-        turn = UPRIGHT[(UPRIGHT.index(canvas.turn) + UPRIGHT.index(turns[max(turns)])) % 4]
-        return replace(canvas, turn=turn, box=box)
+        return 99 * torch.tensor([-down, right, down, -right])
 
 
 def beacon(side: int = 78, seed: int = 0) -> Image.Image:

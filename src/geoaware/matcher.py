@@ -222,10 +222,12 @@ class Matcher:
 
     def holding(self, source: Encoded, pixels: Float[Tensor, "n 2"]) -> Encoded:
         """The source; encoded anew, whole, if one of these points lies outside the part that was encoded."""
-        if source.maps["identity"].canvas.holds(pixels).all():
-            return source
-        width, height = source.size
-        return self.encode(source.image, source.mask, (0.0, 0.0, float(width), float(height)))
+        return source if source.maps["identity"].canvas.holds(pixels).all() else self._whole(source)
+
+    def _whole(self, encoded: Encoded) -> Encoded:
+        """An image with nothing cut out of it."""
+        (features,) = self.features([encoded.image], [self.canvas(encoded.image, known=True)])
+        return Encoded(encoded.image, {"identity": features}, encoded.mask)
 
     def match(
         self,
@@ -311,8 +313,14 @@ class Matcher:
             raise InputError(f"size and step of a field must be at least 1, got {longer} and {step}")
         canvas = Canvas(*here.size, longer)
         across, down = (lattice(each, step) for each in canvas.inner)
-        queries = canvas.to_pixels(mesh(across, down).reshape(-1, 2) + torch.tensor(canvas.offset))
-        found = self.match(here, there, clamp_points(queries, here.size), pose=pose)
+        places = canvas.to_pixels(mesh(across, down).reshape(-1, 2) + torch.tensor(canvas.offset))
+        queries = clamp_points(places, here.size)
+        # What lies beside an object that was cut out is looked for in all of the target.
+        inside = here.maps["identity"].canvas.holds(queries)
+        found = self.match(here, there, queries[inside], pose=pose)
+        if not inside.all():
+            beside = self.match(self._whole(here), self._whole(there), queries[~inside], pose=pose)
+            found = replace(found, queries=queries, matches=found.matches.among(beside.matches, inside))
         return between(found, canvas, (len(down), len(across)))
 
     def match_pairs(

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from geoaware.features import Extractor, load_extractor
@@ -102,7 +100,7 @@ def test_a_batch_stays_a_batch_and_gives_what_each_image_gives(monkeypatch: pyte
         framed.extractor, "levels_of", lambda views: sizes.append(len(views)) or levels_of(views)
     )
     together = framed(images)
-    assert sizes == [4, 2, 2]  # as they are, the two that are turned, the two that are cut
+    assert sizes == [4, 6, 2]  # as they are, the two that lie in all other turns, the two that are cut
     for one, other in zip(alone, together, strict=True):
         assert one.canvas == other.canvas
         torch.testing.assert_close(one.data, other.data)
@@ -130,12 +128,15 @@ def test_turned_and_small_objects_are_matched_in_pixels_of_the_images_as_they_ar
 
 
 class Told(Seeing):
-    """`Seeing`, but it is told the turn."""
+    """`Seeing`, but it is told the turn of an image, and takes the views in that order."""
 
     turn: Pose = "identity"
+    looks = 0
 
-    def look(self, levels: object, canvas: Canvas) -> Canvas:
-        return replace(canvas, turn=self.turn)
+    def standing(self, levels: object) -> torch.Tensor:
+        number = 0 if self.turn == "identity" else self.looks
+        self.looks = number + 1
+        return 99 * F.one_hot(torch.tensor(TURNS.index(self.turn) - number) % 4, 4).float()
 
 
 @pytest.mark.parametrize(("turn", "needed"), [("rot90", "rot-90"), ("rot180", "rot180"), ("rot-90", "rot90")])
@@ -146,7 +147,7 @@ def test_a_turned_photograph_gives_the_same_points(turn: Pose, needed: Pose) -> 
     points, told = [(200.0, 120.0), (256.5, 80.0), (450.0, 300.0)], Told()
     matching = Matcher(told, BEST, "off", upright="auto")
     source, upright = matching.encode(image), matching.encode(mirror)
-    told.turn = needed
+    told.turn, told.looks = needed, 0
     turned = matching.encode(pose_image(mirror, turn))
     straight, found = (matching.match(source, each, points) for each in (upright, turned))
     torch.testing.assert_close(found.points, pose_points(straight.points, mirror.size, turn))
@@ -229,7 +230,7 @@ def test_views_are_stored_as_images_of_their_own(tmp_path) -> None:
     plain, counted = FramedExtractor(Seeing(), "auto", "auto"), Seeing()
     store = FeatureStore.of(tmp_path, counted, "fp32")
     cached = FramedExtractor(CachedExtractor(counted, store), "auto", "auto")
-    for expected in (3, 3):  # the whole, turned, cut; then all from the disk
+    for expected in (5, 5):  # the whole in all turns, cut; then all from the disk
         found = cached(image)
         assert counted.count == expected
         assert found.canvas == plain(image).canvas
@@ -262,38 +263,54 @@ def lite() -> Extractor:
 
 @pytest.mark.parametrize("place", range(4))
 def test_lite_sees_the_likeliest_turn(lite: Extractor, place: int) -> None:
-    canvas, nothing = Canvas(352, 352, 352), torch.full((1, 44, 44), -1.0)
     logits = torch.zeros(4, 1, 1)
     logits[place] = 0.1
-    seen = lite.look([torch.zeros(1, 1, 1), nothing, logits], canvas)
-    assert seen == replace(canvas, turn=TURNS[place])
-    # What is turned already is turned further.
-    half = replace(canvas, turn="rot180")
-    turned = lite.look([torch.zeros(1, 1, 1), nothing, logits], half).turn
-    assert turned == TURNS[(2 + place) % 4]
+    levels = [torch.zeros(1, 1, 1), torch.full((1, 44, 44), -1.0), logits]
+    assert lite.standing(levels).argmax() == place
 
 
-class Doubtful(Seeing):
-    """`Seeing`, but a turned image would have to be turned further."""
+class Asked(Seeing):
+    """`Seeing`, but each look at a view gives the next of some probabilities."""
 
-    def look(self, levels: object, canvas: Canvas) -> Canvas:
-        turns: dict[Pose, Pose] = {"identity": "rot90", "rot90": "rot180"}
-        return replace(canvas, turn=turns[canvas.turn])
+    def __init__(self, *says: tuple[float, ...]) -> None:
+        super().__init__()
+        self.says = [torch.tensor(each).log() for each in says]
+
+    def standing(self, levels: object) -> torch.Tensor:
+        return self.says.pop(0)
 
 
-def test_a_turn_is_taken_only_if_the_turned_image_stands_upright() -> None:
-    doubtful, image = Doubtful(), beacon(117)
-    found = FramedExtractor(doubtful, upright="auto")(image)
-    assert doubtful.count == 2
-    assert found.canvas == Canvas(117, 117, 117)
-    assert torch.equal(found.data, Seeing()(image).data)
+_UNSURE = (0.25, 0.25, 0.25, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("says", "turn"),
+    [
+        # Upright as it is, with more than one half.
+        ([(0.51, 0.49, 1e-6, 1e-6)], "identity"),
+        # All views say the same of the image: what is turned by a quarter stands upright.
+        ([(0.1, 0.7, 0.1, 0.1), (0.7, 0.1, 0.1, 0.1), (0.1, 0.1, 0.1, 0.7), (0.1, 0.1, 0.7, 0.1)], "rot90"),
+        # Three of four views are for a half turn: 3 / 4 of ln 7 is 1.46, below 1.5, and of ln 8 it is 1.56.
+        ([(0.1, 0.1, 0.7, 0.1), (0.1, 0.7, 0.1, 0.1), (0.7, 0.1, 0.1, 0.1), _UNSURE], "identity"),
+        ([(0.1, 0.1, 0.8, 0.1), (0.1, 0.8, 0.1, 0.1), (0.8, 0.1, 0.1, 0.1), _UNSURE], "rot180"),
+        # The image alone says another turn than the views.
+        ([(0.1, 0.1, 0.1, 0.7), (0.1, 0.1, 0.1, 0.7), (0.1, 0.1, 0.7, 0.1), _UNSURE], "identity"),
+    ],
+)
+def test_views_in_all_turns_have_their_say(says: list[tuple[float, ...]], turn: Pose) -> None:
+    asked, image = Asked(*says), beacon(117)
+    found = FramedExtractor(asked, upright="auto")(image)
+    assert asked.count == len(says)
+    assert asked.says == []
+    assert found.canvas == Canvas(117, 117, 117, turn)
+    assert torch.equal(found.data, Seeing()(pose_image(image, turn)).data)
 
 
 class Mistaken(Seeing):
     """`Seeing`, but what it cuts out shows no object."""
 
-    def look(self, levels: Sequence[torch.Tensor], canvas: Canvas) -> Canvas:
-        return super().look(levels, canvas) if canvas.box is None else replace(canvas, box=None)
+    def shows_object(self, levels: object) -> bool:
+        return False
 
 
 def test_what_was_cut_out_is_taken_only_if_it_shows_an_object() -> None:
@@ -305,31 +322,30 @@ def test_what_was_cut_out_is_taken_only_if_it_shows_an_object() -> None:
     assert torch.equal(found.data, Seeing()(image).data)
 
 
-def test_lite_looks_again_at_what_it_cut_out(lite: Extractor) -> None:
+@pytest.mark.parametrize(("above", "shown"), [(0.1, True), (-0.1, False)])
+def test_lite_looks_again_at_what_it_cut_out(lite: Extractor, above: float, shown: bool) -> None:
     assert isinstance(lite, Tuned)
-    part, logits = Canvas(704, 352, 352, box=(144, 128, 240, 224)), torch.zeros(4, 1, 1)
     slope, offset = lite.network.familiar.tolist()
-    for above, box in ((0.1, part.box), (-0.1, None)):
-        # One cell in fifty, the 39th of 1,936, decides.
-        presence = torch.full((1, 44, 44), -20.0)
-        presence.view(-1)[:39] = (above - offset) / slope
-        assert lite.look([torch.zeros(1, 1, 1), presence, logits], part) == replace(part, box=box)
+    # One cell in fifty, the 39th of 1,936, decides.
+    presence = torch.full((1, 44, 44), -20.0)
+    presence.view(-1)[:39] = (above - offset) / slope
+    assert lite.shows_object([torch.zeros(1, 1, 1), presence, torch.zeros(4, 1, 1)]) is shown
 
 
 def test_lite_cuts_small_objects_out(lite: Extractor) -> None:
-    canvas, presence, logits = Canvas(704, 352, 352), torch.full((1, 44, 44), -1.0), torch.zeros(4, 1, 1)
+    canvas, presence = Canvas(704, 352, 352), torch.full((1, 44, 44), -1.0)
+    levels = [torch.zeros(1, 1, 1), presence, torch.zeros(4, 1, 1)]
+    assert lite.small_object(levels, canvas) is None
     presence[0, 20:24, 10:14] = 0.1
     presence[0, 0, 0] = 5.0  # on the padding
     # Cells of 16 pixels, the first row of the image is the row 11 of cells; a margin of 16 pixels.
-    box = (144, 128, 240, 224)
-    assert lite.look([torch.zeros(1, 1, 1), presence, logits], canvas) == replace(canvas, box=box)
+    assert lite.small_object(levels, canvas) == (144, 128, 240, 224)
     # 18 cells are 288 pixels, 432 with the margins: above 0.6 of 704.
     presence[0, 20, 10:28] = 0.1
-    assert lite.look([torch.zeros(1, 1, 1), presence, logits], canvas) == canvas
+    assert lite.small_object(levels, canvas) is None
     # 17 cells are 272, 408 with the margins.
     presence[0, 20, 27] = -0.1
-    seen = lite.look([torch.zeros(1, 1, 1), presence, logits], canvas)
-    assert seen == replace(canvas, box=(92, 76, 500, 276))
+    assert lite.small_object(levels, canvas) == (92, 76, 500, 276)
 
 
 def test_lite_looks_at_its_own_maps(lite: Extractor) -> None:

@@ -162,24 +162,26 @@ class Extractor(nn.Module, ABC):
         read = [load_image(each) for each in images]
         return self.framed(read, [Canvas(*each.size, self.layout.size) for each in read])
 
-    def look(self, levels: Sequence[Float[Tensor, "_ _ _"]], canvas: Canvas) -> Canvas:
-        """How an image is better laid on its canvas: turned upright, and cut to a small object.
-
-        A better view is looked at in its turn, and taken if its turn or box then comes back as it is.
-
-        Args:
-            levels: raw maps of the image as it lies on the canvas.
-            canvas: how it lies there; its box, if any, is what was cut out.
-
-        Returns:
-            the canvas with another turn, box or both; as it came where nothing better is seen; without a box
-            where what was cut out shows no object.
-        """
-        return canvas
-
     def presence(self, levels: Sequence[Float[Tensor, "_ _ _"]]) -> Float[Tensor, "g g"]:
         """The logit that a cell shows an object, from the raw maps of an image; of extractors that see it."""
         raise NotImplementedError(f"{self.name} does not see where an object is")
+
+    def small_object(
+        self, levels: Sequence[Float[Tensor, "_ _ _"]], canvas: Canvas
+    ) -> tuple[int, int, int, int] | None:
+        """The box to cut out, in whole pixels of the image, from the raw maps of an image on its canvas.
+
+        ``None`` where there is no object, or it is not small.
+        """
+        raise NotImplementedError(f"{self.name} does not see where an object is")
+
+    def shows_object(self, levels: Sequence[Float[Tensor, "_ _ _"]]) -> bool:
+        """Whether what was cut out of an image shows an object, from its raw maps."""
+        raise NotImplementedError(f"{self.name} does not see where an object is")
+
+    def standing(self, levels: Sequence[Float[Tensor, "_ _ _"]]) -> Float[Tensor, 4]:
+        """Logits of the turns `UPRIGHT`: which of them makes a view stand upright, from its raw maps."""
+        raise NotImplementedError(f"{self.name} does not see how an image stands")
 
     def framed(self, images: Sequence[Image.Image], canvases: Sequence[Canvas]) -> list[FeatureMap]:
         """Feature maps of upright RGB images, each laid on its canvas, in one batch.
@@ -228,13 +230,23 @@ class Wrapped(Extractor):
         self.stored = extractor.stored
         self.sees = extractor.sees
 
-    def look(self, levels: Sequence[Float[Tensor, "_ _ _"]], canvas: Canvas) -> Canvas:
-        """As the extractor inside does."""
-        return self.extractor.look(levels, canvas)
-
     def presence(self, levels: Sequence[Float[Tensor, "_ _ _"]]) -> Float[Tensor, "g g"]:
         """As the extractor inside does."""
         return self.extractor.presence(levels)
+
+    def small_object(
+        self, levels: Sequence[Float[Tensor, "_ _ _"]], canvas: Canvas
+    ) -> tuple[int, int, int, int] | None:
+        """As the extractor inside does."""
+        return self.extractor.small_object(levels, canvas)
+
+    def shows_object(self, levels: Sequence[Float[Tensor, "_ _ _"]]) -> bool:
+        """As the extractor inside does."""
+        return self.extractor.shows_object(levels)
+
+    def standing(self, levels: Sequence[Float[Tensor, "_ _ _"]]) -> Float[Tensor, 4]:
+        """As the extractor inside does."""
+        return self.extractor.standing(levels)
 
     def limit_memory(self, size: int) -> None:
         """Of the extractor inside."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import product
 
 import torch
 from jaxtyping import Bool, Float
@@ -12,13 +13,29 @@ from PIL import Image
 from torch import Tensor
 
 from geoaware.features.extractor import Extractor, Provenance, Wrapped
-from geoaware.method.geometry import Canvas
+from geoaware.method.geometry import Canvas, Pose
 from geoaware.method.post_processor import PostProcessor
 from geoaware.method.types import Box, FeatureMap, longer_side
 from geoaware.runs.errors import InputError
 
+UPRIGHT: tuple[Pose, ...] = ("identity", "rot90", "rot180", "rot-90")
+"""The turns that an image may need to stand upright, each a quarter further clockwise."""
+
+_SURE, _BETTER = 0.5, 1.5
+"""An image that stands upright with this probability is left as it is. Others are turned where that is better
+by so many nats a view; chosen on validation images (docs/features.md)."""
+
 MARGIN = 0.25
 """Left around an object that is cut out, on each side, as a share of its box's longer side."""
+
+
+@dataclass(frozen=True)
+class _View:
+    """An image on a canvas, with its raw maps."""
+
+    image: Image.Image
+    canvas: Canvas
+    levels: list[Tensor]
 
 
 class FramedExtractor(Wrapped):
@@ -50,7 +67,7 @@ class FramedExtractor(Wrapped):
         chosen = [name for name, value in wanted.items() if value == "auto"]
         super().__init__(extractor, " ".join([extractor.identity, *(f"({each} auto)" for each in chosen)]))
         self.blend = extractor.blend
-        self._parts = [{"upright": "turn", "zoom": "box"}[each] for each in chosen]
+        self._ways = [{"upright": self._turned, "zoom": self._cut}[each] for each in chosen]
 
     @property
     def post_processor(self) -> PostProcessor | None:
@@ -66,27 +83,54 @@ class FramedExtractor(Wrapped):
         return replace(self.extractor.feature_map(levels, size), extractor=self.identity)
 
     def framed(self, images: Sequence[Image.Image], canvases: Sequence[Canvas]) -> list[FeatureMap]:
-        """Feature maps of upright RGB images on their canvases, or on the better ones that are seen.
-
-        A view is taken if, looked at in its turn, it is seen as it is.
-        """
-        canvases = list(canvases)
+        """Feature maps of upright RGB images on their canvases, or on the better ones that are seen."""
         levels = self.levels_on(images, canvases)
-        for part in self._parts:
-            tried: dict[int, Canvas] = {}
-            for row, canvas in enumerate(canvases):
-                unknown = canvas.turn == "identity" if part == "turn" else canvas.box is None
-                seen = getattr(self.extractor.look(levels[row], canvas), part) if unknown else None
-                if seen is not None and seen != getattr(canvas, part):
-                    tried[row] = replace(canvas, **{part: seen})
-            fresh = self.levels_on([images[row] for row in tried], list(tried.values()))
-            for (row, canvas), each in zip(tried.items(), fresh, strict=True):
-                if getattr(self.extractor.look(each, canvas), part) == getattr(canvas, part):
-                    canvases[row], levels[row] = canvas, each
-            if part == "box":
-                # Where nothing is cut out, the whole image is the box, in every pose.
-                canvases = [replace(each, box=each.box or each.part) for each in canvases]
-        return [self.feature_map_on(canvas, each) for canvas, each in zip(canvases, levels, strict=True)]
+        views = [_View(*each) for each in zip(images, canvases, levels, strict=True)]
+        for way in self._ways:
+            views = way(views)
+        return [self.feature_map_on(each.canvas, each.levels) for each in views]
+
+    def _on(self, views: Sequence[_View], canvases: Sequence[Canvas]) -> list[_View]:
+        """Images of views on other canvases."""
+        images = [each.image for each in views]
+        fresh = self.levels_on(images, canvases)
+        return [_View(*each) for each in zip(images, canvases, fresh, strict=True)]
+
+    def _turned(self, views: list[_View]) -> list[_View]:
+        """Views in the turn that makes them stand upright, all turns considered, if that is surely better."""
+        odds = {row: self._odds(each) for row, each in enumerate(views) if each.canvas.turn == "identity"}
+        doubtful = [row for row, each in odds.items() if each[0] < math.log(_SURE)]
+        turns = list(product(doubtful, UPRIGHT[1:]))
+        canvases = [replace(views[row].canvas, turn=turn) for row, turn in turns]
+        others = self._on([views[row] for row, _ in turns], canvases)
+        for place, row in enumerate(doubtful):
+            turned = others[3 * place : 3 * place + 3]
+            # Each view has its say: what turns the image turns the view that is turned already by less.
+            says = [odds[row], *map(self._odds, turned)]
+            chances = torch.stack([each.roll(quarters) for quarters, each in enumerate(says)]).mean(dim=0)
+            best = int(chances.argmax())
+            if chances[best] - chances[0] > _BETTER:
+                views[row] = turned[best - 1]
+        return views
+
+    def _odds(self, view: _View) -> Float[Tensor, 4]:
+        return self.extractor.standing(view.levels).float().cpu().log_softmax(dim=0)
+
+    def _cut(self, views: list[_View]) -> list[_View]:
+        """Views of a small object alone, if it looks like one there too."""
+        tried = dict[int, Canvas]()
+        for row, each in enumerate(views):
+            box = None if each.canvas.box else self.extractor.small_object(each.levels, each.canvas)
+            # Where nothing is cut out, the whole image is the box, in every pose.
+            views[row] = replace(each, canvas=replace(each.canvas, box=each.canvas.part))
+            if box is not None:
+                tried[row] = replace(each.canvas, box=box)
+        for row, closer in zip(
+            tried, self._on([views[row] for row in tried], list(tried.values())), strict=True
+        ):
+            if self.extractor.shows_object(closer.levels):
+                views[row] = closer
+        return views
 
 
 def frame(extractor: Extractor, zoom: str = "off", upright: str = "off") -> Extractor:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,8 @@ from geoaware.features.efficientnet_lite import (
     imagenet_network,
 )
 from geoaware.features.extractor import Extractor, Layout, describe, make_settings
-from geoaware.features.framed import box_of_cells, cut_out
-from geoaware.method.geometry import Canvas, Pose
+from geoaware.features.framed import UPRIGHT, box_of_cells, cut_out
+from geoaware.method.geometry import Canvas
 from geoaware.method.maps import resized
 from geoaware.method.types import longer_side
 from geoaware.runs.errors import InputError, quoted
@@ -48,14 +48,11 @@ STRIDE = 8
 DECODED = {SHARED - 1: 24, 4: 40, 10: 112, 15: 320}
 """Blocks that the decoder reads, the last at strides 4, 8, 16 and 32, with their channels."""
 
-UPRIGHT: tuple[Pose, ...] = ("identity", "rot90", "rot180", "rot-90")
-"""The turns that an image may need to stand upright, in the order of their logits."""
-
 SMALL = 0.6
-"""`Tuned.look` cuts an object out if its box, margin included, is smaller than this share of the image."""
+"""An object is small if its box, margin included, is smaller than this share of the image."""
 
 _FEW = 9
-"""Fewer cells than these are no object that `Tuned.look` cuts out."""
+"""Fewer cells than these are no object for `Tuned.small_object`."""
 
 _TOP = 0.02
 """An image's presence is the highest logit that this share of its cells reaches."""
@@ -263,29 +260,25 @@ class Tuned(Extractor):
         """The logit that a cell shows an object of a kind that was trained on."""
         return levels[1][0]
 
-    def look(self, levels: Sequence[Float[Tensor, "_ _ _"]], canvas: Canvas) -> Canvas:
-        """The likeliest turn, and the box around the cells where an object is present.
+    def small_object(
+        self, levels: Sequence[Float[Tensor, "_ _ _"]], canvas: Canvas
+    ) -> tuple[int, int, int, int] | None:
+        """Around the cells where an object is present, with a margin."""
+        cells = self.presence(levels) > 0
+        found = box_of_cells(cells, canvas)
+        # A few cells can be anything.
+        if found is None or cells.sum() < _FEW:
+            return None
+        box = cut_out(found, (canvas.width, canvas.height))
+        return box if longer_side(box) < SMALL * max(canvas.width, canvas.height) else None
 
-        What was cut out stays so if it probably shows an object like those that were trained on.
-        """
-        quarters = int(levels[2].flatten().argmax())
-        turn = UPRIGHT[(UPRIGHT.index(canvas.turn) + quarters) % len(UPRIGHT)]
-        if canvas.box is None:
-            box = _small_box(self.presence(levels), canvas)
-        else:
-            box = canvas.box if self.network.familiarity(levels[1][None]) > 0 else None
-        return replace(canvas, turn=turn, box=box)
+    def shows_object(self, levels: Sequence[Float[Tensor, "_ _ _"]]) -> bool:
+        """Whether an object like those that were trained on is more probable than not."""
+        return bool(self.network.familiarity(levels[1][None]) > 0)
 
-
-def _small_box(presence: Float[Tensor, "g g"], canvas: Canvas) -> tuple[int, int, int, int] | None:
-    """What to cut out around the cells that hold an object; ``None`` if there is none, or it is not small."""
-    cells = presence > 0
-    found = box_of_cells(cells, canvas)
-    # A few cells can be anything.
-    if found is None or cells.sum() < _FEW:
-        return None
-    box = cut_out(found, (canvas.width, canvas.height))
-    return box if longer_side(box) < SMALL * max(canvas.width, canvas.height) else None
+    def standing(self, levels: Sequence[Float[Tensor, "_ _ _"]]) -> Float[Tensor, 4]:
+        """Logits, a linear function of the network's mean over the image."""
+        return levels[2].flatten()
 
 
 class _Residual(nn.Module):

@@ -87,6 +87,23 @@ class Matches:
     def __len__(self) -> int:
         return len(self.points)
 
+    def among(self, others: Matches, own: Bool[Tensor, " n"]) -> Matches:
+        """These where ``own`` is true, others elsewhere, each in their order; pose and distances of these."""
+
+        def joined(mine: Tensor, theirs: Tensor) -> Tensor:
+            both = mine.new_empty(len(own), *mine.shape[1:])
+            both[own], both[~own] = mine, theirs
+            return both
+
+        return replace(
+            self,
+            points=joined(self.points, others.points),
+            confidence=joined(self.confidence, others.confidence),
+            cycle_error=joined(self.cycle_error, others.cycle_error),
+            read_at=joined(self.read_at, others.read_at),
+            turned=joined(self.turned, others.turned),
+        )
+
     def accepted(self, min_confidence: float = 0.0, max_cycle_error: float = float("inf")) -> Tensor:
         """Boolean mask (n) of the matches that pass both thresholds (inclusive)."""
         return (self.confidence >= min_confidence) & (self.cycle_error <= max_cycle_error)

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from geoaware.features.tuned import STRIDE, UPRIGHT
+from geoaware.features.framed import UPRIGHT
+from geoaware.features.tuned import STRIDE
 from geoaware.method.geometry import pose_image
 from geoaware.method.keypoints import Schema
 from geoaware.training.backbone.config import Views

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from geoaware.features.tuned import STRIDE, UPRIGHT
+from geoaware.features.framed import UPRIGHT
+from geoaware.features.tuned import STRIDE
 from geoaware.method.geometry import Canvas, Placement
 from geoaware.training.backbone.config import Views
 from geoaware.training.backbone.crops import OBJECT, SIZE, UNKNOWN, Crops
