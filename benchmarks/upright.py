@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from torch import Tensor
 
 from geoaware.data.images import load_image
 from geoaware.data.sampling import permutation
-from geoaware.features.framed import UPRIGHT
+from geoaware.features.framed import UPRIGHT, turn_needed
 from geoaware.features.tuned import Tuned, TunedNetwork, TunedSettings
 from geoaware.method.geometry import Canvas
 
@@ -84,14 +85,15 @@ def put_upright(seen: Tensor) -> Tensor:
     """The share of images that stand upright in the end, by the turn at which they come.
 
     Args:
-        seen: the likeliest turn of each image at four turns, (images, turns).
+        seen: the log-probabilities of the turns that each image needs at four turns, (images, turns, turns).
     """
-    images, ends = torch.arange(len(seen)), []
-    for turn in range(len(UPRIGHT)):
-        left = (turn - seen[:, turn]) % len(UPRIGHT)
-        taken = seen[images, left] == 0
-        ends.append((torch.where(taken, left, turn) == 0).float().mean())
-    return torch.stack(ends)
+    quarters = torch.arange(len(UPRIGHT))
+    return torch.tensor(
+        [
+            statistics.fmean(turn_needed(each[(turn - quarters) % len(UPRIGHT)]) == turn for each in seen)
+            for turn in range(len(UPRIGHT))
+        ]
+    )
 
 
 def main() -> None:
@@ -121,7 +123,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|")
     for name in (*sets, "unlabelled"):
         others = drawn(data / name, *sets[name][2:]) if name in sets else unlabelled[1::4]
-        ends = put_upright(network.upright(encoded(extractor, others)).detach().argmax(dim=2))
+        ends = put_upright(network.upright(encoded(extractor, others)).detach().log_softmax(dim=2))
         print(f"| {name} | {len(others)} | " + " | ".join(f"{100 * end:.1f}" for end in ends.tolist()) + " |")
 
 

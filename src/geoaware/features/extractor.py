@@ -86,7 +86,7 @@ class Extractor(nn.Module, ABC):
         layout: canvas, grid, channels, mean and std.
         stored: how features were rounded on disk before use (``fp16``, ``int8``); ``None`` if they were not.
         blend: share of a post-processor's descriptors in the similarity; 0 without one.
-        sees: what `look` can tell, of ``"zoom"`` and ``"upright"``; with the former there is a `presence`.
+        sees: of ``"zoom"`` (`presence`, `small_object`, `shows_object`) and ``"upright"`` (`standing`)
     """
 
     mean: Tensor

@@ -99,18 +99,14 @@ class FramedExtractor(Wrapped):
     def _turned(self, views: list[_View]) -> list[_View]:
         """Views in the turn that makes them stand upright, all turns considered, if that is surely better."""
         odds = {row: self._odds(each) for row, each in enumerate(views) if each.canvas.turn == "identity"}
-        doubtful = [row for row, each in odds.items() if each[0] < math.log(_SURE)]
+        doubtful = [row for row, each in odds.items() if not _stands(each)]
         turns = list(product(doubtful, UPRIGHT[1:]))
         canvases = [replace(views[row].canvas, turn=turn) for row, turn in turns]
         others = self._on([views[row] for row, _ in turns], canvases)
         for place, row in enumerate(doubtful):
             turned = others[3 * place : 3 * place + 3]
-            # Each view has its say: what turns the image turns the view that is turned already by less.
-            says = [odds[row], *map(self._odds, turned)]
-            chances = torch.stack([each.roll(quarters) for quarters, each in enumerate(says)]).mean(dim=0)
-            best = int(chances.argmax())
-            if chances[best] - chances[0] > _BETTER:
-                views[row] = turned[best - 1]
+            best = turn_needed(torch.stack([odds[row], *map(self._odds, turned)]))
+            views[row] = turned[best - 1] if best else views[row]
         return views
 
     def _odds(self, view: _View) -> Float[Tensor, 4]:
@@ -131,6 +127,25 @@ class FramedExtractor(Wrapped):
             if self.extractor.shows_object(closer.levels):
                 views[row] = closer
         return views
+
+
+def turn_needed(odds: Float[Tensor, "4 4"]) -> int:
+    """The place in `UPRIGHT` of the turn that an image needs, by its views in each of these turns.
+
+    Args:
+        odds: of each view, the log-probabilities of the turns that it needs.
+    """
+    if _stands(odds[0]):
+        return 0
+    # What turns the image turns a view that is turned already by less.
+    chances = torch.stack([each.roll(quarters) for quarters, each in enumerate(odds)]).mean(dim=0)
+    best = int(chances.argmax())
+    return best if chances[best] - chances[0] > _BETTER else 0
+
+
+def _stands(odds: Float[Tensor, 4]) -> bool:
+    """Whether a view stands upright at first sight."""
+    return bool(odds[0] >= math.log(_SURE))
 
 
 def frame(extractor: Extractor, zoom: str = "off", upright: str = "off") -> Extractor:
