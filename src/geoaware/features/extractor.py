@@ -86,7 +86,7 @@ class Extractor(nn.Module, ABC):
         layout: canvas, grid, channels, mean and std.
         stored: how features were rounded on disk before use (``fp16``, ``int8``); ``None`` if they were not.
         blend: share of a post-processor's descriptors in the similarity; 0 without one.
-        sees: of ``"zoom"`` (`presence`, `small_object`, `shows_object`) and ``"upright"`` (`standing`)
+        sees: of ``"zoom"`` (`presence`, `small_object`, `shows_object`) and ``"upright"`` (`standing`).
     """
 
     mean: Tensor
@@ -179,7 +179,7 @@ class Extractor(nn.Module, ABC):
         """Whether what was cut out of an image shows an object, from its raw maps."""
         raise NotImplementedError(f"{self.name} does not see where an object is")
 
-    def standing(self, levels: Sequence[Float[Tensor, "_ _ _"]]) -> Float[Tensor, 4]:
+    def standing(self, levels: Sequence[Float[Tensor, "_ _ _"]]) -> Float[Tensor, " 4"]:
         """Logits of the turns `UPRIGHT`: which of them makes a view stand upright, from its raw maps."""
         raise NotImplementedError(f"{self.name} does not see how an image stands")
 
@@ -244,7 +244,7 @@ class Wrapped(Extractor):
         """As the extractor inside does."""
         return self.extractor.shows_object(levels)
 
-    def standing(self, levels: Sequence[Float[Tensor, "_ _ _"]]) -> Float[Tensor, 4]:
+    def standing(self, levels: Sequence[Float[Tensor, "_ _ _"]]) -> Float[Tensor, " 4"]:
         """As the extractor inside does."""
         return self.extractor.standing(levels)
 

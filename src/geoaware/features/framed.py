@@ -23,7 +23,7 @@ UPRIGHT: tuple[Pose, ...] = ("identity", "rot90", "rot180", "rot-90")
 
 _SURE, _BETTER = 0.5, 1.5
 """An image that stands upright with this probability is left as it is. Others are turned where that is better
-by so many nats a view; chosen on validation images (docs/features.md)."""
+by so many nats a view; chosen on validation images (docs/lab-notes.md)."""
 
 MARGIN = 0.25
 """Left around an object that is cut out, on each side, as a share of its box's longer side."""
@@ -109,7 +109,7 @@ class FramedExtractor(Wrapped):
             views[row] = turned[best - 1] if best else views[row]
         return views
 
-    def _odds(self, view: _View) -> Float[Tensor, 4]:
+    def _odds(self, view: _View) -> Float[Tensor, " 4"]:
         return self.extractor.standing(view.levels).float().cpu().log_softmax(dim=0)
 
     def _cut(self, views: list[_View]) -> list[_View]:
@@ -121,9 +121,8 @@ class FramedExtractor(Wrapped):
             views[row] = replace(each, canvas=replace(each.canvas, box=each.canvas.part))
             if box is not None:
                 tried[row] = replace(each.canvas, box=box)
-        for row, closer in zip(
-            tried, self._on([views[row] for row in tried], list(tried.values())), strict=True
-        ):
+        cut = self._on([views[row] for row in tried], list(tried.values()))
+        for row, closer in zip(tried, cut, strict=True):
             if self.extractor.shows_object(closer.levels):
                 views[row] = closer
         return views
@@ -143,7 +142,7 @@ def turn_needed(odds: Float[Tensor, "4 4"]) -> int:
     return best if chances[best] - chances[0] > _BETTER else 0
 
 
-def _stands(odds: Float[Tensor, 4]) -> bool:
+def _stands(odds: Float[Tensor, " 4"]) -> bool:
     """Whether a view stands upright at first sight."""
     return bool(odds[0] >= math.log(_SURE))
 

@@ -276,7 +276,7 @@ class Tuned(Extractor):
         """Whether an object like those that were trained on is more probable than not."""
         return bool(self.network.familiarity(levels[1][None]) > 0)
 
-    def standing(self, levels: Sequence[Float[Tensor, "_ _ _"]]) -> Float[Tensor, 4]:
+    def standing(self, levels: Sequence[Float[Tensor, "_ _ _"]]) -> Float[Tensor, " 4"]:
         """Logits, a linear function of the network's mean over the image."""
         return levels[2].flatten()
 

@@ -357,9 +357,9 @@ class _Job:
     def work(self, batch: Batch, loaded: list[_Opened | str]) -> list[str]:
         several = self.finder is not None or self.targets.detector is not None
         opened = [] if several else [each for each in loaded if isinstance(each, _Opened)]
-        matcher, images = self.voters.matcher, [each.view.image for each in opened]
+        matcher = self.voters.matcher
         canvases = [matcher.canvas(each.view.image, known=each.box is not None) for each in opened]
-        maps = iter(matcher.features(images, canvases))
+        maps = iter(matcher.features([each.view.image for each in opened], canvases))
         return [
             record_line({"target": self.targets.key(place), **self._record(self.targets[place], each, maps)})
             for place, each in zip(batch, loaded, strict=True)
