@@ -119,6 +119,14 @@ def test_a_set_is_fetched_and_unpacked(server: Server, tmp_path: Path) -> None:
     assert (tmp_path / "kept" / ARCHIVE).read_bytes() == server.files[ARCHIVE]
 
 
+def test_an_archive_that_lies_there_is_unpacked_and_stays(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / ARCHIVE).write_bytes(server.files[ARCHIVE])
+    assert inside(get("spair71k", tmp_path / "data")) == inside(tmp_path / "source")
+    assert server.asked == []
+    assert names(tmp_path / "data") == ["SPair-71k", ARCHIVE]
+
+
 @pytest.mark.parametrize("ranges", [True, False])
 def test_an_interrupted_download_goes_on(server: Server, tmp_path: Path, ranges: bool) -> None:
     server.stop, server.ranges = 300, ranges
@@ -168,7 +176,7 @@ def test_several_archives_and_a_list_beside_one(
     offer(monkeypatch, "cub", md5=hashlib.md5(cub).hexdigest())
     root = get("cub", tmp_path)
     assert [pair.source.id[-10:] for pair in load("cub", root, "all").pairs] == ["bird_3.jpg"]
-    assert names(tmp_path) == ["CUB_200_2011", "SOCO", "birds", "source"]
+    assert names(tmp_path) == ["CUB_200_2011", "CUB_200_2011.tgz", "SOCO", "birds", "source"]
 
 
 def test_what_is_fetched_is_what_the_loader_reads(

@@ -98,8 +98,9 @@ def get(name: str, folder: Path, keep: bool = False, tell: Tell = silent) -> Pat
 
     Args:
         name: as for `geoaware.data.load`.
-        folder: where to put it; what is fetched so far lies there in ``ARCHIVE.part``.
-        keep: whether the archive stays when it is unpacked.
+        folder: where to put it; what is fetched so far lies there in ``ARCHIVE.part``. An archive that lies
+            there already is not fetched, and stays.
+        keep: whether a fetched archive stays when it is unpacked.
         tell: told of bytes as they arrive.
 
     Returns:
@@ -121,6 +122,7 @@ def get(name: str, folder: Path, keep: bool = False, tell: Tell = silent) -> Pat
         )
     check_goals(goal / "file")
     tops = {what.url: what.top, **dict.fromkeys(what.more, "")}
+    there = {path for url in (*tops, *what.beside.values()) if (path := _path_of(url, folder)).exists()}
     archives = [(_fetched(url, folder, what, tell), top) for url, top in tops.items()]
     others = [_fetched(url, folder, what, tell) for url in what.beside.values()]
     with new_folder(goal) as draft:
@@ -128,10 +130,14 @@ def get(name: str, folder: Path, keep: bool = False, tell: Tell = silent) -> Pat
             _unpack(archive, top, draft)
         for path, inside in zip(others, what.beside, strict=True):
             shutil.copy(path, draft / inside)
-    files = [*(archive for archive, _ in archives), *others]
-    for each in [] if keep else files:
+    fetched = {*(archive for archive, _ in archives), *others} - there
+    for each in () if keep else fetched:
         each.unlink()
     return goal
+
+
+def _path_of(url: str, folder: Path) -> Path:
+    return folder / urlsplit(url).path.rpartition("/")[2]
 
 
 def _unpack(archive: Path, top: str, draft: Path) -> None:
@@ -146,7 +152,7 @@ def _unpack(archive: Path, top: str, draft: Path) -> None:
 
 def _fetched(url: str, folder: Path, what: Download, tell: Tell) -> Path:
     """A file in the folder, fetched as far as it is not there."""
-    path = folder / urlsplit(url).path.rpartition("/")[2]
+    path = _path_of(url, folder)
     if not path.exists():
         part = path.with_name(path.name + PART)
         with open_part(part, keep_all=True) as file:
