@@ -13,6 +13,7 @@ import pytest
 
 from geoaware.data.coco_file import read_coco
 from geoaware.data.formats import archive
+from geoaware.data.formats.hub import Head, hdf5_names
 from geoaware.runs.errors import InputError, MissingDependencyError
 from tests.data.formats import exports
 from tests.data.formats.exports import text, zipped
@@ -192,3 +193,12 @@ def test_zips_that_are_too_large_or_damaged(tmp_path: Path, monkeypatch: pytest.
 def test_a_zip_of_other_things(tmp_path: Path) -> None:
     text(tmp_path / "in/readme.md", "hello")
     refused(zipped(tmp_path / "in", tmp_path / "a.zip"), "a.zip: holds no annotations that are known")
+
+
+def test_damaged_names_of_hdf5_are_no_names(tmp_path: Path) -> None:
+    path = tmp_path / "labels.slp"
+    with h5py.File(path, "w") as file:
+        for name in (b"metadata", b"videos\xea_json"):
+            file.create_group(name)
+    assert hdf5_names(path, Head(path.read_bytes()[:64], "")) == {"metadata"}
+    refused(path, "is no COCO keypoints file")

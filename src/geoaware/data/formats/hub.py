@@ -250,7 +250,7 @@ def hdf5_names(path: Path, head: Head) -> frozenset[str]:
     if not head.raw.startswith(HDF5):
         return frozenset()
     with path.open("rb") as raw, hdf5(raw, path) as file:
-        return frozenset(file)
+        return frozenset(each for each in file if isinstance(each, str))  # damaged names are bytes
 
 
 @contextmanager
