@@ -26,6 +26,7 @@ from machine import machine
 from PIL import Image
 
 import geoaware
+from geoaware.data.images import list_images, load_image
 from geoaware.method.alignment import instance_matching_distance, mutual_nn_distance
 from geoaware.method.geometry import Canvas
 from geoaware.method.matching import descriptors, match, similarity, soft_argmax, window_soft_argmax
@@ -185,11 +186,23 @@ def command_line() -> dict[str, Any]:
 GEOAWARE = [sys.executable, "-m", "geoaware.cli"]
 
 
-def extraction() -> dict[str, Any]:
-    """The embedded extractor on one 640 x 480 image: reading it excluded, resizing included."""
-    extractor = geoaware.load_extractor("efficientnet-lite0", device="cpu")
-    image = Image.effect_noise((640, 480), 80).convert("RGB")
-    return {"one_image": timed(lambda: extractor(image), runs=15), "map": list(extractor(image).data.shape)}
+def extraction(folder: Path | None = None) -> dict[str, Any]:
+    """The zero-shot features and `lite`, without and with zoom, of an image of 640 x 480, or of each image of
+    a folder: reading it excluded, resizing included."""
+    images = [Image.effect_noise((640, 480), 80).convert("RGB")]
+    images = images if folder is None else [load_image(each) for each in list_images(folder)[:240]]
+    matchers = {"zero-shot": geoaware.Matcher.from_pretrained("efficientnet-lite0", device="cpu")}
+    for zoom in ("off", "auto"):
+        matchers[f"lite, zoom {zoom}"] = geoaware.Matcher.from_pretrained("lite", zoom=zoom, device="cpu")
+
+    def encode(matcher: geoaware.Matcher) -> None:
+        for image in images:
+            matcher.features([image])
+
+    runs = 15 if folder is None else 3
+    return {"images": len(images)} | {
+        name: timed(partial(encode, matcher), runs, 1) for name, matcher in matchers.items()
+    }
 
 
 def compared(fast: dict[str, float], reference: dict[str, float]) -> dict[str, Any]:
@@ -202,7 +215,7 @@ def run(command: list[Any]) -> str:
     return subprocess.run([str(part) for part in command], check=True, capture_output=True, text=True).stdout
 
 
-BENCHMARKS = {
+BENCHMARKS: dict[str, Callable[..., dict[str, Any]]] = {
     "matching": matching,
     "ordinary_maps": ordinary_maps,
     "mutual_nn": mutual_neighbours,
@@ -219,12 +232,14 @@ def main() -> None:
     parser.add_argument(
         "names", nargs="*", choices=[*BENCHMARKS, []], help="which to run; all when none is named"
     )
+    parser.add_argument("--images", type=Path, help="a folder, for extraction")
     parser.add_argument("--out", type=Path, help="write the results to this JSON file")
     arguments = parser.parse_args()
     torch.manual_seed(0)
     results: dict[str, Any] = {"machine": machine()}
     for name in arguments.names or BENCHMARKS:
-        results[name] = {"what": (BENCHMARKS[name].__doc__ or "").strip(), **BENCHMARKS[name]()}
+        given = (arguments.images,) if name == "extraction" else ()
+        results[name] = {"what": (BENCHMARKS[name].__doc__ or "").strip(), **BENCHMARKS[name](*given)}
         print(json.dumps({name: results[name]}, indent=2), flush=True)
     results["peak_memory_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     if arguments.out:
