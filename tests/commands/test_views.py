@@ -16,9 +16,11 @@ from typer.testing import CliRunner
 from geoaware.apps.demo.server import DemoSettings, load_matchers
 from geoaware.apps.demo.session import Features, Session
 from geoaware.commands import demo, evaluate, match, pose, reproduce, serve, transfer
+from geoaware.commands.options import FeatureOptions, PoseOptions, RunOptions, ViewOptions, load_matcher
 from geoaware.features import EXTRACTORS, Entry
 from geoaware.method.geometry import Canvas, pose_image, pose_points
 from geoaware.runs.errors import InputError
+from geoaware.studies.variants import ZERO_SHOT, Bench, Variant
 from tests.toys import Seeing, beacon, placed
 
 app = typer.Typer()
@@ -213,3 +215,12 @@ def test_commands_that_do_not_have_the_options() -> None:
         names = inspect.signature(command).parameters
         assert not {"zoom", "upright"} & set(names)
         assert "extractor" in names
+
+
+def test_what_follows_the_paper_looks_at_whole_images() -> None:
+    whole, cut = (
+        load_matcher(features, RunOptions(device="cpu"), PoseOptions("off")).extractor
+        for features in (FeatureOptions(), FeatureOptions(views=ViewOptions()))
+    )
+    assert cut.identity == f"{whole.identity} (zoom auto)"
+    assert Bench(whole).setup(Variant(ZERO_SHOT), "paper").matcher.identity == whole.identity

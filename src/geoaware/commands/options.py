@@ -300,7 +300,7 @@ class UploadOptions:
 
 @dataclass(frozen=True)
 class FeatureOptions:
-    """With what images are encoded."""
+    """With what images are encoded; whole, by commands without `views`."""
 
     extractor: ExtractorName = "lite"
     post_processor: PostProcessorPlace = "auto"
@@ -311,7 +311,7 @@ class FeatureOptions:
             help="Of the post-processor's features, 0 (none) to 1 (they alone); as measured if not given.",
         ),
     ] = None
-    views: ViewOptions = ViewOptions()
+    views: ViewOptions = ViewOptions(zoom="off")
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ class Trainer:
         title: str,
     ) -> None:
         """Predictions of a data set without pose alignment, made unless the file is there."""
-        matcher = Matcher(self.extractor, settings, pose="off", post_processor=network, blend=blend)
+        matcher = Matcher(self.extractor, settings, "off", post_processor=network, blend=blend, zoom="off")
         tell = renamed(self.tell, title)
         predict(data, matcher, path, PredictSettings(protocol), restart=self.restart, progress=tell)
 

@@ -173,7 +173,8 @@ class Bench:
             self._subject = variant.subject
             self.forget()
         given = self._extractors[variant.subject], settings, pose, rule
-        return Setup("-".join(parts), RememberingMatcher(self._memory, *given), masks)
+        # As in the paper, nothing is cut out.
+        return Setup("-".join(parts), RememberingMatcher(self._memory, *given, zoom="off"), masks)
 
     def forget(self) -> None:
         """Let go of all features."""
