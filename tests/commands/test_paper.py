@@ -38,6 +38,13 @@ def test_the_rehearsal(tmp_path: Path) -> None:
     assert (out / "paper.md").read_bytes() == before
     planned = run(*given, "--dry-run")
     assert planned.count(" done ") == planned[: planned.index("all that is left")].count("\n") - 4
+    # Images that may have changed are looked at again, and their features are there.
+    images = [each for each in (out / "data").rglob("*.jpg") if not each.is_symlink()]
+    assert images
+    for each in images:
+        each.touch()
+    assert run(*given) == text
+    assert (out / "rates.json").read_bytes() == rates
 
 
 def test_a_plan_of_what_is_not_there(tmp_path: Path) -> None:

@@ -320,11 +320,11 @@ class Reproduction:
         extractor, files = self.extractor(), self._files()[root]
         assert isinstance(extractor.store, FeatureStore)
         turned = {path for path, pose in files if pose != POSES[0]}
-        start, before = time.monotonic(), self._stored(files)
+        start, made = time.monotonic(), 0
         for paths, poses in ((turned, POSES), ({path for path, _ in files} - turned, POSES[:1])):
-            complete(extractor.store, extractor.extractor, paths, poses, self.tell)
+            made += complete(extractor.store, extractor.extractor, paths, poses, self.tell)
         self._whole.add(root)
-        self._note("extract", len(files) - before, start)
+        self._note("extract", made, start)
 
     def _note(self, kind: str, units: int, start: float) -> None:
         """Write down what work took that began at ``start``, for estimates."""

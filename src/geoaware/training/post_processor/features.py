@@ -59,8 +59,11 @@ def cached_extractor(config: TrainConfig, device: str) -> CachedExtractor:
 
 def complete(
     store: FeatureStore, extractor: Extractor, paths: Iterable[Path], poses: Sequence[Pose], tell: Tell
-) -> None:
+) -> int:
     """Extract what the store lacks of the images; under several processes this one's share.
+
+    Returns:
+        how many files were made.
 
     Raises:
         InputError: an image cannot be read, or the disk is too small; what is finished stays.
@@ -75,3 +78,4 @@ def complete(
     store.update_manifest()  # also where an earlier run was killed before it could
     if work.failed:
         raise InputError(f"{work.failed[0]} ({len(work.failed)} images failed; mend them and run again)")
+    return work.files
