@@ -13,14 +13,14 @@ from __future__ import annotations
 import argparse
 import resource
 import statistics
-import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from accuracy import CASES
 from PIL import Image
+from speed import timed
 
 from geoaware import data
 from geoaware.apps.transfer.masks import MOST, Outline, cells_of
@@ -95,17 +95,9 @@ def seconds(matcher: Matcher, root: Path, points: int = 100_000) -> tuple[float,
     images = sorted((root / "badja").rglob("*.jpg"))[:2]
     source, target = (matcher.encode(Image.open(each).convert("RGB").resize((448, 448))) for each in images)
     queries = torch.rand(points, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 447
-
-    def best(work: Callable[[], object]) -> float:
-        times = []
-        for _ in range(5):
-            began = time.perf_counter()
-            work()
-            times.append(time.perf_counter() - began)
-        return min(times)
-
-    field = best(lambda: matcher.dense(source, target, pose="off"))
-    return field, best(lambda: matcher.match(source, target, queries, pose="off"))
+    works = (matcher.dense, source, target), (matcher.match, source, target, queries)
+    field, one_by_one = (timed(partial(*each, pose="off"), 5, 0)["min"] for each in works)
+    return field, one_by_one
 
 
 def main() -> None:

@@ -225,7 +225,9 @@ class Matcher:
         return source if source.maps["identity"].canvas.holds(pixels).all() else self._whole(source)
 
     def _whole(self, encoded: Encoded) -> Encoded:
-        """An image with nothing cut out of it."""
+        """An image with nothing cut out of it: as it came if that is so."""
+        if encoded.maps["identity"].canvas.part == (0, 0, *encoded.size):
+            return encoded
         (features,) = self.features([encoded.image], [self.canvas(encoded.image, known=True)])
         return Encoded(encoded.image, {"identity": features}, encoded.mask)
 

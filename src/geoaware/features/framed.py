@@ -67,7 +67,7 @@ class FramedExtractor(Wrapped):
         chosen = [name for name, value in wanted.items() if value == "auto"]
         super().__init__(extractor, " ".join([extractor.identity, *(f"({each} auto)" for each in chosen)]))
         self.blend = extractor.blend
-        self._ways = [{"upright": self._turned, "zoom": self._cut}[each] for each in chosen]
+        self._turns, self._cuts = "upright" in chosen, "zoom" in chosen
 
     @property
     def post_processor(self) -> PostProcessor | None:
@@ -86,8 +86,8 @@ class FramedExtractor(Wrapped):
         """Feature maps of upright RGB images on their canvases, or on the better ones that are seen."""
         levels = self.levels_on(images, canvases)
         views = [_View(*each) for each in zip(images, canvases, levels, strict=True)]
-        for way in self._ways:
-            views = way(views)
+        views = self._turned(views) if self._turns else views
+        views = self._cut(views) if self._cuts else views
         return [self.feature_map_on(each.canvas, each.levels) for each in views]
 
     def _on(self, views: Sequence[_View], canvases: Sequence[Canvas]) -> list[_View]:
